@@ -1,0 +1,76 @@
+"""One answer in the making: what the engine has generated and what the caller has been sent of it."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from generation.text import Detokenizer, StopStrings
+
+
+class Answer:
+    """Shared by two threads: the engine client's adds tokens, the sender's takes them."""
+
+    def __init__(self, reply: Any, request_id: str):
+        self.reply = reply
+        """Triton's response sender: the one way back to the caller."""
+        self.request_id = request_id
+        self.number = 0
+        """The engine's name for it; 0 until the engine has it."""
+        self.over = False
+        """Set by the sender: the caller has the whole answer, or has left."""
+        self.prompt_ids: list[int] = []
+        self._lock = threading.Lock()
+        self._tokens: list[int] = []
+        self._finish_reason: str | None = None
+        self._error: Exception | None = None
+        self._num_output_tokens = 0
+
+    def open(self, prompt_ids: list[int], parameters: dict[str, Any], room: int, detokenizer: Detokenizer) -> None:
+        """Make the answer ready for the engine: `room` is the number of tokens that the context has left."""
+        self.prompt_ids, self.parameters, self.room = prompt_ids, parameters, room
+        self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
+
+    def add(self, tokens: list[int], finish_reason: str | None = None) -> None:
+        """Add generated tokens; `finish_reason` (stop, length) ends the answer."""
+        with self._lock:
+            self._tokens += tokens
+            self._finish_reason = finish_reason
+
+    def fail(self, error: Exception) -> None:
+        """End the answer with an error."""
+        with self._lock:
+            self._error = error
+
+    def take(self) -> "Delta":
+        """Return what is new since the last call, as text. Raises the error the answer failed with."""
+        with self._lock:
+            tokens, self._tokens = self._tokens, []
+            finish_reason, error = self._finish_reason, self._error
+        if error:
+            raise error
+        text = self._decode(tokens)
+        if finish_reason and not self._stops.hit:
+            text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+        if self._stops.hit:
+            finish_reason = "stop"
+        return Delta(text, finish_reason, len(self.prompt_ids), self._num_output_tokens)
+
+    def _decode(self, tokens: list[int]) -> str:
+        """Return the text of new tokens, up to a stop string if one is met."""
+        text = ""
+        for token in tokens:
+            self._num_output_tokens += 1
+            text += self._stops.push(self._detokenizer.push(token))
+            if self._stops.hit:
+                break
+        return text
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text of an answer; the counts are the totals so far."""
+
+    text: str
+    finish_reason: str | None
+    num_input_tokens: int
+    num_output_tokens: int

@@ -1,0 +1,145 @@
+"""The engine's process: OpenVINO GenAI's continuous batching, stepped for all requests by one thread.
+
+A process of its own, because `step()` holds Python's lock from beginning to end: beside it, nothing could be read,
+sent or cancelled. It talks to `engine_client.py` over a socket: requests come in between steps, tokens go out once a
+step. It ends when the socket does.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+from generation.errors import InvalidRequest
+from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
+from generation.sampling import build_config
+
+log = logging.getLogger(__name__)
+
+_FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
+
+
+def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.ContinuousBatchingPipeline:
+    """Load the model in `folder` as config.pbtxt's parameters say. Raises KeyError for one that is missing."""
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size = int(parameters["cache_size_gb"])
+    scheduler.max_num_seqs = int(parameters["max_num_seqs"])
+    scheduler.max_num_batched_tokens = int(parameters["max_num_batched_tokens"])
+    scheduler.dynamic_split_fuse = True
+    scheduler.enable_prefix_caching = True
+    properties = {
+        "INFERENCE_PRECISION_HINT": parameters["precision"],
+        "KV_CACHE_PRECISION": parameters["kv_cache_precision"],
+    }
+    return genai.ContinuousBatchingPipeline(str(folder), scheduler, parameters["device"], properties)
+
+
+def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int]) -> None:
+    """Generate a little before the model is called ready: the first steps, and the first in company, compile kernels."""
+    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens)
+    for width in (1, 4):
+        prompts = [np.full((1, 16 + 8 * i), i, dtype=np.int64) for i in range(width)]
+        handles = [pipeline.add_request(i, openvino.Tensor(prompt), config) for i, prompt in enumerate(prompts)]
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+        for handle in handles:
+            handle.read_all()
+
+
+class Engine:
+    """Requests by their numbers, from the socket into the pipeline and back."""
+
+    def __init__(self, pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], socket: Connection):
+        self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
+        self._handles: dict[int, Any] = {}
+        self._failed: list[Failed] = []
+        self._reported = Gauges()
+
+    def run(self) -> None:
+        """Serve until the socket closes (EOFError)."""
+        while True:
+            while self._socket.poll(0 if self._busy() or self._reported.running else None):
+                self._receive(self._socket.recv())
+            if self._busy():
+                self._step()
+            made, gauges = self._collect(), self._gauges()
+            if made or gauges.running != self._reported.running:
+                self._socket.send(StepResult(made, gauges))
+                self._reported = gauges
+            while self._failed:
+                self._socket.send(self._failed.pop())
+
+    def _busy(self) -> bool:
+        return bool(self._failed) or self._pipeline.has_non_finished_requests()
+
+    def _receive(self, message: Add | Cancel) -> None:
+        if isinstance(message, Cancel):
+            if handle := self._handles.pop(message.number, None):
+                handle.cancel()
+            return
+        ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
+        try:
+            config = build_config(message.parameters, message.room, self._end_tokens)
+            self._handles[message.number] = self._pipeline.add_request(message.number, ids, config)
+        except InvalidRequest as error:
+            self._failed.append(Failed(message.number, str(error), callers_fault=True))
+        except Exception as error:
+            self._failed.append(Failed(message.number, f"The engine does not take the request: {error}"))
+
+    def _step(self) -> None:
+        try:
+            self._pipeline.step()
+        except Exception as error:
+            log.exception("a step failed; %d requests are lost", len(self._handles))
+            for number in list(self._handles):
+                self._fail(number, f"The engine failed: {error}")
+
+    def _collect(self) -> list[tuple[int, list[int], str | None]]:
+        """Return what the last step made: number, tokens, finish reason (None: more to come)."""
+        made = []
+        for number, handle in list(self._handles.items()):
+            while handle.can_read():
+                for output in handle.read().values():
+                    finish_reason = _FINISH_REASONS.get(output.finish_reason)
+                    made.append((number, list(output.generated_ids), finish_reason))
+                    if finish_reason:
+                        self._handles.pop(number, None)
+            if handle.get_status() == genai.GenerationStatus.IGNORED:
+                self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
+        return made
+
+    def _fail(self, number: int, message: str) -> None:
+        self._handles.pop(number).cancel()
+        self._failed.append(Failed(number, message))
+
+    def _gauges(self) -> Gauges:
+        now = self._pipeline.get_metrics()
+        waiting = max(0, len(self._handles) - now.scheduled_requests)
+        return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
+
+
+def main() -> None:
+    """Load the model and serve: `engine.py SOCKET_FD FOLDER PARAMETERS_JSON`."""
+    descriptor, folder, parameters = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
+    socket = Connection(descriptor)
+    end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    pipeline = load_pipeline(folder, parameters)
+    warm_up(pipeline, end_tokens)
+    socket.send(Ready())
+    try:
+        Engine(pipeline, end_tokens, socket).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        log.info("the backend is gone; so am I")
+
+
+if __name__ == "__main__":
+    main()

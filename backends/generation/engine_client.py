@@ -1,0 +1,156 @@
+"""The backend's end of the engine's process: starts it, hands it requests, passes on its tokens, revives it."""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from generation.answer import Answer
+from generation.errors import EngineDown, EngineFailure, InvalidRequest
+from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0
+
+
+class EngineClient:
+    """`on_progress(answers)` is called with those that have something new, from this object's own thread."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str], on_progress: Callable[[Iterable[Answer]], None]):
+        self._folder, self._parameters, self._on_progress = folder, parameters, on_progress
+        self.gauges = Gauges()
+        self._lock = threading.Lock()
+        self._answers: dict[int, Answer] = {}
+        self._next_number = 0
+        self._socket: Connection | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine and wait until the model is loaded. Raises EngineDown if it cannot be."""
+        self._connect()
+        self._thread.start()
+
+    def submit(self, answer: Answer) -> None:
+        """Have an answer generated. Raises EngineDown."""
+        ids = np.array(answer.prompt_ids, dtype=np.int64).tobytes()
+        with self._lock:
+            if self._socket is None:
+                raise EngineDown("The model's engine is being restarted.")
+            self._next_number += 1
+            answer.number = self._next_number
+            self._answers[answer.number] = answer
+            self._socket.send(Add(answer.number, ids, answer.parameters, answer.room))
+
+    def cancel(self, answer: Answer) -> None:
+        """Stop generating an answer, if that has not ended by itself."""
+        with self._lock:
+            if self._answers.pop(answer.number, None) and self._socket:
+                self._socket.send(Cancel(answer.number))
+
+    def stop(self) -> None:
+        """End the engine's process; answers that are not finished fail."""
+        self._stopping = True
+        if self._process:
+            self._process.kill()
+        self._thread.join()
+
+    def _connect(self) -> None:
+        """Start the process and wait until it is ready."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603
+                [_python(), str(Path(__file__).with_name("engine.py")), str(theirs.fileno()), str(self._folder)]
+                + [json.dumps(dict(self._parameters))],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        connection = Connection(ours.detach())
+        try:
+            ready = connection.recv()
+        except (EOFError, OSError) as error:
+            raise EngineDown(f"The engine ended while loading, with exit code {self._process.wait()}.") from error
+        assert isinstance(ready, Ready)  # noqa: S101
+        with self._lock:
+            self._socket = connection
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._serve()
+            self._lose_all()
+            if not self._stopping:
+                self._revive()
+
+    def _serve(self) -> None:
+        """Pass messages on until the engine is gone."""
+        connection = self._socket
+        while connection is not None:
+            try:
+                message: StepResult | Failed = connection.recv()
+            except (EOFError, OSError):
+                return
+            if isinstance(message, Failed):
+                self._fail(message)
+            else:
+                self.gauges = message.gauges
+                self._advance(message)
+
+    def _advance(self, result: StepResult) -> None:
+        progressed = []
+        with self._lock:
+            for number, tokens, finish_reason in result.made:
+                if answer := self._answers.get(number):
+                    answer.add(tokens, finish_reason)
+                    progressed.append(answer)
+                    if finish_reason:
+                        del self._answers[number]
+        self._on_progress(progressed)
+
+    def _fail(self, failed: Failed) -> None:
+        with self._lock:
+            answer = self._answers.pop(failed.number, None)
+        if answer:
+            answer.fail((InvalidRequest if failed.callers_fault else EngineFailure)(failed.message))
+            self._on_progress([answer])
+
+    def _lose_all(self) -> None:
+        with self._lock:
+            if self._socket:
+                self._socket.close()
+            lost, self._answers, self._socket = list(self._answers.values()), {}, None
+        self.gauges = Gauges()
+        for answer in lost:
+            answer.fail(EngineDown("The model's engine stopped."))
+        self._on_progress(lost)
+
+    def _revive(self) -> None:
+        assert self._process is not None  # noqa: S101
+        log.error("the engine's process ended with exit code %s; starting another", self._process.wait())
+        pause = 0.5
+        while not self._stopping:
+            try:
+                self._connect()
+            except EngineDown as error:
+                log.error("%s Next try in %.0f s.", error, pause)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                log.info("the engine is back")
+                return
+
+
+def _python() -> str:
+    """Return an interpreter. Inside Triton's stub sys.executable may be the stub itself."""
+    candidates = [sys.executable, shutil.which("python3")]
+    return next(path for path in candidates if path and "python" in Path(path).name and "stub" not in Path(path).name)

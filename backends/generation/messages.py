@@ -1,0 +1,45 @@
+"""What the backend and its engine's process say to each other."""
+
+from typing import Any, NamedTuple
+
+
+class Add(NamedTuple):
+    """Backend to engine: generate. `prompt_ids` are int64 in memory order; `room` is what the context has left."""
+
+    number: int
+    prompt_ids: bytes
+    parameters: dict[str, Any]
+    room: int
+
+
+class Cancel(NamedTuple):
+    """Backend to engine: nobody wants this answer any more."""
+
+    number: int
+
+
+class Ready(NamedTuple):
+    """Engine to backend: the model is loaded and warm."""
+
+
+class Gauges(NamedTuple):
+    """The engine's load after a step; `cache_usage` from 0 to 1."""
+
+    running: int = 0
+    waiting: int = 0
+    cache_usage: float = 0.0
+
+
+class StepResult(NamedTuple):
+    """Engine to backend: number, new tokens and finish reason (None: more to come) of each request that moved."""
+
+    made: list[tuple[int, list[int], str | None]]
+    gauges: Gauges
+
+
+class Failed(NamedTuple):
+    """Engine to backend: this request is over, without an answer."""
+
+    number: int
+    message: str
+    callers_fault: bool = False

@@ -1,0 +1,144 @@
+"""Triton's Python backend for text generation: requests in, answers out. The work is in the modules beside it."""
+
+import json
+import logging
+import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from generation.answer import Answer
+from generation.engine_client import EngineClient
+from generation.errors import EngineDown, InvalidRequest
+from generation.metrics import Metrics
+from generation.prompt import ChatPrompt
+from generation.sender import Sender
+from generation.text import Detokenizer
+
+log = logging.getLogger(__name__)
+
+_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._prompt = ChatPrompt(folder, int(parameters["context_length"]))
+        self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
+        self._metrics = Metrics(args["model_name"])
+        self._sender = Sender(self._send, self._abandon, self._tick)
+        self._engine = EngineClient(folder, parameters, self._sender.notify)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._engine.start()
+        self._sender.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            reply = request.get_response_sender()
+            try:
+                self._accept(request, reply)
+            except Exception as error:
+                log.exception("request %s failed", request.request_id())
+                _send_error(reply, error)
+
+    def finalize(self) -> None:
+        self._readers.shutdown(cancel_futures=True)
+        self._engine.stop()
+        self._sender.stop()
+
+    def _accept(self, request: Any, reply: Any) -> None:
+        if json.loads(request.parameters() or "{}").get("probe"):
+            reply.send(flags=_FINAL)
+            return
+        if len(self._sender) >= self._capacity:
+            reply.send(_error("The model's queue is full.", pb_utils.TritonError.UNAVAILABLE, code="overloaded"), _FINAL)
+            return
+        # The tensors belong to Triton and go when execute returns.
+        messages, sampling = _text(request, "messages"), _text(request, "sampling_parameters")
+        answer = Answer(reply, request.request_id())
+        self._sender.watch(answer)
+        self._readers.submit(self._read, answer, messages, sampling)
+
+    def _read(self, answer: Answer, messages: bytes, sampling: bytes) -> None:
+        """Template and tokenize, off Triton's thread: a long conversation takes a while."""
+        try:
+            parameters = json.loads(sampling)
+            parameters.setdefault("seed", random.getrandbits(63))  # noqa: S311
+            ids = self._prompt.encode(json.loads(messages))
+            answer.open(ids, parameters, self._prompt.room_for_answer(ids), Detokenizer(self._prompt.tokenizer))
+            if not answer.over:
+                self._engine.submit(answer)
+                self._metrics.count_prompt(len(ids))
+        except Exception as error:
+            # Only another caller than the frontend sends what does not parse.
+            malformed = isinstance(error, ValueError | TypeError | KeyError) and not isinstance(error, InvalidRequest)
+            answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
+            self._sender.notify([answer])
+
+    def _send(self, answer: Answer) -> bool:
+        """Send what is new. Returns whether the answer is over."""
+        try:
+            delta = answer.take()
+        except Exception as error:
+            if not isinstance(error, InvalidRequest):
+                log.error("request %s failed: %s", answer.request_id, error)
+            _send_error(answer.reply, error)
+            return True
+        if not (delta.text or delta.finish_reason):
+            return False
+        tensors = [_string("text_output", delta.text)]
+        if delta.finish_reason:
+            self._metrics.count_answer(delta.num_output_tokens)
+            self._engine.cancel(answer)  # a stop string was met: the engine does not know
+            tensors += [
+                _string("finish_reason", delta.finish_reason),
+                _number("num_input_tokens", delta.num_input_tokens),
+                _number("num_output_tokens", delta.num_output_tokens),
+            ]
+        answer.reply.send(pb_utils.InferenceResponse(tensors), _FINAL if delta.finish_reason else 0)
+        return delta.finish_reason is not None
+
+    def _abandon(self, answer: Answer) -> None:
+        self._engine.cancel(answer)
+        answer.reply.send(flags=_FINAL)
+
+    def _tick(self) -> None:
+        self._metrics.publish(self._engine.gauges)
+
+
+def _text(request: Any, name: str) -> bytes:
+    value = pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)[0]
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _string(name: str, value: str) -> Any:
+    return pb_utils.Tensor(name, np.array([value.encode()], dtype=np.object_))
+
+
+def _number(name: str, value: int) -> Any:
+    return pb_utils.Tensor(name, np.array([value], dtype=np.int32))
+
+
+def _error(message: str, status: int, param: str | None = None, code: str | None = None) -> Any:
+    """Build a failed response. Its text is JSON, so that the frontend need not guess from words."""
+    text = json.dumps({"message": message, "param": param, "code": code}, ensure_ascii=False)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, status))
+
+
+def _send_error(reply: Any, error: Exception) -> None:
+    if isinstance(error, EngineDown):
+        reply.send(_error(str(error), pb_utils.TritonError.UNAVAILABLE), _FINAL)
+    elif isinstance(error, InvalidRequest):
+        reply.send(_error(str(error), pb_utils.TritonError.INVALID_ARG, error.param, error.code), _FINAL)
+    else:
+        reply.send(_error(f"The model failed: {error}", pb_utils.TritonError.INTERNAL), _FINAL)

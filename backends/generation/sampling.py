@@ -1,0 +1,36 @@
+"""From the request's sampling parameters to the engine's generation config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import openvino_genai as genai
+from generation.errors import InvalidRequest
+
+# Names that mean the same on both sides.
+_SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos")
+
+
+def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[int]) -> genai.GenerationConfig:
+    """Return the engine's config; `room` is the number of tokens that still fit into the context.
+
+    `temperature` 0 is greedy decoding, as in OpenAI's API. The answer ends at any of `end_tokens`. Raises
+    InvalidRequest for a value the engine does not take.
+    """
+    config = genai.GenerationConfig()
+    config.max_new_tokens = min(parameters.get("max_tokens") or room, room)
+    config.set_eos_token_id(end_tokens[0])
+    config.stop_token_ids = set(end_tokens)
+    for name in _SAME:
+        if name in parameters:
+            setattr(config, name, parameters[name])
+    if parameters.get("top_k", -1) > 0:
+        config.top_k = parameters["top_k"]
+    config.rng_seed = parameters.get("seed", 0) % (1 << 63)
+    config.do_sample = parameters.get("temperature", 1.0) > 0
+    if not config.do_sample:
+        config.temperature = 1.0
+    try:
+        config.validate()
+    except RuntimeError as error:
+        raise InvalidRequest(f"The engine does not take these sampling parameters: {error}") from error
+    return config

@@ -1,0 +1,117 @@
+"""Sends answers back through Triton from one thread, and notices callers who have left."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from generation.answer import Answer
+
+log = logging.getLogger(__name__)
+
+# Sending costs CPU that the engine needs: this many responses a second at most, shared by all requests, so that the
+# cost stays bounded at any number of streams. Tokens that wait meanwhile go out together.
+_SENDS_PER_SECOND = 400
+_CANCEL_CHECK_SECONDS = 0.2
+
+
+class _Pace:
+    """When an answer was last sent something, and when its caller was last looked for."""
+
+    def __init__(self) -> None:
+        self.sent = float("-inf")
+        self.checked = time.monotonic()
+
+
+class Sender:
+    """Delivers progress, all from its own thread.
+
+    `send(answer)` sends what is new and returns whether the answer is over; `abandon(answer)` is called once for one
+    whose caller has left; `tick()` is called in between, at least once a second.
+    """
+
+    def __init__(
+        self, send: Callable[[Answer], bool], abandon: Callable[[Answer], None], tick: Callable[[], None]
+    ):
+        self._send, self._abandon, self._tick = send, abandon, tick
+        self._wake = threading.Condition()
+        self._live: dict[Answer, _Pace] = {}
+        self._ready: dict[Answer, None] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+
+    def start(self) -> None:
+        """Start sending."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is ready, then stop."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def watch(self, answer: Answer) -> None:
+        """Begin to look after an answer: from now on its caller's leaving is noticed."""
+        with self._wake:
+            self._live[answer] = _Pace()
+            self._wake.notify()
+
+    def notify(self, answers: Iterable[Answer]) -> None:
+        """Say that answers have something new."""
+        with self._wake:
+            self._ready.update((answer, None) for answer in answers if answer in self._live)
+            self._wake.notify()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def _run(self) -> None:
+        while not (self._stopping and not self._ready):
+            try:
+                for answer in self._take_due():
+                    self._deliver(answer)
+                self._drop_abandoned()
+                self._tick()
+            except Exception:
+                # Nobody would send anything any more if this thread died.
+                log.exception("sending failed")
+
+    def _take_due(self) -> list[Answer]:
+        """Wait until answers are due, or for the next look at abandoned ones. Returns those that are due."""
+        with self._wake:
+            interval = 0.0 if self._stopping else len(self._live) / _SENDS_PER_SECOND
+            first = min((self._live[answer].sent for answer in self._ready), default=None)
+            if first is None:
+                self._wake.wait(_CANCEL_CHECK_SECONDS if self._live else 1.0)
+            elif (early := first + interval - time.monotonic()) > 0:
+                self._wake.wait(early)
+            now = time.monotonic()
+            due = [answer for answer in self._ready if now - self._live[answer].sent >= interval]
+            for answer in due:
+                del self._ready[answer]
+                self._live[answer].sent = now
+        return due
+
+    def _deliver(self, answer: Answer) -> None:
+        over = True
+        try:
+            over = self._send(answer)
+        finally:
+            if over:
+                self._forget(answer)
+
+    def _drop_abandoned(self) -> None:
+        now = time.monotonic()
+        for answer, pace in list(self._live.items()):
+            if now - pace.checked >= _CANCEL_CHECK_SECONDS:
+                pace.checked = now
+                if answer.reply.is_cancelled():
+                    self._abandon(answer)
+                    self._forget(answer)
+
+    def _forget(self, answer: Answer) -> None:
+        answer.over = True
+        with self._wake:
+            self._live.pop(answer, None)
+            self._ready.pop(answer, None)

@@ -1,0 +1,1 @@
+"""Fills the model repository: fetches published weights, converts them, writes Triton's configuration."""

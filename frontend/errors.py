@@ -1,0 +1,132 @@
+"""Every error the API answers with, and the only handlers that turn one into a response.
+
+APIError
+├── InvalidRequest 400        ├── EngineFailure 500
+├── Forbidden 403             ├── Unavailable 503
+├── NotFound 404              │   └── Overloaded 503
+│   └── ModelNotFound         └── DeadlineExceeded 504
+├── MethodNotAllowed 405
+└── PayloadTooLarge 413
+"""
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+log = logging.getLogger(__name__)
+
+
+class APIError(Exception):
+    """An error with OpenAI's four fields and an HTTP status."""
+
+    status = 500
+    type = "api_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.param = param
+        self.code = code or type(self).code
+
+    def body(self) -> dict[str, Any]:
+        """Return the response body, in OpenAI's shape."""
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequest(APIError):
+    """The request is wrong; `param` names the field."""
+
+    status, type, code = 400, "invalid_request_error", "invalid_value"
+
+
+class Forbidden(APIError):
+    """The caller may not do this."""
+
+    status, type, code = 403, "permission_error", "forbidden"
+
+
+class NoSuchPath(APIError):
+    """There is no such endpoint."""
+
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(APIError):
+    """No model, and no alias, has this name."""
+
+    status, type, code = 404, "invalid_request_error", "model_not_found"
+
+    def __init__(self, name: str):
+        super().__init__(f"The model '{name}' does not exist", param="model")
+
+
+class WrongMethod(APIError):
+    """The endpoint is there, but not for this method."""
+
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class PayloadTooLarge(APIError):
+    """A body, a file or a string is over its limit."""
+
+    status, type, code = 413, "invalid_request_error", "payload_too_large"
+
+
+class EngineFailure(APIError):
+    """The model failed on this request."""
+
+    status, type, code = 500, "api_error", "engine_failure"
+
+
+class Unavailable(APIError):
+    """The model, or Triton, cannot answer now."""
+
+    status, type, code = 503, "service_unavailable", "model_not_loaded"
+
+
+class Overloaded(Unavailable):
+    """The model's queue is full."""
+
+    type, code = "overloaded_error", "overloaded"
+
+
+class DeadlineExceeded(APIError):
+    """The request took longer than it may."""
+
+    status, type, code = 504, "timeout_error", "deadline_exceeded"
+
+
+def register_error_handlers(app: Flask) -> None:
+    """Make `app` answer every failure in the one shape."""
+    app.register_error_handler(APIError, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_unforeseen)
+
+
+def _answer(error: APIError) -> Response:
+    response = Response(orjson.dumps(error.body()), error.status, content_type="application/json")
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = "1"
+    g.error = error
+    return response
+
+
+def _answer_http(error: HTTPException) -> Response:
+    """Translate what Flask itself raises."""
+    if isinstance(error, NotFound):
+        return _answer(NoSuchPath(f"There is no {request.path}"))
+    if isinstance(error, MethodNotAllowed):
+        response = _answer(WrongMethod(f"{request.path} does not take {request.method}"))
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return response
+    if isinstance(error, RequestEntityTooLarge):
+        return _answer(PayloadTooLarge("The request body is too large"))
+    return _answer(InvalidRequest(error.description or error.name))
+
+
+def _answer_unforeseen(error: Exception) -> Response:
+    log.exception("unforeseen error", exc_info=error)
+    return _answer(EngineFailure("Internal error; the log of the server tells more", code="internal_error"))

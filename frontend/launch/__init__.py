@@ -1,0 +1,1 @@
+"""Starts and watches Triton and the frontend together. Nothing imports this package."""

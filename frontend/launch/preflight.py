@@ -1,0 +1,84 @@
+"""Says what keeps the embedded Triton from running here, and what to do about it, before anything is started."""
+
+import os
+import platform
+import socket
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+
+from frontend.settings import Settings
+
+_ELSEWHERE = "Or run Triton elsewhere and name it: --triton HOST:PORT."
+_MIN_GLIBC = (2, 35)
+
+
+class LaunchError(Exception):
+    """Trident cannot start or go on. The message says why and what to do."""
+
+
+def check_embedded(settings: Settings) -> None:
+    """Raise LaunchError with the first thing that is missing for the embedded Triton."""
+    _check_platform()
+    _check_python()
+    _check_wheel()
+    names = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
+    for name in names:
+        _check_port("127.0.0.1", getattr(settings, name), name)
+
+
+def check_frontend(settings: Settings) -> None:
+    """Raise LaunchError if the frontend's own port is taken."""
+    _check_port(settings.host, settings.port, "port")
+
+
+def _check_platform() -> None:
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Linux", "x86_64"):
+        raise LaunchError(f"The embedded Triton is built for Linux on x86-64; this is {system} on {machine}. {_ELSEWHERE}")
+    name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "another libc").partition(" ")
+    if name != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < _MIN_GLIBC:
+        raise LaunchError(
+            f"The embedded Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this is {name} {version}. {_ELSEWHERE}"
+        )
+
+
+def _check_python() -> None:
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        raise LaunchError(
+            f"Python 3.11 or 3.12 is needed; this is {platform.python_version()}. "
+            "Remove .venv and run `make serve PYTHON=python3.12`."
+        )
+    if not libpython_folder():
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise LaunchError(
+            f"libpython{version}.so.1.0 was not found; Triton's Python backend links to it. Install it (Debian and "
+            f"Ubuntu: apt install libpython{version}; pyenv: build with --enable-shared), then remove .venv. {_ELSEWHERE}"
+        )
+
+
+def libpython_folder() -> Path | None:
+    """Return the folder that holds this interpreter's shared library, if it has one."""
+    library = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    folders = [sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"]
+    return next((Path(folder) for folder in folders if folder and (Path(folder) / library).exists()), None)
+
+
+def _check_wheel() -> None:
+    if find_spec("pytriton") is None:
+        raise LaunchError(f"The wheel that carries Triton is not installed: run `make install`. {_ELSEWHERE}")
+
+
+def _check_port(host: str, port: int, name: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            flag = "--" + name.replace("_", "-")
+            raise LaunchError(
+                f"Cannot listen on {host}:{port} ({error.strerror}). If Trident already runs there, `make stop` ends it; "
+                f"else choose another with {flag}."
+            ) from error

@@ -1,0 +1,162 @@
+"""The one place that talks to Triton, over gRPC, and the only one that sees gRPC's errors."""
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import orjson
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, Overloaded, Unavailable
+from frontend.triton.tensors import Value, build_request, read_response
+
+log = logging.getLogger(__name__)
+
+_MAX_MESSAGE = 256 << 20
+_OPTIONS = [
+    ("grpc.max_send_message_length", _MAX_MESSAGE),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    # Found again soon after it is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+# Without this Triton reports a failed stream as text, without a status code.
+_STATUS_CODES = (("triton_grpc_error", "true"),)
+_MANAGEMENT_SECONDS = 5.0
+
+_ERRORS: dict[grpc.StatusCode, type[APIError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.NOT_FOUND: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
+}
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model as Triton's repository index has it; `state` is READY, LOADING, UNLOADING or UNAVAILABLE."""
+
+    name: str
+    state: str
+
+
+class Call:
+    """One request under way: an iterator of its responses, each a dict of output name to value.
+
+    `cancel()` stops the work in Triton, from any thread and at any stage. Iterating raises APIError.
+    """
+
+    def __init__(self, call: Any):
+        self._call = call
+        self._arrived: queue.SimpleQueue[dict[str, Any] | APIError | None] = queue.SimpleQueue()
+        self._over = False
+        threading.Thread(target=self._receive, name="triton-call", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Stop the work in Triton; does nothing to a call that is over."""
+        self._call.cancel()
+
+    def next(self, timeout: float | None = None) -> dict[str, Any] | None:
+        """Return the next response, or None after the last. Raises TimeoutError after `timeout` seconds, APIError."""
+        if self._over:
+            return None
+        try:
+            arrived = self._arrived.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
+        if not isinstance(arrived, dict):
+            self._over = True
+        if isinstance(arrived, APIError):
+            raise arrived
+        return arrived
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while (response := self.next()) is not None:
+            yield response
+
+    def _receive(self) -> None:
+        try:
+            for message in self._call:
+                self._arrived.put(read_response(message.infer_response))
+        except grpc.RpcError as error:
+            self._arrived.put(_translate(error))
+        except Exception:
+            log.exception("a response of Triton's could not be read")
+            self._arrived.put(EngineFailure("The model's response could not be read"))
+        else:
+            self._arrived.put(None)
+
+
+class TritonClient:
+    """Triton at `address` (HOST:PORT). Make it after forking: gRPC's channels do not survive that."""
+
+    def __init__(self, address: str):
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call:
+        """Start a request to a decoupled model. `timeout` is in seconds, to the last response."""
+        request = build_request(model, inputs, request_id)
+        return Call(self._stub.ModelStreamInfer(iter((request,)), timeout=timeout, metadata=_STATUS_CODES))
+
+    def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None:
+        """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
+        request = build_request(model, inputs, "probe")
+        request.parameters["probe"].bool_param = True
+        with _translated():
+            for _ in self._stub.ModelStreamInfer(iter((request,)), timeout=timeout, metadata=_STATUS_CODES):
+                pass
+
+    def index(self) -> list[ModelState]:
+        """Return the repository's models. Raises Unavailable when Triton does not answer."""
+        with _translated():
+            index = self._stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=_MANAGEMENT_SECONDS)
+        return [ModelState(model.name, model.state) for model in index.models]
+
+    def config(self, model: str) -> Any:
+        """Return a loaded model's configuration, as Triton's ModelConfig message."""
+        with _translated():
+            request = service_pb2.ModelConfigRequest(name=model)
+            return self._stub.ModelConfig(request, timeout=_MANAGEMENT_SECONDS).config
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _translate(error) from error
+
+
+def _translate(error: Any) -> APIError:
+    """Turn a gRPC error into ours, by its status code; our backends put the rest into its text, as JSON."""
+    kind = _ERRORS.get(error.code(), EngineFailure)
+    try:
+        details = orjson.loads(error.details() or "")
+        message, param, code = details["message"], details["param"], details["code"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        message, param, code = _plain_message(kind, error), None, None
+    if code == Overloaded.code:
+        kind = Overloaded
+    return kind(message, param=param, code=code)
+
+
+def _plain_message(kind: type[APIError], error: Any) -> str:
+    """Return what the caller may know; the rest goes into the log."""
+    if kind is DeadlineExceeded:
+        return "The request took longer than it may and was stopped"
+    if kind is InvalidRequest:
+        return str(error.details())
+    log.warning("Triton: %s: %s", error.code().name, error.details())
+    return "Model not initialized" if kind is Unavailable else "The model failed on this request"

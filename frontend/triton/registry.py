@@ -1,0 +1,140 @@
+"""Which models there are and what they are for, as their configuration in Triton says."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from frontend.errors import APIError, InvalidRequest, ModelNotFound, Unavailable
+from frontend.settings import Settings
+from frontend.triton.client import ModelState
+
+log = logging.getLogger(__name__)
+
+_FRESH_SECONDS = 1.0
+_PROBE_SECONDS = 3.0
+_READY = "READY"
+
+
+class Triton(Protocol):
+    """What the registry needs of the client."""
+
+    def index(self) -> list[ModelState]: ...  # noqa: D102
+    def config(self, model: str) -> Any: ...  # noqa: D102
+    def probe(self, model: str, inputs: dict[str, bytes | str], *, timeout: float) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that Triton has loaded. `name` is Triton's, `id` the API's."""
+
+    name: str
+    id: str
+    task: str
+    owned_by: str
+    created: int
+    capabilities: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = field(default=(), repr=False)
+    state: str = _READY
+
+
+class Registry:
+    """Finds models by name, id, alias or task. Asks Triton at most once a second."""
+
+    def __init__(self, settings: Settings, triton: Triton):
+        self._settings, self._triton = settings, triton
+        self._lock = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._read_at = float("-inf")
+
+    def models(self) -> list[Model]:
+        """Return the loaded models, in the order they were asked for.
+
+        While Triton does not answer, those it had. Raises Unavailable if it never did, or has none.
+        """
+        if time.monotonic() - self._read_at >= _FRESH_SECONDS and (not self._models or not self._lock.locked()):
+            with self._lock:
+                self._refresh()
+        if not self._models:
+            raise Unavailable("Model not initialized")
+        return list(self._models.values())
+
+    def require(self, name: str | None, task: str) -> Model:
+        """Return the model that `name` means for `task`; None means the task's default.
+
+        Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
+        """
+        models = self.models()
+        target = self._settings.all_aliases.get(name, name) if name is not None else task
+        found = next((m for m in models if target in (m.name, m.id)), None)
+        if found is None and (target == task or self._settings.unknown_model == "default"):
+            found = next((m for m in models if m.task == task), None)
+            if found is None:
+                raise Unavailable(f"No {task} model is loaded")
+        if found is None:
+            self._raise_unknown(name or task, target)
+        if found.task != task:
+            raise InvalidRequest(f"The model '{name}' is for {found.task}, not {task}", param="model")
+        return found
+
+    def get(self, name: str) -> Model:
+        """Return the model of this name, id or alias, whatever its task. Raises ModelNotFound, Unavailable."""
+        target = self._settings.all_aliases.get(name, name)
+        for model in self.models():
+            if target in (model.name, model.id, model.task):
+                return model
+        raise ModelNotFound(name)
+
+    def unanswering(self) -> list[str]:
+        """Return the wanted models that do not answer a probe now. Raises Unavailable if Triton has none."""
+        models = {model.name: model for model in self.models()}
+        wanted = self._settings.models or tuple(models)
+        return [name for name in wanted if name not in models or not self._answers(models[name])]
+
+    def _answers(self, model: Model) -> bool:
+        try:
+            self._triton.probe(model.name, dict.fromkeys(model.inputs, b""), timeout=_PROBE_SECONDS)
+        except APIError as error:
+            log.warning("%s does not answer: %s", model.name, error)
+            return isinstance(error, InvalidRequest)
+        return True
+
+    def _raise_unknown(self, name: str, target: str) -> None:
+        if target in self._settings.models:
+            raise Unavailable(f"The model '{name}' is not loaded now")
+        raise ModelNotFound(name)
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at < _FRESH_SECONDS:
+            return
+        try:
+            ready = [model.name for model in self._triton.index() if model.state == _READY]
+            models = {name: self._models.get(name) or self._read(name) for name in self._in_order(ready)}
+        except APIError as error:
+            log.warning("Triton does not answer: %s", error)
+        else:
+            self._models = {name: model for name, model in models.items() if model}
+        self._read_at = time.monotonic()
+
+    def _in_order(self, names: list[str]) -> list[str]:
+        order = {name: place for place, name in enumerate(self._settings.models)}
+        return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+    def _read(self, name: str) -> Model | None:
+        """Read a model's configuration; None for one that is not meant for the API."""
+        config = self._triton.config(name)
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        if "task" not in parameters:
+            return None
+        return Model(
+            name=name,
+            id=parameters.get("id", name),
+            task=parameters["task"],
+            owned_by=parameters.get("owned_by", "unknown"),
+            created=int(parameters.get("created", 0)),
+            capabilities=tuple(orjson.loads(parameters.get("capabilities", "[]"))),
+            inputs=tuple(tensor.name for tensor in config.input),
+        )
