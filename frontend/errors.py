@@ -3,9 +3,9 @@
 APIError
 ├── InvalidRequest 400        ├── EngineFailure 500
 ├── Forbidden 403             ├── Unavailable 503
-├── NotFound 404              │   └── Overloaded 503
-│   └── ModelNotFound         └── DeadlineExceeded 504
-├── MethodNotAllowed 405
+├── NoSuchPath 404            │   └── Overloaded 503
+├── ModelNotFound 404         ├── DeadlineExceeded 504
+├── WrongMethod 405           └── ClientClosedRequest 499 (nobody is left to read it; it is for the log)
 └── PayloadTooLarge 413
 """
 
@@ -13,8 +13,10 @@ import logging
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from frontend.access_log import log_fields
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,12 @@ class DeadlineExceeded(APIError):
     status, type, code = 504, "timeout_error", "deadline_exceeded"
 
 
+class ClientClosedRequest(APIError):
+    """The client went away before it had its answer."""
+
+    status, type, code = 499, "invalid_request_error", "client_closed_request"
+
+
 def register_error_handlers(app: Flask) -> None:
     """Make `app` answer every failure in the one shape."""
     app.register_error_handler(APIError, _answer)
@@ -110,7 +118,7 @@ def _answer(error: APIError) -> Response:
     response = Response(orjson.dumps(error.body()), error.status, content_type="application/json")
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = "1"
-    g.error = error
+    log_fields()["error"] = f"{error.code}: {error}"
     return response
 
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -111,16 +110,6 @@ class TritonServer:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         stub = wheel / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
         shutil.copy2(stub, backends / "python")
-
-
-def wait_ready(server: TritonServer, is_ready: "callable[[], bool]", seconds: float) -> None:  # type: ignore[valid-type]
-    """Wait until `is_ready()`. Raises LaunchError if Triton dies first or time runs out."""
-    deadline = time.monotonic() + seconds
-    while not is_ready():
-        server.check()
-        if time.monotonic() > deadline:
-            raise LaunchError(f"Triton was not ready after {seconds:.0f} s.\n{server.last_errors()}")
-        time.sleep(0.1)
 
 
 def _wheel_folder() -> Path:

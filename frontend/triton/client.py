@@ -12,7 +12,15 @@ import grpc
 import orjson
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, Overloaded, Unavailable
+from frontend.errors import (
+    APIError,
+    ClientClosedRequest,
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
 from frontend.triton.tensors import Value, build_request, read_response
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,7 @@ _ERRORS: dict[grpc.StatusCode, type[APIError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.NOT_FOUND: Unavailable,
-    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.CANCELLED: ClientClosedRequest,
 }
 
 
@@ -156,6 +164,8 @@ def _plain_message(kind: type[APIError], error: Any) -> str:
     """Return what the caller may know; the rest goes into the log."""
     if kind is DeadlineExceeded:
         return "The request took longer than it may and was stopped"
+    if kind is ClientClosedRequest:
+        return "The client closed the request"
     if kind is InvalidRequest:
         return str(error.details())
     log.warning("Triton: %s: %s", error.code().name, error.details())

@@ -1,10 +1,11 @@
 """Which models there are and what they are for, as their configuration in Triton says."""
 
+import hashlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Protocol
 
 import orjson
 
@@ -38,6 +39,8 @@ class Model:
     created: int
     capabilities: tuple[str, ...] = ()
     inputs: tuple[str, ...] = field(default=(), repr=False)
+    fingerprint: str = ""
+    """Changes with the weights, the engine and its precision."""
     state: str = _READY
 
 
@@ -53,7 +56,7 @@ class Registry:
     def models(self) -> list[Model]:
         """Return the loaded models, in the order they were asked for.
 
-        While Triton does not answer, those it had. Raises Unavailable if it never did, or has none.
+        While Triton does not answer, those it had, as UNAVAILABLE. Raises Unavailable if it never did, or has none.
         """
         if time.monotonic() - self._read_at >= _FRESH_SECONDS and (not self._models or not self._lock.locked()):
             with self._lock:
@@ -102,7 +105,7 @@ class Registry:
             return isinstance(error, InvalidRequest)
         return True
 
-    def _raise_unknown(self, name: str, target: str) -> None:
+    def _raise_unknown(self, name: str, target: str | None) -> NoReturn:
         if target in self._settings.models:
             raise Unavailable(f"The model '{name}' is not loaded now")
         raise ModelNotFound(name)
@@ -110,11 +113,13 @@ class Registry:
     def _refresh(self) -> None:
         if time.monotonic() - self._read_at < _FRESH_SECONDS:
             return
+        known = {name: model for name, model in self._models.items() if model.state == _READY}
         try:
             ready = [model.name for model in self._triton.index() if model.state == _READY]
-            models = {name: self._models.get(name) or self._read(name) for name in self._in_order(ready)}
+            models = {name: known.get(name) or self._read(name) for name in self._in_order(ready)}
         except APIError as error:
             log.warning("Triton does not answer: %s", error)
+            self._models = {name: replace(model, state="UNAVAILABLE") for name, model in self._models.items()}
         else:
             self._models = {name: model for name, model in models.items() if model}
         self._read_at = time.monotonic()
@@ -137,4 +142,5 @@ class Registry:
             created=int(parameters.get("created", 0)),
             capabilities=tuple(orjson.loads(parameters.get("capabilities", "[]"))),
             inputs=tuple(tensor.name for tensor in config.input),
+            fingerprint="fp_" + hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest()[:10],
         )

@@ -1,0 +1,57 @@
+"""One JSON line a request on the `access` logger, and the request id that ties it to Triton's."""
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, has_request_context, request
+
+log = logging.getLogger("access")
+
+_ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def log_fields() -> dict[str, Any]:
+    """Return the fields that this request's line will have; add to them."""
+    if not has_request_context():
+        return {}
+    if "log_fields" not in g:
+        g.log_fields = {}
+    fields: dict[str, Any] = g.log_fields
+    return fields
+
+
+def request_id() -> str:
+    """Return this request's id: the caller's X-Request-Id if it is a sane one, else a new one."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
+    identifier: str = g.request_id
+    return identifier
+
+
+def register_access_log(app: Flask) -> None:
+    """Give every answer of `app` its X-Request-Id and every request its line, written when the answer is out."""
+    app.before_request(_start)
+    app.after_request(_finish)
+
+
+def _start() -> None:
+    g.started = time.monotonic()
+
+
+def _finish(response: Response) -> Response:
+    started, fields = g.get("started", time.monotonic()), log_fields()
+    line = {"request_id": request_id(), "method": request.method, "path": request.path, "remote": request.remote_addr}
+    response.headers["X-Request-Id"] = request_id()
+
+    def write() -> None:
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        status = fields.pop("status", response.status_code)
+        log.info(orjson.dumps(line | {"status": status, "ms": milliseconds} | fields).decode())
+
+    response.call_on_close(write)
+    return response

@@ -1,0 +1,27 @@
+"""The application factory: blueprints, hooks and error handlers, nothing else."""
+
+from collections.abc import Callable
+
+from flask import Flask
+
+from frontend.access_log import register_access_log
+from frontend.endpoints import BLUEPRINTS
+from frontend.errors import register_error_handlers
+from frontend.services import Services
+from frontend.settings import Settings
+from frontend.triton.client import TritonClient
+from frontend.triton.registry import Registry
+
+
+def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[], None]) -> Flask:
+    """Build the WSGI application over a connection to Triton; `shut_down` is what POST /shutdown sets off."""
+    app = Flask("trident", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.strict_slashes = False
+    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), shut_down)
+    register_access_log(app)
+    register_error_handlers(app)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+        app.register_blueprint(blueprint, url_prefix="/v1", name=f"v1_{blueprint.name}")
+    return app

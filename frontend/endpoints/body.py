@@ -1,0 +1,63 @@
+"""From a request's body to its validated model, with errors that name the field."""
+
+from typing import Any, TypeVar
+
+import orjson
+from flask import request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from frontend.errors import InvalidRequest, PayloadTooLarge
+from frontend.services import services
+
+Body = TypeVar("Body", bound="RequestBody")
+
+_TYPE_ERRORS = ("_type", "_parsing", "is_instance", "_from_float")
+
+
+class RequestBody(BaseModel):
+    """A JSON body. Types are strict, as OpenAI's; fields that are not known are ignored, as by other servers."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+def read_body(model: type[Body]) -> Body:
+    """Return the request's JSON body as `model`. Raises InvalidRequest or PayloadTooLarge."""
+    limit = services().settings.max_body_bytes
+    try:
+        content = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise PayloadTooLarge(f"The request body is over the limit of {limit} bytes") from None
+    try:
+        fields = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}", code="invalid_json") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest("The request body must be a JSON object", code="invalid_json")
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def _explain(error: ValidationError) -> InvalidRequest:
+    """Turn pydantic's first complaint into ours."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    param, kind, message = _path(first["loc"]), first["type"], first["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return InvalidRequest(
+            f"Invalid request: missing required parameter '{param}'", param=param, code="missing_parameter"
+        )
+    code = "invalid_type" if kind.endswith(_TYPE_ERRORS) else "invalid_value"
+    return InvalidRequest(f"Invalid value for '{param}': {message}", param=param, code=code)
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    """Write a location as OpenAI does: `messages[0].content`. Tags of unions, in angle brackets, are left out."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not part.startswith("<"):
+            path += f".{part}" if path else part
+    return path

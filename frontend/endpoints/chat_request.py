@@ -1,0 +1,141 @@
+"""What POST /chat/completions takes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from frontend.endpoints.body import RequestBody
+from frontend.errors import InvalidRequest
+
+# Fields that are not served, each with the values that ask for nothing and so are let through.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "n": (1,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+}
+
+
+class ContentPart(RequestBody):
+    """One part of a message's content."""
+
+    type: Literal["text", "image", "image_url", "audio", "audio_url", "input_audio"]
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _text_has_text(self) -> "ContentPart":
+        if self.type == "text" and self.text is None:
+            raise ValueError("a part of type text needs 'text'")
+        return self
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
+    Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
+]
+
+
+class Message(RequestBody):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    name: str | None = None
+
+
+class StreamOptions(RequestBody):
+    """What a stream carries besides text."""
+
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(RequestBody):
+    """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    ignore_eos: bool | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    n: int | None = Field(None, ge=1)
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        for name, inert in _UNSUPPORTED.items():
+            value = fields.get(name)
+            if value is not None and value not in inert and not (name == "n" and not _is_count(value)):
+                raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
+        return fields
+
+    @field_validator("stop", mode="after")
+    @classmethod
+    def _check_stop(cls, value: str | list[str] | None) -> list[str] | None:
+        stops = [value] if isinstance(value, str) else value
+        if stops is not None and (len(stops) > 4 or "" in stops):
+            raise ValueError("up to 4 strings that are not empty")
+        return stops
+
+    def sampling_parameters(self) -> dict[str, Any]:
+        """Return what the backend is to sample with; what is absent has OpenAI's defaults."""
+        names = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty")
+        names += ("repetition_penalty", "ignore_eos", "seed", "stop")
+        given = {name: getattr(self, name) for name in names}
+        given["max_tokens"] = self.max_completion_tokens or self.max_tokens
+        return {name: value for name, value in given.items() if value is not None}
+
+    def text_messages(self) -> list[dict[str, str]]:
+        """Return the conversation for a model that reads text alone.
+
+        The parts of a message are joined by line breaks; a developer's message is a system message, which is what
+        chat templates know. Raises InvalidRequest naming a part that is not text.
+        """
+        return [
+            {
+                "role": "system" if message.role == "developer" else message.role,
+                "content": _join_text(message.content, f"messages[{number}].content"),
+            }
+            for number, message in enumerate(self.messages)
+        ]
+
+
+def _join_text(content: str | list[ContentPart], path: str) -> str:
+    if isinstance(content, str):
+        return content
+    for number, part in enumerate(content):
+        if part.type != "text":
+            param = f"{path}[{number}]"
+            raise InvalidRequest(f"This model reads text alone, not {part.type}", param=param, code="unsupported_content")
+    return "\n".join(part.text or "" for part in content)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 1

@@ -1,0 +1,41 @@
+"""GET /models and /models/{id}: what is loaded, as Triton says."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from frontend.errors import Unavailable
+from frontend.services import services
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("models", __name__)
+
+
+@blueprint.get("/models")
+def list_models() -> Response:
+    """List the loaded models; 503 with AHA's literal body while there is none."""
+    try:
+        models = services().registry.models()
+    except Unavailable:
+        response = jsonify(error="model not initialized")
+        response.status_code = 503
+        return response
+    return jsonify(object="list", data=[_describe(model) for model in models])
+
+
+@blueprint.get("/models/<path:name>")
+def retrieve_model(name: str) -> Response:
+    """Describe one model, found by its id, its name in Triton or an alias."""
+    return jsonify(_describe(services().registry.get(name)))
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "task": model.task,
+        "capabilities": model.capabilities,
+        "state": model.state,
+    }

@@ -1,0 +1,35 @@
+"""POST /shutdown: stop the whole of Trident, as AHA does."""
+
+import ipaddress
+import sys
+
+from flask import Blueprint, Response, jsonify, request
+
+from frontend.services import services
+
+blueprint = Blueprint("shutdown", __name__)
+
+_FORBIDDEN = "Remote shutdown not allowed. Use --allow-remote-shutdown flag to enable (not recommended)."
+
+
+@blueprint.post("/shutdown")
+def shut_down() -> Response:
+    """Stop accepting, let running requests finish for a second, stop Triton, exit. Loopback only unless allowed."""
+    allowed = services().settings.allow_remote_shutdown
+    print(f"[SHUTDOWN] Shutdown requested (remote_allowed: {str(allowed).lower()})", file=sys.stderr, flush=True)
+    if not allowed and not _is_local():
+        response = jsonify(error=_FORBIDDEN)
+        response.status_code = 403
+        return response
+    response = jsonify(message="Shutting down...")
+    response.call_on_close(services().shut_down)
+    return response
+
+
+def _is_local() -> bool:
+    """Tell whether a program on this machine asks: not a proxy here for somebody elsewhere, nor a web page."""
+    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - no address at all is not local
+    address = getattr(address, "ipv4_mapped", None) or address
+    forwarded = {"X-Forwarded-For", "Forwarded", "X-Real-IP"} & set(request.headers.keys())
+    foreign_page = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    return address.is_loopback and not forwarded and not foreign_page

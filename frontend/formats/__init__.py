@@ -1,0 +1,1 @@
+"""Pure functions from a model's output to what goes over the wire."""

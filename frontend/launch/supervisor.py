@@ -1,0 +1,190 @@
+"""Keeps Triton and the frontend running together, from the first check to the last process."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import orjson
+
+from frontend.launch.children import start_child
+from frontend.launch.preflight import LaunchError, check_embedded, check_frontend
+from frontend.launch.triton_server import TritonServer
+from frontend.settings import Settings
+
+_CHECK_SECONDS = 0.5
+_LOAD_SECONDS = 300.0
+_WEB_SECONDS = 30.0
+_LONGEST_PAUSE = 30.0
+_STEADY_SECONDS = 60.0
+
+
+class _Stopped(Exception):
+    """Stopping was asked for while something was waited for."""
+
+
+class Supervisor:
+    """Starts both, restarts Triton when it or one of its backends dies, stops both."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._stop = threading.Event()
+        self._triton = None if settings.triton else TritonServer(settings)
+        self._web: subprocess.Popen[bytes] | None = None
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+        self._url = f"http://{host}:{settings.port}"
+
+    def request_stop(self) -> None:
+        """Make `run` stop everything and return; safe in a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Start, say where, keep going until stopped. Raises LaunchError when something cannot be started."""
+        check_frontend(self._settings)
+        if self._triton:
+            check_embedded(self._settings)
+        self._settings.run_folder.mkdir(parents=True, exist_ok=True)
+        self._settings.pid_file.write_text(str(os.getpid()))
+        try:
+            self._start()
+            self._greet()
+            self._watch()
+        except _Stopped:
+            _say("Stopping")
+        finally:
+            self._stop_all()
+            self._settings.pid_file.unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        started = time.monotonic()
+        if self._triton:
+            _say(f"Starting Triton with {', '.join(self._settings.models) or 'no model'} (log: {self._triton.log})")
+            self._start_triton()
+            _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
+        _say("Starting the frontend")
+        self._web = start_child([sys.executable, "-m", "frontend.launch.web", *sys.argv[1:]])
+        self._wait(self._healthy, _WEB_SECONDS, "The frontend")
+        self._first_answer()
+
+    def _start_triton(self) -> None:
+        assert self._triton is not None  # noqa: S101
+        self._triton.start()
+        url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/ready"
+        self._wait(lambda: _status(url) == 200, _LOAD_SECONDS, "Triton")
+        self._triton.remember_backends()
+
+    def _healthy(self) -> bool:
+        return _status(f"{self._url}/health") == 200
+
+    def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until `ready()`. Raises LaunchError if a process dies first or time runs out."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self._check_web()
+            if self._triton:
+                self._triton.check()
+            if time.monotonic() > deadline:
+                tail = f"\n{self._triton.last_errors()}" if self._triton else ""
+                raise LaunchError(f"{what} was not ready after {seconds:.0f} s.{tail}")
+            if self._stop.wait(0.1):
+                raise _Stopped
+
+    def _first_answer(self) -> None:
+        """Have the chat model answer once, through everything, before calling it served."""
+        model = self._chat_model()
+        if model is None:
+            return
+        started = time.monotonic()
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        request = urllib.request.Request(  # noqa: S310
+            f"{self._url}/v1/chat/completions", orjson.dumps(body), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_WEB_SECONDS) as response:  # noqa: S310
+                response.read()
+        except OSError as error:
+            raise LaunchError(f"{model} loaded, but a first request failed: {error}") from error
+        _say(f"{model} answered in {time.monotonic() - started:.1f} s")
+
+    def _chat_model(self) -> str | None:
+        with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:  # noqa: S310
+            models = orjson.loads(response.read())["data"]
+        return next((model["id"] for model in models if model["task"] == "chat"), None)
+
+    def _greet(self) -> None:
+        print(f"\nTrident serves OpenAI's API at {self._url}/v1\n", flush=True)
+        if model := self._chat_model():
+            print(
+                f"  curl {self._url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+                f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of '
+                f'France?"}}], "temperature": 0}}\'\n',
+                flush=True,
+            )
+        print("Ctrl-C or `make stop` stops it.", flush=True)
+
+    def _watch(self) -> None:
+        pause, started = 1.0, time.monotonic()
+        while not self._stop.wait(_CHECK_SECONDS):
+            if self._web and self._web.poll() == 0:
+                return
+            self._check_web()
+            try:
+                if self._triton:
+                    self._triton.check()
+            except LaunchError as error:
+                steady = time.monotonic() - started > _STEADY_SECONDS
+                pause = 1.0 if steady else min(2 * pause, _LONGEST_PAUSE)
+                _say(f"{error}\nStarting Triton again")
+                self._restart_triton(pause)
+                started = time.monotonic()
+        raise _Stopped
+
+    def _restart_triton(self, pause: float) -> None:
+        assert self._triton is not None  # noqa: S101
+        while True:
+            self._triton.stop(patience=0)
+            try:
+                self._start_triton()
+            except LaunchError as error:
+                _say(f"{error}\nNext try in {pause:.0f} s")
+                if self._stop.wait(pause):
+                    raise _Stopped from None
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                _say("Triton is ready again")
+                return
+
+    def _check_web(self) -> None:
+        if self._web and (code := self._web.poll()):
+            raise LaunchError(f"The frontend stopped with exit code {code}; what it said is above.")
+
+    def _stop_all(self) -> None:
+        if self._web:
+            self._web.terminate()
+            try:
+                self._web.wait(self._settings.drain_seconds + 4)
+            except subprocess.TimeoutExpired:
+                self._web.kill()
+                self._web.wait()
+        if self._triton:
+            self._triton.stop()
+        _say("Stopped")
+
+
+def _say(text: str) -> None:
+    print(f"trident: {text}", flush=True)
+
+
+def _status(url: str) -> int:
+    """Return a URL's HTTP status; 0 where nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
