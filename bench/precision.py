@@ -1,0 +1,120 @@
+"""Which precision to serve with: `python -m bench.precision`.
+
+Each candidate answers 50 prompts greedily; the fp32 model (float16 weights, which hold the published ones, computed in
+fp32 without any quantization) says how likely it finds those answers. A candidate is good
+enough if its answers' perplexity is at most 2% above that of the fp32 model's own answers.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+
+from bench.chat import MODEL, unpacked_gguf
+from export.__main__ import cache_folder
+from export.converters import requantize, save_openvino
+
+_ANSWER_TOKENS = 64
+_PROMPTS = Path(__file__).with_name("prompts.txt").read_text().splitlines()
+_LIMIT = 1.02
+
+
+def main() -> None:
+    """Print a line a candidate."""
+    from tokenizers import Tokenizer
+
+    served = cache_folder() / "model_repository" / MODEL / "1"
+    tokenizer = Tokenizer.from_file(str(served / "tokenizer.json"))
+    prompts = [_encode(tokenizer, text) for text in _PROMPTS]
+    with tempfile.TemporaryDirectory(dir=cache_folder() / "bench") as folder:
+        reference, grouped = _make(Path(folder), served, "F16"), _make(Path(folder), served, "Q8_0")
+        judge = openvino.Core().compile_model(
+            openvino.Core().read_model(reference / "openvino_model.xml"), "CPU", _exact("KV_CACHE_PRECISION")
+        )
+        own, _ = _answer(reference, prompts, _exact("KV_CACHE_PRECISION"))
+        base = _perplexity(judge, prompts, own)
+        print(f"fp32 itself: perplexity {base:.4f}")
+        for name, weights in (("int8 per channel", served), ("int8 in groups of 32 (Q8_0)", grouped)):
+            for precision in ("f32", "bf16"):
+                for kv_cache in ("f32", "f16", "u8"):
+                    properties = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": kv_cache}
+                    answers, seconds = _answer(weights, prompts, properties)
+                    ratio = _perplexity(judge, prompts, answers) / base
+                    same = sum(a == b for a, b in zip(answers, own, strict=True))
+                    verdict = "good" if ratio <= _LIMIT else "worse than allowed"
+                    speed = sum(map(len, answers)) / seconds
+                    print(
+                        f"{name:28} precision {precision:4} KV cache {kv_cache:3}: perplexity x {ratio:.4f} ({verdict}), "
+                        f"{same} of {len(prompts)} answers the same, {speed:.0f} tokens/s",
+                        flush=True,
+                    )
+
+
+def _exact(*names: str) -> dict[str, str]:
+    return {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} | dict.fromkeys(names, "f32")
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    ids: list[int] = tokenizer.encode(turns, add_special_tokens=False).ids
+    return ids
+
+
+def _make(folder: Path, served: Path, kind: str) -> Path:
+    """Return a folder with the model in OpenVINO's format, weights in `kind`."""
+    made = folder / kind
+    made.mkdir()
+    requantize(unpacked_gguf(folder), made / "model.gguf", kind)
+    save_openvino(made / "model.gguf")
+    for name in ("config.json", "generation_config.json"):
+        (made / name).write_bytes((served / name).read_bytes())
+    return made
+
+
+def _answer(folder: Path, prompts: list[list[int]], properties: dict[str, str]) -> tuple[list[list[int]], float]:
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size, scheduler.max_num_seqs = 2, len(prompts)
+    pipeline = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
+    config = genai.GenerationConfig()
+    config.max_new_tokens = _ANSWER_TOKENS
+    config.stop_token_ids = set(json.loads((folder / "generation_config.json").read_text())["eos_token_id"])
+    config.set_eos_token_id(min(config.stop_token_ids))
+    started = time.perf_counter()
+    tensors = [openvino.Tensor(np.array([ids], dtype=np.int64)) for ids in prompts]
+    handles = [pipeline.add_request(i, tensor, config) for i, tensor in enumerate(tensors)]
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    answers = [list(handle.read_all()[0].generated_ids) for handle in handles]
+    return answers, time.perf_counter() - started
+
+
+def _perplexity(judge: Any, prompts: list[list[int]], answers: list[list[int]]) -> float:
+    """Return exp of the mean negative log-likelihood of all answer tokens under the judge."""
+    losses: list[float] = []
+    request = judge.create_infer_request()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = np.array([prompt + answer], dtype=np.int64)
+        request.reset_state()
+        request.infer(
+            {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
+                "beam_idx": np.zeros(1, dtype=np.int32),
+            }
+        )
+        logits = request.get_tensor("logits").data[0, len(prompt) - 1 : -1].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        likelihood = logits[np.arange(len(answer)), answer] - np.log(np.exp(logits).sum(-1))
+        losses += (-likelihood).tolist()
+    return float(np.exp(np.mean(losses)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What the stack is measured against, each in a process of its own: the bare pipeline, and llama.cpp's server."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from bench.load import Load
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_SPAWN = get_context("spawn")
+
+
+@contextmanager
+def bare_pipeline(model_folder: Path) -> Iterator[Connection]:
+    """Run the engine without anything around it; send it (texts, max_tokens), receive a Load."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve_bare, args=(theirs, model_folder), daemon=True)
+    process.start()
+    assert ours.recv() == "ready"
+    try:
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve_bare(pipe: Connection, model_folder: Path) -> None:
+    sys.path.insert(0, str(_CHECKOUT / "backends"))
+    from generation.engine import load_pipeline, warm_up
+    from generation.prompt import ChatPrompt
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    config = text_format.Parse((model_folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    folder = model_folder / "1"
+    end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    pipeline = load_pipeline(folder, parameters)
+    warm_up(pipeline, end_tokens)
+    prompt = ChatPrompt(folder, int(parameters["context_length"]))
+    pipe.send("ready")
+    number = 0
+    while True:
+        texts, max_tokens = pipe.recv()
+        pipe.send(_generate(pipeline, prompt, end_tokens, texts, max_tokens, number))
+        number += len(texts)
+
+
+def _generate(
+    pipeline: Any, prompt: Any, end_tokens: list[int], texts: list[str], max_tokens: int, number: int
+) -> Load:
+    import numpy as np
+    import openvino
+    from generation.sampling import build_config
+
+    config = build_config({"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}, max_tokens, end_tokens)
+    started, tokens = time.perf_counter(), 0
+    first: dict[int, float] = {}
+    handles = []
+    for i, text in enumerate(texts):
+        ids = np.array([prompt.encode([{"role": "user", "content": text}])], dtype=np.int64)
+        handles.append(pipeline.add_request(number + i, openvino.Tensor(ids), config))
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+        for i, handle in enumerate(handles):
+            while handle.can_read():
+                tokens += sum(len(output.generated_ids) for output in handle.read().values())
+                first.setdefault(i, time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
+    return Load(tokens / elapsed, statistics.median(first.values()) * 1000, tokens)
+
+
+@contextmanager
+def llama_server(gguf: Path, parallel: int, port: int) -> Iterator[int]:
+    """Run llama.cpp's HTTP server with `parallel` slots; yields its port."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve_llama, args=(theirs, gguf, parallel, port), daemon=True)
+    process.start()
+    assert ours.poll(60), "llama.cpp's server did not start"
+    try:
+        yield int(ours.recv())
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve_llama(pipe: Connection, gguf: Path, parallel: int, port: int) -> None:
+    import xllamacpp
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it logs every request
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf)
+    params.n_parallel, params.n_ctx = parallel, 512 * parallel
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.hostnames, params.port = ["127.0.0.1"], port
+    server = xllamacpp.Server(params)
+    pipe.send(server.listening_address.rsplit(":", 1)[1])
+    while True:
+        time.sleep(60)

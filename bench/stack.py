@@ -1,0 +1,52 @@
+"""Starts a whole Trident of its own, as `make serve` does, on ports of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from frontend.settings import Settings
+
+_START_SECONDS = 120
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@contextmanager
+def running_stack(models: Sequence[str], *flags: str) -> Iterator[Settings]:
+    """Run Trident with these models until the block ends; yields its settings. Raises RuntimeError with its output."""
+    port, http, grpc, metrics = free_ports(4)
+    settings = Settings(
+        port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
+    )
+    command = [sys.executable, "-m", "frontend.launch", "--models", " ".join(models), "--port", str(port)]
+    command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as output:
+        process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT, env=os.environ | {})
+        try:
+            _wait(process, port, Path(output.name))
+            yield settings
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if "serves OpenAI's API" in output.read_text():
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"Trident did not start on port {port}:\n{output.read_text()}")
