@@ -5,6 +5,7 @@ one request. Contenders take turns within a minute, and the best round of each c
 """
 
 import argparse
+import http.client
 import statistics
 import struct
 import time
@@ -93,9 +94,10 @@ def _print_row(count: int, results: dict[str, list[Load]]) -> None:
 def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
     """Print (c): the p50 of one-token answers through the frontend and straight from Triton, in turns."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
-    parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "ignore_eos": True})
+    parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "stream": False})
     messages = orjson.dumps([{"role": "user", "content": "Hello"}])
-    body = chat_body(MODEL, "Hello", 1)
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "temperature": 0}
+    connection = http.client.HTTPConnection("127.0.0.1", port)
     direct, through = [], []
     for _ in range(requests):
         started = time.perf_counter()
@@ -103,7 +105,8 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
             pass
         direct.append(time.perf_counter() - started)
         started = time.perf_counter()
-        run_streams(port, [body])
+        connection.request("POST", "/v1/chat/completions", orjson.dumps(body), {"Content-Type": "application/json"})
+        connection.getresponse().read()
         through.append(time.perf_counter() - started)
     inner, outer = statistics.median(direct) * 1000, statistics.median(through) * 1000
     print(f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)")

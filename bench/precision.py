@@ -19,9 +19,11 @@ from bench.chat import MODEL, unpacked_gguf
 from export.__main__ import cache_folder
 from export.converters import requantize, save_openvino
 
-_ANSWER_TOKENS = 64
+_ANSWER_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text().splitlines()
 _LIMIT = 1.02
+# Precision, KV cache, and the size of the groups in which activations are quantized to int8 (0: they are not).
+_CANDIDATES = (("f32", "u8", "32"), ("f32", "f16", "32"), ("f32", "u8", "0"), ("bf16", "u8", "32"), ("bf16", "bf16", "0"))
 
 
 def main() -> None:
@@ -40,19 +42,18 @@ def main() -> None:
         base = _perplexity(judge, prompts, own)
         print(f"fp32 itself: perplexity {base:.4f}")
         for name, weights in (("int8 per channel", served), ("int8 in groups of 32 (Q8_0)", grouped)):
-            for precision in ("f32", "bf16"):
-                for kv_cache in ("f32", "f16", "u8"):
-                    properties = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": kv_cache}
-                    answers, seconds = _answer(weights, prompts, properties)
-                    ratio = _perplexity(judge, prompts, answers) / base
-                    same = sum(a == b for a, b in zip(answers, own, strict=True))
-                    verdict = "good" if ratio <= _LIMIT else "worse than allowed"
-                    speed = sum(map(len, answers)) / seconds
-                    print(
-                        f"{name:28} precision {precision:4} KV cache {kv_cache:3}: perplexity x {ratio:.4f} ({verdict}), "
-                        f"{same} of {len(prompts)} answers the same, {speed:.0f} tokens/s",
-                        flush=True,
-                    )
+            for precision, kv_cache, activations in _CANDIDATES:
+                properties = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": kv_cache}
+                properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = activations
+                answers, seconds = _answer(weights, prompts, properties)
+                ratio = _perplexity(judge, prompts, answers) / base
+                same = sum(a == b for a, b in zip(answers, own, strict=True))
+                print(
+                    f"{name:28} precision {precision:4} KV cache {kv_cache:4} activations' group {activations:3}: "
+                    f"perplexity x {ratio:.4f} ({'good' if ratio <= _LIMIT else 'worse than allowed'}), "
+                    f"{same} of {len(prompts)} answers the same, {sum(map(len, answers)) / seconds:.0f} tokens/s",
+                    flush=True,
+                )
 
 
 def _exact(*names: str) -> dict[str, str]:

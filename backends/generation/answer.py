@@ -18,6 +18,10 @@ class Answer:
         """The engine's name for it; 0 until the engine has it."""
         self.over = False
         """Set by the sender: the caller has the whole answer, or has left."""
+        self.finished = False
+        """Nothing more will be added."""
+        self.streamed = True
+        """Whether the caller wants text before the end."""
         self.prompt_ids: list[int] = []
         self._lock = threading.Lock()
         self._tokens: list[int] = []
@@ -28,6 +32,7 @@ class Answer:
     def open(self, prompt_ids: list[int], parameters: dict[str, Any], room: int, detokenizer: Detokenizer) -> None:
         """Make the answer ready for the engine: `room` is the number of tokens that the context has left."""
         self.prompt_ids, self.parameters, self.room = prompt_ids, parameters, room
+        self.streamed = bool(parameters.get("stream", True))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
 
     def add(self, tokens: list[int], finish_reason: str | None = None) -> None:
@@ -35,11 +40,12 @@ class Answer:
         with self._lock:
             self._tokens += tokens
             self._finish_reason = finish_reason
+            self.finished = finish_reason is not None
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error."""
         with self._lock:
-            self._error = error
+            self._error, self.finished = error, True
 
     def take(self) -> "Delta":
         """Return what is new since the last call, as text. Raises the error the answer failed with."""

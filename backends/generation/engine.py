@@ -38,6 +38,8 @@ def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.Continuo
     properties = {
         "INFERENCE_PRECISION_HINT": parameters["precision"],
         "KV_CACHE_PRECISION": parameters["kv_cache_precision"],
+        # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
+        "ENABLE_CPU_PINNING": False,
     }
     return genai.ContinuousBatchingPipeline(str(folder), scheduler, parameters["device"], properties)
 

@@ -36,7 +36,7 @@ def create_chat_completion() -> Response:
     model = services().registry.require(body.model, "chat")
     inputs = {
         "messages": orjson.dumps(body.text_messages()),
-        "sampling_parameters": orjson.dumps(body.sampling_parameters()),
+        "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
     }
     timeout = services().settings.request_timeout
     call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)

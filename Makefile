@@ -1,0 +1,84 @@
+# Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
+SHELL := /bin/bash
+MODELS ?= smollm2-135m
+ARGS ?=
+# The first Python on the path that fits; a pyenv shim without a version behind it does not run.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: help install serve stop export test test-fast lint format bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: MODELS=\"name …\" (make export ARGS=--list shows them), ARGS=\"--flag …\", PYTHON=python3.12, TRIDENT_CACHE=folder"
+
+install: .venv/serve.stamp ## make .venv with all that serving needs
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and neither is on the path. Install one (with its venv" \
+		"module and shared library) or name it: make serve PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "trident: making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "The venv module is missing: on Debian and Ubuntu," \
+		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
+
+.venv/serve.stamp: requirements/pip.lock requirements/serve.lock requirements/triton.lock | .venv/bin/python
+	@echo "trident: installing what serving needs (about 350 MB, a minute)"
+	@$(PIP) -r requirements/pip.lock
+	@$(PIP) -r requirements/serve.lock
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(PIP) --no-deps -r requirements/triton.lock; \
+		else echo "trident: Triton's wheel is for Linux on x86-64 alone; use --triton HOST:PORT"; fi
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.lock .venv/serve.stamp
+	@echo "trident: installing what tests and checks need"
+	@$(PIP) -r requirements/dev.lock
+	@touch $@
+
+.venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
+	@echo "trident: installing the rivals of the benchmarks"
+	@$(PIP) -r requirements/bench.lock
+	@touch $@
+
+export: install ## fetch and convert MODELS into the model repository
+	@$(BIN)/python -m export $(if $(ARGS),$(ARGS),$(MODELS))
+
+serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
+	@$(BIN)/python -m export $(MODELS)
+	@exec $(BIN)/python -m frontend.launch --models "$(MODELS)" $(ARGS)
+
+stop: install ## stop what `make serve` started
+	@$(BIN)/python -m frontend.launch.stop $(ARGS)
+
+test: lint ## check and test everything, with the real Triton and real models
+	@$(BIN)/python -m export $(MODELS)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: .venv/dev.stamp ## the tests that need no Triton: seconds
+	@$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
+
+lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/backends $(BIN)/lint-imports --no-cache
+
+format: .venv/dev.stamp ## let ruff rewrite the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: .venv/bench.stamp ## print the speed ratios that the project claims
+	@$(BIN)/python -m export $(MODELS)
+	@$(BIN)/python -m bench.chat $(ARGS)
+
+lock: .venv/dev.stamp ## pin the newest versions that fit again
+	@cd requirements && for name in serve dev bench triton pip; do \
+		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
+			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
+			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \
+			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
+		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-annotate --no-header --upgrade $$flags $$source -o $$name.lock; done
+
+clean: ## remove .venv and what tools left behind; the cache stays
+	rm -rf .venv .venv-export .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,52 @@
+"""The catalog, the configurations made of it and the backends agree."""
+
+import re
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.catalog import load_catalog
+from export.converters import CONVERTERS
+from export.triton_config import TENSORS, render_config
+from frontend.settings import DEFAULT_ALIASES
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ENTRIES = list(load_catalog().values())
+
+
+def test_there_is_a_starter_set():
+    assert [entry.name for entry in ENTRIES if entry.starter] == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_an_entry_can_be_made_and_served(entry):
+    assert entry.converter in CONVERTERS
+    assert (CHECKOUT / "backends" / entry.backend / "model.py").exists()
+    assert entry.task in TENSORS
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
+    text = render_config(entry, {"context_length": "8192"})
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert (config.name, config.backend) == (entry.name, entry.backend)
+    assert (parameters["id"], parameters["task"], parameters["owned_by"]) == (entry.id, entry.task, entry.owned_by)
+    assert int(parameters["created"]) > 1_500_000_000
+    assert config.model_transaction_policy.decoupled
+
+
+def test_the_generation_backend_reads_the_parameters_and_tensors_it_is_given():
+    source = "".join(path.read_text() for path in (CHECKOUT / "backends" / "generation").glob("*.py"))
+    parameters = render_config(ENTRIES[0], {"context_length": "1"})
+    for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k"}:
+        assert f'key: "{name}"' in parameters, name
+    inputs, outputs, _ = TENSORS["chat"]
+    for name in [*inputs, *outputs]:
+        assert f'"{name}"' in source, name
+
+
+def test_aliases_mean_tasks_that_exist():
+    assert set(DEFAULT_ALIASES.values()) <= set(TENSORS)

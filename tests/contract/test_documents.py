@@ -1,0 +1,74 @@
+"""What the documents say is there, is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from export.catalog import load_catalog
+from frontend.app import create_app
+from frontend.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+README = (CHECKOUT / "README.md").read_text()
+ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text()
+
+
+def routes(tmp_path):
+    app = create_app(Settings(cache=tmp_path), object(), lambda: None)
+    return {
+        (method, re.sub(r"<path:(\w+)>", r"{id}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+
+def test_the_readme_names_every_endpoint_and_no_other(tmp_path):
+    documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", README, re.MULTILINE))
+    served = routes(tmp_path)
+    assert documented <= served
+    assert {path.removeprefix("/v1") for _, path in served} == {path.removeprefix("/v1") for _, path in documented}
+
+
+def test_the_readme_names_every_model():
+    for entry in load_catalog().values():
+        assert f"`{entry.name}`" in README
+        assert entry.license in README
+
+
+def test_the_readme_names_every_setting():
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in README, name
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_links_and_paths_lead_somewhere(document):
+    text = (CHECKOUT / document).read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or (CHECKOUT / link).exists(), link
+    for path in re.findall(r"`((?:frontend|backends|export|bench|tests|requirements)/[\w./-]*)`", text):
+        assert (CHECKOUT / path).exists(), path
+
+
+def test_the_architecture_names_every_module_of_the_frontend_and_backends():
+    for path in [*CHECKOUT.glob("frontend/**/*.py"), *CHECKOUT.glob("backends/*/*.py"), *CHECKOUT.glob("export/*.py")]:
+        if path.name not in ("__init__.py", "__main__.py"):
+            assert path.name in ARCHITECTURE, path
+
+
+def test_make_help_lists_every_target():
+    listed = subprocess.run(["make", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert all(f"make {target} " in listed for target in phony)
+
+
+def test_every_requirement_is_pinned_by_hash():
+    for lock in (CHECKOUT / "requirements").glob("*.lock"):
+        pinned = [line for line in lock.read_text().splitlines() if line and not line.startswith((" ", "#"))]
+        assert pinned
+        assert all("==" in line and line.endswith("\\") for line in pinned), lock
+
+
+def test_no_torch_in_the_serving_environment():
+    assert not re.search(r"^torch==", (CHECKOUT / "requirements" / "serve.lock").read_text(), re.MULTILINE)

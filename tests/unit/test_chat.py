@@ -1,0 +1,249 @@
+"""POST /chat/completions over a fake Triton: shapes, order, usage, failures, and what reaches the model."""
+
+import orjson
+import pytest
+
+from frontend.errors import EngineFailure, InvalidRequest, Overloaded
+from tests.unit.conftest import chat, delta, last
+
+
+def events(response):
+    """The stream's events, decoded; comments and [DONE] as they are."""
+    blocks = [block for block in response.get_data().split(b"\n\n") if block]
+    return [orjson.loads(b[6:]) if b.startswith(b"data: {") else b.decode() for b in blocks]
+
+
+def test_plain_answer_has_openais_shape(client, triton):
+    triton.will_answer(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
+    response = client.post("/v1/chat/completions", json=chat())
+    body = response.get_json()
+    assert response.status_code == 200
+    assert body["object"] == "chat.completion"
+    assert body["id"].startswith("chatcmpl-")
+    assert body["model"] == "org/tiny-chat"
+    assert body["system_fingerprint"].startswith("fp_")
+    assert body["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ]
+    assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
+
+
+def test_stream_has_role_deltas_finish_usage_and_done_under_one_id(client, triton):
+    triton.will_answer(delta("Hel"), last("lo", "length", prompt=5, completion=2))
+    response = client.post("/v1/chat/completions", json=chat(stream=True, stream_options={"include_usage": True}))
+    assert response.content_type == "text/event-stream; charset=utf-8"
+    role, first, second, finish, usage, done = events(response)
+    assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+    assert [e["choices"][0]["delta"] for e in (first, second, finish)] == [{"content": "Hel"}, {"content": "lo"}, {}]
+    assert [e["choices"][0]["finish_reason"] for e in (role, first, second, finish)] == [None, None, None, "length"]
+    assert usage["choices"] == []
+    assert usage["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert all(e["usage"] is None for e in (role, first, second, finish))
+    assert len({e["id"] for e in (role, first, second, finish, usage)}) == 1
+    assert {e["object"] for e in (role, first, second, finish, usage)} == {"chat.completion.chunk"}
+    assert done == "data: [DONE]"
+
+
+def test_stream_without_usage_does_not_mention_it(client, triton):
+    triton.will_answer(last("Hi"))
+    chunks = events(client.post("/v1/chat/completions", json=chat(stream=True)))
+    assert all("usage" not in chunk for chunk in chunks[:-1])
+
+
+def test_waiting_sends_comments(client, triton):
+    triton.will_answer(delta("a"), TimeoutError(), TimeoutError(), last("b"))
+    received = events(client.post("/v1/chat/completions", json=chat(stream=True)))
+    assert received.count(": waiting") == 2
+    assert received[-1] == "data: [DONE]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_failure_before_the_first_token_keeps_its_status(client, triton, stream):
+    call = triton.will_answer(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
+    response = client.post("/v1/chat/completions", json=chat(stream=stream))
+    assert response.status_code == 400
+    assert response.get_json()["error"]["code"] == "context_length_exceeded"
+    assert call.cancelled
+
+
+def test_overload_is_503_with_retry_after(client, triton):
+    triton.will_answer(Overloaded("full"))
+    response = client.post("/v1/chat/completions", json=chat())
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert response.get_json()["error"]["type"] == "overloaded_error"
+
+
+def test_failure_in_mid_stream_is_one_event_and_the_end(client, triton):
+    call = triton.will_answer(delta("a"), EngineFailure("broken"))
+    *_, text, error = events(client.post("/v1/chat/completions", json=chat(stream=True)))
+    assert text["choices"][0]["delta"] == {"content": "a"}
+    assert error == {"error": {"message": "broken", "type": "api_error", "param": None, "code": "engine_failure"}}
+    assert call.cancelled
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_a_finish_reason_is_an_error_not_a_short_answer(client, triton, stream):
+    triton.will_answer(delta("a"))
+    response = client.post("/v1/chat/completions", json=chat(stream=stream))
+    body = events(response)[-1] if stream else response.get_json()
+    assert body["error"]["code"] == "engine_failure"
+
+
+def test_closing_the_response_cancels_the_call(client, triton):
+    call = triton.will_answer(delta("a"), delta("b"), delta("c"), last())
+    response = client.post("/v1/chat/completions", json=chat(stream=True), buffered=False)
+    next(response.response)
+    assert not call.cancelled
+    response.close()
+    assert call.cancelled
+
+
+def test_a_finished_answer_is_not_cancelled(client, triton):
+    call = triton.will_answer(delta("a"), last())
+    client.post("/v1/chat/completions", json=chat(stream=True)).get_data()
+    assert not call.cancelled
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "stream", "streams"),
+    [
+        ("/v1/chat/completions", "*/*", None, False),
+        ("/chat/completions", "*/*", None, True),
+        ("/chat/completions", "application/json", None, False),
+        ("/chat/completions", "*/*", False, False),
+        ("/v1/chat/completions", "*/*", True, True),
+        ("/chat/completions", "application/json", True, True),
+    ],
+)
+def test_whether_an_answer_streams(client, triton, path, accept, stream, streams):
+    triton.will_answer(last("Hi"))
+    response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
+    assert response.content_type.startswith("text/event-stream" if streams else "application/json")
+    assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["stream"] is streams
+
+
+def test_what_reaches_the_model(client, triton):
+    triton.will_answer(last())
+    fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "seed": 3, "stop": "END"}
+    fields |= {"frequency_penalty": -1, "presence_penalty": 2, "repetition_penalty": 1.1}
+    headers = {"X-Request-Id": "abc-1"}
+    client.post("/v1/chat/completions", json=chat(max_tokens=9, **fields), headers=headers)
+    request = triton.requests[0]
+    assert request["model"] == "tiny-chat"
+    assert request["request_id"] == "abc-1"
+    assert request["timeout"] == 600.0
+    sampling = orjson.loads(request["inputs"]["sampling_parameters"])
+    assert sampling == fields | {"stop": ["END"], "max_tokens": 9, "stream": False}
+    assert orjson.loads(request["inputs"]["messages"]) == [{"role": "user", "content": "Hi"}]
+
+
+def test_max_completion_tokens_wins(client, triton):
+    triton.will_answer(last())
+    client.post("/v1/chat/completions", json=chat(max_tokens=9, max_completion_tokens=4))
+    assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == 4
+
+
+def test_text_parts_are_joined_and_developers_are_systems(client, triton):
+    triton.will_answer(last())
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
+    client.post("/v1/chat/completions", json=chat(messages=messages))
+    expected = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a\nb"}]
+    assert orjson.loads(triton.requests[0]["inputs"]["messages"]) == expected
+
+
+USER = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"model": None}, "model", "invalid_type"),
+        ({"model": 3}, "model", "invalid_type"),
+        ({"messages": None}, "messages", "invalid_type"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": "Hi"}, "messages", "invalid_type"),
+        ({"messages": ["Hi"]}, "messages[0]", "invalid_type"),
+        ({"messages": [USER, {"role": "user"}]}, "messages[1].content", "missing_parameter"),
+        ({"messages": [{"content": "Hi"}]}, "messages[0].role", "missing_parameter"),
+        ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0]", "invalid_value"),
+        ({"messages": [{"role": "user", "content": [{"type": "x"}]}]}, "messages[0].content[0].type", "invalid_value"),
+        ({"temperature": 2.1}, "temperature", "invalid_value"),
+        ({"temperature": -0.1}, "temperature", "invalid_value"),
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"temperature": True}, "temperature", "invalid_type"),
+        ({"top_p": 1.5}, "top_p", "invalid_value"),
+        ({"min_p": -1}, "min_p", "invalid_value"),
+        ({"top_k": 1.5}, "top_k", "invalid_type"),
+        ({"frequency_penalty": 3}, "frequency_penalty", "invalid_value"),
+        ({"presence_penalty": -3}, "presence_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": "5"}, "max_tokens", "invalid_type"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens", "invalid_value"),
+        ({"seed": 1.5}, "seed", "invalid_type"),
+        ({"stop": ""}, "stop", "invalid_value"),
+        ({"stop": ["a", ""]}, "stop", "invalid_value"),
+        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": "two"}, "n", "invalid_type"),
+        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+    ],
+)
+def test_bad_input_names_the_field(client, triton, fields, param, code):
+    response = client.post("/v1/chat/completions", json=chat(**fields))
+    error = response.get_json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, code)
+    assert error["type"] == "invalid_request_error"
+    assert not triton.requests
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1, "tools": [], "tool_choice": "none", "logprobs": False, "logit_bias": {}},
+        {"response_format": {"type": "text"}, "stop": None, "temperature": None, "stream_options": None},
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "some_future_field": 1},
+    ],
+)
+def test_fields_that_ask_for_nothing_are_let_through(client, triton, fields):
+    triton.will_answer(last())
+    assert client.post("/v1/chat/completions", json=chat(**fields)).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio"])
+def test_media_for_a_text_model_names_the_part(client, kind):
+    parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "file:///etc/passwd"}}]
+    response = client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": parts}]))
+    error = response.get_json()["error"]
+    assert (response.status_code, error["param"]) == (400, "messages[0].content[1]")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b'{"model": NaN}', b"\xff\xfe", b'{"a":"\\ud800"}', b"[" * 5000])
+def test_what_is_not_a_json_object(client, body):
+    response = client.post("/v1/chat/completions", data=body)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["code"]) == (400, "invalid_json")
+
+
+def test_a_body_over_the_limit(make_client):
+    response = make_client(max_body_bytes=1000).post("/v1/chat/completions", data=b" " * 1001)
+    assert response.status_code == 413
+    assert response.get_json()["error"]["code"] == "payload_too_large"

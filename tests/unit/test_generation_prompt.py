@@ -1,0 +1,62 @@
+"""Chat templates: rendered as Hugging Face does, refused with a reason, bounded by the context."""
+
+import pytest
+from generation.errors import InvalidRequest
+from generation.prompt import ChatPrompt
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+TEMPLATE = """{% for message in messages %}
+{% if message['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}
+<{{ message['role'] }}>{{ message['content'] | tojson }}
+{% endfor %}
+{% if add_generation_prompt %}<assistant>{% endif %}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def test_rendering(folder):
+    prompt = ChatPrompt(folder, 1000)
+    ids = prompt.encode([{"role": "user", "content": "<b>你好"}])
+    text = "".join(prompt.tokenizer.id_to_token(i) for i in ids)
+    decoded = bytes({c: b for b, c in byte_table().items()}[c] for c in text).decode()
+    assert decoded == '<user>"<b>你好"\n<assistant>'
+
+
+def byte_table():
+    """GPT-2's printable stand-ins for bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {byte: chr(byte) for byte in printable}
+    missing = [byte for byte in range(256) if byte not in table]
+    return table | {byte: chr(256 + i) for i, byte in enumerate(missing)}
+
+
+def test_a_template_may_refuse(folder):
+    with pytest.raises(InvalidRequest, match="no tools here") as caught:
+        ChatPrompt(folder, 1000).encode([{"role": "tool", "content": "x"}])
+    assert caught.value.param == "messages"
+
+
+def test_a_context_that_is_too_short_says_both_numbers(folder):
+    with pytest.raises(InvalidRequest, match=r"length is 50 tokens.*resulted in 121 tokens") as caught:
+        ChatPrompt(folder, 50).encode([{"role": "user", "content": "x" * 101}])
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_room_for_the_answer(folder):
+    prompt = ChatPrompt(folder, 50)
+    assert prompt.room_for_answer([1] * 20) == 30
+
+
+def test_templates_are_sandboxed(folder):
+    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(InvalidRequest):
+        ChatPrompt(folder, 1000).encode([{"role": "user", "content": "x"}])
