@@ -108,12 +108,14 @@ class Sender:
         return self._live[answer].sent + interval if answer.streamed else float("inf")
 
     def _deliver(self, answer: Answer) -> None:
-        over = True
         try:
             over = self._send(answer)
-        finally:
-            if over:
-                self._forget(answer)
+        except Exception:
+            log.exception("request %s could not be answered", answer.request_id)
+            self._abandon(answer)
+            over = True
+        if over:
+            self._forget(answer)
 
     def _drop_abandoned(self) -> None:
         now = time.monotonic()

@@ -19,6 +19,7 @@ class FakeAnswer:
     def __init__(self, streamed=True):
         self.reply, self.streamed, self.finished, self.over = Reply(), streamed, False, False
         self.sent_at = []
+        self.request_id = "r"
         self.done = threading.Event()
 
 
@@ -96,12 +97,13 @@ def test_an_abandoned_answer_is_dropped_while_nothing_comes(sender, abandoned):
     assert len(sender) == 0
 
 
-def test_one_failure_does_not_stop_the_others(sender):
+def test_one_failure_does_not_stop_the_others(sender, abandoned):
     broken, healthy = watched(sender), watched(sender)
     broken.broken = True
     sender.notify([broken, healthy])
     finish(sender, healthy)
     assert broken.over
+    assert abandoned == [broken]
 
 
 def test_stopping_sends_what_is_ready(sender):

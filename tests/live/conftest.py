@@ -1,0 +1,52 @@
+"""A whole Trident on ports of its own, with the real Triton and the starter model, started once."""
+
+import time
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from openai import OpenAI
+
+from bench.stack import running_stack
+
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture(scope="session")
+def stack():
+    with running_stack([MODEL]) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def lenient(stack):
+    """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
+    with running_stack([MODEL], "--triton", stack.triton_address, "--unknown-model", "default") as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def client(stack):
+    return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
+
+
+def url(settings, path: str) -> str:
+    return f"http://127.0.0.1:{settings.port}{path}"
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def metric(settings, name: str) -> float:
+    """One of the backend's numbers, as Triton publishes it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"trident_generation_{name}{{"))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)

@@ -1,0 +1,142 @@
+"""The README's commands, and the calls that clients of AHA and of the router make, through curl and Python."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+import requests
+
+from bench.stack import free_ports
+from tests.live.conftest import MODEL, url, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+README = (CHECKOUT / "README.md").read_text()
+
+
+def shell(command):
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def readme_block(language, containing):
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(block for block in blocks if containing in block)
+
+
+def test_the_readmes_curl_line(stack):
+    answer = orjson.loads(shell(readme_block("bash", "curl").replace("10100", str(stack.port)).replace("curl ", "curl -s ")))
+    shown = orjson.loads(readme_block("json", "chat.completion"))
+    assert answer["choices"][0]["message"]["content"] == shown["choices"][0]["message"]["content"]
+    assert set(answer) == set(shown)
+    assert answer["usage"] == shown["usage"]
+
+
+def test_the_readmes_python(stack):
+    code = readme_block("python", "OpenAI").replace("10100", str(stack.port))
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert len(output) > 50
+
+
+def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
+    port, http, grpc, metrics = free_ports(4)
+    flags = f"--port {port} --triton-http-port {http} --triton-grpc-port {grpc} --triton-metrics-port {metrics}"
+    output = tmp_path / "output"
+    with output.open("w") as out:
+        make = subprocess.Popen(
+            ["make", "serve", f"MODELS={MODEL}", f"ARGS={flags}"], cwd=CHECKOUT, stdout=out, stderr=out, env=outside_make()
+        )
+    try:
+        wait_until(lambda: "Ctrl-C" in output.read_text() or make.poll() is not None, 120, "the greeting")
+        text = output.read_text()
+        assert make.poll() is None, text
+        (command,) = re.findall(r"^  (curl .*?\\\n.*?)$", text, re.MULTILINE)
+        assert "Paris" in shell(command)
+        stop = ["make", "stop", f"ARGS=--port {port}"]
+        stopped = subprocess.run(stop, cwd=CHECKOUT, capture_output=True, text=True, check=True, env=outside_make())
+        assert "Stopped" in stopped.stdout
+        assert make.wait(20) == 0, output.read_text()
+    finally:
+        if make.poll() is None:
+            make.send_signal(signal.SIGINT)
+            make.wait(30)
+
+
+def outside_make():
+    """The environment without what a make above us (`make test`) has set for its own children."""
+    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODELS", "ARGS")}
+
+
+CHATS = {
+    "simple": '{"model": "Qwen/Qwen3-0.6B", "messages": [{"role": "user", "content": "你好!"}], "max_tokens": 30}',
+    "system": '{"model": "Qwen/Qwen3-0.6B", "messages": [{"role": "system", "content": "你是一个有用的助手。"}, '
+    '{"role": "user", "content": "用一句话解释 Rust。"}], "max_tokens": 50, "temperature": 0.7}',
+    "streamed": '{"model": "Qwen/Qwen3-0.6B", "messages": [{"role": "user", "content": "给我讲个故事"}], '
+    '"stream": true, "max_tokens": 30}',
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize("name", CHATS)
+def test_ahas_chats_through_curl(lenient, prefix, name):
+    address = url(lenient, f"{prefix}/chat/completions")
+    output = shell(f"curl -sN {address} -H 'Content-Type: application/json' -d '{CHATS[name]}'")
+    if prefix and name != "streamed":
+        completion = orjson.loads(output)
+        assert completion["object"] == "chat.completion"
+        assert completion["choices"][0]["message"]["content"]
+        return
+    events = [line.removeprefix("data: ") for line in output.splitlines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    chunks = [orjson.loads(event) for event in events[:-1]]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+    assert len({c["id"] for c in chunks}) == 1
+
+
+def test_ahas_python_at_the_unprefixed_path(lenient):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=url(lenient, ""), api_key="dummy")
+    messages = [{"role": "user", "content": "你好!"}]
+    response = client.chat.completions.create(model="Qwen/Qwen3-0.6B", messages=messages, max_tokens=30)
+    assert response.choices[0].message.content
+
+
+def test_ahas_models_and_health(lenient):
+    assert orjson.loads(shell(f"curl -s {url(lenient, '/health')}")) == {"status": "ok"}
+    models = orjson.loads(shell(f"curl -s {url(lenient, '/models')}"))
+    assert models["object"] == "list"
+    assert {"id", "object", "created", "owned_by"} <= set(models["data"][0])
+
+
+ROUTER_CHAT = """{"model": "gpt-3.5-turbo", "messages": [{"role": "system", "content": "你是一个有用的助手。"},
+{"role": "user", "content": "你好!"}], "stream": false, "max_tokens": 40, "temperature": 0.7, "top_p": 1.0, "top_k": 50,
+"frequency_penalty": 0.0, "presence_penalty": 0.0, "stop": null, "user": "user-123"}"""
+
+
+def test_the_routers_chat_through_curl_with_a_key_nobody_checks(stack):
+    headers = "-H 'Content-Type: application/json' -H 'Authorization: Bearer your-api-key'"
+    completion = orjson.loads(shell(f"curl -s -X POST '{url(stack, '/v1/chat/completions')}' {headers} -d '{ROUTER_CHAT}'"))
+    assert completion["object"] == "chat.completion"
+    assert completion["choices"][0]["message"]["role"] == "assistant"
+    assert set(completion["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}
+    assert completion["system_fingerprint"]
+
+
+def test_the_routers_chat_through_requests(stack, lenient):
+    for settings, model in ((stack, "gpt-3.5-turbo"), (lenient, "qwen2.5:7b")):
+        body = {"model": model, "messages": [{"role": "user", "content": "你好!"}], "max_tokens": 30}
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer your-api-key"}
+        response = requests.post(url(settings, "/v1/chat/completions"), headers=headers, json=body, timeout=60)
+        assert response.status_code == 200
+        assert response.json()["choices"][0]["message"]["content"]
+
+
+def test_the_routers_stream(lenient):
+    body = {"model": "qwen2.5:7b", "messages": [{"role": "user", "content": "你好!"}], "stream": True, "max_tokens": 20}
+    response = requests.post(url(lenient, "/v1/chat/completions"), json=body, timeout=60)
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    assert response.text.endswith("data: [DONE]\n\n")

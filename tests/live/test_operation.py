@@ -1,0 +1,196 @@
+"""Starting, stopping, deadlines and failures of a whole Trident."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+import requests
+from openai import OpenAI
+
+from bench.stack import running_stack
+from tests.live.conftest import MODEL, url, user, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def healthy(settings):
+    try:
+        return requests.get(url(settings, "/health"), timeout=10).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def launcher(settings):
+    return psutil.Process(int(settings.pid_file.read_text()))
+
+
+def family(settings, *words):
+    """Processes below the launcher whose command line has all the words."""
+    children = launcher(settings).children(recursive=True)
+    return [child for child in children if all(word in " ".join(child.cmdline()) for word in words)]
+
+
+def chat(settings, **options):
+    client = OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=60)
+    return client.chat.completions.create(model=MODEL, messages=user("Tell me a long story."), **options)
+
+
+def test_models_and_health(stack):
+    assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
+    (model,) = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
+    assert (model["id"], model["task"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "chat", "READY")
+    assert requests.get(url(stack, f"/v1/models/{model['id']}"), timeout=10).json() == model
+
+
+def test_triton_listens_on_loopback_alone(stack):
+    (server,) = family(stack, "bin/tritonserver")
+    listening = [c.laddr for c in server.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {stack.triton_http_port, stack.triton_grpc_port, stack.triton_metrics_port} <= {a.port for a in listening}
+
+
+def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
+    command = [sys.executable, "-m", "frontend.launch", "--port", str(stack.port), "--models", MODEL]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert output.returncode == 1
+    assert "make stop" in output.stderr
+    assert "Traceback" not in output.stderr
+    assert stack.pid_file.exists()
+
+
+def test_a_model_that_is_not_exported_is_told_at_the_start():
+    with pytest.raises(RuntimeError, match=r"(?s)Triton stopped.*no-such-model"), running_stack(["no-such-model"]):
+        pass
+
+
+def test_the_deadline_is_504_and_in_mid_stream_an_event(stack):
+    with running_stack([MODEL], "--triton", stack.triton_address, "--request-timeout", "1") as hurried:
+        with pytest.raises(openai.APIStatusError) as caught:
+            chat(hurried, extra_body={"ignore_eos": True})
+        assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
+        received = []
+        with pytest.raises(openai.APIError, match="longer than it may"):
+            for chunk in chat(hurried, stream=True, extra_body={"ignore_eos": True}):
+                received.append(chunk)  # noqa: PERF402
+        assert len(received) > 5
+
+
+def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
+    """A frontend whose Triton is behind a port that opens later."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        command = [sys.executable, "-m", "frontend.launch.web", "--port", str(free_port()), "--triton", address]
+        web = subprocess.Popen(command)
+        base = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        try:
+            wait_until(lambda: answers(base), 15, "the frontend")
+            assert requests.get(f"{base}/health", timeout=10).json()["error"] == "model not initialized"
+            assert requests.get(f"{base}/models", timeout=10).json() == {"error": "model not initialized"}
+            body = {"model": "gpt-4", "messages": user("Hi")}
+            response = requests.post(f"{base}/v1/chat/completions", json=body, timeout=10)
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "model_not_loaded"
+        finally:
+            web.terminate()
+            assert web.wait(15) == 0
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def answers(base):
+    try:
+        return requests.get(f"{base}/health", timeout=10).status_code in (200, 503)
+    except requests.ConnectionError:
+        return False
+
+
+class TestWhenSomethingDies:
+    """503 meanwhile, and back by itself. On an instance of its own."""
+
+    @pytest.fixture(scope="class")
+    def own(self):
+        with running_stack([MODEL]) as settings:
+            yield settings
+
+    @pytest.mark.parametrize(
+        "words", [("engine.py",), ("triton_python_backend_stub",), ("bin/tritonserver",)], ids=["engine", "stub", "triton"]
+    )
+    def test_it_is_said_and_mended(self, own, words):
+        stream = chat(own, stream=True, extra_body={"ignore_eos": True})
+        next(stream)
+        (victim,) = [process for process in family(own, *words) if words[0] in " ".join(process.cmdline()[:2])]
+        victim.send_signal(signal.SIGKILL)
+        with pytest.raises(openai.APIError):
+            for _ in stream:
+                pass
+        wait_until(lambda: recovers(own), 60, "an answer again")
+        assert healthy(own)
+
+    def test_a_frontend_worker(self, own):
+        worker = max(family(own, "frontend.launch.web"), key=lambda process: process.create_time())
+        worker.send_signal(signal.SIGKILL)
+        wait_until(lambda: recovers(own), 20, "an answer again")
+
+
+def recovers(settings):
+    try:
+        return chat(settings, max_tokens=3).usage.completion_tokens == 3
+    except openai.APIStatusError as error:
+        assert error.status_code in (500, 503), error
+        return False
+    except openai.APIConnectionError:
+        return False
+
+
+class TestShutdown:
+    """As AHA's document says, on instances of their own."""
+
+    def test_from_loopback_everything_ends(self):
+        with running_stack([MODEL]) as own:
+            main, below = launcher(own), launcher(own).children(recursive=True)
+            response = requests.post(url(own, "/shutdown"), timeout=10)
+            assert (response.status_code, response.json()) == (200, {"message": "Shutting down..."})
+            assert main.wait(15) in (0, None)
+            assert not psutil.wait_procs(below, 5)[1]
+            assert not own.pid_file.exists()
+            assert not list(Path("/dev/shm").glob(f"trident-{own.port}-*"))
+
+    def test_a_running_request_gets_a_second_not_more(self):
+        with running_stack([MODEL]) as own:
+            stream = chat(own, stream=True, extra_body={"ignore_eos": True})
+            next(stream)
+            main = launcher(own)
+            requests.post(url(own, "/shutdown"), timeout=10)
+            assert main.wait(15) in (0, None)
+
+    def test_from_elsewhere_it_is_forbidden(self, stack):
+        address = next((a for a in addresses() if not a.startswith("127.")), None)
+        assert address, "this machine has no address but loopback: test_operation.py of the unit tests covers the rule"
+        with running_stack([MODEL], "--triton", stack.triton_address, "--host", "0.0.0.0") as open_to_all:
+            response = requests.post(f"http://{address}:{open_to_all.port}/shutdown", timeout=10)
+            assert response.status_code == 403
+            assert response.json() == {
+                "error": "Remote shutdown not allowed. Use --allow-remote-shutdown flag to enable (not recommended)."
+            }
+            assert healthy(open_to_all)
+
+    def test_a_signal_ends_it_with_exit_code_0(self):
+        with running_stack([MODEL]) as own:
+            main = launcher(own)
+            os.kill(main.pid, signal.SIGINT)
+            assert main.wait(15) in (0, None)
+            assert not own.pid_file.exists()
+
+
+def addresses():
+    return [a.address for nic in psutil.net_if_addrs().values() for a in nic if a.family == socket.AF_INET]
