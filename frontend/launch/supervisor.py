@@ -121,7 +121,7 @@ class Supervisor:
             print(
                 f"  curl {self._url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
                 f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of '
-                f'France?"}}], "temperature": 0}}\'\n',
+                f'Japan?"}}], "temperature": 0}}\'\n',
                 flush=True,
             )
         print("Ctrl-C or `make stop` stops it.", flush=True)

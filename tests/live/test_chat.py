@@ -28,8 +28,8 @@ def streamed(client, text, **options):
 
 
 def test_a_real_answer(client):
-    completion = ask(client, "What is the capital of France?")
-    assert "Paris" in completion.choices[0].message.content
+    completion = ask(client, "What is the capital of Japan?")
+    assert "Tokyo" in completion.choices[0].message.content
     assert completion.choices[0].finish_reason == "stop"
     assert completion.model == ID
     usage = completion.usage
@@ -54,12 +54,12 @@ def test_max_tokens_ends_with_length(client):
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_in_it(client):
-    whole = ask(client, "What is the capital of France?").choices[0].message.content
+    whole = ask(client, "What is the capital of Japan?").choices[0].message.content
     stop = whole[len(whole) // 2 : len(whole) // 2 + 4]
-    completion = ask(client, "What is the capital of France?", stop=[stop])
+    completion = ask(client, "What is the capital of Japan?", stop=[stop])
     assert completion.choices[0].message.content == whole[: whole.index(stop)]
     assert completion.choices[0].finish_reason == "stop"
-    text, finish, _ = streamed(client, "What is the capital of France?", stop=stop)
+    text, finish, _ = streamed(client, "What is the capital of Japan?", stop=stop)
     assert (text, finish) == (whole[: whole.index(stop)], ["stop"])
 
 
@@ -83,9 +83,9 @@ def test_the_system_message_counts(client):
     assert longer > base + 10
 
 
-def test_characters_split_over_tokens_come_whole(client):
-    # The vocabulary is English: every Chinese character and emoji here takes two to four tokens.
-    text = 'Repeat exactly: "你好世界 🦊🌍 Grüße"'
+# The vocabulary is English: every Chinese character and emoji of these answers takes two to four tokens.
+@pytest.mark.parametrize("text", ["你好!", "请用中文回答:你叫什么名字?", "Write: 🦊🦊🦊"])
+def test_characters_split_over_tokens_come_whole(client, text):
     chunks = list(ask(client, text, max_tokens=60, stream=True))
     pieces = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
     assert not any("\ufffd" in piece for piece in pieces)
@@ -99,12 +99,12 @@ def test_sixteen_at_once_get_their_own_answers(client):
     def capital(country):
         return ask(client, f"What is the capital of {country}?", max_tokens=24).choices[0].message.content
 
-    countries = ["France", "Germany", "Italy", "Spain"] * 4
+    countries = ["Japan", "Russia", "Greece", "Egypt"] * 4
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(capital, countries))
-    expected = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid"}
+    expected = {"Japan": "Tokyo", "Russia": "Moscow", "Greece": "Athens", "Egypt": "Cairo"}
     right = sum(expected[country] in answer for country, answer in zip(countries, answers, strict=True))
-    assert right >= 12
+    assert right == 16
 
 
 def test_two_hundred_streams_all_finish(stack):
@@ -155,13 +155,13 @@ class TestBadInput:
             body = [b"{", b"[]", orjson.dumps({"model": MODEL, "messages": user("word " * 20_000)})][number % 3]
             return requests.post(url(stack, "/v1/chat/completions"), data=body, timeout=30).status_code
 
-        expected = ask(client, "What is the capital of France?").choices[0].message.content
+        expected = ask(client, "What is the capital of Japan?").choices[0].message.content
         with ThreadPoolExecutor(8) as pool:
             refused = pool.map(bad, range(12))
-            answers = pool.map(lambda _: ask(client, "What is the capital of France?"), range(6))
-            assert all("Paris" in answer.choices[0].message.content for answer in answers)
+            answers = pool.map(lambda _: ask(client, "What is the capital of Japan?"), range(6))
+            assert all("Tokyo" in answer.choices[0].message.content for answer in answers)
             assert set(refused) == {400}
-        assert ask(client, "What is the capital of France?").choices[0].message.content == expected
+        assert ask(client, "What is the capital of Japan?").choices[0].message.content == expected
 
     def test_binary_noise_as_http(self, stack):
         with socket.create_connection(("127.0.0.1", stack.port)) as connection:
@@ -224,10 +224,10 @@ def test_over_the_queues_limit_requests_are_refused_at_once(stack, client):
 
         def refused():
             started = time.monotonic()
-            response = requests.post(url(stack, "/v1/chat/completions"), data=body, timeout=20)
-            return (response.status_code, time.monotonic() - started, response.headers.get("Retry-After"))
+            with requests.post(url(stack, "/v1/chat/completions"), data=body, timeout=20, stream=True) as response:
+                return (response.status_code, time.monotonic() - started, response.headers.get("Retry-After"))
 
-        wait_until(lambda: metric(stack, "waiting") + metric(stack, "running") > 250, 20, "a full queue")
+        wait_until(lambda: metric(stack, "waiting") + metric(stack, "running") >= 320, 60, "a full queue")
         status, seconds, retry_after = refused()
         assert (status, retry_after) == (503, "1")
         assert seconds < 2
@@ -235,4 +235,4 @@ def test_over_the_queues_limit_requests_are_refused_at_once(stack, client):
         for connection in waiting:
             connection.close()
     wait_until(lambda: metric(stack, "running") == metric(stack, "waiting") == 0, 20, "an empty queue")
-    assert "Paris" in ask(client, "What is the capital of France?").choices[0].message.content
+    assert "Tokyo" in ask(client, "What is the capital of Japan?").choices[0].message.content

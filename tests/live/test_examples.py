@@ -54,7 +54,7 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
         text = output.read_text()
         assert make.poll() is None, text
         (command,) = re.findall(r"^  (curl .*?\\\n.*?)$", text, re.MULTILINE)
-        assert "Paris" in shell(command)
+        assert "Tokyo" in shell(command)
         stop = ["make", "stop", f"ARGS=--port {port}"]
         stopped = subprocess.run(stop, cwd=CHECKOUT, capture_output=True, text=True, check=True, env=outside_make())
         assert "Stopped" in stopped.stdout

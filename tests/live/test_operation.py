@@ -51,7 +51,7 @@ def test_models_and_health(stack):
 def test_triton_listens_on_loopback_alone(stack):
     (server,) = family(stack, "bin/tritonserver")
     listening = [c.laddr for c in server.net_connections() if c.status == psutil.CONN_LISTEN]
-    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {stack.triton_http_port, stack.triton_grpc_port, stack.triton_metrics_port} <= {a.port for a in listening}
 
 
@@ -114,13 +114,15 @@ def answers(base):
         return False
 
 
-class TestWhenSomethingDies:
-    """503 meanwhile, and back by itself. On an instance of its own."""
+@pytest.fixture(scope="module")
+def own():
+    """An instance whose processes may be killed."""
+    with running_stack([MODEL]) as settings:
+        yield settings
 
-    @pytest.fixture(scope="class")
-    def own(self):
-        with running_stack([MODEL]) as settings:
-            yield settings
+
+class TestWhenSomethingDies:
+    """503 meanwhile, and back by itself."""
 
     @pytest.mark.parametrize(
         "words", [("engine.py",), ("triton_python_backend_stub",), ("bin/tritonserver",)], ids=["engine", "stub", "triton"]
