@@ -82,7 +82,7 @@ def _print_row(count: int, results: dict[str, list[Load]]) -> None:
     best = {name: max(load.tokens_per_second for load in loads) for name, loads in results.items()}
     first = {name: min(load.first_token_ms for load in loads) for name, loads in results.items()}
     print(f"{count:3d} streams   " + "   ".join(f"{name} {value:5.0f} tokens/s" for name, value in best.items()))
-    print(f"              first token: " + "   ".join(f"{name} {value:5.0f} ms" for name, value in first.items()))
+    print("              first token: " + "   ".join(f"{name} {value:5.0f} ms" for name, value in first.items()))
     print(
         f"              stack / bare = {best['stack'] / best['bare']:.2f}   "
         f"stack / llama.cpp = {best['stack'] / best['llama']:.2f}   "
@@ -109,7 +109,9 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
         connection.getresponse().read()
         through.append(time.perf_counter() - started)
     inner, outer = statistics.median(direct) * 1000, statistics.median(through) * 1000
-    print(f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)")
+    print(
+        f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)"
+    )
 
 
 def _request(messages: bytes, parameters: bytes) -> service_pb2.ModelInferRequest:

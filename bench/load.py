@@ -86,7 +86,7 @@ def _has_text(data: bytearray) -> bool:
     """Tell whether a content delta with something in it has come."""
     start = data.find(b'"content":"')
     while start >= 0:
-        if data[start + 11 : start + 12] not in (b'"', b""):
+        if data[start + 11 : start + 12] not in (bytearray(b'"'), bytearray()):
             return True
         start = data.find(b'"content":"', start + 11)
     return False

@@ -23,7 +23,13 @@ _ANSWER_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text().splitlines()
 _LIMIT = 1.02
 # Precision, KV cache, and the size of the groups in which activations are quantized to int8 (0: they are not).
-_CANDIDATES = (("f32", "u8", "32"), ("f32", "f16", "32"), ("f32", "u8", "0"), ("bf16", "u8", "32"), ("bf16", "bf16", "0"))
+_CANDIDATES = (
+    ("f32", "u8", "32"),
+    ("f32", "f16", "32"),
+    ("f32", "u8", "0"),
+    ("bf16", "u8", "32"),
+    ("bf16", "bf16", "0"),
+)
 
 
 def main() -> None:

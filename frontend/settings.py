@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="models that must answer, by their names in the repository; the first of a task is its default"
     )
-    triton: str | None = Field(None, description="HOST:PORT of a Triton (gRPC) that runs elsewhere; none: start one here")
+    triton: str | None = Field(
+        None, description="HOST:PORT of a Triton (gRPC) that runs elsewhere; none: start one here"
+    )
     triton_http_port: int = Field(10101, ge=1, le=65535, description="embedded Triton's HTTP port, on 127.0.0.1")
     triton_grpc_port: int = Field(10102, ge=1, le=65535, description="embedded Triton's gRPC port, on 127.0.0.1")
     triton_metrics_port: int = Field(10103, ge=1, le=65535, description="embedded Triton's metrics port, on 127.0.0.1")
@@ -90,7 +92,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments, then the environment, then the file."""
         file = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("TRIDENT_CONFIG", "trident.toml")))

@@ -45,7 +45,7 @@ def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.Continuo
 
 
 def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int]) -> None:
-    """Generate a little before the model is called ready: the first steps, and the first in company, compile kernels."""
+    """Generate a little before the model is called ready: the first steps compile kernels."""
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens)
     for width in (1, 4):
         prompts = [np.full((1, 16 + 8 * i), i, dtype=np.int64) for i in range(width)]

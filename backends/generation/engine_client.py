@@ -70,9 +70,9 @@ class EngineClient:
         """Start the process and wait until it is ready."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                [_python(), str(Path(__file__).with_name("engine.py")), str(theirs.fileno()), str(self._folder)]
-                + [json.dumps(dict(self._parameters))],
+            command = [_python(), str(Path(__file__).with_name("engine.py")), str(theirs.fileno()), str(self._folder)]
+            self._process = subprocess.Popen(
+                [*command, json.dumps(dict(self._parameters))],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )

@@ -19,7 +19,9 @@ class Metrics:
             "waiting": self._metric("GAUGE", "trident_generation_waiting", "Requests waiting for a step"),
             "cache_usage": self._metric("GAUGE", "trident_generation_cache_usage", "Used part of the KV cache, 0 to 1"),
         }
-        self._prompt_tokens = _Counter(self._metric("COUNTER", "trident_generation_prompt_tokens", "Prompt tokens read"))
+        self._prompt_tokens = _Counter(
+            self._metric("COUNTER", "trident_generation_prompt_tokens", "Prompt tokens read")
+        )
         self._output_tokens = _Counter(self._metric("COUNTER", "trident_generation_output_tokens", "Tokens answered"))
         self._published = 0.0
 

@@ -61,7 +61,9 @@ class TritonPythonModel:
             reply.send(flags=_FINAL)
             return
         if len(self._sender) >= self._capacity:
-            reply.send(_error("The model's queue is full.", pb_utils.TritonError.UNAVAILABLE, code="overloaded"), _FINAL)
+            reply.send(
+                _error("The model's queue is full.", pb_utils.TritonError.UNAVAILABLE, code="overloaded"), _FINAL
+            )
             return
         # The tensors belong to Triton and go when execute returns.
         messages, sampling = _text(request, "messages"), _text(request, "sampling_parameters")
@@ -73,7 +75,7 @@ class TritonPythonModel:
         """Template and tokenize, off Triton's thread: a long conversation takes a while."""
         try:
             parameters = json.loads(sampling)
-            parameters.setdefault("seed", random.getrandbits(63))  # noqa: S311
+            parameters.setdefault("seed", random.getrandbits(63))
             ids = self._prompt.encode(json.loads(messages))
             answer.open(ids, parameters, self._prompt.room_for_answer(ids), Detokenizer(self._prompt.tokenizer))
             if not answer.over:

@@ -9,8 +9,8 @@ from generation.answer import Answer
 
 log = logging.getLogger(__name__)
 
-# Every response costs CPU on its way to the client, which the engine needs: one answer's follow at this distance, and all
-# answers together send this many a second. Tokens that wait meanwhile go out together; the first and the last never wait.
+# Every response costs CPU on its way to the client, which the engine needs: one answer's follow at this distance, and
+# all together are this many a second. Tokens that wait meanwhile go out together; the first and the last never wait.
 _SECONDS_BETWEEN = 0.02
 _SENDS_PER_SECOND = 150
 _CANCEL_CHECK_SECONDS = 0.2
@@ -31,9 +31,7 @@ class Sender:
     whose caller has left; `tick()` is called in between, at least once a second.
     """
 
-    def __init__(
-        self, send: Callable[[Answer], bool], abandon: Callable[[Answer], None], tick: Callable[[], None]
-    ):
+    def __init__(self, send: Callable[[Answer], bool], abandon: Callable[[Answer], None], tick: Callable[[], None]):
         self._send, self._abandon, self._tick = send, abandon, tick
         self._wake = threading.Condition()
         self._live: dict[Answer, _Pace] = {}

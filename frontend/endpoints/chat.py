@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import orjson
@@ -137,7 +137,7 @@ class Completion:
             response = yield from self._next(heartbeat)
         raise EngineFailure("The model ended its answer without saying why")
 
-    def _next(self, heartbeat: bool) -> Iterator[None]:
+    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
         while True:
             try:
                 return self._call.next(_HEARTBEAT_SECONDS if heartbeat else None)

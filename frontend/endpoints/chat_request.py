@@ -31,6 +31,21 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+# Passed on to the backend as they are.
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+    "seed",
+    "stop",
+)
+
+
 class ContentPart(RequestBody):
     """One part of a message's content."""
 
@@ -106,9 +121,7 @@ class ChatCompletionRequest(RequestBody):
 
     def sampling_parameters(self) -> dict[str, Any]:
         """Return what the backend is to sample with; what is absent has OpenAI's defaults."""
-        names = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty")
-        names += ("repetition_penalty", "ignore_eos", "seed", "stop")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in _SAMPLING}
         given["max_tokens"] = self.max_completion_tokens or self.max_tokens
         return {name: value for name, value in given.items() if value is not None}
 
@@ -133,7 +146,9 @@ def _join_text(content: str | list[ContentPart], path: str) -> str:
     for number, part in enumerate(content):
         if part.type != "text":
             param = f"{path}[{number}]"
-            raise InvalidRequest(f"This model reads text alone, not {part.type}", param=param, code="unsupported_content")
+            raise InvalidRequest(
+                f"This model reads text alone, not {part.type}", param=param, code="unsupported_content"
+            )
     return "\n".join(part.text or "" for part in content)
 
 

@@ -12,7 +12,9 @@ _PR_SET_PDEATHSIG = 1
 
 def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
     """Start `command` in a session of its own; it gets SIGTERM if the launcher dies, however that happens."""
-    return subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL, **options)  # noqa: PLW1509
+    return subprocess.Popen(
+        command, start_new_session=True, preexec_fn=_die_with_parent, stdin=subprocess.DEVNULL, **options
+    )
 
 
 def _die_with_parent() -> None:

@@ -36,11 +36,14 @@ def check_frontend(settings: Settings) -> None:
 def _check_platform() -> None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
-        raise LaunchError(f"The embedded Triton is built for Linux on x86-64; this is {system} on {machine}. {_ELSEWHERE}")
+        raise LaunchError(
+            f"The embedded Triton is built for Linux on x86-64; this is {system} on {machine}. {_ELSEWHERE}"
+        )
     name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "another libc").partition(" ")
     if name != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < _MIN_GLIBC:
         raise LaunchError(
-            f"The embedded Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this is {name} {version}. {_ELSEWHERE}"
+            f"The embedded Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this is {name} {version}. "
+            f"{_ELSEWHERE}"
         )
 
 
@@ -54,14 +57,20 @@ def _check_python() -> None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise LaunchError(
             f"libpython{version}.so.1.0 was not found; Triton's Python backend links to it. Install it (Debian and "
-            f"Ubuntu: apt install libpython{version}; pyenv: build with --enable-shared), then remove .venv. {_ELSEWHERE}"
+            f"Ubuntu: apt install libpython{version}; pyenv: build with --enable-shared), then remove .venv. "
+            f"{_ELSEWHERE}"
         )
 
 
 def libpython_folder() -> Path | None:
     """Return the folder that holds this interpreter's shared library, if it has one."""
     library = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    folders = [sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"]
+    folders = [
+        sysconfig.get_config_var("LIBDIR"),
+        Path(sys.base_prefix) / "lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+    ]
     return next((Path(folder) for folder in folders if folder and (Path(folder) / library).exists()), None)
 
 
@@ -79,6 +88,6 @@ def _check_port(host: str, port: int, name: str) -> None:
         except OSError as error:
             flag = "--" + name.replace("_", "-")
             raise LaunchError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). If Trident already runs there, `make stop` ends it; "
-                f"else choose another with {flag}."
+                f"Cannot listen on {host}:{port} ({error.strerror}). If Trident already runs there, `make stop` ends "
+                f"it; else choose another with {flag}."
             ) from error

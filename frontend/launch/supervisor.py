@@ -100,18 +100,18 @@ class Supervisor:
             return
         started = time.monotonic()
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(
             f"{self._url}/v1/chat/completions", orjson.dumps(body), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=_WEB_SECONDS) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_WEB_SECONDS) as response:
                 response.read()
         except OSError as error:
             raise LaunchError(f"{model} loaded, but a first request failed: {error}") from error
         _say(f"{model} answered in {time.monotonic() - started:.1f} s")
 
     def _chat_model(self) -> str | None:
-        with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
             models = orjson.loads(response.read())["data"]
         return next((model["id"] for model in models if model["task"] == "chat"), None)
 
@@ -182,7 +182,7 @@ def _say(text: str) -> None:
 def _status(url: str) -> int:
     """Return a URL's HTTP status; 0 where nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=5) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

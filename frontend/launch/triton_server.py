@@ -77,7 +77,11 @@ class TritonServer:
 
     def _arguments(self) -> list[str]:
         settings = self._settings
-        ports = {"http": settings.triton_http_port, "grpc": settings.triton_grpc_port, "metrics": settings.triton_metrics_port}
+        ports = {
+            "http": settings.triton_http_port,
+            "grpc": settings.triton_grpc_port,
+            "metrics": settings.triton_metrics_port,
+        }
         return [
             f"--model-repository={settings.cache / 'model_repository'}",
             f"--backend-directory={self._folder / 'backends'}",
@@ -97,7 +101,7 @@ class TritonServer:
 
     def _remove_shared_memory(self) -> None:
         """Remove what a Triton that was killed could not."""
-        for segment in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):
+        for segment in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):  # noqa: S108
             segment.unlink(missing_ok=True)
 
     def _assemble(self, wheel: Path) -> None:

@@ -23,9 +23,9 @@ _READY = "READY"
 class Triton(Protocol):
     """What the registry needs of the client."""
 
-    def index(self) -> list[ModelState]: ...  # noqa: D102
-    def config(self, model: str) -> Any: ...  # noqa: D102
-    def probe(self, model: str, inputs: dict[str, bytes | str], *, timeout: float) -> None: ...  # noqa: D102
+    def index(self) -> list[ModelState]: ...
+    def config(self, model: str) -> Any: ...
+    def probe(self, model: str, inputs: dict[str, bytes | str], *, timeout: float) -> None: ...
 
 
 @dataclass(frozen=True)

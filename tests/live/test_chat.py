@@ -203,7 +203,9 @@ class TestTheClientLeaves:
         self.gone(stack)
 
     def test_while_waiting_for_a_plain_answer(self, stack, idle):
-        self.leave(stack, lambda _: wait_until(lambda: metric(stack, "running") == 1, 3, "a running request"), stream=False)
+        self.leave(
+            stack, lambda _: wait_until(lambda: metric(stack, "running") == 1, 3, "a running request"), stream=False
+        )
         self.gone(stack)
 
     def test_right_after_asking(self, stack, idle):

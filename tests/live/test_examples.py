@@ -28,7 +28,9 @@ def readme_block(language, containing):
 
 
 def test_the_readmes_curl_line(stack):
-    answer = orjson.loads(shell(readme_block("bash", "curl").replace("10100", str(stack.port)).replace("curl ", "curl -s ")))
+    answer = orjson.loads(
+        shell(readme_block("bash", "curl").replace("10100", str(stack.port)).replace("curl ", "curl -s "))
+    )
     shown = orjson.loads(readme_block("json", "chat.completion"))
     assert answer["choices"][0]["message"]["content"] == shown["choices"][0]["message"]["content"]
     assert set(answer) == set(shown)
@@ -47,7 +49,11 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
     output = tmp_path / "output"
     with output.open("w") as out:
         make = subprocess.Popen(
-            ["make", "serve", f"MODELS={MODEL}", f"ARGS={flags}"], cwd=CHECKOUT, stdout=out, stderr=out, env=outside_make()
+            ["make", "serve", f"MODELS={MODEL}", f"ARGS={flags}"],
+            cwd=CHECKOUT,
+            stdout=out,
+            stderr=out,
+            env=outside_make(),
         )
     try:
         wait_until(lambda: "Ctrl-C" in output.read_text() or make.poll() is not None, 120, "the greeting")
@@ -67,7 +73,11 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
 
 def outside_make():
     """The environment without what a make above us (`make test`) has set for its own children."""
-    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODELS", "ARGS")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MODELS", "ARGS")
+    }
 
 
 CHATS = {
@@ -119,7 +129,9 @@ ROUTER_CHAT = """{"model": "gpt-3.5-turbo", "messages": [{"role": "system", "con
 
 def test_the_routers_chat_through_curl_with_a_key_nobody_checks(stack):
     headers = "-H 'Content-Type: application/json' -H 'Authorization: Bearer your-api-key'"
-    completion = orjson.loads(shell(f"curl -s -X POST '{url(stack, '/v1/chat/completions')}' {headers} -d '{ROUTER_CHAT}'"))
+    completion = orjson.loads(
+        shell(f"curl -s -X POST '{url(stack, '/v1/chat/completions')}' {headers} -d '{ROUTER_CHAT}'")
+    )
     assert completion["object"] == "chat.completion"
     assert completion["choices"][0]["message"]["role"] == "assistant"
     assert set(completion["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}

@@ -125,7 +125,9 @@ class TestWhenSomethingDies:
     """503 meanwhile, and back by itself."""
 
     @pytest.mark.parametrize(
-        "words", [("engine.py",), ("triton_python_backend_stub",), ("bin/tritonserver",)], ids=["engine", "stub", "triton"]
+        "words",
+        [("engine.py",), ("triton_python_backend_stub",), ("bin/tritonserver",)],
+        ids=["engine", "stub", "triton"],
     )
     def test_it_is_said_and_mended(self, own, words):
         stream = chat(own, stream=True, extra_body={"ignore_eos": True})

@@ -236,7 +236,9 @@ def test_media_for_a_text_model_names_the_part(client, kind):
     assert (response.status_code, error["param"]) == (400, "messages[0].content[1]")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b'{"model": NaN}', b"\xff\xfe", b'{"a":"\\ud800"}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"3", b'{"model": NaN}', b"\xff\xfe", b'{"a":"\\ud800"}', b"[" * 5000]
+)
 def test_what_is_not_a_json_object(client, body):
     response = client.post("/v1/chat/completions", data=body)
     error = response.get_json()["error"]
