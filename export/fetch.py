@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from tqdm import tqdm
 
@@ -42,7 +42,7 @@ def _explain(package: Package, output: str) -> ExportError:
     return ExportError(f"{name}: pip could not download it:\n{output.strip()[-1500:]}")
 
 
-def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[None]") -> Path:
+def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Path:
     """Return the wheel's path in `downloads`, fetching it unless a file with the right sha256 is there.
 
     `bar` counts bytes. Raises ExportError when the index cannot be reached, the hash differs or the disk is full.
@@ -58,7 +58,7 @@ def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[None]") -> Path:
     return wheel
 
 
-def _pip_download(package: Package, folder: Path, bar: "tqdm[None]") -> None:
+def _pip_download(package: Package, folder: Path, bar: "tqdm[NoReturn]") -> None:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
@@ -75,7 +75,7 @@ def _pip_download(package: Package, folder: Path, bar: "tqdm[None]") -> None:
         raise _explain(package, output)
 
 
-def _follow(lines: IO[str], bar: "tqdm[None]") -> str:
+def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
     """Move `bar` along with pip's raw progress lines; return everything else pip said."""
     output, seen = [], 0
     for line in lines:
