@@ -1,5 +1,6 @@
 # Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 MODELS ?= smollm2-135m
 ARGS ?=
 # The first Python on the path that fits; a pyenv shim without a version behind it does not run.
@@ -7,7 +8,11 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
+# $(call install,LOCK,FLAGS): a line that counts; what goes wrong is said as pip says it.
+install = $(PIP) $(2) -r requirements/$(1).lock | awk -v total=$$(grep -c == requirements/$(1).lock) \
+	'/^Collecting/ {printf "\r  fetching package %d of %d", ++n, total; fflush()} \
+	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}'
 export PYTHONPATH := $(CURDIR)
 
 .PHONY: help install serve stop export test test-fast lint format bench lock clean
@@ -26,21 +31,21 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
 .venv/serve.stamp: requirements/pip.lock requirements/serve.lock requirements/triton.lock | .venv/bin/python
-	@echo "trident: installing what serving needs (about 350 MB, a minute)"
-	@$(PIP) -r requirements/pip.lock
-	@$(PIP) -r requirements/serve.lock
-	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(PIP) --no-deps -r requirements/triton.lock; \
+	@echo "trident: installing what serving needs (about 200 MB)"
+	@$(call install,pip)
+	@$(call install,serve)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(call install,triton,--no-deps); \
 		else echo "trident: Triton's wheel is for Linux on x86-64 alone; use --triton HOST:PORT"; fi
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.lock .venv/serve.stamp
 	@echo "trident: installing what tests and checks need"
-	@$(PIP) -r requirements/dev.lock
+	@$(call install,dev)
 	@touch $@
 
 .venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
 	@echo "trident: installing the rivals of the benchmarks"
-	@$(PIP) -r requirements/bench.lock
+	@$(call install,bench)
 	@touch $@
 
 export: install ## fetch and convert MODELS into the model repository
