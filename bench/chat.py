@@ -1,7 +1,8 @@
 """Chat through the whole stack against the bare engine and llama.cpp's server: `python -m bench.chat`.
 
 Prints tokens per second and the time to the first token at several numbers of streams, and what the frontend adds to
-one request. Contenders take turns within a minute, and the best round of each counts: the machine may be busy.
+one request. Contenders take turns within a minute, and a ratio is the median of those of neighbouring rounds: the
+machine may be busy, but hardly changes from one second to the next.
 """
 
 import argparse
@@ -79,14 +80,23 @@ def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
 
 
 def _print_row(count: int, results: dict[str, list[Load]]) -> None:
-    best = {name: max(load.tokens_per_second for load in loads) for name, loads in results.items()}
-    first = {name: min(load.first_token_ms for load in loads) for name, loads in results.items()}
-    print(f"{count:3d} streams   " + "   ".join(f"{name} {value:5.0f} tokens/s" for name, value in best.items()))
-    print("              first token: " + "   ".join(f"{name} {value:5.0f} ms" for name, value in first.items()))
+    def middle(name: str, value: str) -> float:
+        return float(statistics.median(getattr(load, value) for load in results[name]))
+
+    def ratio(rival: str) -> float:
+        rounds = zip(results["stack"], results[rival], strict=True)
+        return statistics.median(stack.tokens_per_second / other.tokens_per_second for stack, other in rounds)
+
+    later = statistics.median(
+        stack.first_token_ms - bare.first_token_ms
+        for stack, bare in zip(results["stack"], results["bare"], strict=True)
+    )
+    for name in results:
+        speed, first = middle(name, "tokens_per_second"), middle(name, "first_token_ms")
+        print(f"{count:3d} streams, {name:5}: {speed:5.0f} tokens/s, first token after {first:5.0f} ms")
     print(
-        f"              stack / bare = {best['stack'] / best['bare']:.2f}   "
-        f"stack / llama.cpp = {best['stack'] / best['llama']:.2f}   "
-        f"first token later than bare by {first['stack'] - first['bare']:.0f} ms",
+        f"            stack / bare = {ratio('bare'):.2f}, stack / llama.cpp = {ratio('llama'):.2f}, "
+        f"first token {later:.0f} ms later than bare",
         flush=True,
     )
 
@@ -126,7 +136,7 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16, 32])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=100)
     args = parser.parse_args()
     with running_stack([MODEL]) as stack:
