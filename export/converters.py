@@ -52,7 +52,7 @@ def convert_gguf(source: Path, version: Path) -> dict[str, str]:
     requantize(source, requantized, "F16")
     save_openvino(requantized)
     requantized.unlink()
-    openvino_weights.quantize_per_channel(version / "openvino_model.xml")
+    openvino_weights.optimize_weights(version / "openvino_model.xml")
     metadata = read_metadata(source)
     tokenizer = gguf_tokenizer.build_tokenizer(metadata)
     tokenizer.save(str(version / "tokenizer.json"))

@@ -108,7 +108,7 @@ class TritonClient:
     def __init__(self, address: str):
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # One request, many responses: as such the call costs less than as the stream both ways that it is declared to be.
+        # One request, many responses: called as such it costs less than as the stream both ways that is declared.
         self._infer = self._channel.unary_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,

@@ -1,0 +1,31 @@
+"""Two models at once, each exported by the real exporter from its published weights."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from openai import OpenAI
+
+from bench.stack import running_stack
+from tests.live.conftest import url, user
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+QWEN = "qwen2.5-coder-0.5b"
+
+
+def test_a_model_in_six_parts_answers_in_chinese_beside_the_starter():
+    subprocess.run([sys.executable, "-m", "export", QWEN], cwd=CHECKOUT, check=True)
+    with running_stack(["smollm2-135m", QWEN]) as both:
+        client = OpenAI(base_url=url(both, "/v1"), api_key="unused", max_retries=0, timeout=120)
+        assert [model.id for model in client.models.list()] == [
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        ]
+        options = {"messages": user("用一句话解释 Rust。"), "temperature": 0, "max_tokens": 60}
+        completion = client.chat.completions.create(model=QWEN, **options)
+        answer = completion.choices[0].message.content
+        assert completion.model == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+        assert "Rust" in answer
+        assert sum("\u4e00" <= character <= "\u9fff" for character in answer) > 15
+        first = client.chat.completions.create(model="gpt-4o", **options | {"max_tokens": 1})
+        assert first.model == "HuggingFaceTB/SmolLM2-135M-Instruct"
