@@ -40,7 +40,7 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(served / "tokenizer.json"))
     prompts = [_encode(tokenizer, text) for text in _PROMPTS]
     with tempfile.TemporaryDirectory(dir=cache_folder() / "bench") as folder:
-        reference, grouped = _make(Path(folder), served, "F16"), _make(Path(folder), served, "Q8_0")
+        reference, grouped = make_weights(Path(folder), served, "F16"), make_weights(Path(folder), served, "Q8_0")
         judge = openvino.Core().compile_model(
             openvino.Core().read_model(reference / "openvino_model.xml"), "CPU", _exact("KV_CACHE_PRECISION")
         )
@@ -73,7 +73,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _make(folder: Path, served: Path, kind: str) -> Path:
+def make_weights(folder: Path, served: Path, kind: str) -> Path:
     """Return a folder with the model in OpenVINO's format, weights in `kind`."""
     made = folder / kind
     made.mkdir()
