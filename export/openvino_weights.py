@@ -1,7 +1,7 @@
 """Makes the weights of a model in OpenVINO's format faster to compute with: merged, and int8 with a scale a channel.
 
 Against the groups of 32 that GGUF's Q8_0 has, one scale a row leaves the engine's inner loop alone, and fewer, larger
-matrices wait less often for each other: `bench/weights.py` shows the speed, `bench/precision.py` that answers are as good.
+matrices wait less often for each other. `bench/weights.py` shows the speed, `bench/precision.py` the quality.
 """
 
 from collections import defaultdict

@@ -21,7 +21,7 @@ class Answer:
         self.finished = False
         """Nothing more will be added."""
         self.streamed = True
-        """Whether the caller wants text before the end."""
+        """Whether text is wanted before the end."""
         self.prompt_ids: list[int] = []
         self._lock = threading.Lock()
         self._tokens: list[int] = []
@@ -32,7 +32,8 @@ class Answer:
     def open(self, prompt_ids: list[int], parameters: dict[str, Any], room: int, detokenizer: Detokenizer) -> None:
         """Make the answer ready for the engine: `room` is the number of tokens that the context has left."""
         self.prompt_ids, self.parameters, self.room = prompt_ids, parameters, room
-        self.streamed = bool(parameters.get("stream", True))
+        # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
+        self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
 
     def add(self, tokens: list[int], finish_reason: str | None = None) -> None:

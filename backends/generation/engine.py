@@ -93,16 +93,17 @@ class Engine:
             self._handles[message.number] = self._pipeline.add_request(message.number, ids, config)
         except InvalidRequest as error:
             self._failed.append(Failed(message.number, str(error), callers_fault=True))
-        except Exception as error:
-            self._failed.append(Failed(message.number, f"The engine does not take the request: {error}"))
+        except Exception:
+            log.exception("the engine does not take a request")
+            self._failed.append(Failed(message.number, "The engine does not take the request"))
 
     def _step(self) -> None:
         try:
             self._pipeline.step()
-        except Exception as error:
+        except Exception:
             log.exception("a step failed; %d requests are lost", len(self._handles))
             for number in list(self._handles):
-                self._fail(number, f"The engine failed: {error}")
+                self._fail(number, "The engine failed")
 
     def _collect(self) -> list[tuple[int, list[int], str | None]]:
         """Return what the last step made: number, tokens, finish reason (None: more to come)."""

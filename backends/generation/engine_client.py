@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import queue
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,29 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
 
 
+class _Link:
+    """A connection to one engine process. Sending never blocks: the engine reads between two steps only."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+        self._outgoing: queue.SimpleQueue[Add | Cancel | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
+
+    def send(self, message: Add | Cancel) -> None:
+        self._outgoing.put(message)
+
+    def close(self) -> None:
+        self._outgoing.put(None)
+
+    def _write(self) -> None:
+        with self.connection:
+            while (message := self._outgoing.get()) is not None:
+                try:
+                    self.connection.send(message)
+                except OSError:
+                    return  # the engine is gone, as whoever receives from it is about to see
+
+
 class EngineClient:
     """`on_progress(answers)` is called with those that have something new, from this object's own thread."""
 
@@ -32,7 +56,7 @@ class EngineClient:
         self._lock = threading.Lock()
         self._answers: dict[int, Answer] = {}
         self._next_number = 0
-        self._socket: Connection | None = None
+        self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
@@ -43,21 +67,24 @@ class EngineClient:
         self._thread.start()
 
     def submit(self, answer: Answer) -> None:
-        """Have an answer generated. Raises EngineDown."""
+        """Have an answer generated, unless it was cancelled meanwhile. Raises EngineDown."""
         ids = np.array(answer.prompt_ids, dtype=np.int64).tobytes()
         with self._lock:
-            if self._socket is None:
+            if answer.over:
+                return
+            if self._link is None:
                 raise EngineDown("The model's engine is being restarted.")
             self._next_number += 1
             answer.number = self._next_number
             self._answers[answer.number] = answer
-            self._socket.send(Add(answer.number, ids, answer.parameters, answer.room))
+            self._link.send(Add(answer.number, ids, answer.parameters, answer.room))
 
     def cancel(self, answer: Answer) -> None:
-        """Stop generating an answer, if that has not ended by itself."""
+        """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
         with self._lock:
-            if self._answers.pop(answer.number, None) and self._socket:
-                self._socket.send(Cancel(answer.number))
+            answer.over = True
+            if self._answers.pop(answer.number, None) and self._link:
+                self._link.send(Cancel(answer.number))
 
     def stop(self) -> None:
         """End the engine's process; answers that are not finished fail."""
@@ -80,10 +107,11 @@ class EngineClient:
         try:
             ready = connection.recv()
         except (EOFError, OSError) as error:
+            connection.close()
             raise EngineDown(f"The engine ended while loading, with exit code {self._process.wait()}.") from error
         assert isinstance(ready, Ready)  # noqa: S101
         with self._lock:
-            self._socket = connection
+            self._link = _Link(connection)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -94,10 +122,10 @@ class EngineClient:
 
     def _serve(self) -> None:
         """Pass messages on until the engine is gone."""
-        connection = self._socket
-        while connection is not None:
+        link = self._link
+        while link is not None:
             try:
-                message: StepResult | Failed = connection.recv()
+                message: StepResult | Failed = link.connection.recv()
             except (EOFError, OSError):
                 return
             if isinstance(message, Failed):
@@ -126,9 +154,9 @@ class EngineClient:
 
     def _lose_all(self) -> None:
         with self._lock:
-            if self._socket:
-                self._socket.close()
-            lost, self._answers, self._socket = list(self._answers.values()), {}, None
+            if self._link:
+                self._link.close()
+            lost, self._answers, self._link = list(self._answers.values()), {}, None
         self.gauges = Gauges()
         for answer in lost:
             answer.fail(EngineDown("The model's engine stopped."))
@@ -141,7 +169,8 @@ class EngineClient:
         while not self._stopping:
             try:
                 self._connect()
-            except EngineDown as error:
+            except Exception as error:
+                # Whatever it is, no memory say, it may pass; without this thread there would be no engine for ever.
                 log.error("%s Next try in %.0f s.", error, pause)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -25,13 +25,10 @@ class Metrics:
         self._output_tokens = _Counter(self._metric("COUNTER", "trident_generation_output_tokens", "Tokens answered"))
         self._published = 0.0
 
-    def count_prompt(self, tokens: int) -> None:
-        """Count an accepted prompt; called from one thread alone."""
-        self._prompt_tokens.total += tokens
-
-    def count_answer(self, tokens: int) -> None:
+    def count(self, prompt_tokens: int, output_tokens: int) -> None:
         """Count a finished answer; called from one thread alone."""
-        self._output_tokens.total += tokens
+        self._prompt_tokens.total += prompt_tokens
+        self._output_tokens.total += output_tokens
 
     def publish(self, gauges: Gauges) -> None:
         """Pass the numbers on to Triton, unless that was done less than a second ago."""

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generation.answer import Answer
 from generation.engine_client import EngineClient
-from generation.errors import EngineDown, InvalidRequest
+from generation.errors import EngineDown, EngineFailure, InvalidRequest
 from generation.metrics import Metrics
 from generation.prompt import ChatPrompt
 from generation.sender import Sender
@@ -38,7 +38,9 @@ class TritonPythonModel:
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        # Two, so that one enormous conversation does not hold up all others.
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._unread: set[Answer] = set()
         self._engine.start()
         self._sender.start()
 
@@ -60,7 +62,7 @@ class TritonPythonModel:
         if json.loads(request.parameters() or "{}").get("probe"):
             reply.send(flags=_FINAL)
             return
-        if len(self._sender) >= self._capacity:
+        if max(len(self._sender), len(self._unread)) >= self._capacity:
             reply.send(
                 _error("The model's queue is full.", pb_utils.TritonError.UNAVAILABLE, code="overloaded"), _FINAL
             )
@@ -69,38 +71,42 @@ class TritonPythonModel:
         messages, sampling = _text(request, "messages"), _text(request, "sampling_parameters")
         answer = Answer(reply, request.request_id())
         self._sender.watch(answer)
+        self._unread.add(answer)
         self._readers.submit(self._read, answer, messages, sampling)
 
     def _read(self, answer: Answer, messages: bytes, sampling: bytes) -> None:
         """Template and tokenize, off Triton's thread: a long conversation takes a while."""
         try:
+            if answer.over:
+                return
             parameters = json.loads(sampling)
             parameters.setdefault("seed", random.getrandbits(63))
             ids = self._prompt.encode(json.loads(messages))
             answer.open(ids, parameters, self._prompt.room_for_answer(ids), Detokenizer(self._prompt.tokenizer))
-            if not answer.over:
-                self._engine.submit(answer)
-                self._metrics.count_prompt(len(ids))
+            self._engine.submit(answer)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.
             malformed = isinstance(error, ValueError | TypeError | KeyError) and not isinstance(error, InvalidRequest)
             answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
             self._sender.notify([answer])
+        finally:
+            self._unread.discard(answer)
 
     def _send(self, answer: Answer) -> bool:
         """Send what is new. Returns whether the answer is over."""
         try:
             delta = answer.take()
         except Exception as error:
+            self._engine.cancel(answer)
             if not isinstance(error, InvalidRequest):
-                log.error("request %s failed: %s", answer.request_id, error)
+                log.error("request %s failed: %r", answer.request_id, error)
             _send_error(answer.reply, error)
             return True
         if not (delta.text or delta.finish_reason):
             return False
         tensors = [_string("text_output", delta.text)]
         if delta.finish_reason:
-            self._metrics.count_answer(delta.num_output_tokens)
+            self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # a stop string was met: the engine does not know
             tensors += [
                 _string("finish_reason", delta.finish_reason),
@@ -143,4 +149,5 @@ def _send_error(reply: Any, error: Exception) -> None:
     elif isinstance(error, InvalidRequest):
         reply.send(_error(str(error), pb_utils.TritonError.INVALID_ARG, error.param, error.code), _FINAL)
     else:
-        reply.send(_error(f"The model failed: {error}", pb_utils.TritonError.INTERNAL), _FINAL)
+        message = str(error) if isinstance(error, EngineFailure) else "The model failed on this request"
+        reply.send(_error(message, pb_utils.TritonError.INTERNAL), _FINAL)

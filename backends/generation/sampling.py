@@ -1,10 +1,16 @@
 """From the request's sampling parameters to the engine's generation config."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import openvino_genai as genai
 from generation.errors import InvalidRequest
+
+log = logging.getLogger(__name__)
+
+# Below this the engine would divide by zero; it is greedy decoding anyway.
+_GREEDY_BELOW = 1e-5
 
 # Names that mean the same on both sides.
 _SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos")
@@ -26,11 +32,12 @@ def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[
     if parameters.get("top_k", -1) > 0:
         config.top_k = parameters["top_k"]
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
-    config.do_sample = parameters.get("temperature", 1.0) > 0
+    config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
     if not config.do_sample:
         config.temperature = 1.0
     try:
         config.validate()
     except RuntimeError as error:
-        raise InvalidRequest(f"The engine does not take these sampling parameters: {error}") from error
+        log.warning("refused by the engine: %s", error)
+        raise InvalidRequest("The engine does not take this combination of sampling parameters") from error
     return config

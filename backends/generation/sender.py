@@ -110,9 +110,18 @@ class Sender:
             over = self._send(answer)
         except Exception:
             log.exception("request %s could not be answered", answer.request_id)
+            self._give_up(answer)
+        else:
+            if over:
+                self._forget(answer)
+
+    def _give_up(self, answer: Answer) -> None:
+        """Drop an answer that nobody can get any more; the others must not notice."""
+        try:
             self._abandon(answer)
-            over = True
-        if over:
+        except Exception:
+            log.exception("request %s could not even be dropped", answer.request_id)
+        finally:
             self._forget(answer)
 
     def _drop_abandoned(self) -> None:
@@ -121,8 +130,7 @@ class Sender:
             if now - pace.checked >= _CANCEL_CHECK_SECONDS:
                 pace.checked = now
                 if answer.reply.is_cancelled():
-                    self._abandon(answer)
-                    self._forget(answer)
+                    self._give_up(answer)
 
     def _forget(self, answer: Answer) -> None:
         answer.over = True

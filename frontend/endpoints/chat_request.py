@@ -31,6 +31,9 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+# The engine computes in float32, where what is much smaller is zero.
+_SMALLEST = 1e-6
+
 # Passed on to the backend as they are.
 _SAMPLING = (
     "temperature",
@@ -89,15 +92,15 @@ class ChatCompletionRequest(RequestBody):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=_SMALLEST, le=1)
     top_k: int | None = Field(None, ge=-1)
-    min_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, lt=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    repetition_penalty: float | None = Field(None, ge=_SMALLEST, le=2)
     ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: list[str] | None = Field(None, max_length=4)
     n: int | None = Field(None, ge=1)
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -111,13 +114,17 @@ class ChatCompletionRequest(RequestBody):
                 raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
         return fields
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _accept_one_stop(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
     @field_validator("stop", mode="after")
     @classmethod
-    def _check_stop(cls, value: str | list[str] | None) -> list[str] | None:
-        stops = [value] if isinstance(value, str) else value
-        if stops is not None and (len(stops) > 4 or "" in stops):
-            raise ValueError("up to 4 strings that are not empty")
-        return stops
+    def _refuse_empty_stop(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and "" in value:
+            raise ValueError("a stop string may not be empty")
+        return value
 
     def sampling_parameters(self) -> dict[str, Any]:
         """Return what the backend is to sample with; what is absent has OpenAI's defaults."""

@@ -20,7 +20,6 @@ def main() -> int:
         running = False
     if not running:
         print(f"No Trident runs on port {settings.port}")
-        settings.pid_file.unlink(missing_ok=True)
         return 0
     print(f"Stopping Trident on port {settings.port} (process {process.pid})")
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,9 +1,9 @@
 """Keeps Triton and the frontend running together, from the first check to the last process."""
 
 import os
+import queue
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import orjson
 
 from frontend.launch.children import start_child
-from frontend.launch.preflight import LaunchError, check_embedded, check_frontend
+from frontend.launch.preflight import LaunchError, check_embedded, check_frontend, only_launcher
 from frontend.launch.triton_server import TritonServer
 from frontend.settings import Settings
 
@@ -27,12 +27,17 @@ class _Stopped(Exception):
     """Stopping was asked for while something was waited for."""
 
 
+class _FrontendStopped(LaunchError):
+    """The frontend ended by itself."""
+
+
 class Supervisor:
     """Starts both, restarts Triton when it or one of its backends dies, stops both."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._stop = threading.Event()
+        # Not an Event: its lock must not be asked for in a signal handler.
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton = None if settings.triton else TritonServer(settings)
         self._web: subprocess.Popen[bytes] | None = None
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
@@ -40,15 +45,27 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """Make `run` stop everything and return; safe in a signal handler."""
-        self._stop.set()
+        self._stop.put(None)
 
     def run(self) -> None:
         """Start, say where, keep going until stopped. Raises LaunchError when something cannot be started."""
-        check_frontend(self._settings)
-        if self._triton:
-            check_embedded(self._settings)
-        self._settings.run_folder.mkdir(parents=True, exist_ok=True)
-        self._settings.pid_file.write_text(str(os.getpid()))
+        with only_launcher(self._settings):
+            check_frontend(self._settings)
+            if self._triton:
+                check_embedded(self._settings)
+            self._settings.pid_file.write_text(str(os.getpid()))
+            self._run()
+
+    def _stop_asked(self, seconds: float) -> bool:
+        """Wait for that long and return whether stopping was asked for, now or before."""
+        try:
+            self._stop.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        self._stop.put(None)
+        return True
+
+    def _run(self) -> None:
         try:
             self._start()
             self._greet()
@@ -90,7 +107,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 tail = f"\n{self._triton.last_errors()}" if self._triton else ""
                 raise LaunchError(f"{what} was not ready after {seconds:.0f} s.{tail}")
-            if self._stop.wait(0.1):
+            if self._stop_asked(0.1):
                 raise _Stopped
 
     def _first_answer(self) -> None:
@@ -128,9 +145,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         pause, started = 1.0, time.monotonic()
-        while not self._stop.wait(_CHECK_SECONDS):
-            if self._web and self._web.poll() == 0:
-                return
+        while not self._stop_asked(_CHECK_SECONDS):
             self._check_web()
             try:
                 if self._triton:
@@ -149,9 +164,11 @@ class Supervisor:
             self._triton.stop(patience=0)
             try:
                 self._start_triton()
+            except _FrontendStopped:
+                raise
             except LaunchError as error:
                 _say(f"{error}\nNext try in {pause:.0f} s")
-                if self._stop.wait(pause):
+                if self._stop_asked(pause):
                     raise _Stopped from None
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -159,8 +176,12 @@ class Supervisor:
                 return
 
     def _check_web(self) -> None:
-        if self._web and (code := self._web.poll()):
-            raise LaunchError(f"The frontend stopped with exit code {code}; what it said is above.")
+        """Raise _Stopped if the frontend has shut down, as POST /shutdown makes it; _FrontendStopped if it failed."""
+        code = self._web.poll() if self._web else None
+        if code == 0:
+            raise _Stopped
+        if code is not None:
+            raise _FrontendStopped(f"The frontend stopped with exit code {code}; what it said is above.")
 
     def _stop_all(self) -> None:
         if self._web:

@@ -1,5 +1,6 @@
 """The embedded Triton: assembled from its wheel into a folder of its own, started, watched and stopped."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,7 +56,7 @@ class TritonServer:
         """Stop Triton: politely, then after `patience` seconds by force. Leaves nothing behind."""
         if self._process is None:
             return
-        family = [self._process.pid, *_descendants(self._process.pid)]
+        family = {pid for known in (self._process.pid, *self._backends) for pid in (known, *_descendants(known))}
         if patience and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -63,8 +64,9 @@ class TritonServer:
             except subprocess.TimeoutExpired:
                 patience = 0
         for pid in family:
-            if _alive(pid):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                if _alive(pid):
+                    os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
         self._remove_shared_memory()

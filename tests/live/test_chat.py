@@ -64,6 +64,14 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(client):
     assert (text, finish) == (whole[: whole.index(stop)], ["stop"])
 
 
+def test_a_stop_string_stops_the_engine_of_a_plain_answer_too(client):
+    # Without end and limit it would go on for eight thousand tokens, a minute and more.
+    options = {"stop": [" is"], "extra_body": {"ignore_eos": True}, "timeout": 20}
+    completion = ask(client, "What is the capital of Japan?", **options)
+    assert completion.choices[0].message.content == "The capital of Japan"
+    assert completion.usage.completion_tokens < 10
+
+
 def test_the_seed_decides(client):
     def told(seed):
         return ask(client, "Tell me a story.", temperature=1, seed=seed, max_tokens=30).choices[0].message.content
