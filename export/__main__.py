@@ -33,7 +33,7 @@ def export_model(entry: Entry, cache: Path) -> Path:
     """
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
-    fingerprint = entry.fingerprint(converter_source(entry.converter))
+    fingerprint = entry.fingerprint(converter_source(entry.converter) + render_config(entry, {}))
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         if json.loads((target / "export.json").read_text())["fingerprint"] == fingerprint:
             print(f"{entry.name}: already there")

@@ -14,7 +14,13 @@ _STRING, _INT32 = pb.TYPE_STRING, pb.TYPE_INT32
 TENSORS = {
     "chat": (
         {"messages": _STRING, "sampling_parameters": _STRING},
-        {"text_output": _STRING, "finish_reason": _STRING, "num_input_tokens": _INT32, "num_output_tokens": _INT32},
+        {
+            "text_output": _STRING,
+            "finish_reason": _STRING,
+            "num_input_tokens": _INT32,
+            "num_output_tokens": _INT32,
+            "error": _STRING,
+        },
         True,
     ),
 }

@@ -80,6 +80,7 @@ class Supervisor:
         started = time.monotonic()
         if self._triton:
             _say(f"Starting Triton with {', '.join(self._settings.models) or 'no model'} (log: {self._triton.log})")
+            self._triton.log.unlink(missing_ok=True)  # a restart adds to it: what went wrong must stay readable
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")

@@ -36,7 +36,7 @@ class TritonServer:
         wheel = _wheel_folder()
         self._assemble(wheel)
         self._backends = set()
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
             self._process = start_child(command, env=_environment(wheel), stdout=log, stderr=log)
 

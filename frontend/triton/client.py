@@ -38,12 +38,13 @@ _OPTIONS = [
 _STATUS_CODES = (("triton_grpc_error", "true"),)
 _MANAGEMENT_SECONDS = 5.0
 
-_ERRORS: dict[grpc.StatusCode, type[APIError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.NOT_FOUND: Unavailable,
-    grpc.StatusCode.CANCELLED: ClientClosedRequest,
+# By gRPC's status code, whether Triton says it or one of our backends in its `error` tensor.
+_ERRORS: dict[str, type[APIError]] = {
+    "INVALID_ARGUMENT": InvalidRequest,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "UNAVAILABLE": Unavailable,
+    "NOT_FOUND": Unavailable,
+    "CANCELLED": ClientClosedRequest,
 }
 
 
@@ -92,7 +93,8 @@ class Call:
     def _receive(self) -> None:
         try:
             for message in self._call:
-                self._arrived.put(read_response(message.infer_response))
+                response = read_response(message.infer_response)
+                self._arrived.put(read_error(response["error"]) if "error" in response else response)
         except grpc.RpcError as error:
             self._arrived.put(_translate(error))
         except Exception:
@@ -153,26 +155,22 @@ def _translated() -> Iterator[None]:
         raise _translate(error) from error
 
 
+def read_error(text: str) -> APIError:
+    """Return the error that a backend describes in JSON: status, message, param, code."""
+    described = orjson.loads(text)
+    code = described["code"]
+    kind = Overloaded if code == Overloaded.code else _ERRORS.get(described["status"], EngineFailure)
+    return kind(described["message"], param=described["param"], code=code)
+
+
 def _translate(error: Any) -> APIError:
-    """Turn a gRPC error into ours, by its status code; our backends put the rest into its text, as JSON."""
-    kind = _ERRORS.get(error.code(), EngineFailure)
-    try:
-        details = orjson.loads(error.details() or "")
-        message, param, code = details["message"], details["param"], details["code"]
-    except (orjson.JSONDecodeError, TypeError, KeyError):
-        message, param, code = _plain_message(kind, error), None, None
-    if code == Overloaded.code:
-        kind = Overloaded
-    return kind(message, param=param, code=code)
-
-
-def _plain_message(kind: type[APIError], error: Any) -> str:
-    """Return what the caller may know; the rest goes into the log."""
+    """Turn a gRPC error into ours; the caller is told what it may know, the log the rest."""
+    kind = _ERRORS.get(error.code().name, EngineFailure)
     if kind is DeadlineExceeded:
-        return "The request took longer than it may and was stopped"
+        return kind("The request took longer than it may and was stopped")
     if kind is ClientClosedRequest:
-        return "The client closed the request"
+        return kind("The client closed the request")
     if kind is InvalidRequest:
-        return str(error.details())
+        return kind(str(error.details()))
     log.warning("Triton: %s: %s", error.code().name, error.details())
-    return "Model not initialized" if kind is Unavailable else "The model failed on this request"
+    return kind("Model not initialized" if kind is Unavailable else "The model failed on this request")

