@@ -67,9 +67,7 @@ class TritonPythonModel:
             reply.send(flags=_FINAL)
             return
         if max(len(self._sender), len(self._unread)) >= self._capacity:
-            reply.send(
-                _error("The model's queue is full.", pb_utils.TritonError.UNAVAILABLE, code="overloaded"), _FINAL
-            )
+            reply.send(_error("The model's queue is full.", "UNAVAILABLE", code="overloaded"), _FINAL)
             return
         # The tensors belong to Triton and go when execute returns.
         messages, sampling = _text(request, "messages"), _text(request, "sampling_parameters")
