@@ -238,7 +238,8 @@ def test_over_the_queues_limit_requests_are_refused_at_once(stack, client):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert response.json()["error"]["type"] == "overloaded_error"
         assert time.monotonic() - started < 2
-        assert len(refused(connections)) <= 90
+        # 80 too many, and the twenty that the test before left may not all have been noticed yet.
+        assert len(refused(connections)) <= 100
     finally:
         for connection in connections:
             connection.close()
