@@ -1,16 +1,15 @@
 # Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-MODELS ?= smollm2-135m
+MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2
 ARGS ?=
 # The first Python on the path that fits; a pyenv shim without a version behind it does not run.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --require-hashes
-# $(call install,LOCK,FLAGS): a line that counts; what goes wrong is said as pip says it.
-install = $(PIP) $(2) -r requirements/$(1).lock | awk -v total=$$(grep -c == requirements/$(1).lock) \
+# $(call install,LOCK,FLAGS,BIN): a line that counts; what goes wrong is said as pip says it.
+install = $(or $(3),$(BIN))/python -m pip --disable-pip-version-check install --require-hashes $(2) -r requirements/$(1).lock | awk -v total=$$(grep -c == requirements/$(1).lock) \
 	'/^Collecting/ {printf "\r  fetching package %d of %d", ++n, total; fflush()} \
 	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}'
 export PYTHONPATH := $(CURDIR)
@@ -48,6 +47,13 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@$(call install,bench)
 	@touch $@
 
+# Environments beside .venv, since what is in them does not go together with it.
+.venv-%/ready: requirements/%.lock | .venv/bin/python
+	@echo "trident: making .venv-$*, with torch: 3 GB to download"
+	@$(BIN)/python -m venv --clear .venv-$*
+	@$(call install,$*,,.venv-$*/bin)
+	@touch $@
+
 export: install ## fetch and convert MODELS into the model repository
 	@$(BIN)/python -m export $(if $(ARGS),$(ARGS),$(MODELS))
 
@@ -77,8 +83,9 @@ bench: .venv/bench.stamp ## print the speed ratios that the project claims
 	@$(BIN)/python -m bench.chat $(ARGS)
 
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip; do \
+	@cd requirements && for name in serve dev bench triton pip export rivals; do \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
+			export|rivals) source=$$name.in; flags=;; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
@@ -86,4 +93,4 @@ lock: .venv/dev.stamp ## pin the newest versions that fit again
 			--no-annotate --no-header --upgrade $$flags $$source -o $$name.lock; done
 
 clean: ## remove .venv and what tools left behind; the cache stays
-	rm -rf .venv .venv-export .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache

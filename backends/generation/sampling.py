@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import openvino_genai as genai
-from generation.errors import InvalidRequest
+from protocol.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Chat templates: rendered as Hugging Face does, refused with a reason, bounded by the context."""
 
 import pytest
-from generation.errors import InvalidRequest
+from protocol.errors import InvalidRequest
 from generation.prompt import ChatPrompt
 from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -1,0 +1,77 @@
+"""Triton's Python backend for embedding and rerank: batches of requests in, rows of numbers out."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from encoder.jobs import Job, read_job, tokenize
+from encoder.network import Network
+from encoder.tokens import TextTokenizer, Tokens
+from protocol.errors import InvalidRequest
+from protocol.tensors import error_response
+
+log = logging.getLogger(__name__)
+
+_OUTPUT = {"embedding": "embedding", "rerank": "score"}
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
+        config = json.loads(args["model_config"])
+        self._parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        self._output = _OUTPUT[self._parameters["task"]]
+        folder = Path(args["model_repository"]) / args["model_version"]
+        template, limit = self._parameters.get("template"), int(self._parameters["context_length"])
+        self._prompts = {kind: self._parameters.get(f"{kind}_prompt", "") for kind in ("query", "document")}
+        self._tokenizer = TextTokenizer(folder / "tokenizer.json", limit, template)
+        self._network = Network(folder, self._parameters)
+        self._network.run([Tokens([1] * 16, [0] * 16)])  # the first run is slow
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        jobs = [self._read(request) for request in requests]
+        tokenize([job for job in jobs if job.failure is None], self._tokenizer)
+        self._compute([job for job in jobs if job.tokens])
+        return [self._respond(job) for job in jobs]
+
+    def _read(self, request: Any) -> Job:
+        try:
+            return read_job(request, self._prompts)
+        except ValueError as error:
+            return Job(failure=InvalidRequest(f"Malformed input: {error}"))
+
+    def _compute(self, jobs: list[Job]) -> None:
+        """Run all jobs together; if that fails, one by one, so that only the one at fault does."""
+        if not jobs:
+            return
+        try:
+            rows = self._network.run([row for job in jobs for row in job.tokens])
+        except Exception as error:
+            log.exception("%d requests failed", len(jobs))
+            if len(jobs) == 1:
+                jobs[0].failure = error
+                return
+            for job in jobs:
+                self._compute([job])
+            return
+        for job, end in zip(jobs, np.cumsum([len(job.tokens) for job in jobs]), strict=True):
+            job.rows = rows[end - len(job.tokens) : end]
+            job.check()
+
+    def _respond(self, job: Job) -> Any:
+        if job.failure:
+            return error_response(job.failure)
+        if job.rows is None:
+            return pb_utils.InferenceResponse([])
+        counts = np.array([[len(row.ids)] for row in job.tokens], np.int32)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(self._output, job.rows), pb_utils.Tensor("num_input_tokens", counts)]
+        )

@@ -1,0 +1,42 @@
+"""From a network's output to one row of numbers a text."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+# (output of the network, [rows, tokens, width] or [rows, width]; tokens of each row) → [rows, width]
+Pooling = Callable[[Array, NDArray[np.int64]], Array]
+
+
+def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Average each row's tokens, padding left out."""
+    if len(set(lengths.tolist())) == 1:
+        return hidden.mean(axis=1)
+    mask = np.arange(hidden.shape[1]) < lengths[:, None]
+    return np.einsum("btw,bt->bw", hidden, mask, dtype=np.float32) / lengths[:, None].astype(np.float32)
+
+
+def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take each row's first token."""
+    return hidden[:, 0]
+
+
+def last(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take each row's last token that is not padding."""
+    return hidden[np.arange(len(hidden)), lengths - 1]
+
+
+def none(output: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take the output as it is: the network pools by itself, as a classifier does."""
+    return output
+
+
+POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last": last, "none": none}
+
+
+def normalize(rows: Array) -> Array:
+    """Give each row the length 1."""
+    with np.errstate(invalid="ignore"):
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,0 +1,43 @@
+"""Embedding and rerank models as ONNX, beside their tokenizer."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from export import torch_environment
+
+
+def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take a folder that has model.onnx and tokenizer.json as it is."""
+    for name in ("model.onnx", "tokenizer.json"):
+        shutil.copyfile(source / name, version / name)
+    return _describe(version)
+
+
+def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Export a folder of safetensors with optimum, in an environment that has torch.
+
+    Options: `model_type`, where the published config.json lacks it; `quantize = "int8"`; `score_tokens = "yes no"`,
+    which makes a reranker of a language model, scoring by the first word's logit less the second's.
+    """
+    if model_type := options.get("model_type"):
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        torch_environment.run("export.optimum_onnx", str(source), folder, json.dumps(dict(options)))
+        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
+            if (made := Path(folder) / name).exists():
+                made.rename(version / name)
+    return _describe(version)
+
+
+def _describe(version: Path) -> dict[str, str]:
+    """Return the width of the model's output; a score's is 1."""
+    import onnxruntime  # a moment to import: only where it is needed
+
+    if (version / "score.npy").exists():
+        return {"dimensions": "1"}
+    output = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"]).get_outputs()[0]
+    return {"dimensions": str(output.shape[-1])}
