@@ -21,8 +21,8 @@ from bench.rivals import bare_pipeline, llama_server
 from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
-from export.gguf_model import requantize
 from export.fetch import unpack
+from export.gguf_model import requantize
 
 MODEL = "smollm2-135m"
 _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ def export_encoder(source: Path, target: Path, options: dict[str, str]) -> None:
         np.save(target / "score.npy", _difference(source, *tokens.split()))
 
 
-def _difference(source: Path, yes: str, no: str) -> np.ndarray:
+def _difference(source: Path, yes: str, no: str) -> np.ndarray[Any, Any]:
     """Return the direction of the hidden state in which the logit of `yes` grows over that of `no`: [hidden size]."""
     tokenizer = AutoTokenizer.from_pretrained(source)
     head = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).get_output_embeddings().weight.detach()
     rows = [head[tokenizer.convert_tokens_to_ids(token)] for token in (yes, no)]
-    difference: np.ndarray = (rows[0] - rows[1]).numpy()
+    difference: np.ndarray[Any, Any] = (rows[0] - rows[1]).numpy()
     return difference
 
 

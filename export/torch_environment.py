@@ -11,14 +11,13 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 
 def run(module: str, *arguments: str) -> None:
     """Run `python -m module arguments…` there, with no network to ask for models. Raises ExportError."""
-    for command in (["make", "--no-print-directory", ".venv-export/ready"], [_python(), "-m", module, *arguments]):
-        result = subprocess.run(command, cwd=_CHECKOUT, env=_environment(), check=False)
-        if result.returncode:
-            raise ExportError(f"The conversion failed: {' '.join(command[:3])} ended with {result.returncode}; see above")
-
-
-def _python() -> str:
-    return str(_CHECKOUT / ".venv-export" / "bin" / "python")
+    made = subprocess.run(["make", "--silent", ".venv-export/ready"], cwd=_CHECKOUT, env=_environment(), check=False)
+    if made.returncode:
+        raise ExportError("The environment with torch could not be made; see above")
+    command = [str(_CHECKOUT / ".venv-export" / "bin" / "python"), "-m", module, *arguments]
+    result = subprocess.run(command, cwd=_CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")
 
 
 def _environment() -> dict[str, str]:

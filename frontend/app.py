@@ -23,5 +23,6 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     register_error_handlers(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-        app.register_blueprint(blueprint, url_prefix="/v1", name=f"v1_{blueprint.name}")
+        if blueprint.url_prefix is None:
+            app.register_blueprint(blueprint, url_prefix="/v1", name=f"v1_{blueprint.name}")
     return app

@@ -32,6 +32,8 @@ class APIError(Exception):
         super().__init__(message)
         self.param = param
         self.code = code or type(self).code
+        self.row: int | None = None
+        """In a batch, which row it is about."""
 
     def body(self) -> dict[str, Any]:
         """Return the response body, in OpenAI's shape."""

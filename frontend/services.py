@@ -7,7 +7,7 @@ from typing import Protocol
 from flask import current_app
 
 from frontend.settings import Settings
-from frontend.triton.client import Call
+from frontend.triton.client import Call, Inference
 from frontend.triton.registry import Registry
 from frontend.triton.tensors import Value
 
@@ -16,6 +16,15 @@ class Triton(Protocol):
     """What the views need of Triton's client."""
 
     def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call: ...
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Value],
+        *,
+        request_id: str,
+        timeout: float,
+        parameters: Mapping[str, bool | str],
+    ) -> Inference: ...
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,13 @@ DEFAULT_ALIASES = {
     "gpt-4.1-mini": "chat",
     "gpt-5": "chat",
     "gpt-5-mini": "chat",
+    "text-embedding-ada-002": "embedding",
+    "text-embedding-3-small": "embedding",
+    "text-embedding-3-large": "embedding",
+    "rerank-english-v3.0": "rerank",
+    "rerank-multilingual-v2.0": "rerank",
+    "rerank-multilingual-v3.0": "rerank",
+    "rerank-v3.5": "rerank",
 }
 
 

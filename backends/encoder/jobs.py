@@ -59,6 +59,6 @@ def tokenize(jobs: list[Job], tokenizer: TextTokenizer) -> None:
         results = [next(rows) for _ in job.texts] + [tokenizer.check_ids(ids) for ids in job.token_ids]
         job.tokens = [row for row in results if isinstance(row, Tokens)]
         if len(job.tokens) < len(results):
-            row = next(row for row, result in enumerate(results) if isinstance(result, InvalidRequest))
-            job.tokens, job.failure = [], results[row]
-            job.failure.row = row
+            row, failure = next((i, row) for i, row in enumerate(results) if isinstance(row, InvalidRequest))
+            failure.row = row
+            job.tokens, job.failure = [], failure

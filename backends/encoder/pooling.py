@@ -12,10 +12,9 @@ Pooling = Callable[[Array, NDArray[np.int64]], Array]
 
 def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
     """Average each row's tokens, padding left out."""
-    if len(set(lengths.tolist())) == 1:
-        return hidden.mean(axis=1)
-    mask = np.arange(hidden.shape[1]) < lengths[:, None]
-    return np.einsum("btw,bt->bw", hidden, mask, dtype=np.float32) / lengths[:, None].astype(np.float32)
+    mask = (np.arange(hidden.shape[1]) < lengths[:, None]).astype(np.float32)
+    averages: Array = np.einsum("btw,bt->bw", hidden, mask) / lengths[:, None].astype(np.float32)
+    return averages
 
 
 def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
@@ -25,7 +24,8 @@ def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
 
 def last(hidden: Array, lengths: NDArray[np.int64]) -> Array:
     """Take each row's last token that is not padding."""
-    return hidden[np.arange(len(hidden)), lengths - 1]
+    rows: Array = hidden[np.arange(len(hidden)), lengths - 1]
+    return rows
 
 
 def none(output: Array, lengths: NDArray[np.int64]) -> Array:
@@ -39,4 +39,5 @@ POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last": last, "none": 
 def normalize(rows: Array) -> Array:
     """Give each row the length 1."""
     with np.errstate(invalid="ignore"):
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        normalized: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return normalized

@@ -57,7 +57,7 @@ class TextTokenizer:
         return Tokens(ids.tolist(), [0] * len(ids))
 
     def _prepare(self, text: Text) -> Text:
-        if self._special:
+        if self._special or isinstance(text, str):
             return text
         query, document = text
         return self._head.replace("{query}", query) + document

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openvino
 import openvino_genai as genai
-from protocol.errors import InvalidRequest
 from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
 from generation.sampling import build_config
+from protocol.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 

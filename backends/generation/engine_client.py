@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from generation.answer import Answer
-from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
+from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 
 log = logging.getLogger(__name__)
 

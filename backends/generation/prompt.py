@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import InvalidRequest
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from protocol.errors import InvalidRequest
 from tokenizers import Tokenizer
 
 

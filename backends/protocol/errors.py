@@ -2,7 +2,7 @@
 
 
 class RequestFailure(Exception):
-    """What the caller is told. `status` is gRPC's name for it; `param` and `code` are OpenAI's; `row` counts in a batch."""
+    """What the caller is told: gRPC's name for the status, OpenAI's `param` and `code`, and which row of a batch."""
 
     status = "INTERNAL"
     code: str | None = None

@@ -42,5 +42,7 @@ def error_response(error: Exception) -> Any:
     no room for the field's name.
     """
     failure = error if isinstance(error, RequestFailure) else EngineFailure("The model failed on this request")
-    described = {"message": str(failure)} | {name: getattr(failure, name) for name in ("status", "param", "code", "row")}
+    described = {"message": str(failure)} | {
+        name: getattr(failure, name) for name in ("status", "param", "code", "row")
+    }
     return pb_utils.InferenceResponse([string("error", json.dumps(described, ensure_ascii=False))])

@@ -57,9 +57,9 @@ class ModelState:
 
 
 class Call:
-    """One request under way: an iterator of its responses, each a dict of output name to value.
+    """One request with many responses, under way; each is a dict of output name to value.
 
-    `cancel()` stops the work in Triton, from any thread and at any stage. Iterating raises APIError.
+    `cancel()` stops the work in Triton, from any thread and at any stage.
     """
 
     def __init__(self, call: Any):
@@ -86,10 +86,6 @@ class Call:
             raise arrived
         return arrived
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        while (response := self.next()) is not None:
-            yield response
-
     def _receive(self) -> None:
         try:
             for message in self._call:
@@ -102,6 +98,29 @@ class Call:
             self._arrived.put(EngineFailure("The model's response could not be read"))
         else:
             self._arrived.put(None)
+
+
+class Inference:
+    """One request with one response, under way."""
+
+    def __init__(self, call: Any, client: "TritonClient", model: str):
+        self._call, self._client, self._model = call, client, model
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the response: output name → value. Raises APIError."""
+        try:
+            response = read_response(self._call.result())
+        except grpc.FutureCancelledError:
+            raise ClientClosedRequest("The client closed the request") from None
+        except grpc.RpcError as error:
+            raise self._client.explain(error, self._model) from error
+        if "error" in response:
+            raise read_error(response["error"])
+        return response
+
+    def cancel(self) -> None:
+        """Stop the work in Triton if it has not begun."""
+        self._call.cancel()
 
 
 class TritonClient:
@@ -122,10 +141,38 @@ class TritonClient:
         request = build_request(model, inputs, request_id)
         return Call(self._infer(request, timeout=timeout, metadata=_STATUS_CODES))
 
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Value],
+        *,
+        request_id: str,
+        timeout: float,
+        parameters: Mapping[str, bool | str],
+    ) -> Inference:
+        """Start a request to a model that answers once. `timeout` is in seconds."""
+        request = build_request(model, inputs, request_id, parameters)
+        return Inference(self._stub.ModelInfer.future(request, timeout=timeout), self, model)
+
+    def explain(self, error: Any, model: str) -> APIError:
+        """Turn a gRPC error on a request to `model` into ours.
+
+        Triton has one status for a full queue and for a model that is not there; a ready model's is full.
+        """
+        if error.code() is grpc.StatusCode.UNAVAILABLE and self._is_ready(model):
+            return Overloaded("The model's queue is full")
+        return _translate(error)
+
+    def _is_ready(self, model: str) -> bool:
+        try:
+            request = service_pb2.ModelReadyRequest(name=model)
+            return bool(self._stub.ModelReady(request, timeout=_MANAGEMENT_SECONDS).ready)
+        except grpc.RpcError:
+            return False
+
     def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None:
         """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
-        request = build_request(model, inputs, "probe")
-        request.parameters["probe"].bool_param = True
+        request = build_request(model, inputs, "probe", {"probe": True})
         with _translated():
             for _ in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):
                 pass
@@ -156,11 +203,13 @@ def _translated() -> Iterator[None]:
 
 
 def read_error(text: str) -> APIError:
-    """Return the error that a backend describes in JSON: status, message, param, code."""
+    """Return the error that a backend describes in JSON: status, message, param, code and, in a batch, the row."""
     described = orjson.loads(text)
     code = described["code"]
     kind = Overloaded if code == Overloaded.code else _ERRORS.get(described["status"], EngineFailure)
-    return kind(described["message"], param=described["param"], code=code)
+    error = kind(described["message"], param=described["param"], code=code)
+    error.row = described["row"]
+    return error
 
 
 def _translate(error: Any) -> APIError:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
@@ -12,6 +13,7 @@ import orjson
 from frontend.errors import APIError, InvalidRequest, ModelNotFound, Unavailable
 from frontend.settings import Settings
 from frontend.triton.client import ModelState
+from frontend.triton.tensors import Value
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ class Triton(Protocol):
 
     def index(self) -> list[ModelState]: ...
     def config(self, model: str) -> Any: ...
-    def probe(self, model: str, inputs: dict[str, bytes | str], *, timeout: float) -> None: ...
+    def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Model:
     created: int
     capabilities: tuple[str, ...] = ()
     inputs: tuple[str, ...] = field(default=(), repr=False)
+    batched: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What else its configuration says."""
     fingerprint: str = ""
     """Changes with the weights, the engine and its precision."""
     state: str = _READY
@@ -99,7 +104,8 @@ class Registry:
 
     def _answers(self, model: Model) -> bool:
         try:
-            self._triton.probe(model.name, dict.fromkeys(model.inputs, b""), timeout=_PROBE_SECONDS)
+            nothing: Value = [b""] if model.batched else b""
+            self._triton.probe(model.name, dict.fromkeys(model.inputs, nothing), timeout=_PROBE_SECONDS)
         except APIError as error:
             log.warning("%s does not answer: %s", model.name, error)
             return isinstance(error, InvalidRequest)
@@ -142,5 +148,7 @@ class Registry:
             created=int(parameters.get("created", 0)),
             capabilities=tuple(orjson.loads(parameters.get("capabilities", "[]"))),
             inputs=tuple(tensor.name for tensor in config.input),
+            batched=config.max_batch_size > 0,
+            parameters=parameters,
             fingerprint="fp_" + hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest()[:10],
         )

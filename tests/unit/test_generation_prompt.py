@@ -1,8 +1,8 @@
 """Chat templates: rendered as Hugging Face does, refused with a reason, bounded by the context."""
 
 import pytest
-from protocol.errors import InvalidRequest
 from generation.prompt import ChatPrompt
+from protocol.errors import InvalidRequest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEMPLATE = """{% for message in messages %}

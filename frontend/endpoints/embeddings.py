@@ -1,0 +1,111 @@
+"""POST /embeddings: OpenAI's createEmbedding."""
+
+import base64
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from flask import Blueprint, Response
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from frontend.endpoints.body import RequestBody, read_body
+from frontend.endpoints.rows import infer_rows
+from frontend.errors import InvalidRequest
+from frontend.services import services
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("embeddings", __name__)
+
+Array = NDArray[np.float32]
+
+_MOST_INPUTS = 2048
+
+
+class EmbeddingRequest(RequestBody):
+    """The body of createEmbedding, with text-embeddings-inference's `truncate` and Cohere's `input_type`."""
+
+    input: Any
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+    truncate: bool | None = None
+    input_type: Literal["query", "document", "search_query", "search_document", "passage"] | None = None
+    user: str | None = None
+
+    @field_validator("input", mode="plain")
+    @classmethod
+    def _check_input(cls, value: Any) -> Any:
+        """Accept a string, token ids, or a list of either; the messages are AHA's."""
+        if not isinstance(value, str | list):
+            raise InvalidRequest("embedding input must be a string or an array of strings", param="input")
+        if not value:
+            raise InvalidRequest("embedding input cannot be empty", param="input")
+        items = [value] if isinstance(value, str) or _are_ids(value) else value
+        if len(items) > _MOST_INPUTS:
+            raise InvalidRequest(f"embedding input takes at most {_MOST_INPUTS} items, not {len(items)}", param="input")
+        if not (all(type(item) is str for item in items) or all(map(_are_ids, items))):
+            raise InvalidRequest("embedding input must contain only strings", param="input", code="invalid_type")
+        if "" in items or [] in items:
+            raise InvalidRequest("embedding input cannot be empty", param="input")
+        return items
+
+    def columns(self) -> dict[str, list[bytes]]:
+        """Return the model's input: texts, or token ids as little-endian int32."""
+        if isinstance(self.input[0], str):
+            return {"text": [text.encode() for text in self.input]}
+        return {"token_ids": [np.array(ids, "<i4").tobytes() for ids in self.input]}
+
+    def parameters(self) -> dict[str, bool | str]:
+        """Return what goes with all rows."""
+        kind = "query" if self.input_type in ("query", "search_query") else "document"
+        return {"truncate": bool(self.truncate), "input_type": kind}
+
+
+def _are_ids(value: Any) -> bool:
+    """Tell whether this is one text as token ids."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
+
+
+@blueprint.post("/embeddings")
+def create_embedding() -> Response:
+    """Answer one vector a text, in the order of the texts."""
+    body = read_body(EmbeddingRequest)
+    model = services().registry.require(body.model, "embedding")
+    _check_dimensions(body.dimensions, model)
+    result = infer_rows(model, body.columns(), body.parameters(), "input")
+    vectors = _shorten(result["embedding"], body.dimensions)
+    encode = _encode_base64 if body.encoding_format == "base64" else _as_it_is
+    tokens = int(result["num_input_tokens"].sum())
+    answer = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": encode(row)} for i, row in enumerate(vectors)],
+        "model": model.id,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+
+
+def _check_dimensions(dimensions: int | None, model: Model) -> None:
+    most = int(model.parameters["dimensions"])
+    if dimensions is not None and dimensions > most:
+        raise InvalidRequest(f"'{model.id}' has {most} dimensions, not {dimensions}", param="dimensions")
+
+
+def _shorten(vectors: Array, dimensions: int | None) -> Array:
+    """Keep the first `dimensions` of each vector, at length 1."""
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    vectors = np.ascontiguousarray(vectors[:, :dimensions])
+    shorter: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return shorter
+
+
+def _as_it_is(vector: Array) -> Array:
+    """orjson writes arrays by itself, without a Python float for each number."""
+    return vector
+
+
+def _encode_base64(vector: Array) -> str:
+    """Return the vector as little-endian float32 in base64, as OpenAI does."""
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode()

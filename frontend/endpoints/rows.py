@@ -1,0 +1,116 @@
+"""Runs the rows of one HTTP request through a batched model: in requests that share it fairly, then put in order."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flask import request
+
+from frontend.access_log import log_fields, request_id
+from frontend.connection import ClientWatch
+from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
+from frontend.services import services
+from frontend.triton.client import Inference
+from frontend.triton.registry import Model
+
+# A request holds at most as many rows as the model batches, and no more text than takes a fraction of a second: so the
+# model turns to others in between, and stops soon when the client leaves.
+_ROWS, _BYTES = 64, 16_384
+# One is computed while the next one waits.
+_IN_FLIGHT = 2
+
+Columns = Mapping[str, Sequence[bytes]]
+
+
+def infer_rows(
+    model: Model, columns: Columns, parameters: Mapping[str, bool | str], param: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value a row.
+
+    Raises APIError; one about a row names it as an item of the request's `param`.
+    """
+    log_fields()["model"] = model.id
+    run = _Run(model, columns, parameters)
+    watch = ClientWatch(request.environ, run.cancel)
+    try:
+        return run.result()
+    except InvalidRequest as error:
+        if error.row is None:
+            raise
+        where = f"{param}[{error.row}]"
+        raise InvalidRequest(f"{where}: {error}", param=error.param or where, code=error.code) from error
+    finally:
+        watch.close()
+        run.cancel()
+
+
+class _Run:
+    def __init__(self, model: Model, columns: Columns, parameters: Mapping[str, bool | str]):
+        self._model, self._columns, self._parameters = model, columns, parameters
+        self._deadline = time.monotonic() + services().settings.request_timeout
+        self._pending: deque[tuple[list[int], Inference]] = deque()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Begin nothing more, and have Triton drop what has not begun."""
+        self._cancelled = True
+        for _, inference in self._pending:
+            inference.cancel()
+
+    def result(self) -> dict[str, np.ndarray[Any, Any]]:
+        sizes = [sum(map(len, row)) for row in zip(*self._columns.values(), strict=True)]
+        parts: list[dict[str, Any]] = []
+        order: list[int] = []
+        for rows in cut(sizes):
+            if len(self._pending) == _IN_FLIGHT:
+                parts.append(self._next())
+            self._start(rows)
+            order += rows
+        while self._pending:
+            parts.append(self._next())
+        if len(parts) == 1:
+            return parts[0]
+        places = np.argsort(order)
+        return {name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]}
+
+    def _start(self, rows: list[int]) -> None:
+        if self._cancelled:
+            raise ClientClosedRequest("The client closed the request")
+        inputs = {name: [column[row] for row in rows] for name, column in self._columns.items()}
+        inference = services().triton.infer(
+            self._model.name,
+            inputs,
+            request_id=request_id(),
+            timeout=max(self._deadline - time.monotonic(), 0),
+            parameters=self._parameters,
+        )
+        self._pending.append((rows, inference))
+
+    def _next(self) -> dict[str, Any]:
+        rows, inference = self._pending[0]
+        try:
+            result = inference.result()
+        except APIError as error:
+            error.row = None if error.row is None else rows[error.row]
+            raise
+        self._pending.popleft()
+        return result
+
+
+def cut(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the row numbers of each request: rows of like size together, in the order of their size.
+
+    One row alone may be over the limit of bytes.
+    """
+    rows: list[int] = []
+    total = 0
+    for row in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if rows and (len(rows) == _ROWS or total + sizes[row] > _BYTES):
+            yield rows
+            rows, total = [], 0
+        rows.append(row)
+        total += sizes[row]
+    if rows:
+        yield rows
