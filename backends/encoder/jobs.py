@@ -1,14 +1,11 @@
-"""One Triton request as the encoder sees it: what to encode, and how it went."""
+"""One request as the encoder sees it: what to encode, and how it went."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from encoder.pooling import Array
 from encoder.tokens import Text, TextTokenizer, Tokens
 from protocol.errors import InvalidRequest
-from protocol.tensors import has_input, read_parameters, read_strings
 
 
 @dataclass
@@ -29,26 +26,6 @@ class Job:
         odd = ~np.isfinite(self.rows).all(axis=1)
         if odd.any():
             self.failure = InvalidRequest("The model's result for this input is not a number", row=int(odd.argmax()))
-
-
-def read_job(request: Any, prompts: Mapping[str, str]) -> Job:
-    """Read a request. `prompts`: what is put before a text, by the request's `input_type` (query, document).
-
-    Raises ValueError for strings that are not UTF-8.
-    """
-    parameters = read_parameters(request)
-    if parameters.get("probe"):
-        return Job()
-    truncate = bool(parameters.get("truncate"))
-    if has_input(request, "token_ids"):
-        return Job(token_ids=read_strings(request, "token_ids"))
-    if has_input(request, "query"):
-        queries, documents = (
-            [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
-        )
-        return Job(texts=list(zip(queries, documents, strict=True)), truncate=truncate)
-    prompt = prompts.get(parameters.get("input_type", "document"), "")
-    return Job(texts=[prompt + value.decode() for value in read_strings(request, "text")], truncate=truncate)
 
 
 def tokenize(jobs: list[Job], tokenizer: TextTokenizer) -> None:

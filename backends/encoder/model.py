@@ -12,11 +12,11 @@ import triton_python_backend_utils as pb_utils
 # Triton imports this file by path; its neighbours are the package of this folder's name.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from encoder.jobs import Job, read_job, tokenize
+from encoder.jobs import Job, tokenize
 from encoder.network import Network
-from encoder.tokens import TextTokenizer, Tokens
+from encoder.tokens import Text, TextTokenizer, Tokens
 from protocol.errors import InvalidRequest
-from protocol.tensors import error_response
+from protocol.tensors import error_response, has_input, read_parameters, read_strings
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,24 @@ class TritonPythonModel:
 
     def _read(self, request: Any) -> Job:
         try:
-            return read_job(request, self._prompts)
+            parameters = read_parameters(request)
+            if parameters.get("probe"):
+                return Job()
+            if has_input(request, "token_ids"):
+                return Job(token_ids=read_strings(request, "token_ids"))
+            return Job(texts=self._texts(request, parameters), truncate=bool(parameters.get("truncate")))
         except ValueError as error:
             return Job(failure=InvalidRequest(f"Malformed input: {error}"))
+
+    def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
+        """Return texts with the prompt for their kind before them, or pairs of query and document."""
+        if has_input(request, "query"):
+            queries, documents = (
+                [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
+            )
+            return list(zip(queries, documents, strict=True))
+        prompt = self._prompts.get(parameters.get("input_type", "document"), "")
+        return [prompt + value.decode() for value in read_strings(request, "text")]
 
     def _compute(self, jobs: list[Job]) -> None:
         """Run all jobs together; if that fails, one by one, so that only the one at fault does."""

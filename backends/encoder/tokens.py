@@ -31,13 +31,13 @@ class TextTokenizer:
 
     def __init__(self, path: Path, max_tokens: int, template: str | None = None):
         self._tokenizer, self._cutting = Tokenizer.from_file(str(path)), Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._cutting.no_padding()
         self._head, _, tail = (template or "").partition("{document}")
         self._special = template is None
         self._tail: list[int] = self._tokenizer.encode(tail, add_special_tokens=False).ids
         self._max_tokens, self._room = max_tokens, max_tokens - len(self._tail)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._cutting.no_padding()
         self._vocabulary = self._tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[Text], truncate: Sequence[bool]) -> list[Tokens | InvalidRequest]:
@@ -76,7 +76,7 @@ class TextTokenizer:
                 return self._too_long(len(encoding.ids) + len(self._tail), "" if short is text else "more than ")
             encoding = self._cut(short)
             if encoding is None:
-                return InvalidRequest(f"The query alone has more than the {self._max_tokens} tokens this model takes")
+                return InvalidRequest(f"The query alone fills the {self._max_tokens} tokens this model takes", "query")
         return Tokens(encoding.ids + self._tail, encoding.type_ids + [0] * len(self._tail))
 
     def _cut(self, text: Text) -> Any:

@@ -37,10 +37,10 @@ def infer_rows(
     try:
         return run.result()
     except InvalidRequest as error:
-        if error.row is None:
+        if error.row is None or error.param:
             raise
         where = f"{param}[{error.row}]"
-        raise InvalidRequest(f"{where}: {error}", param=error.param or where, code=error.code) from error
+        raise InvalidRequest(f"{where}: {error}", param=where, code=error.code) from error
     finally:
         watch.close()
         run.cancel()
@@ -70,8 +70,6 @@ class _Run:
             order += rows
         while self._pending:
             parts.append(self._next())
-        if len(parts) == 1:
-            return parts[0]
         places = np.argsort(order)
         return {name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]}
 

@@ -1,5 +1,6 @@
 """Keeps Triton and the frontend running together, from the first check to the last process."""
 
+import json
 import os
 import queue
 import subprocess
@@ -8,10 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
 from frontend.launch.children import start_child
+from frontend.launch.examples import example
 from frontend.launch.preflight import LaunchError, check_embedded, check_frontend, only_launcher
 from frontend.launch.triton_server import TritonServer
 from frontend.settings import Settings
@@ -86,7 +89,7 @@ class Supervisor:
         _say("Starting the frontend")
         self._web = start_child([sys.executable, "-m", "frontend.launch.web", *sys.argv[1:]])
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
-        self._first_answer()
+        self._first_answers()
 
     def _start_triton(self) -> None:
         assert self._triton is not None  # noqa: S101
@@ -111,35 +114,33 @@ class Supervisor:
             if self._stop_asked(0.1):
                 raise _Stopped
 
-    def _first_answer(self) -> None:
-        """Have the chat model answer once, through everything, before calling it served."""
-        model = self._chat_model()
-        if model is None:
-            return
-        started = time.monotonic()
-        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        request = urllib.request.Request(
-            f"{self._url}/v1/chat/completions", orjson.dumps(body), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=_WEB_SECONDS) as response:
-                response.read()
-        except OSError as error:
-            raise LaunchError(f"{model} loaded, but a first request failed: {error}") from error
-        _say(f"{model} answered in {time.monotonic() - started:.1f} s")
+    def _first_answers(self) -> None:
+        """Have every model answer once, through everything, before calling it served."""
+        for model in self._models():
+            if (request := example(model)) is None:
+                continue
+            started = time.monotonic()
+            path, body = request
+            headers = {"Content-Type": "application/json"}
+            try:
+                post = urllib.request.Request(f"{self._url}{path}", orjson.dumps(body), headers)
+                with urllib.request.urlopen(post, timeout=_WEB_SECONDS) as response:
+                    response.read()
+            except OSError as error:
+                raise LaunchError(f"{model['id']} loaded, but a first request failed: {error}") from error
+            _say(f"{model['id']} answered in {time.monotonic() - started:.1f} s")
 
-    def _chat_model(self) -> str | None:
+    def _models(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
-            models = orjson.loads(response.read())["data"]
-        return next((model["id"] for model in models if model["task"] == "chat"), None)
+            models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
+        return models
 
     def _greet(self) -> None:
         print(f"\nTrident serves OpenAI's API at {self._url}/v1\n", flush=True)
-        if model := self._chat_model():
+        if first := next(filter(None, map(example, self._models())), None):
+            path, body = first
             print(
-                f"  curl {self._url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-                f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of '
-                f'Japan?"}}], "temperature": 0}}\'\n',
+                f"  curl {self._url}{path} -H 'Content-Type: application/json' \\\n    -d '{json.dumps(body)}'\n",
                 flush=True,
             )
         print("Ctrl-C or `make stop` stops it.", flush=True)

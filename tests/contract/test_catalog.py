@@ -16,8 +16,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ENTRIES = list(load_catalog().values())
 
 
-def test_there_is_a_starter_set():
-    assert [entry.name for entry in ENTRIES if entry.starter] == ["smollm2-135m"]
+def test_the_starter_set_is_what_make_serves():
+    served = re.search(r"^MODELS \?= (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert [entry.name for entry in ENTRIES if entry.starter] == served
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -35,16 +36,20 @@ def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
     assert (config.name, config.backend) == (entry.name, entry.backend)
     assert (parameters["id"], parameters["task"], parameters["owned_by"]) == (entry.id, entry.task, entry.owned_by)
     assert int(parameters["created"]) > 1_500_000_000
-    assert config.model_transaction_policy.decoupled
+    tensors = TENSORS[entry.task]
+    assert config.model_transaction_policy.decoupled == tensors.decoupled
+    assert (config.max_batch_size > 0) == config.HasField("dynamic_batching") == tensors.batched
 
 
-def test_the_generation_backend_reads_the_parameters_and_tensors_it_is_given():
-    source = "".join(path.read_text() for path in (CHECKOUT / "backends" / "generation").glob("*.py"))
-    parameters = render_config(ENTRIES[0], {"context_length": "1"})
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_backend_reads_the_parameters_and_tensors_it_is_given(entry):
+    folders = [CHECKOUT / "backends" / name for name in (entry.backend, "protocol")]
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
+    config = render_config(entry, {"context_length": "1"})
     for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k"}:
-        assert f'key: "{name}"' in parameters, name
-    inputs, outputs, _ = TENSORS["chat"]
-    for name in [*inputs, *outputs]:
+        assert f'key: "{name}"' in config, name
+    tensors = TENSORS[entry.task]
+    for name in [*tensors.inputs, *tensors.outputs]:
         assert f'"{name}"' in source, name
 
 

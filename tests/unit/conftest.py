@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -41,11 +42,35 @@ class FakeCall:
         self.cancelled = True
 
 
+class FakeInference:
+    """Answers once; an exception is raised instead."""
+
+    def __init__(self, response: Any):
+        self._response = response
+        self.cancelled = False
+
+    def result(self) -> dict[str, Any]:
+        if isinstance(self._response, Exception):
+            raise self._response
+        return self._response
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def encode(text: bytes) -> list[float]:
+    """What the fake encoder makes of a text: four numbers that tell it from others."""
+    return [1.0, len(text), sum(text) % 97, text[0] if text else 0]
+
+
 class FakeTriton:
-    """One chat model and one of another task; `answers` are the calls to come."""
+    """A model of each task; `answers` are the calls to come. Batched models compute something of each row by themselves."""
 
     def __init__(self) -> None:
-        self.states = [ModelState("tiny-chat", "READY"), ModelState("tiny-other", "READY"), ModelState("off", "")]
+        names = ("tiny-chat", "tiny-embedding", "tiny-rerank")
+        self.states = [*(ModelState(name, "READY") for name in names), ModelState("off", "")]
+        self.inferences: list[FakeInference] = []
+        self.infer_failures: dict[int, APIError] = {}
         self.answers: deque[FakeCall] = deque()
         self.requests: list[dict[str, Any]] = []
         self.index_reads = 0
@@ -61,6 +86,19 @@ class FakeTriton:
         self.requests.append({"model": model, "inputs": inputs, "request_id": request_id, "timeout": timeout})
         return self.answers.popleft()
 
+    def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
+        """Embeddings are `encode` of the text, scores minus the document's length. `infer_failures`: by request number."""
+        number = len(self.inferences)
+        self.requests.append({"model": model, "inputs": inputs} | options)
+        texts = next(reversed(inputs.values()))
+        if model == "tiny-embedding":
+            output = {"embedding": np.array([encode(text) for text in texts], np.float32)}
+        else:
+            output = {"score": np.array([[-len(text)] for text in texts], np.float32)}
+        counts = {"num_input_tokens": np.full((len(texts), 1), 2, np.int32)}
+        self.inferences.append(FakeInference(self.infer_failures.get(number, output | counts)))
+        return self.inferences[-1]
+
     def index(self) -> list[ModelState]:
         self.index_reads += 1
         if self.down:
@@ -68,10 +106,11 @@ class FakeTriton:
         return self.states
 
     def config(self, model: str) -> Any:
-        task = "chat" if "chat" in model else "embedding"
-        values = {"task": task, "id": f"org/{model}", "owned_by": "org", "created": "1700000000"}
+        task = model.rpartition("-")[2]
+        values = {"task": task, "id": f"org/{model}", "owned_by": "org", "created": "1700000000", "dimensions": "4"}
         return SimpleNamespace(
             parameters={key: SimpleNamespace(string_value=value) for key, value in values.items()},
+            max_batch_size=0 if task == "chat" else 64,
             input=[SimpleNamespace(name="messages"), SimpleNamespace(name="sampling_parameters")],
             SerializeToString=lambda deterministic: model.encode(),
         )

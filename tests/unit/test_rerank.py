@@ -1,0 +1,110 @@
+"""POST /rerank and /v2/rerank over a fake encoder, which likes short documents."""
+
+import math
+
+import pytest
+
+from frontend.errors import InvalidRequest
+
+DOCUMENTS = ["three", "a", "four", "bb"]
+
+
+def rerank(client, path="/v1/rerank", **fields):
+    return client.post(path, json={"model": "tiny-rerank", "query": "q", "documents": DOCUMENTS} | fields)
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_the_answer(client, triton, path):
+    body = rerank(client, path).get_json()
+    assert body.pop("id").startswith("rerank-")
+    results = body.pop("results")
+    assert body == {"object": "list", "model": "org/tiny-rerank", "usage": {"prompt_tokens": 8, "total_tokens": 8}}
+    assert [result["index"] for result in results] == [1, 3, 2, 0]
+    assert [result["document"] for result in results] == ["a", "bb", "four", "three"]
+    assert all(result["score"] == result["relevance_score"] for result in results)
+    assert results[0]["score"] == pytest.approx(1 / (1 + math.exp(1)))
+    assert triton.requests[0]["inputs"] == {"query": [b"q"] * 4, "document": [b"a", b"bb", b"four", b"three"]}
+
+
+def test_raw_scores_are_logits(client):
+    assert [result["score"] for result in rerank(client, raw_scores=True).get_json()["results"]] == [-1, -2, -4, -5]
+
+
+@pytest.mark.parametrize(("top_n", "count"), [(0, 0), (2, 2), (4, 4), (99, 4), (None, 4)])
+def test_top_n(client, top_n, count):
+    results = rerank(client, top_n=top_n).get_json()["results"]
+    assert [result["index"] for result in results] == [1, 3, 2, 0][:count]
+
+
+def test_equal_scores_keep_the_order_of_the_documents(client):
+    results = rerank(client, documents=["xx", "y", "zz", "w"]).get_json()["results"]
+    assert [result["index"] for result in results] == [1, 3, 0, 2]
+
+
+def test_documents_as_objects_and_left_out(client):
+    body = rerank(client, documents=[{"text": "bb"}, "a"], return_documents=False).get_json()
+    assert [set(result) for result in body["results"]] == [{"index", "relevance_score", "score"}] * 2
+    assert rerank(client, documents=[{"text": "bb"}]).get_json()["results"][0]["document"] == "bb"
+
+
+def test_coheres_shape(client, triton):
+    body = rerank(client, "/v2/rerank", top_n=1).get_json()
+    assert set(body) == {"id", "results", "meta"}
+    assert body["results"] == [{"index": 1, "relevance_score": pytest.approx(1 / (1 + math.exp(1)))}]
+    assert body["meta"]["api_version"] == {"version": "2"}
+    assert triton.requests[0]["parameters"] == {"truncate": True}
+    body = rerank(client, "/v2/rerank", return_documents=True).get_json()
+    assert body["results"][0]["document"] == {"text": "a"}
+    assert client.post("/v1/v2/rerank", json={}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"query": ""}, "query", "rerank query cannot be empty"),
+        ({"query": " \n"}, "query", "rerank query cannot be empty"),
+        ({"query": None}, "query", None),
+        ({"query": ["q"]}, "query", None),
+        ({"documents": []}, "documents", "rerank documents cannot be empty"),
+        ({"documents": "text"}, "documents", None),
+        ({"documents": None}, "documents", None),
+        ({"documents": ["a", ""]}, "documents[1]", "rerank documents cannot contain empty strings"),
+        ({"documents": [{"text": ""}]}, "documents[0]", "rerank documents cannot contain empty strings"),
+        ({"documents": ["a", 3]}, "documents[1]", None),
+        ({"documents": [{"title": "x"}]}, "documents[0]", None),
+        ({"documents": [["a"]]}, "documents[0]", None),
+        ({"documents": ["a"] * 3000}, "documents", "rerank takes at most 2048 documents, not 3000"),
+        ({"top_n": -1}, "top_n", None),
+        ({"top_n": "2"}, "top_n", None),
+        ({"top_n": 1.5}, "top_n", None),
+        ({"return_documents": "no"}, "return_documents", None),
+        ({"model": "tiny-embedding"}, "model", None),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+def test_wrong_fields(client, triton, path, fields, param, message):
+    response = rerank(client, path, **fields)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert message in (None, error["message"])
+    assert not triton.requests
+
+
+def test_missing_query(client):
+    error = client.post("/rerank", json={"documents": ["a"]}).get_json()["error"]
+    assert (error["param"], error["code"]) == ("query", "missing_parameter")
+
+
+def test_an_error_about_a_document(client, triton):
+    failure = InvalidRequest("too long")
+    failure.row = 0  # rows go out in the order of their size: the shortest first
+    triton.infer_failures[0] = failure
+    assert rerank(client).get_json()["error"]["param"] == "documents[1]"
+
+
+def test_an_error_about_the_query(client, triton):
+    failure = InvalidRequest("too long", param="query")
+    failure.row = 0
+    triton.infer_failures[0] = failure
+    error = rerank(client).get_json()["error"]
+    assert (error["param"], error["message"]) == ("query", "too long")
