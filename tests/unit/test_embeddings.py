@@ -40,7 +40,7 @@ def test_the_model_may_be_left_out_or_openais(client):
 
 
 def test_many_texts_of_any_length_keep_their_order(client, triton):
-    lengths = random.Random(1)
+    lengths = random.Random(1)  # noqa: S311
     texts = [f"{i} " + "x" * lengths.randrange(3000) for i in range(1500)]
     body = embed(client, input=texts).get_json()
     assert [item["index"] for item in body["data"]] == list(range(1500))

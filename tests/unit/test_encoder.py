@@ -1,7 +1,5 @@
 """The encoder's modules by themselves, over a small word-level tokenizer."""
 
-import random
-
 import numpy as np
 import pytest
 from encoder.batches import plan
@@ -117,7 +115,7 @@ class TestJobs:
 class TestPlan:
     @pytest.mark.parametrize("budget", [64, 512, 4096])
     def test_every_row_once_and_within_the_budget(self, budget):
-        lengths = [random.Random(2).randrange(1, 700) for _ in range(300)]
+        lengths = np.random.default_rng(2).integers(1, 700, 300).tolist()
         batches = list(plan(lengths, budget))
         assert sorted(row for batch in batches for row in batch) == list(range(300))
         for batch in batches:
@@ -127,7 +125,7 @@ class TestPlan:
         assert [len(batch) for batch in plan([16] * 64, 512)] == [32, 32]
 
     def test_little_is_padded(self):
-        lengths = [random.Random(i).randrange(8, 512) for i in range(200)]
+        lengths = np.random.default_rng(3).integers(8, 512, 200).tolist()
         computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in plan(lengths, 512))
         assert computed < 1.05 * sum(lengths)
 
