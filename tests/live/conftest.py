@@ -1,33 +1,43 @@
-"""A whole Trident on ports of its own, with the real Triton and the starter model, started once."""
+"""A whole Trident on ports of its own, with the real Triton and the starter models, started once."""
 
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
 from bench.stack import running_stack
+from export.catalog import load_catalog
 
-MODEL = "smollm2-135m"
+CHECKOUT = Path(__file__).resolve().parents[2]
+STARTERS = [entry.name for entry in load_catalog().values() if entry.starter]
+MODEL = STARTERS[0]
 
 
 @pytest.fixture(scope="session")
 def stack():
-    with running_stack([MODEL]) as settings:
+    with running_stack(STARTERS) as settings:
         yield settings
 
 
 @pytest.fixture(scope="session")
 def lenient(stack):
     """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
-    with running_stack([MODEL], "--triton", stack.triton_address, "--unknown-model", "default") as settings:
+    with running_stack(STARTERS, "--triton", stack.triton_address, "--unknown-model", "default") as settings:
         yield settings
 
 
 @pytest.fixture(scope="session")
 def client(stack):
     return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
+
+
+def export(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "export", *arguments], cwd=CHECKOUT, check=True)
 
 
 def url(settings, path: str) -> str:

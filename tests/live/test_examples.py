@@ -152,3 +152,42 @@ def test_the_routers_stream(lenient):
     response = requests.post(url(lenient, "/v1/chat/completions"), json=body, timeout=60)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
+
+
+def post(settings, path, body):
+    return orjson.loads(shell(f"curl -s {url(settings, path)} -H 'Content-Type: application/json' -d '{body}'"))
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
+def test_ahas_embeddings(lenient, path):
+    one = post(lenient, path, '{"input": "Hello world"}')
+    assert (one["object"], len(one["data"][0]["embedding"])) == ("list", 384)
+    many = post(lenient, path, '{"input": ["Hello world", "How are you?", "Goodbye"]}')
+    assert [item["index"] for item in many["data"]] == [0, 1, 2]
+
+
+DOCUMENTS = '["机器学习是一种人工智能技术", "苹果是一种水果", "深度学习属于人工智能领域"]'
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+@pytest.mark.parametrize(("top_n", "count"), [("", 3), (', "top_n": 2', 2)])
+def test_ahas_rerank(lenient, path, top_n, count):
+    answer = post(lenient, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
+    assert answer["object"] == "list"
+    assert len(answer["results"]) == count
+    assert {"index", "relevance_score", "document"} <= set(answer["results"][0])
+
+
+def test_the_routers_embeddings_and_rerank(lenient):
+    headers = {"Authorization": "Bearer your-api-key"}
+    body = {"model": "text-embedding-ada-002", "input": "要嵌入的文本", "encoding_format": "float", "user": "user-123"}
+    answer = requests.post(url(lenient, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
+    assert set(answer["usage"]) == {"prompt_tokens", "total_tokens"}
+    documents = ["人工智能是计算机科学的一个分支", "机器学习是人工智能的子领域", "深度学习使用神经网络"]
+    body = {"model": "rerank-multilingual-v2.0", "query": "什么是人工智能?", "documents": documents, "top_n": 3}
+    answer = requests.post(
+        url(lenient, "/v1/rerank"), headers=headers, json=body | {"return_documents": True}, timeout=60
+    ).json()
+    assert answer["id"].startswith("rerank-")
+    assert {"index", "score", "document"} <= set(answer["results"][0])
+    assert answer["usage"]["total_tokens"] > 0

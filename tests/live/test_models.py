@@ -1,20 +1,15 @@
 """Two models at once, each exported by the real exporter from its published weights."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 from openai import OpenAI
 
 from bench.stack import running_stack
-from tests.live.conftest import url, user
+from tests.live.conftest import export, url, user
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 QWEN = "qwen2.5-coder-0.5b"
 
 
 def test_a_model_in_six_parts_answers_in_chinese_beside_the_starter():
-    subprocess.run([sys.executable, "-m", "export", QWEN], cwd=CHECKOUT, check=True)
+    export(QWEN)
     with running_stack(["smollm2-135m", QWEN]) as both:
         client = OpenAI(base_url=url(both, "/v1"), api_key="unused", max_retries=0, timeout=120)
         assert [model.id for model in client.models.list()] == [

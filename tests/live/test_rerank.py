@@ -1,0 +1,101 @@
+"""Rerank through the real Triton: the starter model ranks as a reader would, and a language model as its card says."""
+
+import json
+import subprocess
+
+import pytest
+import requests
+
+from bench.stack import running_stack
+from export.__main__ import cache_folder
+from export.catalog import load_catalog
+from tests.live.conftest import CHECKOUT, MODEL, url
+
+RANKINGS = {
+    "How many people live in Berlin?": [
+        "Berlin had a population of 3,520,031 registered inhabitants in an area of 891.82 square kilometers.",
+        "Berlin is well known for its museums.",
+        "New York City is famous for the Metropolitan Museum of Art.",
+    ],
+    "what is the capital of france": [
+        "Paris is the capital and most populous city of France.",
+        "France is a country in Western Europe.",
+        "Bananas are yellow.",
+    ],
+    "how to stop a program in linux": [
+        "Use the kill command with the process id, or press Ctrl-C in the terminal, to stop a running program.",
+        "Linux is a family of open-source operating systems.",
+        "The train to London leaves at nine.",
+    ],
+}
+
+
+def rerank(stack, path="/v1/rerank", **body):
+    response = requests.post(url(stack, path), json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.parametrize("query", RANKINGS)
+def test_the_answer_first_and_the_unrelated_last(stack, query):
+    documents = RANKINGS[query]
+    shuffled = [documents[1], documents[2], documents[0]]
+    body = rerank(stack, query=query, documents=shuffled)
+    assert [result["index"] for result in body["results"]] == [2, 0, 1]
+    scores = [result["relevance_score"] for result in body["results"]]
+    assert 0.9 < scores[0] < 1
+    assert 0 < scores[2] < 0.01
+    raw = rerank(stack, query=query, documents=shuffled, raw_scores=True)["results"]
+    assert raw[0]["score"] > 2 > -2 > raw[2]["score"]
+
+
+def test_a_thousand_documents_and_one_that_answers(stack):
+    documents = [f"Sentence number {i} is about nothing at all." for i in range(1000)]
+    documents[777] = "Paris is the capital of France."
+    best = rerank(stack, query="what is the capital of france", documents=documents, top_n=3)["results"]
+    assert len(best) == 3
+    assert (best[0]["index"], best[0]["document"]) == (777, documents[777])
+
+
+def test_coheres_shape_cuts_long_documents(stack):
+    documents = ["Bananas are yellow. " * 300, "Paris is the capital of France. " * 300]
+    body = rerank(stack, "/v2/rerank", query="what is the capital of france", documents=documents)
+    assert [result["index"] for result in body["results"]] == [1, 0]
+    response = requests.post(url(stack, "/v1/rerank"), json={"query": "q", "documents": documents}, timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "documents[0]", "context_length_exceeded")
+
+
+def test_a_query_that_leaves_no_room(stack):
+    body = {"query": "why " * 600, "documents": ["a", "b"], "truncate": True}
+    response = requests.post(url(stack, "/v1/rerank"), json=body, timeout=60)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "query")
+
+
+def test_a_language_model_scores_by_yes_and_no(tmp_path):
+    """Qwen3-Reranker's way, with random weights of its architecture, exported by the real converter."""
+    name = "qwen3-reranker-0.6b"
+    documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
+    template = load_catalog()[name].parameters["template"]
+    prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    subprocess.run(["make", "--silent", ".venv-export/ready"], cwd=CHECKOUT, check=True)
+    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
+    script = [
+        CHECKOUT / "tests" / "live" / "tiny_qwen3_reranker.py",
+        tokenizer,
+        tmp_path / "w",
+        tmp_path / "prompts.json",
+    ]
+    made = subprocess.run([CHECKOUT / ".venv-export" / "bin" / "python", *script], capture_output=True, check=True)
+    expected = json.loads(made.stdout)
+    cache = tmp_path / "cache"
+    command = [CHECKOUT / ".venv" / "bin" / "python", "-m", "export", name, "--weights", tmp_path / "w"]
+    environment = {"TRIDENT_CACHE": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True)
+    with running_stack([name], "--cache", str(cache)) as settings:
+        body = rerank(settings, query="What is Rust?", documents=documents, raw_scores=True)
+        assert body["model"] == "Qwen/Qwen3-Reranker-0.6B"
+        scores = {result["index"]: result["score"] for result in body["results"]}
+        assert [scores[i] for i in range(4)] == pytest.approx(expected, abs=2e-3)
+        assert max(expected) - min(expected) > 0.5
