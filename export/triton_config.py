@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.catalog import Entry
 
 _STRING, _INT32, _FP32 = pb.TYPE_STRING, pb.TYPE_INT32, pb.TYPE_FP32
-_ROWS, _QUEUE = 64, 256
+_ROWS = 64
 
 
 class Tensors(NamedTuple):
@@ -61,8 +61,8 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     for name, kind in tensors.outputs.items():
         config.output.add(name=name, data_type=kind, dims=[-1 if kind == _FP32 else 1])
     if tensors.batched:
-        policy = config.dynamic_batching.default_queue_policy
-        policy.max_queue_size = _QUEUE
+        # No limit of the queue here: see frontend/admission.py.
+        config.dynamic_batching.SetInParent()
     config.model_transaction_policy.decoupled = tensors.decoupled
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
     public = {

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flask import Flask
 
 from frontend.access_log import register_access_log
+from frontend.admission import Admission
 from frontend.endpoints import BLUEPRINTS
 from frontend.errors import register_error_handlers
 from frontend.services import Services
@@ -18,7 +19,7 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
-    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), shut_down)
+    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), Admission(), shut_down)
     register_access_log(app)
     register_error_handlers(app)
     for blueprint in BLUEPRINTS:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from flask import current_app
 
+from frontend.admission import Admission
 from frontend.settings import Settings
 from frontend.triton.client import Call, Inference
 from frontend.triton.registry import Registry
@@ -34,6 +35,7 @@ class Services:
     settings: Settings
     triton: Triton
     registry: Registry
+    admission: Admission
     shut_down: Callable[[], None]
     """Begins the shutdown of the whole of Trident and returns at once."""
 

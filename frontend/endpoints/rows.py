@@ -35,7 +35,8 @@ def infer_rows(
     run = _Run(model, columns, parameters)
     watch = ClientWatch(request.environ, run.cancel)
     try:
-        return run.result()
+        with services().admission.enter(model.name, int(model.parameters["queue_size"])):
+            return run.result()
     except InvalidRequest as error:
         if error.row is None or error.param:
             raise

@@ -103,8 +103,8 @@ class Call:
 class Inference:
     """One request with one response, under way."""
 
-    def __init__(self, call: Any, client: "TritonClient", model: str):
-        self._call, self._client, self._model = call, client, model
+    def __init__(self, call: Any):
+        self._call = call
 
     def result(self) -> dict[str, Any]:
         """Wait for the response: output name → value. Raises APIError."""
@@ -113,7 +113,7 @@ class Inference:
         except grpc.FutureCancelledError:
             raise ClientClosedRequest("The client closed the request") from None
         except grpc.RpcError as error:
-            raise self._client.explain(error, self._model) from error
+            raise _translate(error) from error
         if "error" in response:
             raise read_error(response["error"])
         return response
@@ -152,23 +152,7 @@ class TritonClient:
     ) -> Inference:
         """Start a request to a model that answers once. `timeout` is in seconds."""
         request = build_request(model, inputs, request_id, parameters)
-        return Inference(self._stub.ModelInfer.future(request, timeout=timeout), self, model)
-
-    def explain(self, error: Any, model: str) -> APIError:
-        """Turn a gRPC error on a request to `model` into ours.
-
-        Triton has one status for a full queue and for a model that is not there; a ready model's is full.
-        """
-        if error.code() is grpc.StatusCode.UNAVAILABLE and self._is_ready(model):
-            return Overloaded("The model's queue is full")
-        return _translate(error)
-
-    def _is_ready(self, model: str) -> bool:
-        try:
-            request = service_pb2.ModelReadyRequest(name=model)
-            return bool(self._stub.ModelReady(request, timeout=_MANAGEMENT_SECONDS).ready)
-        except grpc.RpcError:
-            return False
+        return Inference(self._stub.ModelInfer.future(request, timeout=timeout))
 
     def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None:
         """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""

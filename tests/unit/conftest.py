@@ -108,6 +108,7 @@ class FakeTriton:
     def config(self, model: str) -> Any:
         task = model.rpartition("-")[2]
         values = {"task": task, "id": f"org/{model}", "owned_by": "org", "created": "1700000000", "dimensions": "4"}
+        values["queue_size"] = "2"
         return SimpleNamespace(
             parameters={key: SimpleNamespace(string_value=value) for key, value in values.items()},
             max_batch_size=0 if task == "chat" else 64,

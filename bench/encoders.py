@@ -1,0 +1,157 @@
+"""Embeddings through the whole stack against infinity, sentence-transformers, a plain session and Triton alone.
+
+`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2. Contenders take turns, and a ratio is the median
+of those of neighbouring rounds: the machine may be busy, but hardly changes from one second to the next.
+"""
+
+import argparse
+import http.client
+import random
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+import orjson
+from tokenizers import Tokenizer
+
+from bench.clients import run_clients
+from bench.encoder_rivals import InProcess, infinity, published_weights, triton_alone
+from bench.stack import running_stack
+from export.__main__ import cache_folder
+
+FLOAT, INT8 = "all-minilm-l6-v2", "all-minilm-l6-v2-int8"
+
+Batches = list[list[str]]
+# Batches of texts → texts a second.
+Contender = Callable[[Batches], float]
+
+
+class Texts:
+    """Random texts of exactly so many tokens, [CLS] and [SEP] included."""
+
+    def __init__(self) -> None:
+        path = cache_folder() / "model_repository" / FLOAT / "1" / "tokenizer.json"
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
+        self._words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+        self._random = random.Random(1)  # noqa: S311
+
+    def take(self, tokens: int) -> str:
+        """Return one."""
+        return " ".join(self._random.choices(self._words, k=tokens - 2))
+
+    def batches(self, count: int, size: int, shortest: int, longest: int) -> Batches:
+        """Return `count` batches of `size` texts, each of a length between the two."""
+        return [[self.take(self._random.randint(shortest, longest)) for _ in range(size)] for _ in range(count)]
+
+
+def over_http(port: int, path: str, model: str, clients: int) -> Contender:
+    """Send each batch as a request, `clients` at once."""
+
+    def run(batches: Batches) -> float:
+        bodies = [orjson.dumps({"model": model, "input": texts if len(texts) > 1 else texts[0]}) for texts in batches]
+        rate = run_clients(port, path, bodies, clients)
+        return rate.requests_per_second * len(batches[0])
+
+    return run
+
+
+def in_process(rival: InProcess) -> Contender:
+    """Encode batch after batch."""
+    return lambda batches: sum(map(len, batches)) / sum(rival.seconds(batches))
+
+
+def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], Batches], rounds: int) -> None:
+    """Print the medians of texts a second, and ours against each rival's."""
+    speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for run in contenders.values():
+        run(batches()[:2])  # warm
+    for _ in range(rounds):
+        work = batches()
+        for contender, run in contenders.items():
+            speeds[contender].append(run(work))
+    print(f"\n{name}")
+    for contender, values in speeds.items():
+        ratios = [
+            f"{ours} ÷ it = {statistics.median(a / b for a, b in zip(speeds[ours], values, strict=True)):.2f}"
+            for ours in ("stack", "stack int8")
+            if contender not in ("stack", "stack int8")
+        ]
+        print(f"  {contender:22} {statistics.median(values):6.0f} texts/s  {', '.join(ratios)}", flush=True)
+
+
+def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, requests: int = 300) -> None:
+    """Print the p50 of one text of 16 tokens at one client: through the stack and the bare session, in turns."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    through, bare = [], []
+    for _ in range(requests):
+        text = texts.take(16)
+        body = orjson.dumps({"model": model, "input": text})
+        started = time.perf_counter()
+        connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
+        connection.getresponse().read()
+        through.append(time.perf_counter() - started)
+        bare += session.seconds([[text]])
+    outer, inner = statistics.median(through) * 1000, statistics.median(bare) * 1000
+    print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms: {outer - inner:.1f} ms more", flush=True)
+
+
+def cost_by_length(port: int, texts: Texts) -> None:
+    """Print what a token costs at each length: the same, if nothing jumps where batches are cut."""
+    print("\nMicroseconds a token, batches of 32 texts of one length")
+    for model in (FLOAT, INT8):
+        costs = []
+        for length in (8, 16, 31, 32, 33, 64, 128, 192, 256):
+            run = over_http(port, "/v1/embeddings", model, 1)
+            speed = statistics.median(run(texts.batches(3, 32, length, length)) for _ in range(3))
+            costs.append(f"{length}: {1e6 / speed / length:.0f}")
+        print(f"  {model:22} {', '.join(costs)}", flush=True)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    texts, repository = Texts(), cache_folder() / "model_repository"
+    with ExitStack() as stack:
+        settings = stack.enter_context(running_stack([FLOAT, INT8]))
+        infinity_port = stack.enter_context(infinity(published_weights(FLOAT)))
+        sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8)}
+        torch = InProcess("sentence_transformers", published_weights(FLOAT))
+        for rival in (*sessions.values(), torch):
+            stack.callback(rival.close)
+
+        def contenders(clients: int) -> dict[str, Contender]:
+            return {
+                "stack": over_http(settings.port, "/v1/embeddings", FLOAT, clients),
+                "stack int8": over_http(settings.port, "/v1/embeddings", INT8, clients),
+                "infinity": over_http(infinity_port, "/embeddings", "m", clients),
+            }
+
+        bare = {
+            "sentence-transformers": in_process(torch),
+            "onnxruntime": in_process(sessions[FLOAT]),
+            "onnxruntime int8": in_process(sessions[INT8]),
+        }
+        print("One text of 16 tokens, 1 client, p50")
+        for name, session in sessions.items():
+            short_text_latency(settings.port, name, session, texts)
+        for clients in (1, 16, 64):
+            count = 100 if clients == 1 else 400
+            everyone = contenders(clients) | (bare if clients == 1 else {})
+            compare(f"1 × 16 tokens, {clients} clients", everyone, partial(texts.batches, count, 1, 16, 16), rounds)
+            for name in (FLOAT, INT8):
+                some = [texts.take(16) for _ in range(50)]
+                speed = triton_alone(name, settings.triton_grpc_port, some, clients)
+                print(f"  Triton alone, {name}: {speed:.0f} texts/s", flush=True)
+        of_128, of_any = partial(texts.batches, 4, 32, 128, 128), partial(texts.batches, 4, 32, 8, 256)
+        compare("32 × 128 tokens, 1 client", contenders(1) | bare, of_128, rounds)
+        compare("32 × 128 tokens, 4 clients", contenders(4), partial(texts.batches, 8, 32, 128, 128), rounds)
+        compare("32 × 8 to 256 tokens, 1 client", contenders(1) | bare, of_any, rounds)
+        cost_by_length(settings.port, texts)
+
+
+if __name__ == "__main__":
+    main()
