@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2
 ARGS ?=
+BENCH ?= chat
 # The first Python on the path that fits; a pyenv shim without a version behind it does not run.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
@@ -49,7 +50,7 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 
 # Environments beside .venv, since what is in them does not go together with it.
 .venv-%/ready: requirements/%.lock | .venv/bin/python
-	@echo "trident: making .venv-$*, with torch: 3 GB to download"
+	@echo "trident: making .venv-$*, with torch (3 GB to download, once)"
 	@$(BIN)/python -m venv --clear .venv-$*
 	@$(call install,$*,,.venv-$*/bin)
 	@touch $@
@@ -78,9 +79,10 @@ lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
 format: .venv/dev.stamp ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## print the speed ratios that the project claims
-	@$(BIN)/python -m export $(MODELS)
-	@$(BIN)/python -m bench.chat $(ARGS)
+bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat or encoders
+	@if [ $(BENCH) = encoders ]; then $(MAKE) --silent .venv-rivals/ready; fi
+	@$(BIN)/python -m export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8)
+	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 lock: .venv/dev.stamp ## pin the newest versions that fit again
 	@cd requirements && for name in serve dev bench triton pip export rivals; do \

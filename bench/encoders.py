@@ -1,14 +1,13 @@
 """Embeddings through the whole stack against infinity, sentence-transformers, a plain session and Triton alone.
 
-`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2. Contenders take turns, and a ratio is the median
-of those of neighbouring rounds: the machine may be busy, but hardly changes from one second to the next.
+`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2, but for the last comparison. Contenders take turns,
+and a ratio is the median of those of neighbouring rounds: the machine may be busy, but hardly changes from one second
+to the next.
 """
 
 import argparse
-import http.client
 import random
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +20,7 @@ from bench.encoder_rivals import InProcess, infinity, published_weights, triton_
 from bench.stack import running_stack
 from export.__main__ import cache_folder
 
-FLOAT, INT8 = "all-minilm-l6-v2", "all-minilm-l6-v2-int8"
+FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
 
 Batches = list[list[str]]
 # Batches of texts → texts a second.
@@ -75,26 +74,23 @@ def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], B
     for contender, values in speeds.items():
         ratios = [
             f"{ours} ÷ it = {statistics.median(a / b for a, b in zip(speeds[ours], values, strict=True)):.2f}"
-            for ours in ("stack", "stack int8")
-            if contender not in ("stack", "stack int8")
+            for ours in speeds
+            if ours.startswith("stack") and not contender.startswith("stack")
         ]
         print(f"  {contender:22} {statistics.median(values):6.0f} texts/s  {', '.join(ratios)}", flush=True)
 
 
-def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, requests: int = 300) -> None:
+def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, rounds: int) -> None:
     """Print the p50 of one text of 16 tokens at one client: through the stack and the bare session, in turns."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
     through, bare = [], []
-    for _ in range(requests):
-        text = texts.take(16)
-        body = orjson.dumps({"model": model, "input": text})
-        started = time.perf_counter()
-        connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
-        connection.getresponse().read()
-        through.append(time.perf_counter() - started)
-        bare += session.seconds([[text]])
-    outer, inner = statistics.median(through) * 1000, statistics.median(bare) * 1000
-    print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms: {outer - inner:.1f} ms more", flush=True)
+    for _ in range(rounds):
+        batches = texts.batches(40, 1, 16, 16)
+        bodies = [orjson.dumps({"model": model, "input": text}) for (text,) in batches]
+        through.append(run_clients(port, "/v1/embeddings", bodies, 1).p50_ms)
+        bare.append(statistics.median(session.seconds(batches)) * 1000)
+    more = statistics.median(outer - inner for outer, inner in zip(through, bare, strict=True))
+    outer, inner = statistics.median(through), statistics.median(bare)
+    print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms: {more:.1f} ms more", flush=True)
 
 
 def cost_by_length(port: int, texts: Texts) -> None:
@@ -116,9 +112,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     texts, repository = Texts(), cache_folder() / "model_repository"
     with ExitStack() as stack:
-        settings = stack.enter_context(running_stack([FLOAT, INT8]))
+        settings = stack.enter_context(running_stack([FLOAT, INT8, LONG]))
         infinity_port = stack.enter_context(infinity(published_weights(FLOAT)))
-        sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8)}
+        sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8, LONG)}
         torch = InProcess("sentence_transformers", published_weights(FLOAT))
         for rival in (*sessions.values(), torch):
             stack.callback(rival.close)
@@ -136,10 +132,10 @@ def main() -> None:
             "onnxruntime int8": in_process(sessions[INT8]),
         }
         print("One text of 16 tokens, 1 client, p50")
-        for name, session in sessions.items():
-            short_text_latency(settings.port, name, session, texts)
+        for name in (FLOAT, INT8):
+            short_text_latency(settings.port, name, sessions[name], texts, 3 * rounds)
         for clients in (1, 16, 64):
-            count = 100 if clients == 1 else 400
+            count = 200 if clients == 1 else 800
             everyone = contenders(clients) | (bare if clients == 1 else {})
             compare(f"1 × 16 tokens, {clients} clients", everyone, partial(texts.batches, count, 1, 16, 16), rounds)
             for name in (FLOAT, INT8):
@@ -150,6 +146,12 @@ def main() -> None:
         compare("32 × 128 tokens, 1 client", contenders(1) | bare, of_128, rounds)
         compare("32 × 128 tokens, 4 clients", contenders(4), partial(texts.batches, 8, 32, 128, 128), rounds)
         compare("32 × 8 to 256 tokens, 1 client", contenders(1) | bare, of_any, rounds)
+        of_any_512 = partial(texts.batches, 4, 32, 8, 512)
+        longest = {
+            "stack": over_http(settings.port, "/v1/embeddings", LONG, 1),
+            "onnxruntime": in_process(sessions[LONG]),
+        }
+        compare(f"{LONG}, 32 × 8 to 512 tokens, 1 client", longest, of_any_512, rounds)
         cost_by_length(settings.port, texts)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from protocol.tensors import error_response, has_input, read_parameters, read_st
 log = logging.getLogger(__name__)
 
 _OUTPUT = {"embedding": "embedding", "rerank": "score"}
+
+
+# Waking its threads takes longer than most texts, and the network needs the cores anyway.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 class TritonPythonModel:
