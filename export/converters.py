@@ -6,21 +6,29 @@ from typing import NamedTuple
 
 from export import gguf_model, onnx_encoder
 
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
 
 class Conversion(NamedTuple):
     """`convert(source, version, options)` makes a version folder of a fetched file or folder, and returns parameters
-    for config.pbtxt. A change in one of `modules` exports what it made again."""
+    for config.pbtxt. A change in one of `files` exports what it made again."""
 
     convert: Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
-    modules: tuple[str, ...]
+    files: tuple[str, ...]
 
     def source(self) -> str:
-        """Return the text of the modules."""
-        return "".join(Path(__file__).with_name(f"{module}.py").read_text() for module in self.modules)
+        """Return the text of the files."""
+        return "".join((_CHECKOUT / file).read_text() for file in self.files)
 
 
 CONVERTERS = {
-    "gguf": Conversion(gguf_model.convert_gguf, ("gguf_model", "gguf_tokenizer", "openvino_weights")),
-    "onnx-encoder": Conversion(onnx_encoder.convert_published, ("onnx_encoder",)),
-    "optimum-encoder": Conversion(onnx_encoder.convert_with_optimum, ("onnx_encoder", "optimum_onnx", "onnx_int8")),
+    "gguf": Conversion(
+        gguf_model.convert_gguf,
+        ("export/gguf_model.py", "export/gguf_tokenizer.py", "export/openvino_weights.py"),
+    ),
+    "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
+    "optimum-encoder": Conversion(
+        onnx_encoder.convert_with_optimum,
+        ("export/onnx_encoder.py", "export/optimum_onnx.py", "export/onnx_int8.py", "requirements/export.lock"),
+    ),
 }

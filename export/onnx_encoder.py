@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export import torch_environment
+from export.fetch import ExportError
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
@@ -50,4 +51,7 @@ def _describe(version: Path) -> dict[str, str]:
     if (version / "score.npy").exists():
         return {"dimensions": "1"}
     output = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"]).get_outputs()[0]
-    return {"dimensions": str(output.shape[-1])}
+    width = output.shape[-1]
+    if not isinstance(width, int):
+        raise ExportError(f"The output {output.name} of the model has no fixed width, but {output.shape}")
+    return {"dimensions": str(width)}

@@ -1,18 +1,22 @@
 """One request as the encoder sees it: what to encode, and how it went."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from encoder.pooling import Array
 from encoder.tokens import Text, TextTokenizer, Tokens
-from protocol.errors import InvalidRequest
+from protocol.errors import EngineFailure, InvalidRequest
 
 
 @dataclass
 class Job:
-    """Rows to encode: `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids). Then their `tokens`
-    and the network's `rows`, or a failure."""
+    """Rows to encode: `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
 
+    Then their `tokens`, and the network's `rows` or a failure.
+    """
+
+    is_cancelled: Callable[[], bool] = lambda: False
     texts: list[Text] = field(default_factory=list)
     token_ids: list[bytes] = field(default_factory=list)
     truncate: bool = False
@@ -20,12 +24,18 @@ class Job:
     rows: Array | None = None
     failure: Exception | None = None
 
-    def check(self) -> None:
-        """Fail if a row came out as something that is not a number: a network may overflow on odd input."""
-        assert self.rows is not None  # noqa: S101
-        odd = ~np.isfinite(self.rows).all(axis=1)
+    def is_abandoned(self) -> bool:
+        """Tell whether the caller has left; the job has failed then."""
+        if self.is_cancelled():
+            self.failure = EngineFailure("The request was cancelled")
+        return self.failure is not None
+
+    def finish(self, rows: Array) -> None:
+        """Take the result, unless a row is not a number: a network may overflow on odd input."""
+        odd = ~np.isfinite(rows).all(axis=1)
         if odd.any():
             self.failure = InvalidRequest("The model's result for this input is not a number", row=int(odd.argmax()))
+        self.rows = rows
 
 
 def tokenize(jobs: list[Job], tokenizer: TextTokenizer) -> None:
@@ -34,8 +44,10 @@ def tokenize(jobs: list[Job], tokenizer: TextTokenizer) -> None:
     rows = iter(tokenizer.encode(texts, [job.truncate for job in jobs for _ in job.texts]))
     for job in jobs:
         results = [next(rows) for _ in job.texts] + [tokenizer.check_ids(ids) for ids in job.token_ids]
-        job.tokens = [row for row in results if isinstance(row, Tokens)]
-        if len(job.tokens) < len(results):
+        tokens = [row for row in results if isinstance(row, Tokens)]
+        if len(tokens) == len(results):
+            job.tokens = tokens
+        else:
             row, failure = next((i, row) for i, row in enumerate(results) if isinstance(row, InvalidRequest))
             failure.row = row
-            job.tokens, job.failure = [], failure
+            job.failure = failure

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from protocol.tensors import error_response, has_input, read_parameters, read_st
 log = logging.getLogger(__name__)
 
 _OUTPUT = {"embedding": "embedding", "rerank": "score"}
-
+_GROUP_TOKENS = 8192
 
 # Waking its threads takes longer than most texts, and the network needs the cores anyway.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -43,8 +44,10 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         jobs = [self._read(request) for request in requests]
-        tokenize([job for job in jobs if job.failure is None], self._tokenizer)
-        self._compute([job for job in jobs if job.tokens])
+        _together(self._tokenize, jobs)
+        groups = list(_groups([job for job in jobs if job.tokens]))
+        for group in groups:
+            _together(self._compute, group if len(groups) == 1 else [job for job in group if not job.is_abandoned()])
         return [self._respond(job) for job in jobs]
 
     def _read(self, request: Any) -> Job:
@@ -53,8 +56,9 @@ class TritonPythonModel:
             if parameters.get("probe"):
                 return Job()
             if has_input(request, "token_ids"):
-                return Job(token_ids=read_strings(request, "token_ids"))
-            return Job(texts=self._texts(request, parameters), truncate=bool(parameters.get("truncate")))
+                return Job(request.is_cancelled, token_ids=read_strings(request, "token_ids"))
+            texts = self._texts(request, parameters)
+            return Job(request.is_cancelled, texts=texts, truncate=bool(parameters.get("truncate")))
         except ValueError as error:
             return Job(failure=InvalidRequest(f"Malformed input: {error}"))
 
@@ -68,23 +72,16 @@ class TritonPythonModel:
         prompt = self._prompts.get(parameters.get("input_type", "document"), "")
         return [prompt + value.decode() for value in read_strings(request, "text")]
 
+    def _tokenize(self, jobs: list[Job]) -> None:
+        tokenize(jobs, self._tokenizer)
+
     def _compute(self, jobs: list[Job]) -> None:
-        """Run all jobs together; if that fails, one by one, so that only the one at fault does."""
-        if not jobs:
-            return
-        try:
-            rows = self._network.run([row for job in jobs for row in job.tokens])
-        except Exception as error:
-            log.exception("%d requests failed", len(jobs))
-            if len(jobs) == 1:
-                jobs[0].failure = error
-                return
-            for job in jobs:
-                self._compute([job])
-            return
-        for job, end in zip(jobs, np.cumsum([len(job.tokens) for job in jobs]), strict=True):
-            job.rows = rows[end - len(job.tokens) : end]
-            job.check()
+        rows = self._network.run([row for job in jobs for row in job.tokens])
+        if len(jobs) > 1 and not np.isfinite(rows).all():
+            raise ArithmeticError("a row is not a number; in an int8 model it spoils the others")
+        ends = np.cumsum([len(job.tokens) for job in jobs])
+        for job, end in zip(jobs, ends, strict=True):
+            job.finish(rows[end - len(job.tokens) : end])
 
     def _respond(self, job: Job) -> Any:
         if job.failure:
@@ -95,3 +92,30 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(self._output, job.rows), pb_utils.Tensor("num_input_tokens", counts)]
         )
+
+
+def _together(step: Callable[[list[Job]], None], jobs: list[Job]) -> None:
+    """Take a step for all jobs at once; if that fails, for one after the other, so that only the one at fault does."""
+    if not jobs:
+        return
+    try:
+        step(jobs)
+    except Exception as error:
+        if len(jobs) == 1:
+            log.exception("a request failed")
+            jobs[0].failure = error
+        else:
+            for job in jobs:
+                _together(step, [job])
+
+
+def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Cut into parts that take half a second or so: before each, those whose caller has left are dropped."""
+    group: list[Job] = []
+    for job in jobs:
+        group.append(job)
+        if sum(len(row.ids) for job in group for row in job.tokens) >= _GROUP_TOKENS:
+            yield group
+            group = []
+    if group:
+        yield group

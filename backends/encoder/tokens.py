@@ -11,9 +11,6 @@ from tokenizers import Tokenizer
 # A text, or a query and a document.
 Text = str | tuple[str, str]
 
-# More characters than this to a token of the limit are looked at only if it takes them to fill it.
-_CHARACTERS_PER_TOKEN = 64
-
 
 class Tokens(NamedTuple):
     """One row for the network: token ids, and for each which of the two texts it is of."""
@@ -42,59 +39,49 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[Text], truncate: Sequence[bool]) -> list[Tokens | InvalidRequest]:
         """Return each text's tokens; for one that is too long, and is not to be cut, what to tell the caller."""
-        prepared = [self._prepare(text) for text in texts]
-        short = [self._shorten(text) for text in prepared]
-        encodings = self._tokenizer.encode_batch_fast(short, add_special_tokens=self._special)
-        return [self._finish(*row) for row in zip(prepared, short, encodings, truncate, strict=True)]
+        prepared = [text if isinstance(text, str) or self._special else "".join(self._fill(text)) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=self._special)
+        return [self._finish(*row) for row in zip(texts, encodings, truncate, strict=True)]
 
     def check_ids(self, content: bytes) -> Tokens | InvalidRequest:
         """Take token ids as they are: little-endian int32, the model's own, special tokens included."""
-        ids = np.frombuffer(content, "<i4")
+        ids = np.frombuffer(content[: len(content) // 4 * 4], "<i4")
         if not len(ids) or ids.min() < 0 or ids.max() >= self._vocabulary:
             return InvalidRequest(f"token ids are from 0 to {self._vocabulary - 1}, and at least one")
         if len(ids) > self._max_tokens:
             return self._too_long(len(ids))
         return Tokens(ids.tolist(), [0] * len(ids))
 
-    def _prepare(self, text: Text) -> Text:
-        if self._special or isinstance(text, str):
-            return text
-        query, document = text
-        return self._head.replace("{query}", query) + document
+    def _fill(self, text: tuple[str, str]) -> tuple[str, str]:
+        """Return the template up to the document, and the document."""
+        return self._head.replace("{query}", text[0]), text[1]
 
-    def _shorten(self, text: Text) -> Text:
-        limit = self._max_tokens * _CHARACTERS_PER_TOKEN
-        if isinstance(text, str):
-            return text if len(text) <= limit else text[:limit]
-        return text if len(text[0]) + len(text[1]) <= limit else (text[0][:limit], text[1][:limit])
-
-    def _finish(self, text: Text, short: Text, encoding: Any, truncate: bool) -> Tokens | InvalidRequest:
-        if short is not text and len(encoding.ids) <= self._room:
-            short, encoding = text, self._tokenizer.encode(*_parts(text), add_special_tokens=self._special)
+    def _finish(self, text: Text, encoding: Any, truncate: bool) -> Tokens | InvalidRequest:
         if len(encoding.ids) > self._room:
             if not truncate:
-                return self._too_long(len(encoding.ids) + len(self._tail), "" if short is text else "more than ")
-            encoding = self._cut(short)
+                return self._too_long(len(encoding.ids) + len(self._tail), " Set 'truncate' to true to have it cut.")
+            encoding = self._cut(text)
             if encoding is None:
                 return InvalidRequest(f"The query alone fills the {self._max_tokens} tokens this model takes", "query")
         return Tokens(encoding.ids + self._tail, encoding.type_ids + [0] * len(self._tail))
 
     def _cut(self, text: Text) -> Any:
         """Tokenize `text` and cut it to the limit: of a pair the document alone. None if that does not suffice."""
-        strategy = "longest_first" if isinstance(text, str) else "only_second"
-        self._cutting.enable_truncation(self._room, strategy=strategy)
-        first, second = _parts(text)
-        if second is not None and len(self._tokenizer.encode(first, "").ids) >= self._room:
+        if isinstance(text, str):
+            self._cutting.enable_truncation(self._room)
+            return self._cutting.encode(text, add_special_tokens=self._special)
+        query, document = text if self._special else self._fill(text)
+        empty = "" if self._special else None
+        if len(self._tokenizer.encode(query, empty, add_special_tokens=self._special).ids) >= self._room:
             return None
-        return self._cutting.encode(first, second, add_special_tokens=self._special)
+        if self._special:
+            self._cutting.enable_truncation(self._room, strategy="only_second")
+            return self._cutting.encode(query, document)
+        self._cutting.enable_truncation(self._room)
+        return self._cutting.encode(query + document, add_special_tokens=False)
 
-    def _too_long(self, length: int, about: str = "") -> InvalidRequest:
+    def _too_long(self, length: int, advice: str = "") -> InvalidRequest:
         return InvalidRequest(
-            f"This model takes {self._max_tokens} tokens and this input has {about}{length}. "
-            "Set 'truncate' to true to have it cut.",
+            f"This model takes {self._max_tokens} tokens and this input has {length}.{advice}",
             code="context_length_exceeded",
         )
-
-
-def _parts(text: Text) -> tuple[str, str | None]:
-    return (text, None) if isinstance(text, str) else text

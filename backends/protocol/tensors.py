@@ -15,8 +15,14 @@ def read_parameters(request: Any) -> dict[str, Any]:
 
 
 def read_strings(request: Any, name: str) -> list[bytes]:
-    """Return the values of a BYTES input in order. They belong to Triton, and go when execute returns."""
-    values = pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)
+    """Return the values of a BYTES input in order. Raises ValueError if the request does not have it.
+
+    They belong to Triton, and go when execute returns.
+    """
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        raise ValueError(f"the input '{name}' is missing")
+    values = tensor.as_numpy().reshape(-1)
     return [value if isinstance(value, bytes) else str(value).encode() for value in values]
 
 

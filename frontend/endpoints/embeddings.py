@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from frontend.endpoints.body import RequestBody, read_body
-from frontend.endpoints.rows import infer_rows
+from frontend.endpoints.rows import bounded, infer_rows
 from frontend.errors import InvalidRequest
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -50,10 +50,11 @@ class EmbeddingRequest(RequestBody):
             raise InvalidRequest("embedding input cannot be empty", param="input")
         return items
 
-    def columns(self) -> dict[str, list[bytes]]:
+    def columns(self, model: Model) -> dict[str, list[bytes]]:
         """Return the model's input: texts, or token ids as little-endian int32."""
         if isinstance(self.input[0], str):
-            return {"text": [text.encode() for text in self.input]}
+            texts = enumerate(self.input)
+            return {"text": [bounded(text, model, bool(self.truncate), f"input[{i}]") for i, text in texts]}
         return {"token_ids": [np.array(ids, "<i4").tobytes() for ids in self.input]}
 
     def parameters(self) -> dict[str, bool | str]:
@@ -73,7 +74,7 @@ def create_embedding() -> Response:
     body = read_body(EmbeddingRequest)
     model = services().registry.require(body.model, "embedding")
     _check_dimensions(body.dimensions, model)
-    result = infer_rows(model, body.columns(), body.parameters(), "input")
+    result = infer_rows(model, body.columns(model), body.parameters(), "input")
     vectors = _shorten(result["embedding"], body.dimensions)
     encode = _encode_base64 if body.encoding_format == "base64" else _as_it_is
     tokens = int(result["num_input_tokens"].sum())
@@ -87,7 +88,7 @@ def create_embedding() -> Response:
 
 
 def _check_dimensions(dimensions: int | None, model: Model) -> None:
-    most = int(model.parameters["dimensions"])
+    most = model.number("dimensions")
     if dimensions is not None and dimensions > most:
         raise InvalidRequest(f"'{model.id}' has {most} dimensions, not {dimensions}", param="dimensions")
 

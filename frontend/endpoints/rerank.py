@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from pydantic import Field, field_validator
 
 from frontend.endpoints.body import RequestBody, read_body
-from frontend.endpoints.rows import infer_rows
+from frontend.endpoints.rows import bounded, infer_rows
 from frontend.errors import InvalidRequest
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -87,11 +87,13 @@ def create_rerank_v2() -> Response:
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
     """Return the best `top_n` as index and score, and how many tokens were read. Equal scores keep their order."""
-    documents = [document.encode() for document in body.documents]
-    columns = {"query": [body.query.encode()] * len(documents), "document": documents}
+    query = bounded(body.query, model, False, "query")
+    documents = [bounded(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
+    columns = {"query": [query] * len(documents), "document": documents}
     output = infer_rows(model, columns, {"truncate": truncate}, "documents")
     logits = output["score"][:, 0].astype(np.float64)
-    scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
+    with np.errstate(over="ignore"):  # far below zero it comes out as 0, which is right
+        scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
     best = np.argsort(-logits, kind="stable")[: body.top_n]
     results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]
     return results, int(output["num_input_tokens"].sum())

@@ -18,6 +18,7 @@ from frontend.triton.registry import Model
 # A request holds at most as many rows as the model batches, and no more text than takes a fraction of a second: so the
 # model turns to others in between, and stops soon when the client leaves.
 _ROWS, _BYTES = 64, 16_384
+_CHARACTERS_PER_TOKEN = 64
 # One is computed while the next one waits.
 _IN_FLIGHT = 2
 
@@ -35,7 +36,7 @@ def infer_rows(
     run = _Run(model, columns, parameters)
     watch = ClientWatch(request.environ, run.cancel)
     try:
-        with services().admission.enter(model.name, int(model.parameters["queue_size"])):
+        with services().admission.enter(model.name, model.number("queue_size")):
             return run.result()
     except InvalidRequest as error:
         if error.row is None or error.param:
@@ -45,6 +46,19 @@ def infer_rows(
     finally:
         watch.close()
         run.cancel()
+
+
+def bounded(text: str, model: Model, truncate: bool, param: str) -> bytes:
+    """Return a text as the model gets it. More characters than its tokens can have are cut off, or an error."""
+    limit = model.number("context_length") * _CHARACTERS_PER_TOKEN
+    if len(text) > limit and not truncate:
+        raise InvalidRequest(
+            f"{param}: This model takes {model.number('context_length')} tokens and this input has {len(text)} "
+            "characters. Set 'truncate' to true to have it cut.",
+            param=param,
+            code="context_length_exceeded",
+        )
+    return text[:limit].encode()
 
 
 class _Run:
@@ -57,7 +71,7 @@ class _Run:
     def cancel(self) -> None:
         """Begin nothing more, and have Triton drop what has not begun."""
         self._cancelled = True
-        for _, inference in self._pending:
+        for _, inference in tuple(self._pending):
             inference.cancel()
 
     def result(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -86,6 +100,8 @@ class _Run:
             parameters=self._parameters,
         )
         self._pending.append((rows, inference))
+        if self._cancelled:
+            inference.cancel()
 
     def _next(self) -> dict[str, Any]:
         rows, inference = self._pending[0]
@@ -94,6 +110,7 @@ class _Run:
         except APIError as error:
             error.row = None if error.row is None else rows[error.row]
             raise
+        services().registry.note_answer(self._model)
         self._pending.popleft()
         return result
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 import orjson
 
-from frontend.errors import APIError, InvalidRequest, ModelNotFound, Unavailable
+from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, ModelNotFound, Unavailable
 from frontend.settings import Settings
 from frontend.triton.client import ModelState
 from frontend.triton.tensors import Value
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 1.0
 _PROBE_SECONDS = 3.0
+_BUSY_SECONDS = 10.0
 _READY = "READY"
 
 
@@ -48,6 +49,13 @@ class Model:
     """Changes with the weights, the engine and its precision."""
     state: str = _READY
 
+    def number(self, name: str) -> int:
+        """Return one of `parameters` that is a whole number. Raises EngineFailure if it is not there."""
+        try:
+            return int(self.parameters[name])
+        except (KeyError, ValueError):
+            raise EngineFailure(f"The configuration of '{self.name}' has no number '{name}': export it again") from None
+
 
 class Registry:
     """Finds models by name, id, alias or task. Asks Triton at most once a second."""
@@ -57,6 +65,7 @@ class Registry:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._read_at = float("-inf")
+        self._answered: dict[str, float] = {}
 
     def models(self) -> list[Model]:
         """Return the loaded models, in the order they were asked for.
@@ -96,6 +105,10 @@ class Registry:
                 return model
         raise ModelNotFound(name)
 
+    def note_answer(self, model: Model) -> None:
+        """Remember that a model has just answered a request."""
+        self._answered[model.name] = time.monotonic()
+
     def unanswering(self) -> list[str]:
         """Return the wanted models that do not answer a probe now. Raises Unavailable if Triton has none."""
         models = {model.name: model for model in self.models()}
@@ -106,6 +119,9 @@ class Registry:
         try:
             nothing: Value = [b""] if model.batched else b""
             self._triton.probe(model.name, dict.fromkeys(model.inputs, nothing), timeout=_PROBE_SECONDS)
+        except DeadlineExceeded:
+            # In a batched model's queue a probe stands behind the requests: a busy model is not a dead one.
+            return time.monotonic() - self._answered.get(model.name, float("-inf")) < _BUSY_SECONDS
         except APIError as error:
             log.warning("%s does not answer: %s", model.name, error)
             return isinstance(error, InvalidRequest)

@@ -58,7 +58,7 @@ def test_aliases_mean_tasks_that_exist():
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
-def test_a_conversion_knows_its_modules(name):
+def test_a_conversion_knows_its_files(name):
     conversion = CONVERTERS[name]
-    assert conversion.convert.__module__.removeprefix("export.") in conversion.modules
+    assert f"{conversion.convert.__module__.replace('.', '/')}.py" in conversion.files
     assert conversion.source()

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from frontend.app import create_app
-from frontend.errors import APIError
+from frontend.errors import APIError, DeadlineExceeded
 from frontend.settings import Settings
 from frontend.triton.client import ModelState
 
@@ -76,6 +76,7 @@ class FakeTriton:
         self.index_reads = 0
         self.down: APIError | None = None
         self.dead: set[str] = set()
+        self.busy: set[str] = set()
 
     def will_answer(self, *responses: Any) -> FakeCall:
         call = FakeCall(list(responses))
@@ -108,7 +109,7 @@ class FakeTriton:
     def config(self, model: str) -> Any:
         task = model.rpartition("-")[2]
         values = {"task": task, "id": f"org/{model}", "owned_by": "org", "created": "1700000000", "dimensions": "4"}
-        values["queue_size"] = "2"
+        values |= {"queue_size": "2", "context_length": "1000"}
         return SimpleNamespace(
             parameters={key: SimpleNamespace(string_value=value) for key, value in values.items()},
             max_batch_size=0 if task == "chat" else 64,
@@ -119,6 +120,8 @@ class FakeTriton:
     def probe(self, model: str, inputs: dict[str, Any], *, timeout: float) -> None:
         if model in self.dead:
             raise APIError("dead")
+        if model in self.busy:
+            raise DeadlineExceeded("busy")
 
 
 @pytest.fixture

@@ -156,6 +156,48 @@ def test_an_error_about_a_row_names_the_item_of_the_request(client, triton):
     assert error["message"] == "input[2]: has 600 tokens"
 
 
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_text_with_more_characters_than_tokens_can_have(client, triton, truncate):
+    response = embed(client, input=["fine", "x" * 64_001], truncate=truncate)
+    if truncate:
+        assert response.status_code == 200
+        assert max(len(text) for request in triton.requests for text in request["inputs"]["text"]) == 64_000
+    else:
+        error = response.get_json()["error"]
+        assert (error["param"], error["code"]) == ("input[1]", "context_length_exceeded")
+        assert "1000 tokens" in error["message"]
+        assert "64001 characters" in error["message"]
+
+
+def test_beyond_the_queue_of_the_model(client, triton):
+    """The fake model takes two requests at once: the third, sent while the second is answered, is refused."""
+    answers = []
+
+    def nested(*arguments, **options):
+        answers.append(embed(client, input="inner").status_code)
+        return infer(*arguments, **options)
+
+    infer, triton.infer = triton.infer, nested
+    assert embed(client, input="outer").status_code == 200
+    assert answers == [503, 200]
+    triton.infer = infer
+    assert embed(client, input="later").status_code == 200
+
+
+def test_an_older_export_without_its_numbers_is_said(client, triton):
+    config = triton.config
+
+    def without(model):
+        found = config(model)
+        del found.parameters["queue_size"]
+        return found
+
+    triton.config = without
+    response = embed(client, input="x")
+    assert response.status_code == 500
+    assert "queue_size" in response.get_json()["error"]["message"]
+
+
 @pytest.mark.parametrize(("failure", "status"), [(EngineFailure("no"), 500), (Overloaded("full"), 503)])
 def test_a_failure_keeps_its_status_and_stops_the_rest(client, triton, failure, status):
     triton.infer_failures[0] = failure

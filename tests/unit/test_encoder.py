@@ -68,20 +68,19 @@ class TestTokens:
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_of_an_enormous_text_only_the_beginning_is_looked_at(self, path):
-        failure = encode_one(TextTokenizer(path, 5), "a " * 1_000_000)
-        assert "more than" in str(failure)
-        assert words(encode_one(TextTokenizer(path, 5), "a " * 1_000_000, truncate=True))[1:4] == ["a"] * 3
-
-    def test_blanks_do_not_hide_what_follows_them(self, path):
-        assert words(encode_one(TextTokenizer(path, 5), " " * 10_000 + "a b")) == ["[CLS]", "a", "b", "[SEP]"]
-        assert "has 7." in str(encode_one(TextTokenizer(path, 5), " " * 10_000 + "a b c d e"))
-
     def test_a_template_puts_both_in_and_keeps_its_end(self, path):
         tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ? yes")
         assert words(encode_one(tokenizer, ("a", "b"))) == ["Q:", "a", "D:", "b", "?", "yes"]
         assert words(encode_one(tokenizer, ("a", "b c d e f"), True)) == ["Q:", "a", "D:", "b", "c", "d", "?", "yes"]
         assert "has 10." in str(encode_one(tokenizer, ("a", "b c d e f")))
+
+    def test_a_query_that_leaves_the_document_no_room_in_the_template(self, path):
+        failure = encode_one(TextTokenizer(path, 8, "Q: {query} D: {document} ? yes"), ("a b c d e", "f"), True)
+        assert isinstance(failure, InvalidRequest)
+        assert failure.param == "query"
+
+    def test_bytes_that_are_no_ids(self, path):
+        assert isinstance(TextTokenizer(path, 8).check_ids(b"abc"), InvalidRequest)
 
     def test_braces_in_a_query_are_text(self, path):
         tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ?")
@@ -104,12 +103,15 @@ class TestJobs:
         assert [len(job.tokens) for job in jobs] == [1, 0, 1]
 
     def test_what_is_not_a_number_fails_the_job_and_names_the_row(self):
-        job = Job(texts=["a", "b"], rows=np.array([[1, 2], [np.nan, 1]], np.float32))
-        job.check()
+        job, fine = Job(texts=["a", "b"]), Job(texts=["a"])
+        job.finish(np.array([[1, 2], [np.nan, 1]], np.float32))
+        fine.finish(np.array([[1, 2]], np.float32))
         assert job.failure.row == 1
-        fine = Job(texts=["a"], rows=np.array([[1, 2]], np.float32))
-        fine.check()
         assert fine.failure is None
+
+    def test_a_caller_who_left_is_noticed(self):
+        assert not Job().is_abandoned()
+        assert Job(is_cancelled=lambda: True).is_abandoned()
 
 
 class TestPlan:

@@ -183,6 +183,12 @@ def test_an_unknown_name_is_refused_with_those_there_are(monkeypatch, capsys):
     assert "smollm2-135m" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [("smollm2-135m",), ("--all",), ("qwen3-reranker-0.6b", "smollm2-135m")])
+def test_own_weights_are_for_one_model_without_packages(monkeypatch, capsys, arguments):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, *arguments, "--weights", "folder")
+
+
 def test_a_failure_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_path, index):
     monkeypatch.setenv("TRIDENT_CACHE", str(tmp_path / "cache"))
     code, output = run(monkeypatch, capsys, "smollm2-135m")
@@ -196,7 +202,8 @@ def test_the_fingerprint_is_written_beside_the_model(entry, conversions, tmp_pat
     folder = command.export_model(entry, tmp_path)
     assert json.loads((folder / "export.json").read_text()) == {
         "fingerprint": entry.fingerprint(render_config(entry, {})),
-        "weights": None,
+        "folder": None,
+        "files": None,
     }
 
 
@@ -238,6 +245,19 @@ class TestOwnWeights:
         (weights / "model.safetensors").write_bytes(b"new")
         command.export_model(entry, tmp_path, weights)
         assert len(conversions) == 2
+
+    def test_made_again_of_the_same_folder_when_the_conversion_changes(self, entry, conversions, weights, tmp_path):
+        command.export_model(entry, tmp_path, weights)
+        command.export_model(entry.model_copy(update={"description": "changed"}), tmp_path)
+        assert conversions == [weights, weights]
+
+    def test_a_file_that_lacks_is_named(self, entry, weights, tmp_path, monkeypatch):
+        def convert(source, version, options):
+            (source / "model.onnx").read_bytes()
+
+        monkeypatch.setitem(command.CONVERTERS, "gguf", Conversion(convert, ()))
+        with pytest.raises(ExportError, match=r"lack .*model\.onnx"):
+            command.export_model(entry, tmp_path, weights)
 
     def test_another_folder_is_refused(self, entry, conversions, tmp_path):
         with pytest.raises(ExportError, match=r"no config\.json"):

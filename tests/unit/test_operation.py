@@ -57,6 +57,14 @@ def test_health_needs_an_answer_of_every_wanted_model(client, triton):
     assert response.get_json() == {"status": "unhealthy", "error": "not answering: tiny-embedding"}
 
 
+def test_a_busy_model_is_not_a_dead_one(client, triton):
+    """A probe of a batched model waits behind the requests; one that has just answered some is fine."""
+    triton.busy = {"tiny-embedding"}
+    assert client.get("/health").status_code == 503
+    assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
+    assert client.get("/health").status_code == 200
+
+
 def test_health_misses_a_wanted_model_that_is_not_loaded(make_client):
     response = make_client(models="tiny-chat,absent").get("/health")
     assert response.get_json()["error"] == "not answering: absent"

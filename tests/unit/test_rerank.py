@@ -102,6 +102,11 @@ def test_an_error_about_a_document(client, triton):
     assert rerank(client).get_json()["error"]["param"] == "documents[1]"
 
 
+def test_a_query_with_more_characters_than_tokens_can_have(client):
+    error = rerank(client, query="x" * 64_001, truncate=True).get_json()["error"]
+    assert (error["param"], error["code"]) == ("query", "context_length_exceeded")
+
+
 def test_an_error_about_the_query(client, triton):
     failure = InvalidRequest("too long", param="query")
     failure.row = 0
