@@ -25,9 +25,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_stack(models: Sequence[str], *flags: str) -> Iterator[Settings]:
-    """Run Trident with these models until the block ends; yields its settings. Raises RuntimeError with its output."""
+def running_stack(models: Sequence[str], *flags: str, over: Settings | None = None) -> Iterator[Settings]:
+    """Run Trident with these models until the block ends; yields its settings. Raises RuntimeError with its output.
+
+    `over`: a Trident whose Triton it uses, instead of one of its own.
+    """
     port, http, grpc, metrics = free_ports(4)
+    if over:
+        http, flags = over.triton_http_port, ("--triton", over.triton_address, *flags)
     settings = Settings(
         port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
     )

@@ -1,6 +1,6 @@
 """What every view works with, made once by the application factory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,9 +8,10 @@ from flask import current_app
 
 from frontend.admission import Admission
 from frontend.settings import Settings
-from frontend.triton.client import Call, Inference
+from frontend.triton.client import Call
 from frontend.triton.registry import Registry
 from frontend.triton.tensors import Value
+from frontend.triton.unary import Inference
 
 
 class Triton(Protocol):
@@ -20,7 +21,7 @@ class Triton(Protocol):
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Value],
+        inputs: Mapping[str, Sequence[bytes]],
         *,
         request_id: str,
         timeout: float,

@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     triton: str | None = Field(
         None, description="HOST:PORT of a Triton (gRPC) that runs elsewhere; none: start one here"
     )
-    triton_http_port: int = Field(10101, ge=1, le=65535, description="embedded Triton's HTTP port, on 127.0.0.1")
+    triton_http_port: int = Field(
+        10101, ge=1, le=65535, description="HTTP port of the embedded Triton, on 127.0.0.1, or of the one at `triton`"
+    )
     triton_grpc_port: int = Field(10102, ge=1, le=65535, description="embedded Triton's gRPC port, on 127.0.0.1")
     triton_metrics_port: int = Field(10103, ge=1, le=65535, description="embedded Triton's metrics port, on 127.0.0.1")
     unknown_model: Literal["error", "default"] = Field(

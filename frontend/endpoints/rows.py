@@ -12,8 +12,8 @@ from frontend.access_log import log_fields, request_id
 from frontend.connection import ClientWatch
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
 from frontend.services import services
-from frontend.triton.client import Inference
 from frontend.triton.registry import Model
+from frontend.triton.unary import Inference
 
 # A request holds at most as many rows as the model batches, and no more text than takes a fraction of a second: so the
 # model turns to others in between, and stops soon when the client leaves.
@@ -96,7 +96,7 @@ class _Run:
             self._model.name,
             inputs,
             request_id=request_id(),
-            timeout=max(self._deadline - time.monotonic(), 0),
+            timeout=self._deadline - time.monotonic(),
             parameters=self._parameters,
         )
         self._pending.append((rows, inference))

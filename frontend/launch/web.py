@@ -57,7 +57,8 @@ class Web(BaseApplication):  # type: ignore[misc]
         from frontend.app import create_app
         from frontend.triton.client import TritonClient
 
-        return create_app(self._settings, TritonClient(self._settings.triton_address), _stop_gunicorn)
+        triton = TritonClient(self._settings.triton_address, self._settings.triton_http_port)
+        return create_app(self._settings, triton, _stop_gunicorn)
 
 
 def _stop_gunicorn() -> None:

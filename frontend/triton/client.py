@@ -1,27 +1,20 @@
-"""The one place that talks to Triton, over gRPC, and the only one that sees gRPC's errors."""
+"""The one place that talks to Triton: streams and management over gRPC here, single answers over HTTP in unary.py."""
 
 import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import orjson
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from frontend.errors import (
-    APIError,
-    ClientClosedRequest,
-    DeadlineExceeded,
-    EngineFailure,
-    InvalidRequest,
-    Overloaded,
-    Unavailable,
-)
+from frontend.errors import APIError, EngineFailure
+from frontend.triton.failures import described, translated
 from frontend.triton.tensors import Value, build_request, read_response
+from frontend.triton.unary import Inference, UnaryClient
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +30,6 @@ _OPTIONS = [
 # Without this Triton reports a failed stream as text, without a status code.
 _STATUS_CODES = (("triton_grpc_error", "true"),)
 _MANAGEMENT_SECONDS = 5.0
-
-# By gRPC's status code, whether Triton says it or one of our backends in its `error` tensor.
-_ERRORS: dict[str, type[APIError]] = {
-    "INVALID_ARGUMENT": InvalidRequest,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "UNAVAILABLE": Unavailable,
-    "NOT_FOUND": Unavailable,
-    "CANCELLED": ClientClosedRequest,
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +74,7 @@ class Call:
         try:
             for message in self._call:
                 response = read_response(message.infer_response)
-                self._arrived.put(read_error(response["error"]) if "error" in response else response)
+                self._arrived.put(described(response["error"]) if "error" in response else response)
         except grpc.RpcError as error:
             self._arrived.put(_translate(error))
         except Exception:
@@ -100,33 +84,14 @@ class Call:
             self._arrived.put(None)
 
 
-class Inference:
-    """One request with one response, under way."""
-
-    def __init__(self, call: Any):
-        self._call = call
-
-    def result(self) -> dict[str, Any]:
-        """Wait for the response: output name → value. Raises APIError."""
-        try:
-            response = read_response(self._call.result())
-        except grpc.FutureCancelledError:
-            raise ClientClosedRequest("The client closed the request") from None
-        except grpc.RpcError as error:
-            raise _translate(error) from error
-        if "error" in response:
-            raise read_error(response["error"])
-        return response
-
-    def cancel(self) -> None:
-        """Stop the work in Triton if it has not begun."""
-        self._call.cancel()
-
-
 class TritonClient:
-    """Triton at `address` (HOST:PORT). Make it after forking: gRPC's channels do not survive that."""
+    """Triton at `address` (HOST:PORT, gRPC) and that host's `http_port`.
 
-    def __init__(self, address: str):
+    Make it after forking: gRPC's channels do not survive that.
+    """
+
+    def __init__(self, address: str, http_port: int):
+        self._unary = UnaryClient(address.rpartition(":")[0], http_port)
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # One request, many responses: called as such it costs less than as the stream both ways that is declared.
@@ -144,19 +109,19 @@ class TritonClient:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Value],
+        inputs: Mapping[str, Sequence[bytes]],
         *,
         request_id: str,
         timeout: float,
         parameters: Mapping[str, bool | str],
     ) -> Inference:
-        """Start a request to a model that answers once. `timeout` is in seconds."""
-        request = build_request(model, inputs, request_id, parameters)
-        return Inference(self._stub.ModelInfer.future(request, timeout=timeout))
+        """Start a request to a model that answers once. `timeout` is in seconds. Raises APIError."""
+        return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
 
     def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None:
         """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
-        request = build_request(model, inputs, "probe", {"probe": True})
+        request = build_request(model, inputs, "probe")
+        request.parameters["probe"].bool_param = True
         with _translated():
             for _ in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):
                 pass
@@ -186,24 +151,5 @@ def _translated() -> Iterator[None]:
         raise _translate(error) from error
 
 
-def read_error(text: str) -> APIError:
-    """Return the error that a backend describes in JSON: status, message, param, code and, in a batch, the row."""
-    described = orjson.loads(text)
-    code = described["code"]
-    kind = Overloaded if code == Overloaded.code else _ERRORS.get(described["status"], EngineFailure)
-    error = kind(described["message"], param=described["param"], code=code)
-    error.row = described["row"]
-    return error
-
-
 def _translate(error: Any) -> APIError:
-    """Turn a gRPC error into ours; the caller is told what it may know, the log the rest."""
-    kind = _ERRORS.get(error.code().name, EngineFailure)
-    if kind is DeadlineExceeded:
-        return kind("The request took longer than it may and was stopped")
-    if kind is ClientClosedRequest:
-        return kind("The client closed the request")
-    if kind is InvalidRequest:
-        return kind(str(error.details()))
-    log.warning("Triton: %s: %s", error.code().name, error.details())
-    return kind("Model not initialized" if kind is Unavailable else "The model failed on this request")
+    return translated(error.code().name, error.details())

@@ -27,7 +27,7 @@ def stack():
 @pytest.fixture(scope="session")
 def lenient(stack):
     """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
-    with running_stack(STARTERS, "--triton", stack.triton_address, "--unknown-model", "default") as settings:
+    with running_stack(STARTERS, "--unknown-model", "default", over=stack) as settings:
         yield settings
 
 

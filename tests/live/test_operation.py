@@ -43,8 +43,10 @@ def chat(settings, **options):
 
 def test_models_and_health(stack):
     assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
-    (model,) = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
-    assert (model["id"], model["task"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "chat", "READY")
+    models = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
+    assert [model["task"] for model in models] == ["chat", "embedding", "rerank"]
+    model = models[0]
+    assert (model["id"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "READY")
     assert requests.get(url(stack, f"/v1/models/{model['id']}"), timeout=10).json() == model
 
 
@@ -70,7 +72,7 @@ def test_a_model_that_is_not_exported_is_told_at_the_start():
 
 
 def test_the_deadline_is_504_and_in_mid_stream_an_event(stack):
-    with running_stack([MODEL], "--triton", stack.triton_address, "--request-timeout", "1") as hurried:
+    with running_stack([MODEL], "--request-timeout", "1", over=stack) as hurried:
         with pytest.raises(openai.APIStatusError) as caught:
             chat(hurried, extra_body={"ignore_eos": True})
         assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
@@ -180,7 +182,7 @@ class TestShutdown:
     def test_from_elsewhere_it_is_forbidden(self, stack):
         address = next((a for a in addresses() if not a.startswith("127.")), None)
         assert address, "this machine has no address but loopback: test_operation.py of the unit tests covers the rule"
-        with running_stack([MODEL], "--triton", stack.triton_address, "--host", "0.0.0.0") as open_to_all:
+        with running_stack([MODEL], "--host", "0.0.0.0", over=stack) as open_to_all:
             response = requests.post(f"http://{address}:{open_to_all.port}/shutdown", timeout=10)
             assert response.status_code == 403
             assert response.json() == {

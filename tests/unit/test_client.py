@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from frontend.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
-from frontend.triton.client import read_error
+from frontend.triton.failures import described
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from frontend.triton.client import read_error
     ],
 )
 def test_a_described_error(status, code, kind):
-    described = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
-    error = read_error(orjson.dumps(described).decode())
+    failure = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
+    error = described(orjson.dumps(failure).decode())
     assert type(error) is kind
     assert (str(error), error.param, error.code, error.row) == ("why", "messages", code or kind.code, 3)

@@ -1,0 +1,48 @@
+"""From what Triton or a backend says went wrong to what the caller is told: one table, by gRPC's status names."""
+
+import logging
+
+import orjson
+
+from frontend.errors import (
+    APIError,
+    ClientClosedRequest,
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+_ERRORS: dict[str, type[APIError]] = {
+    "INVALID_ARGUMENT": InvalidRequest,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "UNAVAILABLE": Unavailable,
+    "NOT_FOUND": Unavailable,
+    "CANCELLED": ClientClosedRequest,
+}
+
+
+def described(text: str) -> APIError:
+    """Return the error that a backend describes in JSON: status, message, param, code and, in a batch, the row."""
+    failure = orjson.loads(text)
+    code = failure["code"]
+    kind = Overloaded if code == Overloaded.code else _ERRORS.get(failure["status"], EngineFailure)
+    error = kind(failure["message"], param=failure["param"], code=code)
+    error.row = failure["row"]
+    return error
+
+
+def translated(status: str, details: str) -> APIError:
+    """Return the error for one of Triton's own; the caller is told what it may know, the log the rest."""
+    kind = _ERRORS.get(status, EngineFailure)
+    if kind is DeadlineExceeded:
+        return kind("The request took longer than it may and was stopped")
+    if kind is ClientClosedRequest:
+        return kind("The client closed the request")
+    if kind is InvalidRequest:
+        return kind(details)
+    log.warning("Triton: %s: %s", status, details)
+    return kind("Model not initialized" if kind is Unavailable else "The model failed on this request")
