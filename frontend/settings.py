@@ -29,6 +29,9 @@ DEFAULT_ALIASES = {
     "text-embedding-ada-002": "embedding",
     "text-embedding-3-small": "embedding",
     "text-embedding-3-large": "embedding",
+    "whisper-1": "transcription",
+    "gpt-4o-transcribe": "transcription",
+    "gpt-4o-mini-transcribe": "transcription",
     "rerank-english-v3.0": "rerank",
     "rerank-multilingual-v2.0": "rerank",
     "rerank-multilingual-v3.0": "rerank",
@@ -70,6 +73,7 @@ class Settings(BaseSettings):
     aliases: dict[str, str] = Field({}, description="more names for models: name → model or task; '' removes a name")
     allow_remote_shutdown: bool = Field(False, description="let any address POST /shutdown")
     max_body_bytes: int = Field(5_000_000, ge=1, description="largest JSON body")
+    max_upload_bytes: int = Field(100_000_000, ge=1, description="largest uploaded file")
     request_timeout: float = Field(600.0, gt=0, description="seconds one request may take")
     drain_seconds: int = Field(1, ge=0, description="seconds running requests get at shutdown")
     cache: Path = Field(default_factory=_default_cache, description="downloads, models, logs and PID file")

@@ -11,6 +11,10 @@ from frontend.errors import InvalidRequest, PayloadTooLarge
 from frontend.services import services
 
 Body = TypeVar("Body", bound="RequestBody")
+Form = TypeVar("Form", bound="FormBody")
+
+# What a form may have beside its file.
+_FORM_BYTES = 1_000_000
 
 _TYPE_ERRORS = ("_type", "_parsing", "is_instance", "_from_float")
 
@@ -19,6 +23,29 @@ class RequestBody(BaseModel):
     """A JSON body. Types are strict, as OpenAI's; fields that are not known are ignored, as by other servers."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class FormBody(BaseModel):
+    """The fields of a form, which are all text; a name that ends in [] stands for a list."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def read_form(model: type[Form]) -> Form:
+    """Return the form's fields, but for the files, as `model`. Raises InvalidRequest or PayloadTooLarge."""
+    request.max_content_length = services().settings.max_upload_bytes + _FORM_BYTES
+    try:
+        fields: dict[str, Any] = {
+            name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
+            for name, values in request.form.lists()
+        }
+    except RequestEntityTooLarge:
+        limit = services().settings.max_upload_bytes
+        raise PayloadTooLarge(f"The upload is over the limit of {limit} bytes", param="file") from None
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _explain(error) from error
 
 
 def read_body(model: type[Body]) -> Body:

@@ -1,0 +1,80 @@
+"""From an encoded file to samples: whatever FFmpeg reads, block by block, so that memory stays flat."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from protocol.errors import InvalidRequest
+
+RATE = 16_000
+
+# A block is cut where it is quietest within its last seconds.
+_SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
+
+Samples = NDArray[np.float32]
+
+
+def read_blocks(content: bytes, block_seconds: float, most_seconds: float) -> Iterator[Samples]:
+    """Yield mono samples at 16 kHz, from -1 to 1, in blocks of about `block_seconds`.
+
+    Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `most_seconds`.
+    """
+    waiting: list[Samples] = []
+    length = total = 0
+    for samples in _decode(content, most_seconds):
+        waiting.append(samples)
+        length, total = length + len(samples), total + len(samples)
+        if total > most_seconds * RATE:
+            raise _too_long(most_seconds)
+        if length >= block_seconds * RATE:
+            block = np.concatenate(waiting)
+            cut = _quietest(block)
+            yield block[:cut]
+            waiting, length = [block[cut:]], len(block) - cut
+    if not total:
+        raise InvalidRequest("The file holds no audio", "file", "invalid_audio")
+    yield np.concatenate(waiting)
+
+
+def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
+    """Yield the samples of each frame. A file that is damaged further on ends where it is."""
+    any_yet = False
+    try:
+        with av.open(io.BytesIO(content), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
+            if container.duration and container.duration / av.time_base > most_seconds:
+                raise _too_long(most_seconds)
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+            for frame in _frames(container):
+                for resampled in resampler.resample(frame):
+                    any_yet = True
+                    yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
+    except av.error.FFmpegError as error:
+        if not any_yet:
+            message = f"The file is not audio, or is damaged: {error.strerror}"
+            raise InvalidRequest(message, "file", "invalid_audio") from error
+
+
+def _frames(container: Any) -> Iterator[Any]:
+    yield from container.decode(audio=0)
+    yield None  # has the resampler give what it holds back
+
+
+def _quietest(block: Samples) -> int:
+    """Return where to cut: the middle of the quietest moment in the last seconds."""
+    width = int(_QUIET_SECONDS * RATE)
+    start = max(len(block) - _SEARCH_SECONDS * RATE, 0)
+    count = (len(block) - start) // width
+    loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
+    # The latest of equals, so that silence is not cut into small pieces.
+    return start + (count - 1 - int(loudness[::-1].argmin())) * width + width // 2
+
+
+def _too_long(most_seconds: float) -> InvalidRequest:
+    return InvalidRequest(
+        f"The audio is longer than the {most_seconds:.0f} seconds this model takes", "file", "too_long"
+    )

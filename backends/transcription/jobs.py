@@ -1,0 +1,59 @@
+"""One transcription in the making: blocks of audio, segments of each, in the time of the whole."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from transcription.audio import RATE, read_blocks
+from transcription.whisper import Options, Whisper
+
+# So much of the text before a block goes into it as its prompt, so that names and style go on.
+_CONTEXT_CHARACTERS = 200
+
+
+class Job:
+    """Turns an encoded file into segments; every step of the work is one item of `segments()`."""
+
+    def __init__(self, whisper: Whisper, content: bytes, options: Options, block_seconds: float, most_seconds: float):
+        self._whisper, self._options = whisper, options
+        self._blocks = read_blocks(content, block_seconds, most_seconds)
+        self.language = options.language or ""
+        self.duration = 0.0
+
+    def segments(self) -> Iterator[dict[str, Any] | None]:
+        """Yield segments as OpenAI describes them, times in seconds; None where a step gave none.
+
+        Raises InvalidRequest. `language` is known after the first block, `duration` after the last.
+        """
+        number, options = 0, self._options
+        for samples in self._blocks:
+            segments, language = self._whisper.transcribe(samples, options)
+            self.language = self.language or language
+            yield None  # looking for speech took a while: somebody else's turn
+            for segment in segments:
+                yield self._describe(segment, number)
+                number += 1
+                context = f"{options.prompt or ''} {segment.text.strip()}"[-_CONTEXT_CHARACTERS:]
+                options = replace(options, prompt=context, language=self.language)
+            self.duration += len(samples) / RATE
+
+    def _describe(self, segment: Any, number: int) -> dict[str, Any]:
+        start = self.duration
+        described = {
+            "id": number,
+            "seek": int((start + segment.seek / 100) * 100),
+            "start": round(start + segment.start, 2),
+            "end": round(start + segment.end, 2),
+            "text": segment.text,
+            "tokens": segment.tokens,
+            "temperature": segment.temperature,
+            "avg_logprob": segment.avg_logprob,
+            "compression_ratio": segment.compression_ratio,
+            "no_speech_prob": segment.no_speech_prob,
+        }
+        if segment.words is not None:
+            described["words"] = [
+                {"word": word.word, "start": round(start + word.start, 2), "end": round(start + word.end, 2)}
+                for word in segment.words
+            ]
+        return described

@@ -1,0 +1,88 @@
+"""One thread that does the work of all requests, a step of each in turn: a long file does not hold up a short one."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+
+class Work(Protocol):
+    """A request under way."""
+
+    def is_cancelled(self) -> bool: ...
+
+    def steps(self) -> Iterator[None]:
+        """Do one step at each `next`."""
+        ...
+
+    def fail(self, error: Exception) -> None: ...
+
+    def abandon(self) -> None:
+        """The caller has left."""
+        ...
+
+
+class Turns:
+    """Runs at most what is added; `len` tells how many are under way."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Work, Iterator[None]]] = deque()
+        self._changed = threading.Condition()
+        self._count = 0
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, work: Work) -> None:
+        """Begin with `work` at its first turn."""
+        with self._changed:
+            self._count += 1
+            self._waiting.append((work, work.steps()))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End after the step that is being done."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                if self._stopped:
+                    return
+                work, steps = self._waiting.popleft()
+            goes_on = self._step(work, steps)
+            with self._changed:
+                if goes_on:
+                    self._waiting.append((work, steps))
+                else:
+                    self._count -= 1
+
+    def _step(self, work: Work, steps: Iterator[None]) -> bool:
+        """Do one step; return whether there are more. Whatever goes wrong is that request's alone."""
+        try:
+            if work.is_cancelled():
+                work.abandon()
+                return False
+            next(steps)
+        except StopIteration:
+            return False
+        except Exception as error:
+            self._fail(work, error)
+            return False
+        return True
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        try:
+            work.fail(error)
+        except Exception:
+            log.exception("a failure could not be reported")

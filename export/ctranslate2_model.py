@@ -1,0 +1,12 @@
+"""Models in CTranslate2's format, which are served as they are published."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take a folder's files as they are."""
+    for path in source.iterdir():
+        shutil.copyfile(path, version / path.name)
+    return {}
