@@ -67,7 +67,7 @@ class FakeTriton:
     """A model of each task. `answers` are the chats to come; embeddings and scores are computed of the text."""
 
     def __init__(self) -> None:
-        names = ("tiny-chat", "tiny-embedding", "tiny-rerank")
+        names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription")
         self.states = [*(ModelState(name, "READY") for name in names), ModelState("off", "")]
         self.inferences: list[FakeInference] = []
         self.infer_failures: dict[int, APIError] = {}
@@ -112,7 +112,7 @@ class FakeTriton:
         values |= {"queue_size": "2", "context_length": "1000"}
         return SimpleNamespace(
             parameters={key: SimpleNamespace(string_value=value) for key, value in values.items()},
-            max_batch_size=0 if task == "chat" else 64,
+            max_batch_size=64 if task in ("embedding", "rerank") else 0,
             input=[SimpleNamespace(name="messages"), SimpleNamespace(name="sampling_parameters")],
             SerializeToString=lambda deterministic: model.encode(),
         )

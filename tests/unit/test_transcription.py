@@ -1,0 +1,212 @@
+"""The transcription backend's modules by themselves: decoding, blocks, turns."""
+
+import io
+import threading
+import wave
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from protocol.errors import InvalidRequest
+from transcription.audio import RATE, read_blocks
+from transcription.jobs import Job
+from transcription.turns import Turns
+from transcription.whisper import Options
+
+
+def tone(seconds, rate=RATE, channels=1):
+    samples = np.sin(np.arange(int(seconds * rate)) * 2 * np.pi * 440 / rate) * 0.5
+    return np.repeat((samples * 32767).astype(np.int16)[:, None], channels, axis=1)
+
+
+def wav(samples, rate=RATE):
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return content.getvalue()
+
+
+def encoded(form, codec, seconds=3, rate=48_000):
+    content = io.BytesIO()
+    with av.open(content, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or 1024
+        )
+        frame = av.AudioFrame.from_ndarray(tone(seconds, rate).T.copy(), format="s16", layout="mono")
+        frame.sample_rate = rate
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
+def read(content, block=60, most=600):
+    return list(read_blocks(content, block, most))
+
+
+class TestAudio:
+    @pytest.mark.parametrize(
+        ("form", "codec"),
+        [
+            ("wav", "pcm_s16le"),
+            ("wav", "pcm_f32le"),
+            ("mp3", "libmp3lame"),
+            ("mp4", "aac"),
+            ("flac", "flac"),
+            ("ogg", "libopus"),
+            ("webm", "libopus"),
+        ],
+    )
+    def test_every_format(self, form, codec):
+        (samples,) = read(encoded(form, codec))
+        assert len(samples) / RATE == pytest.approx(3, abs=0.1)
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.1)
+
+    @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44_100, 2), (96_000, 8)])
+    def test_any_rate_and_number_of_channels(self, rate, channels):
+        (samples,) = read(wav(tone(2, rate, channels), rate))
+        assert len(samples) == pytest.approx(2 * RATE, abs=RATE * 0.05)
+
+    @pytest.mark.parametrize(
+        "content", [b"hello", b"\0" * 5000, b"RIFF\xff\xff\xff\x7fWAVEfmt ", b"ID3" + b"\x04" * 200]
+    )
+    def test_what_is_not_audio(self, content):
+        with pytest.raises(InvalidRequest) as caught:
+            read(content)
+        assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
+
+    def test_a_file_without_a_sample(self):
+        with pytest.raises(InvalidRequest, match="no audio"):
+            read(wav(tone(0)))
+
+    def test_a_truncated_mp3_is_read_to_where_it_ends(self):
+        content = encoded("mp3", "libmp3lame", seconds=10)
+        (samples,) = read(content[: len(content) // 2])
+        assert 3 < len(samples) / RATE < 6
+
+    def test_long_audio_comes_in_blocks_cut_where_it_is_quiet(self):
+        samples = tone(100)
+        samples[50 * RATE : 51 * RATE] = 0
+        blocks = read(wav(samples), block=60)
+        assert [round(len(block) / RATE) for block in blocks] in ([50, 50], [51, 49])
+        assert sum(map(len, blocks)) == len(samples)
+        assert np.abs(blocks[1][:10]).max() < 0.01
+
+    def test_longer_than_allowed(self):
+        with pytest.raises(InvalidRequest, match="longer than the 5 seconds"):
+            read(wav(tone(6)), most=5)
+
+    def test_a_file_that_lies_about_its_length(self):
+        """A flac of silence says nothing of its length here, and is small for hours of it."""
+        content = io.BytesIO()
+        with av.open(content, "w", format="ogg") as container:
+            stream = container.add_stream("libopus", rate=48_000, layout="mono")
+            for _ in range(60):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+                frame.sample_rate = 48_000
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with pytest.raises(InvalidRequest, match="longer"):
+            read(content.getvalue(), block=10, most=30)
+
+
+class FakeWhisper:
+    """Two segments a block; remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def transcribe(self, samples, options):
+        self.asked.append(options)
+        fields = {"seek": 0, "tokens": [1], "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
+        segments = [
+            SimpleNamespace(start=i, end=i + 1, text=f" part {i}", words=None, no_speech_prob=0.0, **fields)
+            for i in range(2)
+        ]
+        return iter(segments), "en"
+
+
+class TestJob:
+    def test_times_go_on_from_block_to_block_and_so_does_the_context(self):
+        whisper = FakeWhisper()
+        job = Job(whisper, wav(tone(100)), Options(prompt="names"), 60, 600)
+        segments = [segment for segment in job.segments() if segment]
+        assert [segment["id"] for segment in segments] == [0, 1, 2, 3]
+        starts = [segment["start"] for segment in segments]
+        assert starts == sorted(starts)
+        assert starts[2] > 30
+        assert job.duration == pytest.approx(100, abs=0.1)
+        assert (whisper.asked[0].prompt, whisper.asked[0].language) == ("names", None)
+        assert whisper.asked[1].prompt.endswith("part 0 part 1")
+        assert whisper.asked[1].language == "en"
+
+
+class Work:
+    def __init__(self, steps, order, name):
+        self._steps, self._order, self._name = steps, order, name
+        self.done, self.error, self.gone, self.abandoned = threading.Event(), None, False, False
+
+    def is_cancelled(self):
+        return self.gone
+
+    def steps(self):
+        for i in range(self._steps):
+            if self._name == "bad" and i == 1:
+                raise ValueError("broken")
+            self._order.append(self._name)
+            yield
+        self.done.set()
+
+    def fail(self, error):
+        self.error = error
+        self.done.set()
+
+    def abandon(self):
+        self.abandoned = True
+        self.done.set()
+
+
+class TestTurns:
+    @pytest.fixture
+    def turns(self):
+        turns = Turns()
+        yield turns
+        turns.stop()
+
+    def test_a_short_one_does_not_wait_for_a_long_one(self, turns):
+        order = []
+        gate = threading.Event()
+        blocker = Work(1, order, "first")
+        steps = blocker.steps
+        blocker.steps = lambda: (gate.wait(5) and step for step in steps())
+        turns.add(blocker)
+        long, short = Work(50, order, "long"), Work(2, order, "short")
+        turns.add(long)
+        turns.add(short)
+        gate.set()
+        assert long.done.wait(5)
+        assert short.done.wait(5)
+        assert order.index("short") < 4
+        assert [name for name in order[:5] if name != "first"][:4] == ["long", "short", "long", "short"]
+
+    def test_a_failure_is_its_own(self, turns):
+        order = []
+        bad, good = Work(3, order, "bad"), Work(3, order, "good")
+        turns.add(bad)
+        turns.add(good)
+        assert bad.done.wait(5)
+        assert good.done.wait(5)
+        assert isinstance(bad.error, ValueError)
+        assert good.error is None
+
+    def test_whoever_has_left_is_dropped(self, turns):
+        work = Work(1_000_000, [], "left")
+        turns.add(work)
+        work.gone = True
+        assert work.done.wait(5)
+        assert work.abandoned
