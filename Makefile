@@ -79,7 +79,7 @@ lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
 format: .venv/dev.stamp ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat or encoders
+bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat, encoders or transcription
 	@if [ $(BENCH) = encoders ]; then $(MAKE) --silent .venv-rivals/ready; fi
 	@$(BIN)/python -m export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)

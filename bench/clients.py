@@ -29,43 +29,43 @@ class _Client:
     """Bytes of the answer's body still to come; None until its head is there."""
 
 
-def run_clients(port: int, path: str, bodies: list[bytes], clients: int, timeout: float = 300) -> Rate:
-    """POST all bodies to 127.0.0.1:`port`, `clients` at a time. Raises AssertionError for an answer that is not 200."""
+def run_clients(
+    port: int, path: str, bodies: list[bytes], clients: int, kind: str = "application/json", timeout: float = 300
+) -> Rate:
+    """POST all bodies, of content type `kind`, `clients` at a time. Raises AssertionError if one is not a 200."""
     selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
     started = time.perf_counter()
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: "
     for _ in range(min(clients, len(bodies))):
         client = _Client(socket.create_connection(("127.0.0.1", port)))
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(client.socket, selectors.EVENT_READ, client)
-        _send(client, path, next(waiting))
+        _send(client, head, next(waiting))
     while selector.get_map():
         assert time.perf_counter() - started < timeout, "the answers did not come in time"
         for key, _ in selector.select(timeout=5):
             if _read(key.data):
                 latencies.append(time.perf_counter() - key.data.sent)
-                _go_on(selector, key.data, path, waiting)
+                _go_on(selector, key.data, head, waiting)
     elapsed = time.perf_counter() - started
     latencies.sort()
     p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
     return Rate(len(bodies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000)
 
 
-def _go_on(selector: selectors.BaseSelector, client: _Client, path: str, waiting: Iterator[bytes]) -> None:
+def _go_on(selector: selectors.BaseSelector, client: _Client, head: str, waiting: Iterator[bytes]) -> None:
     body = next(waiting, None)
     if body is None:
         selector.unregister(client.socket)
         client.socket.close()
     else:
-        _send(client, path, body)
+        _send(client, head, body)
 
 
-def _send(client: _Client, path: str, body: bytes) -> None:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+def _send(client: _Client, head: str, body: bytes) -> None:
     client.data.clear()
     client.missing, client.sent = None, time.perf_counter()
-    client.socket.sendall(head.encode() + body)
+    client.socket.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
 
 
 def _read(client: _Client) -> bool:

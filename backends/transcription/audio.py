@@ -14,6 +14,10 @@ RATE = 16_000
 # A block is cut where it is quietest within its last seconds.
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
+# Containers of sound alone or with pictures: no playlists, which would have FFmpeg open what they name.
+_FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpegts"
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+
 Samples = NDArray[np.float32]
 
 
@@ -43,7 +47,7 @@ def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
     """Yield the samples of each frame. A file that is damaged further on ends where it is."""
     any_yet = False
     try:
-        with av.open(io.BytesIO(content), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(content), metadata_errors="ignore", options=_OPTIONS) as container:
             if not container.streams.audio:
                 raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
             if container.duration and container.duration / av.time_base > most_seconds:

@@ -98,6 +98,7 @@ class Inference:
             self._close()
             raise self._explain(error) from error
         self._client.give_back(self._connection)
+        self._connection = None  # it is somebody else's now
         if response.status != 200:
             raise translated(_STATUSES.get(response.status, "INTERNAL"), orjson.loads(content)["error"])
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import requests
 
+from bench.speech import AUDIOEVAL, MOONSHINE, package_files
 from tests.live.conftest import url
-from tests.live.speech import AUDIOEVAL, MOONSHINE, librivox, package_files
+from tests.live.speech import librivox
 
 TWO_CITIES = package_files(MOONSHINE) / "two_cities.wav"
 CLIPS = sorted(package_files(AUDIOEVAL).glob("*/*.wav"))

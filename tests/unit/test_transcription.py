@@ -80,6 +80,16 @@ class TestAudio:
             read(content)
         assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
 
+    @pytest.mark.parametrize(
+        "playlist",
+        ["#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
+    )
+    def test_a_playlist_opens_nothing(self, playlist, tmp_path):
+        (tmp_path / "secret.wav").write_bytes(wav(tone(3)))
+        for address in (tmp_path / "secret.wav", f"file://{tmp_path}/secret.wav"):
+            with pytest.raises(InvalidRequest):
+                read(playlist.format(address).encode())
+
     def test_a_file_without_a_sample(self):
         with pytest.raises(InvalidRequest, match="no audio"):
             read(wav(tone(0)))
