@@ -8,5 +8,6 @@ from pathlib import Path
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Take a folder's files as they are."""
     for path in source.iterdir():
-        shutil.copyfile(path, version / path.name)
+        if path.is_file():
+            shutil.copyfile(path, version / path.name)
     return {}

@@ -41,7 +41,7 @@ def number(name: str, value: int) -> Any:
     return pb_utils.Tensor(name, np.array([value], dtype=np.int32))
 
 
-def error_response(error: Exception) -> Any:
+def error_response(error: BaseException) -> Any:
     """Build a failed response: its only tensor says why, as JSON.
 
     Not Triton's own error: this version's gRPC server crashes now and then when many streams end with one, and it has

@@ -1,5 +1,6 @@
 """From an encoded file to samples: whatever FFmpeg reads, block by block, so that memory stays flat."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,14 @@ RATE = 16_000
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
 # Containers of sound alone or with pictures: no playlists, which would have FFmpeg open what they name.
-_FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpegts"
+_FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpeg,mpegts"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+
+# Of these FFmpeg guesses the length.
+_GUESSED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
+
+# Below it one frame may stand for minutes.
+_LOWEST_RATE = 4000
 
 Samples = NDArray[np.float32]
 
@@ -44,19 +51,18 @@ def read_blocks(content: bytes, block_seconds: float, most_seconds: float) -> It
 
 
 def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
-    """Yield the samples of each frame. A file that is damaged further on ends where it is."""
+    """Yield the samples of each frame. What is damaged further on is left out."""
     any_yet = False
     try:
         with av.open(io.BytesIO(content), metadata_errors="ignore", options=_OPTIONS) as container:
             if not container.streams.audio:
                 raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
-            if container.duration and container.duration / av.time_base > most_seconds:
+            known = container.duration if container.format.name not in _GUESSED else None
+            if known and known / av.time_base > most_seconds:
                 raise _too_long(most_seconds)
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-            for frame in _frames(container):
-                for resampled in resampler.resample(frame):
-                    any_yet = True
-                    yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
+            for resampled in _resample(_frames(container)):
+                any_yet = True
+                yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
     except av.error.FFmpegError as error:
         if not any_yet:
             message = f"The file is not audio, or is damaged: {error.strerror}"
@@ -64,8 +70,27 @@ def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
 
 
 def _frames(container: Any) -> Iterator[Any]:
-    yield from container.decode(audio=0)
-    yield None  # has the resampler give what it holds back
+    for packet in container.demux(audio=0):
+        with contextlib.suppress(av.error.InvalidDataError):
+            yield from packet.decode()
+
+
+def _resample(frames: Iterator[Any]) -> Iterator[Any]:
+    """Yield frames of mono samples at 16 kHz; a file may change its rate and channels on the way."""
+    resampler, kind = None, None
+    for frame in frames:
+        if frame.sample_rate < _LOWEST_RATE:
+            message = f"The audio has {frame.sample_rate} samples a second; at least {_LOWEST_RATE} are needed"
+            raise InvalidRequest(message, "file", "invalid_audio")
+        if (frame.format.name, frame.layout.name, frame.sample_rate) != kind:
+            if resampler:
+                yield from resampler.resample(None)
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+        assert resampler is not None  # noqa: S101
+        yield from resampler.resample(frame)
+    if resampler:
+        yield from resampler.resample(None)  # what it holds back
 
 
 def _quietest(block: Samples) -> int:

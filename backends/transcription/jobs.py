@@ -28,22 +28,26 @@ class Job:
         number, options = 0, self._options
         for samples in self._blocks:
             segments, language = self._whisper.transcribe(samples, options)
-            self.language = self.language or language
+            self.language = options.language or language
             yield None  # looking for speech took a while: somebody else's turn
             for segment in segments:
-                yield self._describe(segment, number)
+                yield self._describe(segment, number, len(samples) / RATE)
                 number += 1
                 context = f"{options.prompt or ''} {segment.text.strip()}"[-_CONTEXT_CHARACTERS:]
                 options = replace(options, prompt=context, language=self.language)
             self.duration += len(samples) / RATE
 
-    def _describe(self, segment: Any, number: int) -> dict[str, Any]:
-        start = self.duration
+    def _describe(self, segment: Any, number: int, seconds: float) -> dict[str, Any]:
+        """Return a segment of the block of `seconds` that is being read; Whisper's times may go beyond its end."""
+
+        def at(time: float) -> float:
+            return round(self.duration + min(time, seconds), 2)
+
         described = {
             "id": number,
-            "seek": int((start + segment.seek / 100) * 100),
-            "start": round(start + segment.start, 2),
-            "end": round(start + segment.end, 2),
+            "seek": int(at(segment.start) * 100),
+            "start": at(segment.start),
+            "end": at(segment.end),
             "text": segment.text,
             "tokens": segment.tokens,
             "temperature": segment.temperature,
@@ -52,8 +56,6 @@ class Job:
             "no_speech_prob": segment.no_speech_prob,
         }
         if segment.words is not None:
-            described["words"] = [
-                {"word": word.word, "start": round(start + word.start, 2), "end": round(start + word.end, 2)}
-                for word in segment.words
-            ]
+            words = segment.words
+            described["words"] = [{"word": word.word, "start": at(word.start), "end": at(word.end)} for word in words]
         return described

@@ -79,7 +79,7 @@ class _Work:
         ]
         self._reply.send(_response("", [], *ends), _FINAL)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not isinstance(error, RequestFailure):
             log.error("request %s failed", self._request_id, exc_info=error)
         self._reply.send(error_response(error), _FINAL)

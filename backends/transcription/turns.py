@@ -1,12 +1,18 @@
-"""One thread that does the work of all requests, a step of each in turn: a long file does not hold up a short one."""
+"""One thread that does the work of all requests in turn: a long file does not hold up a short one."""
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from protocol.errors import EngineDown
+
 log = logging.getLogger(__name__)
+
+# A turn is a step, and those after it that cost nothing: of a window of speech all segments come at once.
+_TURN_SECONDS = 0.2
 
 
 class Work(Protocol):
@@ -18,7 +24,7 @@ class Work(Protocol):
         """Do one step at each `next`."""
         ...
 
-    def fail(self, error: Exception) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
 
     def abandon(self) -> None:
         """The caller has left."""
@@ -47,11 +53,13 @@ class Turns:
             self._changed.notify()
 
     def stop(self) -> None:
-        """End after the step that is being done."""
+        """End after the step that is being done; whatever waits fails."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
         self._thread.join()
+        for work, _ in self._waiting:
+            self._fail(work, EngineDown("The model is being unloaded"))
 
     def _run(self) -> None:
         while True:
@@ -66,22 +74,25 @@ class Turns:
                     self._waiting.append((work, steps))
                 else:
                     self._count -= 1
+            del work, steps  # a finished file would stay in memory until the next one comes
 
     def _step(self, work: Work, steps: Iterator[None]) -> bool:
-        """Do one step; return whether there are more. Whatever goes wrong is that request's alone."""
+        """Do one turn's steps; return whether there are more. Whatever goes wrong is that request's alone."""
+        ends = time.monotonic() + _TURN_SECONDS
         try:
-            if work.is_cancelled():
-                work.abandon()
-                return False
-            next(steps)
+            while time.monotonic() < ends:
+                if work.is_cancelled():
+                    work.abandon()
+                    return False
+                next(steps)
         except StopIteration:
             return False
-        except Exception as error:
+        except BaseException as error:  # a library's panic too: this thread may not die
             self._fail(work, error)
             return False
         return True
 
-    def _fail(self, work: Work, error: Exception) -> None:
+    def _fail(self, work: Work, error: BaseException) -> None:
         try:
             work.fail(error)
         except Exception:

@@ -1,6 +1,7 @@
 """POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
 
 import orjson
@@ -10,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from frontend.access_log import log_fields, request_id
 from frontend.connection import ClientWatch
 from frontend.endpoints.body import FormBody, read_form
-from frontend.errors import APIError, InvalidRequest, PayloadTooLarge
+from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, PayloadTooLarge
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
@@ -25,6 +26,9 @@ LANGUAGES = (
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
 )
 _HEARTBEAT_SECONDS = 1.0
+
+# A long file takes long. The deadline of a request counts between two segments here.
+_LONGEST_SECONDS = 86_400.0
 
 
 class TranslationRequest(FormBody):
@@ -96,13 +100,16 @@ def create_translation() -> Response:
 
 def _start(form: TranslationRequest) -> "Transcription":
     """Send the file to the model and wait for the first segment, so that a failure before it keeps its status."""
-    content = _read_file()
     model = services().registry.require(form.model, "transcription")
     log_fields()["model"] = model.id
-    inputs = {"audio": content, "options": orjson.dumps(form.options())}
-    timeout = services().settings.request_timeout
-    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
+    call = _send(model, form.options())
     return Transcription(model, call, str(form.options()["task"]))
+
+
+def _send(model: Model, options: dict[str, Any]) -> Call:
+    """Begin; the file is not held in memory any longer than that takes."""
+    inputs = {"audio": _read_file(), "options": orjson.dumps(options)}
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
 
 
 def _read_file() -> bytes:
@@ -127,8 +134,12 @@ class Transcription:
         self._watch = ClientWatch(request.environ, call.cancel)
         self._log_fields = log_fields()
         self._language, self._duration = "", 0.0
+        self._patience = services().settings.request_timeout
         try:
-            self._first = call.next()
+            self._first = self._call.next(self._patience)
+        except TimeoutError:
+            self.close()
+            raise DeadlineExceeded("The request took longer than it may and was stopped") from None
         except BaseException:
             self.close()
             raise
@@ -180,18 +191,26 @@ class Transcription:
         self._call.cancel()
 
     def _segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the segments of each response; None for each second without one if asked."""
+        """Yield the segments of each response to the last, which has the duration; None for each second without one
+        if asked."""
         response = self._first
         while response is not None:
             yield orjson.loads(response["segments"])
             if "duration" in response:
                 self._language, self._duration = response["language"], round(response["duration"], 3)
-            while True:
-                try:
-                    response = self._call.next(_HEARTBEAT_SECONDS if heartbeat else None)
-                    break
-                except TimeoutError:
-                    yield None
+                return
+            response = yield from self._next(heartbeat)
+        raise EngineFailure("The model ended its answer without its end")
+
+    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
+        """Return the next response. Raises DeadlineExceeded if it does not come in the time of a request."""
+        deadline = time.monotonic() + self._patience
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                return self._call.next(min(left, _HEARTBEAT_SECONDS) if heartbeat else left)
+            except TimeoutError:
+                yield None
+        raise DeadlineExceeded("The request took longer than it may and was stopped")
 
     def _usage(self) -> dict[str, Any]:
         self._log_fields["audio_seconds"] = self._duration

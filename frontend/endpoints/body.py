@@ -33,6 +33,9 @@ class FormBody(BaseModel):
 
 def read_form(model: type[Form]) -> Form:
     """Return the form's fields, but for the files, as `model`. Raises InvalidRequest or PayloadTooLarge."""
+    if request.mimetype != "multipart/form-data":
+        # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
+        raise InvalidRequest("Audio file is required, as multipart/form-data", param="file", code="missing_file")
     request.max_content_length = services().settings.max_upload_bytes + _FORM_BYTES
     try:
         fields: dict[str, Any] = {

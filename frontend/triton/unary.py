@@ -100,7 +100,7 @@ class Inference:
         self._client.give_back(self._connection)
         self._connection = None  # it is somebody else's now
         if response.status != 200:
-            raise translated(_STATUSES.get(response.status, "INTERNAL"), orjson.loads(content)["error"])
+            raise translated(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))
         if "error" in outputs:
             raise described(outputs["error"])
@@ -116,6 +116,8 @@ class Inference:
     def _send(self) -> http.client.HTTPConnection:
         self._connection = connection = self._client.connect()
         connection.sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
+        if self._cancelled:
+            raise ConnectionAbortedError("cancelled")
         connection.request("POST", self._path, self._body, self._headers)
         return connection
 
@@ -139,6 +141,13 @@ class Inference:
         if self._cancelled:
             return translated("CANCELLED", str(error))
         return translated("DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else "UNAVAILABLE", repr(error))
+
+
+def _error_text(content: bytes) -> str:
+    try:
+        return str(orjson.loads(content)["error"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return content.decode(errors="replace")
 
 
 def _read(content: bytes, head_size: int) -> dict[str, Any]:

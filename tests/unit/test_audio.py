@@ -1,6 +1,7 @@
 """POST /audio/transcriptions and /audio/translations over a fake model: the form, every format, the stream."""
 
 import io
+import time
 
 import orjson
 import pytest
@@ -113,6 +114,26 @@ def test_a_failure_in_mid_stream_is_an_event(client, triton):
     assert events(response)[-1]["error"]["message"] == "broken"
 
 
+def test_an_end_without_its_last_response_is_not_called_done(client, triton):
+    triton.will_answer(part(SEGMENTS[0]))
+    assert post(client).status_code == 500
+    triton.will_answer(part(SEGMENTS[0]))
+    assert "error" in events(post(client, stream="true"))[-1]
+
+
+def test_no_segment_in_the_time_of_a_request(client, triton):
+    triton.will_answer(TimeoutError())
+    assert post(client).status_code == 504
+
+
+def test_another_encoding_of_a_form_is_refused_unread(client):
+    started = time.monotonic()
+    kind = "application/x-www-form-urlencoded"
+    response = client.post("/v1/audio/transcriptions", data=b"a&" * 4_000_000, content_type=kind)
+    assert response.get_json()["error"]["code"] == "missing_file"
+    assert time.monotonic() - started < 1
+
+
 def test_a_failure_before_keeps_its_status(client, triton):
     call = triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
     response = post(client, stream="true")
@@ -155,9 +176,9 @@ def test_an_unknown_language_is_told_which_there_are(client):
     assert len(LANGUAGES) == 30
 
 
-@pytest.mark.parametrize("data", [{}, {"file": "not a file"}, {"model": "whisper-1"}])
+@pytest.mark.parametrize("data", [{"file": "not a file"}, {"model": "whisper-1"}])
 def test_no_file_is_ahas_error(client, data):
-    response = client.post("/audio/transcriptions", data=data)
+    response = client.post("/audio/transcriptions", data=data, content_type="multipart/form-data")
     assert response.status_code == 400
     assert response.get_json()["error"] == {
         "message": "Audio file is required",

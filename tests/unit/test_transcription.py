@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 import wave
 from types import SimpleNamespace
 
@@ -107,6 +108,20 @@ class TestAudio:
         assert sum(map(len, blocks)) == len(samples)
         assert np.abs(blocks[1][:10]).max() < 0.01
 
+    def test_a_damaged_packet_in_the_middle_costs_itself_alone(self):
+        content = bytearray(encoded("mp4", "aac", seconds=20))
+        middle = len(content) // 2
+        content[middle : middle + 60] = b"\xff" * 60
+        assert len(np.concatenate(read(bytes(content)))) / RATE > 18
+
+    def test_a_rate_at_which_a_frame_stands_for_minutes(self):
+        with pytest.raises(InvalidRequest, match="samples a second"):
+            read(wav(tone(10, 100), 100))
+
+    def test_rate_and_channels_may_change_on_the_way(self):
+        content = encoded("adts", "aac", seconds=3) + encoded("adts", "aac", seconds=3, rate=22_050)
+        assert len(np.concatenate(read(content))) / RATE == pytest.approx(6, abs=0.4)
+
     def test_longer_than_allowed(self):
         with pytest.raises(InvalidRequest, match="longer than the 5 seconds"):
             read(wav(tone(6)), most=5)
@@ -156,6 +171,26 @@ class TestJob:
         assert whisper.asked[1].language == "en"
 
 
+class SilentFirst(FakeWhisper):
+    """Hears nothing in the first block, and takes it for English."""
+
+    def transcribe(self, samples, options):
+        first = not self.asked
+        segments, _ = super().transcribe(samples, options)
+        return (iter([]), "en") if first else (segments, options.language or "fr")
+
+
+def test_silence_does_not_decide_the_language():
+    job = Job(SilentFirst(), wav(tone(150)), Options(), 60, 600)
+    assert len([segment for segment in job.segments() if segment]) == 4
+    assert job.language == "fr"
+
+
+def test_no_time_goes_beyond_the_audio():
+    job = Job(FakeWhisper(), wav(tone(1.5)), Options(), 60, 600)
+    assert [segment["end"] for segment in job.segments() if segment] == [1, 1.5]
+
+
 class Work:
     def __init__(self, steps, order, name):
         self._steps, self._order, self._name = steps, order, name
@@ -169,6 +204,7 @@ class Work:
             if self._name == "bad" and i == 1:
                 raise ValueError("broken")
             self._order.append(self._name)
+            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than a turn
             yield
         self.done.set()
 
@@ -195,7 +231,7 @@ class TestTurns:
         steps = blocker.steps
         blocker.steps = lambda: (gate.wait(5) and step for step in steps())
         turns.add(blocker)
-        long, short = Work(50, order, "long"), Work(2, order, "short")
+        long, short = Work(8, order, "long"), Work(2, order, "short")
         turns.add(long)
         turns.add(short)
         gate.set()
