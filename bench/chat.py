@@ -8,13 +8,12 @@ machine may be busy, but hardly changes from one second to the next.
 import argparse
 import http.client
 import statistics
-import struct
 import time
 from pathlib import Path
 
 import grpc
 import orjson
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from bench.load import Load, chat_body, run_streams
 from bench.rivals import bare_pipeline, llama_server
@@ -23,6 +22,7 @@ from export.__main__ import cache_folder
 from export.catalog import load_catalog
 from export.fetch import unpack
 from export.gguf_model import requantize
+from frontend.triton.tensors import build_request
 
 MODEL = "smollm2-135m"
 _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."
@@ -105,13 +105,13 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
     """Print (c): the p50 of one-token answers through the frontend and straight from Triton, in turns."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
     parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "stream": False})
-    messages = orjson.dumps([{"role": "user", "content": "Hello"}])
+    inputs = {"messages": orjson.dumps([{"role": "user", "content": "Hello"}]), "sampling_parameters": parameters}
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "temperature": 0}
     connection = http.client.HTTPConnection("127.0.0.1", port)
     direct, through = [], []
     for _ in range(requests):
         started = time.perf_counter()
-        for _ in stub.ModelStreamInfer(iter([_request(messages, parameters)])):
+        for _ in stub.ModelStreamInfer(iter([build_request(MODEL, inputs, "bench")])):
             pass
         direct.append(time.perf_counter() - started)
         started = time.perf_counter()
@@ -122,14 +122,6 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
     print(
         f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)"
     )
-
-
-def _request(messages: bytes, parameters: bytes) -> service_pb2.ModelInferRequest:
-    request = service_pb2.ModelInferRequest(model_name=MODEL)
-    for name, value in (("messages", messages), ("sampling_parameters", parameters)):
-        request.inputs.add(name=name, datatype="BYTES", shape=[1])
-        request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
-    return request
 
 
 def main() -> None:

@@ -27,9 +27,6 @@ class Load:
     first_token_ms: float
     tokens: int
 
-    def __str__(self) -> str:
-        return f"{self.tokens_per_second:7.0f} tokens/s, first after {self.first_token_ms:5.0f} ms"
-
 
 def chat_body(model: str, text: str, max_tokens: int) -> bytes:
     """Return a streamed chat of exactly `max_tokens` greedy tokens."""

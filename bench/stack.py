@@ -1,6 +1,5 @@
 """Starts a whole Trident of its own, as `make serve` does, on ports of its own."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -39,7 +38,7 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
     command = [sys.executable, "-m", "frontend.launch", "--models", " ".join(models), "--port", str(port)]
     command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as output:
-        process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT, env=os.environ | {})
+        process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)
         try:
             _wait(process, port, Path(output.name))
             yield settings

@@ -61,6 +61,7 @@ def main() -> None:
                 rate = run_clients(stack.port, "/v1/audio/transcriptions", [body] * clients, clients, kind)
                 speeds[f"stack, {clients} client{'s' * (clients > 1)}"].append(rate.requests_per_second * _SECONDS)
     bare.kill()
+    bare.join()
     for name, values in speeds.items():
         pairs = zip(values[1:], speeds["faster-whisper"][1:], strict=True)  # the first round warms up
         ratio = statistics.median(value / other for value, other in pairs)

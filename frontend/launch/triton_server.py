@@ -31,7 +31,7 @@ class TritonServer:
         self._backends: set[int] = set()
 
     def start(self) -> None:
-        """Start Triton loading the models; `wait_ready` says when it is done."""
+        """Start Triton loading the models, and return before it has."""
         self._remove_shared_memory()
         wheel = _wheel_folder()
         self._assemble(wheel)
@@ -59,10 +59,8 @@ class TritonServer:
         family = {pid for known in (self._process.pid, *self._backends) for pid in (known, *_descendants(known))}
         if patience and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-            except subprocess.TimeoutExpired:
-                patience = 0
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 if _alive(pid):
