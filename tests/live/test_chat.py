@@ -254,6 +254,10 @@ def test_over_the_queues_limit_requests_are_refused_at_once(stack, client):
         for connection in connections:
             connection.close()
     wait_until(lambda: metric(stack, "running") == metric(stack, "waiting") == 0, 20, "an empty queue")
+    # The engine is empty a moment before the last of those who left are forgotten.
+    short = chat_body(MODEL, "Hi", 1)
+    address = url(stack, "/v1/chat/completions")
+    wait_until(lambda: requests.post(address, data=short, timeout=20).status_code == 200, 5, "room for one more")
     assert "Tokyo" in ask(client, "What is the capital of Japan?").choices[0].message.content
 
 
