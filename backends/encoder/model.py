@@ -1,6 +1,5 @@
 """Triton's Python backend for embedding and rerank: batches of requests in, rows of numbers out."""
 
-import json
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from encoder.jobs import Job, tokenize
 from encoder.network import Network
 from encoder.tokens import Text, TextTokenizer, Tokens
 from protocol.errors import InvalidRequest
+from protocol.loading import begin
 from protocol.tensors import error_response, has_input, read_parameters, read_strings
 
 log = logging.getLogger(__name__)
@@ -31,20 +31,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
-        config = json.loads(args["model_config"])
-        self._parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        self._output = _OUTPUT[self._parameters["task"]]
-        folder = Path(args["model_repository"]) / args["model_version"]
-        template, limit = self._parameters.get("template"), int(self._parameters["context_length"])
-        self._prompts = {kind: self._parameters.get(f"{kind}_prompt", "") for kind in ("query", "document")}
+        folder, parameters = begin(args)
+        self._output = _OUTPUT[parameters["task"]]
+        template, limit = parameters.get("template"), int(parameters["context_length"])
+        self._prompts = {kind: parameters.get(f"{kind}_prompt", "") for kind in ("query", "document")}
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", limit, template)
-        self._network = Network(folder, self._parameters)
+        self._network = Network(folder, parameters)
         self._network.run([Tokens([1] * 16, [0] * 16)])  # the first run is slow
 
     def execute(self, requests: list[Any]) -> list[Any]:
         jobs = [self._read(request) for request in requests]
-        _together(self._tokenize, jobs)
+        _together(lambda some: tokenize(some, self._tokenizer), jobs)
         groups = list(_groups([job for job in jobs if job.tokens]))
         for group in groups:
             _together(self._compute, group if len(groups) == 1 else [job for job in group if not job.is_abandoned()])
@@ -71,9 +68,6 @@ class TritonPythonModel:
             return list(zip(queries, documents, strict=True))
         prompt = self._prompts.get(parameters.get("input_type", "document"), "")
         return [prompt + value.decode() for value in read_strings(request, "text")]
-
-    def _tokenize(self, jobs: list[Job]) -> None:
-        tokenize(jobs, self._tokenizer)
 
     def _compute(self, jobs: list[Job]) -> None:
         rows = self._network.run([row for job in jobs for row in job.tokens])

@@ -21,6 +21,7 @@ from generation.prompt import ChatPrompt
 from generation.sender import Sender
 from generation.text import Detokenizer
 from protocol.errors import InvalidRequest, QueueFull
+from protocol.loading import begin
 from protocol.tensors import error_response, number, read_parameters, read_strings, string
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,7 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
-        config = json.loads(args["model_config"])
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        folder = Path(args["model_repository"]) / args["model_version"]
+        folder, parameters = begin(args)
         self._prompt = ChatPrompt(folder, int(parameters["context_length"]))
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
         self._metrics = Metrics(args["model_name"])

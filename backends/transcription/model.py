@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from protocol.errors import InvalidRequest, QueueFull, RequestFailure
+from protocol.loading import begin
 from protocol.tensors import error_response, read_parameters, read_strings, string
 from transcription.jobs import Job
 from transcription.turns import Turns
@@ -26,9 +27,8 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
-        parameters = {k: v["string_value"] for k, v in json.loads(args["model_config"])["parameters"].items()}
-        self._whisper = Whisper(Path(args["model_repository"]) / args["model_version"], parameters)
+        folder, parameters = begin(args)
+        self._whisper = Whisper(folder, parameters)
         self._capacity = int(parameters["queue_size"])
         self._block_seconds, self._most_seconds = float(parameters["block_seconds"]), float(parameters["most_seconds"])
         self._turns = Turns()

@@ -11,11 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from frontend.access_log import log_fields, request_id
 from frontend.connection import ClientWatch
 from frontend.endpoints.body import FormBody, read_form
-from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, PayloadTooLarge
+from frontend.errors import APIError, EngineFailure, InvalidRequest, PayloadTooLarge
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
 from frontend.triton.client import Call
+from frontend.triton.failures import translated
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("audio", __name__)
@@ -103,7 +104,7 @@ def _start(form: TranslationRequest) -> "Transcription":
     model = services().registry.require(form.model, "transcription")
     log_fields()["model"] = model.id
     call = _send(model, form.options())
-    return Transcription(model, call, str(form.options()["task"]))
+    return Transcription(call, str(form.options()["task"]))
 
 
 def _send(model: Model, options: dict[str, Any]) -> Call:
@@ -129,17 +130,14 @@ def _read_file() -> bytes:
 class Transcription:
     """One answer: the model's segments as OpenAI's objects. Raises APIError."""
 
-    def __init__(self, model: Model, call: Call, task: str):
-        self._model, self._call, self._task = model, call, task
+    def __init__(self, call: Call, task: str):
+        self._call, self._task = call, task
         self._watch = ClientWatch(request.environ, call.cancel)
         self._log_fields = log_fields()
         self._language, self._duration = "", 0.0
         self._patience = services().settings.request_timeout
         try:
-            self._first = self._call.next(self._patience)
-        except TimeoutError:
-            self.close()
-            raise DeadlineExceeded("The request took longer than it may and was stopped") from None
+            self._first = self._wait(self._patience)
         except BaseException:
             self.close()
             raise
@@ -150,7 +148,7 @@ class Transcription:
             segments = [segment for part in self._segments() if part for segment in part]
         finally:
             self.close()
-        text = _join(segments)
+        text = "".join(segment["text"] for segment in segments).strip()
         plain: dict[str, Callable[[], str]] = {
             "text": lambda: f"{text}\n",
             "srt": lambda: to_srt(segments),
@@ -205,17 +203,19 @@ class Transcription:
     def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
         """Return the next response. Raises DeadlineExceeded if it does not come in the time of a request."""
         deadline = time.monotonic() + self._patience
-        while (left := deadline - time.monotonic()) > 0:
+        while heartbeat and deadline - time.monotonic() > _HEARTBEAT_SECONDS:
             try:
-                return self._call.next(min(left, _HEARTBEAT_SECONDS) if heartbeat else left)
+                return self._call.next(_HEARTBEAT_SECONDS)
             except TimeoutError:
                 yield None
-        raise DeadlineExceeded("The request took longer than it may and was stopped")
+        return self._wait(max(deadline - time.monotonic(), 0))
+
+    def _wait(self, seconds: float) -> dict[str, Any] | None:
+        try:
+            return self._call.next(seconds)
+        except TimeoutError:
+            raise translated("DEADLINE_EXCEEDED", "") from None
 
     def _usage(self) -> dict[str, Any]:
         self._log_fields["audio_seconds"] = self._duration
         return {"type": "duration", "seconds": round(self._duration)}
-
-
-def _join(segments: list[dict[str, Any]]) -> str:
-    return "".join(segment["text"] for segment in segments).strip()

@@ -1,4 +1,4 @@
-"""Requests with one response, over Triton's HTTP port: under gevent that takes half the CPU of a gRPC call.
+"""Requests with one response, over Triton's HTTP port: under gevent a gRPC call takes more than half as much CPU again.
 
 The protocol is KServe v2 with its binary tensor extension. Connections are kept and used again.
 """
