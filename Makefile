@@ -1,7 +1,7 @@
 # Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base
+MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari
 ARGS ?=
 BENCH ?= chat
 # The first Python on the path that fits; a pyenv shim without a version behind it does not run.
@@ -48,6 +48,11 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@$(call install,bench)
 	@touch $@
 
+.venv/kokoro.stamp: requirements/kokoro.lock .venv/serve.stamp
+	@echo "trident: installing what Kokoro needs to read Chinese and Japanese"
+	@$(call install,kokoro)
+	@touch $@
+
 # Environments beside .venv, since what is in them does not go together with it.
 .venv-%/ready: requirements/%.lock | .venv/bin/python
 	@echo "trident: making .venv-$*, with torch (3 GB to download, once)"
@@ -85,9 +90,10 @@ bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENC
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip export rivals; do \
+	@cd requirements && for name in serve dev bench triton pip export rivals kokoro; do \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
 			export|rivals) source=$$name.in; flags=;; \
+			kokoro) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \

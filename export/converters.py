@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from export import ctranslate2_model, gguf_model, onnx_encoder
+from export import ctranslate2_model, gguf_model, onnx_encoder, speech_model
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +27,8 @@ CONVERTERS = {
         ("export/gguf_model.py", "export/gguf_tokenizer.py", "export/openvino_weights.py"),
     ),
     "ctranslate2": Conversion(ctranslate2_model.convert_published, ("export/ctranslate2_model.py",)),
+    "hibari": Conversion(speech_model.convert_hibari, ("export/speech_model.py",)),
+    "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
     "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
     "optimum-encoder": Conversion(
         onnx_encoder.convert_with_optimum,

@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.catalog import Entry
 
-_STRING, _INT32, _FP32 = pb.TYPE_STRING, pb.TYPE_INT32, pb.TYPE_FP32
+_STRING, _INT32, _FP32, _UINT8 = pb.TYPE_STRING, pb.TYPE_INT32, pb.TYPE_FP32, pb.TYPE_UINT8
 _ROWS = 64
 
 
@@ -43,6 +43,12 @@ TENSORS = {
         {"text_output": _STRING, "segments": _STRING, "language": _STRING, "duration": _FP32, "error": _STRING},
         decoupled=True,
     ),
+    "speech": Tensors(
+        {"text_input": _STRING, "options": _STRING, "reference_audio": _STRING},
+        {"audio": _UINT8, "num_input_tokens": _INT32, "num_output_tokens": _INT32, "error": _STRING},
+        decoupled=True,
+        optional=("reference_audio",),
+    ),
     "embedding": Tensors(
         {"text": _STRING, "token_ids": _STRING},
         {"embedding": _FP32, "num_input_tokens": _INT32, "error": _STRING},
@@ -64,7 +70,8 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     for name, kind in tensors.inputs.items():
         config.input.add(name=name, data_type=kind, dims=[1], optional=name in tensors.optional)
     for name, kind in tensors.outputs.items():
-        config.output.add(name=name, data_type=kind, dims=[-1 if kind == _FP32 and tensors.batched else 1])
+        any_length = kind == _UINT8 or (kind == _FP32 and tensors.batched)
+        config.output.add(name=name, data_type=kind, dims=[-1 if any_length else 1])
     if tensors.batched:
         # No limit of the queue here: see frontend/admission.py.
         config.dynamic_batching.SetInParent()

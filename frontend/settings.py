@@ -32,6 +32,9 @@ DEFAULT_ALIASES = {
     "whisper-1": "transcription",
     "gpt-4o-transcribe": "transcription",
     "gpt-4o-mini-transcribe": "transcription",
+    "tts-1": "speech",
+    "tts-1-hd": "speech",
+    "gpt-4o-mini-tts": "speech",
     "rerank-english-v3.0": "rerank",
     "rerank-multilingual-v2.0": "rerank",
     "rerank-multilingual-v3.0": "rerank",
@@ -74,16 +77,25 @@ class Settings(BaseSettings):
     allow_remote_shutdown: bool = Field(False, description="let any address POST /shutdown")
     max_body_bytes: int = Field(5_000_000, ge=1, description="largest JSON body")
     max_upload_bytes: int = Field(100_000_000, ge=1, description="largest uploaded file")
+    allow_files: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="folders below which file:// URLs in requests may be read"
+    )
+    allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts that http:// URLs in requests may name although their address is private"
+    )
+    transcribe_audio: bool = Field(
+        False, description="audio in a chat with a model that cannot hear: transcribe it first"
+    )
     request_timeout: float = Field(600.0, gt=0, description="seconds one request may take")
     drain_seconds: int = Field(1, ge=0, description="seconds running requests get at shutdown")
     cache: Path = Field(default_factory=_default_cache, description="downloads, models, logs and PID file")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "allow_files", "allow_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Accept `a b`, `a,b` and lists of them."""
         names = [value] if isinstance(value, str) else value
-        return tuple(name for item in names for name in item.replace(",", " ").split())
+        return tuple(name for item in names for name in str(item).replace(",", " ").split())
 
     @field_validator("triton")
     @classmethod

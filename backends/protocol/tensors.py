@@ -26,6 +26,12 @@ def read_strings(request: Any, name: str) -> list[bytes]:
     return [value if isinstance(value, bytes) else str(value).encode() for value in values]
 
 
+def read_options(request: Any) -> dict[str, Any]:
+    """Return what the input `options`, a JSON object, asks for. The frontend has checked it."""
+    options: dict[str, Any] = json.loads(read_strings(request, "options")[0])
+    return options
+
+
 def has_input(request: Any, name: str) -> bool:
     """Tell whether the request has this input."""
     return pb_utils.get_input_tensor_by_name(request, name) is not None

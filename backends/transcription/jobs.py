@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from transcription.audio import RATE, read_blocks
+from audio.decoding import RATE, read_blocks
 from transcription.whisper import Options, Whisper
 
 # So much of the text before a block goes into it as its prompt, so that names and style go on.

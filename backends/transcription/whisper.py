@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audio.decoding import Samples
 from faster_whisper import WhisperModel
-from transcription.audio import Samples
 
 # Codes that callers use → those of models that lack them.
 _NEAREST = {"fil": "tl", "yue": "zh"}

@@ -1,5 +1,6 @@
 """From a request's body to its validated model, with errors that name the field."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -51,19 +52,27 @@ def read_form(model: type[Form]) -> Form:
         raise _explain(error) from error
 
 
-def read_body(model: type[Body]) -> Body:
-    """Return the request's JSON body as `model`. Raises InvalidRequest or PayloadTooLarge."""
+def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
+    """Return the request's JSON body as `model`. Raises InvalidRequest or PayloadTooLarge.
+
+    `inline_size` tells how many characters of a parsed body are files in base64: those have the limit of a file.
+    """
     limit = services().settings.max_body_bytes
+    too_large = PayloadTooLarge(f"The request body is over the limit of {limit} bytes")
+    if inline_size:
+        request.max_content_length = limit + services().settings.max_upload_bytes * 4 // 3
     try:
         content = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise PayloadTooLarge(f"The request body is over the limit of {limit} bytes") from None
+        raise too_large from None
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("The request body must be a JSON object", code="invalid_json")
+    if inline_size and len(content) - inline_size(fields) > limit:
+        raise too_large
     try:
         return model.model_validate(fields)
     except ValidationError as error:

@@ -1,56 +1,65 @@
 """POST /chat/completions: OpenAI's createChatCompletion, plain and streamed."""
 
-import logging
 import time
 import uuid
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import orjson
 from flask import Blueprint, Response, request
 
 from frontend.access_log import log_fields, request_id
-from frontend.connection import ClientWatch
+from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import read_body
+from frontend.endpoints.chat_audio import Heard, text_messages
 from frontend.endpoints.chat_request import ChatCompletionRequest
-from frontend.errors import APIError, EngineFailure, InvalidRequest
+from frontend.endpoints.messages import has_audio, inline_media_size
+from frontend.errors import APIError, InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
-from frontend.triton.client import Call
 from frontend.triton.registry import Model
-
-log = logging.getLogger(__name__)
 
 blueprint = Blueprint("chat", __name__)
 
-_HEARTBEAT_SECONDS = 1.0
+
+class Responses(Protocol):
+    """Where a completion has its text from."""
+
+    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
+    def close(self) -> None: ...
 
 
 @blueprint.post("/chat/completions")
 def create_chat_completion() -> Response:
     """Answer a conversation. The first token is awaited before the status goes out, streamed or not."""
-    body = read_body(ChatCompletionRequest)
+    body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
-    model = services().registry.require(body.model, "chat")
+    model = _model(body)
+    log_fields()["model"] = model.id
+    answer = Heard(model, body.messages) if model.task == "transcription" else _chat(model, body, stream)
+    completion = Completion(model, answer)
+    if stream:
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return Response(completion.stream(include_usage), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return Response(orjson.dumps(completion.plain()), content_type="application/json")
+
+
+def _model(body: ChatCompletionRequest) -> Model:
+    """Return the model asked for: one that chats, or for audio one that transcribes."""
+    tasks = ("transcription", "chat") if has_audio(body.messages) else ("chat",)
+    return services().registry.require(body.model, *tasks)
+
+
+def _chat(model: Model, body: ChatCompletionRequest, stream: bool) -> Answer:
     inputs = {
-        "messages": orjson.dumps(body.text_messages()),
+        "messages": orjson.dumps(text_messages(body.messages)),
         "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
     }
     timeout = services().settings.request_timeout
     call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
-    completion = Completion(model, call, ClientWatch(request.environ, call.cancel))
-    log_fields()["model"] = model.id
-    try:
-        completion.wait_first()
-        if stream:
-            include_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return Response(completion.stream(include_usage), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-        return Response(orjson.dumps(completion.plain()), content_type="application/json")
-    except BaseException:
-        completion.close()
-        raise
+    return Answer(call, "finish_reason")
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:
@@ -61,11 +70,13 @@ def _wants_stream(body: ChatCompletionRequest) -> bool:
 
 
 class Completion:
-    """One answer: folds the model's responses into OpenAI's objects, whole or chunk by chunk."""
+    """One answer: folds the model's responses into OpenAI's objects, whole or chunk by chunk.
 
-    def __init__(self, model: Model, call: Call, watch: ClientWatch):
-        self._call, self._watch = call, watch
-        self._first: dict[str, Any] | None = None
+    A response has `text_output`; the last one also `finish_reason`, `num_input_tokens` and `num_output_tokens`.
+    """
+
+    def __init__(self, model: Model, answer: Responses):
+        self._answer = answer
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -73,20 +84,13 @@ class Completion:
             "system_fingerprint": model.fingerprint,
         }
         self._log_fields = log_fields()
-        self._usage: dict[str, int] | None = None
-        """Set once the model has said its last word."""
-
-    def wait_first(self) -> None:
-        """Wait for the first response, so that a failure before it keeps its status. Raises APIError."""
-        self._first = self._call.next()
 
     def plain(self) -> dict[str, Any]:
         """Return the whole answer as a `chat.completion`. Raises APIError."""
-        responses = list(self._responses())
-        self.close()
+        responses = [response for response in self._answer.responses() if response]
         message = {"role": "assistant", "content": "".join(r["text_output"] for r in responses), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": responses[-1]["finish_reason"]}
-        return self._base | {"object": "chat.completion", "choices": [choice], "usage": self._usage}
+        return self._base | {"object": "chat.completion", "choices": [choice], "usage": self._usage(responses[-1])}
 
     def stream(self, include_usage: bool) -> Iterator[bytes]:
         """Yield the answer as events; a failure on the way is an event too. Closes the call, however it ends."""
@@ -99,7 +103,7 @@ class Completion:
 
         events = chunk({"role": "assistant", "content": "", "refusal": None})
         try:
-            for response in self._responses(heartbeat=True):
+            for response in self._answer.responses(heartbeat=True):
                 if response is None:
                     yield sse.HEARTBEAT
                     continue
@@ -107,48 +111,21 @@ class Completion:
                     events += chunk({"content": response["text_output"]})
                 if "finish_reason" in response:
                     events += chunk({}, response["finish_reason"])
+                    usage = self._usage(response)
                 if events:
                     yield events
                 events = b""
             if include_usage:
-                yield sse.encode_event(base | {"choices": [], "usage": self._usage})
+                yield sse.encode_event(base | {"choices": [], "usage": usage})
             yield sse.DONE
         except APIError as error:
             self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
             yield sse.encode_event(error.body())
         finally:
-            self.close()
+            self._answer.close()
 
-    def close(self) -> None:
-        """Stop whatever is still going on for this answer."""
-        self._watch.close()
-        if self._usage is None:
-            self._call.cancel()
-
-    def _responses(self, heartbeat: bool = False) -> Iterator[Any]:
-        """Yield the model's responses to the last, which has the counts; None for each second without one if asked."""
-        response = self._first
-        while response is not None:
-            if "finish_reason" in response:
-                self._count(response)
-                yield response
-                return
-            yield response
-            response = yield from self._next(heartbeat)
-        raise EngineFailure("The model ended its answer without saying why")
-
-    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
-        while True:
-            try:
-                return self._call.next(_HEARTBEAT_SECONDS if heartbeat else None)
-            except TimeoutError:
-                yield None
-
-    def _count(self, last: dict[str, Any]) -> None:
+    def _usage(self, last: dict[str, Any]) -> dict[str, int]:
         prompt, completion = last["num_input_tokens"], last["num_output_tokens"]
-        self._usage = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
-        self._log_fields |= self._usage
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        self._log_fields |= usage
+        return usage

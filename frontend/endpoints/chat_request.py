@@ -1,10 +1,11 @@
 """What POST /chat/completions takes."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from frontend.endpoints.body import RequestBody
+from frontend.endpoints.messages import Message
 from frontend.errors import InvalidRequest
 
 # Fields that are not served, each with the values that ask for nothing and so are let through.
@@ -47,33 +48,6 @@ _SAMPLING = (
     "seed",
     "stop",
 )
-
-
-class ContentPart(RequestBody):
-    """One part of a message's content."""
-
-    type: Literal["text", "image", "image_url", "audio", "audio_url", "input_audio"]
-    text: str | None = None
-
-    @model_validator(mode="after")
-    def _text_has_text(self) -> "ContentPart":
-        if self.type == "text" and self.text is None:
-            raise ValueError("a part of type text needs 'text'")
-        return self
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
-    Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
-]
-
-
-class Message(RequestBody):
-    """One message of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-    name: str | None = None
 
 
 class StreamOptions(RequestBody):
@@ -131,32 +105,6 @@ class ChatCompletionRequest(RequestBody):
         given = {name: getattr(self, name) for name in _SAMPLING}
         given["max_tokens"] = self.max_completion_tokens or self.max_tokens
         return {name: value for name, value in given.items() if value is not None}
-
-    def text_messages(self) -> list[dict[str, str]]:
-        """Return the conversation for a model that reads text alone.
-
-        The parts of a message are joined by line breaks; a developer's message is a system message, which is what
-        chat templates know. Raises InvalidRequest naming a part that is not text.
-        """
-        return [
-            {
-                "role": "system" if message.role == "developer" else message.role,
-                "content": _join_text(message.content, f"messages[{number}].content"),
-            }
-            for number, message in enumerate(self.messages)
-        ]
-
-
-def _join_text(content: str | list[ContentPart], path: str) -> str:
-    if isinstance(content, str):
-        return content
-    for number, part in enumerate(content):
-        if part.type != "text":
-            param = f"{path}[{number}]"
-            raise InvalidRequest(
-                f"This model reads text alone, not {part.type}", param=param, code="unsupported_content"
-            )
-    return "\n".join(part.text or "" for part in content)
 
 
 def _is_count(value: Any) -> bool:

@@ -96,7 +96,7 @@ class Supervisor:
         self._triton.start()
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/ready"
         self._wait(lambda: _status(url) == 200, _LOAD_SECONDS, "Triton")
-        self._triton.remember_backends()
+        self._triton.watch()
 
     def _healthy(self) -> bool:
         return _status(f"{self._url}/health") == 200

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from frontend.settings import Settings
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 8
 _EXIT_SECONDS = 5
+_SILENCE_SECONDS = 15.0
 
 
 class TritonServer:
@@ -29,26 +32,46 @@ class TritonServer:
         self.log = settings.run_folder / "triton.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._backends: set[int] = set()
+        self._answered: float | None = None
 
     def start(self) -> None:
         """Start Triton loading the models, and return before it has."""
         self._remove_shared_memory()
         wheel = _wheel_folder()
         self._assemble(wheel)
-        self._backends = set()
+        self._backends, self._answered = set(), None
         with self.log.open("ab") as log:
             command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
             self._process = start_child(command, env=_environment(wheel), stdout=log, stderr=log)
 
     def check(self) -> None:
-        """Raise LaunchError if Triton, or a backend process that it had, is gone. Triton itself revives neither."""
+        """Raise LaunchError if Triton, or a backend process that it had, is gone, or Triton hangs.
+
+        Triton itself revives neither. A crash can end in a lock that the signal's handler waits for, for ever.
+        """
         if self._process is None or self._process.poll() is not None:
             raise LaunchError(f"Triton stopped.\n{self.last_errors()}")
         if gone := [pid for pid in self._backends if not _alive(pid)]:
             raise LaunchError(f"Triton's backend process {gone[0]} died.\n{self.last_errors()}")
+        if self._answered is None:
+            return
+        if self.is_live():
+            self._answered = time.monotonic()
+        elif time.monotonic() - self._answered > _SILENCE_SECONDS:
+            raise LaunchError(f"Triton has not answered for {_SILENCE_SECONDS:.0f} seconds.\n{self.last_errors()}")
 
-    def remember_backends(self) -> None:
-        """Note which backend processes there are, now that all models are loaded."""
+    def is_live(self) -> bool:
+        """Tell whether Triton's HTTP server answers."""
+        url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/live"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return int(response.status) == 200
+        except OSError:
+            return False
+
+    def watch(self) -> None:
+        """Note which backend processes there are, now that all models are loaded; from now on it has to answer."""
+        self._answered = time.monotonic()
         if self._process:
             self._backends = {child.pid for child in psutil.Process(self._process.pid).children()}
 

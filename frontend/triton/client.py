@@ -54,7 +54,8 @@ class Call:
 
     def cancel(self) -> None:
         """Stop the work in Triton; does nothing to a call that is over."""
-        self._call.cancel()
+        if not self._over:
+            self._call.cancel()
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
         """Return the next response, or None after the last. Raises TimeoutError after `timeout` seconds, APIError."""

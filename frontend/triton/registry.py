@@ -79,21 +79,22 @@ class Registry:
             raise Unavailable("Model not initialized")
         return list(self._models.values())
 
-    def require(self, name: str | None, task: str) -> Model:
-        """Return the model that `name` means for `task`; None means the task's default.
+    def require(self, name: str | None, task: str, *others: str) -> Model:
+        """Return the model that `name` means for `task`, or for one of `others`; None means the task's default.
 
         Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
         """
         models = self.models()
         target = self._settings.all_aliases.get(name, name) if name is not None else task
         found = next((m for m in models if target in (m.name, m.id)), None)
-        if found is None and (target == task or self._settings.unknown_model == "default"):
-            found = next((m for m in models if m.task == task), None)
+        if found is None and (target in (task, *others) or self._settings.unknown_model == "default"):
+            wanted = target if target in others else task
+            found = next((m for m in models if m.task == wanted), None)
             if found is None:
-                raise Unavailable(f"No {task} model is loaded")
+                raise Unavailable(f"No {wanted} model is loaded")
         if found is None:
             self._raise_unknown(name or task, target)
-        if found.task != task:
+        if found.task not in (task, *others):
             raise InvalidRequest(f"The model '{name}' is for {found.task}, not {task}", param="model")
         return found
 

@@ -31,7 +31,9 @@ def read_response(response: Any) -> dict[str, Any]:
 
 
 def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
-    """Return a str for BYTES (of one element), a number for the shape [1], else an array."""
+    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shape [1], else an array."""
+    if datatype == "UINT8":
+        return raw
     if datatype == "BYTES":
         return raw[4:].decode()
     values = np.frombuffer(raw, _NUMBERS[datatype])

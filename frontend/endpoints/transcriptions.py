@@ -1,7 +1,6 @@
 """POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
 
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import orjson
@@ -9,25 +8,22 @@ from flask import Blueprint, Response, request
 from pydantic import Field, field_validator, model_validator
 
 from frontend.access_log import log_fields, request_id
-from frontend.connection import ClientWatch
+from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import FormBody, read_form
-from frontend.errors import APIError, EngineFailure, InvalidRequest, PayloadTooLarge
+from frontend.errors import APIError, InvalidRequest, PayloadTooLarge
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
 from frontend.triton.client import Call
-from frontend.triton.failures import translated
 from frontend.triton.registry import Model
 
-blueprint = Blueprint("audio", __name__)
+blueprint = Blueprint("transcriptions", __name__)
 
 # AHA's list.
 LANGUAGES = (
     *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
 )
-_HEARTBEAT_SECONDS = 1.0
-
 # A long file takes long. The deadline of a request counts between two segments here.
 _LONGEST_SECONDS = 86_400.0
 
@@ -82,11 +78,15 @@ class TranscriptionRequest(TranslationRequest):
         }
 
 
+TRANSCRIBE = TranscriptionRequest().options()
+"""What is done where a request cannot say more."""
+
+
 @blueprint.post("/audio/transcriptions")
 def create_transcription() -> Response:
     """Answer what is said in the uploaded file, in its language."""
     form = read_form(TranscriptionRequest)
-    transcription = _start(form)
+    transcription = Transcription(_model(form), _read_file, form.options())
     if form.stream:
         return Response(transcription.stream(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
     return transcription.answer(form.response_format, "word" in form.timestamp_granularities)
@@ -96,21 +96,11 @@ def create_transcription() -> Response:
 def create_translation() -> Response:
     """Answer what is said in the uploaded file, in English."""
     form = read_form(TranslationRequest)
-    return _start(form).answer(form.response_format, words=False)
+    return Transcription(_model(form), _read_file, form.options()).answer(form.response_format, words=False)
 
 
-def _start(form: TranslationRequest) -> "Transcription":
-    """Send the file to the model and wait for the first segment, so that a failure before it keeps its status."""
-    model = services().registry.require(form.model, "transcription")
-    log_fields()["model"] = model.id
-    call = _send(model, form.options())
-    return Transcription(call, str(form.options()["task"]))
-
-
-def _send(model: Model, options: dict[str, Any]) -> Call:
-    """Begin; the file is not held in memory any longer than that takes."""
-    inputs = {"audio": _read_file(), "options": orjson.dumps(options)}
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+def _model(form: TranslationRequest) -> Model:
+    return services().registry.require(form.model, "transcription")
 
 
 def _read_file() -> bytes:
@@ -128,27 +118,42 @@ def _read_file() -> bytes:
 
 
 class Transcription:
-    """One answer: the model's segments as OpenAI's objects. Raises APIError."""
+    """What a model hears in the encoded file that `read` returns, as OpenAI's objects.
 
-    def __init__(self, call: Call, task: str):
-        self._call, self._task = call, task
-        self._watch = ClientWatch(request.environ, call.cancel)
-        self._log_fields = log_fields()
-        self._language, self._duration = "", 0.0
-        self._patience = services().settings.request_timeout
-        try:
-            self._first = self._wait(self._patience)
-        except BaseException:
-            self.close()
-            raise
+    Waits for the first segment. Raises APIError.
+    """
+
+    def __init__(self, model: Model, read: Callable[[], bytes], options: Mapping[str, Any]):
+        self._log_fields, self._task = log_fields(), str(options["task"])
+        self._log_fields["model"] = model.id
+        call = _send(model, read, options)
+        self._answer = Answer(call, "duration", services().settings.request_timeout)
+        self.language, self.duration = "", 0.0
+
+    def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
+        """Yield the segments of each response, and then know language and duration; None for each second without one
+        if asked."""
+        for response in self._answer.responses(heartbeat):
+            if response is None:
+                yield None
+                continue
+            if "duration" in response:
+                self.language, self.duration = response["language"], round(response["duration"], 3)
+                self._log_fields["audio_seconds"] = self.duration
+            yield orjson.loads(response["segments"])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._answer.close()
+
+    def text(self) -> str:
+        """Return all that is said."""
+        return _join(segment for part in self.segments() if part for segment in part)
 
     def answer(self, form: str, words: bool) -> Response:
         """Return the whole in the form asked for."""
-        try:
-            segments = [segment for part in self._segments() if part for segment in part]
-        finally:
-            self.close()
-        text = "".join(segment["text"] for segment in segments).strip()
+        segments = [segment for part in self.segments() if part for segment in part]
+        text = _join(segments)
         plain: dict[str, Callable[[], str]] = {
             "text": lambda: f"{text}\n",
             "srt": lambda: to_srt(segments),
@@ -160,7 +165,7 @@ class Transcription:
         body: dict[str, Any] = {"text": text}
         if form == "verbose_json":
             spoken = [word for segment in segments for word in segment.pop("words", [])]
-            body = {"task": self._task, "language": self._language, "duration": self._duration} | body
+            body = {"task": self._task, "language": self.language, "duration": self.duration} | body
             body |= {"segments": segments} | ({"words": spoken} if words else {})
         return Response(orjson.dumps(body | {"usage": self._usage()}), content_type="application/json")
 
@@ -168,7 +173,7 @@ class Transcription:
         """Yield OpenAI's transcript events; a failure on the way is an event too."""
         text = ""
         try:
-            for segments in self._segments(heartbeat=True):
+            for segments in self.segments(heartbeat=True):
                 if segments is None:
                     yield sse.HEARTBEAT
                     continue
@@ -183,39 +188,15 @@ class Transcription:
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Stop whatever is still going on."""
-        self._watch.close()
-        self._call.cancel()
-
-    def _segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the segments of each response to the last, which has the duration; None for each second without one
-        if asked."""
-        response = self._first
-        while response is not None:
-            yield orjson.loads(response["segments"])
-            if "duration" in response:
-                self._language, self._duration = response["language"], round(response["duration"], 3)
-                return
-            response = yield from self._next(heartbeat)
-        raise EngineFailure("The model ended its answer without its end")
-
-    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
-        """Return the next response. Raises DeadlineExceeded if it does not come in the time of a request."""
-        deadline = time.monotonic() + self._patience
-        while heartbeat and deadline - time.monotonic() > _HEARTBEAT_SECONDS:
-            try:
-                return self._call.next(_HEARTBEAT_SECONDS)
-            except TimeoutError:
-                yield None
-        return self._wait(max(deadline - time.monotonic(), 0))
-
-    def _wait(self, seconds: float) -> dict[str, Any] | None:
-        try:
-            return self._call.next(seconds)
-        except TimeoutError:
-            raise translated("DEADLINE_EXCEEDED", "") from None
-
     def _usage(self) -> dict[str, Any]:
-        self._log_fields["audio_seconds"] = self._duration
-        return {"type": "duration", "seconds": round(self._duration)}
+        return {"type": "duration", "seconds": round(self.duration)}
+
+
+def _send(model: Model, read: Callable[[], bytes], options: Mapping[str, Any]) -> Call:
+    """Begin; the file is not held in memory any longer than that takes."""
+    inputs = {"audio": read(), "options": orjson.dumps(options)}
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+
+
+def _join(segments: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(segment["text"] for segment in segments).strip()

@@ -1,4 +1,4 @@
-"""One thread that does the work of all requests in turn: a long file does not hold up a short one."""
+"""Few threads that do the work of all requests in turn: a long file, or text, does not hold up a short one."""
 
 import logging
 import threading
@@ -32,15 +32,16 @@ class Work(Protocol):
 
 
 class Turns:
-    """Runs at most what is added; `len` tells how many are under way."""
+    """Runs what is added, `threads` at a time, a step of each in turn; `len` tells how many are under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
         self._waiting: deque[tuple[Work, Iterator[None]]] = deque()
         self._changed = threading.Condition()
         self._count = 0
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="turns", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         return self._count
@@ -53,11 +54,12 @@ class Turns:
             self._changed.notify()
 
     def stop(self) -> None:
-        """End after the step that is being done; whatever waits fails."""
+        """End after the steps that are being done; whatever waits fails."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
         for work, _ in self._waiting:
             self._fail(work, EngineDown("The model is being unloaded"))
 
@@ -72,6 +74,7 @@ class Turns:
             with self._changed:
                 if goes_on:
                     self._waiting.append((work, steps))
+                    self._changed.notify()
                 else:
                     self._count -= 1
             del work, steps  # a finished file would stay in memory until the next one comes

@@ -1,4 +1,4 @@
-"""The environment with torch, for conversions that need it: a folder of its own, made when it is first wanted."""
+"""Python environments that are made when a model first needs them: the Makefile knows how."""
 
 import os
 import subprocess
@@ -9,11 +9,15 @@ from export.fetch import ExportError
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-def run(module: str, *arguments: str) -> None:
-    """Run `python -m module arguments…` there, with no network to ask for models. Raises ExportError."""
-    made = subprocess.run(["make", "--silent", ".venv-export/ready"], cwd=_CHECKOUT, env=_environment(), check=False)
-    if made.returncode:
-        raise ExportError("The environment with torch could not be made; see above")
+def make(target: str) -> None:
+    """Have `make` bring one of the checkout's environments up to date. Raises ExportError."""
+    if subprocess.run(["make", "--silent", target], cwd=_CHECKOUT, env=_environment(), check=False).returncode:
+        raise ExportError(f"{target} could not be made; see above")
+
+
+def run_with_torch(module: str, *arguments: str) -> None:
+    """Run `python -m module arguments…` in .venv-export, with no network to ask for models. Raises ExportError."""
+    make(".venv-export/ready")
     command = [str(_CHECKOUT / ".venv-export" / "bin" / "python"), "-m", module, *arguments]
     result = subprocess.run(command, cwd=_CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode:

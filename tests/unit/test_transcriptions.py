@@ -5,8 +5,8 @@ import time
 
 import orjson
 import pytest
-
 from frontend.endpoints.audio import LANGUAGES
+
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.formats.subtitles import to_srt, to_vtt
 

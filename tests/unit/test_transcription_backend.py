@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from audio.decoding import RATE, read_blocks
 from protocol.errors import InvalidRequest
-from transcription.audio import RATE, read_blocks
+from protocol.turns import Turns
 from transcription.jobs import Job
-from transcription.turns import Turns
 from transcription.whisper import Options
 
 

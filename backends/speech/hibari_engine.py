@@ -1,0 +1,49 @@
+"""hibari: small English voices, each a model of its own of 8 MB, distilled from Kokoro's."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hibari import Hibari
+from hibari.g2p import G2P
+from hibari.voices import VOICES
+from speech.engines import Samples
+from speech.sentences import cut, split_sentences
+from speech.voices import Voices, cannot_clone
+
+_MOST_CHARACTERS, _MOST_PHONEMES = 300, 400
+
+
+class HibariEngine:
+    """Every VOICE.onnx in the folder is a voice, by hibari's names. One run uses one core."""
+
+    rate, hop = 24_000, 300
+    speeds = (0.5, 2.0)
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        files = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+        readers = {british: G2P(british=british) for british in {bool(VOICES[name]["british"]) for name in files}}
+        self._voices = {
+            name: HibariVoice(Hibari(name, str(path), g2p=readers[VOICES[name]["british"]]))
+            for name, path in files.items()
+        }
+        self._names = Voices(files, parameters)
+
+    def voice(self, name: str | None, reference: bytes | None) -> "HibariVoice":
+        if reference is not None:
+            raise cannot_clone()
+        return self._voices[self._names.find(name)]
+
+
+class HibariVoice:
+    """One of them."""
+
+    def __init__(self, model: Hibari):
+        self._model = model
+
+    def phonemes(self, text: str) -> Iterator[str]:
+        for sentence in split_sentences(text, _MOST_CHARACTERS):
+            yield from cut(self._model.g2p(sentence), _MOST_PHONEMES)
+
+    def speak(self, phonemes: str, speed: float) -> Samples:
+        samples: Samples = self._model.from_phonemes(phonemes, speed, seed=0)
+        return samples

@@ -1,0 +1,55 @@
+"""One text in the making: pieces of speech, each encoded as soon as it is there."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from audio.encoding import Encoder
+from protocol.errors import InvalidRequest
+from speech.engines import Engine
+from speech.tempo import change_tempo
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller asks for; `whole`: one file with its length in its header, at the end."""
+
+    voice: str | None = None
+    speed: float = 1.0
+    format: str = "mp3"
+    whole: bool = False
+
+
+class Job:
+    """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest."""
+
+    def __init__(self, engine: Engine, text: str, options: Options, reference: bytes | None):
+        self._engine, self._text = engine, text
+        self._voice = engine.voice(options.voice, reference)
+        slowest, fastest = engine.speeds
+        self._speed = min(max(options.speed, slowest), fastest)
+        self._tempo = options.speed / self._speed
+        self._encoder = Encoder(options.format, engine.rate, options.whole)
+        self.num_input_tokens = self.num_output_tokens = 0
+        """Phonemes read, and steps of the model's."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the file, sentence by sentence; a piece of it may be empty."""
+        for phonemes in self._phonemes():
+            samples = self._voice.speak(phonemes, self._speed)
+            self.num_input_tokens += len(phonemes)
+            self.num_output_tokens += len(samples) // self._engine.hop
+            if len(samples):
+                yield self._encoder.encode(change_tempo(samples, self._engine.rate, self._tempo))
+        if not self.num_output_tokens:
+            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
+        yield self._encoder.finish()
+
+    def _phonemes(self) -> Iterator[str]:
+        try:
+            yield from self._voice.phonemes(self._text)
+        except (LookupError, ValueError, TypeError) as error:  # the libraries that read text stumble now and then
+            log.warning("a text could not be read: %r", error)
+            raise InvalidRequest("The text has something in it that this model cannot read aloud", "input") from error

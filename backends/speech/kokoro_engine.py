@@ -1,0 +1,68 @@
+"""Kokoro-82M on onnxruntime: many voices of one model, and any language whose phonemes it knows."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from speech.engines import Samples
+from speech.multilingual import Reader
+from speech.sentences import cut, split_sentences
+from speech.voices import Voices, cannot_clone
+
+_MOST_CHARACTERS = 150
+
+_PROVIDERS = {"CPU": ["CPUExecutionProvider"], "CUDA": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+class KokoroEngine:
+    """kokoro.onnx, vocab.json, and voices in .npz files: name → styles [longest text, 1, 256]."""
+
+    rate, hop = 24_000, 600
+    speeds = (0.5, 2.0)
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(parameters["threads"])
+        # Spinning threads would take the cores from the frontend.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(
+            folder / "kokoro.onnx", options, providers=_PROVIDERS[parameters["device"].upper()]
+        )
+        self._ids: dict[str, int] = json.loads((folder / "vocab.json").read_bytes())["vocab"]
+        self._styles: dict[str, Samples] = {}
+        for path in sorted(folder.glob("*.npz")):
+            with np.load(path) as styles:
+                self._styles |= {name: styles[name].astype(np.float32) for name in styles.files}
+        self._names = Voices(self._styles, parameters)
+        self._reader = Reader()
+
+    def voice(self, name: str | None, reference: bytes | None) -> "KokoroVoice":
+        if reference is not None:
+            raise cannot_clone()
+        return KokoroVoice(self._session, self._ids, self._styles[self._names.find(name)], self._reader)
+
+
+class KokoroVoice:
+    """One of them. A style is made for each length of text."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], styles: Samples, reader: Reader):
+        self._session, self._ids, self._styles, self._reader = session, ids, styles, reader
+
+    def phonemes(self, text: str) -> Iterator[str]:
+        read = self._reader.for_text(text)
+        for sentence in split_sentences(text, _MOST_CHARACTERS):
+            yield from cut(read(sentence), len(self._styles))
+
+    def speak(self, phonemes: str, speed: float) -> Samples:
+        ids = [self._ids[phoneme] for phoneme in phonemes if phoneme in self._ids]
+        if not ids:
+            return np.zeros(0, np.float32)
+        inputs = {
+            "tokens": np.array([[0, *ids, 0]], np.int64),
+            "style": self._styles[len(ids) - 1].reshape(1, -1),
+            "speed": np.array([speed], np.float32),
+        }
+        samples: Samples = self._session.run(None, inputs)[0].reshape(-1)
+        return samples

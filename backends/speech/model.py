@@ -1,0 +1,47 @@
+"""Triton's Python backend for speech: text in, a response a sentence out."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from protocol.errors import InvalidRequest
+from protocol.loading import begin
+from protocol.stepwise import StepwiseModel
+from protocol.tensors import has_input, number, read_options, read_strings
+from speech.engines import load_engine
+from speech.jobs import Job, Options
+
+
+class TritonPythonModel(StepwiseModel):
+    def initialize(self, args: dict[str, str]) -> None:
+        folder, parameters = begin(args)
+        self._engine = load_engine(folder, parameters)
+        self._most_characters = int(parameters["max_characters"])
+        self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
+
+    def responses(self, request: Any) -> Iterator[Any]:
+        options = Options(**read_options(request))
+        text = read_strings(request, "text_input")[0].decode()
+        if len(text) > self._most_characters:
+            message = f"The text has {len(text)} characters; this model takes {self._most_characters} at most"
+            raise InvalidRequest(message, "input", "too_long")
+        reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
+        return _work(Job(self._engine, text, options, reference))
+
+
+def _work(job: Job) -> Iterator[Any]:
+    for chunk in job.chunks():
+        yield pb_utils.InferenceResponse([_audio(chunk)]) if chunk else None
+    counts = [number(name, getattr(job, name)) for name in ("num_input_tokens", "num_output_tokens")]
+    yield pb_utils.InferenceResponse([_audio(b""), *counts])
+
+
+def _audio(content: bytes) -> Any:
+    return pb_utils.Tensor("audio", np.frombuffer(content, np.uint8))

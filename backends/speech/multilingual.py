@@ -1,0 +1,51 @@
+"""Text in English, Chinese or Japanese, or mixed, to the phonemes that Kokoro has learnt."""
+
+import re
+from collections.abc import Callable
+
+import jieba
+from hibari.g2p import G2P
+from misaki.cutlet import Cutlet
+from misaki.zh import ZHG2P
+from misaki.zh_normalization.text_normalization import TextNormalizer
+
+_KANA = re.compile(r"[\u3040-\u30ff\uff66-\uff9f]")
+_ASIAN = re.compile(r"[\u3005\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f]")
+_WORD = r"[A-Za-z][A-Za-z0-9'’]*"
+_ENGLISH = re.compile(rf"({_WORD}(?:[ \-]{_WORD})*)")
+
+# What the Chinese normalizer reads digit by digit.
+_MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
+
+
+class Reader:
+    """Reads each run of a text in its language: Latin letters as English, the others as Chinese or Japanese."""
+
+    def __init__(self) -> None:
+        self._english = G2P()
+        jieba.initialize()  # else the first request would wait for its dictionary
+        self._chinese, self._normalizer = ZHG2P(), TextNormalizer()
+        self._japanese = Cutlet()
+
+    def for_text(self, text: str) -> Callable[[str], str]:
+        """Return what turns a sentence of `text` into phonemes. One kana in it makes all of its Chinese characters
+        Japanese."""
+        read_asian = self._read_japanese if _KANA.search(text) else self._read_chinese
+
+        def read(sentence: str) -> str:
+            if not _ASIAN.search(sentence):
+                return str(self._english(sentence))
+            # Every second part is English.
+            parts = enumerate(_ENGLISH.split(sentence))
+            said = [self._english(part) if number % 2 else read_asian(part) for number, part in parts if part.strip()]
+            return " ".join(phonemes.strip() for phonemes in said)
+
+        return read
+
+    def _read_chinese(self, text: str) -> str:
+        for pattern, replacement in _MONEY:
+            text = pattern.sub(replacement, text)
+        return str(self._chinese("".join(self._normalizer.normalize(text)))[0])
+
+    def _read_japanese(self, text: str) -> str:
+        return str(self._japanese(text.replace("%", "パーセント").replace("％", "パーセント"))[0])

@@ -1,0 +1,48 @@
+"""Models that speak, served as they are published, and the list of their voices."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+# The first letter of a voice of Kokoro's is its language, the second its gender.
+_LANGUAGES = {
+    "a": "en-US",
+    "b": "en-GB",
+    "e": "es",
+    "f": "fr",
+    "h": "hi",
+    "i": "it",
+    "j": "ja",
+    "p": "pt-BR",
+    "z": "zh",
+}
+_GENDERS = {"f": "female", "m": "male"}
+
+
+def convert_hibari(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take the networks, one a voice; hibari's own list describes them."""
+    described = json.loads((source / "voices.json").read_text())
+    voices = []
+    for path in sorted(source.glob("*.onnx")):
+        shutil.copyfile(path, version / path.name)
+        about = described[path.stem]
+        voices.append({"id": path.stem, "language": about["language"], "gender": about["gender"]})
+    return {"voices": json.dumps(voices)}
+
+
+def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take the network, its phonemes, and every .npz of voices there is."""
+    names = []
+    for path in [source / "kokoro.onnx", source / "vocab.json", *sorted(source.glob("*.npz"))]:
+        shutil.copyfile(path, version / path.name)
+        if path.suffix == ".npz":
+            with np.load(path) as styles:
+                names += styles.files
+    voices = [
+        {"id": name, "language": _LANGUAGES.get(name[0], "unknown"), "gender": _GENDERS.get(name[1:2], "unknown")}
+        for name in names
+    ]
+    return {"voices": json.dumps(voices)}

@@ -1,0 +1,74 @@
+"""The responses of a model that answers in many, one HTTP request's worth of them."""
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from flask import request
+
+from frontend.connection import ClientWatch
+from frontend.errors import EngineFailure
+from frontend.triton.client import Call
+from frontend.triton.failures import translated
+
+_HEARTBEAT_SECONDS = 1.0
+
+
+class Answer:
+    """The responses of `call`, to the one that has the output `last`. If the client leaves, the call is cancelled.
+
+    Waits for the first one at once, so that a failure before it keeps its status. `patience`: seconds between two of
+    them; without it the call's own deadline counts. Raises APIError.
+    """
+
+    def __init__(self, call: Call, last: str, patience: float | None = None):
+        self._call, self._last, self._patience = call, last, patience
+        self._over = False
+        self._watch = ClientWatch(request.environ, self._cancel)
+        try:
+            self._first = self._wait(patience)
+        except BaseException:
+            self.close()
+            raise
+
+    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
+        """Yield them all, and then close; None for each second without one if asked."""
+        try:
+            response = self._first
+            while response is not None:
+                self._over = self._last in response
+                yield response
+                if self._over:
+                    return
+                response = yield from self._next(heartbeat)
+            raise EngineFailure("The model ended its answer without its end")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop whatever is still going on."""
+        self._watch.close()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancel the call, unless it is about to end by itself.
+
+        Where a cancellation meets the end of a stream, Triton 2.51 now and then corrupts its memory.
+        """
+        if not self._over:
+            self._call.cancel()
+
+    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
+        deadline = time.monotonic() + self._patience if self._patience else float("inf")
+        while heartbeat and deadline - time.monotonic() > _HEARTBEAT_SECONDS:
+            try:
+                return self._call.next(_HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield None
+        return self._wait(max(deadline - time.monotonic(), 0) if self._patience else None)
+
+    def _wait(self, seconds: float | None) -> dict[str, Any] | None:
+        try:
+            return self._call.next(seconds)
+        except TimeoutError:
+            raise translated("DEADLINE_EXCEEDED", "") from None

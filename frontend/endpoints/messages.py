@@ -1,0 +1,97 @@
+"""Messages with text, audio and images in them, as chat takes them and AHA's speech does."""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from frontend.endpoints.body import RequestBody
+
+
+class MediaUrl(RequestBody):
+    """Where something is: see frontend/media.py."""
+
+    url: str
+
+
+class InputAudio(RequestBody):
+    """OpenAI's way to send audio: base64. The file itself tells its format."""
+
+    data: str
+
+
+class ContentPart(RequestBody):
+    """One part of a message's content. OpenAI's names of types, and AHA's (`image`, `audio`)."""
+
+    type: Literal["text", "image", "image_url", "audio", "audio_url", "input_audio"]
+    text: str | None = None
+    audio_url: MediaUrl | None = None
+    input_audio: InputAudio | None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> "ContentPart":
+        if self.type == "text" and self.text is None:
+            raise ValueError("a part of type text needs 'text'")
+        if self.is_audio and not (self.audio_url or self.input_audio):
+            wanted = "input_audio" if self.type == "input_audio" else "audio_url"
+            raise ValueError(f"a part of type {self.type} needs '{wanted}'")
+        return self
+
+    @property
+    def is_audio(self) -> bool:
+        """Whether it is to be heard."""
+        return self.type in ("audio", "audio_url", "input_audio")
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
+    Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
+]
+
+
+class Message(RequestBody):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    name: str | None = None
+
+
+class Media(NamedTuple):
+    """A URL in a request, and the field it stands in."""
+
+    url: str
+    param: str
+
+
+def has_audio(messages: Iterable[Message]) -> bool:
+    """Tell whether there is something to be heard."""
+    return next(find_audio(messages), None) is not None
+
+
+def find_audio(messages: Iterable[Message]) -> Iterator[Media]:
+    """Yield the audio of all messages in order."""
+    for number, message in enumerate(messages):
+        if not isinstance(message.content, str):
+            for place, part in enumerate(message.content):
+                if part.is_audio:
+                    yield audio_of(part, f"messages[{number}].content[{place}]")
+
+
+def audio_of(part: ContentPart, path: str) -> Media:
+    """Return where the audio of a part is; `path` is where the part is."""
+    if part.audio_url:
+        return Media(part.audio_url.url, f"{path}.audio_url.url")
+    assert part.input_audio is not None  # noqa: S101
+    return Media(f"base64://{part.input_audio.data}", f"{path}.input_audio.data")
+
+
+def inline_media_size(fields: Any) -> int:
+    """Return how many characters of a request, as parsed, are files inside of messages."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("messages"), list):
+        return 0
+    contents = [message.get("content") for message in fields["messages"] if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    places = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
+    values = [value for place in places if isinstance(place, dict) for value in place.values()]
+    return sum(len(value) for value in values if isinstance(value, str))

@@ -1,0 +1,190 @@
+"""POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's, and GET /audio/voices."""
+
+import base64
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field, model_validator
+
+from frontend.access_log import log_fields, request_id
+from frontend.endpoints.answer import Answer
+from frontend.endpoints.body import RequestBody, read_body
+from frontend.endpoints.messages import Media, Message, find_audio, inline_media_size
+from frontend.errors import APIError, InvalidRequest
+from frontend.formats import sse
+from frontend.media import read_media
+from frontend.services import services
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("speech", __name__)
+
+_CONTENT_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+
+# A long text takes long. The deadline of a request counts between two sentences here.
+_LONGEST_SECONDS = 86_400.0
+
+
+class VoiceId(RequestBody):
+    """OpenAI's other way to name a voice."""
+
+    id: str
+
+
+class SpeechRequest(RequestBody):
+    """The fields of createSpeech, or AHA's `messages` instead of `input`. `instructions` are not followed."""
+
+    model: str | None = None
+    input: str | None = None
+    messages: list[Message] | None = Field(None, min_length=1)
+    voice: str | VoiceId | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    speed: float = Field(1.0, ge=0.25, le=4)
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    @model_validator(mode="after")
+    def _has_text(self) -> "SpeechRequest":
+        if self.input is None and self.messages is None:
+            raise InvalidRequest(
+                "Invalid request: missing required parameter 'input'", param="input", code="missing_parameter"
+            )
+        if not self.text().strip():
+            raise InvalidRequest("There is no text to speak", param="messages" if self.messages else "input")
+        return self
+
+    def text(self) -> str:
+        """Return what is to be said: the texts of AHA's messages, a line each."""
+        if not self.messages:
+            return self.input or ""
+        contents = [message.content for message in self.messages]
+        parts = [
+            [content] if isinstance(content, str) else [part.text or "" for part in content] for content in contents
+        ]
+        return "\n".join(text for texts in parts for text in texts if text)
+
+    def reference(self) -> Media | None:
+        """Return the audio whose voice is to speak. Raises InvalidRequest if there are several."""
+        first, *more = [*find_audio(self.messages or ()), None]
+        if first and more[0]:
+            raise InvalidRequest("One reference audio at most", param=more[0].param)
+        return first
+
+    def options(self) -> dict[str, Any]:
+        """Return what the backend is to do."""
+        voice = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+        form = {"format": "wav", "whole": True} if self.messages else {"format": self.response_format, "whole": False}
+        return {"voice": voice, "speed": self.speed} | form
+
+
+@blueprint.post("/audio/speech")
+def create_speech() -> Response:
+    """Answer the text as speech: the audio as it is made, or AHA's completion with a WAV file in it."""
+    body = read_body(SpeechRequest, inline_media_size)
+    speech = Speech(body)
+    if body.messages:
+        return Response(orjson.dumps(speech.completion()), content_type="application/json")
+    if body.stream_format == "sse":
+        return Response(speech.events(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return Response(speech.audio(), content_type=_CONTENT_TYPES[body.response_format])
+
+
+@blueprint.get("/audio/voices")
+def list_voices() -> Response:
+    """List the voices of all models that speak, or of the one that `?model=` names, with their other names."""
+    name, registry = request.args.get("model"), services().registry
+    if name is not None:
+        models = [registry.require(name, "speech")]
+    else:
+        models = [model for model in registry.models() if model.task == "speech"]
+    voices = [voice for model in models for voice in _voices(model)]
+    return Response(orjson.dumps({"object": "list", "voices": voices}), content_type="application/json")
+
+
+def _voices(model: Model) -> Iterator[dict[str, Any]]:
+    aliases = orjson.loads(model.parameters.get("voice_aliases", "{}"))
+    for voice in orjson.loads(model.parameters.get("voices", "[]")):
+        names = [alias for alias, meant in aliases.items() if meant == voice["id"]]
+        yield (
+            {"id": voice["id"], "name": voice["id"], "object": "voice", "model": model.id} | voice | {"aliases": names}
+        )
+
+
+class Speech:
+    """One text being spoken. Waits for the first sentence. Raises APIError."""
+
+    def __init__(self, body: SpeechRequest):
+        self._model = services().registry.require(body.model, "speech")
+        self._log_fields = log_fields()
+        self._log_fields["model"] = self._model.id
+        inputs: dict[str, Any] = {"text_input": body.text(), "options": orjson.dumps(body.options())}
+        if reference := body.reference():
+            inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
+        call = services().triton.stream(self._model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+        self._answer = Answer(call, "num_output_tokens", services().settings.request_timeout)
+        self._usage: dict[str, int] = {}
+
+    def audio(self) -> Iterator[bytes]:
+        """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""
+        try:
+            for chunk in self._chunks():
+                if chunk:
+                    yield chunk
+        except APIError as error:
+            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            raise
+        finally:
+            self._answer.close()
+
+    def events(self) -> Iterator[bytes]:
+        """Yield OpenAI's speech events; a failure on the way is an event too."""
+        try:
+            for chunk in self._chunks(heartbeat=True):
+                if chunk is None:
+                    yield sse.HEARTBEAT
+                elif chunk:
+                    audio = base64.b64encode(chunk).decode()
+                    yield sse.encode_event({"type": "speech.audio.delta", "audio": audio})
+            names = ("input_tokens", "output_tokens", "total_tokens")
+            usage = dict(zip(names, self._usage.values(), strict=True))
+            yield sse.encode_event({"type": "speech.audio.done", "usage": usage})
+        except APIError as error:
+            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            yield sse.encode_event(error.body())
+        finally:
+            self._answer.close()
+
+    def completion(self) -> dict[str, Any]:
+        """Return AHA's answer: a `chat.completion` whose content is the whole file."""
+        content = b"".join(chunk for chunk in self._chunks() if chunk)
+        url = f"data:audio/wav;base64,{base64.b64encode(content).decode()}"
+        message = {"role": "assistant", "content": [{"type": "audio", "audio_url": {"url": url}}]}
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": self._model.id,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": self._usage,
+        }
+
+    def _chunks(self, heartbeat: bool = False) -> Iterator[bytes | None]:
+        for response in self._answer.responses(heartbeat):
+            if response is None:
+                yield None
+                continue
+            if "num_output_tokens" in response:
+                prompt, completion = response["num_input_tokens"], response["num_output_tokens"]
+                self._usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+                self._usage["total_tokens"] = prompt + completion
+                self._log_fields |= self._usage
+            yield response["audio"]
