@@ -42,7 +42,7 @@ def read_blocks(content: bytes, block_seconds: float, most_seconds: float) -> It
             raise _too_long(most_seconds)
         if length >= block_seconds * RATE:
             block = np.concatenate(waiting)
-            cut = _quietest(block)
+            cut = quietest(block, _SEARCH_SECONDS)
             yield block[:cut]
             waiting, length = [block[cut:]], len(block) - cut
     if not total:
@@ -93,10 +93,10 @@ def _resample(frames: Iterator[Any]) -> Iterator[Any]:
         yield from resampler.resample(None)  # what it holds back
 
 
-def _quietest(block: Samples) -> int:
-    """Return where to cut: the middle of the quietest moment in the last seconds."""
+def quietest(block: Samples, seconds: float) -> int:
+    """Return where to cut: the middle of the quietest moment in the last `seconds`."""
     width = int(_QUIET_SECONDS * RATE)
-    start = max(len(block) - _SEARCH_SECONDS * RATE, 0)
+    start = max(len(block) - int(seconds * RATE), 0)
     count = (len(block) - start) // width
     loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
     # The latest of equals, so that silence is not cut into small pieces.

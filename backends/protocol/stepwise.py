@@ -29,6 +29,10 @@ class StepwiseModel(abc.ABC):
         """Begin to take requests: up to `capacity` of them at once, worked for by `threads`."""
         self._capacity, self._turns = capacity, Turns(threads)
 
+    def is_alone(self) -> bool:
+        """Tell whether one request at most is under way."""
+        return len(self._turns) <= 1
+
     def execute(self, requests: list[Any]) -> None:
         """Take Triton's requests and return at once."""
         for request in requests:

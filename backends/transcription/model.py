@@ -15,21 +15,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from protocol.loading import begin
 from protocol.stepwise import StepwiseModel
 from protocol.tensors import read_options, read_strings, string
+from transcription.engines import Options, load_engine
 from transcription.jobs import Job
-from transcription.whisper import Options, Whisper
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
-        self._whisper = Whisper(folder, parameters)
+        self._engine = load_engine(folder, parameters)
         self._block_seconds, self._most_seconds = float(parameters["block_seconds"]), float(parameters["most_seconds"])
         self.start(int(parameters["queue_size"]))
 
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
         (content,) = read_strings(request, "audio")
-        return _work(Job(self._whisper, content, options, self._block_seconds, self._most_seconds))
+        return _work(Job(self._engine, content, options, self._block_seconds, self._most_seconds, self.is_alone))
 
 
 def _work(job: Job) -> Iterator[Any]:

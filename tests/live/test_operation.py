@@ -142,6 +142,12 @@ class TestWhenSomethingDies:
         wait_until(lambda: recovers(own), 60, "an answer again")
         assert healthy(own)
 
+    def test_a_triton_that_hangs(self, own):
+        (victim,) = [p for p in family(own, "bin/tritonserver") if "bin/tritonserver" in p.cmdline()[0]]
+        victim.send_signal(signal.SIGSTOP)
+        wait_until(lambda: not victim.is_running(), 60, "its end")
+        wait_until(lambda: recovers(own), 60, "an answer again")
+
     def test_a_frontend_worker(self, own):
         worker = max(family(own, "frontend.launch.web"), key=lambda process: process.create_time())
         worker.send_signal(signal.SIGKILL)

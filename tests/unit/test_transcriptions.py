@@ -5,8 +5,8 @@ import time
 
 import orjson
 import pytest
-from frontend.endpoints.audio import LANGUAGES
 
+from frontend.endpoints.transcriptions import LANGUAGES
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.formats.subtitles import to_srt, to_vtt
 
@@ -40,7 +40,7 @@ def test_json_is_the_default(client, triton, path):
     call = answers(triton)
     response = client.post(path, data={"file": (io.BytesIO(b"RIFFaudio"), "a.wav"), "model": "whisper-1"})
     assert response.get_json() == {"text": "Hello there. Bye --> now.", "usage": {"type": "duration", "seconds": 7}}
-    assert call.cancelled
+    assert not call.cancelled  # it has ended by itself
     (request,) = triton.requests
     assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFFaudio")
     assert orjson.loads(request["inputs"]["options"]) == {

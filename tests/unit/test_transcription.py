@@ -4,7 +4,6 @@ import io
 import threading
 import time
 import wave
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -12,8 +11,11 @@ import pytest
 from audio.decoding import RATE, read_blocks
 from protocol.errors import InvalidRequest
 from protocol.turns import Turns
+from transcription import windows
+from transcription.ctranslate2_engine import _is_doubtful
+from transcription.engines import Decoded, Options, Segment, nearest
 from transcription.jobs import Job
-from transcription.whisper import Options
+from transcription.windows import find_windows
 
 
 def tone(seconds, rate=RATE, channels=1):
@@ -140,55 +142,125 @@ class TestAudio:
             read(content.getvalue(), block=10, most=30)
 
 
-class FakeWhisper:
-    """Two segments a block; remembers what it was asked."""
+class FakeEngine:
+    """Two segments a window; remembers what it was asked."""
+
+    together, remembers = 3, True
 
     def __init__(self):
         self.asked = []
 
-    def transcribe(self, samples, options):
-        self.asked.append(options)
-        fields = {"seek": 0, "tokens": [1], "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0}
-        segments = [
-            SimpleNamespace(start=i, end=i + 1, text=f" part {i}", words=None, no_speech_prob=0.0, **fields)
-            for i in range(2)
-        ]
-        return iter(segments), "en"
+    def decode(self, windows, options):
+        self.asked.append((len(windows), options))
+        for _ in windows:
+            yield None
+            segments = [Segment(i, i + 1, f" part {i}", [1], 0.0, 1.0) for i in range(2)]
+            yield Decoded(segments, options.language or "en")
+
+
+def job(engine, seconds, alone=True, **options):
+    return Job(engine, wav(tone(seconds)), Options(vad=False, **options), 60, 600, lambda: alone)
+
+
+def segments_of(made):
+    return [segment for segment in made.segments() if segment]
 
 
 class TestJob:
-    def test_times_go_on_from_block_to_block_and_so_does_the_context(self):
-        whisper = FakeWhisper()
-        job = Job(whisper, wav(tone(100)), Options(prompt="names"), 60, 600)
-        segments = [segment for segment in job.segments() if segment]
-        assert [segment["id"] for segment in segments] == [0, 1, 2, 3]
+    def test_times_go_on_from_window_to_window_and_so_does_the_context(self):
+        engine = FakeEngine()
+        made = job(engine, 100, alone=False, prompt="names")
+        segments = segments_of(made)
+        assert [segment["id"] for segment in segments] == list(range(len(segments)))
         starts = [segment["start"] for segment in segments]
         assert starts == sorted(starts)
-        assert starts[2] > 30
-        assert job.duration == pytest.approx(100, abs=0.1)
-        assert (whisper.asked[0].prompt, whisper.asked[0].language) == ("names", None)
-        assert whisper.asked[1].prompt.endswith("part 0 part 1")
-        assert whisper.asked[1].language == "en"
+        assert starts[-1] > 60
+        assert made.duration == pytest.approx(100, abs=0.1)
+        first, second = (options for _, options in engine.asked[:2])
+        assert (first.prompt, first.language) == ("names", None)
+        assert second.prompt.endswith("part 0 part 1")
+        assert second.language == "en"
+        assert {count for count, _ in engine.asked} == {1}
+
+    def test_alone_windows_are_decoded_together_once_the_language_is_known(self):
+        engine = FakeEngine()
+        made = Job(engine, wav(tone(170)), Options(vad=False, prompt="names"), 300, 600, lambda: True)
+        assert len(segments_of(made)) >= 12
+        assert [count for count, _ in engine.asked][:2] == [1, 3]
+        assert engine.asked[1][1].prompt == "names"
+
+    def test_an_engine_that_forgets_gets_the_callers_prompt_alone(self):
+        engine = FakeEngine()
+        engine.remembers = False
+        segments_of(job(engine, 100, prompt="names"))
+        assert {options.prompt for _, options in engine.asked} == {"names"}
 
 
-class SilentFirst(FakeWhisper):
-    """Hears nothing in the first block, and takes it for English."""
+class SilentFirst(FakeEngine):
+    """Hears nothing in the first window, and takes it for English."""
 
-    def transcribe(self, samples, options):
-        first = not self.asked
-        segments, _ = super().transcribe(samples, options)
-        return (iter([]), "en") if first else (segments, options.language or "fr")
+    def decode(self, windows, options):
+        if not self.asked:
+            self.asked.append((1, options))
+            yield Decoded([], "en")
+            return
+        for decoded in super().decode(windows, options):
+            yield decoded and decoded._replace(language=options.language or "fr")
 
 
 def test_silence_does_not_decide_the_language():
-    job = Job(SilentFirst(), wav(tone(150)), Options(), 60, 600)
-    assert len([segment for segment in job.segments() if segment]) == 4
-    assert job.language == "fr"
+    made = job(SilentFirst(), 80)
+    assert len(segments_of(made)) >= 4
+    assert made.language == "fr"
 
 
 def test_no_time_goes_beyond_the_audio():
-    job = Job(FakeWhisper(), wav(tone(1.5)), Options(), 60, 600)
-    assert [segment["end"] for segment in job.segments() if segment] == [1, 1.5]
+    assert [segment["end"] for segment in segments_of(job(FakeEngine(), 1.5))] == [1, 1.5]
+
+
+class TestWindows:
+    def test_pauses_are_left_out_and_times_put_back(self, monkeypatch):
+        pieces = [{"start": 2 * RATE, "end": 4 * RATE}, {"start": 10 * RATE, "end": 13 * RATE}]
+        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
+        assert len(window.samples) == 5 * RATE
+        assert window.original(1, False) == 3
+        assert window.original(2.5, False) == 10.5
+        assert window.original(99, True) == 13
+
+    def test_a_window_is_not_longer_than_whisper_hears(self, monkeypatch):
+        pieces = [{"start": i * 20 * RATE, "end": (i * 20 + 12) * RATE} for i in range(5)]
+        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=True))
+        assert [len(window.samples) / RATE for window in found] == [24, 24, 12]
+
+    def test_without_voice_detection_nothing_is_left_out(self):
+        found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=False))
+        assert sum(len(window.samples) for window in found) == 100 * RATE
+        assert max(len(window.samples) for window in found) <= 30 * RATE
+
+
+class TestDoubt:
+    """What was decoded together and must be decoded again alone."""
+
+    GOOD = Segment(0, 29, " It was the best of times.", [1], 0.0, 1.0, -0.3, 0.01)
+
+    def test_a_good_window_is_taken(self):
+        assert not _is_doubtful([self.GOOD], 30)
+
+    @pytest.mark.parametrize(
+        "change", [{"end": 20}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
+    )
+    def test_early_improbable_silent_or_repetitive_is_not(self, change):
+        assert _is_doubtful([self.GOOD._replace(**change)], 30)
+
+    def test_nothing_at_all_is_not(self):
+        assert _is_doubtful([], 30)
+
+
+@pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
+def test_a_language_the_model_lacks_is_taken_for_the_nearest(language, code):
+    assert nearest(language, frozenset({"en", "zh"})) == code
 
 
 class Work:

@@ -1,0 +1,100 @@
+"""Whisper on faster-whisper (CTranslate2)."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from audio.decoding import RATE, Samples
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+from transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
+
+# What faster-whisper calls improbable, or silence.
+_IMPROBABLE, _SILENT = -1.0, 0.6
+
+# A window decoded together with others is decoded once: if the model stopped that long before its end, once more alone.
+_REST_SECONDS = 3.0
+
+
+class CTranslate2Engine:
+    """One model; it uses all cores."""
+
+    remembers = True
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        self._model = WhisperModel(
+            str(folder),
+            device=parameters["device"].lower(),
+            compute_type=parameters["compute_type"],
+            cpu_threads=int(parameters["threads"]),
+            local_files_only=True,
+        )
+        self._batched = BatchedInferencePipeline(self._model)
+        self._known = frozenset(self._model.supported_languages)
+        self._beam_size, self.together = int(parameters["beam_size"]), int(parameters["batch_size"])
+
+    def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded]:
+        if len(windows) == 1:
+            yield self._alone(windows[0], options)
+            return
+        for window, segments in zip(windows, self._together(windows, options), strict=True):
+            seconds = len(window) / RATE
+            yield self._alone(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
+
+    def _alone(self, window: Samples, options: Options) -> Decoded:
+        segments, info = self._model.transcribe(window, temperature=options.temperatures(), **self._arguments(options))
+        return Decoded([_convert(segment, 0) for segment in segments], options.language or info.language)
+
+    def _together(self, windows: Sequence[Samples], options: Options) -> list[list[Segment]]:
+        """Return the segments of each window."""
+        ends = list(itertools.accumulate(len(window) for window in windows))
+        starts = [0, *ends[:-1]]
+        clips = [{"start": start / RATE, "end": end / RATE} for start, end in zip(starts, ends, strict=True)]
+        self._batched.last_speech_timestamp = 0.0  # of the call before, which was another file's
+        segments, _ = self._batched.transcribe(
+            np.concatenate(windows),
+            clip_timestamps=clips,
+            batch_size=len(windows),
+            without_timestamps=False,
+            temperature=options.temperature,
+            **self._arguments(options),
+        )
+        found: list[list[Segment]] = [[] for _ in windows]
+        for segment in segments:
+            place = next(n for n, end in enumerate(ends) if segment.start < end / RATE or n == len(ends) - 1)
+            found[place].append(_convert(segment, starts[place] / RATE))
+        return found
+
+    def _arguments(self, options: Options) -> dict[str, Any]:
+        return {
+            "language": nearest(options.language, self._known),
+            "initial_prompt": options.prompt or None,
+            "task": options.task,
+            "beam_size": self._beam_size,
+            "word_timestamps": options.word_timestamps,
+            "vad_filter": False,
+        }
+
+
+def _convert(segment: Any, offset: float) -> Segment:
+    words = segment.words and [Word(word.word, word.start - offset, word.end - offset) for word in segment.words]
+    return Segment(
+        segment.start - offset,
+        segment.end - offset,
+        segment.text,
+        segment.tokens,
+        segment.temperature or 0.0,
+        segment.compression_ratio,
+        segment.avg_logprob,
+        segment.no_speech_prob,
+        words,
+    )
+
+
+def _is_doubtful(segments: list[Segment], seconds: float) -> bool:
+    """Tell whether a window has to be decoded again, with all the care there is."""
+    if not segments or segments[-1].end < seconds - _REST_SECONDS:
+        return True
+    improbable = any((s.avg_logprob or 0) < _IMPROBABLE or (s.no_speech_prob or 0) > _SILENT for s in segments)
+    return improbable or compression_ratio("".join(segment.text for segment in segments)) > REPETITIVE
