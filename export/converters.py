@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from export import ctranslate2_model, gguf_model, onnx_encoder, speech_model
+from export import gguf_model, onnx_encoder, speech_model, whisper_model
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -26,7 +26,16 @@ CONVERTERS = {
         gguf_model.convert_gguf,
         ("export/gguf_model.py", "export/gguf_tokenizer.py", "export/openvino_weights.py"),
     ),
-    "ctranslate2": Conversion(ctranslate2_model.convert_published, ("export/ctranslate2_model.py",)),
+    "ctranslate2": Conversion(whisper_model.convert_published, ("export/whisper_model.py",)),
+    "openvino-whisper": Conversion(
+        whisper_model.convert_to_openvino,
+        (
+            "export/whisper_model.py",
+            "export/openvino_whisper.py",
+            "export/ctranslate2_arrays.py",
+            "requirements/export.lock",
+        ),
+    ),
     "hibari": Conversion(speech_model.convert_hibari, ("export/speech_model.py",)),
     "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
     "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
