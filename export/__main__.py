@@ -37,7 +37,7 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     repository, downloads = cache / "model_repository", cache / "downloads"
     target = repository / entry.name
     if entry.requires:
-        environments.make(f".venv/{entry.requires}.stamp")
+        environments.make(entry.requires)
     there = _read_json(target / "export.json")
     if weights is None and there.get("folder"):
         weights = Path(there["folder"])
@@ -86,8 +86,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _listing(weights: Path) -> str:
     """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
-    if not (weights / "config.json").exists():
-        raise ExportError(f"{weights} has no config.json: it is not the folder of a published model")
+    if not any((weights / name).exists() for name in ("config.json", "model.safetensors")):
+        raise ExportError(f"{weights} has no config.json or model.safetensors: no folder of a published model")
     return "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(weights.iterdir()))
 
 

@@ -51,7 +51,7 @@ class Entry(BaseModel):
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
     packages: list[Package] = []
-    requires: str | None = Field(None, description="the lock file of Python packages that its backend needs besides")
+    requires: str | None = Field(None, description="what `make` makes first: Python packages that its backend needs")
     weights: str | None = Field(None, description="where its weights are published, if not on the package index")
 
     @model_validator(mode="after")

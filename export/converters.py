@@ -38,6 +38,7 @@ CONVERTERS = {
     ),
     "hibari": Conversion(speech_model.convert_hibari, ("export/speech_model.py",)),
     "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
+    "pocket-tts": Conversion(speech_model.convert_pocket_tts, ("export/speech_model.py",)),
     "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
     "optimum-encoder": Conversion(
         onnx_encoder.convert_with_optimum,

@@ -15,10 +15,15 @@ def make(target: str) -> None:
         raise ExportError(f"{target} could not be made; see above")
 
 
+def python(environment: str) -> Path:
+    """Return the interpreter of one of the checkout's environments."""
+    return _CHECKOUT / environment / "bin" / "python"
+
+
 def run_with_torch(module: str, *arguments: str) -> None:
     """Run `python -m module arguments…` in .venv-export, with no network to ask for models. Raises ExportError."""
     make(".venv-export/ready")
-    command = [str(_CHECKOUT / ".venv-export" / "bin" / "python"), "-m", module, *arguments]
+    command = [str(python(".venv-export")), "-m", module, *arguments]
     result = subprocess.run(command, cwd=_CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode:
         raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")

@@ -1,6 +1,6 @@
 """`python -m export.openvino_whisper SOURCE TARGET`, run in the environment with torch: CTranslate2 to OpenVINO.
 
-SOURCE has model.bin, config.json and tokenizer.json. TARGET gets what OpenVINO GenAI loads: encoder and decoder in int8.
+SOURCE has model.bin, config.json and tokenizer.json; TARGET gets what OpenVINO GenAI loads.
 """
 
 import json

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from export import environments
+
 # The first letter of a voice of Kokoro's is its language, the second its gender.
 _LANGUAGES = {
     "a": "en-US",
@@ -46,3 +48,19 @@ def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> d
         for name in names
     ]
     return {"voices": json.dumps(voices)}
+
+
+def convert_pocket_tts(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take the weights of one language, its tokenizer, and voices (`embeddings/NAME.safetensors`) where there are any.
+
+    The backend's process runs in the environment that has the package.
+    """
+    shutil.copyfile(source / "model.safetensors", version / "model.safetensors")
+    for path in [*source.glob("tokenizer.*"), *source.glob("config.yaml")]:
+        shutil.copyfile(path, version / path.name)
+    voices = sorted((source / "embeddings").glob("*.safetensors"))
+    for path in voices:
+        shutil.copyfile(path, version / path.name)
+    described = [{"id": path.stem, "language": "en-US", "gender": "unknown"} for path in voices]
+    first = voices[0].stem if voices else ""
+    return {"voices": json.dumps(described), "voice": first, "python": str(environments.python(".venv-voice"))}

@@ -28,21 +28,21 @@ _LOWEST_RATE = 4000
 Samples = NDArray[np.float32]
 
 
-def read_blocks(content: bytes, block_seconds: float, most_seconds: float) -> Iterator[Samples]:
-    """Yield mono samples at 16 kHz, from -1 to 1, in blocks of about `block_seconds`.
+def read_blocks(content: bytes, block_seconds: float, most_seconds: float, rate: int = RATE) -> Iterator[Samples]:
+    """Yield mono samples at `rate` a second, from -1 to 1, in blocks of about `block_seconds`.
 
     Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `most_seconds`.
     """
     waiting: list[Samples] = []
     length = total = 0
-    for samples in _decode(content, most_seconds):
+    for samples in _decode(content, most_seconds, rate):
         waiting.append(samples)
         length, total = length + len(samples), total + len(samples)
-        if total > most_seconds * RATE:
+        if total > most_seconds * rate:
             raise _too_long(most_seconds)
-        if length >= block_seconds * RATE:
+        if length >= block_seconds * rate:
             block = np.concatenate(waiting)
-            cut = quietest(block, _SEARCH_SECONDS)
+            cut = quietest(block, _SEARCH_SECONDS, rate)
             yield block[:cut]
             waiting, length = [block[cut:]], len(block) - cut
     if not total:
@@ -50,7 +50,7 @@ def read_blocks(content: bytes, block_seconds: float, most_seconds: float) -> It
     yield np.concatenate(waiting)
 
 
-def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
+def _decode(content: bytes, most_seconds: float, rate: int) -> Iterator[Samples]:
     """Yield the samples of each frame. What is damaged further on is left out."""
     any_yet = False
     try:
@@ -60,7 +60,7 @@ def _decode(content: bytes, most_seconds: float) -> Iterator[Samples]:
             known = container.duration if container.format.name not in _GUESSED else None
             if known and known / av.time_base > most_seconds:
                 raise _too_long(most_seconds)
-            for resampled in _resample(_frames(container)):
+            for resampled in _resample(_frames(container), rate):
                 any_yet = True
                 yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
     except av.error.FFmpegError as error:
@@ -75,8 +75,8 @@ def _frames(container: Any) -> Iterator[Any]:
             yield from packet.decode()
 
 
-def _resample(frames: Iterator[Any]) -> Iterator[Any]:
-    """Yield frames of mono samples at 16 kHz; a file may change its rate and channels on the way."""
+def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
+    """Yield frames of mono samples at `rate`; a file may change its rate and channels on the way."""
     resampler, kind = None, None
     for frame in frames:
         if frame.sample_rate < _LOWEST_RATE:
@@ -86,17 +86,17 @@ def _resample(frames: Iterator[Any]) -> Iterator[Any]:
             if resampler:
                 yield from resampler.resample(None)
             kind = frame.format.name, frame.layout.name, frame.sample_rate
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
         assert resampler is not None  # noqa: S101
         yield from resampler.resample(frame)
     if resampler:
         yield from resampler.resample(None)  # what it holds back
 
 
-def quietest(block: Samples, seconds: float) -> int:
+def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:
     """Return where to cut: the middle of the quietest moment in the last `seconds`."""
-    width = int(_QUIET_SECONDS * RATE)
-    start = max(len(block) - int(seconds * RATE), 0)
+    width = int(_QUIET_SECONDS * rate)
+    start = max(len(block) - int(seconds * rate), 0)
     count = (len(block) - start) // width
     loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
     # The latest of equals, so that silence is not cut into small pieces.

@@ -14,6 +14,7 @@ Samples = NDArray[np.float32]
 _ENGINES = {
     "hibari": ("speech.hibari_engine", "HibariEngine"),
     "kokoro": ("speech.kokoro_engine", "KokoroEngine"),
+    "pocket-tts": ("speech.cloning_engine", "CloningEngine"),
 }
 
 

@@ -130,7 +130,12 @@ class Speech:
         if reference := body.reference():
             inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
         call = services().triton.stream(self._model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
-        self._answer = Answer(call, "num_output_tokens", services().settings.request_timeout)
+        try:
+            self._answer = Answer(call, "num_output_tokens", services().settings.request_timeout)
+        except InvalidRequest as error:
+            if reference and error.param == "file":  # as the backend calls it
+                error.param = reference.param
+            raise
         self._usage: dict[str, int] = {}
 
     def audio(self) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return path and body of a request to a model, as /v1/models describes it; None for a task without one."""
-    if model["task"] not in _EXAMPLES:
-        return None
+    if model["task"] not in _EXAMPLES or "voice_cloning" in model["capabilities"]:
+        return None  # the latter may have no voice of its own
     path, body = _EXAMPLES[model["task"]]
     return path, {"model": model["id"]} | body

@@ -234,8 +234,8 @@ def test_fields_that_ask_for_nothing_are_let_through(client, triton, fields):
 
 @pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio"])
 def test_media_for_a_text_model_names_the_part(client, kind):
-    parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "file:///etc/passwd", "data": "UklGRg=="}}]
-    parts[1] |= {"audio_url": {"url": "file:///etc/passwd"}}
+    there = {kind: {"url": "file:///etc/passwd", "data": "UklGRg=="}, "audio_url": {"url": "file:///etc/passwd"}}
+    parts = [{"type": "text", "text": "What is this?"}, {"type": kind} | there]
     response = client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": parts}]))
     error = response.get_json()["error"]
     assert (response.status_code, error["param"]) == (400, "messages[0].content[1]")
