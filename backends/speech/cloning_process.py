@@ -63,8 +63,8 @@ class Speaker:
         if name not in self._voices:
             return None
         torch.manual_seed(0)
-        samples = self._model.generate_audio(self._voices[name], text).numpy()
-        return samples.astype(np.float32).tobytes()
+        said: bytes = self._model.generate_audio(self._voices[name], text).numpy().astype(np.float32).tobytes()
+        return said
 
     def _can_clone(self) -> bool:
         """Tell whether the weights of what listens are there: the variant without cloning is published with zeros."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, stream_with_context
 
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
@@ -42,7 +42,8 @@ def create_chat_completion() -> Response:
     completion = Completion(model, answer)
     if stream:
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return Response(completion.stream(include_usage), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+        events = stream_with_context(completion.stream(include_usage))  # a second audio file is asked about in it
+        return Response(events, headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
     return Response(orjson.dumps(completion.plain()), content_type="application/json")
 
 

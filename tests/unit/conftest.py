@@ -67,7 +67,7 @@ class FakeTriton:
     """A model of each task. `answers` are the chats to come; embeddings and scores are computed of the text."""
 
     def __init__(self) -> None:
-        names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription")
+        names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription", "tiny-speech")
         self.states = [*(ModelState(name, "READY") for name in names), ModelState("off", "")]
         self.inferences: list[FakeInference] = []
         self.infer_failures: dict[int, APIError] = {}
@@ -110,6 +110,7 @@ class FakeTriton:
         task = model.rpartition("-")[2]
         values = {"task": task, "id": f"org/{model}", "owned_by": "org", "created": "1700000000", "dimensions": "4"}
         values |= {"queue_size": "2", "context_length": "1000"}
+        values |= {"voices": '[{"id": "ann", "language": "en-US"}]', "voice_aliases": '{"alloy": "ann", "x": "gone"}'}
         return SimpleNamespace(
             parameters={key: SimpleNamespace(string_value=value) for key, value in values.items()},
             max_batch_size=64 if task in ("embedding", "rerank") else 0,

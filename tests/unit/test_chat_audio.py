@@ -1,0 +1,88 @@
+"""Audio in a conversation, over fake models: heard by a transcription model, or written down for a chat model."""
+
+import base64
+
+import orjson
+import pytest
+
+from frontend.errors import InvalidRequest
+from tests.unit.conftest import chat, last
+
+SOUND = base64.b64encode(b"RIFF").decode()
+PARTS = {
+    "audio": {"type": "audio", "audio_url": {"url": f"base64://{SOUND}"}},
+    "audio_url": {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{SOUND}"}},
+    "input_audio": {"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}},
+}
+
+
+def heard(triton, *texts):
+    segments = [{"text": f" {text}", "tokens": [1, 2]} for text in texts]
+    end = {"text_output": "", "segments": "[]", "language": "en", "duration": 2.0}
+    return triton.will_answer({"text_output": "", "segments": orjson.dumps(segments).decode()}, end)
+
+
+def ask(client, *parts, **more):
+    content = [{"type": "text", "text": "Write this down"}, *parts]
+    return client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": content}], **more))
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_transcription_model_answers_what_it_hears(client, triton, kind):
+    heard(triton, "Hello", "there.")
+    body = ask(client, PARTS[kind], model="whisper-1").get_json()
+    assert body["object"] == "chat.completion"
+    assert body["choices"][0]["message"]["content"] == "Hello there."
+    assert body["usage"]["completion_tokens"] == 4
+    (request,) = triton.requests
+    assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFF")
+
+
+def test_several_files_and_a_stream(client, triton):
+    heard(triton, "One.")
+    heard(triton, "Two.")
+    response = ask(client, PARTS["audio"], PARTS["input_audio"], model="tiny-transcription", stream=True)
+    chunks = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert text == "One.\nTwo."
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+def test_a_name_nobody_knows_means_the_default_of_what_is_needed(make_client, triton):
+    client = make_client(unknown_model="default")
+    heard(triton, "Hello.")
+    assert ask(client, PARTS["audio"], model="ZhipuAI/GLM-ASR-Nano-2512").status_code == 200
+    assert triton.requests[0]["model"] == "tiny-transcription"
+    assert ask(make_client(), PARTS["audio"], model="ZhipuAI/GLM-ASR-Nano-2512").status_code == 404
+
+
+def test_a_transcription_model_without_audio_is_told_so(client):
+    error = ask(client, model="whisper-1").get_json()["error"]
+    assert error["param"] == "model"
+
+
+@pytest.mark.parametrize("model", ["tiny-chat", "gpt-4o"])
+def test_a_chat_model_does_not_hear(client, triton, model):
+    error = ask(client, PARTS["audio"], model=model).get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1]", "unsupported_content")
+    assert not triton.requests
+
+
+def test_unless_the_operator_has_it_written_down_first(make_client, triton):
+    client = make_client(transcribe_audio=True)
+    heard(triton, "Hello", "there.")
+    triton.will_answer(last("Hi!"))
+    assert ask(client, PARTS["audio"]).get_json()["choices"][0]["message"]["content"] == "Hi!"
+    assert [request["model"] for request in triton.requests] == ["tiny-transcription", "tiny-chat"]
+    assert orjson.loads(triton.requests[1]["inputs"]["messages"]) == [
+        {"role": "user", "content": "Write this down\nHello there."}
+    ]
+
+
+def test_what_is_wrong_with_the_file_is_told_by_its_place(client, triton):
+    triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "invalid_audio")
+    part = {"type": "audio", "audio_url": {"url": "file:///etc/passwd"}}
+    error = ask(client, part, model="whisper-1").get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "file_not_allowed")

@@ -1,0 +1,188 @@
+"""POST /audio/speech in both shapes and GET /audio/voices, over a fake model."""
+
+import base64
+
+import orjson
+import pytest
+
+from frontend.errors import EngineFailure, InvalidRequest, Overloaded
+
+CONTENT = b"RIFFaudio"
+DATA = f"data:audio/wav;base64,{base64.b64encode(CONTENT).decode()}"
+
+
+def chunk(audio, **more):
+    return {"audio": audio} | more
+
+
+def answers(triton):
+    return triton.will_answer(chunk(b"one"), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40))
+
+
+def post(client, path="/v1/audio/speech", **body):
+    return client.post(path, json={"model": "tts-1", "input": "Hello.", "voice": "alloy"} | body)
+
+
+def asked(triton):
+    return orjson.loads(triton.requests[0]["inputs"]["options"])
+
+
+@pytest.mark.parametrize("path", ["/audio/speech", "/v1/audio/speech"])
+def test_mp3_is_the_default(client, triton, path):
+    call = answers(triton)
+    response = post(client, path)
+    assert (response.data, response.content_type) == (b"onetwo", "audio/mpeg")
+    assert not call.cancelled  # it has ended by itself
+    (request,) = triton.requests
+    assert (request["model"], request["inputs"]["text_input"]) == ("tiny-speech", "Hello.")
+    assert asked(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3", "whole": False}
+    assert "reference_audio" not in request["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("opus", "audio/ogg"), ("aac", "audio/aac"), ("flac", "audio/flac"), ("wav", "audio/wav"), ("pcm", "audio/pcm")],
+)
+def test_formats(client, triton, form, kind):
+    answers(triton)
+    assert post(client, response_format=form).content_type == kind
+    assert asked(triton)["format"] == form
+
+
+def test_the_model_and_the_voice_may_be_left_out_and_the_voice_be_an_object(client, triton):
+    answers(triton)
+    assert client.post("/v1/audio/speech", json={"input": "Hello.", "speed": 4}).status_code == 200
+    assert asked(triton) == {"voice": None, "speed": 4, "format": "mp3", "whole": False}
+    answers(triton)
+    post(client, voice={"id": "ann"})
+    assert orjson.loads(triton.requests[1]["inputs"]["options"])["voice"] == "ann"
+
+
+def events(response):
+    return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+
+
+def test_events(client, triton):
+    triton.will_answer(
+        chunk(b"one"), TimeoutError(), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40)
+    )
+    response = post(client, stream_format="sse")
+    *deltas, done = events(response)
+    assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == b"onetwo"
+    assert {delta["type"] for delta in deltas} == {"speech.audio.delta"}
+    usage = {"input_tokens": 5, "output_tokens": 40, "total_tokens": 45}
+    assert done == {"type": "speech.audio.done", "usage": usage}
+    assert ": waiting" in response.text
+
+
+def test_a_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, triton):
+    triton.will_answer(chunk(b"one"), EngineFailure("broken"))
+    assert events(post(client, stream_format="sse"))[-1]["error"]["message"] == "broken"
+    triton.will_answer(chunk(b"one"), EngineFailure("broken"))
+    with pytest.raises(EngineFailure):
+        _ = post(client).data
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidRequest("no such voice", param="voice", code="voice_not_found"), Overloaded("full")]
+)
+def test_a_failure_before_keeps_its_status(client, triton, error):
+    triton.will_answer(error)
+    assert post(client).status_code == error.status
+
+
+def aha(client, *parts, **more):
+    content = [{"type": "text", "text": "Hello."}, *parts]
+    return client.post("/audio/speech", json={"messages": [{"role": "user", "content": content}]} | more)
+
+
+def test_ahas_shape(client, triton):
+    answers(triton)
+    body = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()
+    assert body["object"] == "chat.completion"
+    (part,) = body["choices"][0]["message"]["content"]
+    assert part["type"] == "audio"
+    assert part["audio_url"]["url"] == f"data:audio/wav;base64,{base64.b64encode(b'onetwo').decode()}"
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}
+    assert asked(triton) == {"voice": None, "speed": 1.0, "format": "wav", "whole": True}
+    assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
+
+
+def test_all_texts_of_messages_are_spoken(client, triton):
+    answers(triton)
+    messages = [
+        {"role": "user", "content": "One."},
+        {"role": "user", "content": [{"type": "text", "text": "Two."}, {"type": "text", "text": "Three."}]},
+    ]
+    assert client.post("/audio/speech", json={"messages": messages}).status_code == 200
+    assert triton.requests[0]["inputs"]["text_input"] == "One.\nTwo.\nThree."
+
+
+def test_what_is_wrong_with_a_reference_is_told_by_its_place(client, triton):
+    triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    error = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]
+    assert error["param"] == "messages[0].content[1].audio_url.url"
+    part = {"type": "input_audio", "input_audio": {"data": "no base64!"}}
+    assert aha(client, part).get_json()["error"]["param"] == "messages[0].content[1].input_audio.data"
+    error = aha(client, *[{"type": "audio", "audio_url": {"url": DATA}}] * 2).get_json()["error"]
+    assert error["param"] == "messages[0].content[2].audio_url.url"
+    triton.will_answer(InvalidRequest("no", param="messages", code="voice_cloning_unsupported"))
+    assert aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]["param"] == "messages"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": " \n"}, "input"),
+        ({"input": 3}, "input"),
+        ({"input": None}, "input"),
+        ({"speed": 9}, "speed"),
+        ({"speed": 0.2}, "speed"),
+        ({"speed": "fast"}, "speed"),
+        ({"response_format": "midi"}, "response_format"),
+        ({"stream_format": "websocket"}, "stream_format"),
+        ({"voice": 3}, "voice"),
+        ({"model": "tiny-chat"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content[0]"),
+    ],
+)
+def test_wrong_fields(client, triton, body, param):
+    response = post(client, **body)
+    assert response.status_code == 400
+    assert response.get_json()["error"]["param"].startswith(param)
+    assert not triton.requests
+
+
+def test_an_unknown_model_is_404(client):
+    assert post(client, model="nobody").status_code == 404
+
+
+def test_a_file_in_the_body_has_the_limit_of_a_file_and_the_rest_that_of_a_body(make_client, triton):
+    client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
+    answers(triton)
+    part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}
+    assert aha(client, part).status_code == 200
+    part["audio_url"]["url"] = f"base64://{base64.b64encode(b'x' * 9001).decode()}"
+    assert aha(client, part).status_code == 413
+    assert aha(client, part | {"text": "x" * 1000}).status_code == 413
+    assert post(client, input="x" * 1000).status_code == 413
+    assert client.post("/audio/speech", data=b" " * 20_000).status_code == 413
+
+
+def test_voices(client):
+    body = client.get("/v1/audio/voices").get_json()
+    assert body["voices"] == [
+        {
+            "id": "ann",
+            "name": "ann",
+            "object": "voice",
+            "model": "org/tiny-speech",
+            "language": "en-US",
+            "aliases": ["alloy"],
+        }
+    ]
+    assert client.get("/audio/voices?model=tts-1").get_json() == body
+    assert client.get("/audio/voices?model=tiny-chat").status_code == 400
