@@ -26,6 +26,8 @@ class Job:
     """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest."""
 
     def __init__(self, engine: Engine, text: str, options: Options, reference: bytes | None):
+        if not any(character.isalnum() for character in text):
+            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
         self._engine, self._text = engine, text
         self._voice = engine.voice(options.voice, reference)
         slowest, fastest = engine.speeds

@@ -102,19 +102,20 @@ def server():
     made.shutdown()
 
 
-class TestHTTP:
-    ALLOWED = {"allow_hosts": ("127.0.0.1",)}
+ALLOWED = {"allow_hosts": ("127.0.0.1",)}
 
+
+class TestHTTP:
     def test_is_fetched(self, server):
-        assert read(f"{server}/a.wav?x=1", **self.ALLOWED) == b"/a.wav?x=1"
+        assert read(f"{server}/a.wav?x=1", **ALLOWED) == b"/a.wav?x=1"
 
     def test_leads_on(self, server):
-        assert read(f"{server}/to/{server}/a.wav", **self.ALLOWED) == b"/a.wav"
-        assert refused(f"{server}/to//to//to//to//to//a", **self.ALLOWED) == "media_unreachable"
+        assert read(f"{server}/to/{server}/a.wav", **ALLOWED) == b"/a.wav"
+        assert refused(f"{server}/to//to//to//to//to//a", **ALLOWED) == "media_unreachable"
 
     def test_not_to_another_scheme_or_a_private_host(self, server):
-        assert refused(f"{server}/to/file:///etc/passwd", **self.ALLOWED) == "invalid_url"
-        assert refused(f"{server}/to/http://localhost:1/", **self.ALLOWED) == "host_not_allowed"
+        assert refused(f"{server}/to/file:///etc/passwd", **ALLOWED) == "invalid_url"
+        assert refused(f"{server}/to/http://localhost:1/", **ALLOWED) == "host_not_allowed"
 
     def test_not_private_unless_allowed(self, server):
         assert refused(f"{server}/a.wav") == "host_not_allowed"
@@ -128,10 +129,10 @@ class TestHTTP:
         assert refused("http://public.example/a.wav") == "host_not_allowed"
 
     def test_what_does_not_answer(self, server):
-        assert refused(f"{server}/missing", **self.ALLOWED) == "media_unreachable"
+        assert refused(f"{server}/missing", **ALLOWED) == "media_unreachable"
         with socket.create_server(("127.0.0.1", 0)) as nobody:
             port = nobody.getsockname()[1]
-        assert refused(f"http://127.0.0.1:{port}/", **self.ALLOWED) == "media_unreachable"
+        assert refused(f"http://127.0.0.1:{port}/", **ALLOWED) == "media_unreachable"
 
     @pytest.mark.parametrize("url", ["http://", "http://x:99999/", "http:///a", "http://[::1", "https://:80"])
     def test_what_is_no_address(self, url):
@@ -139,7 +140,7 @@ class TestHTTP:
 
     def test_too_large(self, server):
         with pytest.raises(PayloadTooLarge):
-            read(f"{server}/large", max_upload_bytes=1000, **self.ALLOWED)
+            read(f"{server}/large", max_upload_bytes=1000, **ALLOWED)
 
 
 @pytest.mark.parametrize(

@@ -91,17 +91,18 @@ class TestEncoder:
         assert samples == pytest.approx([1, -1], abs=0.001)
 
 
-class TestVoices:
-    PARAMETERS = {"voice": "ann", "voice_aliases": '{"alloy": "bob", "echo": "gone"}'}
+NAMES = {"voice": "ann", "voice_aliases": '{"alloy": "bob", "echo": "gone"}'}
 
+
+class TestVoices:
     @pytest.mark.parametrize(("name", "voice"), [(None, "ann"), ("bob", "bob"), ("alloy", "bob")])
     def test_found(self, name, voice):
-        assert Voices(["ann", "bob"], self.PARAMETERS).find(name) == voice
+        assert Voices(["ann", "bob"], NAMES).find(name) == voice
 
     @pytest.mark.parametrize("name", ["carl", "echo", "Ann "])
     def test_not_found(self, name):
         with pytest.raises(InvalidRequest, match="ann, bob, alloy") as caught:
-            Voices(["ann", "bob"], self.PARAMETERS).find(name)
+            Voices(["ann", "bob"], NAMES).find(name)
         assert (caught.value.param, caught.value.code) == ("voice", "voice_not_found")
 
 
@@ -141,7 +142,7 @@ class TestJob:
         assert engine.speeds_asked == [own]
         assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
 
-    @pytest.mark.parametrize("text", ["", "bad", "hello|bad"])
+    @pytest.mark.parametrize("text", ["", "!", "bad", "hello|bad"])
     def test_what_cannot_be_spoken(self, text):
         with pytest.raises(InvalidRequest) as caught:
             list(Job(FakeEngine(), text, Options(), None).chunks())
