@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
+from bench.speech import MOONSHINE, package_files
 from bench.stack import running_stack
 from export.catalog import load_catalog
 
@@ -27,7 +28,8 @@ def stack():
 @pytest.fixture(scope="session")
 def lenient(stack):
     """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
-    with running_stack(STARTERS, "--unknown-model", "default", over=stack) as settings:
+    flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
+    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", over=stack) as settings:
         yield settings
 
 

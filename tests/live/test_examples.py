@@ -1,16 +1,20 @@
 """The README's commands, and the calls that clients of AHA and of the router make, through curl and Python."""
 
+import functools
+import http.server
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import orjson
 import pytest
 import requests
 
+from bench.speech import MOONSHINE, package_files
 from bench.stack import free_ports
 from tests.live.conftest import MODEL, url, wait_until
 
@@ -191,3 +195,75 @@ def test_the_routers_embeddings_and_rerank(lenient):
     assert answer["id"].startswith("rerank-")
     assert {"index", "score", "document"} <= set(answer["results"][0])
     assert answer["usage"]["total_tokens"] > 0
+
+
+AUDIO = package_files(MOONSHINE) / "two_cities.wav"
+
+
+@pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
+@pytest.mark.parametrize("field", ["", "-F language=en", "-F temperature=0.0"])
+def test_ahas_transcriptions_through_curl(lenient, path, field):
+    command = f"curl -s -X POST {url(lenient, path)} -H 'Authorization: Bearer NO_NEED'"
+    answer = orjson.loads(shell(f"{command} -F file='@{AUDIO}' -F model='Qwen/Qwen3-ASR-0.6B' {field}"))
+    assert answer["text"].startswith("It was the best of times")
+
+
+ASR = """{"model": "ZhipuAI/GLM-ASR-Nano-2512", "messages": [{"role": "user", "content": [
+{"type": "text", "text": "转写这段音频"}, {"type": "audio", "audio_url": {"url": "%s"}}]}]}"""
+
+
+def test_ahas_speech_recognition_in_a_chat(lenient, stack):
+    body = ASR % f"file://{AUDIO}"
+    answer = post(lenient, "/v1/chat/completions", body)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["content"].startswith("It was the best of times")
+    streamed = shell(f"curl -sN {url(lenient, '/chat/completions')} -H 'Content-Type: application/json' -d '{body}'")
+    assert "best of times" in streamed
+    assert streamed.endswith("data: [DONE]\n\n")
+    refused = post(stack, "/v1/chat/completions", body.replace("ZhipuAI/GLM-ASR-Nano-2512", "whisper-1"))["error"]
+    assert (refused["code"], refused["param"]) == ("file_not_allowed", "messages[0].content[1].audio_url.url")
+
+
+def test_audio_for_a_chat_model_is_written_down_first(lenient):
+    answer = post(
+        lenient, "/v1/chat/completions", (ASR % f"file://{AUDIO}").replace("ZhipuAI/GLM-ASR-Nano-2512", MODEL)
+    )
+    assert answer["usage"]["prompt_tokens"] > 100
+    assert answer["choices"][0]["message"]["content"]
+
+
+SPEECH = """{"model": "OpenBMB/VoxCPM-0.5B1.5", "messages": [{"role": "user", "content": [
+{"type": "text", "text": "Hello, this is AHA speaking."}%s]}]}"""
+
+
+def test_ahas_speech(lenient):
+    answer = post(lenient, "/audio/speech", SPEECH % "")
+    (part,) = answer["choices"][0]["message"]["content"]
+    assert part["audio_url"]["url"].startswith("data:audio/wav;base64,UklGR")
+
+
+def test_ahas_reference_audio_is_fetched_and_not_answered_with_a_wrong_voice(lenient):
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=AUDIO.parent)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        found, missing = (
+            post(
+                lenient, "/audio/speech", SPEECH % f', {{"type": "audio", "audio_url": {{"url": "{address}/{name}"}}}}'
+            )
+            for name in (AUDIO.name, "missing.wav")
+        )
+        server.shutdown()
+    assert found["error"]["code"] == "voice_cloning_unsupported"
+    assert missing["error"]["code"] == "media_unreachable"
+
+
+@pytest.mark.parametrize("voice", ["alloy", "shimmer"])
+def test_the_routers_speech(stack, voice):
+    body = {"model": "tts-1", "input": "Hello, this is a test.", "voice": voice, "response_format": "mp3", "speed": 1.0}
+    response = requests.post(
+        url(stack, "/v1/audio/speech"), headers={"Authorization": "Bearer your-api-key"}, json=body, timeout=60
+    )
+    assert response.headers["Content-Type"] == "audio/mpeg"
+    assert len(response.content) > 5000

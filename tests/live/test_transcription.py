@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from bench.speech import AUDIOEVAL, MOONSHINE, package_files
-from tests.live.conftest import url
+from bench.stack import running_stack
+from tests.live.conftest import export, url
 from tests.live.speech import librivox
 
 TWO_CITIES = package_files(MOONSHINE) / "two_cities.wav"
@@ -183,3 +184,51 @@ class TestSharing:
         started = time.monotonic()
         heard(client, next(iter(librivox())))
         assert first < 3 * (time.monotonic() - started) + 1
+
+
+@pytest.fixture(scope="module")
+def openvino():
+    """The other engine, with the same weights converted in the environment that has torch."""
+    export("whisper-base-openvino")
+    with running_stack(["whisper-base-openvino"]) as settings:
+        yield settings
+
+
+class TestOpenVINO:
+    def test_words(self, openvino):
+        clips = librivox()
+        texts = [post(openvino, path.read_bytes()).json()["text"] for path in clips]
+        assert jiwer.wer([words(text) for text in clips.values()], [words(text) for text in texts]) <= 0.10
+
+    def test_times(self, openvino):
+        fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+        answer = post(openvino, TWO_CITIES.read_bytes(), **fields).json()
+        assert answer["language"] == "en"
+        for pieces in (answer["segments"], answer["words"]):
+            for one, other in itertools.pairwise(pieces):
+                assert 0 <= one["start"] <= one["end"] <= other["start"] + 0.01
+        assert "".join(word["word"] for word in answer["words"]).strip() == answer["text"]
+
+    def test_silence_and_bad_files(self, openvino):
+        assert post(openvino, wav(np.zeros(5 * 16_000))).json()["text"] == ""
+        assert post(openvino, b"junk").status_code == 400
+
+    def test_languages_prompt_and_translation(self, openvino):
+        (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
+        assert post(openvino, path.read_bytes(), language="es", prompt="uno " * 300).status_code == 200
+        text = post(openvino, path.read_bytes(), "/v1/audio/translations").json()["text"]
+        assert {"one", "two", "three", "1", "2", "3"} & set(re.sub(r"\W", " ", text.lower()).split()), text
+        assert post(openvino, path.read_bytes(), language="yue").status_code == 200
+
+
+class TestTogether:
+    def test_windows_decoded_together_give_the_same_words_and_times_that_follow(self, stack, openvino):
+        """Alone on the machine the file's windows go together; the text is the one that is known."""
+        fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
+        answer = post(stack, long_speech(4), **fields).json()
+        once = words(post(stack, TWO_CITIES.read_bytes()).json()["text"])
+        assert jiwer.wer(" ".join([once] * 4), words(answer["text"])) <= 0.05
+        for pieces in (answer["segments"], answer["words"]):
+            for one, other in itertools.pairwise(pieces):
+                assert one["start"] <= one["end"] <= other["start"] + 0.02
+        assert len(answer["segments"]) >= 12
