@@ -25,8 +25,9 @@ class _Client:
     socket: socket.socket
     sent: float = 0.0
     data: bytearray = field(default_factory=bytearray)
+    chunked: bool = False
     missing: int | None = None
-    """Bytes of the answer's body still to come; None until its head is there."""
+    """Bytes of the answer's body still to come; None until its head is there, or if it comes in chunks."""
 
 
 def run_clients(
@@ -64,7 +65,7 @@ def _go_on(selector: selectors.BaseSelector, client: _Client, head: str, waiting
 
 def _send(client: _Client, head: str, body: bytes) -> None:
     client.data.clear()
-    client.missing, client.sent = None, time.perf_counter()
+    client.missing, client.chunked, client.sent = None, False, time.perf_counter()
     client.socket.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
 
 
@@ -75,12 +76,18 @@ def _read(client: _Client) -> bool:
     if client.missing is not None:
         client.missing -= len(block)
         return client.missing == 0
+    if client.chunked:
+        client.data = client.data[-8:] + block
+        return client.data.endswith(b"\r\n0\r\n\r\n")
     client.data += block
     end = client.data.find(b"\r\n\r\n")
     if end < 0:
         return False
     head = bytes(client.data[:end]).lower()
     assert head.split(b" ", 2)[1] == b"200", bytes(client.data[:500])
+    client.chunked = b"transfer-encoding: chunked" in head
+    if client.chunked:
+        return client.data.endswith(b"\r\n0\r\n\r\n")
     length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
     client.missing = length - (len(client.data) - end - 4)
     return client.missing == 0

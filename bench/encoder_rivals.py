@@ -46,23 +46,24 @@ def infinity(weights: Path) -> Iterator[int]:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=os.environ | _QUIET, stdout=log, stderr=log)
         try:
-            _wait(process, port)
+            wait_for(process, port, "infinity")
             yield port
         finally:
             process.kill()
             process.wait()
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
+    """Wait until a rival's server answers at /health. Raises AssertionError."""
     for _ in range(240):
-        assert process.poll() is None, "infinity ended by itself"
+        assert process.poll() is None, f"{name} ended by itself"
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
         except OSError:
             time.sleep(0.5)
         else:
             return
-    raise AssertionError("infinity did not start")
+    raise AssertionError(f"{name} did not start")
 
 
 class InProcess:

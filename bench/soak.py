@@ -71,7 +71,9 @@ def memory(settings: Settings) -> dict[str, float]:
             name
             for mark, name in (
                 ("engine.py", "engine"),
-                ("stub", "backend"),
+                ("/smollm2-135m/", "backend, chat"),
+                ("/whisper-base/", "backend, transcription"),
+                ("/hibari/", "backend, speech"),
                 ("tritonserver", "triton"),
                 ("frontend.launch.web", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
             )
@@ -79,6 +81,13 @@ def memory(settings: Settings) -> dict[str, float]:
         )
         found[name] = child.memory_info().rss / 1e6
     return found
+
+
+def print_growth(before: dict[str, float], after: dict[str, float], warm: int, total: int) -> None:
+    """Print what each process had after `warm` requests, and has after `total`."""
+    for name, megabytes in after.items():
+        ratio = megabytes / before[name]
+        print(f"{name:24} {before[name]:6.0f} MB after {warm}, {megabytes:6.0f} MB after {total}: x {ratio:.3f}")
 
 
 def pending(settings: Settings) -> float:
@@ -103,10 +112,7 @@ def main() -> None:
         list(pool.map(soak.request, range(_WARM, total)))
         print(f"{total - _WARM} requests in {time.monotonic() - started:.0f} s: {dict(soak.outcomes)}")
         time.sleep(3)
-        after = memory(settings)
-        for name, megabytes in after.items():
-            ratio = megabytes / before[name]
-            print(f"{name:16} {before[name]:6.0f} MB after {_WARM}, {megabytes:6.0f} MB after {total}: x {ratio:.3f}")
+        print_growth(before, memory(settings), _WARM, total)
         print(f"pending at the end: {pending(settings):.0f}")
 
 

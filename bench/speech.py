@@ -1,40 +1,88 @@
-"""Recorded speech with its words, from packages of the index: fetched once into the cache."""
+"""Speech through the whole stack against hibari in a process of its own: the same voice, text and format.
 
-import zipfile
+`make bench BENCH=speech`. Prints how many seconds of speech a second both make, at 1 and at 4 clients, and how long the
+first sound takes. Contenders take turns, and a ratio is the median of those of neighbouring rounds.
+"""
+
+import argparse
+import http.client
+import statistics
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tqdm import tqdm
+import orjson
 
+from bench.clients import run_clients
+from bench.stack import running_stack
 from export.__main__ import cache_folder
-from export.catalog import Package
-from export.fetch import fetch_wheel
 
-# 27 clips of 1 to 9 seconds in nine languages.
-AUDIOEVAL = Package(
-    name="pytest-audioeval",
-    version="0.1.3",
-    sha256="8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
-    folder="pytest_audioeval/samples/audio",
-)
-# 44 seconds from the beginning of A Tale of Two Cities.
-MOONSHINE = Package(
-    name="moonshine-voice",
-    version="0.1.5",
-    sha256="1ed9e0ccf94be4845d69e7fa862dcf4c8b5801a758796966494c694f48184496",
-    folder="moonshine_voice/assets",
-)
+MODEL = "hibari"
+_TEXT = """The old lighthouse stood at the edge of the cliff. She opened the letter and began to read it slowly.
+A cold wind was blowing from the north all day. The children played in the garden until it was dark.
+He bought a loaf of bread and some cheese at the market. Nobody knew where the old man had come from.
+The train to London leaves at seven in the morning. It takes a long time to learn how to play the piano.
+There was a large map of the world on the wall. The doctor told him to drink more water and to sleep longer."""
+_SPAWN = get_context("spawn")
 
 
-def package_files(package: Package) -> Path:
-    """Return the folder with the package's files."""
-    downloads, target = cache_folder() / "downloads", cache_folder() / "tests" / package.name
-    if not target.exists():
-        downloads.mkdir(parents=True, exist_ok=True)
-        wheel = fetch_wheel(package, downloads, tqdm(disable=True))
-        with zipfile.ZipFile(wheel) as archive:
-            for name in archive.namelist():
-                if name.startswith(f"{package.folder}/") and name.endswith((".wav", ".txt")):
-                    path = target / name.removeprefix(f"{package.folder}/")
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(archive.read(name))
-    return target
+def _serve_bare(pipe: Connection, path: Path) -> None:
+    """Speak the text received and answer the seconds it took and those of the speech, again and again."""
+    from hibari import Hibari
+
+    speaker = Hibari(model=str(path))
+    while True:
+        text = pipe.recv()
+        started = time.perf_counter()
+        samples = sum(len(sentence) for sentence in speaker.stream(text, seed=0))
+        pipe.send((time.perf_counter() - started, samples / speaker.sample_rate))
+
+
+def _first_sound(port: int, body: bytes) -> float:
+    """Return the milliseconds to the first byte of audio."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    started = time.perf_counter()
+    connection.request("POST", "/v1/audio/speech", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read(1)
+    elapsed = time.perf_counter() - started
+    response.read()
+    connection.close()
+    return elapsed * 1000
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    ours, theirs = _SPAWN.Pipe()
+    path = cache_folder() / "model_repository" / MODEL / "1" / "heart.onnx"
+    bare = _SPAWN.Process(target=_serve_bare, args=(theirs, path), daemon=True)
+    bare.start()
+    contenders = [(form, clients) for form in ("pcm", "mp3") for clients in (1, 4)]
+    speeds: dict[str, list[float]] = {"hibari": []}
+    first: list[float] = []
+    with running_stack([MODEL]) as stack:
+        for _ in range(rounds + 1):
+            ours.send(_TEXT)
+            took, seconds = ours.recv()
+            speeds["hibari"].append(seconds / took)
+            for form, clients in contenders:
+                body = orjson.dumps({"input": _TEXT, "voice": "alloy", "response_format": form})
+                rate = run_clients(stack.port, "/v1/audio/speech", [body] * clients, clients)
+                label = f"{form}, {clients} client{'s' * (clients > 1)}"
+                speeds.setdefault(label, []).append(rate.requests_per_second * seconds)
+                first += [_first_sound(stack.port, body)] if clients == 1 else []
+    bare.kill()
+    bare.join()
+    for name, values in speeds.items():
+        pairs = zip(values[1:], speeds["hibari"][1:], strict=True)  # the first round warms up
+        ratio = statistics.median(value / other for value, other in pairs)
+        print(f"{name:16} {statistics.median(values[1:]):5.0f} × real time, ÷ hibari = {ratio:.2f}")
+    print(f"first sound of ten sentences: {statistics.median(first[2:]):.0f} ms at 1 client (wanted: 150 at most)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,18 @@
-"""Transcription through the whole stack against faster-whisper in a process of its own, same model and options.
+"""Transcription through the whole stack against faster-whisper in a process of its own, and its server.
 
-`make bench BENCH=transcription`. Prints how many times faster than the speech both are, at 1 and at 4 clients.
-Contenders take turns, and a ratio is the median of those of neighbouring rounds.
+`make bench BENCH=transcription`. Same weights and options everywhere; beside it the stack with the other engine.
+Prints how many times faster than the speech each is, at 1 and at 4 clients. Contenders take turns, and a ratio is the
+median of those of neighbouring rounds.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,12 +21,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from bench.clients import run_clients
-from bench.speech import MOONSHINE, package_files
-from bench.stack import running_stack
+from bench.encoder_rivals import CHECKOUT, wait_for
+from bench.recordings import MOONSHINE, package_files
+from bench.stack import free_ports, running_stack
 from export.__main__ import cache_folder
 
-MODEL = "whisper-base"
+MODEL, OPENVINO = "whisper-base", "whisper-base-openvino"
 _SECONDS = 44.37
+_KIND = "multipart/form-data; boundary=x"
 _SPAWN = get_context("spawn")
 
 
@@ -37,35 +45,59 @@ def _serve_bare(pipe: Connection, folder: Path, parameters: dict[str, str]) -> N
         pipe.send(time.perf_counter() - started)
 
 
+@contextmanager
+def _rival(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
+    """Run faster-whisper-server with the same options; yields its port."""
+    (port,) = free_ports(1)
+    model = {"compute_type": parameters["compute_type"], "device": "cpu", "local_files_only": True}
+    transcribe = {"beam_size": int(parameters["beam_size"]), "vad_filter": True}
+    entry = {"name": "whisper-1", "path": str(folder), "model_options": model, "transcribe_options": transcribe}
+    with tempfile.TemporaryDirectory() as temporary:
+        config = Path(temporary) / "config.yaml"
+        config.write_text(json.dumps({"models": [entry]}))  # which is YAML too
+        command = [str(CHECKOUT / ".venv-rivals" / "bin" / "faster-whisper-server"), "--config", str(config)]
+        process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)])
+        try:
+            wait_for(process, port, "faster-whisper-server")
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
+
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     path = package_files(MOONSHINE) / "two_cities.wav"
-    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    body = part + path.read_bytes() + b"\r\n--x--\r\n"
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     folder = cache_folder() / "model_repository" / MODEL
     config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     ours, theirs = _SPAWN.Pipe()
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     bare = _SPAWN.Process(target=_serve_bare, args=(theirs, folder / "1", parameters), daemon=True)
     bare.start()
-    speeds: dict[str, list[float]] = {"faster-whisper": [], "stack, 1 client": [], "stack, 4 clients": []}
-    with running_stack([MODEL]) as stack:
+    speeds: dict[str, list[float]] = {"faster-whisper": []}
+    with running_stack([MODEL, OPENVINO]) as stack, _rival(folder / "1", parameters) as rival:
+        servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
         for _ in range(rounds + 1):
             ours.send(str(path))
             speeds["faster-whisper"].append(_SECONDS / ours.recv())
-            for clients in (1, 4):
-                kind = "multipart/form-data; boundary=x"
-                rate = run_clients(stack.port, "/v1/audio/transcriptions", [body] * clients, clients, kind)
-                speeds[f"stack, {clients} client{'s' * (clients > 1)}"].append(rate.requests_per_second * _SECONDS)
+            for name, (port, model) in servers.items():
+                field = part % (b"model", model.encode()) if model else b""
+                body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
+                for clients in (1, 4):
+                    rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _KIND)
+                    label = f"{name}, {clients} client{'s' * (clients > 1)}"
+                    speeds.setdefault(label, []).append(rate.requests_per_second * _SECONDS)
     bare.kill()
     bare.join()
     for name, values in speeds.items():
         pairs = zip(values[1:], speeds["faster-whisper"][1:], strict=True)  # the first round warms up
         ratio = statistics.median(value / other for value, other in pairs)
-        print(f"{name:16} {statistics.median(values[1:]):5.1f} × real time, ÷ faster-whisper = {ratio:.2f}")
+        print(f"{name:26} {statistics.median(values[1:]):5.1f} × real time, ÷ faster-whisper = {ratio:.2f}")
 
 
 if __name__ == "__main__":

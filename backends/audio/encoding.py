@@ -1,6 +1,7 @@
 """From samples to an encoded file, piece by piece: each block's bytes are there as soon as it is encoded."""
 
 import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import av
@@ -11,17 +12,21 @@ Samples = NDArray[np.float32]
 
 
 class Format(NamedTuple):
-    """FFmpeg's names of a container and its codec, and the bits a second of one that loses something."""
+    """FFmpeg's names of a container and its codec; bits a second and settings of one that loses something.
+
+    The settings are fast ones: of the codecs' own, some take more time than making the speech does.
+    """
 
     container: str
     codec: str
     bit_rate: int | None = None
+    settings: Mapping[str, str] = {}
 
 
 FORMATS = {
-    "mp3": Format("mp3", "libmp3lame", 64_000),
-    "opus": Format("ogg", "libopus", 32_000),
-    "aac": Format("adts", "aac", 64_000),
+    "mp3": Format("mp3", "libmp3lame", 64_000, {"compression_level": "7"}),
+    "opus": Format("ogg", "libopus", 32_000, {"compression_level": "5"}),
+    "aac": Format("adts", "aac", 64_000, {"aac_coder": "fast"}),
     "flac": Format("flac", "flac"),
     "wav": Format("wav", "pcm_s16le"),
     "pcm": Format("s16le", "pcm_s16le"),
@@ -58,7 +63,7 @@ class Encoder:
         self._sink: Any = io.BytesIO() if whole else _Pipe()
         options = _OPTIONS if form.container == "ogg" else {"flush_packets": "1"}
         self._container = av.open(self._sink, "w", format=form.container, container_options=options)
-        self._stream = self._container.add_stream(form.codec, rate=rate, layout="mono")
+        self._stream = self._container.add_stream(form.codec, rate=rate, layout="mono", options=dict(form.settings))
         if form.bit_rate:
             self._stream.bit_rate = form.bit_rate
         self._stream.codec_context.open()

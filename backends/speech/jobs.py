@@ -1,12 +1,14 @@
 """One text in the making: pieces of speech, each encoded as soon as it is there."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from audio.encoding import Encoder
 from protocol.errors import InvalidRequest
-from speech.engines import Engine
+from speech.engines import Engine, Samples
 from speech.tempo import change_tempo
 
 log = logging.getLogger(__name__)
@@ -23,12 +25,17 @@ class Options:
 
 
 class Job:
-    """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest."""
+    """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest.
 
-    def __init__(self, engine: Engine, text: str, options: Options, reference: bytes | None):
+    Sentences are spoken on the threads of `pool`, some `ahead` of the one that is being encoded and sent.
+    """
+
+    def __init__(
+        self, engine: Engine, text: str, options: Options, reference: bytes | None, pool: Executor, ahead: int
+    ):
         if not any(character.isalnum() for character in text):
             raise InvalidRequest("There is nothing in the text that can be spoken", "input")
-        self._engine, self._text = engine, text
+        self._engine, self._text, self._pool, self._ahead = engine, text, pool, ahead
         self._voice = engine.voice(options.voice, reference)
         slowest, fastest = engine.speeds
         self._speed = min(max(options.speed, slowest), fastest)
@@ -39,8 +46,7 @@ class Job:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the file, sentence by sentence; a piece of it may be empty."""
-        for phonemes in self._phonemes():
-            samples = self._voice.speak(phonemes, self._speed)
+        for phonemes, samples in self._spoken():
             self.num_input_tokens += len(phonemes)
             self.num_output_tokens += len(samples) // self._engine.hop
             if len(samples):
@@ -48,6 +54,22 @@ class Job:
         if not self.num_output_tokens:
             raise InvalidRequest("There is nothing in the text that can be spoken", "input")
         yield self._encoder.finish()
+
+    def _spoken(self) -> Iterator[tuple[str, Samples]]:
+        """Yield the pieces in order, with what they sound like."""
+        waiting: deque[tuple[str, Future[Samples]]] = deque()
+        try:
+            for phonemes in self._phonemes():
+                waiting.append((phonemes, self._pool.submit(self._voice.speak, phonemes, self._speed)))
+                while len(waiting) > self._ahead or (waiting and waiting[0][1].done()):
+                    first, samples = waiting.popleft()
+                    yield first, samples.result()
+            while waiting:
+                first, samples = waiting.popleft()
+                yield first, samples.result()
+        finally:
+            for _, unwanted in waiting:
+                unwanted.cancel()
 
     def _phonemes(self) -> Iterator[str]:
         try:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ class TritonPythonModel(StepwiseModel):
         folder, parameters = begin(args)
         self._engine = load_engine(folder, parameters)
         self._most_characters = int(parameters["max_characters"])
-        self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
+        self._parallel = int(parameters["parallel"])
+        self._pool = ThreadPoolExecutor(self._parallel, "speak")
+        self.start(int(parameters["queue_size"]), self._parallel)
 
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
@@ -33,7 +36,11 @@ class TritonPythonModel(StepwiseModel):
             message = f"The text has {len(text)} characters; this model takes {self._most_characters} at most"
             raise InvalidRequest(message, "input", "too_long")
         reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
-        return _work(Job(self._engine, text, options, reference))
+        return _work(Job(self._engine, text, options, reference, self._pool, self._parallel))
+
+    def finalize(self) -> None:
+        super().finalize()
+        self._pool.shutdown()
 
 
 def _work(job: Job) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from bench.speech import MOONSHINE, package_files
+from bench.recordings import MOONSHINE, package_files
 from bench.stack import running_stack
 from export.catalog import load_catalog
 

@@ -14,7 +14,7 @@ import orjson
 import pytest
 import requests
 
-from bench.speech import MOONSHINE, package_files
+from bench.recordings import MOONSHINE, package_files
 from bench.stack import free_ports
 from tests.live.conftest import MODEL, url, wait_until
 
@@ -225,9 +225,8 @@ def test_ahas_speech_recognition_in_a_chat(lenient, stack):
 
 
 def test_audio_for_a_chat_model_is_written_down_first(lenient):
-    answer = post(
-        lenient, "/v1/chat/completions", (ASR % f"file://{AUDIO}").replace("ZhipuAI/GLM-ASR-Nano-2512", MODEL)
-    )
+    body = (ASR % f"file://{AUDIO}").replace('"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20')
+    answer = post(lenient, "/v1/chat/completions", body)
     assert answer["usage"]["prompt_tokens"] > 100
     assert answer["choices"][0]["message"]["content"]
 

@@ -15,7 +15,7 @@ import openai
 import pytest
 import requests
 
-from bench.speech import MOONSHINE, package_files
+from bench.recordings import MOONSHINE, package_files
 from bench.stack import running_stack
 from tests.live.conftest import CHECKOUT, export, url
 from tests.live.test_transcription import words

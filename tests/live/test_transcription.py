@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 
-from bench.speech import AUDIOEVAL, MOONSHINE, package_files
+from bench.recordings import AUDIOEVAL, MOONSHINE, package_files
 from bench.stack import running_stack
 from tests.live.conftest import export, url
 from tests.live.speech import librivox
