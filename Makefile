@@ -57,7 +57,7 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 .venv-%/ready: requirements/%.lock | .venv/bin/python
 	@echo "trident: making .venv-$*, with torch (3 GB to download, once)"
 	@$(BIN)/python -m venv --clear .venv-$*
-	@$(call install,$*,,.venv-$*/bin)
+	@$(call install,$*,--no-deps,.venv-$*/bin)
 	@touch $@
 
 export: install ## fetch and convert MODELS into the model repository

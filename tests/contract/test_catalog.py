@@ -45,7 +45,8 @@ def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
 def test_the_backend_reads_the_parameters_and_tensors_it_is_given(entry):
     folders = [CHECKOUT / "backends" / name for name in (entry.backend, "protocol")]
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
-    config = render_config(entry, {"context_length": "1"})
+    found_by_converters = dict.fromkeys(("context_length", "python", "voice"), "1")
+    config = render_config(entry, found_by_converters)
     for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k"}:
         assert f'key: "{name}"' in config, name
     tensors = TENSORS[entry.task]
