@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -45,6 +46,13 @@ def _serve_bare(pipe: Connection, folder: Path, parameters: dict[str, str]) -> N
         pipe.send(time.perf_counter() - started)
 
 
+def _repeat(source: Path, target: Path, times: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(source)) as recording, wave.open(str(target), "wb") as long:
+        long.setparams(recording.getparams())
+        long.writeframes(recording.readframes(recording.getnframes()) * times)
+
+
 @contextmanager
 def _rival(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
     """Run faster-whisper-server with the same options; yields its port."""
@@ -56,7 +64,9 @@ def _rival(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
         config = Path(temporary) / "config.yaml"
         config.write_text(json.dumps({"models": [entry]}))  # which is YAML too
         command = [str(CHECKOUT / ".venv-rivals" / "bin" / "faster-whisper-server"), "--config", str(config)]
-        process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)])
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             wait_for(process, port, "faster-whisper-server")
             yield port
@@ -69,8 +79,11 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    path = package_files(MOONSHINE) / "two_cities.wav"
+    parser.add_argument("--times", type=int, default=1, help="how often the 44 seconds follow each other")
+    arguments = parser.parse_args()
+    rounds, length = arguments.rounds, _SECONDS * arguments.times
+    path = cache_folder() / "bench" / f"two_cities-{arguments.times}.wav"
+    _repeat(package_files(MOONSHINE) / "two_cities.wav", path, arguments.times)
     part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     folder = cache_folder() / "model_repository" / MODEL
@@ -84,14 +97,14 @@ def main() -> None:
         servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
         for _ in range(rounds + 1):
             ours.send(str(path))
-            speeds["faster-whisper"].append(_SECONDS / ours.recv())
+            speeds["faster-whisper"].append(length / ours.recv())
             for name, (port, model) in servers.items():
                 field = part % (b"model", model.encode()) if model else b""
                 body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
                 for clients in (1, 4):
                     rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _KIND)
                     label = f"{name}, {clients} client{'s' * (clients > 1)}"
-                    speeds.setdefault(label, []).append(rate.requests_per_second * _SECONDS)
+                    speeds.setdefault(label, []).append(rate.requests_per_second * length)
     bare.kill()
     bare.join()
     for name, values in speeds.items():

@@ -41,8 +41,10 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     there = _read_json(target / "export.json")
     if weights is None and there.get("folder"):
         weights = Path(there["folder"])
+    # An environment of this checkout's may stand with its path in the configuration.
+    where = str(environments.CHECKOUT) if entry.requires else ""
     made_of = {
-        "fingerprint": entry.fingerprint(CONVERTERS[entry.converter].source() + render_config(entry, {})),
+        "fingerprint": entry.fingerprint(CONVERTERS[entry.converter].source() + render_config(entry, {}) + where),
         "folder": str(weights.resolve()) if weights else None,
         "files": _listing(weights) if weights and weights.exists() else there.get("files"),
     }

@@ -6,25 +6,25 @@ from pathlib import Path
 
 from export.fetch import ExportError
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def make(target: str) -> None:
     """Have `make` bring one of the checkout's environments up to date. Raises ExportError."""
-    if subprocess.run(["make", "--silent", target], cwd=_CHECKOUT, env=_environment(), check=False).returncode:
+    if subprocess.run(["make", "--silent", target], cwd=CHECKOUT, env=_environment(), check=False).returncode:
         raise ExportError(f"{target} could not be made; see above")
 
 
 def python(environment: str) -> Path:
     """Return the interpreter of one of the checkout's environments."""
-    return _CHECKOUT / environment / "bin" / "python"
+    return CHECKOUT / environment / "bin" / "python"
 
 
 def run_with_torch(module: str, *arguments: str) -> None:
     """Run `python -m module arguments…` in .venv-export, with no network to ask for models. Raises ExportError."""
     make(".venv-export/ready")
     command = [str(python(".venv-export")), "-m", module, *arguments]
-    result = subprocess.run(command, cwd=_CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode:
         raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")
 
@@ -32,4 +32,4 @@ def run_with_torch(module: str, *arguments: str) -> None:
 def _environment() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return inherited | quiet | {"PYTHONPATH": str(_CHECKOUT)}
+    return inherited | quiet | {"PYTHONPATH": str(CHECKOUT)}

@@ -109,6 +109,11 @@ class ClientClosedRequest(APIError):
     status, type, code = 499, "invalid_request_error", "client_closed_request"
 
 
+def file_too_large(limit: int) -> PayloadTooLarge:
+    """Return the error for one file, uploaded or named, over the limit."""
+    return PayloadTooLarge(f"The file is over the limit of {limit} bytes")
+
+
 def register_error_handlers(app: Flask) -> None:
     """Make `app` answer every failure in the one shape."""
     app.register_error_handler(APIError, _answer)

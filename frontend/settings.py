@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         names = [value] if isinstance(value, str) else value
         return tuple(name for item in names for name in str(item).replace(",", " ").split())
 
+    @field_validator("allow_hosts")
+    @classmethod
+    def _plain_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Write hosts as they stand in a parsed URL."""
+        return tuple(host.lower().strip("[]") for host in hosts)
+
     @field_validator("triton")
     @classmethod
     def _check_address(cls, value: str | None) -> str | None:

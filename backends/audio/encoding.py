@@ -1,6 +1,5 @@
 """From samples to an encoded file, piece by piece: each block's bytes are there as soon as it is encoded."""
 
-import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,14 +52,11 @@ class _Pipe:
 
 
 class Encoder:
-    """One file in the making, of mono samples from -1 to 1 at `rate` a second.
+    """One file in the making, of mono samples from -1 to 1 at `rate` a second."""
 
-    A `whole` one comes at the end, with its length in its header.
-    """
-
-    def __init__(self, name: str, rate: int, whole: bool = False):
+    def __init__(self, name: str, rate: int):
         form = FORMATS[name]
-        self._sink: Any = io.BytesIO() if whole else _Pipe()
+        self._sink = _Pipe()
         options = _OPTIONS if form.container == "ogg" else {"flush_packets": "1"}
         self._container = av.open(self._sink, "w", format=form.container, container_options=options)
         self._stream = self._container.add_stream(form.codec, rate=rate, layout="mono", options=dict(form.settings))
@@ -78,17 +74,14 @@ class Encoder:
         frame.sample_rate, frame.pts = self._rate, self._written
         self._written += len(pcm)
         self._mux(self._resampler.resample(frame))
-        return self._take()
+        return self._sink.take()
 
     def finish(self) -> bytes:
         """Return the end of the file."""
         self._mux([*self._resampler.resample(None), None])
         self._container.close()
-        return self._sink.getvalue() if isinstance(self._sink, io.BytesIO) else self._take()
+        return self._sink.take()
 
     def _mux(self, frames: list[Any]) -> None:
         for frame in frames:
             self._container.mux(self._stream.encode(frame))
-
-    def _take(self) -> bytes:
-        return b"" if isinstance(self._sink, io.BytesIO) else self._sink.take()

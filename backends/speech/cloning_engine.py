@@ -52,9 +52,7 @@ class CloningEngine:
         if reference is not None:
             if not self._can_clone:
                 raise cannot_clone()
-            blocks = read_blocks(reference, _REFERENCE_SECONDS, _MOST_SECONDS, self.rate)
-            samples = next(blocks)[: _REFERENCE_SECONDS * self.rate].tobytes()
-            return CloningVoice(self, hashlib.sha256(samples).hexdigest(), samples)
+            return CloningVoice(self, hashlib.sha256(reference).hexdigest(), reference)
         if self._names is None:
             message = "This model has no voices of its own: it needs a reference audio, as a part of `messages`"
             raise InvalidRequest(message, "voice", "voice_not_found")
@@ -103,18 +101,23 @@ class CloningEngine:
 
 
 class CloningVoice:
-    """A voice that was heard, or one of the model's own (then without samples)."""
+    """A voice that was heard in an encoded file, or one of the model's own."""
 
     def __init__(self, engine: CloningEngine, name: str, reference: bytes | None):
         self._engine, self._name, self._reference = engine, name, reference
+        self._samples: bytes | None = None
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the text itself, in pieces: this model reads letters."""
+        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest over the reference."""
+        if self._reference is not None:
+            blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MOST_SECONDS, self._engine.rate)
+            self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
+            self._reference = None
         yield from split_sentences(text, _MOST_CHARACTERS)
 
     def speak(self, phonemes: str, speed: float) -> Samples:
         said = self._engine.call("speak", self._name, phonemes)
         if said is None:
-            self._engine.call("learn", self._name, self._reference)
+            self._engine.call("learn", self._name, self._samples)
             said = self._engine.call("speak", self._name, phonemes)
         return np.frombuffer(said, np.float32)

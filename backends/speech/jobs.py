@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from audio.encoding import Encoder
-from protocol.errors import InvalidRequest
+from protocol.errors import InvalidRequest, RequestFailure
 from speech.engines import Engine, Samples
 from speech.tempo import change_tempo
 
@@ -16,12 +16,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller asks for; `whole`: one file with its length in its header, at the end."""
+    """What a caller asks for."""
 
     voice: str | None = None
     speed: float = 1.0
     format: str = "mp3"
-    whole: bool = False
 
 
 class Job:
@@ -40,7 +39,7 @@ class Job:
         slowest, fastest = engine.speeds
         self._speed = min(max(options.speed, slowest), fastest)
         self._tempo = options.speed / self._speed
-        self._encoder = Encoder(options.format, engine.rate, options.whole)
+        self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
         """Phonemes read, and steps of the model's."""
 
@@ -74,6 +73,8 @@ class Job:
     def _phonemes(self) -> Iterator[str]:
         try:
             yield from self._voice.phonemes(self._text)
-        except (LookupError, ValueError, TypeError) as error:  # the libraries that read text stumble now and then
-            log.warning("a text could not be read: %r", error)
+        except RequestFailure:
+            raise
+        except Exception as error:  # the libraries that read text stumble over this and that
+            log.warning("a text could not be read", exc_info=True)
             raise InvalidRequest("The text has something in it that this model cannot read aloud", "input") from error

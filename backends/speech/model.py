@@ -40,7 +40,7 @@ class TritonPythonModel(StepwiseModel):
 
     def finalize(self) -> None:
         super().finalize()
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _work(job: Job) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Text in English, Chinese or Japanese, or mixed, to the phonemes that Kokoro has learnt."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 import jieba
@@ -13,6 +14,9 @@ _KANA = re.compile(r"[\u3040-\u30ff\uff66-\uff9f]")
 _ASIAN = re.compile(r"[\u3005\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f]")
 _WORD = r"[A-Za-z][A-Za-z0-9'’]*"
 _ENGLISH = re.compile(rf"({_WORD}(?:[ \-]{_WORD})*)")
+
+# More than nine digits the Japanese one does not read.
+_LONG_NUMBER = re.compile(r"\d{10,}")
 
 # What the Chinese normalizer reads digit by digit.
 _MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
@@ -48,4 +52,5 @@ class Reader:
         return str(self._chinese("".join(self._normalizer.normalize(text)))[0])
 
     def _read_japanese(self, text: str) -> str:
-        return str(self._japanese(text.replace("%", "パーセント").replace("％", "パーセント"))[0])
+        readable = unicodedata.normalize("NFKC", text).replace("%", "パーセント")
+        return str(self._japanese(_LONG_NUMBER.sub(lambda digits: " ".join(digits[0]), readable))[0])

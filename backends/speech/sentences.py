@@ -19,7 +19,7 @@ def split_sentences(text: str, most: int) -> Iterator[str]:
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):
-            yield from cut(sentence.strip(), most)
+            yield from cut(" ".join(sentence.split()), most)
 
 
 def cut(text: str, most: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, c
 _IMPROBABLE, _SILENT = -1.0, 0.6
 
 # A window decoded together with others is decoded once: if the model stopped that long before its end, once more alone.
-_REST_SECONDS = 3.0
+_REST_SECONDS = 1.0
 
 
 class CTranslate2Engine:
@@ -31,7 +31,11 @@ class CTranslate2Engine:
             local_files_only=True,
         )
         self._batched = BatchedInferencePipeline(self._model)
-        self._known = frozenset(self._model.supported_languages)
+        tokens = self._model.hf_tokenizer
+        codes = self._model.supported_languages
+        self._known = frozenset(code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None) or frozenset(
+            {"en"}
+        )
         self._beam_size, self.together = int(parameters["beam_size"]), int(parameters["batch_size"])
 
     def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded]:
@@ -62,8 +66,10 @@ class CTranslate2Engine:
         )
         found: list[list[Segment]] = [[] for _ in windows]
         for segment in segments:
-            place = next(n for n, end in enumerate(ends) if segment.start < end / RATE or n == len(ends) - 1)
-            found[place].append(_convert(segment, starts[place] / RATE))
+            # By where its clip began, in hundredths of a second cut off twice: its own times may lie outside of it.
+            place = max(n for n, start in enumerate(starts) if segment.seek >= start * 100 / RATE - 2)
+            if segment.text.strip() and segment.end > segment.start:
+                found[place].append(_convert(segment, starts[place] / RATE))
         return found
 
     def _arguments(self, options: Options) -> dict[str, Any]:

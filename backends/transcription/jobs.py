@@ -11,6 +11,9 @@ from transcription.windows import Window, find_windows
 # So much of the text before a window goes into it as its prompt, so that names and style go on.
 _CONTEXT_CHARACTERS = 200
 
+# A text that took a higher temperature than this may be anything.
+_GUESSED = 0.5
+
 
 class Job:
     """Turns an encoded file into segments; every step of the work is one item of `segments()`.
@@ -66,7 +69,9 @@ class Job:
     def _remember(self, segments: list[Segment]) -> None:
         """Have what follows decoded in the same language, and after this text."""
         prompt = self._options.prompt
-        if self._engine.remembers:
+        if any(segment.temperature > _GUESSED for segment in segments):
+            prompt = self._prompt  # or what may be wrong would make what follows wrong
+        elif self._engine.remembers:
             texts = [prompt or "", *(segment.text.strip() for segment in segments)]
             prompt = " ".join(texts)[-_CONTEXT_CHARACTERS:]
         if segments:

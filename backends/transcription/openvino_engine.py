@@ -9,8 +9,8 @@ import openvino_genai
 from audio.decoding import RATE, Samples
 from transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
 
-# What the model left of a window is decoded again if it is as long as this.
-_REST_SECONDS = 3.0
+# What the model left of a window is decoded again if it is as long as this, and the model got on by as much.
+_REST_SECONDS = 1.0
 
 # The context is 448 tokens, and the engine refuses what does not fit.
 _PROMPT_TOKENS = 220
@@ -50,9 +50,10 @@ class OpenVINOEngine:
                 language = language or result.languages[0]
                 segments += self._segments(result, start, seconds, temperature)
                 ended = result.chunks[0][-1].end_ts if result.chunks and result.chunks[0] else -1.0
-                if ended <= 0:
+                if ended < _REST_SECONDS:
                     break
                 start += ended
+                yield None
             yield Decoded(segments, options.language or (language if language in self._known else ""))
 
     def _generate(self, samples: Samples, options: Options, temperature: float) -> Any:

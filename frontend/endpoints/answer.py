@@ -1,28 +1,32 @@
 """The responses of a model that answers in many, one HTTP request's worth of them."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from flask import request
 
 from frontend.connection import ClientWatch
-from frontend.errors import EngineFailure
+from frontend.errors import APIError, EngineFailure
 from frontend.triton.client import Call
 from frontend.triton.failures import translated
 
 _HEARTBEAT_SECONDS = 1.0
+_NO_NAMES: Mapping[str | None, str] = {}
 
 
 class Answer:
     """The responses of `call`, to the one that has the output `last`. If the client leaves, the call is cancelled.
 
     Waits for the first one at once, so that a failure before it keeps its status. `patience`: seconds between two of
-    them; without it the call's own deadline counts. Raises APIError.
+    them; without it the call's own deadline counts. `names`: the backend's names of fields → the request's. Raises
+    APIError.
     """
 
-    def __init__(self, call: Call, last: str, patience: float | None = None):
-        self._call, self._last, self._patience = call, last, patience
+    def __init__(
+        self, call: Call, last: str, patience: float | None = None, names: Mapping[str | None, str] = _NO_NAMES
+    ):
+        self._call, self._last, self._patience, self._names = call, last, patience, names
         self._over = False
         self._watch = ClientWatch(request.environ, self._cancel)
         try:
@@ -62,13 +66,20 @@ class Answer:
         deadline = time.monotonic() + self._patience if self._patience else float("inf")
         while heartbeat and deadline - time.monotonic() > _HEARTBEAT_SECONDS:
             try:
-                return self._call.next(_HEARTBEAT_SECONDS)
+                return self._read(_HEARTBEAT_SECONDS)
             except TimeoutError:
                 yield None
         return self._wait(max(deadline - time.monotonic(), 0) if self._patience else None)
 
     def _wait(self, seconds: float | None) -> dict[str, Any] | None:
         try:
-            return self._call.next(seconds)
+            return self._read(seconds)
         except TimeoutError:
             raise translated("DEADLINE_EXCEEDED", "") from None
+
+    def _read(self, seconds: float | None) -> dict[str, Any] | None:
+        try:
+            return self._call.next(seconds)
+        except APIError as error:
+            error.param = self._names.get(error.param, error.param)
+            raise

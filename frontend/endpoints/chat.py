@@ -32,6 +32,15 @@ class Responses(Protocol):
 @blueprint.post("/chat/completions")
 def create_chat_completion() -> Response:
     """Answer a conversation. The first token is awaited before the status goes out, streamed or not."""
+    completion, stream, include_usage = _begin()
+    if stream:
+        events = stream_with_context(completion.stream(include_usage))  # a second audio file is asked about in it
+        return Response(events, headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return Response(orjson.dumps(completion.plain()), content_type="application/json")
+
+
+def _begin() -> tuple["Completion", bool, bool]:
+    """Return the completion, whether to stream it, and whether with usage. A large body is gone after it."""
     body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
@@ -39,12 +48,7 @@ def create_chat_completion() -> Response:
     model = _model(body)
     log_fields()["model"] = model.id
     answer = Heard(model, body.messages) if model.task == "transcription" else _chat(model, body, stream)
-    completion = Completion(model, answer)
-    if stream:
-        include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        events = stream_with_context(completion.stream(include_usage))  # a second audio file is asked about in it
-        return Response(events, headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-    return Response(orjson.dumps(completion.plain()), content_type="application/json")
+    return Completion(model, answer), stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
 def _model(body: ChatCompletionRequest) -> Model:

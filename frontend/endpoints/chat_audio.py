@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from frontend.endpoints.messages import ContentPart, Media, Message, audio_of, find_audio
-from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription
+from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription, send_audio
 from frontend.errors import InvalidRequest
 from frontend.media import read_media
 from frontend.services import services
@@ -79,8 +79,6 @@ def _read(part: ContentPart, path: str) -> str:
 
 
 def _listen(model: Model, audio: Media) -> Transcription:
-    try:
-        return Transcription(model, lambda: read_media(audio.url, audio.param, services().settings), TRANSCRIBE)
-    except InvalidRequest as error:
-        error.param = audio.param  # the backend calls it `file`
-        raise
+    settings, param = services().settings, audio.param
+    call = send_audio(model, lambda: read_media(audio.url, audio.param, settings), TRANSCRIBE)
+    return Transcription(call, param=param)

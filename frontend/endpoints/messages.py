@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from frontend.endpoints.body import RequestBody
+from frontend.errors import InvalidRequest
+
+# Each may be fetched from somewhere, and keeps a model busy.
+_MOST_FILES = 16
 
 
 class MediaUrl(RequestBody):
@@ -65,17 +69,24 @@ class Media(NamedTuple):
 
 
 def has_audio(messages: Iterable[Message]) -> bool:
-    """Tell whether there is something to be heard."""
-    return next(find_audio(messages), None) is not None
+    """Tell whether there is something to be heard. Raises InvalidRequest where there is too much of it."""
+    return bool(list(find_audio(messages)))
 
 
 def find_audio(messages: Iterable[Message]) -> Iterator[Media]:
-    """Yield the audio of all messages in order."""
+    """Yield the audio of all messages in order. Raises InvalidRequest where there is too much of it."""
+    count = 0
     for number, message in enumerate(messages):
-        if not isinstance(message.content, str):
-            for place, part in enumerate(message.content):
-                if part.is_audio:
-                    yield audio_of(part, f"messages[{number}].content[{place}]")
+        if isinstance(message.content, str):
+            continue
+        for place, part in enumerate(message.content):
+            if not part.is_audio:
+                continue
+            count += 1
+            found = audio_of(part, f"messages[{number}].content[{place}]")
+            if count > _MOST_FILES:
+                raise InvalidRequest(f"A request has {_MOST_FILES} files at most", param=found.param)
+            yield found
 
 
 def audio_of(part: ContentPart, path: str) -> Media:

@@ -3,7 +3,7 @@
 import base64
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import orjson
@@ -14,10 +14,11 @@ from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import RequestBody, read_body
 from frontend.endpoints.messages import Media, Message, find_audio, inline_media_size
-from frontend.errors import APIError, InvalidRequest
-from frontend.formats import sse
+from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
+from frontend.formats import sse, wav
 from frontend.media import read_media
 from frontend.services import services
+from frontend.triton.client import Call
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("speech", __name__)
@@ -82,20 +83,33 @@ class SpeechRequest(RequestBody):
     def options(self) -> dict[str, Any]:
         """Return what the backend is to do."""
         voice = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
-        form = {"format": "wav", "whole": True} if self.messages else {"format": self.response_format, "whole": False}
-        return {"voice": voice, "speed": self.speed} | form
+        return {"voice": voice, "speed": self.speed, "format": "wav" if self.messages else self.response_format}
 
 
 @blueprint.post("/audio/speech")
 def create_speech() -> Response:
     """Answer the text as speech: the audio as it is made, or AHA's completion with a WAV file in it."""
-    body = read_body(SpeechRequest, inline_media_size)
-    speech = Speech(body)
-    if body.messages:
+    speech, shape = _send()
+    speech.wait()
+    if shape == "completion":
         return Response(orjson.dumps(speech.completion()), content_type="application/json")
-    if body.stream_format == "sse":
+    if shape == "sse":
         return Response(speech.events(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-    return Response(speech.audio(), content_type=_CONTENT_TYPES[body.response_format])
+    return Response(speech.audio(), content_type=_CONTENT_TYPES[shape])
+
+
+def _send() -> tuple["Speech", str]:
+    """Send the text to the model; return with it how to answer. The body, perhaps large, is gone after it."""
+    body = read_body(SpeechRequest, inline_media_size)
+    model = services().registry.require(body.model, "speech")
+    log_fields()["model"] = model.id
+    inputs: dict[str, Any] = {"text_input": body.text(), "options": orjson.dumps(body.options())}
+    reference = body.reference()
+    if reference:
+        inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
+    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+    shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format
+    return Speech(model, call, {"file": reference.param} if reference else {}), shape
 
 
 @blueprint.get("/audio/voices")
@@ -120,23 +134,17 @@ def _voices(model: Model) -> Iterator[dict[str, Any]]:
 
 
 class Speech:
-    """One text being spoken. Waits for the first sentence. Raises APIError."""
+    """One text being spoken. Raises APIError."""
 
-    def __init__(self, body: SpeechRequest):
-        self._model = services().registry.require(body.model, "speech")
+    def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
+        self._model, self._call, self._names = model, call, names
         self._log_fields = log_fields()
-        self._log_fields["model"] = self._model.id
-        inputs: dict[str, Any] = {"text_input": body.text(), "options": orjson.dumps(body.options())}
-        if reference := body.reference():
-            inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
-        call = services().triton.stream(self._model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
-        try:
-            self._answer = Answer(call, "num_output_tokens", services().settings.request_timeout)
-        except InvalidRequest as error:
-            if reference and error.param == "file":  # as the backend calls it
-                error.param = reference.param
-            raise
         self._usage: dict[str, int] = {}
+
+    def wait(self) -> None:
+        """Wait for the first sentence, so that a failure before it keeps its status."""
+        patience = services().settings.request_timeout
+        self._answer = Answer(self._call, "num_output_tokens", patience, self._names)
 
     def audio(self) -> Iterator[bytes]:
         """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""
@@ -146,7 +154,8 @@ class Speech:
                     yield chunk
         except APIError as error:
             self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
-            raise
+            if not isinstance(error, ClientClosedRequest):  # then nobody is left to be told
+                raise
         finally:
             self._answer.close()
 
@@ -170,8 +179,13 @@ class Speech:
 
     def completion(self) -> dict[str, Any]:
         """Return AHA's answer: a `chat.completion` whose content is the whole file."""
-        content = b"".join(chunk for chunk in self._chunks() if chunk)
-        url = f"data:audio/wav;base64,{base64.b64encode(content).decode()}"
+        content, limit = bytearray(), services().settings.max_upload_bytes
+        for chunk in self._chunks():
+            content += chunk or b""
+            if len(content) > limit:
+                self._answer.close()
+                raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
+        url = f"data:audio/wav;base64,{base64.b64encode(wav.with_length(bytes(content))).decode()}"
         message = {"role": "assistant", "content": [{"type": "audio", "audio_url": {"url": url}}]}
         return {
             "id": f"chatcmpl-{uuid.uuid4().hex}",

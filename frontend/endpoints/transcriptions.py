@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import FormBody, read_form
-from frontend.errors import APIError, InvalidRequest, PayloadTooLarge
+from frontend.errors import APIError, InvalidRequest, file_too_large
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
@@ -86,7 +86,7 @@ TRANSCRIBE = TranscriptionRequest().options()
 def create_transcription() -> Response:
     """Answer what is said in the uploaded file, in its language."""
     form = read_form(TranscriptionRequest)
-    transcription = Transcription(_model(form), _read_file, form.options())
+    transcription = _start(form)
     if form.stream:
         return Response(transcription.stream(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
     return transcription.answer(form.response_format, "word" in form.timestamp_granularities)
@@ -96,11 +96,19 @@ def create_transcription() -> Response:
 def create_translation() -> Response:
     """Answer what is said in the uploaded file, in English."""
     form = read_form(TranslationRequest)
-    return Transcription(_model(form), _read_file, form.options()).answer(form.response_format, words=False)
+    return _start(form).answer(form.response_format, words=False)
 
 
-def _model(form: TranslationRequest) -> Model:
-    return services().registry.require(form.model, "transcription")
+def _start(form: TranslationRequest) -> "Transcription":
+    model = services().registry.require(form.model, "transcription")
+    return Transcription(send_audio(model, _read_file, form.options()), str(form.options()["task"]))
+
+
+def send_audio(model: Model, read: Callable[[], bytes], options: Mapping[str, Any]) -> Call:
+    """Send what `read` returns, an encoded file, to the model. It is not held in memory any longer than that takes."""
+    log_fields()["model"] = model.id
+    inputs = {"audio": read(), "options": orjson.dumps(options)}
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
 
 
 def _read_file() -> bytes:
@@ -111,23 +119,21 @@ def _read_file() -> bytes:
     content = upload.stream.read(limit + 1)
     upload.close()
     if len(content) > limit:
-        raise PayloadTooLarge(f"The upload is over the limit of {limit} bytes", param="file")
+        raise file_too_large(limit)
     if not content:
         raise InvalidRequest("The audio file is empty", param="file", code="empty_file")
     return content
 
 
 class Transcription:
-    """What a model hears in the encoded file that `read` returns, as OpenAI's objects.
+    """What a model hears, as OpenAI's objects; `param` is where the request has the file.
 
     Waits for the first segment. Raises APIError.
     """
 
-    def __init__(self, model: Model, read: Callable[[], bytes], options: Mapping[str, Any]):
-        self._log_fields, self._task = log_fields(), str(options["task"])
-        self._log_fields["model"] = model.id
-        call = _send(model, read, options)
-        self._answer = Answer(call, "duration", services().settings.request_timeout)
+    def __init__(self, call: Call, task: str = "transcribe", param: str = "file"):
+        self._log_fields, self._task = log_fields(), task
+        self._answer = Answer(call, "duration", services().settings.request_timeout, {"file": param})
         self.language, self.duration = "", 0.0
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
@@ -190,12 +196,6 @@ class Transcription:
 
     def _usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": round(self.duration)}
-
-
-def _send(model: Model, read: Callable[[], bytes], options: Mapping[str, Any]) -> Call:
-    """Begin; the file is not held in memory any longer than that takes."""
-    inputs = {"audio": read(), "options": orjson.dumps(options)}
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
 
 
 def _join(segments: Iterable[Mapping[str, Any]]) -> str:

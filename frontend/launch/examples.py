@@ -9,7 +9,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
         {"messages": [{"role": "user", "content": "What is the capital of Japan?"}], "temperature": 0},
     ),
     "embedding": ("/v1/embeddings", {"input": "Hello world"}),
-    "speech": ("/v1/audio/speech", {"input": "Hello world", "voice": "alloy"}),
+    "speech": ("/v1/audio/speech", {"input": "Hello world"}),
     "rerank": (
         "/v1/rerank",
         {"query": "What is Rust?", "documents": ["Rust is a programming language.", "Apples are fruit."]},

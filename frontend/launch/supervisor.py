@@ -1,5 +1,6 @@
 """Keeps Triton and the frontend running together, from the first check to the last process."""
 
+import http.client
 import json
 import os
 import queue
@@ -126,7 +127,7 @@ class Supervisor:
                 post = urllib.request.Request(f"{self._url}{path}", orjson.dumps(body), headers)
                 with urllib.request.urlopen(post, timeout=_WEB_SECONDS) as response:
                     response.read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise LaunchError(f"{model['id']} loaded, but a first request failed: {error}") from error
             _say(f"{model['id']} answered in {time.monotonic() - started:.1f} s")
 
@@ -209,5 +210,5 @@ def _status(url: str) -> int:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return 0

@@ -1,6 +1,7 @@
 """The embedded Triton: assembled from its wheel into a folder of its own, started, watched and stopped."""
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -66,7 +67,7 @@ class TritonServer:
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
                 return int(response.status) == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def watch(self) -> None:

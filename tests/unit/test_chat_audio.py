@@ -86,3 +86,16 @@ def test_what_is_wrong_with_the_file_is_told_by_its_place(client, triton):
     part = {"type": "audio", "audio_url": {"url": "file:///etc/passwd"}}
     error = ask(client, part, model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "file_not_allowed")
+
+
+def test_of_a_failure_later_too(client, triton):
+    part = {"text_output": "", "segments": "[]"}
+    triton.will_answer(part, InvalidRequest("too long", param="file", code="too_long"))
+    error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "too_long")
+
+
+def test_not_more_than_sixteen(client, triton):
+    error = ask(client, *[PARTS["audio"]] * 17, model="whisper-1").get_json()["error"]
+    assert error["param"] == "messages[0].content[17].audio_url.url"
+    assert not triton.requests

@@ -5,7 +5,7 @@ import base64
 import orjson
 import pytest
 
-from frontend.errors import EngineFailure, InvalidRequest, Overloaded
+from frontend.errors import ClientClosedRequest, EngineFailure, InvalidRequest, Overloaded
 
 CONTENT = b"RIFFaudio"
 DATA = f"data:audio/wav;base64,{base64.b64encode(CONTENT).decode()}"
@@ -35,7 +35,7 @@ def test_mp3_is_the_default(client, triton, path):
     assert not call.cancelled  # it has ended by itself
     (request,) = triton.requests
     assert (request["model"], request["inputs"]["text_input"]) == ("tiny-speech", "Hello.")
-    assert asked(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3", "whole": False}
+    assert asked(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3"}
     assert "reference_audio" not in request["inputs"]
 
 
@@ -52,7 +52,7 @@ def test_formats(client, triton, form, kind):
 def test_the_model_and_the_voice_may_be_left_out_and_the_voice_be_an_object(client, triton):
     answers(triton)
     assert client.post("/v1/audio/speech", json={"input": "Hello.", "speed": 4}).status_code == 200
-    assert asked(triton) == {"voice": None, "speed": 4, "format": "mp3", "whole": False}
+    assert asked(triton) == {"voice": None, "speed": 4, "format": "mp3"}
     answers(triton)
     post(client, voice={"id": "ann"})
     assert orjson.loads(triton.requests[1]["inputs"]["options"])["voice"] == "ann"
@@ -83,6 +83,11 @@ def test_a_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, tr
         _ = post(client).data
 
 
+def test_one_who_leaves_is_not_an_error_of_the_server(client, triton):
+    triton.will_answer(chunk(b"one"), ClientClosedRequest("gone"))
+    assert post(client).data == b"one"
+
+
 @pytest.mark.parametrize(
     "error", [InvalidRequest("no such voice", param="voice", code="voice_not_found"), Overloaded("full")]
 )
@@ -96,20 +101,31 @@ def aha(client, *parts, **more):
     return client.post("/audio/speech", json={"messages": [{"role": "user", "content": content}]} | more)
 
 
+STREAMED = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\xff\xff\xff\xffone"
+WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x03\0\0\0one"
+
+
 def test_ahas_shape(client, triton):
-    answers(triton)
+    end = chunk(b"", num_input_tokens=5, num_output_tokens=40)
+    triton.will_answer(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)
     body = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()
     assert body["object"] == "chat.completion"
     (part,) = body["choices"][0]["message"]["content"]
     assert part["type"] == "audio"
-    assert part["audio_url"]["url"] == f"data:audio/wav;base64,{base64.b64encode(b'onetwo').decode()}"
+    assert part["audio_url"]["url"] == f"data:audio/wav;base64,{base64.b64encode(WHOLE).decode()}"
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}
-    assert asked(triton) == {"voice": None, "speed": 1.0, "format": "wav", "whole": True}
+    assert asked(triton) == {"voice": None, "speed": 1.0, "format": "wav"}
     assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
 
 
+def test_ahas_answer_has_a_limit(make_client, triton):
+    call = triton.will_answer(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
+    assert aha(make_client(max_upload_bytes=1500)).status_code == 413
+    assert call.cancelled
+
+
 def test_all_texts_of_messages_are_spoken(client, triton):
-    answers(triton)
+    triton.will_answer(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     messages = [
         {"role": "user", "content": "One."},
         {"role": "user", "content": [{"type": "text", "text": "Two."}, {"type": "text", "text": "Three."}]},
@@ -162,12 +178,17 @@ def test_an_unknown_model_is_404(client):
 
 def test_a_file_in_the_body_has_the_limit_of_a_file_and_the_rest_that_of_a_body(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
-    answers(triton)
+    triton.will_answer(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}
     assert aha(client, part).status_code == 200
     part["audio_url"]["url"] = f"base64://{base64.b64encode(b'x' * 9001).decode()}"
     assert aha(client, part).status_code == 413
+    part["audio_url"]["url"] = f"base64://{base64.b64encode(b'x' * 8000).decode()}"
     assert aha(client, part | {"text": "x" * 1000}).status_code == 413
+    part["audio_url"] |= {"more": "x" * 20_000}
+    assert aha(client, part).status_code == 413
+    small = b'{"messages": [' + b"[]," * 3000 + b"[]]}"
+    assert client.post("/audio/speech", data=small).get_json()["error"]["code"] == "payload_too_large"
     assert post(client, input="x" * 1000).status_code == 413
     assert client.post("/audio/speech", data=b" " * 20_000).status_code == 413
 

@@ -54,6 +54,9 @@ class TestSentences:
     def test_cut_after_punctuation_if_there_is_any(self):
         assert list(cut("one two, three four five", 20)) == ["one two, ", "three four five"]
 
+    def test_a_line_of_blanks_is_no_piece(self):
+        assert list(split_sentences("a" + " " * 500 + "b\n \n", 100)) == ["a b"]
+
     def test_endless_numbers_are_read_digit_by_digit(self):
         assert list(split_sentences("1" * 20, 100)) == [" ".join("1" * 20)]
 
@@ -64,7 +67,7 @@ class TestSentences:
 
 
 class TestTempo:
-    @pytest.mark.parametrize("factor", [0.5, 0.8, 1, 1.5, 2, 4])
+    @pytest.mark.parametrize("factor", [0.25, 0.4, 0.5, 0.8, 1, 1.5, 2, 4])
     def test_the_length_changes_and_not_the_pitch(self, factor):
         changed = change_tempo(tone(3), RATE, factor)
         assert len(changed) / RATE == pytest.approx(3 / factor, abs=0.05)
@@ -73,13 +76,12 @@ class TestTempo:
 
 
 class TestEncoder:
-    @pytest.mark.parametrize("whole", [False, True])
     @pytest.mark.parametrize("form", FORMATS)
-    def test_a_file_made_in_pieces_is_whole_and_sounds_the_same(self, form, whole):
-        encoder = Encoder(form, RATE, whole)
+    def test_a_file_made_in_pieces_is_whole_and_sounds_the_same(self, form):
+        encoder = Encoder(form, RATE)
         pieces = [encoder.encode(part) for part in np.array_split(tone(3), 5)]
         content = b"".join([*pieces, encoder.finish()])
-        assert any(pieces) is not whole
+        assert all(pieces)
         samples, rate = decoded(content, form)
         assert len(samples) / rate == pytest.approx(3, abs=0.1)
         assert np.abs(samples).max() == pytest.approx(0.5, abs=0.15)
@@ -121,7 +123,7 @@ class FakeEngine:
     def phonemes(self, text):
         for sentence in text.split("|"):
             if sentence == "bad":
-                raise IndexError
+                raise AssertionError
             yield sentence
 
     def speak(self, phonemes, speed):

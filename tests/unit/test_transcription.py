@@ -196,6 +196,20 @@ class TestJob:
         assert {options.prompt for _, options in engine.asked} == {"names"}
 
 
+class Guessing(FakeEngine):
+    """Needs a high temperature for everything."""
+
+    def decode(self, windows, options):
+        for decoded in super().decode(windows, options):
+            yield decoded and decoded._replace(segments=[s._replace(temperature=0.8) for s in decoded.segments])
+
+
+def test_what_was_guessed_is_not_the_next_prompt():
+    engine = Guessing()
+    segments_of(job(engine, 100, prompt="names"))
+    assert {options.prompt for _, options in engine.asked} == {"names"}
+
+
 class SilentFirst(FakeEngine):
     """Hears nothing in the first window, and takes it for English."""
 
@@ -249,7 +263,7 @@ class TestDoubt:
         assert not _is_doubtful([self.GOOD], 30)
 
     @pytest.mark.parametrize(
-        "change", [{"end": 20}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
+        "change", [{"end": 28}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
     )
     def test_early_improbable_silent_or_repetitive_is_not(self, change):
         assert _is_doubtful([self.GOOD._replace(**change)], 30)
