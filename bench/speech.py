@@ -38,7 +38,8 @@ def _serve_bare(pipe: Connection, path: Path) -> None:
     speaker = Hibari(model=str(path))
 
     def speak(text: str) -> float:
-        return sum(len(sentence) for sentence in speaker.stream(text, seed=0)) / speaker.sample_rate
+        samples = sum(len(sentence) for sentence in speaker.stream(text, seed=0))
+        return samples / float(speaker.sample_rate)
 
     with ThreadPoolExecutor(_CORES) as pool:
         while True:

@@ -37,7 +37,9 @@ class TestData:
     def test_is_decoded(self, url):
         assert read(url) == b"hello"
 
-    @pytest.mark.parametrize("url", ["data:a/b;base64,aGVsbG8%3D", "base64://aGVs\nbG8=\n", "data:;BASE64,aGVsbG8="])
+    @pytest.mark.parametrize(
+        "url", ["data:a/b;base64,aGVsbG8%3D", "base64://aGVs\nbG8=\n", "base64://aGVsbG8", "data:;BASE64,aGVsbG8="]
+    )
     def test_as_other_programs_write_it(self, url):
         assert read(url) == b"hello"
 
