@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=1, help="how often the 44 seconds follow each other")
+    parser.add_argument("--alone", action="store_true", help="one client, and no other server: quick for long files")
     arguments = parser.parse_args()
     rounds, length = arguments.rounds, _SECONDS * arguments.times
     path = cache_folder() / "bench" / f"two_cities-{arguments.times}.wav"
@@ -95,13 +96,15 @@ def main() -> None:
     speeds: dict[str, list[float]] = {"faster-whisper": []}
     with running_stack([MODEL, OPENVINO]) as stack, _rival(folder / "1", parameters) as rival:
         servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
+        if arguments.alone:
+            del servers["fw-server"]
         for _ in range(rounds + 1):
             ours.send(str(path))
             speeds["faster-whisper"].append(length / ours.recv())
             for name, (port, model) in servers.items():
                 field = part % (b"model", model.encode()) if model else b""
                 body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
-                for clients in (1, 4):
+                for clients in (1,) if arguments.alone else (1, 4):
                     rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _KIND)
                     label = f"{name}, {clients} client{'s' * (clients > 1)}"
                     speeds.setdefault(label, []).append(rate.requests_per_second * length)

@@ -41,6 +41,16 @@ def test_the_readmes_curl_line(stack):
     assert answer["usage"] == shown["usage"]
 
 
+def test_the_readmes_other_curl_lines(stack, tmp_path):
+    """What is spoken is transcribed again."""
+    block = readme_block("bash", "/v1/embeddings").replace("10100", str(stack.port)).replace("curl ", "curl -sSf ")
+    output = shell(f"set -e; cd {tmp_path}; {block}")
+    assert '"embedding":[' in output
+    assert '"relevance_score"' in output
+    assert "00:00:00,000 -->" in output
+    assert "Hello from your own machine" in output
+
+
 def test_the_readmes_python(stack):
     code = readme_block("python", "OpenAI").replace("10100", str(stack.port))
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
