@@ -49,6 +49,11 @@ TENSORS = {
         decoupled=True,
         optional=("reference_audio",),
     ),
+    "background_removal": Tensors(
+        {"image": _STRING, "options": _STRING},
+        {"image_output": _UINT8, "error": _STRING},
+        decoupled=True,
+    ),
     "embedding": Tensors(
         {"text": _STRING, "token_ids": _STRING},
         {"embedding": _FP32, "num_input_tokens": _INT32, "error": _STRING},

@@ -1,5 +1,6 @@
 """One file per resource of the API. A blueprint is served with and without `/v1`, unless it has its own prefix."""
 
+from frontend.endpoints.background import blueprint as background
 from frontend.endpoints.chat import blueprint as chat
 from frontend.endpoints.embeddings import blueprint as embeddings
 from frontend.endpoints.health import blueprint as health
@@ -10,4 +11,4 @@ from frontend.endpoints.shutdown import blueprint as shutdown
 from frontend.endpoints.speech import blueprint as speech
 from frontend.endpoints.transcriptions import blueprint as transcriptions
 
-BLUEPRINTS = (chat, embeddings, rerank, rerank_v2, transcriptions, speech, models, health, shutdown)
+BLUEPRINTS = (chat, embeddings, rerank, rerank_v2, transcriptions, speech, background, models, health, shutdown)

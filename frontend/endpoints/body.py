@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from frontend.errors import InvalidRequest, PayloadTooLarge
+from frontend.errors import InvalidRequest, PayloadTooLarge, file_too_large
 from frontend.services import services
 
 Body = TypeVar("Body", bound="RequestBody")
@@ -36,11 +36,18 @@ class FormBody(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-def read_form(model: type[Form]) -> Form:
+class FileField(NamedTuple):
+    """A form's file: its field, and what it is called where it is missing."""
+
+    name: str
+    what: str
+
+
+def read_form(model: type[Form], file: FileField) -> Form:
     """Return the form's fields, but for the files, as `model`. Raises InvalidRequest or PayloadTooLarge."""
     if request.mimetype != "multipart/form-data":
         # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
-        raise InvalidRequest("Audio file is required, as multipart/form-data", param="file", code="missing_file")
+        raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
     request.max_content_length = services().settings.max_upload_bytes + _FORM_BYTES
     try:
         fields: dict[str, Any] = {
@@ -48,12 +55,30 @@ def read_form(model: type[Form]) -> Form:
             for name, values in request.form.lists()
         }
     except RequestEntityTooLarge:
-        limit = services().settings.max_upload_bytes
-        raise PayloadTooLarge(f"The upload is over the limit of {limit} bytes", param="file") from None
+        error = file_too_large(services().settings.max_upload_bytes)
+        error.param = file.name
+        raise error from None
     try:
         return model.model_validate(fields)
     except ValidationError as error:
         raise _explain(error) from error
+
+
+def read_upload(file: FileField) -> bytes:
+    """Return the content of a form's file, and forget it. Raises InvalidRequest or PayloadTooLarge."""
+    upload = request.files.get(file.name)
+    if upload is None:
+        raise InvalidRequest(f"{file.what} is required", param=file.name, code="missing_file")
+    limit = services().settings.max_upload_bytes
+    content = upload.stream.read(limit + 1)
+    upload.close()
+    if len(content) > limit:
+        error = file_too_large(limit)
+        error.param = file.name
+        raise error
+    if not content:
+        raise InvalidRequest(f"The {file.what.lower()} is empty", param=file.name, code="empty_file")
+    return content
 
 
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from frontend.endpoints.messages import ContentPart, Media, Message, audio_of, find_audio
+from frontend.endpoints.messages import ContentPart, Media, Message, find_media, media_of
 from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription, send_audio
 from frontend.errors import InvalidRequest
 from frontend.media import read_media
@@ -19,7 +19,7 @@ class Heard:
 
     def __init__(self, model: Model, messages: Iterable[Message]):
         self._model = model
-        first, *self._more = find_audio(messages)
+        first, *self._more = find_media(messages, "audio")
         self._current = _listen(model, first)
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
@@ -73,8 +73,8 @@ def _join_text(content: str | list[ContentPart], path: str) -> str:
 def _read(part: ContentPart, path: str) -> str:
     if part.type == "text":
         return part.text or ""
-    if part.is_audio and services().settings.transcribe_audio:
-        return _listen(services().registry.require(None, "transcription"), audio_of(part, path)).text()
+    if part.kind == "audio" and services().settings.transcribe_audio:
+        return _listen(services().registry.require(None, "transcription"), media_of(part, path)).text()
     raise InvalidRequest(f"This model reads text alone, not {part.type}", param=path, code="unsupported_content")
 
 

@@ -29,22 +29,21 @@ class ContentPart(RequestBody):
 
     type: Literal["text", "image", "image_url", "audio", "audio_url", "input_audio"]
     text: str | None = None
+    image_url: MediaUrl | None = None
     audio_url: MediaUrl | None = None
     input_audio: InputAudio | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> "ContentPart":
-        if self.type == "text" and self.text is None:
-            raise ValueError("a part of type text needs 'text'")
-        if self.is_audio and not (self.audio_url or self.input_audio):
-            wanted = "input_audio" if self.type == "input_audio" else "audio_url"
+        wanted = {"image": "image_url", "audio": "audio_url"}.get(self.type, self.type)
+        if getattr(self, wanted) is None:
             raise ValueError(f"a part of type {self.type} needs '{wanted}'")
         return self
 
     @property
-    def is_audio(self) -> bool:
-        """Whether it is to be heard."""
-        return self.type in ("audio", "audio_url", "input_audio")
+    def kind(self) -> str:
+        """What it is: text, image or audio."""
+        return self.type.removeprefix("input_").removesuffix("_url")
 
 
 Content = Annotated[
@@ -70,31 +69,32 @@ class Media(NamedTuple):
 
 def has_audio(messages: Iterable[Message]) -> bool:
     """Tell whether there is something to be heard. Raises InvalidRequest where there is too much of it."""
-    return bool(list(find_audio(messages)))
+    return bool(list(find_media(messages, "audio")))
 
 
-def find_audio(messages: Iterable[Message]) -> Iterator[Media]:
-    """Yield the audio of all messages in order. Raises InvalidRequest where there is too much of it."""
+def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:
+    """Yield the images or the audio of all messages in order. Raises InvalidRequest where there is too much of it."""
     count = 0
     for number, message in enumerate(messages):
         if isinstance(message.content, str):
             continue
         for place, part in enumerate(message.content):
-            if not part.is_audio:
+            if part.kind != kind:
                 continue
             count += 1
-            found = audio_of(part, f"messages[{number}].content[{place}]")
+            found = media_of(part, f"messages[{number}].content[{place}]")
             if count > _MOST_FILES:
                 raise InvalidRequest(f"A request has {_MOST_FILES} files at most", param=found.param)
             yield found
 
 
-def audio_of(part: ContentPart, path: str) -> Media:
-    """Return where the audio of a part is; `path` is where the part is."""
-    if part.audio_url:
-        return Media(part.audio_url.url, f"{path}.audio_url.url")
-    assert part.input_audio is not None  # noqa: S101
-    return Media(f"base64://{part.input_audio.data}", f"{path}.input_audio.data")
+def media_of(part: ContentPart, path: str) -> Media:
+    """Return where the image or the audio of a part is; `path` is where the part is."""
+    if part.type == "input_audio":
+        assert part.input_audio is not None  # noqa: S101
+        return Media(f"base64://{part.input_audio.data}", f"{path}.input_audio.data")
+    url = getattr(part, f"{part.kind}_url").url
+    return Media(url, f"{path}.{part.kind}_url.url")
 
 
 def inline_media_size(fields: Any) -> int:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import RequestBody, read_body
-from frontend.endpoints.messages import Media, Message, find_audio, inline_media_size
+from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.formats import sse, wav
 from frontend.media import read_media
@@ -75,7 +75,7 @@ class SpeechRequest(RequestBody):
 
     def reference(self) -> Media | None:
         """Return the audio whose voice is to speak. Raises InvalidRequest if there are several."""
-        first, *more = [*find_audio(self.messages or ()), None]
+        first, *more = [*find_media(self.messages or (), "audio"), None]
         if first and more[0]:
             raise InvalidRequest("One reference audio at most", param=more[0].param)
         return first

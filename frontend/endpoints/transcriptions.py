@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
-from frontend.endpoints.body import FormBody, read_form
-from frontend.errors import APIError, InvalidRequest, file_too_large
+from frontend.endpoints.body import FileField, FormBody, read_form, read_upload
+from frontend.errors import APIError, InvalidRequest
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
@@ -24,6 +24,8 @@ LANGUAGES = (
     *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
 )
+_FILE = FileField("file", "Audio file")
+
 # A long file takes long. The deadline of a request counts between two segments here.
 _LONGEST_SECONDS = 86_400.0
 
@@ -85,7 +87,7 @@ TRANSCRIBE = TranscriptionRequest().options()
 @blueprint.post("/audio/transcriptions")
 def create_transcription() -> Response:
     """Answer what is said in the uploaded file, in its language."""
-    form = read_form(TranscriptionRequest)
+    form = read_form(TranscriptionRequest, _FILE)
     transcription = _start(form)
     if form.stream:
         return Response(transcription.stream(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
@@ -95,13 +97,13 @@ def create_transcription() -> Response:
 @blueprint.post("/audio/translations")
 def create_translation() -> Response:
     """Answer what is said in the uploaded file, in English."""
-    form = read_form(TranslationRequest)
+    form = read_form(TranslationRequest, _FILE)
     return _start(form).answer(form.response_format, words=False)
 
 
 def _start(form: TranslationRequest) -> "Transcription":
     model = services().registry.require(form.model, "transcription")
-    return Transcription(send_audio(model, _read_file, form.options()), str(form.options()["task"]))
+    return Transcription(send_audio(model, lambda: read_upload(_FILE), form.options()), str(form.options()["task"]))
 
 
 def send_audio(model: Model, read: Callable[[], bytes], options: Mapping[str, Any]) -> Call:
@@ -109,20 +111,6 @@ def send_audio(model: Model, read: Callable[[], bytes], options: Mapping[str, An
     log_fields()["model"] = model.id
     inputs = {"audio": read(), "options": orjson.dumps(options)}
     return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
-
-
-def _read_file() -> bytes:
-    upload = request.files.get("file")
-    if upload is None:
-        raise InvalidRequest("Audio file is required", param="file", code="missing_file")
-    limit = services().settings.max_upload_bytes
-    content = upload.stream.read(limit + 1)
-    upload.close()
-    if len(content) > limit:
-        raise file_too_large(limit)
-    if not content:
-        raise InvalidRequest("The audio file is empty", param="file", code="empty_file")
-    return content
 
 
 class Transcription:

@@ -13,7 +13,9 @@ from pathlib import Path
 import orjson
 import pytest
 import requests
+from PIL import Image
 
+from bench.pictures import photograph
 from bench.recordings import MOONSHINE, package_files
 from bench.stack import free_ports
 from tests.live.conftest import MODEL, url, wait_until
@@ -43,12 +45,14 @@ def test_the_readmes_curl_line(stack):
 
 def test_the_readmes_other_curl_lines(stack, tmp_path):
     """What is spoken is transcribed again."""
+    photograph("astronaut").save(tmp_path / "photo.jpg")
     block = readme_block("bash", "/v1/embeddings").replace("10100", str(stack.port)).replace("curl ", "curl -sSf ")
     output = shell(f"set -e; cd {tmp_path}; {block}")
     assert '"embedding":[' in output
     assert '"relevance_score"' in output
     assert "00:00:00,000 -->" in output
     assert "Hello from your own machine" in output
+    assert Image.open(tmp_path / "cut-out.png").mode == "RGBA"
 
 
 def test_the_readmes_python(stack):

@@ -1,0 +1,44 @@
+"""Triton's Python backend for background removal: an encoded picture in, one with alpha out."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from protocol.loading import begin
+from protocol.stepwise import StepwiseModel
+from protocol.tensors import read_options, read_strings
+from segmentation.jobs import Options, remove_background
+from segmentation.network import Network
+
+
+class TritonPythonModel(StepwiseModel):
+    def initialize(self, args: dict[str, str]) -> None:
+        folder, parameters = begin(args)
+        self._network = Network(folder, parameters)
+        self._most_pixels = int(parameters["max_pixels"])
+        self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
+
+    def finalize(self) -> None:
+        super().finalize()
+        self._network.stop()
+
+    def responses(self, request: Any) -> Iterator[Any]:
+        options = Options(**read_options(request))
+        (content,) = read_strings(request, "image")
+        return _work(remove_background(self._network, content, options, self._most_pixels))
+
+
+def _work(steps: Iterator[bytes | None]) -> Iterator[Any]:
+    for content in steps:
+        yield content and pb_utils.InferenceResponse([_image(content)])
+
+
+def _image(content: bytes) -> Any:
+    return pb_utils.Tensor("image_output", np.frombuffer(content, np.uint8))

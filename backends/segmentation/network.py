@@ -1,0 +1,92 @@
+"""The ONNX session: pictures that wait are put through it together."""
+
+import json
+import queue
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+from protocol.errors import EngineDown
+
+Mask = NDArray[np.float32]
+
+_PROVIDERS = {"CPU": ["CPUExecutionProvider"], "CUDA": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+class Network:
+    """Tells what of a picture is in the foreground. `submit` may be called from any thread."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(parameters["threads"])
+        # Spinning threads would take the cores from those who decode and encode.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(
+            folder / "model.onnx", options, providers=_PROVIDERS[parameters["device"].upper()]
+        )
+        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0].name
+        self._size = int(parameters["size"])
+        self._mean, self._std = (
+            np.array(json.loads(parameters[name]), np.float32).reshape(3, 1, 1) for name in ("mean", "std")
+        )
+        self._sigmoid = parameters["sigmoid"] == "true"
+        fixed = self._input.shape[0]
+        self._most = fixed if isinstance(fixed, int) else int(parameters["batch_size"])
+        self._waiting: queue.SimpleQueue[tuple[Mask, Future[Mask]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread.start()
+
+    def submit(self, picture: Image.Image) -> "Future[Mask]":
+        """Begin with a picture in RGB; the result is its mask, from 0 to 1, [size, size]."""
+        small = picture.resize((self._size, self._size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        pixels = np.asarray(small, np.float32).transpose(2, 0, 1)
+        scaled = (pixels / max(float(pixels.max()), 1e-6) - self._mean) / self._std
+        mask: Future[Mask] = Future()
+        self._waiting.put((scaled.astype(np.float32), mask))
+        return mask
+
+    def stop(self) -> None:
+        """End after the run that is being done; whatever waits fails."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, more = [first], True
+            while more and len(batch) < self._most and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    self._waiting.put(None)
+                    more = False
+                else:
+                    batch.append(following)
+            self._infer([b for b in batch if b[1].set_running_or_notify_cancel()])
+        while not self._waiting.empty():
+            if (waiting := self._waiting.get()) is not None:
+                waiting[1].set_exception(EngineDown("The model is being unloaded"))
+
+    def _infer(self, batch: list[tuple[Mask, "Future[Mask]"]]) -> None:
+        if not batch:
+            return
+        try:
+            (output,) = self._session.run([self._output], {self._input.name: np.stack([pixels for pixels, _ in batch])})
+            masks = [self._stretch(mask) for mask in output[:, 0]]
+        except BaseException as error:  # this thread may not die
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for mask, (_, future) in zip(masks, batch, strict=True):
+            future.set_result(mask)
+
+    def _stretch(self, mask: Mask) -> Mask:
+        """Return the mask with its least at 0 and its most at 1, as rembg does."""
+        if self._sigmoid:
+            mask = 1 / (1 + np.exp(-mask))
+        least, most = float(mask.min()), float(mask.max())
+        stretched: Mask = (mask - least) / max(most - least, 1e-6)
+        return stretched

@@ -1,0 +1,59 @@
+"""Photographs from scikit-image, and known shapes put over them."""
+
+import math
+from pathlib import Path
+
+import skimage.data
+from PIL import Image, ImageDraw, ImageFilter
+
+SCENES = ("ball", "box", "star", "egg", "bottle")
+
+
+def photograph(name: str) -> Image.Image:
+    """Return one of those that are in scikit-image's package: astronaut, chelsea (a cat), coffee…"""
+    folder = Path(skimage.data.__file__).parent
+    found = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix in (".png", ".jpg"))
+    return Image.open(found).convert("RGB")
+
+
+def composite(scene: str) -> tuple[Image.Image, Image.Image]:
+    """Return a picture with a clear object before a photograph out of focus, and the object's mask."""
+    size = (640, 480)
+    picture = photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
+    mask = Image.new("L", (size[0] * 4, size[1] * 4))
+    _draw(ImageDraw.Draw(mask), scene)
+    mask = mask.resize(size, Image.Resampling.LANCZOS)
+    picture.paste(_surface(size, scene), mask=mask)
+    return picture, mask
+
+
+def _draw(pen: ImageDraw.ImageDraw, scene: str) -> None:
+    """Draw on 2560 × 1920."""
+    if scene == "ball":
+        pen.ellipse((800, 480, 1760, 1440), fill=255)
+    elif scene == "box":
+        pen.rounded_rectangle((700, 560, 1900, 1400), 80, fill=255)
+    elif scene == "egg":
+        pen.ellipse((900, 300, 1660, 1600), fill=255)
+    elif scene == "bottle":
+        pen.rounded_rectangle((1020, 640, 1540, 1760), 120, fill=255)
+        pen.rounded_rectangle((1160, 200, 1400, 800), 60, fill=255)
+    else:
+        angles = [math.pi * (number / 5 - 0.5) for number in range(10)]
+        radii = [780 if number % 2 == 0 else 420 for number in range(10)]
+        points = [(1280 + r * math.cos(a), 980 + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
+        pen.polygon(points, fill=255)
+
+
+def _surface(size: tuple[int, int], scene: str) -> Image.Image:
+    """Return a colour that is lit from above on the left."""
+    colors = {"ball": "#d03020", "box": "#2050c0", "star": "#e0b020", "egg": "#e8e0d0", "bottle": "#107040"}
+    light = (
+        Image.radial_gradient("L")
+        .resize((size[0] * 2, size[1] * 2))
+        .crop((size[0] // 2, size[1] // 2, size[0] * 3 // 2, size[1] * 3 // 2))
+    )
+    dark = Image.new("RGB", size, "black")
+    return Image.blend(
+        Image.composite(dark, Image.new("RGB", size, colors[scene]), light), Image.new("RGB", size, colors[scene]), 0.5
+    )

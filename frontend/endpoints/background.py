@@ -1,0 +1,118 @@
+"""POST /images/remove_background: AHA's, with images in messages, or a form with one `image`."""
+
+import base64
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field
+
+from frontend.access_log import log_fields, request_id
+from frontend.endpoints.answer import Answer
+from frontend.endpoints.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
+from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
+from frontend.errors import InvalidRequest
+from frontend.media import read_media
+from frontend.services import services
+from frontend.triton.client import Call
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("background", __name__)
+
+_FILE = FileField("image", "Image file")
+
+
+class RemovalForm(FormBody):
+    """The fields beside the file."""
+
+    model: str | None = None
+    output_format: Literal["png", "webp"] = "png"
+    refine: bool = False
+
+
+class RemovalRequest(RequestBody):
+    """AHA's fields, and those of the form."""
+
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+    output_format: Literal["png", "webp"] = "png"
+    refine: bool = False
+
+
+@blueprint.post("/images/remove_background")
+def remove_background() -> Response:
+    """Answer with the images without their backgrounds, in order; to a form with the file itself."""
+    if request.mimetype == "multipart/form-data":
+        form = read_form(RemovalForm, _FILE)
+        model = services().registry.require(form.model, "background_removal")
+        call = _send(model, read_upload(_FILE), _options(form))
+        return Response(_receive(call, {}), content_type=f"image/{form.output_format}")
+    model, kind, calls = _send_all()
+    images = []
+    try:
+        while calls:
+            call, param = calls.pop(0)
+            images.append(_receive(call, {"image": param}))
+    except BaseException:
+        _cancel(calls)
+        raise
+    return Response(orjson.dumps(_completion(model, kind, images)), content_type="application/json")
+
+
+def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
+    """Send all images of the body, which may be large and is gone after it."""
+    body = read_body(RemovalRequest, inline_media_size)
+    model = services().registry.require(body.model, "background_removal")
+    media = list(find_media(body.messages, "image"))
+    if not media:
+        raise InvalidRequest("There is no image in the messages", param="messages", code="missing_image")
+    calls: list[tuple[Call, str]] = []
+    try:
+        calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
+    except BaseException:
+        _cancel(calls)
+        raise
+    return model, body.output_format, calls
+
+
+def _cancel(calls: list[tuple[Call, str]]) -> None:
+    for call, _ in calls:
+        call.cancel()
+
+
+def _options(asked: RemovalForm | RemovalRequest) -> dict[str, Any]:
+    return {"format": asked.output_format, "refine": asked.refine}
+
+
+def _read(image: Media) -> bytes:
+    return read_media(image.url, image.param, services().settings)
+
+
+def _send(model: Model, content: bytes, options: dict[str, Any]) -> Call:
+    log_fields()["model"] = model.id
+    inputs = {"image": content, "options": orjson.dumps(options)}
+    timeout = services().settings.request_timeout
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
+
+
+def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
+    (response,) = Answer(call, "image_output", names=names).responses()
+    assert response is not None  # noqa: S101
+    content: bytes = response["image_output"]
+    return content
+
+
+def _completion(model: Model, kind: str, images: list[bytes]) -> dict[str, Any]:
+    """Return AHA's answer: a `chat.completion` whose content is one part an image."""
+    urls = [f"data:image/{kind};base64,{base64.b64encode(image).decode()}" for image in images]
+    content = [{"type": "image", "image_url": {"url": url}} for url in urls]
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model.id,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+    }

@@ -1,0 +1,108 @@
+"""POST /images/remove_background in both shapes, over a fake model."""
+
+import base64
+import io
+
+import orjson
+import pytest
+
+from frontend.errors import InvalidRequest, Overloaded
+
+PHOTO = base64.b64encode(b"\x89PNGphoto").decode()
+PART = {"type": "image", "image_url": {"url": f"base64://{PHOTO}"}}
+
+
+def made(triton, *images):
+    return [triton.will_answer({"image_output": image}) for image in images]
+
+
+def aha(client, *parts, path="/images/remove_background", **fields):
+    return client.post(path, json={"messages": [{"role": "user", "content": list(parts)}]} | fields)
+
+
+@pytest.mark.parametrize("path", ["/images/remove_background", "/v1/images/remove_background"])
+def test_ahas_shape(client, triton, path):
+    (call,) = made(triton, b"cut")
+    body = aha(client, PART, path=path, model="tiny-background_removal").get_json()
+    assert body["object"] == "chat.completion"
+    url = f"data:image/png;base64,{base64.b64encode(b'cut').decode()}"
+    assert body["choices"][0]["message"]["content"] == [{"type": "image", "image_url": {"url": url}}]
+    (request,) = triton.requests
+    assert (request["model"], request["inputs"]["image"]) == ("tiny-background_removal", b"\x89PNGphoto")
+    assert orjson.loads(request["inputs"]["options"]) == {"format": "png", "refine": False}
+    assert not call.cancelled
+
+
+def test_several_images_in_order_among_text(client, triton):
+    made(triton, b"one", b"two")
+    second = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PHOTO}"}}
+    content = aha(client, PART, {"type": "text", "text": "and"}, second).get_json()["choices"][0]["message"]["content"]
+    assert [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in content] == [b"one", b"two"]
+
+
+def test_webp_and_refined(client, triton):
+    made(triton, b"cut")
+    body = aha(client, PART, output_format="webp", refine=True).get_json()
+    assert "data:image/webp;" in body["choices"][0]["message"]["content"][0]["image_url"]["url"]
+    assert orjson.loads(triton.requests[0]["inputs"]["options"]) == {"format": "webp", "refine": True}
+
+
+def form(client, content=b"photo", **fields):
+    data = fields | ({"image": (io.BytesIO(content), "a.jpg")} if content is not None else {})
+    return client.post("/v1/images/remove_background", data=data, content_type="multipart/form-data")
+
+
+def test_a_form_is_answered_with_the_file(client, triton):
+    made(triton, b"cut")
+    response = form(client, output_format="webp", refine="true")
+    assert (response.data, response.content_type) == (b"cut", "image/webp")
+    assert triton.requests[0]["inputs"]["image"] == b"photo"
+
+
+def test_what_is_wrong_with_an_image_is_told_by_its_place(client, triton):
+    first = made(triton, b"one")[0]
+    triton.will_answer(InvalidRequest("no image", param="image", code="invalid_image"))
+    error = aha(client, PART, PART).get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "invalid_image")
+    assert not first.cancelled
+    triton.will_answer(InvalidRequest("no image", param="image", code="invalid_image"))
+    assert form(client).get_json()["error"]["param"] == "image"
+
+
+def test_what_was_begun_is_stopped_if_the_rest_cannot_be(client, triton):
+    first = made(triton, b"one")[0]
+    bad = {"type": "image", "image_url": {"url": "file:///etc/passwd"}}
+    error = aha(client, PART, bad).get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "file_not_allowed")
+    assert first.cancelled
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields", "param"),
+    [
+        ([], {}, "messages[0].content"),
+        ([{"type": "text", "text": "no image"}], {}, "messages"),
+        ([{"type": "image"}], {}, "messages[0].content[0]"),
+        ([PART] * 17, {}, "messages[0].content[16].image_url.url"),
+        ([PART], {"output_format": "gif"}, "output_format"),
+        ([PART], {"model": "tiny-chat"}, "model"),
+    ],
+)
+def test_wrong_fields(client, triton, parts, fields, param):
+    response = aha(client, *parts, **fields)
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
+    assert not triton.requests
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "code"),
+    [(None, {}, "missing_file"), (b"", {}, "empty_file"), (b"x", {"output_format": "gif"}, "invalid_value")],
+)
+def test_wrong_forms(client, content, fields, code):
+    response = form(client, content, **fields)
+    assert (response.status_code, response.get_json()["error"]["code"]) == (400, code)
+
+
+def test_overload_is_503(client, triton):
+    triton.will_answer(Overloaded("full"))
+    assert aha(client, PART).status_code == 503
