@@ -74,6 +74,7 @@ def memory(settings: Settings) -> dict[str, float]:
                 ("/smollm2-135m/", "backend, chat"),
                 ("/whisper-base/", "backend, transcription"),
                 ("/hibari/", "backend, speech"),
+                ("/u2netp/", "backend, background removal"),
                 ("tritonserver", "triton"),
                 ("frontend.launch.web", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
             )
