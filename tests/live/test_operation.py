@@ -44,7 +44,8 @@ def chat(settings, **options):
 def test_models_and_health(stack):
     assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
     models = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
-    assert [model["task"] for model in models] == ["chat", "embedding", "rerank", "transcription"]
+    tasks = ["chat", "embedding", "rerank", "transcription", "speech", "background_removal"]
+    assert [model["task"] for model in models] == tasks
     model = models[0]
     assert (model["id"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "READY")
     assert requests.get(url(stack, f"/v1/models/{model['id']}"), timeout=10).json() == model
