@@ -150,7 +150,10 @@ def _wheel_folder() -> Path:
 def _environment(wheel: Path) -> dict[str, str]:
     libraries = [wheel.parent / "nvidia_pytriton.libs", libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
-    return os.environ | {
+    return {
+        # With a heap for each of many threads memory grows with every file of another size.
+        "MALLOC_ARENA_MAX": "2",
+        **os.environ,
         "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
         # The stub finds its packages through the first python on the path.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
