@@ -39,6 +39,10 @@ class APIError(Exception):
         """Return the response body, in OpenAI's shape."""
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
 
+    def log_fields(self) -> dict[str, Any]:
+        """Return what the access log says of an answer that fails with this after its status has gone out."""
+        return {"status": self.status, "error": f"{self.code}: {self}"}
+
 
 class InvalidRequest(APIError):
     """The request is wrong; `param` names the field."""
@@ -109,9 +113,9 @@ class ClientClosedRequest(APIError):
     status, type, code = 499, "invalid_request_error", "client_closed_request"
 
 
-def file_too_large(limit: int) -> PayloadTooLarge:
+def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
     """Return the error for one file, uploaded or named, over the limit."""
-    return PayloadTooLarge(f"The file is over the limit of {limit} bytes")
+    return PayloadTooLarge(f"The file is over the limit of {limit} bytes", param=param)
 
 
 def register_error_handlers(app: Flask) -> None:

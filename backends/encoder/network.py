@@ -1,16 +1,13 @@
 """The network itself: an ONNX model on onnxruntime, from rows of tokens to rows of numbers."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from encoder.batches import plan
 from encoder.pooling import POOLINGS, Array, normalize
 from encoder.tokens import Tokens
-
-_PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider"}
+from protocol.onnx_session import open_session
 
 
 class Network:
@@ -21,13 +18,7 @@ class Network:
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(parameters["threads"]) or len(os.sched_getaffinity(0))
-        # Its threads wait for work busily, but only within a run: the rest of the machine has work to do too.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=[_PROVIDERS[parameters["device"]]]
-        )
+        self._session = open_session(folder / "model.onnx", parameters["device"], int(parameters["threads"]))
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._output = [self._session.get_outputs()[0].name]
         self._pool = POOLINGS[parameters["pooling"]]

@@ -8,27 +8,19 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 from protocol.errors import EngineDown
+from protocol.onnx_session import open_session
 
 Mask = NDArray[np.float32]
-
-_PROVIDERS = {"CPU": ["CPUExecutionProvider"], "CUDA": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 
 class Network:
     """Tells what of a picture is in the foreground. `submit` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(parameters["threads"])
-        # Spinning threads would take the cores from those who decode and encode.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(
-            folder / "model.onnx", options, providers=_PROVIDERS[parameters["device"].upper()]
-        )
+        self._session = open_session(folder / "model.onnx", parameters["device"], int(parameters["threads"]))
         self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0].name
         self._size = int(parameters["size"])
         self._mean, self._std = (

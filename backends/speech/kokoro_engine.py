@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from protocol.onnx_session import open_session
 from speech.engines import Samples
 from speech.multilingual import Reader
 from speech.sentences import cut, split_sentences
 from speech.voices import Voices, cannot_clone
 
 _MOST_CHARACTERS = 150
-
-_PROVIDERS = {"CPU": ["CPUExecutionProvider"], "CUDA": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 
 class KokoroEngine:
@@ -23,13 +22,7 @@ class KokoroEngine:
     speeds = (0.5, 2.0)
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(parameters["threads"])
-        # Spinning threads would take the cores from the frontend.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(
-            folder / "kokoro.onnx", options, providers=_PROVIDERS[parameters["device"].upper()]
-        )
+        self._session = open_session(folder / "kokoro.onnx", parameters["device"], int(parameters["threads"]))
         self._ids: dict[str, int] = json.loads((folder / "vocab.json").read_bytes())["vocab"]
         self._styles: dict[str, Samples] = {}
         for path in sorted(folder.glob("*.npz")):

@@ -11,6 +11,9 @@ from frontend.errors import APIError, EngineFailure
 from frontend.triton.client import Call
 from frontend.triton.failures import translated
 
+LONGEST_SECONDS = 86_400.0
+"""The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
+
 _HEARTBEAT_SECONDS = 1.0
 _NO_NAMES: Mapping[str | None, str] = {}
 

@@ -1,8 +1,5 @@
 """POST /images/remove_background: AHA's, with images in messages, or a form with one `image`."""
 
-import base64
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,6 +12,7 @@ from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
 from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
 from frontend.errors import InvalidRequest
+from frontend.formats.media_completion import media_completion
 from frontend.media import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -59,7 +57,8 @@ def remove_background() -> Response:
     except BaseException:
         _cancel(calls)
         raise
-    return Response(orjson.dumps(_completion(model, kind, images)), content_type="application/json")
+    answer = media_completion(model.id, "image", f"image/{kind}", images)
+    return Response(orjson.dumps(answer), content_type="application/json")
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
@@ -103,16 +102,3 @@ def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
     assert response is not None  # noqa: S101
     content: bytes = response["image_output"]
     return content
-
-
-def _completion(model: Model, kind: str, images: list[bytes]) -> dict[str, Any]:
-    """Return AHA's answer: a `chat.completion` whose content is one part an image."""
-    urls = [f"data:image/{kind};base64,{base64.b64encode(image).decode()}" for image in images]
-    content = [{"type": "image", "image_url": {"url": url}} for url in urls]
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model.id,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
-    }

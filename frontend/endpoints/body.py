@@ -55,9 +55,7 @@ def read_form(model: type[Form], file: FileField) -> Form:
             for name, values in request.form.lists()
         }
     except RequestEntityTooLarge:
-        error = file_too_large(services().settings.max_upload_bytes)
-        error.param = file.name
-        raise error from None
+        raise file_too_large(services().settings.max_upload_bytes, file.name) from None
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -73,9 +71,7 @@ def read_upload(file: FileField) -> bytes:
     content = upload.stream.read(limit + 1)
     upload.close()
     if len(content) > limit:
-        error = file_too_large(limit)
-        error.param = file.name
-        raise error
+        raise file_too_large(limit, file.name)
     if not content:
         raise InvalidRequest(f"The {file.what.lower()} is empty", param=file.name, code="empty_file")
     return content

@@ -124,7 +124,7 @@ class Completion:
                 yield sse.encode_event(base | {"choices": [], "usage": usage})
             yield sse.DONE
         except APIError as error:
-            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            self._log_fields |= error.log_fields()
             yield sse.encode_event(error.body())
         finally:
             self._answer.close()

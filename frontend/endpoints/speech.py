@@ -1,8 +1,6 @@
 """POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's, and GET /audio/voices."""
 
 import base64
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -11,11 +9,12 @@ from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import Answer
+from frontend.endpoints.answer import LONGEST_SECONDS, Answer
 from frontend.endpoints.body import RequestBody, read_body
 from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.formats import sse, wav
+from frontend.formats.media_completion import media_completion
 from frontend.media import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -31,9 +30,6 @@ _CONTENT_TYPES = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-
-# A long text takes long. The deadline of a request counts between two sentences here.
-_LONGEST_SECONDS = 86_400.0
 
 
 class VoiceId(RequestBody):
@@ -107,7 +103,7 @@ def _send() -> tuple["Speech", str]:
     reference = body.reference()
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
-    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
     shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format
     return Speech(model, call, {"file": reference.param} if reference else {}), shape
 
@@ -153,7 +149,7 @@ class Speech:
                 if chunk:
                     yield chunk
         except APIError as error:
-            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            self._log_fields |= error.log_fields()
             if not isinstance(error, ClientClosedRequest):  # then nobody is left to be told
                 raise
         finally:
@@ -172,7 +168,7 @@ class Speech:
             usage = dict(zip(names, self._usage.values(), strict=True))
             yield sse.encode_event({"type": "speech.audio.done", "usage": usage})
         except APIError as error:
-            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            self._log_fields |= error.log_fields()
             yield sse.encode_event(error.body())
         finally:
             self._answer.close()
@@ -185,16 +181,8 @@ class Speech:
             if len(content) > limit:
                 self._answer.close()
                 raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
-        url = f"data:audio/wav;base64,{base64.b64encode(wav.with_length(bytes(content))).decode()}"
-        message = {"role": "assistant", "content": [{"type": "audio", "audio_url": {"url": url}}]}
-        return {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": self._model.id,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": self._usage,
-        }
+        file = wav.with_length(bytes(content))
+        return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}
 
     def _chunks(self, heartbeat: bool = False) -> Iterator[bytes | None]:
         for response in self._answer.responses(heartbeat):

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import Answer
+from frontend.endpoints.answer import LONGEST_SECONDS, Answer
 from frontend.endpoints.body import FileField, FormBody, read_form, read_upload
 from frontend.errors import APIError, InvalidRequest
 from frontend.formats import sse
@@ -25,9 +25,6 @@ LANGUAGES = (
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
 )
 _FILE = FileField("file", "Audio file")
-
-# A long file takes long. The deadline of a request counts between two segments here.
-_LONGEST_SECONDS = 86_400.0
 
 
 class TranslationRequest(FormBody):
@@ -110,7 +107,7 @@ def send_audio(model: Model, read: Callable[[], bytes], options: Mapping[str, An
     """Send what `read` returns, an encoded file, to the model. It is not held in memory any longer than that takes."""
     log_fields()["model"] = model.id
     inputs = {"audio": read(), "options": orjson.dumps(options)}
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=_LONGEST_SECONDS)
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
 
 
 class Transcription:
@@ -177,7 +174,7 @@ class Transcription:
                     yield sse.encode_event({"type": "transcript.text.delta", "delta": delta})
             yield sse.encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
         except APIError as error:
-            self._log_fields |= {"status": error.status, "error": f"{error.code}: {error}"}
+            self._log_fields |= error.log_fields()
             yield sse.encode_event(error.body())
         finally:
             self.close()
