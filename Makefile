@@ -31,7 +31,7 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
 .venv/serve.stamp: requirements/pip.lock requirements/serve.lock requirements/triton.lock | .venv/bin/python
-	@echo "trident: installing what serving needs (about 200 MB)"
+	@echo "trident: installing what serving needs (about 400 MB)"
 	@$(call install,pip)
 	@$(call install,serve)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(call install,triton,--no-deps); \
