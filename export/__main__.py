@@ -88,8 +88,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _listing(weights: Path) -> str:
     """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
-    if not any((weights / name).exists() for name in ("config.json", "model.safetensors")):
-        raise ExportError(f"{weights} has no config.json or model.safetensors: no folder of a published model")
+    if not any(next(weights.glob(pattern), None) for pattern in ("config.json", "model.safetensors", "*.onnx")):
+        raise ExportError(f"{weights} has no config.json, model.safetensors or .onnx: no folder of a published model")
     return "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(weights.iterdir()))
 
 

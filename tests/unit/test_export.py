@@ -262,3 +262,11 @@ class TestOwnWeights:
     def test_another_folder_is_refused(self, entry, conversions, tmp_path):
         with pytest.raises(ExportError, match=r"no config\.json"):
             command.export_model(entry, tmp_path, tmp_path)
+
+
+def test_a_network_alone_is_enough_of_a_folder(tmp_path):
+    """As background removal's are published."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "isnet-general-use.onnx").write_bytes(b"network")
+    made = command.export_model(load_catalog()["isnet-general-use"], tmp_path / "cache", tmp_path / "w")
+    assert (made / "1" / "model.onnx").read_bytes() == b"network"
