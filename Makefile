@@ -1,7 +1,7 @@
 # Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp
+MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp pp-ocrv6-small
 ARGS ?=
 BENCH ?= chat
 # The first Python on the path that fits; a pyenv shim without a version behind it does not run.

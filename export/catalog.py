@@ -37,7 +37,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["chat", "embedding", "rerank", "transcription", "speech", "background_removal"]
+    task: Literal["chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr"]
     id: str
     owned_by: str
     description: str

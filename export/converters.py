@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from export import gguf_model, onnx_encoder, segmentation_model, speech_model, whisper_model
+from export import gguf_model, ocr_model, onnx_encoder, segmentation_model, speech_model, whisper_model
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +40,7 @@ CONVERTERS = {
     "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
     "pocket-tts": Conversion(speech_model.convert_pocket_tts, ("export/speech_model.py",)),
     "onnx-segmentation": Conversion(segmentation_model.convert_published, ("export/segmentation_model.py",)),
+    "onnx-ocr": Conversion(ocr_model.convert_published, ("export/ocr_model.py",)),
     "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
     "optimum-encoder": Conversion(
         onnx_encoder.convert_with_optimum,

@@ -54,6 +54,11 @@ TENSORS = {
         {"image_output": _UINT8, "error": _STRING},
         decoupled=True,
     ),
+    "ocr": Tensors(
+        {"image": _STRING},
+        {"text_output": _STRING, "boxes": _STRING, "num_output_tokens": _INT32, "error": _STRING},
+        decoupled=True,
+    ),
     "embedding": Tensors(
         {"text": _STRING, "token_ids": _STRING},
         {"embedding": _FP32, "num_input_tokens": _INT32, "error": _STRING},

@@ -12,14 +12,24 @@ from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
 from frontend.endpoints.body import read_body
 from frontend.endpoints.chat_audio import Heard, text_messages
+from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
-from frontend.endpoints.messages import has_audio, inline_media_size
+from frontend.endpoints.messages import has_media, inline_media_size
 from frontend.errors import APIError, InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("chat", __name__)
+
+
+# What a conversation with such media can be answered by, the best first: a model's task, or its capability.
+_TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): ("chat",),
+    ("audio",): ("transcription", "chat"),
+    ("image",): ("vision", "ocr", "chat"),
+    ("audio", "image"): ("vision", "chat"),
+}
 
 
 class Responses(Protocol):
@@ -47,17 +57,23 @@ def _begin() -> tuple["Completion", bool, bool]:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
     model = _model(body)
     log_fields()["model"] = model.id
-    answer = Heard(model, body.messages) if model.task == "transcription" else _chat(model, body, stream)
-    return Completion(model, answer), stream, bool(body.stream_options and body.stream_options.include_usage)
+    answer = _answer(model, body, stream)
+    with_boxes = (body.metadata or {}).get("boxes") == "true"
+    completion = Completion(model, answer, with_boxes)
+    return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
 def _model(body: ChatCompletionRequest) -> Model:
-    """Return the model asked for: one that chats, or for audio one that transcribes."""
-    tasks = ("transcription", "chat") if has_audio(body.messages) else ("chat",)
-    return services().registry.require(body.model, *tasks)
+    """Return the model asked for: one that chats, for audio also one that transcribes, for images one that reads."""
+    kinds = tuple(kind for kind in ("audio", "image") if has_media(body.messages, kind))
+    return services().registry.require(body.model, *_TASKS[kinds])
 
 
-def _chat(model: Model, body: ChatCompletionRequest, stream: bool) -> Answer:
+def _answer(model: Model, body: ChatCompletionRequest, stream: bool) -> Responses:
+    if model.task == "transcription":
+        return Heard(model, body.messages)
+    if model.task == "ocr":
+        return Read(model, body.messages)
     inputs = {
         "messages": orjson.dumps(text_messages(body.messages)),
         "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
@@ -77,11 +93,12 @@ def _wants_stream(body: ChatCompletionRequest) -> bool:
 class Completion:
     """One answer: folds the model's responses into OpenAI's objects, whole or chunk by chunk.
 
-    A response has `text_output`; the last one also `finish_reason`, `num_input_tokens` and `num_output_tokens`.
+    A response has `text_output`; the last one also `finish_reason`, `num_input_tokens` and `num_output_tokens`. Those
+    of a model that reads images have `boxes`, which are passed on if the request asks for them.
     """
 
-    def __init__(self, model: Model, answer: Responses):
-        self._answer = answer
+    def __init__(self, model: Model, answer: Responses, with_boxes: bool = False):
+        self._answer, self._with_boxes = answer, with_boxes
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -93,7 +110,13 @@ class Completion:
     def plain(self) -> dict[str, Any]:
         """Return the whole answer as a `chat.completion`. Raises APIError."""
         responses = [response for response in self._answer.responses() if response]
-        message = {"role": "assistant", "content": "".join(r["text_output"] for r in responses), "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(r["text_output"] for r in responses),
+            "refusal": None,
+        }
+        if self._with_boxes:
+            message["boxes"] = [box for response in responses for box in response.get("boxes", ())]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": responses[-1]["finish_reason"]}
         return self._base | {"object": "chat.completion", "choices": [choice], "usage": self._usage(responses[-1])}
 
@@ -113,7 +136,8 @@ class Completion:
                     yield sse.HEARTBEAT
                     continue
                 if response["text_output"]:
-                    events += chunk({"content": response["text_output"]})
+                    boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
+                    events += chunk({"content": response["text_output"]} | boxes)
                 if "finish_reason" in response:
                     events += chunk({}, response["finish_reason"])
                     usage = self._usage(response)

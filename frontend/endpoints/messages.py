@@ -67,9 +67,9 @@ class Media(NamedTuple):
     param: str
 
 
-def has_audio(messages: Iterable[Message]) -> bool:
-    """Tell whether there is something to be heard. Raises InvalidRequest where there is too much of it."""
-    return bool(list(find_media(messages, "audio")))
+def has_media(messages: Iterable[Message], kind: str) -> bool:
+    """Tell whether there are images, or audio. Raises InvalidRequest where there are too many."""
+    return bool(list(find_media(messages, kind)))
 
 
 def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:

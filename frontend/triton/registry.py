@@ -49,6 +49,10 @@ class Model:
     """Changes with the weights, the engine and its precision."""
     state: str = _READY
 
+    def serves(self, task: str) -> bool:
+        """Tell whether it is for this task, or has a capability of this name."""
+        return task == self.task or task in self.capabilities
+
     def number(self, name: str) -> int:
         """Return one of `parameters` that is a whole number. Raises EngineFailure if it is not there."""
         try:
@@ -79,23 +83,24 @@ class Registry:
             raise Unavailable("Model not initialized")
         return list(self._models.values())
 
-    def require(self, name: str | None, task: str, *others: str) -> Model:
-        """Return the model that `name` means for `task`, or for one of `others`; None means the task's default.
+    def require(self, name: str | None, *tasks: str) -> Model:
+        """Return the model that `name` means for one of `tasks`; None means the default: the first of the first task
+        that there is a model for. A capability counts as a task.
 
         Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
         """
         models = self.models()
-        target = self._settings.all_aliases.get(name, name) if name is not None else task
+        target = self._settings.all_aliases.get(name, name) if name is not None else None
         found = next((m for m in models if target in (m.name, m.id)), None)
-        if found is None and (target in (task, *others) or self._settings.unknown_model == "default"):
-            wanted = target if target in others else task
-            found = next((m for m in models if m.task == wanted), None)
+        if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
+            wanted = (target,) if target in tasks else tasks
+            found = next((m for task in wanted for m in models if m.serves(task)), None)
             if found is None:
-                raise Unavailable(f"No {wanted} model is loaded")
+                raise Unavailable(f"No {wanted[0]} model is loaded")
         if found is None:
-            self._raise_unknown(name or task, target)
-        if found.task not in (task, *others):
-            raise InvalidRequest(f"The model '{name}' is for {found.task}, not {task}", param="model")
+            self._raise_unknown(name or tasks[0], target)
+        if not any(found.serves(task) for task in tasks):
+            raise InvalidRequest(f"The model '{name}' is for {found.task}, not {tasks[0]}", param="model")
         return found
 
     def get(self, name: str) -> Model:

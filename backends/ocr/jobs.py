@@ -1,0 +1,110 @@
+"""One picture: its text, line by line in the order of reading, tables as Markdown."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from images.decoding import read_image
+from ocr.engine import Engine, Text
+from ocr.layout import Line, find_lines
+from ocr.page import Page, look_at, pages
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken, and what is told: pieces read less surely than `min_score` are left out.
+
+    `batch_size` pieces are read at a time, or as many more as their last line has.
+    """
+
+    max_pixels: int
+    min_score: float
+    batch_size: int
+
+
+@dataclass
+class Part:
+    """A line of the text, and its pieces: `{text, score, box: [[x, y], …]}`, corners in pixels."""
+
+    text: str = ""
+    boxes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_text(engine: Engine, content: bytes, limits: Limits) -> Iterator[Part | None]:
+    """Yield each line as it is read, and None at the end of a step without one. Raises InvalidRequest."""
+    picture = _pixels(read_image(content, limits.max_pixels))
+    writer = _Writer()
+    for begin, pixels in pages(picture):
+        yield None
+        page = look_at(engine, pixels, begin)
+        yield None
+        for lines in _batches(find_lines(page.quads), limits.batch_size):
+            numbers = [number for line in lines for cell in line.cells for number in cell]
+            texts = dict(zip(numbers, _read(engine, page, numbers), strict=True))
+            sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
+            for line in lines:
+                said = [number for cell in line.cells for number in cell if number in sure]
+                boxes = [_box(sure[number], page.places[number].tolist()) for number in said]
+                yield Part(writer.write(line, sure), boxes) if said else None
+
+
+def _pixels(picture: Image.Image) -> Any:
+    if picture.mode == "RGBA":  # text is seldom white where nothing is behind it
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture).convert("RGB")
+    return cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR)
+
+
+def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    count = 0
+    for line in lines:
+        batch.append(line)
+        count += sum(map(len, line.cells))
+        if count >= size:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def _read(engine: Engine, page: Page, numbers: Sequence[int]) -> list[Text]:
+    """Read pieces of a page. One that may stand on its head is read both ways, and the surer way is right."""
+    texts = engine.read([page.pieces[number] for number in numbers])
+    doubtful = [place for place, number in enumerate(numbers) if page.doubtful[number]]
+    turned = engine.read([np.ascontiguousarray(page.pieces[numbers[place]][::-1, ::-1]) for place in doubtful])
+    for place, text in zip(doubtful, turned, strict=True):
+        texts[place] = max(texts[place], text, key=lambda text: text.score)
+    return texts
+
+
+def _is_read(text: Text, min_score: float) -> bool:
+    return text.score >= min_score and bool(text.text.strip())
+
+
+def _box(text: Text, corners: list[list[float]]) -> dict[str, Any]:
+    return {"text": text.text, "score": round(text.score, 4), "box": [[round(x), round(y)] for x, y in corners]}
+
+
+class _Writer:
+    """Puts lines below each other; a table has an empty line around it, and a column one above it."""
+
+    def __init__(self) -> None:
+        self._begun = self._in_table = False
+
+    def write(self, line: Line, texts: dict[int, Text]) -> str:
+        """Return what is to be added for a line of which something was read."""
+        cells = [" ".join(texts[number].text.strip() for number in cell if number in texts) for cell in line.cells]
+        text = _table_row(cells, line.first) if line.table else cells[0]
+        apart = line.first or (self._in_table and not line.table)
+        above = ("\n\n" if apart else "\n") if self._begun else ""
+        self._begun, self._in_table = True, line.table
+        return above + text
+
+
+def _table_row(cells: Sequence[str], first: bool) -> str:
+    row = "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row + "\n|" + " --- |" * len(cells) if first else row

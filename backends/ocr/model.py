@@ -1,0 +1,46 @@
+"""Triton's Python backend for text in pictures: an encoded picture in, a response a line out."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ocr.engine import Engine
+from ocr.jobs import Limits, Part, read_text
+from protocol.loading import begin
+from protocol.stepwise import StepwiseModel
+from protocol.tensors import number, read_strings, string
+
+
+class TritonPythonModel(StepwiseModel):
+    def initialize(self, args: dict[str, str]) -> None:
+        folder, parameters = begin(args)
+        self._engine = Engine(folder, parameters)
+        self._limits = Limits(
+            int(parameters["max_pixels"]), float(parameters["min_score"]), int(parameters["batch_size"])
+        )
+        self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
+
+    def responses(self, request: Any) -> Iterator[Any]:
+        (content,) = read_strings(request, "image")
+        return _work(read_text(self._engine, content, self._limits))
+
+
+def _work(steps: Iterator[Part | None]) -> Iterator[Any]:
+    characters = 0
+    for part in steps:
+        if part is not None:
+            characters += len(part.text)
+        yield part and _response(part)
+    yield _response(Part(), number("num_output_tokens", characters))
+
+
+def _response(part: Part, *more: Any) -> Any:
+    boxes = json.dumps(part.boxes, ensure_ascii=False)
+    return pb_utils.InferenceResponse([string("text_output", part.text), string("boxes", boxes), *more])
