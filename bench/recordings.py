@@ -26,15 +26,16 @@ MOONSHINE = Package(
 
 
 def package_files(package: Package) -> Path:
-    """Return the folder with the package's files."""
+    """Return the folder with the package's recordings and their words, or with its one file."""
     downloads, target = cache_folder() / "downloads", cache_folder() / "tests" / package.name
     if not target.exists():
         downloads.mkdir(parents=True, exist_ok=True)
         wheel = fetch_wheel(package, downloads, tqdm(disable=True))
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
-                if name.startswith(f"{package.folder}/") and name.endswith((".wav", ".txt")):
-                    path = target / name.removeprefix(f"{package.folder}/")
+                inside = name.startswith(f"{package.folder}/") and name.endswith((".wav", ".txt"))
+                if inside or name == package.file:
+                    path = target / (name.removeprefix(f"{package.folder}/") if inside else Path(name).name)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(archive.read(name))
     return target

@@ -17,8 +17,8 @@ Pixels = NDArray[np.uint8]
 Quads = NDArray[np.float32]
 """Quadrangles, [number, 4, 2]: x and y of the corners, clockwise from where the text begins."""
 
-# The classifier's sureness from which a line counts as upside down.
-_SURE = 0.9
+# Pieces that are asked which way up they stand; the widest tell best.
+_MOST_ASKED = 32
 
 _HALF_TURN = "180"
 
@@ -63,10 +63,13 @@ class Engine:
         height, width = picture.shape[:2]
         return Found(map_boxes_to_original(result.boxes, made, height, width), pieces)
 
-    def upside_down(self, pieces: Sequence[Pixels]) -> list[bool]:
-        """Tell of each piece whether it looks as if it stood on its head."""
-        _, result = self._ocr.cls_and_rotate(list(pieces))
-        return [label == _HALF_TURN and score > _SURE for label, score in result.cls_res]
+    def upside_down(self, pieces: Sequence[Pixels]) -> bool:
+        """Tell whether most pieces look as if they stood on their head."""
+        if not pieces:
+            return False
+        widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MOST_ASKED:]
+        _, result = self._ocr.cls_and_rotate(widest)
+        return sum(label == _HALF_TURN for label, _ in result.cls_res) * 2 > len(widest)
 
     def read(self, pieces: Sequence[Pixels]) -> list[Text]:
         """Return what the pieces say, each for itself."""

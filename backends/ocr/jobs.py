@@ -7,10 +7,13 @@ from typing import Any
 import cv2
 import numpy as np
 from images.decoding import read_image
-from ocr.engine import Engine, Text
+from ocr.engine import Engine, Pixels, Text
 from ocr.layout import Line, find_lines
-from ocr.page import Page, look_at, pages
+from ocr.page import look_at, pages
 from PIL import Image
+
+# What is read less surely than this is tried the other way up.
+_UNSURE = 0.75
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def read_text(engine: Engine, content: bytes, limits: Limits) -> Iterator[Part |
         yield None
         for lines in _batches(find_lines(page.quads), limits.batch_size):
             numbers = [number for line in lines for cell in line.cells for number in cell]
-            texts = dict(zip(numbers, _read(engine, page, numbers), strict=True))
+            texts = dict(zip(numbers, _read(engine, [page.pieces[number] for number in numbers]), strict=True))
             sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
             for line in lines:
                 said = [number for cell in line.cells for number in cell if number in sure]
@@ -71,11 +74,11 @@ def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
         yield batch
 
 
-def _read(engine: Engine, page: Page, numbers: Sequence[int]) -> list[Text]:
-    """Read pieces of a page. One that may stand on its head is read both ways, and the surer way is right."""
-    texts = engine.read([page.pieces[number] for number in numbers])
-    doubtful = [place for place, number in enumerate(numbers) if page.doubtful[number]]
-    turned = engine.read([np.ascontiguousarray(page.pieces[numbers[place]][::-1, ::-1]) for place in doubtful])
+def _read(engine: Engine, pieces: Sequence[Pixels]) -> list[Text]:
+    """Read pieces of a page. One that makes little sense may stand on its head: the surer way is right."""
+    texts = engine.read(pieces)
+    doubtful = [place for place, text in enumerate(texts) if text.score < _UNSURE]
+    turned = engine.read([np.ascontiguousarray(pieces[place][::-1, ::-1]) for place in doubtful])
     for place, text in zip(doubtful, turned, strict=True):
         texts[place] = max(texts[place], text, key=lambda text: text.score)
     return texts

@@ -66,15 +66,19 @@ def find_lines(quads: Quads) -> list[Line]:
     lines: list[Line] = []
     while rows:
         block, gaps = _block(rows)
-        columns = _columns(block, gaps)
+        columns, table = _columns(block, gaps), _table(block, gaps)
         if _is_prose(columns):
             lines.extend(_read_columns(columns))
-        elif sum(len(row) > 1 for row in block) >= _LEAST_ROWS.get(len(columns), 2) and len(columns) > 1:
-            lines.extend(_table(block, gaps))
+        elif sum(_is_divided(line) for line in table) >= _LEAST_ROWS.get(len(columns), 2):
+            lines.extend(table)
         else:
             lines.extend(_text(row) for row in block)
         rows = rows[len(block) :]
     return lines
+
+
+def _is_divided(line: Line) -> bool:
+    return sum(map(bool, line.cells)) > 1
 
 
 def _upright(quads: Quads) -> list[Piece]:
@@ -186,20 +190,23 @@ def _read_columns(columns: Sequence[list[Row]]) -> Iterator[Line]:
             yield _text(row, first=place == 0)
 
 
-def _table(block: Sequence[Row], gaps: Sequence[Span]) -> Iterator[Line]:
-    """Yield the rows of a table; lines that reach into each other's height are of one row."""
-    filled = [any(column) for column in zip(*_grid(block, gaps), strict=True)]
+def _table(block: Sequence[Row], gaps: Sequence[Span]) -> list[Line]:
+    """Return the rows of a table; lines that reach into each other's height are of one row."""
+    grid = _grid(block, gaps)
+    filled = [any(column) for column in zip(*grid, strict=True)]
     rows: list[list[Row]] = []
-    for place, cells in enumerate(_grid(block, gaps)):
+    for place, cells in enumerate(grid):
         if place and _straddle(block[place - 1], block[place]):
             rows[-1] = [above + cell for above, cell in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)
-    for place, cells in enumerate(rows):
-        numbers = (
-            tuple(piece.number for piece in cell) for cell, is_filled in zip(cells, filled, strict=True) if is_filled
+    numbers = [[tuple(piece.number for piece in cell) for cell in cells] for cells in rows]
+    return [
+        Line(
+            tuple(cell for cell, is_filled in zip(row, filled, strict=True) if is_filled), table=True, first=place == 0
         )
-        yield Line(tuple(numbers), table=True, first=place == 0)
+        for place, row in enumerate(numbers)
+    ]
 
 
 def _straddle(above: Row, below: Row) -> bool:

@@ -1,0 +1,122 @@
+"""Text in images through the real Triton and PP-OCR: rendered and photographed pages, AHA's calls, bad images."""
+
+import base64
+
+import pytest
+import requests
+
+from bench.pages import (
+    CHINESE,
+    ENGLISH,
+    PHOTOGRAPHED,
+    TABLE,
+    as_photographed,
+    character_errors,
+    photographed,
+    rendered,
+    table,
+)
+from bench.pictures import photograph
+from tests.live.conftest import url
+from tests.live.test_background import encoded
+
+MODEL = "pp-ocrv6-small"
+PAGES = {
+    "photographed": (photographed, PHOTOGRAPHED),
+    "English": (lambda: rendered(ENGLISH), "".join(ENGLISH)),
+    "Chinese": (lambda: rendered(CHINESE), "".join(CHINESE)),
+    "two columns": (lambda: rendered(ENGLISH, CHINESE), "".join(ENGLISH + CHINESE)),
+    "English, leaning and dark": (lambda: as_photographed(rendered(ENGLISH)), "".join(ENGLISH)),
+    "Chinese, leaning and dark": (lambda: as_photographed(rendered(CHINESE)), "".join(CHINESE)),
+    "on its head": (lambda: rendered(ENGLISH).rotate(180), "".join(ENGLISH)),
+    "on its side": (lambda: rendered(CHINESE).rotate(90, expand=True), "".join(CHINESE)),
+    "skewed": (lambda: rendered(ENGLISH).rotate(7, expand=True, fillcolor="white"), "".join(ENGLISH)),
+    "small": (lambda: rendered(CHINESE, size=16), "".join(CHINESE)),
+}
+
+
+def message(*images):
+    addresses = [f"data:image/png;base64,{base64.b64encode(content).decode()}" for content in images]
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}} for url in addresses]}]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_three_characters_of_a_hundred_are_wrong_at_most(client, name):
+    make, wanted = PAGES[name]
+    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(make(), "PNG")))
+    assert character_errors(completion.choices[0].message.content, wanted) <= 0.03
+    assert completion.choices[0].finish_reason == "stop"
+
+
+def test_a_table_is_markdown(client):
+    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(table(), "PNG")))
+    lines = completion.choices[0].message.content.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [tuple(row) for row in rows if row[0] != "---"] == list(TABLE)
+    assert rows[1] == ["---"] * 4
+    assert lines[0] == "The largest cities of four countries:"
+    assert lines[-1] == "Counted in different years."
+
+
+def test_a_stream_has_a_line_an_event_and_boxes_around_the_words(client):
+    page = rendered(ENGLISH)
+    stream = client.chat.completions.create(
+        model=MODEL, messages=message(encoded(page, "PNG")), stream=True, metadata={"boxes": "true"}
+    )
+    deltas = [chunk.choices[0].delta for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
+    assert len(deltas) == len(ENGLISH)
+    for number, delta in enumerate(deltas):
+        (box,) = delta.boxes
+        assert box["text"] in delta.content
+        assert box["score"] > 0.8
+        (left, top), (right, bottom) = box["box"][0], box["box"][2]
+        assert top < (number + 1) * 42 + 14 < bottom
+        assert left < 60 < 300 < right <= page.width
+
+
+def test_a_page_without_text(client):
+    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(photograph("brick"), "PNG")))
+    assert completion.choices[0].message.content == ""
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 500)])
+def test_any_size(client, size):
+    page = photograph("astronaut").resize(size)
+    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(page, "PNG")))
+    assert completion.choices[0].finish_reason == "stop"
+
+
+def test_ahas_examples(lenient, tmp_path):
+    content = encoded(rendered(CHINESE), "PNG")
+    for model, path in (("deepseek-ai/DeepSeek-OCR", "/v1"), ("Qwen/Qwen3-VL-2B-Instruct", "")):
+        image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(content).decode()}"}}
+        parts = [{"type": "text", "text": "提取所有文本"}, image]
+        body = {"model": model, "messages": [{"role": "user", "content": parts}]}
+        response = requests.post(url(lenient, f"{path}/chat/completions"), json=body, timeout=60)
+        response.encoding = "utf-8"
+        assert CHINESE[0] in response.text
+        assert response.headers["Content-Type"].startswith("application/json" if path else "text/event-stream")
+
+
+class TestBadImages:
+    @pytest.mark.parametrize("content", [b"just text", encoded(photograph("astronaut"))[:20_000]])
+    def test_what_is_no_image_is_named(self, stack, content):
+        good = encoded(rendered(ENGLISH[:1]), "PNG")
+        body = {"model": MODEL, "messages": message(good, content)}
+        response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (400, "invalid_image")
+        assert error["param"] == "messages[0].content[1].image_url.url"
+
+    def test_files_and_private_addresses_are_not_read(self, stack):
+        for address in ("file:///etc/passwd", "http://127.0.0.1:1/x.png", "http://169.254.169.254/latest"):
+            parts = [{"type": "image_url", "image_url": {"url": address}}]
+            body = {"model": MODEL, "messages": [{"role": "user", "content": parts}]}
+            response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
+            assert (response.status_code, response.json()["error"]["param"][-4:]) == (400, ".url")
+
+    def test_a_text_model_names_the_part(self, stack):
+        body = {"model": "smollm2-135m", "messages": message(encoded(rendered(ENGLISH[:1]), "PNG"))}
+        response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, "messages[0].content[0]")
