@@ -69,7 +69,8 @@ class Engine:
             return False
         widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MOST_ASKED:]
         _, result = self._ocr.cls_and_rotate(widest)
-        return sum(label == _HALF_TURN for label, _ in result.cls_res) * 2 > len(widest)
+        turned = [label for label, _ in result.cls_res if label == _HALF_TURN]
+        return len(turned) * 2 > len(widest)
 
     def read(self, pieces: Sequence[Pixels]) -> list[Text]:
         """Return what the pieces say, each for itself."""

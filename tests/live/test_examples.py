@@ -15,6 +15,7 @@ import pytest
 import requests
 from PIL import Image
 
+from bench.pages import ENGLISH, rendered
 from bench.pictures import photograph
 from bench.recordings import MOONSHINE, package_files
 from bench.stack import free_ports
@@ -46,6 +47,7 @@ def test_the_readmes_curl_line(stack):
 def test_the_readmes_other_curl_lines(stack, tmp_path):
     """What is spoken is transcribed again."""
     photograph("astronaut").save(tmp_path / "photo.jpg")
+    rendered(ENGLISH).save(tmp_path / "page.png")
     block = readme_block("bash", "/v1/embeddings").replace("10100", str(stack.port)).replace("curl ", "curl -sSf ")
     output = shell(f"set -e; cd {tmp_path}; {block}")
     assert '"embedding":[' in output
@@ -53,6 +55,7 @@ def test_the_readmes_other_curl_lines(stack, tmp_path):
     assert "00:00:00,000 -->" in output
     assert "Hello from your own machine" in output
     assert Image.open(tmp_path / "cut-out.png").mode == "RGBA"
+    assert ENGLISH[0] in output
 
 
 def test_the_readmes_python(stack):

@@ -1,0 +1,63 @@
+"""Text in images through the whole stack against RapidOCR in a process of its own.
+
+`make bench BENCH=ocr`. The same networks and settings; four pages as PNG in, their text out, in one event a line or in
+one piece. Contenders take turns, and a ratio is the median of those of neighbouring rounds.
+"""
+
+import argparse
+import base64
+import io
+import statistics
+
+import orjson
+from PIL import Image
+
+from bench.clients import Rate, run_clients
+from bench.contest import Rival, Work, print_ratios
+from bench.pages import CHINESE, ENGLISH, photographed, rendered, table
+from bench.stack import running_stack
+
+MODEL = "pp-ocrv6-small"
+
+
+def _rapidocr() -> Work:
+    from rapidocr import RapidOCR
+
+    engine = RapidOCR(params={"Global.log_level": "critical"})
+    return lambda content: engine(content)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    pages = [_encode(page) for page in (photographed(), rendered(ENGLISH * 4), rendered(CHINESE * 4), table())]
+    bodies = [_request(page) for page in pages]
+    rival = Rival(_rapidocr)
+    speeds: dict[str, list[float]] = {"rapidocr": []}
+    latencies: list[Rate] = []
+    with running_stack([MODEL]) as stack:
+        for _ in range(rounds + 1):
+            speeds["rapidocr"].append(len(pages) / rival.seconds(pages))
+            for clients in (1, 4):
+                rate = run_clients(stack.port, "/v1/chat/completions", bodies, clients)
+                speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)
+                latencies += [rate] if clients == 1 else []
+    print_ratios(speeds, ["rapidocr"], "pages/s")
+    print(f"p50 at 1 client: {statistics.median(rate.p50_ms for rate in latencies[1:]):.0f} ms")
+
+
+def _encode(page: Image.Image) -> bytes:
+    content = io.BytesIO()
+    page.save(content, "PNG")
+    return content.getvalue()
+
+
+def _request(page: bytes) -> bytes:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(page).decode()}"}}
+    return orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": [image]}]})
+
+
+if __name__ == "__main__":
+    main()
