@@ -91,9 +91,9 @@ bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENC
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip export rivals kokoro voice; do \
+	@cd requirements && for name in serve dev bench triton pip onnx openvino rivals kokoro voice; do \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
-			export|rivals|voice) source=$$name.in; flags=;; \
+			onnx|openvino|rivals|voice) source=$$name.in; flags=;; \
 			kokoro) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \

@@ -88,9 +88,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _listing(weights: Path) -> str:
     """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
-    if not any(next(weights.glob(pattern), None) for pattern in ("config.json", "model.safetensors", "*.onnx")):
-        raise ExportError(f"{weights} has no config.json, model.safetensors or .onnx: no folder of a published model")
-    return "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(weights.iterdir()))
+    known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
+    if not any(next(weights.glob(pattern), None) for pattern in known):
+        raise ExportError(f"{weights} has none of {', '.join(known)}: no folder of a published model")
+    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    stats = [(path.relative_to(weights), path.stat()) for path in files]
+    return "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
 
 def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> None:

@@ -37,7 +37,9 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr"]
+    task: Literal[
+        "chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr", "image_generation"
+    ]
     id: str
     owned_by: str
     description: str

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from export import gguf_model, ocr_model, onnx_encoder, segmentation_model, speech_model, whisper_model
+from export import diffusion_model, gguf_model, ocr_model, onnx_encoder, segmentation_model, speech_model, whisper_model
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -33,17 +33,21 @@ CONVERTERS = {
             "export/whisper_model.py",
             "export/openvino_whisper.py",
             "export/ctranslate2_arrays.py",
-            "requirements/export.lock",
+            "requirements/openvino.lock",
         ),
     ),
     "hibari": Conversion(speech_model.convert_hibari, ("export/speech_model.py",)),
     "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
     "pocket-tts": Conversion(speech_model.convert_pocket_tts, ("export/speech_model.py",)),
     "onnx-segmentation": Conversion(segmentation_model.convert_published, ("export/segmentation_model.py",)),
+    "diffusers": Conversion(
+        diffusion_model.convert_to_openvino,
+        ("export/diffusion_model.py", "export/openvino_diffusion.py", "requirements/openvino.lock"),
+    ),
     "onnx-ocr": Conversion(ocr_model.convert_published, ("export/ocr_model.py",)),
     "onnx-encoder": Conversion(onnx_encoder.convert_published, ("export/onnx_encoder.py",)),
     "optimum-encoder": Conversion(
         onnx_encoder.convert_with_optimum,
-        ("export/onnx_encoder.py", "export/optimum_onnx.py", "export/onnx_int8.py", "requirements/export.lock"),
+        ("export/onnx_encoder.py", "export/optimum_onnx.py", "export/onnx_int8.py", "requirements/onnx.lock"),
     ),
 }

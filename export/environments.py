@@ -20,10 +20,10 @@ def python(environment: str) -> Path:
     return CHECKOUT / environment / "bin" / "python"
 
 
-def run_with_torch(module: str, *arguments: str) -> None:
-    """Run `python -m module arguments…` in .venv-export, with no network to ask for models. Raises ExportError."""
-    make(".venv-export/ready")
-    command = [str(python(".venv-export")), "-m", module, *arguments]
+def run(environment: str, module: str, *arguments: str) -> None:
+    """Run `python -m module arguments…` in an environment, with no network to ask for models. Raises ExportError."""
+    make(f"{environment}/ready")
+    command = [str(python(environment)), "-m", module, *arguments]
     result = subprocess.run(command, cwd=CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode:
         raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")

@@ -26,7 +26,7 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         read, made = Path(folder) / "read", Path(folder) / "made"
         _link(source, read, options)
-        environments.run_with_torch("export.optimum_onnx", str(read), str(made), json.dumps(dict(options)))
+        environments.run(".venv-onnx", "export.optimum_onnx", str(read), str(made), json.dumps(dict(options)))
         for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
             if (made / name).exists():
                 (made / name).rename(version / name)

@@ -54,6 +54,19 @@ TENSORS = {
         {"image_output": _UINT8, "error": _STRING},
         decoupled=True,
     ),
+    "image_generation": Tensors(
+        {"prompt": _STRING, "options": _STRING, "image": _STRING, "mask": _STRING},
+        {
+            "image_output": _UINT8,
+            "index": _INT32,
+            "partial": _INT32,
+            "num_input_tokens": _INT32,
+            "revised_prompt": _STRING,
+            "error": _STRING,
+        },
+        decoupled=True,
+        optional=("image", "mask"),
+    ),
     "ocr": Tensors(
         {"image": _STRING},
         {"text_output": _STRING, "boxes": _STRING, "num_output_tokens": _INT32, "error": _STRING},

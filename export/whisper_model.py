@@ -19,6 +19,6 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
 def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Make encoder and decoder for OpenVINO GenAI, in an environment that has torch."""
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
-        environments.run_with_torch("export.openvino_whisper", str(source), folder)
+        environments.run(".venv-openvino", "export.openvino_whisper", str(source), folder)
         shutil.copytree(folder, version, dirs_exist_ok=True)
     return {}

@@ -8,6 +8,7 @@ from frontend.access_log import register_access_log
 from frontend.admission import Admission
 from frontend.endpoints import BLUEPRINTS
 from frontend.errors import register_error_handlers
+from frontend.image_store import ImageStore
 from frontend.services import Services
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient
@@ -19,7 +20,8 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
-    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), Admission(), shut_down)
+    images = ImageStore(settings.run_folder / "images", settings.image_seconds, settings.image_bytes)
+    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), Admission(), images, shut_down)
     register_access_log(app)
     register_error_handlers(app)
     for blueprint in BLUEPRINTS:

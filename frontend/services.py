@@ -7,6 +7,7 @@ from typing import Protocol
 from flask import current_app
 
 from frontend.admission import Admission
+from frontend.image_store import ImageStore
 from frontend.settings import Settings
 from frontend.triton.client import Call
 from frontend.triton.registry import Registry
@@ -37,6 +38,7 @@ class Services:
     triton: Triton
     registry: Registry
     admission: Admission
+    images: ImageStore
     shut_down: Callable[[], None]
     """Begins the shutdown of the whole of Trident and returns at once."""
 

@@ -35,6 +35,10 @@ DEFAULT_ALIASES = {
     "tts-1": "speech",
     "tts-1-hd": "speech",
     "gpt-4o-mini-tts": "speech",
+    "dall-e-2": "image_generation",
+    "dall-e-3": "image_generation",
+    "gpt-image-1": "image_generation",
+    "gpt-image-1-mini": "image_generation",
     "rerank-english-v3.0": "rerank",
     "rerank-multilingual-v2.0": "rerank",
     "rerank-multilingual-v3.0": "rerank",
@@ -86,6 +90,8 @@ class Settings(BaseSettings):
     transcribe_audio: bool = Field(
         False, description="audio in a chat with a model that cannot hear: transcribe it first"
     )
+    image_seconds: float = Field(3600.0, gt=0, description="how long the URL of a made image works")
+    image_bytes: int = Field(1_000_000_000, ge=1, description="of made images kept for their URLs; then the oldest go")
     request_timeout: float = Field(600.0, gt=0, description="seconds one request may take")
     drain_seconds: int = Field(1, ge=0, description="seconds running requests get at shutdown")
     cache: Path = Field(default_factory=_default_cache, description="downloads, models, logs and PID file")

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from flask import request
 
 from frontend.connection import ClientWatch
 from frontend.errors import APIError, EngineFailure
+from frontend.formats import sse
 from frontend.triton.client import Call
 from frontend.triton.failures import translated
 
@@ -86,3 +87,23 @@ class Answer:
         except APIError as error:
             error.param = self._names.get(error.param, error.param)
             raise
+
+
+class Closable(Protocol):
+    """What goes on for as long as it is not closed."""
+
+    def close(self) -> None: ...
+
+
+def events_of(events: Iterator[bytes], source: Closable, fields: dict[str, Any]) -> Iterator[bytes]:
+    """Yield the events of a stream, and a failure on the way as its last one, which the log's `fields` tell of.
+
+    Closes their source, however it ends.
+    """
+    try:
+        yield from events
+    except APIError as error:
+        fields |= error.log_fields()
+        yield sse.encode_event(error.body())
+    finally:
+        source.close()

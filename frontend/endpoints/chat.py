@@ -9,13 +9,13 @@ import orjson
 from flask import Blueprint, Response, request, stream_with_context
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import Answer
+from frontend.endpoints.answer import Answer, events_of
 from frontend.endpoints.body import read_body
 from frontend.endpoints.chat_audio import Heard, text_messages
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
 from frontend.endpoints.messages import has_media, inline_media_size
-from frontend.errors import APIError, InvalidRequest
+from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -122,6 +122,9 @@ class Completion:
 
     def stream(self, include_usage: bool) -> Iterator[bytes]:
         """Yield the answer as events; a failure on the way is an event too. Closes the call, however it ends."""
+        return events_of(self._events(include_usage), self._answer, self._log_fields)
+
+    def _events(self, include_usage: bool) -> Iterator[bytes]:
         nothing = {"usage": None} if include_usage else {}
         base = self._base | {"object": "chat.completion.chunk"}
 
@@ -130,28 +133,22 @@ class Completion:
             return sse.encode_event(base | {"choices": [choice]} | nothing)
 
         events = chunk({"role": "assistant", "content": "", "refusal": None})
-        try:
-            for response in self._answer.responses(heartbeat=True):
-                if response is None:
-                    yield sse.HEARTBEAT
-                    continue
-                if response["text_output"]:
-                    boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
-                    events += chunk({"content": response["text_output"]} | boxes)
-                if "finish_reason" in response:
-                    events += chunk({}, response["finish_reason"])
-                    usage = self._usage(response)
-                if events:
-                    yield events
-                events = b""
-            if include_usage:
-                yield sse.encode_event(base | {"choices": [], "usage": usage})
-            yield sse.DONE
-        except APIError as error:
-            self._log_fields |= error.log_fields()
-            yield sse.encode_event(error.body())
-        finally:
-            self._answer.close()
+        for response in self._answer.responses(heartbeat=True):
+            if response is None:
+                yield sse.HEARTBEAT
+                continue
+            if response["text_output"]:
+                boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
+                events += chunk({"content": response["text_output"]} | boxes)
+            if "finish_reason" in response:
+                events += chunk({}, response["finish_reason"])
+                usage = self._usage(response)
+            if events:
+                yield events
+            events = b""
+        if include_usage:
+            yield sse.encode_event(base | {"choices": [], "usage": usage})
+        yield sse.DONE
 
     def _usage(self, last: dict[str, Any]) -> dict[str, int]:
         prompt, completion = last["num_input_tokens"], last["num_output_tokens"]

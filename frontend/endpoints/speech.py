@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import LONGEST_SECONDS, Answer
+from frontend.endpoints.answer import LONGEST_SECONDS, Answer, events_of
 from frontend.endpoints.body import RequestBody, read_body
 from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
@@ -157,21 +157,19 @@ class Speech:
 
     def events(self) -> Iterator[bytes]:
         """Yield OpenAI's speech events; a failure on the way is an event too."""
-        try:
-            for chunk in self._chunks(heartbeat=True):
-                if chunk is None:
-                    yield sse.HEARTBEAT
-                elif chunk:
-                    audio = base64.b64encode(chunk).decode()
-                    yield sse.encode_event({"type": "speech.audio.delta", "audio": audio})
-            names = ("input_tokens", "output_tokens", "total_tokens")
-            usage = dict(zip(names, self._usage.values(), strict=True))
-            yield sse.encode_event({"type": "speech.audio.done", "usage": usage})
-        except APIError as error:
-            self._log_fields |= error.log_fields()
-            yield sse.encode_event(error.body())
-        finally:
-            self._answer.close()
+        return events_of(self._events(), self._answer, self._log_fields)
+
+    def _events(self) -> Iterator[bytes]:
+        for chunk in self._chunks(heartbeat=True):
+            if chunk is None:
+                yield sse.HEARTBEAT
+            elif chunk:
+                audio = base64.b64encode(chunk).decode()
+                yield sse.encode_event({"type": "speech.audio.delta", "audio": audio})
+        names = ("input_tokens", "output_tokens", "total_tokens")
+        yield sse.encode_event(
+            {"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))}
+        )
 
     def completion(self) -> dict[str, Any]:
         """Return AHA's answer: a `chat.completion` whose content is the whole file."""

@@ -8,9 +8,9 @@ from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import LONGEST_SECONDS, Answer
+from frontend.endpoints.answer import LONGEST_SECONDS, Answer, events_of
 from frontend.endpoints.body import FileField, FormBody, read_form, read_upload
-from frontend.errors import APIError, InvalidRequest
+from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.formats.subtitles import to_srt, to_vtt
 from frontend.services import services
@@ -162,22 +162,19 @@ class Transcription:
 
     def stream(self) -> Iterator[bytes]:
         """Yield OpenAI's transcript events; a failure on the way is an event too."""
+        return events_of(self._events(), self, self._log_fields)
+
+    def _events(self) -> Iterator[bytes]:
         text = ""
-        try:
-            for segments in self.segments(heartbeat=True):
-                if segments is None:
-                    yield sse.HEARTBEAT
-                    continue
-                for segment in segments:
-                    delta = segment["text"] if text else segment["text"].lstrip()
-                    text += delta
-                    yield sse.encode_event({"type": "transcript.text.delta", "delta": delta})
-            yield sse.encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
-        except APIError as error:
-            self._log_fields |= error.log_fields()
-            yield sse.encode_event(error.body())
-        finally:
-            self.close()
+        for segments in self.segments(heartbeat=True):
+            if segments is None:
+                yield sse.HEARTBEAT
+                continue
+            for segment in segments:
+                delta = segment["text"] if text else segment["text"].lstrip()
+                text += delta
+                yield sse.encode_event({"type": "transcript.text.delta", "delta": delta})
+        yield sse.encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
 
     def _usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": round(self.duration)}

@@ -79,7 +79,7 @@ def test_a_language_model_scores_by_yes_and_no(tmp_path):
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
-    subprocess.run(["make", "--silent", ".venv-export/ready"], cwd=CHECKOUT, check=True)
+    subprocess.run(["make", "--silent", ".venv-onnx/ready"], cwd=CHECKOUT, check=True)
     tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
     command = [CHECKOUT / ".venv-export" / "bin" / "python", CHECKOUT / "tests" / "live" / "tiny_qwen3_reranker.py"]
     arguments = [tokenizer, tmp_path / "w", tmp_path / "prompts.json"]

@@ -68,7 +68,7 @@ class FakeTriton:
 
     def __init__(self) -> None:
         names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription", "tiny-speech")
-        names += ("tiny-background_removal", "tiny-ocr")
+        names += ("tiny-background_removal", "tiny-image_generation", "tiny-ocr")
         self.states = [*(ModelState(name, "READY") for name in names), ModelState("off", "")]
         self.inferences: list[FakeInference] = []
         self.infer_failures: dict[int, APIError] = {}

@@ -260,7 +260,7 @@ class TestOwnWeights:
             command.export_model(entry, tmp_path, weights)
 
     def test_another_folder_is_refused(self, entry, conversions, tmp_path):
-        with pytest.raises(ExportError, match=r"no config\.json"):
+        with pytest.raises(ExportError, match=r"has none of config\.json"):
             command.export_model(entry, tmp_path, tmp_path)
 
 

@@ -14,7 +14,7 @@ def test_models_are_what_triton_has_ready(client):
     body = client.get("/v1/models").get_json()
     assert body == client.get("/models").get_json()
     assert body["object"] == "list"
-    tasks = ("background_removal", "chat", "embedding", "ocr", "rerank", "speech", "transcription")
+    tasks = ("background_removal", "chat", "embedding", "image_generation", "ocr", "rerank", "speech", "transcription")
     assert [model["id"] for model in body["data"]] == [f"org/tiny-{task}" for task in tasks]
     assert body["data"][1] == {
         "id": "org/tiny-chat",

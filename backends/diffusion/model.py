@@ -1,0 +1,67 @@
+"""Triton's Python backend for diffusion: a prompt in, and perhaps an image and a mask; a response a picture out."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+# Triton imports this file by path; its neighbours are the package of this folder's name.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffusion.canvas import Limits
+from diffusion.jobs import Job, Options, Picture, Settings
+from diffusion.pipelines import Pipelines
+from protocol.loading import begin
+from protocol.stepwise import StepwiseModel
+from protocol.tensors import has_input, number, read_options, read_strings, string
+
+
+class TritonPythonModel(StepwiseModel):
+    def initialize(self, args: dict[str, str]) -> None:
+        folder, parameters = begin(args)
+        self._pipelines = Pipelines(folder, parameters)
+        self._settings = Settings.of(parameters)
+        most, most_input = int(parameters["max_pixels"]), int(parameters["max_input_pixels"])
+        self._limits = Limits(self._pipelines.step, most, most_input)
+        # The pipelines share their memory: one picture at a time, and requests take turns picture by picture.
+        self._pool = ThreadPoolExecutor(1, "paint")
+        capacity = int(parameters["queue_size"])
+        # A request's thread mostly waits for the one above.
+        self.start(capacity, threads=capacity)
+
+    def finalize(self) -> None:
+        self._pipelines.close()
+        super().finalize()
+        self._pool.shutdown(cancel_futures=True)
+
+    def responses(self, request: Any) -> Iterator[Any]:
+        options = Options(**read_options(request))
+        prompt = read_strings(request, "prompt")[0].decode()
+        image, mask = (
+            read_strings(request, name)[0] if has_input(request, name) else None for name in ("image", "mask")
+        )
+        job = Job(self._pipelines, self._pool, self._settings, self._limits, prompt, options, image, mask)
+        return _work(job, prompt)
+
+
+def _work(job: Job, prompt: str) -> Iterator[Any]:
+    for picture in job.pictures():
+        yield picture and pb_utils.InferenceResponse(_tensors(picture, job, prompt))
+
+
+def _tensors(picture: Picture, job: Job, prompt: str) -> list[Any]:
+    tensors = [
+        pb_utils.Tensor("image_output", np.frombuffer(picture.content, np.uint8)),
+        number("index", picture.index),
+    ]
+    if picture.preview is not None:
+        return [*tensors, number("partial", picture.preview)]
+    if job.prompt != prompt:
+        tensors.append(string("revised_prompt", job.prompt))
+    if picture.index == job.n - 1:
+        tensors.append(number("num_input_tokens", job.num_input_tokens))
+    return tensors

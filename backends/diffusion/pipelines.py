@@ -1,0 +1,173 @@
+"""OpenVINO GenAI's three pipelines of one model, which share its weights."""
+
+import json
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai
+from diffusion.canvas import Canvas, Pixels
+from numpy.typing import NDArray
+
+Latent = NDArray[np.float32]
+
+Watch = Callable[[int, int, openvino.Tensor], bool]
+"""Is told of each step: its number, of how many, and the latent. Returns whether to stop."""
+
+# Of the published kinds those that are steered away from a negative prompt.
+_NEGATIVE = (
+    "StableDiffusionPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusion3Pipeline",
+)
+
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to paint. `strength`: how far from the canvas's image it may go, to 1; it counts where there is one."""
+
+    prompt: str
+    canvas: Canvas
+    steps: int
+    guidance: float
+    strength: float
+    negative_prompt: str | None = None
+
+
+class Pipelines:
+    """Paints one picture at a time; `cut` and `preview` may be called from any thread, while it paints."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        self._folder, self._device = folder, parameters["device"]
+        self._properties = {"INFERENCE_PRECISION_HINT": parameters["precision"]}
+        # Of the kernels that the engine makes for each size: as many as it would keep by itself are gigabytes.
+        self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = parameters["kernel_cache"]
+        if threads := int(parameters["threads"]):
+            self._properties["INFERENCE_NUM_THREADS"] = str(threads)
+        index = json.loads((folder / "model_index.json").read_text())
+        self.step = 16 if index["_class_name"].startswith("Flux") else 8
+        self.takes_negative_prompt = index["_class_name"] in _NEGATIVE
+        # In this order they have one set of weights, and memory for one picture.
+        self._inpainting = openvino_genai.InpaintingPipeline(folder, self._device, **self._properties)
+        self.only_inpaints = any(kind in index["_class_name"] for kind in ("Inpaint", "Fill"))
+        if not self.only_inpaints:
+            self._image = self._derived(openvino_genai.Image2ImagePipeline)
+            self._text = self._derived(openvino_genai.Text2ImagePipeline)
+        defaults = self._inpainting.get_generation_config()
+        self.size = (defaults.width, defaults.height)
+        self._tokenizer, self._most_tokens = self._find_tokenizer(index, defaults)
+        self._decoder: Any = None
+        self._decoding = threading.Lock()
+        self._closing = False
+
+    def close(self) -> None:
+        """Stop after the step that is being done."""
+        self._closing = True
+
+    def cut(self, prompt: str) -> tuple[str, int]:
+        """Return what the model takes of a prompt (it would silently leave out the rest), and how many tokens it is."""
+        if (count := self._count(prompt)) <= self._most_tokens:
+            return prompt, count
+        ends = [word.end() for word in re.finditer(r"\S+", prompt)]
+        if not ends:
+            return "", self._count("")
+        taken = self._fitting(prompt, ends) or self._fitting(prompt, range(1, ends[0]))
+        return taken, self._count(taken)
+
+    def paint(self, order: Order, seed: int, watch: Watch) -> Pixels | None:
+        """Return the pixels [height, width, 3], the same for the same seed; None if `watch` had it stop."""
+        canvas, guard = order.canvas, _Guard(lambda *step: self._closing or watch(*step))
+        options: dict[str, Any] = {
+            "width": canvas.painted_width,
+            "height": canvas.painted_height,
+            "num_inference_steps": order.steps,
+            "guidance_scale": order.guidance,
+            "rng_seed": seed % _SEEDS,
+            "callback": guard,
+        }
+        # An empty one counts as one: it fails where there is no guidance.
+        if order.negative_prompt:
+            options["negative_prompt"] = order.negative_prompt
+        if canvas.image is None:
+            result = self._text.generate(order.prompt, **options)
+        else:
+            # Of a strength that leaves no step to do the engine complains.
+            options["strength"] = min(max(order.strength, 1.001 / order.steps), 1.0)
+            image = openvino.Tensor(canvas.padded_image()[None])
+            if canvas.mask is None:
+                result = self._image.generate(order.prompt, image, **options)
+            else:
+                mask = openvino.Tensor(canvas.padded_mask()[None, ..., None])
+                result = self._inpainting.generate(order.prompt, image, mask, **options)
+        if guard.error:
+            raise guard.error
+        # A copy: the engine's own memory is written over by the next picture.
+        return None if guard.stopped else np.array(result.data[0])
+
+    def preview(self, latent: Latent, canvas: Canvas) -> Pixels:
+        """Return what a step's latent looks like.
+
+        With a decoder of its own, made when first asked for: the pipelines' own is theirs while they paint, and using
+        it spoils the picture.
+        """
+        if latent.ndim == 3:
+            latent = _unpack(latent, canvas.painted_width // 16)
+        with self._decoding:
+            if self._decoder is None:
+                decoder = self._folder / "vae_decoder"
+                self._decoder = openvino_genai.AutoencoderKL(decoder, self._device, **self._properties)
+            return np.array(self._decoder.decode(openvino.Tensor(np.ascontiguousarray(latent))).data[0])
+
+    def _derived(self, kind: Any) -> Any:
+        pipeline = kind(self._inpainting)
+        # FLUX's takes over all but this, and without one ends the process.
+        pipeline.set_scheduler(openvino_genai.Scheduler.from_config(self._folder / "scheduler/scheduler_config.json"))
+        return pipeline
+
+    def _fitting(self, prompt: str, ends: Sequence[int]) -> str:
+        """Return the prompt to the last of these places up to which it is not too long."""
+        number = bisect_right(ends, self._most_tokens, key=lambda end: self._count(prompt[:end]))
+        return prompt[: ends[number - 1]] if number else ""
+
+    def _count(self, prompt: str) -> int:
+        return int(self._tokenizer.encode(prompt).input_ids.shape[1])
+
+    def _find_tokenizer(self, index: dict[str, Any], defaults: Any) -> tuple[Any, int]:
+        """Return the tokenizer that reads the longest prompt, and how many tokens that may have."""
+        if "T5" in str(index.get("tokenizer_2")):
+            return openvino_genai.Tokenizer(self._folder / "tokenizer_2"), int(defaults.max_sequence_length)
+        config = json.loads((self._folder / "text_encoder" / "config.json").read_text())
+        return openvino_genai.Tokenizer(self._folder / "tokenizer"), int(config["max_position_embeddings"])
+
+
+class _Guard:
+    """Stands between the engine and a callback: what the latter raises would end the process."""
+
+    def __init__(self, watch: Watch):
+        self._watch = watch
+        self.stopped = False
+        self.error: BaseException | None = None
+
+    def __call__(self, step: int, steps: int, latent: openvino.Tensor) -> bool:
+        try:
+            self.stopped = self.stopped or self._watch(step, steps, latent)
+        except BaseException as error:
+            self.error, self.stopped = error, True
+        return self.stopped
+
+
+def _unpack(latent: Latent, columns: int) -> Latent:
+    """Return [1, channels, height, width] of FLUX's [1, patches, channels · 4]: a patch is a square of 2 × 2."""
+    _, patches, values = latent.shape
+    squares = latent.reshape(1, patches // columns, columns, values // 4, 2, 2)
+    return squares.transpose(0, 3, 1, 4, 2, 5).reshape(1, values // 4, 2 * (patches // columns), 2 * columns)

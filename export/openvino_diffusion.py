@@ -1,0 +1,77 @@
+"""`python -m export.openvino_diffusion SOURCE TARGET FORMAT`, run in the environment with diffusers.
+
+SOURCE is a published folder with model_index.json (Stable Diffusion, XL, LCM, FLUX); TARGET gets what OpenVINO GenAI
+loads, with weights in FORMAT: fp32, fp16 or int8.
+"""
+
+import json
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nncf
+import openvino
+from optimum.exporters.openvino import main_export
+from optimum.intel import OVConfig
+
+# The format → how OpenVINO calls the types that the weights then have.
+_TYPES = {"fp32": ("f32",), "fp16": ("f16",), "int8": ("u8", "i8")}
+
+# What stays in another type at most: biases and norms, and in float16 what it cannot express.
+_MOST_OTHERS = 0.1
+
+
+def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
+    """Write networks, tokenizers and configurations. Raises ValueError if the weights are not what was asked for."""
+    main_export(
+        str(source),
+        target,
+        task=_task(source),
+        library_name="diffusers",
+        ov_config=OVConfig(dtype="fp32" if weight_format == "fp32" else "fp16"),
+        convert_tokenizer=True,
+        local_files_only=True,
+        variant=_variant(source),
+    )
+    for path in sorted(target.glob("*/openvino_model.xml")):
+        # Not by the exporter, which takes a configuration that says int8 and leaves the weights as they are.
+        if weight_format == "int8":
+            _compress(path)
+        _check(path, weight_format)
+
+
+def _task(source: Path) -> str:
+    name = json.loads((source / "model_index.json").read_text())["_class_name"]
+    return "inpainting" if "Inpaint" in name else "fill" if "Fill" in name else "text-to-image"
+
+
+def _variant(source: Path) -> str | None:
+    """Return "fp16" where the weights are published in this variant alone."""
+    names = [path.name for path in source.glob("*/*.safetensors")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+def _compress(path: Path) -> None:
+    compressed = nncf.compress_weights(openvino.Core().read_model(path))
+    # The model's own file is still mapped: write beside it, then replace.
+    made = path.with_name("compressed.xml")
+    openvino.save_model(compressed, made, compress_to_fp16=False)
+    made.replace(path)
+    made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+
+def _check(path: Path, weight_format: str) -> None:
+    """Raise ValueError unless nearly all weights of a network have the format's type."""
+    sizes: Counter[str] = Counter()
+    for operation in openvino.Core().read_model(path).get_ops():
+        if operation.get_type_name() == "Constant":
+            sizes[operation.get_element_type().get_type_name()] += operation.get_byte_size()
+    wanted = sum(sizes[name] for name in _TYPES[weight_format])
+    if wanted < (1 - _MOST_OTHERS) * sizes.total():
+        raise ValueError(f"{path.parent.name} did not become {weight_format}; bytes of each type: {dict(sizes)}")
+
+
+if __name__ == "__main__":
+    logging.getLogger("optimum").setLevel(logging.ERROR)
+    export_diffusion(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
