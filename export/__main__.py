@@ -58,7 +58,7 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
         )
     repository.mkdir(parents=True, exist_ok=True)
     downloads.mkdir(parents=True, exist_ok=True)
-    _require_space(entry, cache)
+    _require_space(entry, cache, weights)
     with tempfile.TemporaryDirectory(dir=repository, prefix=f".{entry.name}-") as folder:
         made = Path(folder) / entry.name
         _make(entry, downloads, made, weights)
@@ -69,8 +69,9 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     return target
 
 
-def _require_space(entry: Entry, cache: Path) -> None:
-    needed, free = 4 * entry.size, shutil.disk_usage(cache).free
+def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
+    size = sum(path.stat().st_size for path in _files(weights)) if weights else entry.size
+    needed, free = 4 * size, shutil.disk_usage(cache).free
     if free < needed:
         raise ExportError(
             f"{entry.name} needs {needed / 1e9:.1f} GB while it is made and {cache} has {free / 1e9:.1f} GB free. "
@@ -91,9 +92,12 @@ def _listing(weights: Path) -> str:
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
         raise ExportError(f"{weights} has none of {', '.join(known)}: no folder of a published model")
-    files = sorted(path for path in weights.rglob("*") if path.is_file())
-    stats = [(path.relative_to(weights), path.stat()) for path in files]
+    stats = [(path.relative_to(weights), path.stat()) for path in _files(weights)]
     return "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> None:

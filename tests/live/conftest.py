@@ -42,6 +42,22 @@ def export(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "export", *arguments], cwd=CHECKOUT, check=True)
 
 
+def run_in(environment: str, module: str, *arguments: str | Path) -> str:
+    """Run a module of these tests in one of the environments that have torch; return what it prints."""
+    subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
+    command = [CHECKOUT / environment / "bin" / "python", "-m", f"tests.live.{module}", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def export_own(name: str, weights: Path) -> Path:
+    """Export a model of a folder of weights, by the real command, into a cache beside it; return the cache."""
+    cache = weights.parent / "cache"
+    command = [sys.executable, "-m", "export", name, "--weights", weights]
+    environment = {"TRIDENT_CACHE": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(weights.parent)}
+    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True)
+    return cache
+
+
 def url(settings, path: str) -> str:
     return f"http://127.0.0.1:{settings.port}{path}"
 

@@ -1,7 +1,6 @@
 """Rerank through the real Triton: the starter model ranks as a reader would, and a language model as its card says."""
 
 import json
-import subprocess
 
 import pytest
 import requests
@@ -9,7 +8,7 @@ import requests
 from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
-from tests.live.conftest import CHECKOUT, MODEL, url
+from tests.live.conftest import MODEL, export_own, run_in, url
 
 RANKINGS = {
     "How many people live in Berlin?": [
@@ -79,16 +78,9 @@ def test_a_language_model_scores_by_yes_and_no(tmp_path):
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
-    subprocess.run(["make", "--silent", ".venv-onnx/ready"], cwd=CHECKOUT, check=True)
     tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
-    command = [CHECKOUT / ".venv-export" / "bin" / "python", CHECKOUT / "tests" / "live" / "tiny_qwen3_reranker.py"]
-    arguments = [tokenizer, tmp_path / "w", tmp_path / "prompts.json"]
-    made = subprocess.run([*command, *arguments], capture_output=True, check=True)
-    expected = json.loads(made.stdout)
-    cache = tmp_path / "cache"
-    command = [CHECKOUT / ".venv" / "bin" / "python", "-m", "export", name, "--weights", tmp_path / "w"]
-    environment = {"TRIDENT_CACHE": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True)
+    made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
+    expected, cache = json.loads(made), export_own(name, tmp_path / "w")
     with running_stack([name], "--cache", str(cache)) as settings:
         body = rerank(settings, query="What is Rust?", documents=documents, raw_scores=True)
         assert body["model"] == "Qwen/Qwen3-Reranker-0.6B"

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import subprocess
 import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import requests
 
 from bench.recordings import MOONSHINE, package_files
 from bench.stack import running_stack
-from tests.live.conftest import CHECKOUT, export, url
+from tests.live.conftest import export, export_own, run_in, url
 from tests.live.test_transcription import words
 
 FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -259,13 +258,9 @@ def clone(stack, address, text="Hello there. How are you?", **body):
 def cloner(tmp_path_factory):
     """Pocket TTS with random weights of its architecture, in the layout in which the real ones are published."""
     folder = tmp_path_factory.mktemp("pocket-tts")
-    subprocess.run(["make", "--silent", ".venv-voice/ready"], cwd=CHECKOUT, check=True)
-    script = CHECKOUT / "tests" / "live" / "tiny_pocket_tts.py"
-    subprocess.run([CHECKOUT / ".venv-voice" / "bin" / "python", script, folder / "w"], check=True)
-    command = [CHECKOUT / ".venv" / "bin" / "python", "-m", "export", "pocket-tts", "--weights", folder / "w"]
-    environment = {"TRIDENT_CACHE": str(folder / "cache"), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True)
-    with running_stack(["pocket-tts"], "--cache", str(folder / "cache")) as settings:
+    run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
+    cache = export_own("pocket-tts", folder / "w")
+    with running_stack(["pocket-tts"], "--cache", str(cache)) as settings:
         yield settings
 
 
