@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from export import diffusion_model, gguf_model, ocr_model, onnx_encoder, segmentation_model, speech_model, whisper_model
+from export import (
+    diffusion_model,
+    gguf_model,
+    ocr_model,
+    onnx_encoder,
+    segmentation_model,
+    speech_model,
+    vision_model,
+    whisper_model,
+)
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +49,10 @@ CONVERTERS = {
     "kokoro": Conversion(speech_model.convert_kokoro, ("export/speech_model.py",)),
     "pocket-tts": Conversion(speech_model.convert_pocket_tts, ("export/speech_model.py",)),
     "onnx-segmentation": Conversion(segmentation_model.convert_published, ("export/segmentation_model.py",)),
+    "vision-language": Conversion(
+        vision_model.convert_published,
+        ("export/vision_model.py", "export/vision_language.py", "requirements/openvino.lock"),
+    ),
     "diffusers": Conversion(
         diffusion_model.convert_to_openvino,
         ("export/diffusion_model.py", "export/openvino_diffusion.py", "requirements/openvino.lock"),

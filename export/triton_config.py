@@ -16,7 +16,8 @@ _ROWS = 64
 class Tensors(NamedTuple):
     """A task's tensors, name → type; the names follow Triton's vLLM backend where it has them.
 
-    A batched task takes up to 64 rows a request, which Triton puts together with those of other requests.
+    Inputs in `lists` have any number of values, all others one. A batched task takes up to 64 rows a request, which
+    Triton puts together with those of other requests.
     """
 
     inputs: dict[str, int]
@@ -24,11 +25,12 @@ class Tensors(NamedTuple):
     decoupled: bool = False
     batched: bool = False
     optional: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
 
 TENSORS = {
     "chat": Tensors(
-        {"messages": _STRING, "sampling_parameters": _STRING},
+        {"messages": _STRING, "sampling_parameters": _STRING, "image": _STRING},
         {
             "text_output": _STRING,
             "finish_reason": _STRING,
@@ -37,6 +39,8 @@ TENSORS = {
             "error": _STRING,
         },
         decoupled=True,
+        optional=("image",),
+        lists=("image",),
     ),
     "transcription": Tensors(
         {"audio": _STRING, "options": _STRING},
@@ -91,7 +95,8 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     tensors = TENSORS[entry.task]
     config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=_ROWS if tensors.batched else 0)
     for name, kind in tensors.inputs.items():
-        config.input.add(name=name, data_type=kind, dims=[1], optional=name in tensors.optional)
+        dims = [-1 if name in tensors.lists else 1]
+        config.input.add(name=name, data_type=kind, dims=dims, optional=name in tensors.optional)
     for name, kind in tensors.outputs.items():
         any_length = kind == _UINT8 or (kind == _FP32 and tensors.batched)
         config.output.add(name=name, data_type=kind, dims=[-1 if any_length else 1])

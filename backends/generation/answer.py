@@ -22,16 +22,15 @@ class Answer:
         """Nothing more will be added."""
         self.streamed = True
         """Whether text is wanted before the end."""
-        self.prompt_ids: list[int] = []
         self._lock = threading.Lock()
         self._tokens: list[int] = []
         self._finish_reason: str | None = None
         self._error: Exception | None = None
-        self._num_output_tokens = 0
+        self._num_input_tokens = self._num_output_tokens = 0
 
-    def open(self, prompt_ids: list[int], parameters: dict[str, Any], room: int, detokenizer: Detokenizer) -> None:
-        """Make the answer ready for the engine: `room` is the number of tokens that the context has left."""
-        self.prompt_ids, self.parameters, self.room = prompt_ids, parameters, room
+    def open(self, num_input_tokens: int, parameters: dict[str, Any], detokenizer: Detokenizer) -> None:
+        """Make the answer ready for the engine."""
+        self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
@@ -60,7 +59,7 @@ class Answer:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
             finish_reason = "stop"
-        return Delta(text, finish_reason, len(self.prompt_ids), self._num_output_tokens)
+        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens)
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of new tokens, up to a stop string if one is met."""

@@ -8,6 +8,7 @@ step. It ends when the socket does.
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openvino
 import openvino_genai as genai
-from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
+from generation.messages import Add, Cancel, Failed, Gauges, Look, Picture, Ready, StepResult
 from generation.sampling import build_config
 from protocol.errors import InvalidRequest
 
@@ -44,16 +45,30 @@ def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.Continuo
     return genai.ContinuousBatchingPipeline(str(folder), scheduler, parameters["device"], properties)
 
 
-def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int]) -> None:
+def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool) -> None:
     """Generate a little before the model is called ready: the first steps compile kernels."""
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens)
     for width in (1, 4):
-        prompts = [np.full((1, 16 + 8 * i), i, dtype=np.int64) for i in range(width)]
-        handles = [pipeline.add_request(i, openvino.Tensor(prompt), config) for i, prompt in enumerate(prompts)]
+        handles = [_add_example(pipeline, i, config, sees) for i in range(width)]
         while pipeline.has_non_finished_requests():
             pipeline.step()
         for handle in handles:
             handle.read_all()
+
+
+def _add_example(
+    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, sees: bool
+) -> Any:
+    if sees:  # token ids would break it
+        black = Picture(224, 224, bytes(224 * 224 * 3), 0)
+        text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
+        return pipeline.add_request(number, text, [_tensor(black)], config)
+    ids = np.full((1, 16 + 8 * number), number, dtype=np.int64)
+    return pipeline.add_request(number, openvino.Tensor(ids), config)
+
+
+def _tensor(picture: Picture) -> openvino.Tensor:
+    return openvino.Tensor(np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3))
 
 
 class Engine:
@@ -62,6 +77,8 @@ class Engine:
     def __init__(self, pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], socket: Connection):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         self._handles: dict[int, Any] = {}
+        self._unseen: dict[int, Look] = {}
+        self._next_look = 0.0
         self._failed: list[Failed] = []
         self._reported = Gauges()
 
@@ -70,6 +87,8 @@ class Engine:
         while True:
             while self._socket.poll(0 if self._busy() or self._reported.running else None):
                 self._receive(self._socket.recv())
+            if self._unseen:
+                self._look()
             if self._busy():
                 self._step()
             made, gauges = self._collect(), self._gauges()
@@ -80,17 +99,37 @@ class Engine:
                 self._socket.send(self._failed.pop())
 
     def _busy(self) -> bool:
-        return bool(self._failed) or self._pipeline.has_non_finished_requests()
+        return bool(self._failed or self._unseen) or self._pipeline.has_non_finished_requests()
 
-    def _receive(self, message: Add | Cancel) -> None:
-        if isinstance(message, Cancel):
-            if handle := self._handles.pop(message.number, None):
+    def _receive(self, message: Add | Look | Cancel) -> None:
+        if isinstance(message, Add):
+            ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
+            self._add(message, ids)
+        elif isinstance(message, Cancel):
+            if not self._unseen.pop(message.number, None) and (handle := self._handles.pop(message.number, None)):
                 handle.cancel()
+        elif message.pictures:
+            self._unseen[message.number] = message
+        else:
+            self._add(message, message.text, [])
+
+    def _look(self) -> None:
+        """Take in the first request with pictures, unless the answers of others have their turn.
+
+        Nothing else happens while the engine looks at pictures, and that takes far longer than a step. So it is done
+        for one request at a time, after which the others have as much time.
+        """
+        if self._pipeline.has_non_finished_requests() and time.monotonic() < self._next_look:
             return
-        ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
+        message = self._unseen.pop(next(iter(self._unseen)))
+        begun = time.monotonic()
+        self._add(message, message.text, [_tensor(picture) for picture in message.pictures])
+        self._next_look = 2 * time.monotonic() - begun
+
+    def _add(self, message: Add | Look, *prompt: Any) -> None:
         try:
             config = build_config(message.parameters, message.room, self._end_tokens)
-            self._handles[message.number] = self._pipeline.add_request(message.number, ids, config)
+            self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
         except InvalidRequest as error:
             self._failed.append(Failed(message.number, str(error), callers_fault=True))
         except Exception:
@@ -125,7 +164,7 @@ class Engine:
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()
-        waiting = max(0, len(self._handles) - now.scheduled_requests)
+        waiting = len(self._unseen) + max(0, len(self._handles) - now.scheduled_requests)
         return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
 
 
@@ -136,7 +175,7 @@ def main() -> None:
     socket = Connection(descriptor)
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)
-    warm_up(pipeline, end_tokens)
+    warm_up(pipeline, end_tokens, sees=(folder / "openvino_vision_embeddings_model.xml").exists())
     socket.send(Ready())
     try:
         Engine(pipeline, end_tokens, socket).run()

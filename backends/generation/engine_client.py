@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 from generation.answer import Answer
-from generation.messages import Add, Cancel, Failed, Gauges, Ready, StepResult
+from generation.messages import Add, Cancel, Failed, Gauges, Look, Ready, StepResult
+from generation.prompt import Prompt
 from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ class _Link:
 
     def __init__(self, connection: Connection):
         self.connection = connection
-        self._outgoing: queue.SimpleQueue[Add | Cancel | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Add | Look | Cancel | None] = queue.SimpleQueue()
         threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
 
-    def send(self, message: Add | Cancel) -> None:
+    def send(self, message: Add | Look | Cancel) -> None:
         self._outgoing.put(message)
 
     def close(self) -> None:
@@ -66,9 +66,8 @@ class EngineClient:
         self._connect()
         self._thread.start()
 
-    def submit(self, answer: Answer) -> None:
+    def submit(self, answer: Answer, prompt: Prompt) -> None:
         """Have an answer generated, unless it was cancelled meanwhile. Raises EngineDown."""
-        ids = np.array(answer.prompt_ids, dtype=np.int64).tobytes()
         with self._lock:
             if answer.over:
                 return
@@ -77,7 +76,7 @@ class EngineClient:
             self._next_number += 1
             answer.number = self._next_number
             self._answers[answer.number] = answer
-            self._link.send(Add(answer.number, ids, answer.parameters, answer.room))
+            self._link.send(_message(answer, prompt))
 
     def cancel(self, answer: Answer) -> None:
         """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
@@ -177,6 +176,12 @@ class EngineClient:
             else:
                 log.info("the engine is back")
                 return
+
+
+def _message(answer: Answer, prompt: Prompt) -> Add | Look:
+    if prompt.text:
+        return Look(answer.number, prompt.text, prompt.pictures, answer.parameters, prompt.room)
+    return Add(answer.number, prompt.ids, answer.parameters, prompt.room)
 
 
 def _python() -> str:

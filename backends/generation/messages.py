@@ -12,6 +12,25 @@ class Add(NamedTuple):
     room: int
 
 
+class Picture(NamedTuple):
+    """RGB in rows from the top, 8 bits each; `tokens` is what it adds to the prompt."""
+
+    width: int
+    height: int
+    pixels: bytes
+    tokens: int
+
+
+class Look(NamedTuple):
+    """Backend to engine: generate, by a model that sees. `text` has a tag in place of each picture."""
+
+    number: int
+    text: str
+    pictures: tuple[Picture, ...]
+    parameters: dict[str, Any]
+    room: int
+
+
 class Cancel(NamedTuple):
     """Backend to engine: nobody wants this answer any more."""
 

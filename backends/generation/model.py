@@ -17,12 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from generation.answer import Answer
 from generation.engine_client import EngineClient
 from generation.metrics import Metrics
+from generation.pictures import sight_of
 from generation.prompt import ChatPrompt
 from generation.sender import Sender
 from generation.text import Detokenizer
+from generation.vision_prompt import VisionPrompt
 from protocol.errors import InvalidRequest, QueueFull
 from protocol.loading import begin
-from protocol.tensors import error_response, number, read_parameters, read_strings, string
+from protocol.tensors import error_response, has_input, number, read_parameters, read_strings, string
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
-        self._prompt = ChatPrompt(folder, int(parameters["context_length"]))
+        self._prompt = _open_prompt(folder, parameters)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
@@ -70,21 +72,22 @@ class TritonPythonModel:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
         (messages,), (sampling,) = read_strings(request, "messages"), read_strings(request, "sampling_parameters")
+        images = read_strings(request, "image") if has_input(request, "image") else []
         answer = Answer(reply, request.request_id())
         self._sender.watch(answer)
         self._unread.add(answer)
-        self._readers.submit(self._read, answer, messages, sampling)
+        self._readers.submit(self._read, answer, messages, sampling, images)
 
-    def _read(self, answer: Answer, messages: bytes, sampling: bytes) -> None:
-        """Template and tokenize, off Triton's thread: a long conversation takes a while."""
+    def _read(self, answer: Answer, messages: bytes, sampling: bytes, images: list[bytes]) -> None:
+        """Template, tokenize and decode, off Triton's thread: a long conversation, or an image, takes a while."""
         try:
             if answer.over:
                 return
             parameters = json.loads(sampling)
             parameters.setdefault("seed", random.getrandbits(63))
-            ids = self._prompt.encode(json.loads(messages))
-            answer.open(ids, parameters, self._prompt.room_for_answer(ids), Detokenizer(self._prompt.tokenizer))
-            self._engine.submit(answer)
+            prompt = self._prompt.read(json.loads(messages), images)
+            answer.open(prompt.num_tokens, parameters, Detokenizer(self._prompt.tokenizer))
+            self._engine.submit(answer, prompt)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.
             malformed = isinstance(error, ValueError | TypeError | KeyError)
@@ -123,3 +126,11 @@ class TritonPythonModel:
 
     def _tick(self) -> None:
         self._metrics.publish(self._engine.gauges)
+
+
+def _open_prompt(folder: Path, parameters: dict[str, str]) -> ChatPrompt:
+    context_length = int(parameters["context_length"])
+    sight = sight_of(folder, parameters)
+    if sight is None:
+        return ChatPrompt(folder, context_length)
+    return VisionPrompt(folder, context_length, sight, int(parameters["max_pixels"]))

@@ -2,9 +2,13 @@
 
 import datetime
 import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from generation.messages import Picture
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -25,6 +29,25 @@ def _strftime_now(form: str) -> str:
     return datetime.datetime.now().astimezone().strftime(form)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What the engine is asked: int64 token ids in memory order, or text and pictures for a model that sees."""
+
+    num_tokens: int
+    room: int
+    """How many tokens of an answer fit into the context after it."""
+    ids: bytes = b""
+    text: str = ""
+    pictures: tuple[Picture, ...] = ()
+
+
+def find_pictures(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return where the pictures are: the numbers of message and part."""
+    contents = [(i, message.get("content")) for i, message in enumerate(messages)]
+    parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
+    return [(i, j) for i, j, part in parts if part["type"] == "image"]
+
+
 class ChatPrompt:
     """Renders and tokenizes conversations for one model.
 
@@ -40,22 +63,31 @@ class ChatPrompt:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._context_length = context_length
 
+    def read(self, messages: list[dict[str, Any]], images: Sequence[bytes] = ()) -> Prompt:
+        """Return the prompt. Raises InvalidRequest as `encode` does, and for a picture."""
+        for i, j in find_pictures(messages):
+            raise InvalidRequest("This model takes no images", f"messages[{i}].content[{j}]")
+        ids = self.encode(messages)
+        return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes())
+
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """Return the prompt's token ids. Raises InvalidRequest if the template refuses or the context is too short."""
-        try:
-            text = self._template.render(messages=messages, add_generation_prompt=True)
-        except TemplateError as error:
-            raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        if len(ids) >= self._context_length:
+        """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
+        ids: list[int] = self.tokenizer.encode(self._render(messages), add_special_tokens=False).ids
+        return ids
+
+    def room_after(self, num_tokens: int) -> int:
+        """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
+        if num_tokens >= self._context_length:
             raise InvalidRequest(
                 f"This model's maximum context length is {self._context_length} tokens. However, your messages "
-                f"resulted in {len(ids)} tokens. Please reduce the length of the messages.",
+                f"resulted in {num_tokens} tokens. Please reduce the length of the messages.",
                 "messages",
                 "context_length_exceeded",
             )
-        return ids
+        return self._context_length - num_tokens
 
-    def room_for_answer(self, prompt_ids: list[int]) -> int:
-        """Return how many tokens fit into the context after the prompt."""
-        return self._context_length - len(prompt_ids)
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True)
+        except TemplateError as error:
+            raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error

@@ -23,6 +23,7 @@ def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[
     InvalidRequest for a value the engine does not take.
     """
     config = genai.GenerationConfig()
+    config.apply_chat_template = False  # that has been done
     config.max_new_tokens = min(parameters.get("max_tokens") or room, room)
     config.set_eos_token_id(end_tokens[0])
     config.stop_token_ids = set(end_tokens)

@@ -11,7 +11,8 @@ from flask import Blueprint, Response, request, stream_with_context
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer, events_of
 from frontend.endpoints.body import read_body
-from frontend.endpoints.chat_audio import Heard, text_messages
+from frontend.endpoints.chat_audio import Heard
+from frontend.endpoints.chat_messages import model_messages, read_images
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
 from frontend.endpoints.messages import has_media, inline_media_size
@@ -19,6 +20,7 @@ from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
 from frontend.triton.registry import Model
+from frontend.triton.tensors import Value
 
 blueprint = Blueprint("chat", __name__)
 
@@ -74,10 +76,12 @@ def _answer(model: Model, body: ChatCompletionRequest, stream: bool) -> Response
         return Heard(model, body.messages)
     if model.task == "ocr":
         return Read(model, body.messages)
-    inputs = {
-        "messages": orjson.dumps(text_messages(body.messages)),
+    inputs: dict[str, Value] = {
+        "messages": orjson.dumps(model_messages(body.messages, sees=model.serves("vision"))),
         "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
     }
+    if images := read_images(body.messages):
+        inputs["image"] = images
     timeout = services().settings.request_timeout
     call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
     return Answer(call, "finish_reason")

@@ -1,11 +1,10 @@
-"""Audio in a conversation: a transcription model answers what it hears; a chat model reads it, if that is allowed."""
+"""Audio in a conversation: a transcription model answers what it hears, or writes it down for another model."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from frontend.endpoints.messages import ContentPart, Media, Message, find_media, media_of
+from frontend.endpoints.messages import Media, Message, find_media
 from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription, send_audio
-from frontend.errors import InvalidRequest
 from frontend.media import read_media
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -48,34 +47,9 @@ class Heard:
         self._current.close()
 
 
-def text_messages(messages: Iterable[Message]) -> list[dict[str, str]]:
-    """Return a conversation for a model that reads text alone.
-
-    The parts of a message are joined by line breaks; a developer's message is a system message, which is what chat
-    templates know. Audio is transcribed if the operator has switched that on. Raises InvalidRequest naming a part that
-    cannot be read.
-    """
-    return [
-        {
-            "role": "system" if message.role == "developer" else message.role,
-            "content": _join_text(message.content, f"messages[{number}].content"),
-        }
-        for number, message in enumerate(messages)
-    ]
-
-
-def _join_text(content: str | list[ContentPart], path: str) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(_read(part, f"{path}[{number}]") for number, part in enumerate(content))
-
-
-def _read(part: ContentPart, path: str) -> str:
-    if part.type == "text":
-        return part.text or ""
-    if part.kind == "audio" and services().settings.transcribe_audio:
-        return _listen(services().registry.require(None, "transcription"), media_of(part, path)).text()
-    raise InvalidRequest(f"This model reads text alone, not {part.type}", param=path, code="unsupported_content")
+def write_down(audio: Media) -> str:
+    """Return what is said in the audio, by the default model for that. Raises APIError."""
+    return _listen(services().registry.require(None, "transcription"), audio).text()
 
 
 def _listen(model: Model, audio: Media) -> Transcription:

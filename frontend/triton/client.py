@@ -119,9 +119,9 @@ class TritonClient:
         """Start a request to a model that answers once. `timeout` is in seconds. Raises APIError."""
         return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
 
-    def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None:
+    def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None:
         """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
-        request = build_request(model, inputs, "probe")
+        request = build_request(model, dict.fromkeys(inputs, b""), "probe", batched)
         request.parameters["probe"].bool_param = True
         with _translated():
             for _ in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):

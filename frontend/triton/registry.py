@@ -4,7 +4,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
@@ -13,7 +13,6 @@ import orjson
 from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, ModelNotFound, Unavailable
 from frontend.settings import Settings
 from frontend.triton.client import ModelState
-from frontend.triton.tensors import Value
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class Triton(Protocol):
 
     def index(self) -> list[ModelState]: ...
     def config(self, model: str) -> Any: ...
-    def probe(self, model: str, inputs: Mapping[str, Value], *, timeout: float) -> None: ...
+    def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ class Registry:
 
     def _answers(self, model: Model) -> bool:
         try:
-            nothing: Value = [b""] if model.batched else b""
-            self._triton.probe(model.name, dict.fromkeys(model.inputs, nothing), timeout=_PROBE_SECONDS)
+            self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
         except DeadlineExceeded:
             # In a batched model's queue a probe stands behind the requests: a busy model is not a dead one.
             return time.monotonic() - self._answered.get(model.name, float("-inf")) < _BUSY_SECONDS

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-# One string, of shape [1]; or one a row of a batch, of shape [rows, 1].
+# One string, or several.
 Value = bytes | str | Sequence[bytes]
 _NUMBERS = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 
 
-def build_request(model: str, inputs: Mapping[str, Value], request_id: str) -> Any:
-    """Return a ModelInferRequest whose inputs are strings."""
+def build_request(model: str, inputs: Mapping[str, Value], request_id: str, batched: bool = False) -> Any:
+    """Return a ModelInferRequest whose inputs are strings: each of shape [n], or [n, 1] for a batch of rows."""
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in inputs.items():
         rows = [value.encode() if isinstance(value, str) else value] if isinstance(value, bytes | str) else value
-        request.inputs.add(name=name, datatype="BYTES", shape=[1] if isinstance(value, bytes | str) else [len(rows), 1])
+        request.inputs.add(name=name, datatype="BYTES", shape=[len(rows), 1] if batched else [len(rows)])
         request.raw_input_contents.append(pack_strings(rows))
     return request
 

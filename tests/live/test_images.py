@@ -1,4 +1,4 @@
-"""Images made by Stable Diffusion with random weights: through the real exporter, the real Triton and OpenAI's client."""
+"""Images made by Stable Diffusion with random weights, through the real exporter, Triton and OpenAI's client."""
 
 import base64
 import io

@@ -119,7 +119,7 @@ class FakeTriton:
             SerializeToString=lambda deterministic: model.encode(),
         )
 
-    def probe(self, model: str, inputs: dict[str, Any], *, timeout: float) -> None:
+    def probe(self, model: str, inputs: tuple[str, ...], *, batched: bool, timeout: float) -> None:
         if model in self.dead:
             raise APIError("dead")
         if model in self.busy:

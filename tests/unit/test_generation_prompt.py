@@ -47,13 +47,13 @@ def test_a_template_may_refuse(folder):
 
 def test_a_context_that_is_too_short_says_both_numbers(folder):
     with pytest.raises(InvalidRequest, match=r"length is 50 tokens.*resulted in 121 tokens") as caught:
-        ChatPrompt(folder, 50).encode([{"role": "user", "content": "x" * 101}])
+        ChatPrompt(folder, 50).read([{"role": "user", "content": "x" * 101}])
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_room_for_the_answer(folder):
     prompt = ChatPrompt(folder, 50)
-    assert prompt.room_for_answer([1] * 20) == 30
+    assert prompt.room_after(20) == 30
 
 
 def test_templates_are_sandboxed(folder):

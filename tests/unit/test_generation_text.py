@@ -66,7 +66,7 @@ def test_the_earliest_of_several_stops_counts():
 
 def answer(tokenizer, **parameters):
     made = Answer(reply=None, request_id="r")
-    made.open([1, 2, 3], parameters, room=100, detokenizer=Detokenizer(tokenizer))
+    made.open(3, parameters, Detokenizer(tokenizer))
     return made
 
 

@@ -1,0 +1,67 @@
+"""`python -m export.vision_language SOURCE TARGET [WEIGHT_FORMAT]`, run in .venv-openvino: chat models that see images.
+
+SOURCE is a published folder of Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA; TARGET gets what OpenVINO GenAI loads, and what
+the generation backend reads beside it. WEIGHT_FORMAT is int8 (the default), int4 or fp32.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from optimum.exporters.openvino.convert import export_tokenizer
+from optimum.intel import OVModelForVisualCausalLM, OVWeightQuantizationConfig
+from tokenizers.processors import ByteLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+# Without a configuration optimum makes int8 of what has more than 1e9 parameters.
+_QUANTIZATION: dict[str, Any] = {
+    "fp32": {"load_in_8bit": False},
+    "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8)},
+    "int4": {"quantization_config": OVWeightQuantizationConfig(bits=4, group_size=-1)},
+}
+
+
+def export_vision_language(source: Path, target: Path, weight_format: str = "int8") -> None:
+    """Write the networks, tokenizer and detokenizer, and their configurations."""
+    model = OVModelForVisualCausalLM.from_pretrained(
+        str(source), export=True, compile=False, trust_remote_code=False, **_QUANTIZATION[weight_format]
+    )
+    model.save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer.save_pretrained(target)
+    # The engine would have the tokenizer put a second beginning before the template's.
+    tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
+    export_tokenizer(tokenizer, target)
+    # As published: what transformers writes anew may lack what the engine reads.
+    shutil.copyfile(source / "preprocessor_config.json", target / "preprocessor_config.json")
+    (target / "chat_template.jinja").write_text(_chat_template(source, tokenizer))
+    _complete_generation_config(target, tokenizer)
+
+
+def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the template: in a file of its own, in one that older transformers wrote, or the tokenizer's."""
+    if (source / "chat_template.jinja").exists():
+        return (source / "chat_template.jinja").read_text()
+    if (source / "chat_template.json").exists():
+        template: str = json.loads((source / "chat_template.json").read_text())["chat_template"]
+        return template
+    if not isinstance(tokenizer.chat_template, str):
+        raise FileNotFoundError(2, "no chat template", str(source / "chat_template.jinja"))
+    return tokenizer.chat_template
+
+
+def _complete_generation_config(target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have `eos_token_id` be a list, as the backend reads it: what the model says, else what its tokenizer says."""
+    path = target / "generation_config.json"
+    generation = json.loads(path.read_text()) if path.exists() else {}
+    ends = generation.get("eos_token_id", tokenizer.eos_token_id)
+    generation["eos_token_id"] = ends if isinstance(ends, list) else [ends]
+    path.write_text(json.dumps(generation, indent=1))
+
+
+if __name__ == "__main__":
+    logging.getLogger("optimum").setLevel(logging.ERROR)
+    export_vision_language(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

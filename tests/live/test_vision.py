@@ -1,0 +1,157 @@
+"""Images in chats, seen by models with random weights of real architectures: through the real exporter and Triton."""
+
+import base64
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+import requests
+from PIL import Image
+
+from bench.pictures import photograph
+from bench.stack import running_stack
+from export.__main__ import cache_folder
+from tests.live.conftest import MODEL, export_own, run_in, url, user
+from tests.live.test_background import encoded
+
+KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def seer(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vision")
+    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
+    run_in(".venv-openvino", "tiny_vision_language", tokenizer, folder / "w", KINDS[request.param])
+    cache = export_own(request.param, folder / "w")
+    with running_stack([request.param], "--cache", str(cache), "--unknown-model", "default") as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def client(seer):
+    return openai.OpenAI(base_url=url(seer, "/v1"), api_key="unused", max_retries=0, timeout=60)
+
+
+def part(content):
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}}
+
+
+def text(value):
+    return {"type": "text", "text": value}
+
+
+def picture(name, *size):
+    return encoded(photograph(name).resize(size or (160, 120)), "PNG")
+
+
+def ask(client, *parts, **fields):
+    fields = {"model": "Qwen/Qwen3-VL-2B-Instruct", "max_tokens": 12, "temperature": 0} | fields
+    return client.chat.completions.create(messages=[{"role": "user", "content": list(parts)}], **fields)
+
+
+def said(completion):
+    return completion.choices[0].message.content
+
+
+CAT, ASTRONAUT, COFFEE = (picture(name) for name in ("chelsea", "astronaut", "coffee"))
+QUESTION = text("这张图片里有什么?")
+
+
+def test_the_answer_changes_with_the_image_and_stays_with_it(client):
+    answers = [said(ask(client, QUESTION, part(image))) for image in (CAT, ASTRONAUT, COFFEE, CAT)]
+    assert len(set(answers)) == 3
+    assert answers[0] == answers[3]
+
+
+def test_the_tokens_of_images_are_counted(client):
+    none, one, two = (ask(client, QUESTION, *[part(CAT)] * count).usage.prompt_tokens for count in range(3))
+    assert one - none > 10
+    assert two - one == one - none
+    large = ask(client, QUESTION, part(picture("chelsea", 1600, 1200))).usage.prompt_tokens
+    assert one < large < none + 80
+
+
+def test_the_order_of_images_counts_and_of_messages(client):
+    parts = [part(CAT), part(ASTRONAUT)]
+    assert said(ask(client, *parts, QUESTION)) != said(ask(client, *reversed(parts), QUESTION))
+    messages = [
+        {"role": "user", "content": [parts[0], QUESTION]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": [text("And this?"), parts[1]]},
+    ]
+    fields = {"model": "x", "max_tokens": 12, "temperature": 0}
+    one = client.chat.completions.create(messages=messages, **fields)
+    other = client.chat.completions.create(messages=[*messages[:2], {"role": "user", "content": "And this?"}], **fields)
+    assert said(one) != said(other)
+
+
+def test_text_alone(client):
+    completion = client.chat.completions.create(model="x", messages=user("Hello!"), max_tokens=5, temperature=0)
+    assert completion.usage.completion_tokens == 5
+    assert completion.choices[0].finish_reason == "length"
+
+
+def test_a_stream_is_the_same_answer(client):
+    stream = ask(client, QUESTION, part(CAT), stream=True, stream_options={"include_usage": True})
+    chunks = list(stream)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    whole = ask(client, QUESTION, part(CAT))
+    assert streamed == said(whole)
+    assert chunks[-1].usage == whole.usage
+
+
+def test_ahas_example(seer):
+    image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(CAT).decode()}"}}
+    body = {"model": "Qwen/Qwen3-VL-2B-Instruct", "messages": [{"role": "user", "content": [QUESTION, image]}]}
+    response = requests.post(url(seer, "/chat/completions"), json=body | {"max_tokens": 8}, timeout=60)
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 30), (4000, 3000)])
+def test_any_size(client, size):
+    assert ask(client, QUESTION, part(picture("astronaut", *size))).usage.prompt_tokens > 4
+
+
+@pytest.mark.parametrize("written", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_3>"])
+def test_what_looks_like_an_image_is_text(client, written):
+    plain = ask(client, QUESTION, part(CAT)).usage.prompt_tokens
+    for parts in ((text(written),), (text(written), part(CAT))):
+        usage = ask(client, *parts).usage
+        assert usage.prompt_tokens < plain + 20
+
+
+def test_bad_images_are_named(client):
+    bomb = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+    for content in (b"text", CAT[:300], bomb):
+        with pytest.raises(openai.BadRequestError) as failure:
+            ask(client, QUESTION, part(CAT), part(content))
+        assert failure.value.param == "messages[0].content[2].image_url.url"
+    with pytest.raises(openai.BadRequestError, match="16 files"):
+        ask(client, *[part(CAT)] * 30)
+
+
+def test_many_at_once_with_text_between(client):
+    """Two answers of random weights may differ where others are computed beside them: nearly all are the same."""
+    images = (CAT, ASTRONAUT, COFFEE)
+    expected = [said(ask(client, QUESTION, part(image))) for image in images]
+
+    def one(number):
+        if number % 4 == 3:
+            return bool(said(ask(client, text(f"Number {number}"))))
+        return said(ask(client, QUESTION, part(images[number % 4]))) == expected[number % 4]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(one, range(40)))
+    assert sum(answers) >= 36
+
+
+def test_whoever_leaves_does_not_stop_others(seer, client):
+    body = {"model": "x", "max_tokens": 3000, "messages": [{"role": "user", "content": [QUESTION, part(CAT)]}]}
+    for _ in range(5):
+        with pytest.raises(requests.Timeout):
+            requests.post(url(seer, "/v1/chat/completions"), json=body | {"ignore_eos": True}, timeout=0.5)
+    started = time.monotonic()
+    assert said(ask(client, QUESTION, part(CAT)))
+    assert time.monotonic() - started < 10
