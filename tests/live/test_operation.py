@@ -44,7 +44,7 @@ def chat(settings, **options):
 def test_models_and_health(stack):
     assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
     models = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
-    tasks = ["chat", "embedding", "rerank", "transcription", "speech", "background_removal"]
+    tasks = ["chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr"]
     assert [model["task"] for model in models] == tasks
     model = models[0]
     assert (model["id"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "READY")

@@ -1,0 +1,78 @@
+"""Images made through the whole stack against OpenVINO GenAI's pipeline in a process of its own.
+
+`make bench BENCH=diffusion`. Stable Diffusion 1.5 with few and random weights, 384 × 384, 20 steps: what is compared is
+what is around the engine, and of that there is more to see where a step is quick. Contenders take turns, and a ratio is
+the median of those of neighbouring rounds.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+
+from bench.clients import Rate, run_clients
+from bench.contest import Rival, Work, print_ratios
+from bench.stack import running_stack
+from export.__main__ import cache_folder
+from export.environments import run
+
+MODEL = "stable-diffusion-1.5"
+_STEPS, _SIDE, _IMAGES = 20, 384, 3
+
+
+def _exported() -> Path:
+    """Return a cache with the tiny model in it."""
+    folder = cache_folder() / "bench" / "diffusion"
+    if not (folder / "w").exists():
+        run(".venv-openvino", "tests.live.tiny_stable_diffusion", str(folder / "w"))
+    command = [sys.executable, "-m", "export", MODEL, "--weights", str(folder / "w")]
+    cache = folder / "cache"
+    subprocess.run(command, check=True, env=os.environ | {"TRIDENT_CACHE": str(cache)})
+    return cache
+
+
+def _genai(folder: Path) -> Work:
+    import openvino_genai
+
+    pipeline = openvino_genai.Text2ImagePipeline(folder, "CPU", INFERENCE_PRECISION_HINT="f32")
+    size = {"width": _SIDE, "height": _SIDE}
+    return lambda _: pipeline.generate("a red cat", num_inference_steps=_STEPS, guidance_scale=7.5, **size)
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    cache = _exported()
+    rival = Rival(functools.partial(_genai, cache / "model_repository" / MODEL / "1"))
+    fields = {
+        "prompt": "a red cat",
+        "size": f"{_SIDE}x{_SIDE}",
+        "num_inference_steps": _STEPS,
+        "response_format": "b64_json",
+    }
+    bodies = {
+        "stack, 1 client": orjson.dumps(fields),
+        "stack, previews": orjson.dumps(fields | {"stream": True, "partial_images": 3}),
+    }
+    speeds: dict[str, list[float]] = {"pipeline": []}
+    latencies: list[Rate] = []
+    with running_stack([MODEL], "--cache", str(cache)) as stack:
+        for _ in range(rounds + 1):
+            speeds["pipeline"].append(_STEPS * _IMAGES / rival.seconds([b""] * _IMAGES))
+            for name, body in bodies.items():
+                rate = run_clients(stack.port, "/v1/images/generations", [body] * _IMAGES, 1)
+                speeds.setdefault(name, []).append(_STEPS * rate.requests_per_second)
+                latencies += [rate] if body is bodies["stack, 1 client"] else []
+    print_ratios(speeds, ["pipeline"], "steps/s")
+    print(f"p50 of an image: {statistics.median(rate.p50_ms for rate in latencies[1:]):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
