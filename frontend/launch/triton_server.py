@@ -43,7 +43,7 @@ class TritonServer:
         self._backends, self._answered = set(), None
         with self.log.open("ab") as log:
             command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
-            self._process = start_child(command, env=_environment(wheel), stdout=log, stderr=log)
+            self._process = start_child(command, _environment(wheel), stdout=log, stderr=log)
 
     def check(self) -> None:
         """Raise LaunchError if Triton, or a backend process that it had, is gone, or Triton hangs.
@@ -151,8 +151,6 @@ def _environment(wheel: Path) -> dict[str, str]:
     libraries = [wheel.parent / "nvidia_pytriton.libs", libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return {
-        # With a heap for each of many threads memory grows with every file of another size.
-        "MALLOC_ARENA_MAX": "2",
         **os.environ,
         "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
         # The stub finds its packages through the first python on the path.
