@@ -57,7 +57,8 @@ def _complete_generation_config(target: Path, tokenizer: PreTrainedTokenizerBase
     """Have `eos_token_id` be a list, as the backend reads it: what the model says, else what its tokenizer says."""
     path = target / "generation_config.json"
     generation = json.loads(path.read_text()) if path.exists() else {}
-    ends = generation.get("eos_token_id", tokenizer.eos_token_id)
+    ends = generation.get("eos_token_id")
+    ends = tokenizer.eos_token_id if ends is None else ends
     generation["eos_token_id"] = ends if isinstance(ends, list) else [ends]
     path.write_text(json.dumps(generation, indent=1))
 

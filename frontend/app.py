@@ -20,7 +20,7 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
-    images = ImageStore(settings.run_folder / "images", settings.image_seconds, settings.image_bytes)
+    images = ImageStore(settings.image_folder, settings.image_seconds, settings.image_bytes)
     app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), Admission(), images, shut_down)
     register_access_log(app)
     register_error_handlers(app)

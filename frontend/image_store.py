@@ -7,7 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from frontend.errors import PayloadTooLarge
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpeg|webp)")
+
+# However small they are: each new one has the folder read.
+_MOST_FILES = 5000
 
 
 class ImageStore:
@@ -20,23 +25,30 @@ class ImageStore:
         self._folder, self._seconds, self._most_bytes = folder, seconds, most_bytes
 
     def put(self, content: bytes, form: str) -> str:
-        """Keep an image and return its name. It is there whole, or not at all."""
+        """Keep an image and return its name. It is there whole, or not at all. Raises PayloadTooLarge."""
+        if len(content) > self._most_bytes:
+            raise PayloadTooLarge(f"The image has more than the {self._most_bytes} bytes that are kept for URLs")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._make_room(len(content))
         name = f"{secrets.token_urlsafe(32)}.{form}"
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, self._folder / name)
+        descriptor, path = tempfile.mkstemp(dir=self._folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(path, self._folder / name)
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
         return name
 
     def get(self, name: str) -> bytes | None:
         """Return the image of this name; None if there is none, or no more."""
-        if not _NAME.fullmatch(name):
-            return None
         path = self._folder / name
+        if not _NAME.fullmatch(name) or path.is_symlink():
+            return None
         try:
             if self._is_old(path.stat().st_mtime):
-                path.unlink()
+                self._make_room(0)
                 return None
             return path.read_bytes()
         except FileNotFoundError:
@@ -46,13 +58,14 @@ class ImageStore:
         return time.time() - time_made > self._seconds
 
     def _make_room(self, needed: int) -> None:
+        """Remove what is old, and of the rest the oldest, until there is room for so many bytes."""
         files = sorted(self._files())
-        total = sum(size for _, size, _ in files) + needed
+        count, total = len(files), sum(size for _, size, _ in files) + needed
         for made, size, path in files:
-            if not self._is_old(made) and total <= self._most_bytes:
+            if not self._is_old(made) and total <= self._most_bytes and count < _MOST_FILES:
                 break
             path.unlink(missing_ok=True)
-            total -= size
+            count, total = count - 1, total - size
 
     def _files(self) -> list[tuple[float, int, Path]]:
         found = []

@@ -39,6 +39,9 @@ DEFAULT_ALIASES = {
     "dall-e-3": "image_generation",
     "gpt-image-1": "image_generation",
     "gpt-image-1-mini": "image_generation",
+    "gpt-image-1.5": "image_generation",
+    "gpt-image-2": "image_generation",
+    "chatgpt-image-latest": "image_generation",
     "rerank-english-v3.0": "rerank",
     "rerank-multilingual-v2.0": "rerank",
     "rerank-multilingual-v3.0": "rerank",
@@ -89,6 +92,9 @@ class Settings(BaseSettings):
     )
     transcribe_audio: bool = Field(
         False, description="audio in a chat with a model that cannot hear: transcribe it first"
+    )
+    public_url: str | None = Field(
+        None, pattern=r"^https?://[^\s?#]+$", description="where clients find the API, for the URLs of made images"
     )
     image_seconds: float = Field(3600.0, gt=0, description="how long the URL of a made image works")
     image_bytes: int = Field(1_000_000_000, ge=1, description="of made images kept for their URLs; then the oldest go")
@@ -150,6 +156,11 @@ class Settings(BaseSettings):
     def run_folder(self) -> Path:
         """What this instance, told apart by its port, keeps while it runs."""
         return self.cache / "run" / str(self.port)
+
+    @property
+    def image_folder(self) -> Path:
+        """Holds made images while it runs."""
+        return self.run_folder / "images"
 
     @property
     def pid_file(self) -> Path:

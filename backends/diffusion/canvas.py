@@ -11,6 +11,9 @@ from protocol.errors import InvalidRequest
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+# Of a side: no format of a picture takes many more, and no model was taught on any as long.
+_LONGEST = 8192
+
 # From here on a value of a mask counts as more than none.
 _HALF = 128
 
@@ -92,7 +95,7 @@ def canvas_of(image: bytes, mask: bytes | None, size: tuple[int, int] | None, li
     color = picture.convert("RGB")
     if color.size != size:
         color = color.resize(size, Image.Resampling.LANCZOS)
-        changes = changes and changes.resize(size, Image.Resampling.NEAREST)
+        changes = changes and changes.resize(size, Image.Resampling.BOX)  # what is masked in part is masked
     return Canvas(*size, limits.step, np.asarray(color), np.asarray(changes) > 0 if changes else None)
 
 
@@ -116,19 +119,23 @@ def _transparent(picture: Image.Image) -> Image.Image | None:
 
 
 def _fitting(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
-    """Return the size made smaller, in proportion, until the model can paint it."""
-    width, height = size
-    smaller = min(1.0, (limits.most_pixels / (width * height)) ** 0.5)
-    # Down to a multiple where it has to be made smaller: rounding up could go beyond the limit.
-    if _round_up(width, limits.step) * _round_up(height, limits.step) <= limits.most_pixels:
+    """Return the size made smaller, in proportion, until the model can paint it; the slimmest out of it."""
+    short, long = sorted(size)
+    if long <= _LONGEST and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.most_pixels:
         return size
-    return tuple(max(int(side * smaller) // limits.step, 1) * limits.step for side in size)  # type: ignore[return-value]
+    smaller = min((limits.most_pixels / (short * long)) ** 0.5, _LONGEST / long, 1.0)
+    # Down to a multiple where it has to be made smaller: rounding up could go beyond the limit.
+    short = max(int(short * smaller) // limits.step, 1) * limits.step
+    long = min(int(long * smaller), limits.most_pixels // short) // limits.step * limits.step
+    return (short, long) if size[0] < size[1] else (long, short)
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if min(size) < limits.step or width % limits.step or height % limits.step:
         raise InvalidRequest(f"Width and height have to be multiples of {limits.step}, not {width}x{height}", "size")
+    if max(size) > _LONGEST:
+        raise InvalidRequest(f"Width and height are {_LONGEST} at most, not {width}x{height}", "size", "too_large")
     if width * height > limits.most_pixels:
         message = f"{width}x{height} are {width * height} pixels; this model makes {limits.most_pixels} at most"
         raise InvalidRequest(message, "size", "too_large")

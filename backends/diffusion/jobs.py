@@ -2,21 +2,22 @@
 
 import queue
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from diffusion.canvas import Canvas, Limits, Pixels, blank_canvas, canvas_of
-from diffusion.pipelines import Latent, Order, Pipelines
+from diffusion.pipelines import SEEDS, Latent, Order, Pipelines
 from images.encoding import write_image
-from protocol.errors import InvalidRequest
+from protocol.errors import EngineDown, InvalidRequest
 
 # How often is looked whether the caller has left.
 _POLL_SECONDS = 0.1
 
-# A larger one makes no other pictures: the engine's generator has so many states.
-_SEED_BITS = 32
+# An image may be large, and all of the queue are decoded by threads of their own.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Options:
     @property
     def size(self) -> tuple[int, int] | None:
         """Width and height if they were asked for."""
-        return (self.width, self.height) if self.width and self.height else None
+        return None if self.width is None or self.height is None else (self.width, self.height)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the model's configuration says of steps and guidance. Raises InvalidRequest on what it does not allow."""
+    """What the model's configuration says of steps and guidance."""
 
     steps: dict[str, int]
     guidance: dict[str, float]
@@ -63,7 +64,7 @@ class Settings:
         )
 
     def order(self, prompt: str, options: Options, canvas: Canvas) -> Order:
-        """Return what is to be painted."""
+        """Return what is to be painted. Raises InvalidRequest on what the model does not allow."""
         steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
         if strength is None:  # a masked part starts from nothing
             strength = self.strength if canvas.mask is None else 1.0
@@ -99,26 +100,30 @@ class Job:
     ):
         self._pipelines, self._pool, self._options = pipelines, pool, options
         self._settings, self._limits = settings, limits
-        self._image, self._mask = image, mask
-        self.prompt, self.num_input_tokens = pipelines.cut(prompt)
-        """What the model takes of the prompt."""
+        self._files: tuple[bytes | None, bytes | None] = (image, mask)
+        self.prompt, self.num_input_tokens = prompt, 0
+        """What the model takes of the prompt, once the first picture is there."""
         self.n = options.n
 
     def pictures(self) -> Iterator[Picture | None]:
         """Yield previews and pictures in order, and None now and then. Raises InvalidRequest."""
         options = self._options
+        self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
         order = self._settings.order(self.prompt, options, self._canvas())
         if self._pipelines.only_inpaints and order.canvas.mask is None:
             raise InvalidRequest("This model only changes the masked part of an image", "mask")
         order = replace(order, negative_prompt=self._negative_prompt(order))
-        seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
+        seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
         for index in range(self.n):
             yield from self._paint(order, index, seed + index)
 
     def _canvas(self) -> Canvas:
-        if self._image is None:
+        """Return what to paint on. The files are not held in memory any longer than that takes."""
+        (image, mask), self._files = self._files, (None, None)
+        if image is None:
             return blank_canvas(self._options.size or self._pipelines.size, self._limits)
-        return canvas_of(self._image, self._mask, self._options.size, self._limits)
+        with _ONE_AT_A_TIME:
+            return canvas_of(image, mask, self._options.size, self._limits)
 
     def _negative_prompt(self, order: Order) -> str | None:
         if not order.negative_prompt:
@@ -146,8 +151,9 @@ class Job:
         finally:
             left = True
             task.cancel()
-        if (painted := task.result()) is not None:
-            yield self._encoded(order.canvas, painted, index)
+        if (painted := task.result()) is None:
+            raise EngineDown("The model is being unloaded")
+        yield self._encoded(order.canvas, painted, index)
 
     def _previews(
         self, events: "queue.SimpleQueue[Latent | None]", canvas: Canvas, index: int

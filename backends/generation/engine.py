@@ -92,7 +92,7 @@ class Engine:
             if self._busy():
                 self._step()
             made, gauges = self._collect(), self._gauges()
-            if made or gauges.running != self._reported.running:
+            if made or gauges[:2] != self._reported[:2]:
                 self._socket.send(StepResult(made, gauges))
                 self._reported = gauges
             while self._failed:
@@ -114,12 +114,13 @@ class Engine:
             self._add(message, message.text, [])
 
     def _look(self) -> None:
-        """Take in the first request with pictures, unless the answers of others have their turn.
+        """Take in the first request with pictures, unless the answers of others have their turn, or wait for theirs.
 
         Nothing else happens while the engine looks at pictures, and that takes far longer than a step. So it is done
-        for one request at a time, after which the others have as much time.
+        for one request at a time, after which the others have as much time. What it has seen it keeps in memory.
         """
-        if self._pipeline.has_non_finished_requests() and time.monotonic() < self._next_look:
+        waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
+        if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_look):
             return
         message = self._unseen.pop(next(iter(self._unseen)))
         begun = time.monotonic()

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ class TritonPythonModel:
         folder, parameters = begin(args)
         self._prompt = _open_prompt(folder, parameters)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
+        # Those with images, of which each takes megabytes until the engine has seen them.
+        self._seeing: weakref.WeakSet[Answer] = weakref.WeakSet()
+        self._most_seeing = int(parameters["max_num_seqs"])
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
@@ -74,6 +78,10 @@ class TritonPythonModel:
         (messages,), (sampling,) = read_strings(request, "messages"), read_strings(request, "sampling_parameters")
         images = read_strings(request, "image") if has_input(request, "image") else []
         answer = Answer(reply, request.request_id())
+        if images:
+            if len(self._seeing) >= self._most_seeing:
+                raise QueueFull
+            self._seeing.add(answer)
         self._sender.watch(answer)
         self._unread.add(answer)
         self._readers.submit(self._read, answer, messages, sampling, images)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.messages import Picture
-from images.decoding import read_image
+from images.decoding import on_white, read_image
 from PIL import Image, ImageOps
 
 # The engine refuses a side that is 200 times the other.
@@ -31,10 +31,11 @@ class Sight(abc.ABC):
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
         """Return the picture at the size that the model takes, and its number of tokens."""
 
-    def read(self, content: bytes, most_pixels: int, param: str) -> Picture:
-        """Decode and scale a picture. Raises InvalidRequest naming `param`."""
-        image, tokens = self.fit(_on_white(read_image(content, most_pixels, param)))
-        return Picture(image.width, image.height, image.tobytes(), tokens)
+    def read(self, content: bytes, most_pixels: int, param: str) -> tuple[Picture, int]:
+        """Decode and scale a picture; return with it how many pixels it had. Raises InvalidRequest naming `param`."""
+        whole = on_white(read_image(content, most_pixels, param))
+        image, tokens = self.fit(whole)
+        return Picture(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
 
 
 class Grid(Sight):
@@ -93,12 +94,3 @@ def sight_of(folder: Path, parameters: Mapping[str, str]) -> Sight | None:
     if config["model_type"] == "llava":
         return Square(preprocessor, config["image_seq_length"])
     raise ValueError(f"images for models of type {config['model_type']} are not supported")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Return the picture without transparency: what a browser would show, not what is hidden underneath."""
-    if image.mode != "RGBA":
-        return image
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white

@@ -40,15 +40,22 @@ class VisionPrompt(ChatPrompt):
         if len(places) != len(images):
             raise ValueError(f"{len(places)} parts are images, and there are {len(images)} of them")
         params = [f"messages[{i}].content[{j}].image_url.url" for i, j in places]
-        pictures = [
-            self._sight.read(image, self._most_pixels, param) for image, param in zip(images, params, strict=True)
-        ]
+        pictures = self._pictures(images, params)
         rendered = self._spoil(self._render(self._marked(messages)))
         marks = [self._mark(number) for number in range(len(pictures))]
         for mark, param in zip(marks, params, strict=True):
             if rendered.count(mark) != 1:
                 raise InvalidRequest("The model's chat template takes no image here", param)
         return self._prompt(rendered, marks, pictures)
+
+    def _pictures(self, images: Sequence[bytes], params: Sequence[str]) -> list[Picture]:
+        """Decode the images, which together have the limit of one."""
+        pictures, most_pixels = list[Picture](), self._most_pixels
+        for image, param in zip(images, params, strict=True):
+            picture, size = self._sight.read(image, most_pixels, param)
+            pictures.append(picture)
+            most_pixels -= size
+        return pictures
 
     def _prompt(self, rendered: str, marks: list[str], pictures: list[Picture]) -> Prompt:
         """Put the tags in, and count."""

@@ -22,7 +22,7 @@ def read_image(content: bytes, most_pixels: int, param: str = "image") -> Image.
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > most_pixels:
-                message = f"The image has {width} × {height} pixels; this model takes {most_pixels} at most"
+                message = f"The image has {width} × {height} pixels, and {most_pixels} are taken at most"
                 raise InvalidRequest(message, param, "too_large")
             image.load()
             return _plain(ImageOps.exif_transpose(image))
@@ -31,6 +31,15 @@ def read_image(content: bytes, most_pixels: int, param: str = "image") -> Image.
     except Exception as error:  # Pillow's readers raise many kinds
         log.info("not read as an image: %r", error)
         raise InvalidRequest("The file is not an image, or is damaged", param, "invalid_image") from error
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB: over white where it is transparent, as a browser shows it."""
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from images.decoding import read_image
 from ocr.engine import Engine, Pixels, Text
 from ocr.layout import Line, find_lines
-from ocr.page import look_at, pages
-from PIL import Image
+from ocr.page import lay_out, look_at, pages
 
 # What is read less surely than this is tried the other way up.
 _UNSURE = 0.75
@@ -24,6 +22,7 @@ class Limits:
     """
 
     max_pixels: int
+    max_side: int
     min_score: float
     batch_size: int
 
@@ -38,11 +37,13 @@ class Part:
 
 def read_text(engine: Engine, content: bytes, limits: Limits) -> Iterator[Part | None]:
     """Yield each line as it is read, and None at the end of a step without one. Raises InvalidRequest."""
-    picture = _pixels(read_image(content, limits.max_pixels))
+    sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
+    del content
     writer = _Writer()
-    for begin, pixels in pages(picture):
+    for begin, pixels in pages(sheet.pixels, limits.max_side):
         yield None
         page = look_at(engine, pixels, begin)
+        places = sheet.places(page.places)
         yield None
         for lines in _batches(find_lines(page.quads), limits.batch_size):
             numbers = [number for line in lines for cell in line.cells for number in cell]
@@ -50,15 +51,9 @@ def read_text(engine: Engine, content: bytes, limits: Limits) -> Iterator[Part |
             sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
             for line in lines:
                 said = [number for cell in line.cells for number in cell if number in sure]
-                boxes = [_box(sure[number], page.places[number].tolist()) for number in said]
-                yield Part(writer.write(line, sure), boxes) if said else None
-
-
-def _pixels(picture: Image.Image) -> Any:
-    if picture.mode == "RGBA":  # text is seldom white where nothing is behind it
-        paper = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(paper, picture).convert("RGB")
-    return cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR)
+                boxes = [_box(sure[number], places[number].tolist()) for number in said]
+                text = writer.write(line, sure)
+                yield Part(text, boxes) if said else None
 
 
 def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
@@ -97,14 +92,20 @@ class _Writer:
 
     def __init__(self) -> None:
         self._begun = self._in_table = False
+        self._pending: bool | None = None
+        """Whether what begins with a line that was not read is a table; None if nothing does."""
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
-        """Return what is to be added for a line of which something was read."""
+        """Return what is to be added for a line; nothing if nothing was read in it."""
         cells = [" ".join(texts[number].text.strip() for number in cell if number in texts) for cell in line.cells]
-        text = _table_row(cells, line.first) if line.table else cells[0]
-        apart = line.first or (self._in_table and not line.table)
+        first = line.first or self._pending == line.table
+        if not any(cells):
+            self._pending = line.table if first else self._pending
+            return ""
+        text = _table_row(cells, first) if line.table else cells[0]
+        apart = first or (self._in_table and not line.table)
         above = ("\n\n" if apart else "\n") if self._begun else ""
-        self._begun, self._in_table = True, line.table
+        self._begun, self._in_table, self._pending = True, line.table, None
         return above + text
 
 

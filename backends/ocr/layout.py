@@ -3,6 +3,7 @@
 From where the pieces are alone, so that it is known before the first of them is recognized.
 """
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -120,18 +121,27 @@ def _fits(piece: Piece, row: Row) -> bool:
 def _block(rows: Sequence[Row]) -> tuple[list[Row], list[Span]]:
     """Return the first rows that have the same columns, and the gaps between those."""
     gaps, size = _gaps(rows[0]), 1
-    for row in rows[1:] if len(rows[0]) > 1 else ():
+    count = len(_columns(rows[:1], gaps))
+    for row in rows[1:] if count > 1 or _are_out_of_step(rows) else ():
         shared = _intersect(gaps, _gaps(row))
-        before = len(_columns(rows[:size], gaps))
-        if len(_columns(rows[: size + 1], shared)) < before:
+        columns = len(_columns(rows[: size + 1], shared))
+        if columns < count:
             break  # it crosses a gap
-        if size == 1 and len(_columns([row], _gaps(row))) > before:
+        if size == 1 and len(row) > 1 and len(_columns([row], _gaps(row))) > columns:
             break  # it is divided further: what is above it is not of its table
-        gaps, size = shared, size + 1
+        gaps, size, count = shared, size + 1, columns
     block = list(rows[:size])
     while len(block) > 1 and len(block[-1]) < 2 and _is_apart(block):
         block.pop()
     return block, gaps
+
+
+def _are_out_of_step(rows: Sequence[Row]) -> bool:
+    """Tell whether the first two rows, a single piece each, stand beside each other, one somewhat lower."""
+    if len(rows) < 2 or len(rows[0]) > 1 or len(rows[1]) > 1:
+        return False
+    (one,), (other,) = rows[0], rows[1]
+    return one.bottom > other.top and (one.right < other.left or other.right < one.left)
 
 
 def _is_apart(block: Sequence[Row]) -> bool:
@@ -166,7 +176,7 @@ def _grid(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
     for row in block:
         cells: list[Row] = [[] for _ in range(len(gaps) + 1)]
         for piece in row:
-            cells[int(np.searchsorted(middles, (piece.left + piece.right) / 2))].append(piece)
+            cells[bisect(middles, (piece.left + piece.right) / 2)].append(piece)
         grid.append(cells)
     return grid
 

@@ -23,7 +23,10 @@ class TritonPythonModel(StepwiseModel):
         folder, parameters = begin(args)
         self._engine = Engine(folder, parameters)
         self._limits = Limits(
-            int(parameters["max_pixels"]), float(parameters["min_score"]), int(parameters["batch_size"])
+            max_pixels=int(parameters["max_pixels"]),
+            max_side=int(parameters["max_side"]),
+            min_score=float(parameters["min_score"]),
+            batch_size=int(parameters["batch_size"]),
         )
         self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
 

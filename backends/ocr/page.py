@@ -1,16 +1,20 @@
-"""A picture as pages the networks can see: long ones cut up, those on their head or their side turned."""
+"""A picture as pages the networks can see: long ones cut up, those upside down or sideways turned."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from images.decoding import on_white
 from numpy.typing import NDArray
 from ocr.engine import Engine, Found, Pixels, Quads
+from PIL import Image
+from protocol.errors import InvalidRequest
 
 # A picture higher than so many times its width, like that of a long web page, is cut up: scaled as a whole, its text
 # would be too small to read. The cut is made where there is least to see, in the last part of a page.
-_LONGEST, _NARROWEST, _CUT = 2.0, 640, 0.25
+_LONGEST, _CUT = 2.0, 0.25
+_MOST_PAGES = 50
 
 # A page that is longer than so many times its shorter side gets a margin: the network scales that side up, and is slow
 # with what is long.
@@ -21,10 +25,25 @@ _TALL = 1.5
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A picture made small enough: its pixels, and how many of its own pixels each of them was."""
+
+    pixels: Pixels
+    scale: float
+    width: int
+    height: int
+
+    def places(self, quads: Quads) -> Quads:
+        """Return where something on the sheet is in the picture itself, no further out than its edges."""
+        places: Quads = np.clip(quads * self.scale, 0, (self.width, self.height)).astype(np.float32)
+        return places
+
+
+@dataclass(frozen=True)
 class Page:
     """The pieces of text of a page, upright.
 
-    `quads` are where they are on the page as it is read; `places` where they are in the whole picture.
+    `quads` are where they are on the page as it is read; `places` where they are on the whole sheet.
     """
 
     quads: Quads
@@ -32,17 +51,31 @@ class Page:
     pieces: list[Pixels]
 
 
-def pages(picture: Pixels) -> Iterator[tuple[int, Pixels]]:
-    """Yield the pages of a picture from the top down, and at which of its rows each begins."""
-    height, width = picture.shape[:2]
-    most = round(_LONGEST * max(width, _NARROWEST))
+def lay_out(picture: Image.Image, most_side: int) -> Sheet:
+    """Return a picture at a size of which no network wants more. Raises InvalidRequest if it is too long."""
+    width, height = picture.size
+    is_long = height > _LONGEST * width
+    scale = max((width if is_long else max(width, height)) / most_side, 1.0)
+    if height / scale > _MOST_PAGES * most_side * (1 - _CUT):
+        raise InvalidRequest(f"The image of {width} × {height} pixels is too long to be read", "image", "too_large")
+    if scale > 1:
+        size = max(round(width / scale), 1), max(round(height / scale), 1)
+        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    pixels: Pixels = cv2.cvtColor(np.asarray(on_white(picture)), cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
+    return Sheet(pixels, scale, width, height)
+
+
+def pages(sheet: Pixels, most_side: int) -> Iterator[tuple[int, Pixels]]:
+    """Yield the pages of a sheet from the top down, and at which of its rows each begins."""
+    height, width = sheet.shape[:2]
+    most = max(most_side, int(_LONGEST * width))
     begin = 0
     while height - begin > most:
         first = begin + round(most * (1 - _CUT))
-        end = first + _emptiest(picture[first : begin + most])
-        yield begin, _with_margin(picture[begin:end])
+        end = first + _emptiest(sheet[first : begin + most])
+        yield begin, _with_margin(sheet[begin:end])
         begin = end
-    yield begin, _with_margin(picture[begin:])
+    yield begin, _with_margin(sheet[begin:])
 
 
 def _with_margin(page: Pixels) -> Pixels:
@@ -61,24 +94,24 @@ def _emptiest(strip: Pixels) -> int:
     return int(busy.argmin())
 
 
-def look_at(engine: Engine, picture: Pixels, begin: int) -> Page:
-    """Find the text of a page that begins at a row of the whole picture."""
-    turns, found = 0, engine.find(picture)
+def look_at(engine: Engine, page: Pixels, begin: int) -> Page:
+    """Find the text of a page that begins at a row of the whole sheet."""
+    turns, found = 0, engine.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
-        turns, found = 1, engine.find(_turned(picture, 1))
+        turns, found = _turned(engine, page, 1, found, turns)
     if engine.upside_down(found.pieces):
-        turns += 2
-        found = engine.find(_turned(picture, turns))
-    return _page(found, turns, picture, begin)
+        turns, found = _turned(engine, page, turns + 2, found, turns)
+    return _page(found, turns, page, begin)
 
 
-def _turned(picture: Pixels, turns: int) -> Pixels:
-    """Return it turned to the left by so many quarters."""
-    return np.ascontiguousarray(np.rot90(picture, turns))
+def _turned(engine: Engine, page: Pixels, turns: int, before: Found, turns_before: int) -> tuple[int, Found]:
+    """Look at the page turned to the left by so many quarters. If nothing is found then, that was wrong."""
+    found = engine.find(np.ascontiguousarray(np.rot90(page, turns)))
+    return (turns, found) if found.pieces else (turns_before, before)
 
 
-def _page(found: Found, turns: int, picture: Pixels, begin: int) -> Page:
-    height, width = picture.shape[:2]
+def _page(found: Found, turns: int, page: Pixels, begin: int) -> Page:
+    height, width = page.shape[:2]
     places = found.quads.copy()
     for turn in reversed(range(turns)):  # each quarter turn to the left took (x, y) to (y, width - x)
         before = width if turn % 2 == 0 else height

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from images.decoding import read_image
-from images.encoding import write_image
+from images.encoding import check_side, write_image
 from numpy.typing import NDArray
 from PIL import Image
 from segmentation.network import Mask, Network
@@ -31,6 +31,7 @@ class Options:
 def remove_background(network: Network, content: bytes, options: Options, most_pixels: int) -> Iterator[bytes | None]:
     """Yield None at the end of each step, and then the encoded picture. Raises InvalidRequest."""
     picture = read_image(content, most_pixels)
+    check_side(picture, options.format, "output_format")
     color = picture.convert("RGB")
     waiting = network.submit(color)
     try:

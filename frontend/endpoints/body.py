@@ -43,12 +43,15 @@ class FileField(NamedTuple):
     what: str
 
 
-def read_form(model: type[Form], file: FileField) -> Form:
-    """Return the form's fields, but for the files, as `model`. Raises InvalidRequest or PayloadTooLarge."""
+def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
+    """Return the form's fields, but for the files, of which it may have so many, as `model`.
+
+    Raises InvalidRequest or PayloadTooLarge.
+    """
     if request.mimetype != "multipart/form-data":
         # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
         raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
-    request.max_content_length = services().settings.max_upload_bytes + _FORM_BYTES
+    request.max_content_length = files * services().settings.max_upload_bytes + _FORM_BYTES
     try:
         fields: dict[str, Any] = {
             name.removesuffix("[]"): values if name.endswith("[]") else values[-1]

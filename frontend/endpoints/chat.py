@@ -12,13 +12,14 @@ from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer, events_of
 from frontend.endpoints.body import read_body
 from frontend.endpoints.chat_audio import Heard
-from frontend.endpoints.chat_messages import model_messages, read_images
+from frontend.endpoints.chat_messages import check_parts, model_messages, read_images
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
 from frontend.endpoints.messages import has_media, inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
+from frontend.triton.client import Call
 from frontend.triton.registry import Model
 from frontend.triton.tensors import Value
 
@@ -60,7 +61,7 @@ def _begin() -> tuple["Completion", bool, bool]:
     model = _model(body)
     log_fields()["model"] = model.id
     answer = _answer(model, body, stream)
-    with_boxes = (body.metadata or {}).get("boxes") == "true"
+    with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
     completion = Completion(model, answer, with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
@@ -76,15 +77,22 @@ def _answer(model: Model, body: ChatCompletionRequest, stream: bool) -> Response
         return Heard(model, body.messages)
     if model.task == "ocr":
         return Read(model, body.messages)
+    return Answer(_send(model, body, stream), "finish_reason")
+
+
+def _send(model: Model, body: ChatCompletionRequest, stream: bool) -> Call:
+    """Send the conversation. Its images are not held in memory any longer than that takes."""
+    sees = model.serves("vision")
+    check_parts(body.messages, sees)
+    images = read_images(body.messages)
     inputs: dict[str, Value] = {
-        "messages": orjson.dumps(model_messages(body.messages, sees=model.serves("vision"))),
+        "messages": orjson.dumps(model_messages(body.messages)),
         "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
     }
-    if images := read_images(body.messages):
+    if images:
         inputs["image"] = images
     timeout = services().settings.request_timeout
-    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
-    return Answer(call, "finish_reason")
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:

@@ -1,8 +1,8 @@
 """Audio in a conversation: a transcription model answers what it hears, or writes it down for another model."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+from frontend.endpoints.in_turn import InTurn, Piece
 from frontend.endpoints.messages import Media, Message, find_media
 from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription, send_audio
 from frontend.media import read_media
@@ -10,41 +10,27 @@ from frontend.services import services
 from frontend.triton.registry import Model
 
 
-class Heard:
-    """The text of all audio in a conversation as the responses of a chat model: AHA's speech recognition.
+class Heard(InTurn[Transcription]):
+    """The text of all audio in a conversation: AHA's speech recognition.
 
-    What else the messages say is not looked at: such a model takes no instructions. Raises APIError.
+    What else the messages say is not looked at: such a model takes no instructions.
     """
+
+    between = "\n"
 
     def __init__(self, model: Model, messages: Iterable[Message]):
         self._model = model
-        first, *self._more = find_media(messages, "audio")
-        self._current = _listen(model, first)
+        super().__init__(find_media(messages, "audio"))
 
-    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield the text as it is heard; the last response has the number of its tokens."""
-        tokens, between = 0, ""
-        try:
-            while True:
-                starts = True
-                for segments in self._current.segments(heartbeat):
-                    if segments is None:
-                        yield None
-                    for segment in segments or ():
-                        tokens += len(segment["tokens"])
-                        text = segment["text"]
-                        yield {"text_output": between + text.lstrip() if starts else text}
-                        starts = False
-                if not self._more:
-                    break
-                self._current, between = _listen(self._model, self._more.pop(0)), "\n"
-            yield {"text_output": "", "finish_reason": "stop", "num_input_tokens": 0, "num_output_tokens": tokens}
-        finally:
-            self.close()
+    def open(self, media: Media) -> Transcription:
+        return _listen(self._model, media)
 
-    def close(self) -> None:
-        """Stop listening."""
-        self._current.close()
+    def pieces(self, work: Transcription, number: int, heartbeat: bool) -> Iterator[Piece | None]:
+        for segments in work.segments(heartbeat):
+            if segments is None:
+                yield None
+            for segment in segments or ():
+                yield Piece(segment["text"], len(segment["tokens"]), {})
 
 
 def write_down(audio: Media) -> str:

@@ -1,12 +1,13 @@
 """POST /images/generations, /images/edits and /images/variations: OpenAI's, and the images that their URLs name."""
 
 import base64
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, request
 
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import LONGEST_SECONDS, Answer, events_of
@@ -15,8 +16,12 @@ from frontend.endpoints.images_request import EditForm, GenerationRequest, Image
 from frontend.errors import InvalidRequest, NoSuchPath
 from frontend.formats import sse
 from frontend.services import services
+from frontend.triton.client import Call
 
 blueprint = Blueprint("images", __name__)
+
+# Names that Docker gives have underscores, which Flask does not take.
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 _IMAGE = FileField("image", "Image file")
 _MASK = FileField("mask", "Mask file")
@@ -26,24 +31,23 @@ _MASK = FileField("mask", "Mask file")
 def create_image() -> Response:
     """Answer with images made of a prompt."""
     body = read_body(GenerationRequest)
-    return _answer(_send(body, {"prompt": body.prompt}), "image_generation")
+    return _answer(Images(_send(body, body.prompt), body), "image_generation")
 
 
 @blueprint.post("/images/edits")
 def create_image_edit() -> Response:
     """Answer with the image changed as the prompt says: where the mask is transparent, or as a whole."""
-    form = read_form(EditForm, _IMAGE)
-    inputs: dict[str, bytes | str] = {"prompt": form.prompt, "image": read_upload(_image_field())}
-    if _MASK.name in request.files:
-        inputs["mask"] = read_upload(_MASK)
-    return _answer(_send(form, inputs), "image_edit")
+    form = read_form(EditForm, _IMAGE, files=2)
+    image = _image_field()
+    return _answer(Images(_send(form, form.prompt, image, _has_mask()), form, image.name), "image_edit")
 
 
 @blueprint.post("/images/variations")
 def create_image_variation() -> Response:
     """Answer with images like the one uploaded."""
     form = read_form(VariationForm, _IMAGE)
-    return _answer(_send(form, {"prompt": "", "image": read_upload(_image_field())}), "image_variation")
+    image = _image_field()
+    return _answer(Images(_send(form, "", image), form, image.name), "image_variation")
 
 
 @blueprint.get("/images/files/<name>")
@@ -64,12 +68,32 @@ def _image_field() -> FileField:
     return _IMAGE._replace(name=names[0]) if names else _IMAGE
 
 
-def _send(fields: ImageFields, inputs: Mapping[str, bytes | str]) -> "Images":
+def _address() -> str:
+    """Return where the client finds us: as the operator says, or as it has called us."""
+    settings = services().settings
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = request.headers.get("Host", "")
+    return f"{request.scheme}://{host if _HOST.fullmatch(host) else f'{settings.host}:{settings.port}'}"
+
+
+def _has_mask() -> bool:
+    """Tell whether there is a mask. Raises InvalidRequest where there is something else of its name."""
+    if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
+        raise InvalidRequest("'mask' has to be one file", param="mask")
+    return "mask" in request.files
+
+
+def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
+    """Send what is asked for. The files are not held in memory any longer than that takes."""
     model = services().registry.require(fields.model, "image_generation")
     log_fields()["model"] = model.id
-    inputs = {**inputs, "options": orjson.dumps(fields.options())}
-    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
-    return Images(Answer(call, "num_input_tokens", services().settings.request_timeout), fields)
+    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": orjson.dumps(fields.options())}
+    if image:
+        inputs["image"] = read_upload(image)
+    if with_mask:
+        inputs["mask"] = read_upload(_MASK)
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
 
 
 def _answer(images: "Images", kind: str) -> Response:
@@ -81,9 +105,11 @@ def _answer(images: "Images", kind: str) -> Response:
 class Images:
     """One request's images in the making."""
 
-    def __init__(self, answer: Answer, fields: ImageFields):
-        self._answer, self.fields = answer, fields
-        self._log_fields = log_fields()
+    def __init__(self, call: Call, fields: ImageFields, image_field: str = "image"):
+        self.fields, self._log_fields = fields, log_fields()
+        self._address = _address()
+        names: dict[str | None, str] = {"image": image_field}
+        self._answer = Answer(call, "num_input_tokens", services().settings.request_timeout, names)
 
     def body(self) -> dict[str, Any]:
         """Return them all, in OpenAI's shape. Raises APIError."""
@@ -91,7 +117,7 @@ class Images:
         for response in self._answer.responses():
             if response:
                 data.append(self._where(response["image_output"]) | {"revised_prompt": response.get("revised_prompt")})
-                usage = self._usage(response) if "num_input_tokens" in response else {}
+                usage = self._usage(response)
         return {"created": int(time.time()), "data": data, "usage": usage}
 
     def events(self, kind: str) -> Iterator[bytes]:
@@ -111,18 +137,19 @@ class Images:
                 event |= {"type": f"{kind}.partial_image", "partial_image_index": response["partial"]}
             else:
                 event |= {"type": f"{kind}.completed", "revised_prompt": response.get("revised_prompt")}
-            if "num_input_tokens" in response:
                 event["usage"] = self._usage(response)
             yield sse.encode_event(event)
 
     def _where(self, content: bytes) -> dict[str, Any]:
-        if self.fields.response_format == "b64_json":
+        if not self.fields.by_url():
             return {"b64_json": base64.b64encode(content).decode()}
         name = services().images.put(content, self.fields.output_format)
-        return {"url": url_for("v1_images.retrieve_image", name=name, _external=True)}
+        return {"url": f"{self._address}/v1/images/files/{name}"}
 
-    def _usage(self, last: Mapping[str, Any]) -> dict[str, Any]:
-        count = last["num_input_tokens"]
-        self._log_fields["prompt_tokens"] = count
+    def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the prompt's tokens with the last image, and none with those before it."""
+        count = response.get("num_input_tokens", 0)
+        if count:
+            self._log_fields["prompt_tokens"] = count
         details = {"text_tokens": count, "image_tokens": 0}
         return {"input_tokens": count, "input_tokens_details": details, "output_tokens": 0, "total_tokens": count}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from frontend.endpoints.body import FormBody, RequestBody
 from frontend.errors import InvalidRequest
 
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
 def _check_size(value: Any) -> Any:
@@ -27,9 +27,9 @@ class ImageFields(BaseModel):
     model: str | None = None
     n: int = Field(1, ge=1, le=10)
     size: Size = "auto"
-    quality: Literal["auto", "standard", "hd", "low", "medium", "high"] = "auto"
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] = "auto"
     style: Literal["vivid", "natural"] = "vivid"
-    response_format: Literal["url", "b64_json"] = "url"
+    response_format: Literal["url", "b64_json"] | None = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: int = Field(90, ge=0, le=100)
     background: Literal["auto", "opaque", "transparent"] = "auto"
@@ -37,7 +37,7 @@ class ImageFields(BaseModel):
     partial_images: int = Field(0, ge=0, le=3)
     seed: int | None = Field(None, ge=0, lt=2**63)
     negative_prompt: str | None = Field(None, max_length=32_000)
-    num_inference_steps: int | None = Field(None, ge=1)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
     guidance_scale: float | None = Field(None, ge=0, le=100)
     strength: float | None = Field(None, gt=0, le=1)
 
@@ -55,15 +55,23 @@ class ImageFields(BaseModel):
             raise InvalidRequest("'partial_images' needs 'stream': true", param="partial_images")
         return self
 
+    def by_url(self) -> bool:
+        """Tell whether the answer is to have URLs. Of OpenAI's models the newer ones have none to offer."""
+        if self.response_format is None:
+            return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
+        return self.response_format == "url"
+
     def options(self) -> dict[str, Any]:
         """Return what the backend is to do."""
         options: dict[str, Any] = {name: getattr(self, name) for name in _PASSED_ON}
         options |= {"format": self.output_format, "compression": self.output_compression}
-        options["quality"] = "hd" if self.quality in ("hd", "high") else "standard"
+        options["quality"] = "standard" if self.quality in _STANDARD else "hd"
         if found := _SIZE.fullmatch(self.size):
             options |= {"width": int(found[1]), "height": int(found[2])}
         return options
 
+
+_STANDARD = ("auto", "standard", "low", "medium")
 
 _PASSED_ON = (
     "n",

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ class Supervisor:
             _say("Stopping")
         finally:
             self._stop_all()
+            self._forget_images()
             self._settings.pid_file.unlink(missing_ok=True)
 
     def _start(self) -> None:
@@ -88,9 +90,13 @@ class Supervisor:
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
+        self._forget_images()  # of one that did not end by itself
         self._web = start_child([sys.executable, "-m", "frontend.launch.web", *sys.argv[1:]])
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
         self._first_answers()
+
+    def _forget_images(self) -> None:
+        shutil.rmtree(self._settings.image_folder, ignore_errors=True)
 
     def _start_triton(self) -> None:
         assert self._triton is not None  # noqa: S101

@@ -84,7 +84,8 @@ class Registry:
 
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` means for one of `tasks`; None means the default: the first of the first task
-        that there is a model for. A capability counts as a task.
+        that there is a model for. A capability counts as a task. Of the models of a task that `name` means, one that
+        also serves the first of `tasks` is preferred.
 
         Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
         """
@@ -93,11 +94,11 @@ class Registry:
         found = next((m for m in models if target in (m.name, m.id)), None)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
-            found = next((m for task in wanted for m in models if m.serves(task)), None)
+            found = next((m for task in wanted for m in _best_first(models, tasks[0]) if m.serves(task)), None)
             if found is None:
                 raise Unavailable(f"No {wanted[0]} model is loaded")
         if found is None:
-            self._raise_unknown(name or tasks[0], target)
+            self._raise_unknown(str(name), target)
         if not any(found.serves(task) for task in tasks):
             raise InvalidRequest(f"The model '{name}' is for {found.task}, not {tasks[0]}", param="model")
         return found
@@ -172,3 +173,7 @@ class Registry:
             parameters=parameters,
             fingerprint="fp_" + hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest()[:10],
         )
+
+
+def _best_first(models: Sequence[Model], task: str) -> list[Model]:
+    return sorted(models, key=lambda model: not model.serves(task))

@@ -1,12 +1,14 @@
 """Images in a conversation, over fake models: read by a model for text in images, or refused by name."""
 
 import base64
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from frontend.errors import InvalidRequest
-from tests.unit.conftest import chat
+from frontend.triton.client import ModelState
+from tests.unit.conftest import chat, last
 
 IMAGE = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(b'PNG').decode()}"}}
 BOX = {"text": "Hi", "score": 0.9, "box": [[0, 0], [9, 0], [9, 5], [0, 5]]}
@@ -80,3 +82,49 @@ def test_a_model_that_reads_needs_an_image(client):
 def test_seventeen_images_are_too_many(client):
     error = ask(client, *[IMAGE] * 17, model="tiny-ocr").get_json()["error"]
     assert error["param"] == "messages[0].content[17].image_url.url"
+
+
+class TestModelsThatSee:
+    @pytest.fixture(autouse=True)
+    def seer(self, triton):
+        triton.states.append(ModelState("zz-chat", "READY"))
+        plain = triton.config
+
+        def config(model):
+            found = plain(model)
+            if model == "zz-chat":
+                found.parameters["capabilities"] = SimpleNamespace(string_value='["vision"]')
+            return found
+
+        triton.config = config
+
+    def test_images_go_along_in_order(self, client, triton):
+        triton.will_answer(last("A cat."))
+        other = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'2').decode()}"}}
+        assert ask(client, IMAGE, other, model="zz-chat").get_json()["choices"][0]["message"]["content"] == "A cat."
+        inputs = triton.requests[0]["inputs"]
+        assert inputs["image"] == [b"PNG", b"2"]
+        parts = [{"type": "text", "text": "提取所有文本"}, {"type": "image"}, {"type": "image"}]
+        assert orjson.loads(inputs["messages"]) == [{"role": "user", "content": parts}]
+
+    @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
+    def test_a_name_of_openais_means_one_that_sees(self, client, triton, name):
+        triton.will_answer(last("A cat."))
+        ask(client, IMAGE, model=name)
+        assert triton.requests[0]["model"] == "zz-chat"
+        triton.will_answer(last("Hello."))
+        ask(client, model="gpt-4o")
+        assert triton.requests[1]["model"] == "tiny-chat"
+
+    def test_a_part_is_refused_before_anything_is_read(self, make_client, triton):
+        client = make_client(transcribe_audio=True)
+        audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+        assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"
+        assert triton.requests == []
+
+    def test_images_together_have_the_limit_of_a_file(self, make_client, triton, tmp_path):
+        (tmp_path / "x.png").write_bytes(bytes(600))
+        client = make_client(max_upload_bytes=1000, allow_files=(tmp_path,))
+        file = {"type": "image_url", "image_url": {"url": f"file://{tmp_path}/x.png"}}
+        response = ask(client, file, file, model="zz-chat")
+        assert (response.status_code, response.get_json()["error"]["param"][-24:]) == (413, "content[2].image_url.url")

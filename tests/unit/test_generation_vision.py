@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 def open_prompt(folder, template=PARTS, context=1000):
     (folder / "chat_template.jinja").write_text(template)
-    return VisionPrompt(folder, context, sight_of(folder, PARAMETERS), 10_000)
+    return VisionPrompt(folder, context, sight_of(folder, PARAMETERS), 20_000)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,12 @@ def test_a_picture_that_cannot_be_read_is_named(folder):
     with pytest.raises(InvalidRequest) as caught:
         open_prompt(folder).read(messages, [picture(200, 200)])
     assert caught.value.code == "too_large"
+
+
+def test_the_pictures_of_a_request_have_one_limit_together(folder):
+    with pytest.raises(InvalidRequest, match="pixels") as caught:
+        open_prompt(folder).read([{"role": "user", "content": [IMAGE, IMAGE]}], [picture(140, 100), picture(140, 100)])
+    assert caught.value.param == "messages[0].content[1].image_url.url"
 
 
 def test_transparency_is_white(folder):

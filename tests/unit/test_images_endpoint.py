@@ -3,11 +3,12 @@
 import base64
 import io
 import os
+import time
 
 import orjson
 import pytest
 
-from frontend.errors import EngineFailure, InvalidRequest
+from frontend.errors import EngineFailure, InvalidRequest, PayloadTooLarge
 from frontend.image_store import ImageStore
 
 PATHS = ("generations", "edits", "variations")
@@ -107,6 +108,9 @@ def test_a_variation(client, triton):
         ("n", "two"),
         ("size", "large"),
         ("size", "7x7x7"),
+        ("size", "0x0"),
+        ("size", "0x512"),
+        ("num_inference_steps", 10**30),
         ("size", 512),
         ("quality", "best"),
         ("style", "grim"),
@@ -132,6 +136,12 @@ def test_wrong_forms(client, triton):
     assert upload(client, "edits", prompt="p").get_json()["error"]["code"] == "missing_file"
     assert upload(client, "edits", prompt="p", image=b"i", n="100").get_json()["error"]["param"] == "n"
     assert upload(client, "variations", image=b"").get_json()["error"]["code"] == "empty_file"
+    for mask in ({"mask": "text"}, {"mask[]": b"m"}):
+        assert upload(client, "edits", prompt="p", image=b"i", **mask).get_json()["error"]["param"] == "mask"
+    steps = {"num_inference_steps": "1" + "0" * 30}
+    assert (
+        upload(client, "edits", prompt="p", image=b"i", **steps).get_json()["error"]["param"] == "num_inference_steps"
+    )
     two = {"prompt": "p", "image[]": [(io.BytesIO(b"1"), "a"), (io.BytesIO(b"2"), "b")]}
     assert client.post("/v1/images/edits", data=two).get_json()["error"]["param"] == "image[]"
     assert triton.requests == []
@@ -143,12 +153,60 @@ def test_the_backends_complaint_is_passed_on(client, triton):
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "size")
 
 
-@pytest.mark.parametrize("name", ["x.png", "..%2f..%2fetc%2fpasswd", "a" * 43 + ".png", "a" * 43 + ".exe"])
-def test_names_nobody_was_told(client, name):
+@pytest.mark.parametrize("name", ["x.png", "..%2fsecret.png", "tmpabcdefgh", "a" * 43 + ".exe", "b" * 43 + ".png"])
+def test_names_nobody_was_told(make_client, tmp_path, name):
+    client, folder = make_client(), tmp_path / "run" / "10100" / "images"
+    folder.mkdir(parents=True)
+    (folder.parent / "secret.png").write_bytes(b"secret")
+    for there in ("x.png", "tmpabcdefgh", "a" * 43 + ".exe", "c" * 43 + ".png"):
+        (folder / there).write_bytes(b"not for you")
+    (folder / ("b" * 43 + ".png")).symlink_to(folder.parent / "secret.png")
     assert client.get(f"/v1/images/files/{name}").status_code == 404
+    assert client.get("/v1/images/files/" + "c" * 43 + ".png").data == b"not for you"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("api.example.org", "http://api.example.org"),
+        ("my_server:10100", "http://my_server:10100"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("a b", "http://127.0.0.1:10100"),
+        ("x/../evil", "http://127.0.0.1:10100"),
+    ],
+)
+def test_a_url_has_the_address_the_client_used(client, triton, host, address):
+    triton.will_answer(last())
+    response = client.post("/v1/images/generations", json={"prompt": "x"}, headers={"Host": host})
+    assert response.get_json()["data"][0]["url"].startswith(f"{address}/v1/images/files/")
+
+
+def test_a_url_has_the_address_the_operator_says(make_client, triton):
+    triton.will_answer(last())
+    answer = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
+    assert answer["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
+
+
+def test_newer_models_names_answer_base64_unless_asked(client, triton):
+    triton.will_answer(last())
+    assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
+    triton.will_answer(last())
+    assert "url" in generate(client, model="gpt-image-1", response_format="url").get_json()["data"][0]
+
+
+def test_the_backends_image_is_the_requests_field(client, triton):
+    triton.will_answer(InvalidRequest("damaged", param="image", code="invalid_image"))
+    assert upload(client, "edits", prompt="p", **{"image[]": b"i"}).get_json()["error"]["param"] == "image[]"
 
 
 class TestStore:
+    def test_an_image_larger_than_the_folder_may_be(self, tmp_path):
+        store = ImageStore(tmp_path, 60, 10)
+        kept = store.put(b"PNG", "png")
+        with pytest.raises(PayloadTooLarge):
+            store.put(bytes(11), "png")
+        assert store.get(kept) == b"PNG"
+
     def test_an_image_expires(self, tmp_path):
         store = ImageStore(tmp_path, 60, 1000)
         name = store.put(b"PNG", "png")
@@ -158,9 +216,9 @@ class TestStore:
         assert list(tmp_path.iterdir()) == []
 
     def test_the_oldest_make_room(self, tmp_path):
-        store = ImageStore(tmp_path, 1e9, 100)
+        store = ImageStore(tmp_path, 1000, 100)
         names = [store.put(bytes(40), "png") for _ in range(2)]
-        os.utime(tmp_path / names[0], (1000, 1000))
+        os.utime(tmp_path / names[0], (time.time() - 100,) * 2)
         third = store.put(bytes(40), "webp")
         assert [store.get(name) is not None for name in (*names, third)] == [False, True, True]
 

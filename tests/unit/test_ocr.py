@@ -5,12 +5,13 @@ import io
 import numpy as np
 import pytest
 from ocr.engine import Found, Text
-from ocr.jobs import Limits, read_text
-from ocr.page import pages
+from ocr.jobs import Limits, _Writer, read_text
+from ocr.layout import Line
+from ocr.page import lay_out, pages
 from PIL import Image
 from protocol.errors import InvalidRequest
 
-LIMITS = Limits(max_pixels=10_000_000, min_score=0.5, batch_size=2)
+LIMITS = Limits(max_pixels=10_000_000, max_side=1400, min_score=0.5, batch_size=2)
 
 
 class FakeEngine:
@@ -91,17 +92,19 @@ def test_a_long_picture_is_cut_where_it_is_empty():
     pixels = np.full((6000, 700, 3), 255, np.uint8)
     pixels[::4, :300] = 0
     pixels[1290:1330] = 255
-    cut = list(pages(pixels))
+    cut = list(pages(pixels, 1400))
     assert [begin for begin, _ in cut] == sorted({begin for begin, _ in cut})
     assert 1290 < cut[1][0] < 1330
     assert sum(len(page) for _, page in cut) == 6000
     assert all(len(page) <= 1400 for _, page in cut)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (20000, 30)])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (20000, 30), (65000, 1000), (900, 40000)])
 def test_every_page_has_a_shape_that_networks_take(width, height):
-    for _, page in pages(np.zeros((height, width, 3), np.uint8)):
+    sheet = lay_out(Image.new("RGB", (width, height)), 2000)
+    for _, page in pages(sheet.pixels, 2000):
         assert max(page.shape[:2]) <= 4 * min(page.shape[:2]) + 4
+        assert page.size < 2000 * 2000 * 3
 
 
 def test_what_is_transparent_is_white_paper():
@@ -114,3 +117,25 @@ def test_an_image_that_is_too_large():
     with pytest.raises(InvalidRequest) as failure:
         list(read_text(FakeEngine(), encoded(np.zeros((3000, 4000, 3), np.uint8)), LIMITS))
     assert failure.value.code == "too_large"
+
+
+def test_an_image_that_is_too_long():
+    with pytest.raises(InvalidRequest, match="too long"):
+        list(read_text(FakeEngine(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
+
+
+def test_boxes_of_a_picture_that_was_made_smaller():
+    pixels = np.repeat(np.repeat(picture(10, 20), 80, axis=0), 80, axis=1)
+    boxes = [box for part in read(FakeEngine(), pixels) for box in part.boxes]
+    assert boxes[0]["box"][0][1] == pytest.approx(160, abs=10)
+    assert max(x for box in boxes for x, _ in box["box"]) == 3200
+
+
+def test_a_table_whose_first_row_cannot_be_read_has_a_header_all_the_same():
+    writer, row = _Writer(), ((0,), (1,))
+    texts = {0: Text("a", 1.0), 1: Text("b", 1.0)}
+    assert writer.write(Line(((5,),)), {5: Text("above", 1.0)}) == "above"
+    assert writer.write(Line(((7,), (8,)), table=True, first=True), texts) == ""
+    assert writer.write(Line(row, table=True), texts) == "\n\n| a | b |\n| --- | --- |"
+    assert writer.write(Line(row, table=True), texts) == "\n| a | b |"
+    assert writer.write(Line(((0,),)), texts) == "\n\na"

@@ -62,3 +62,10 @@ def test_a_cell_of_two_lines_beside_one_in_its_middle():
 def test_two_pieces_beside_each_other_twice_are_no_table():
     lines = lines_of((0, 0, 100), (300, 0, 50), (0, 30, 90), (300, 30, 60))
     assert text(lines) == [(0, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("lower", [5, 11, 15, 18, 25])
+def test_columns_of_text_that_are_out_of_step(lower):
+    left = [(0, 30 * n, 300 + n % 2) for n in range(6)]
+    right = [(400, lower + 30 * n, 300 - n % 2) for n in range(6)]
+    assert text(lines_of(*left, *right)) == [(n,) for n in range(12)]
