@@ -1,6 +1,7 @@
 """One answer in the making: what the engine has generated and what the caller has been sent of it."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Answer:
         """Whether text is wanted before the end."""
         self._lock = threading.Lock()
         self._tokens: list[int] = []
+        self._logprobs: list[float] = []
         self._finish_reason: str | None = None
         self._error: Exception | None = None
         self._num_input_tokens = self._num_output_tokens = 0
@@ -35,10 +37,11 @@ class Answer:
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
 
-    def add(self, tokens: list[int], finish_reason: str | None = None) -> None:
-        """Add generated tokens; `finish_reason` (stop, length) ends the answer."""
+    def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
+        """Add generated tokens, with their `logprobs` if those were asked for; `finish_reason` ends the answer."""
         with self._lock:
             self._tokens += tokens
+            self._logprobs += logprobs
             self._finish_reason = finish_reason
             self.finished = finish_reason is not None
 
@@ -51,15 +54,18 @@ class Answer:
         """Return what is new since the last call, as text. Raises the error the answer failed with."""
         with self._lock:
             tokens, self._tokens = self._tokens, []
+            logprobs, self._logprobs = self._logprobs, []
             finish_reason, error = self._finish_reason, self._error
         if error:
             raise error
+        before = self._num_output_tokens
         text = self._decode(tokens)
+        said = zip(tokens[: self._num_output_tokens - before], logprobs, strict=False)
         if finish_reason and not self._stops.hit:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
             finish_reason = "stop"
-        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens)
+        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens, tuple(said))
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of new tokens, up to a stop string if one is met."""
@@ -80,3 +86,5 @@ class Delta:
     finish_reason: str | None
     num_input_tokens: int
     num_output_tokens: int
+    logprobs: tuple[tuple[int, float], ...] = ()
+    """Tokens and their log probabilities, if those were asked for."""

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openvino
 import openvino_genai as genai
-from generation.messages import Add, Cancel, Failed, Gauges, Look, Picture, Ready, StepResult
+from generation.messages import Add, Cancel, Failed, Gauges, Look, Made, Picture, Ready, StepResult
 from generation.sampling import build_config
 from protocol.errors import InvalidRequest
 
@@ -145,14 +145,15 @@ class Engine:
             for number in list(self._handles):
                 self._fail(number, "The engine failed")
 
-    def _collect(self) -> list[tuple[int, list[int], str | None]]:
-        """Return what the last step made: number, tokens, finish reason (None: more to come)."""
+    def _collect(self) -> list[Made]:
+        """Return what the last step made."""
         made = []
         for number, handle in list(self._handles.items()):
             while handle.can_read():
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
-                    made.append((number, list(output.generated_ids), finish_reason))
+                    ids, logprobs = list(output.generated_ids), list(output.generated_log_probs)
+                    made.append(Made(number, ids, logprobs, finish_reason))
                     if finish_reason:
                         self._handles.pop(number, None)
             if handle.get_status() == genai.GenerationStatus.IGNORED:

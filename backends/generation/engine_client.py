@@ -136,12 +136,12 @@ class EngineClient:
     def _advance(self, result: StepResult) -> None:
         progressed = []
         with self._lock:
-            for number, tokens, finish_reason in result.made:
-                if answer := self._answers.get(number):
-                    answer.add(tokens, finish_reason)
+            for made in result.made:
+                if answer := self._answers.get(made.number):
+                    answer.add(made.tokens, made.finish_reason, made.logprobs)
                     progressed.append(answer)
-                    if finish_reason:
-                        del self._answers[number]
+                    if made.finish_reason:
+                        del self._answers[made.number]
         self._on_progress(progressed)
 
     def _fail(self, failed: Failed) -> None:

@@ -49,10 +49,19 @@ class Gauges(NamedTuple):
     cache_usage: float = 0.0
 
 
-class StepResult(NamedTuple):
-    """Engine to backend: number, new tokens and finish reason (None: more to come) of each request that moved."""
+class Made(NamedTuple):
+    """New tokens of a request, and why it ended (None: more to come). `logprobs` are the tokens', if asked for."""
 
-    made: list[tuple[int, list[int], str | None]]
+    number: int
+    tokens: list[int]
+    logprobs: list[float]
+    finish_reason: str | None
+
+
+class StepResult(NamedTuple):
+    """Engine to backend: what each request that moved has made."""
+
+    made: list[Made]
     gauges: Gauges
 
 

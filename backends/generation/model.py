@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generation.answer import Answer
 from generation.engine_client import EngineClient
+from generation.logprobs import TokenTexts
 from generation.metrics import Metrics
 from generation.pictures import sight_of
 from generation.prompt import ChatPrompt
@@ -36,6 +37,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
         self._prompt = _open_prompt(folder, parameters)
+        self._texts = TokenTexts(self._prompt.tokenizer)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
         # Those with images, of which each takes megabytes until the engine has seen them.
         self._seeing: weakref.WeakSet[Answer] = weakref.WeakSet()
@@ -114,9 +116,12 @@ class TritonPythonModel:
                 log.error("request %s failed: %r", answer.request_id, error)
             answer.reply.send(error_response(error), _FINAL)
             return True
-        if not (delta.text or delta.finish_reason):
+        if not (delta.text or delta.logprobs or delta.finish_reason):
             return False
         tensors = [string("text_output", delta.text)]
+        if answer.parameters.get("logprobs"):
+            entries = [entry for token, value in delta.logprobs if (entry := self._texts.describe(token, value))]
+            tensors.append(string("logprobs", json.dumps(entries)))
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # a stop string was met: the engine does not know

@@ -32,6 +32,9 @@ def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[
             setattr(config, name, parameters[name])
     if parameters.get("top_k", -1) > 0:
         config.top_k = parameters["top_k"]
+    if parameters.get("logprobs"):
+        config.logprobs = 1  # the engine tells those of the tokens it has taken alone
+    config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
     if not config.do_sample:

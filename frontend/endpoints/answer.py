@@ -1,7 +1,7 @@
 """The responses of a model that answers in many, one HTTP request's worth of them."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from flask import request
@@ -87,6 +87,20 @@ class Answer:
         except APIError as error:
             error.param = self._names.get(error.param, error.param)
             raise
+
+
+def await_all(calls: Sequence[Call], last: str) -> list[Answer]:
+    """Return the calls' answers, each with its first response. If one fails, all are cancelled. Raises APIError."""
+    answers: list[Answer] = []
+    try:
+        answers.extend(Answer(call, last) for call in calls)
+    except BaseException:
+        for answer in answers:
+            answer.close()
+        for call in calls[len(answers) :]:
+            call.cancel()
+        raise
+    return answers
 
 
 class Closable(Protocol):

@@ -2,19 +2,20 @@
 
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request, stream_with_context
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import Answer, events_of
+from frontend.endpoints.answer import await_all, events_of
 from frontend.endpoints.body import read_body
 from frontend.endpoints.chat_audio import Heard
 from frontend.endpoints.chat_messages import check_parts, model_messages, read_images
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
+from frontend.endpoints.choices import Choices, Responses
 from frontend.endpoints.messages import has_media, inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
@@ -35,13 +36,6 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-class Responses(Protocol):
-    """Where a completion has its text from."""
-
-    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
-    def close(self) -> None: ...
-
-
 @blueprint.post("/chat/completions")
 def create_chat_completion() -> Response:
     """Answer a conversation. The first token is awaited before the status goes out, streamed or not."""
@@ -60,9 +54,8 @@ def _begin() -> tuple["Completion", bool, bool]:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
     model = _model(body)
     log_fields()["model"] = model.id
-    answer = _answer(model, body, stream)
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
-    completion = Completion(model, answer, with_boxes)
+    completion = Completion(model, _choices(model, body, stream), with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
@@ -72,25 +65,33 @@ def _model(body: ChatCompletionRequest) -> Model:
     return services().registry.require(body.model, *_TASKS[kinds])
 
 
-def _answer(model: Model, body: ChatCompletionRequest, stream: bool) -> Responses:
-    if model.task == "transcription":
-        return Heard(model, body.messages)
-    if model.task == "ocr":
-        return Read(model, body.messages)
-    return Answer(_send(model, body, stream), "finish_reason")
+def _choices(model: Model, body: ChatCompletionRequest, stream: bool) -> Choices:
+    if model.task in ("transcription", "ocr"):
+        if body.count > 1:
+            raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
+        read = Heard if model.task == "transcription" else Read
+        return Choices(lambda _: [read(model, body.messages)], 1)
+    conversation = _conversation(model, body)
+
+    def start(numbers: Sequence[int]) -> Sequence[Responses]:
+        calls = [
+            _send(model, conversation, body.sampling_parameters(number) | {"stream": stream}) for number in numbers
+        ]
+        return await_all(calls, "finish_reason")
+
+    return Choices(start, body.count)
 
 
-def _send(model: Model, body: ChatCompletionRequest, stream: bool) -> Call:
-    """Send the conversation. Its images are not held in memory any longer than that takes."""
-    sees = model.serves("vision")
-    check_parts(body.messages, sees)
+def _conversation(model: Model, body: ChatCompletionRequest) -> dict[str, Value]:
+    """Return the conversation as the model gets it. Raises APIError."""
+    check_parts(body.messages, sees=model.serves("vision"))
     images = read_images(body.messages)
-    inputs: dict[str, Value] = {
-        "messages": orjson.dumps(model_messages(body.messages)),
-        "sampling_parameters": orjson.dumps(body.sampling_parameters() | {"stream": stream}),
-    }
-    if images:
-        inputs["image"] = images
+    inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(body.messages))}
+    return inputs | {"image": images} if images else inputs
+
+
+def _send(model: Model, conversation: Mapping[str, Value], sampling: Mapping[str, Any]) -> Call:
+    inputs = {**conversation, "sampling_parameters": orjson.dumps(sampling)}
     timeout = services().settings.request_timeout
     return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
 
@@ -103,14 +104,15 @@ def _wants_stream(body: ChatCompletionRequest) -> bool:
 
 
 class Completion:
-    """One answer: folds the model's responses into OpenAI's objects, whole or chunk by chunk.
+    """The answers to a conversation: folds the model's responses into OpenAI's objects, whole or chunk by chunk.
 
-    A response has `text_output`; the last one also `finish_reason`, `num_input_tokens` and `num_output_tokens`. Those
-    of a model that reads images have `boxes`, which are passed on if the request asks for them.
+    A response has `text_output`, and perhaps `logprobs` (JSON); a choice's last one also `finish_reason`,
+    `num_input_tokens` and `num_output_tokens`. Those of a model that reads images have `boxes`, which are passed on if
+    the request asks for them.
     """
 
-    def __init__(self, model: Model, answer: Responses, with_boxes: bool = False):
-        self._answer, self._with_boxes = answer, with_boxes
+    def __init__(self, model: Model, choices: Choices, with_boxes: bool = False):
+        self._choices, self._with_boxes = choices, with_boxes
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -118,52 +120,72 @@ class Completion:
             "system_fingerprint": model.fingerprint,
         }
         self._log_fields = log_fields()
+        self._counts: dict[int, tuple[int, int]] = {}
 
     def plain(self) -> dict[str, Any]:
         """Return the whole answer as a `chat.completion`. Raises APIError."""
-        responses = [response for response in self._answer.responses() if response]
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(r["text_output"] for r in responses),
-            "refusal": None,
-        }
+        responses: dict[int, list[dict[str, Any]]] = {}
+        for number, response in filter(None, self._choices.responses()):
+            responses.setdefault(number, []).append(response)
+            self._count(number, response)
+        choices = [self._choice(number, responses[number]) for number in sorted(responses)]
+        return self._base | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+
+    def _choice(self, number: int, responses: list[dict[str, Any]]) -> dict[str, Any]:
+        content = "".join(response["text_output"] for response in responses)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._with_boxes:
             message["boxes"] = [box for response in responses for box in response.get("boxes", ())]
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": responses[-1]["finish_reason"]}
-        return self._base | {"object": "chat.completion", "choices": [choice], "usage": self._usage(responses[-1])}
+        finish_reason, logprobs = responses[-1]["finish_reason"], _logprobs(responses)
+        return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def stream(self, include_usage: bool) -> Iterator[bytes]:
-        """Yield the answer as events; a failure on the way is an event too. Closes the call, however it ends."""
-        return events_of(self._events(include_usage), self._answer, self._log_fields)
+        """Yield the answer as events; a failure on the way is an event too. Closes the calls, however it ends."""
+        return events_of(self._events(include_usage), self._choices, self._log_fields)
 
     def _events(self, include_usage: bool) -> Iterator[bytes]:
         nothing = {"usage": None} if include_usage else {}
         base = self._base | {"object": "chat.completion.chunk"}
+        begun: set[int] = set()
 
-        def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        def chunk(number: int, delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None) -> bytes:
+            choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
             return sse.encode_event(base | {"choices": [choice]} | nothing)
 
-        events = chunk({"role": "assistant", "content": "", "refusal": None})
-        for response in self._answer.responses(heartbeat=True):
-            if response is None:
+        for arrived in self._choices.responses(heartbeat=True):
+            if arrived is None:
                 yield sse.HEARTBEAT
                 continue
-            if response["text_output"]:
+            number, response = arrived
+            events = b"" if number in begun else chunk(number, {"role": "assistant", "content": "", "refusal": None})
+            begun.add(number)
+            logprobs = _logprobs([response])
+            if response["text_output"] or logprobs:
                 boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
-                events += chunk({"content": response["text_output"]} | boxes)
+                events += chunk(number, {"content": response["text_output"]} | boxes, logprobs)
             if "finish_reason" in response:
-                events += chunk({}, response["finish_reason"])
-                usage = self._usage(response)
+                events += chunk(number, {}, finish_reason=response["finish_reason"])
+                self._count(number, response)
             if events:
                 yield events
-            events = b""
+        usage = self._usage()
         if include_usage:
             yield sse.encode_event(base | {"choices": [], "usage": usage})
         yield sse.DONE
 
-    def _usage(self, last: dict[str, Any]) -> dict[str, int]:
-        prompt, completion = last["num_input_tokens"], last["num_output_tokens"]
+    def _count(self, number: int, response: Mapping[str, Any]) -> None:
+        if "finish_reason" in response:
+            self._counts[number] = response["num_input_tokens"], response["num_output_tokens"]
+
+    def _usage(self) -> dict[str, int]:
+        prompt, completion = max(p for p, _ in self._counts.values()), sum(c for _, c in self._counts.values())
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         self._log_fields |= usage
         return usage
+
+
+def _logprobs(responses: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return OpenAI's object for these responses; None if they were not asked for them, or have none."""
+    given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
+    entries = [entry | {"top_logprobs": []} for entries in given for entry in entries]
+    return {"content": entries, "refusal": None} if entries or (given and len(responses) > 1) else None

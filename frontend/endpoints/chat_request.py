@@ -15,12 +15,9 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "logprobs": (False,),
     "top_logprobs": (0,),
     "logit_bias": ({},),
     "response_format": ({"type": "text"},),
-    "n": (1,),
-    "min_tokens": (0,),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -45,6 +42,8 @@ _SAMPLING = (
     "presence_penalty",
     "repetition_penalty",
     "ignore_eos",
+    "min_tokens",
+    "logprobs",
     "seed",
     "stop",
 )
@@ -75,7 +74,10 @@ class ChatCompletionRequest(RequestBody):
     ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: list[str] | None = Field(None, max_length=4)
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=8)
+    min_tokens: int | None = Field(None, ge=0)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     user: str | None = None
     metadata: dict[str, str] | None = None
 
@@ -84,7 +86,7 @@ class ChatCompletionRequest(RequestBody):
     def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
         for name, inert in _UNSUPPORTED.items():
             value = fields.get(name)
-            if value is not None and value not in inert and not (name == "n" and not _is_count(value)):
+            if value is not None and value not in inert:
                 raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
         return fields
 
@@ -100,12 +102,18 @@ class ChatCompletionRequest(RequestBody):
             raise ValueError("a stop string may not be empty")
         return value
 
-    def sampling_parameters(self) -> dict[str, Any]:
-        """Return what the backend is to sample with; what is absent has OpenAI's defaults."""
+    @property
+    def count(self) -> int:
+        """How many answers there are to be."""
+        return self.n or 1
+
+    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+        """Return what the backend is to sample choice `number` with; what is absent has OpenAI's defaults.
+
+        Choices differ where the request has a seed: each has the next one.
+        """
         given = {name: getattr(self, name) for name in _SAMPLING}
         given["max_tokens"] = self.max_completion_tokens or self.max_tokens
+        if self.seed is not None:
+            given["seed"] = self.seed + number
         return {name: value for name, value in given.items() if value is not None}
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 1
