@@ -30,7 +30,7 @@ class Tensors(NamedTuple):
 
 TENSORS = {
     "chat": Tensors(
-        {"messages": _STRING, "sampling_parameters": _STRING, "image": _STRING},
+        {"messages": _STRING, "sampling_parameters": _STRING, "tools": _STRING, "image": _STRING},
         {
             "text_output": _STRING,
             "finish_reason": _STRING,
@@ -40,7 +40,7 @@ TENSORS = {
             "error": _STRING,
         },
         decoupled=True,
-        optional=("image",),
+        optional=("tools", "image"),
         lists=("image",),
     ),
     "transcription": Tensors(

@@ -30,8 +30,11 @@ class Answer:
         self._error: Exception | None = None
         self._num_input_tokens = self._num_output_tokens = 0
 
-    def open(self, num_input_tokens: int, parameters: dict[str, Any], detokenizer: Detokenizer) -> None:
-        """Make the answer ready for the engine."""
+    def open(
+        self, num_input_tokens: int, parameters: dict[str, Any], detokenizer: Detokenizer, opened: str = ""
+    ) -> None:
+        """Make the answer ready for the engine; `opened` is put before its text."""
+        self._opened = opened
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
@@ -65,6 +68,8 @@ class Answer:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
             finish_reason = "stop"
+        if text or finish_reason:
+            text, self._opened = self._opened + text, ""
         return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens, tuple(said))
 
     def _decode(self, tokens: list[int]) -> str:

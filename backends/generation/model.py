@@ -20,7 +20,7 @@ from generation.engine_client import EngineClient
 from generation.logprobs import TokenTexts
 from generation.metrics import Metrics
 from generation.pictures import sight_of
-from generation.prompt import ChatPrompt
+from generation.prompt import ChatPrompt, Settings
 from generation.sender import Sender
 from generation.text import Detokenizer
 from generation.vision_prompt import VisionPrompt
@@ -79,6 +79,7 @@ class TritonPythonModel:
         # The tensors belong to Triton and go when execute returns.
         (messages,), (sampling,) = read_strings(request, "messages"), read_strings(request, "sampling_parameters")
         images = read_strings(request, "image") if has_input(request, "image") else []
+        tools = read_strings(request, "tools")[0] if has_input(request, "tools") else b"[]"
         answer = Answer(reply, request.request_id())
         if images:
             if len(self._seeing) >= self._most_seeing:
@@ -86,17 +87,19 @@ class TritonPythonModel:
             self._seeing.add(answer)
         self._sender.watch(answer)
         self._unread.add(answer)
-        self._readers.submit(self._read, answer, messages, sampling, images)
+        self._readers.submit(self._read, answer, messages, sampling, tools, images)
 
-    def _read(self, answer: Answer, messages: bytes, sampling: bytes, images: list[bytes]) -> None:
+    def _read(self, answer: Answer, messages: bytes, sampling: bytes, tools: bytes, images: list[bytes]) -> None:
         """Template, tokenize and decode, off Triton's thread: a long conversation, or an image, takes a while."""
         try:
             if answer.over:
                 return
             parameters = json.loads(sampling)
             parameters.setdefault("seed", random.getrandbits(63))
-            prompt = self._prompt.read(json.loads(messages), images)
-            answer.open(prompt.num_tokens, parameters, Detokenizer(self._prompt.tokenizer))
+            settings = Settings(json.loads(tools), parameters.get("chat_template_kwargs", {}))
+            prompt = self._prompt.read(json.loads(messages), images, settings)
+            detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
+            answer.open(prompt.num_tokens, parameters, detokenizer, prompt.opened)
             self._engine.submit(answer, prompt)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.

@@ -3,12 +3,13 @@
 import datetime
 import json
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from generation.messages import Picture
+from generation.tool_prompt import ToolPrompt
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,13 +21,23 @@ def _raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     # Jinja's own filter escapes HTML, which would put \u003c into prompts.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _strftime_now(form: str) -> str:
     return datetime.datetime.now().astimezone().strftime(form)
+
+
+# What a template may end the prompt with: the answer then goes on inside of a thought.
+_THOUGHT = "<think>"
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,19 @@ class Prompt:
     ids: bytes = b""
     text: str = ""
     pictures: tuple[Picture, ...] = ()
+    opened: str = ""
+    """What the answer's reader must see before the answer, since the template has written it already."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the template is given besides the messages."""
+
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_SETTINGS = Settings()
 
 
 def find_pictures(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
@@ -62,18 +86,21 @@ class ChatPrompt:
         self._template = environment.from_string((folder / "chat_template.jinja").read_text())
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._context_length = context_length
+        self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
 
-    def read(self, messages: list[dict[str, Any]], images: Sequence[bytes] = ()) -> Prompt:
+    def read(
+        self, messages: list[dict[str, Any]], images: Sequence[bytes] = (), settings: Settings = NO_SETTINGS
+    ) -> Prompt:
         """Return the prompt. Raises InvalidRequest as `encode` does, and for a picture."""
         for i, j in find_pictures(messages):
             raise InvalidRequest("This model takes no images", f"messages[{i}].content[{j}]")
-        ids = self.encode(messages)
-        return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes())
+        text = self._render(messages, settings)
+        ids = self._encode(text)
+        return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes(), opened=opened_by(text))
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
-        ids: list[int] = self.tokenizer.encode(self._render(messages), add_special_tokens=False).ids
-        return ids
+        return self._encode(self._render(messages))
 
     def room_after(self, num_tokens: int) -> int:
         """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
@@ -86,8 +113,23 @@ class ChatPrompt:
             )
         return self._context_length - num_tokens
 
-    def _render(self, messages: list[dict[str, Any]]) -> str:
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _render(self, messages: list[dict[str, Any]], settings: Settings = NO_SETTINGS) -> str:
+        return self._render_as_is(*self._tools.prepare(messages, settings.tools), settings.kwargs)
+
+    def _render_as_is(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any]
+    ) -> str:
+        given = {**kwargs, "messages": messages, "tools": tools, "add_generation_prompt": True}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True)
+            return self._template.render(given)
         except TemplateError as error:
             raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error
+
+
+def opened_by(prompt: str) -> str:
+    """Return the beginning of the answer that the template has written."""
+    return f"{_THOUGHT}\n" if prompt.rstrip().endswith(_THOUGHT) else ""

@@ -1,21 +1,27 @@
 """From token ids to text that may be shown: no half characters, nothing at or past a stop string."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 
 class Detokenizer:
-    """Decodes one answer as its tokens come. What it has returned never changes."""
+    """Decodes one answer as its tokens come. What it has returned never changes.
 
-    def __init__(self, tokenizer: Tokenizer):
+    Of the tokenizer's special tokens those that are `visible` are written out: what a call of a tool is marked with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, visible: Collection[str] = ()):
         self._tokenizer = tokenizer
+        self._visible = {tokenizer.token_to_id(token): token for token in visible}
         self._stream = DecodeStream(skip_special_tokens=True)
         self._withheld: list[int] = []
 
     def push(self, token: int) -> str:
         """Return the text that `token` completes; a character whose bytes are not all there is kept back."""
+        if token in self._visible:
+            return self.flush() + self._visible[token]
         self._withheld.append(token)
         piece: str | None = self._stream.step(self._tokenizer, token)
         if piece is None:

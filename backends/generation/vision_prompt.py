@@ -9,7 +9,7 @@ from typing import Any
 
 from generation.messages import Picture
 from generation.pictures import Sight
-from generation.prompt import ChatPrompt, Prompt, find_pictures
+from generation.prompt import NO_SETTINGS, ChatPrompt, Prompt, Settings, find_pictures, opened_by
 from protocol.errors import InvalidRequest
 
 # The engine's tags, and those that it has for videos and audio.
@@ -34,14 +34,19 @@ class VisionPrompt(ChatPrompt):
         self._forbidden = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
         self._takes_parts = self._shows([{"type": "text", "text": self._secret}])
 
-    def read(self, messages: list[dict[str, Any]], images: Sequence[bytes] = ()) -> Prompt:
+    def read(
+        self,
+        messages: list[dict[str, Any]],
+        images: Sequence[bytes] = (),
+        settings: Settings = NO_SETTINGS,
+    ) -> Prompt:
         """Return the prompt. Raises InvalidRequest for a picture that cannot be read, and as `encode` does."""
         places = find_pictures(messages)
         if len(places) != len(images):
             raise ValueError(f"{len(places)} parts are images, and there are {len(images)} of them")
         params = [f"messages[{i}].content[{j}].image_url.url" for i, j in places]
         pictures = self._pictures(images, params)
-        rendered = self._spoil(self._render(self._marked(messages)))
+        rendered = self._spoil(self._render(self._marked(messages), settings))
         marks = [self._mark(number) for number in range(len(pictures))]
         for mark, param in zip(marks, params, strict=True):
             if rendered.count(mark) != 1:
@@ -65,7 +70,7 @@ class VisionPrompt(ChatPrompt):
             counted = counted.replace(mark, self._sight.stand_in)
         tokens = len(self.tokenizer.encode(counted, add_special_tokens=False).ids)
         tokens += sum(picture.tokens - self._sight.own_tokens for picture in pictures)
-        return Prompt(tokens, self.room_after(tokens), text=text, pictures=tuple(pictures))
+        return Prompt(tokens, self.room_after(tokens), text=text, pictures=tuple(pictures), opened=opened_by(text))
 
     def _marked(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the messages with marks in place of pictures, their contents in the form that the template takes."""

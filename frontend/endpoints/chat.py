@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,10 +16,12 @@ from frontend.endpoints.chat_audio import Heard
 from frontend.endpoints.chat_messages import check_parts, model_messages, read_images
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
+from frontend.endpoints.chat_tools import describe_tools, reader_of, tool_parameters
 from frontend.endpoints.choices import Choices, Responses
 from frontend.endpoints.messages import has_media, inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
+from frontend.formats.reply import Reply
 from frontend.services import services
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
@@ -55,7 +58,8 @@ def _begin() -> tuple["Completion", bool, bool]:
     model = _model(body)
     log_fields()["model"] = model.id
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
-    completion = Completion(model, _choices(model, body, stream), with_boxes)
+    new_reply = reader_of(model, body)
+    completion = Completion(model, _choices(model, body, stream), new_reply, with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
@@ -71,12 +75,10 @@ def _choices(model: Model, body: ChatCompletionRequest, stream: bool) -> Choices
             raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
         read = Heard if model.task == "transcription" else Read
         return Choices(lambda _: [read(model, body.messages)], 1)
-    conversation = _conversation(model, body)
+    conversation, about_tools = _conversation(model, body), tool_parameters(model, body) | {"stream": stream}
 
     def start(numbers: Sequence[int]) -> Sequence[Responses]:
-        calls = [
-            _send(model, conversation, body.sampling_parameters(number) | {"stream": stream}) for number in numbers
-        ]
+        calls = [_send(model, conversation, body.sampling_parameters(number) | about_tools) for number in numbers]
         return await_all(calls, "finish_reason")
 
     return Choices(start, body.count)
@@ -86,7 +88,9 @@ def _conversation(model: Model, body: ChatCompletionRequest) -> dict[str, Value]
     """Return the conversation as the model gets it. Raises APIError."""
     check_parts(body.messages, sees=model.serves("vision"))
     images = read_images(body.messages)
-    inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(body.messages))}
+    inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(body.messages, model))}
+    if tools := describe_tools(body):
+        inputs["tools"] = orjson.dumps(tools)
     return inputs | {"image": images} if images else inputs
 
 
@@ -111,8 +115,11 @@ class Completion:
     the request asks for them.
     """
 
-    def __init__(self, model: Model, choices: Choices, with_boxes: bool = False):
+    def __init__(
+        self, model: Model, choices: Choices, new_reply: Callable[[], Reply] = Reply, with_boxes: bool = False
+    ):
         self._choices, self._with_boxes = choices, with_boxes
+        self._replies = defaultdict[int, Reply](new_reply)
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -132,11 +139,14 @@ class Completion:
         return self._base | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
     def _choice(self, number: int, responses: list[dict[str, Any]]) -> dict[str, Any]:
-        content = "".join(response["text_output"] for response in responses)
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        reply = self._replies[number]
+        for response in responses:
+            reply.push(response["text_output"])
+        reply.end()
+        message = reply.message()
         if self._with_boxes:
             message["boxes"] = [box for response in responses for box in response.get("boxes", ())]
-        finish_reason, logprobs = responses[-1]["finish_reason"], _logprobs(responses)
+        finish_reason, logprobs = reply.finish_reason(responses[-1]["finish_reason"]), _logprobs(responses)
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def stream(self, include_usage: bool) -> Iterator[bytes]:
@@ -160,11 +170,14 @@ class Completion:
             events = b"" if number in begun else chunk(number, {"role": "assistant", "content": "", "refusal": None})
             begun.add(number)
             logprobs = _logprobs([response])
-            if response["text_output"] or logprobs:
-                boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
-                events += chunk(number, {"content": response["text_output"]} | boxes, logprobs)
+            boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
+            reply = self._replies[number]
+            deltas = reply.push(response["text_output"]) + (reply.end() if "finish_reason" in response else [])
+            for delta in deltas or ([{"content": ""}] if logprobs else []):
+                events += chunk(number, delta | boxes, logprobs)
+                logprobs = None
             if "finish_reason" in response:
-                events += chunk(number, {}, finish_reason=response["finish_reason"])
+                events += chunk(number, {}, finish_reason=reply.finish_reason(response["finish_reason"]))
                 self._count(number, response)
             if events:
                 yield events

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from frontend.endpoints.chat_audio import write_down
+from frontend.endpoints.chat_tools import ChatMessage, call_fields
 from frontend.endpoints.messages import ContentPart, Message, find_media, media_of
 from frontend.errors import InvalidRequest, PayloadTooLarge
 from frontend.media import read_media
 from frontend.services import services
+from frontend.triton.registry import Model
 
 
 def check_parts(messages: Iterable[Message], sees: bool) -> None:
@@ -39,7 +41,7 @@ def read_images(messages: Iterable[Message]) -> list[bytes]:
     return images
 
 
-def model_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def model_messages(messages: Iterable[ChatMessage], model: Model) -> list[dict[str, Any]]:
     """Return messages as the model gets them: those that `check_parts` has let pass.
 
     A message's parts are joined by line breaks; of one with images they stay apart, and an image is but its place. A
@@ -50,6 +52,7 @@ def model_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
             "role": "system" if message.role == "developer" else message.role,
             "content": _content(message.content, f"messages[{number}].content"),
         }
+        | call_fields(message, model)
         for number, message in enumerate(messages)
     ]
 

@@ -5,14 +5,11 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from frontend.endpoints.body import RequestBody
-from frontend.endpoints.messages import Message
+from frontend.endpoints.chat_tools import Conversation, ToolFields
 from frontend.errors import InvalidRequest
 
 # Fields that are not served, each with the values that ask for nothing and so are let through.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "top_logprobs": (0,),
@@ -55,11 +52,11 @@ class StreamOptions(RequestBody):
     include_usage: bool | None = None
 
 
-class ChatCompletionRequest(RequestBody):
+class ChatCompletionRequest(ToolFields):
     """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: Conversation
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)

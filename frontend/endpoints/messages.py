@@ -55,7 +55,7 @@ Content = Annotated[
 class Message(RequestBody):
     """One message of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content
     name: str | None = None
 

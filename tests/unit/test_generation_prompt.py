@@ -6,7 +6,7 @@ from protocol.errors import InvalidRequest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEMPLATE = """{% for message in messages %}
-{% if message['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}
+{% if message['role'] == 'critic' %}{{ raise_exception('no critics here') }}{% endif %}
 <{{ message['role'] }}>{{ message['content'] | tojson }}
 {% endfor %}
 {% if add_generation_prompt %}<assistant>{% endif %}
@@ -40,8 +40,8 @@ def byte_table():
 
 
 def test_a_template_may_refuse(folder):
-    with pytest.raises(InvalidRequest, match="no tools here") as caught:
-        ChatPrompt(folder, 1000).encode([{"role": "tool", "content": "x"}])
+    with pytest.raises(InvalidRequest, match="no critics here") as caught:
+        ChatPrompt(folder, 1000).encode([{"role": "critic", "content": "x"}])
     assert caught.value.param == "messages"
 
 

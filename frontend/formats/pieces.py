@@ -1,0 +1,40 @@
+"""What an answer consists of, in the order in which it becomes known."""
+
+from typing import NamedTuple
+
+
+class Said(NamedTuple):
+    """Text for the reader."""
+
+    text: str
+
+
+class Thought(NamedTuple):
+    """Text of the model to itself."""
+
+    text: str
+
+
+class CallStarted(NamedTuple):
+    """The model calls a tool; its arguments follow. `call` is the number of the call in the answer."""
+
+    call: int
+    id: str
+    name: str
+
+
+class Arguments(NamedTuple):
+    """More of a call's arguments, which are JSON."""
+
+    call: int
+    text: str
+
+
+class CallBroken(NamedTuple):
+    """A call that was started turned out to be none; `text` is all that the model wrote of it."""
+
+    call: int
+    text: str
+
+
+Piece = Said | Thought | CallStarted | Arguments | CallBroken

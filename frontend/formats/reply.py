@@ -1,0 +1,87 @@
+"""One answer of a model as OpenAI's message, whole and in deltas: what is said, thought and called."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from frontend.formats.pieces import Arguments, CallBroken, CallStarted, Piece, Said, Thought
+
+Delta = dict[str, Any]
+
+
+class Parser(Protocol):
+    """Finds something in a text that comes in pieces."""
+
+    def push(self, text: str) -> list[Piece]: ...
+    def end(self) -> list[Piece]: ...
+
+
+class Reply:
+    """Folds a model's text. `parsers` look at it one after the other: what one calls said is the next one's text."""
+
+    def __init__(self, parsers: Sequence[Parser] = ()):
+        self._parsers = parsers
+        self._content: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    def push(self, text: str) -> list[Delta]:
+        """Return the deltas of more text."""
+        return [self._fold(piece) for piece in _through(self._parsers, text)]
+
+    def end(self) -> list[Delta]:
+        """Return the deltas of what was kept back, when no more text will come."""
+        deltas = []
+        for place, parser in enumerate(self._parsers):
+            pieces = _further(self._parsers[place + 1 :], parser.end())
+            deltas += [self._fold(piece) for piece in pieces]
+        return deltas
+
+    def finish_reason(self, of_the_model: str) -> str:
+        """Return OpenAI's finish_reason: a model that called has not just stopped."""
+        return "tool_calls" if self._calls and of_the_model == "stop" else of_the_model
+
+    def message(self) -> dict[str, Any]:
+        """Return the whole as a message."""
+        content = "".join(self._content)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self._thoughts:
+            message["reasoning_content"] = "".join(self._thoughts)
+        if self._calls:
+            message["content"] = content or None
+            message["tool_calls"] = list(self._calls.values())
+        return message
+
+    def _fold(self, piece: Piece) -> Delta:
+        match piece:
+            case Said(text):
+                self._content.append(text)
+                return {"content": text}
+            case Thought(text):
+                self._thoughts.append(text)
+                return {"reasoning_content": text}
+            case CallStarted(call, id, name):
+                self._calls[call] = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
+                started = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
+                return {"tool_calls": [{"index": call} | started]}
+            case Arguments(call, text):
+                self._calls[call]["function"]["arguments"] += text
+                return {"tool_calls": [{"index": call, "function": {"arguments": text}}]}
+            case CallBroken(call, text):
+                # What a stream has sent it cannot take back; but it says what was written, and does not end in a call.
+                del self._calls[call]
+                self._content.append(text)
+                return {"content": text}
+
+
+def _through(parsers: Sequence[Parser], text: str) -> list[Piece]:
+    if not parsers:
+        return [Said(text)] if text else []
+    return _further(parsers[1:], parsers[0].push(text))
+
+
+def _further(parsers: Sequence[Parser], pieces: Iterable[Piece]) -> list[Piece]:
+    """Return the pieces, with what is said looked at by the other parsers."""
+    found: list[Piece] = []
+    for piece in pieces:
+        found += _through(parsers, piece.text) if isinstance(piece, Said) else [piece]
+    return found

@@ -1,0 +1,68 @@
+"""The shapes of calls, for an engine that can be made to keep to one.
+
+`tagged`: begin, one JSON value of the schema, end; at_least times to at_most times (None: any number), with the
+separator between. `tagged_any`: the same with a choice of begin, schema and end, for formats that write the tool's name
+outside of the JSON.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Function = Mapping[str, Any]
+
+
+def tagged(
+    begin: str, schema: dict[str, Any], end: str, separator: str = "", at_most: int | None = None
+) -> dict[str, Any]:
+    """Return the shape of calls that are each in tags."""
+    around = {"begin": begin, "schema": schema, "end": end}
+    return {"kind": "tagged"} | around | {"separator": separator, "at_least": 1, "at_most": at_most}
+
+
+def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, Any]:
+    """Return the shape of one call, where each of the choices (begin, schema, end) is one tool."""
+    of = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in choices]
+    return {"kind": "tagged_any", "of": of, "separator": "", "at_least": 1, "at_most": 1}
+
+
+def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
+    """Return the schema of one call of any of the functions; `at` is where it will stand in a larger one."""
+    return {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": function["name"]},
+                    arguments: _moved(parameters_of(function), f"{at}/anyOf/{number}/properties/{arguments}"),
+                },
+                "required": ["name", arguments],
+                "additionalProperties": False,
+            }
+            for number, function in enumerate(functions)
+        ]
+    }
+
+
+def calls_schema(functions: Sequence[Function], most: int | None, arguments: str = "arguments") -> dict[str, Any]:
+    """Return the schema of a list of calls."""
+    schema = {"type": "array", "items": call_schema(functions, arguments, "#/items"), "minItems": 1}
+    return schema if most is None else schema | {"maxItems": most}
+
+
+def parameters_of(function: Function) -> dict[str, Any]:
+    """Return the schema of a function's arguments; without one it takes none."""
+    parameters: dict[str, Any] | None = function.get("parameters")
+    return parameters or {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def _moved(schema: Any, to: str) -> Any:
+    """Return a schema with its references to itself (`#/$defs/…`) as they are inside of another."""
+    if isinstance(schema, list):
+        return [_moved(item, to) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, to) for key, value in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = to + reference[1:]
+    return moved

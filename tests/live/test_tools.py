@@ -1,0 +1,55 @@
+"""Tools through the whole stack with OpenAI's own client."""
+
+import json
+
+from tests.live.conftest import MODEL, user
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+HISTORY = [
+    *user("What is the weather in Paris?"),
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": "rain, 7 degrees"},
+]
+
+
+def ask(client, messages, **options):
+    options = {"temperature": 0, "max_tokens": 60} | options
+    return client.chat.completions.create(model=MODEL, messages=messages, **options)
+
+
+def test_tools_are_in_the_prompt_of_a_template_that_knows_none(client):
+    without = ask(client, user("Hi"), max_tokens=1).usage.prompt_tokens
+    assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER]).usage.prompt_tokens > without + 100
+    assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER], tool_choice="none").usage.prompt_tokens == without
+
+
+def test_calls_and_their_answers_are_in_the_prompt(client):
+    asked = ask(client, HISTORY[:1], max_tokens=1).usage.prompt_tokens
+    assert ask(client, HISTORY, max_tokens=1).usage.prompt_tokens > asked + 30
+
+
+def test_a_call_that_the_model_was_shown_how_to_make(client):
+    call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    messages = user(f"Repeat exactly, and nothing else:\n{call}")
+    message = ask(client, messages, tools=[WEATHER]).choices[0].message
+    assert message.content is None
+    assert [call.function.name for call in message.tool_calls] == ["get_weather"]
+    assert json.loads(message.tool_calls[0].function.arguments) == {"city": "Rome"}
+    with client.chat.completions.stream(
+        model=MODEL, messages=messages, temperature=0, max_tokens=60, tools=[WEATHER]
+    ) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    assert [call.function.arguments for call in streamed.tool_calls] == ['{"city": "Rome"}']
