@@ -33,7 +33,12 @@ class Conversion(NamedTuple):
 CONVERTERS = {
     "gguf": Conversion(
         gguf_model.convert_gguf,
-        ("export/gguf_model.py", "export/gguf_tokenizer.py", "export/openvino_weights.py"),
+        (
+            "export/gguf_model.py",
+            "export/gguf_tokenizer.py",
+            "export/openvino_detokenizer.py",
+            "export/openvino_weights.py",
+        ),
     ),
     "ctranslate2": Conversion(whisper_model.convert_published, ("export/whisper_model.py",)),
     "openvino-whisper": Conversion(

@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
 from gguf.quants import dequantize, quantize
 from tqdm import tqdm
 
-from export import gguf_tokenizer, openvino_weights
+from export import gguf_tokenizer, openvino_detokenizer, openvino_weights
 
 
 def read_metadata(source: Path) -> dict[str, Any]:
@@ -52,6 +52,7 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
     metadata = read_metadata(source)
     tokenizer = gguf_tokenizer.build_tokenizer(metadata)
     tokenizer.save(str(version / "tokenizer.json"))
+    openvino_detokenizer.save_detokenizer(tokenizer, version)
     (version / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"])
     generation = {"eos_token_id": gguf_tokenizer.end_token_ids(metadata, tokenizer)}
     (version / "generation_config.json").write_text(json.dumps(generation))

@@ -9,8 +9,9 @@ import json
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openvino
 import openvino_genai as genai
-from generation.messages import Add, Cancel, Failed, Gauges, Look, Made, Picture, Ready, StepResult
+from generation.grammar_compiler import GrammarCompiler
+from generation.messages import Add, Cancel, Draining, Failed, Gauges, Look, Made, Picture, Ready, StepResult
 from generation.sampling import build_config
 from protocol.errors import InvalidRequest
 
@@ -28,7 +30,9 @@ log = logging.getLogger(__name__)
 _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
 
 
-def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.ContinuousBatchingPipeline:
+def load_pipeline(
+    folder: Path, parameters: Mapping[str, str], tokenizer: genai.Tokenizer | None = None
+) -> genai.ContinuousBatchingPipeline:
     """Load the model in `folder` as config.pbtxt's parameters say. Raises KeyError for one that is missing."""
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = int(parameters["cache_size_gb"])
@@ -42,7 +46,8 @@ def load_pipeline(folder: Path, parameters: Mapping[str, str]) -> genai.Continuo
         # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
         "ENABLE_CPU_PINNING": False,
     }
-    return genai.ContinuousBatchingPipeline(str(folder), scheduler, parameters["device"], properties)
+    tokenizer = tokenizer or genai.Tokenizer(str(folder))
+    return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters["device"], **properties)
 
 
 def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool) -> None:
@@ -71,11 +76,30 @@ def _tensor(picture: Picture) -> openvino.Tensor:
     return openvino.Tensor(np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3))
 
 
+# Each takes the better part of a megabyte, and none is ever given back: after so many the process ends.
+_MOST_GRAMMARS = 400
+
+
 class Engine:
     """Requests by their numbers, from the socket into the pipeline and back."""
 
-    def __init__(self, pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], socket: Connection):
+    def __init__(
+        self,
+        pipeline: genai.ContinuousBatchingPipeline,
+        end_tokens: list[int],
+        socket: Connection,
+        tokenizer: genai.Tokenizer,
+        vocabulary: int,
+    ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
+        # The compiler's thread wakes the loop, which may be waiting for a message.
+        self._woken, self._waker = Pipe(duplex=False)
+        self._compiler = GrammarCompiler(tokenizer, vocabulary, end_tokens[0], self._compiled)
+        self._compiling: str | None = None
+        self._draining = False
+        self._grammars: dict[str, str | None] = {}  # and why they are refused
+        self._unruled: deque[Add | Look] = deque()
+        self._young: set[int] = set()  # numbers of those that have a grammar and no token yet
         self._handles: dict[int, Any] = {}
         self._unseen: dict[int, Look] = {}
         self._next_look = 0.0
@@ -83,10 +107,16 @@ class Engine:
         self._reported = Gauges()
 
     def run(self) -> None:
-        """Serve until the socket closes (EOFError)."""
-        while True:
-            while self._socket.poll(0 if self._busy() or self._reported.running else None):
-                self._receive(self._socket.recv())
+        """Serve until the socket closes (EOFError), or until there is nothing left to do and too much in memory."""
+        while not (self._draining and self._is_done()):
+            idle = not (self._busy() or self._reported.running)
+            while ready := wait([self._socket, self._woken], None if idle else 0):
+                if self._woken in ready:
+                    self._note(self._woken.recv())
+                if self._socket in ready:
+                    self._receive(self._socket.recv())
+                idle = False
+            self._rule()
             if self._unseen:
                 self._look()
             if self._busy():
@@ -98,20 +128,64 @@ class Engine:
             while self._failed:
                 self._socket.send(self._failed.pop())
 
+    def _is_done(self) -> bool:
+        return not (self._busy() or self._unruled or self._handles)
+
     def _busy(self) -> bool:
         return bool(self._failed or self._unseen) or self._pipeline.has_non_finished_requests()
 
     def _receive(self, message: Add | Look | Cancel) -> None:
+        if isinstance(message, Add | Look) and message.parameters.get("grammar"):
+            self._unruled.append(message)
+        else:
+            self._take(message)
+
+    def _take(self, message: Add | Look | Cancel) -> None:
         if isinstance(message, Add):
             ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
             self._add(message, ids)
         elif isinstance(message, Cancel):
+            self._unruled = deque(other for other in self._unruled if other.number != message.number)
+            self._young.discard(message.number)
             if not self._unseen.pop(message.number, None) and (handle := self._handles.pop(message.number, None)):
                 handle.cancel()
         elif message.pictures:
             self._unseen[message.number] = message
         else:
             self._add(message, message.text, [])
+
+    def _compiled(self, grammar: str, reason: str | None) -> None:
+        self._waker.send((grammar, reason))
+
+    def _note(self, result: tuple[str, str | None]) -> None:
+        grammar, reason = result
+        self._grammars[grammar], self._compiling = reason, None
+        if len(self._grammars) >= _MOST_GRAMMARS and not self._draining:
+            self._draining = True
+            self._socket.send(Draining())
+
+    def _rule(self) -> None:
+        """Take in those whose grammars are compiled, and have the next grammar compiled.
+
+        Not both at once: a request's first token asks for its grammar, and would wait, with all others, until the one
+        that is being compiled is done.
+        """
+        if self._compiling:
+            return
+        waiting, self._unruled = self._unruled, deque()
+        for message in waiting:
+            grammar = message.parameters["grammar"]
+            if grammar not in self._grammars:
+                self._unruled.append(message)
+            elif reason := self._grammars[grammar]:
+                param = message.parameters.get("constraint", {}).get("param")
+                self._failed.append(Failed(message.number, reason, callers_fault=True, param=param))
+            else:
+                self._young.add(message.number)
+                self._take(message)
+        if self._unruled and not self._young:
+            self._compiling = self._unruled[0].parameters["grammar"]
+            self._compiler.start(self._compiling)
 
     def _look(self) -> None:
         """Take in the first request with pictures, unless the answers of others have their turn, or wait for theirs.
@@ -132,9 +206,11 @@ class Engine:
             config = build_config(message.parameters, message.room, self._end_tokens)
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
         except InvalidRequest as error:
+            self._young.discard(message.number)
             self._failed.append(Failed(message.number, str(error), callers_fault=True))
         except Exception:
             log.exception("the engine does not take a request")
+            self._young.discard(message.number)
             self._failed.append(Failed(message.number, "The engine does not take the request"))
 
     def _step(self) -> None:
@@ -150,6 +226,7 @@ class Engine:
         made = []
         for number, handle in list(self._handles.items()):
             while handle.can_read():
+                self._young.discard(number)
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
                     ids, logprobs = list(output.generated_ids), list(output.generated_log_probs)
@@ -161,12 +238,13 @@ class Engine:
         return made
 
     def _fail(self, number: int, message: str) -> None:
+        self._young.discard(number)
         self._handles.pop(number).cancel()
         self._failed.append(Failed(number, message))
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()
-        waiting = len(self._unseen) + max(0, len(self._handles) - now.scheduled_requests)
+        waiting = len(self._unseen) + len(self._unruled) + max(0, len(self._handles) - now.scheduled_requests)
         return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
 
 
@@ -176,11 +254,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
     socket = Connection(descriptor)
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
-    pipeline = load_pipeline(folder, parameters)
+    tokenizer = genai.Tokenizer(str(folder))
+    pipeline = load_pipeline(folder, parameters, tokenizer)
     warm_up(pipeline, end_tokens, sees=(folder / "openvino_vision_embeddings_model.xml").exists())
     socket.send(Ready())
     try:
-        Engine(pipeline, end_tokens, socket).run()
+        Engine(pipeline, end_tokens, socket, tokenizer, len(tokenizer.get_vocab())).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         log.info("the backend is gone; so am I")
 

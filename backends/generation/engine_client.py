@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from generation.answer import Answer
-from generation.messages import Add, Cancel, Failed, Gauges, Look, Ready, StepResult
+from generation.messages import Add, Cancel, Draining, Failed, Gauges, Look, Ready, StepResult
 from generation.prompt import Prompt
 from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 
@@ -58,6 +58,9 @@ class EngineClient:
         self._next_number = 0
         self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._draining = False
+        self._held: list[tuple[Answer, Prompt]] = []
+        """What came while an engine was ending by itself."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
 
@@ -71,12 +74,18 @@ class EngineClient:
         with self._lock:
             if answer.over:
                 return
+            if self._draining:
+                self._held.append((answer, prompt))
+                return
             if self._link is None:
                 raise EngineDown("The model's engine is being restarted.")
-            self._next_number += 1
-            answer.number = self._next_number
-            self._answers[answer.number] = answer
-            self._link.send(_message(answer, prompt))
+            self._send(self._link, answer, prompt)
+
+    def _send(self, link: _Link, answer: Answer, prompt: Prompt) -> None:
+        self._next_number += 1
+        answer.number = self._next_number
+        self._answers[answer.number] = answer
+        link.send(_message(answer, prompt))
 
     def cancel(self, answer: Answer) -> None:
         """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
@@ -111,6 +120,10 @@ class EngineClient:
         assert isinstance(ready, Ready)  # noqa: S101
         with self._lock:
             self._link = _Link(connection)
+            held, self._held, self._draining = self._held, [], False
+            for answer, prompt in held:
+                if not answer.over:
+                    self._send(self._link, answer, prompt)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -124,11 +137,14 @@ class EngineClient:
         link = self._link
         while link is not None:
             try:
-                message: StepResult | Failed = link.connection.recv()
+                message: StepResult | Failed | Draining = link.connection.recv()
             except (EOFError, OSError):
                 return
             if isinstance(message, Failed):
                 self._fail(message)
+            elif isinstance(message, Draining):
+                with self._lock:
+                    self._draining = True
             else:
                 self.gauges = message.gauges
                 self._advance(message)
@@ -148,7 +164,8 @@ class EngineClient:
         with self._lock:
             answer = self._answers.pop(failed.number, None)
         if answer:
-            answer.fail((InvalidRequest if failed.callers_fault else EngineFailure)(failed.message))
+            kind = InvalidRequest if failed.callers_fault else EngineFailure
+            answer.fail(kind(failed.message, failed.param))
             self._on_progress([answer])
 
     def _lose_all(self) -> None:
@@ -163,7 +180,11 @@ class EngineClient:
 
     def _revive(self) -> None:
         assert self._process is not None  # noqa: S101
-        log.error("the engine's process ended with exit code %s; starting another", self._process.wait())
+        exit_code = self._process.wait()
+        if self._draining:
+            log.info("the engine has kept many grammars; starting another")
+        else:
+            log.error("the engine's process ended with exit code %s; starting another", exit_code)
         pause = 0.5
         while not self._stopping:
             try:

@@ -41,6 +41,10 @@ class Ready(NamedTuple):
     """Engine to backend: the model is loaded and warm."""
 
 
+class Draining(NamedTuple):
+    """Engine to backend: what I have I finish, then I end; keep what is new for the next engine."""
+
+
 class Gauges(NamedTuple):
     """The engine's load after a step; `cache_usage` from 0 to 1."""
 
@@ -71,3 +75,4 @@ class Failed(NamedTuple):
     number: int
     message: str
     callers_fault: bool = False
+    param: str | None = None

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generation.answer import Answer
+from generation.constraints import grammar_of
 from generation.engine_client import EngineClient
 from generation.logprobs import TokenTexts
 from generation.metrics import Metrics
@@ -96,6 +97,8 @@ class TritonPythonModel:
                 return
             parameters = json.loads(sampling)
             parameters.setdefault("seed", random.getrandbits(63))
+            if constraint := parameters.get("constraint"):
+                parameters["grammar"] = grammar_of(constraint)
             settings = Settings(json.loads(tools), parameters.get("chat_template_kwargs", {}))
             prompt = self._prompt.read(json.loads(messages), images, settings)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))

@@ -35,6 +35,10 @@ def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[
     if parameters.get("logprobs"):
         config.logprobs = 1  # the engine tells those of the tokens it has taken alone
     config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
+    if grammar := parameters.get("grammar"):
+        config.structured_output_config = genai.StructuredOutputConfig(grammar=grammar)
+        # Made to go on after the grammar's end, the engine would forget the grammar.
+        config.ignore_eos, config.min_new_tokens = False, 0
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
     if not config.do_sample:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from frontend.endpoints.body import RequestBody
+from frontend.endpoints.chat_constraint import GuidedFields
 from frontend.endpoints.chat_tools import Conversation, ToolFields
 from frontend.errors import InvalidRequest
 
@@ -14,15 +15,10 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "top_logprobs": (0,),
     "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
 }
 
 
@@ -52,7 +48,7 @@ class StreamOptions(RequestBody):
     include_usage: bool | None = None
 
 
-class ChatCompletionRequest(ToolFields):
+class ChatCompletionRequest(ToolFields, GuidedFields):
     """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
 
     model: str
@@ -113,4 +109,5 @@ class ChatCompletionRequest(ToolFields):
         given["max_tokens"] = self.max_completion_tokens or self.max_tokens
         if self.seed is not None:
             given["seed"] = self.seed + number
+        given["constraint"] = self.constraint()
         return {name: value for name, value in given.items() if value is not None}

@@ -209,7 +209,6 @@ USER = {"role": "user", "content": "Hi"}
         ({"top_logprobs": 2}, "top_logprobs", "unsupported_parameter"),
         ({"min_tokens": -1}, "min_tokens", "invalid_value"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
     ],
 )
 def test_bad_input_names_the_field(client, triton, fields, param, code):

@@ -108,9 +108,10 @@ def test_a_model_that_must_call_is_constrained(client, triton, choice, names, mo
     triton.will_answer(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
-    assert [s["properties"]["name"]["const"] for s in constraint.pop("schema")["anyOf"]] == names
-    around = {"begin": "<tool_call>\n", "end": "\n</tool_call>", "separator": "\n"}
-    assert constraint == {"kind": "tagged", "at_least": 1, "at_most": most} | around
+    (tag,) = constraint["tags"]
+    assert [s["properties"]["name"]["const"] for s in tag["schema"]["anyOf"]] == names
+    assert (tag["begin"], tag["end"], constraint["separator"]) == ("<tool_call>\n", "\n</tool_call>", "\n")
+    assert (constraint["kind"], constraint["least"], constraint["most"]) == ("tagged", 1, most)
     assert [tool["function"]["name"] for tool in inputs(triton)["tools"]] == ["weather", "time"]
 
 

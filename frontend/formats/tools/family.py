@@ -9,7 +9,7 @@ from frontend.formats.pieces import Piece
 from frontend.formats.tools.source import Malformed, Source, Steps
 
 Constraint = dict[str, Any]
-"""A text shape, for the engine: literal texts around one JSON value, see `tagged` and `tagged_any` in shapes.py."""
+"""A text shape, for the engine: literal texts around one JSON value, see shapes.py."""
 
 
 def _new_id() -> str:

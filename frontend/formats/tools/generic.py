@@ -35,8 +35,8 @@ def json_calls(source: Source) -> Steps[None]:
 
 def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
     if most == 1:
-        return tagged("", call_schema(functions), "", at_most=1)
-    return tagged("", calls_schema(functions, most), "", at_most=1)
+        return tagged("", call_schema(functions), "", most=1)
+    return tagged("", calls_schema(functions, most), "", most=1)
 
 
 GENERIC = Family(_grammar, _constrain, ())

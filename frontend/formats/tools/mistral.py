@@ -36,7 +36,7 @@ def _new_id() -> str:
 
 
 def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged(_TAG, calls_schema(functions, most), "", at_most=1)
+    return tagged(_TAG, calls_schema(functions, most), "", most=1)
 
 
 def _constrain_named(functions: Sequence[Function], most: int | None) -> Constraint:

@@ -19,7 +19,7 @@ def _grammar(source: Source) -> Steps[None]:
 
 
 def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged(_OPEN, calls_schema(functions, most), _CLOSE, at_most=1)
+    return tagged(_OPEN, calls_schema(functions, most), _CLOSE, most=1)
 
 
 PHI = Family(_grammar, _constrain, (_OPEN, _CLOSE))

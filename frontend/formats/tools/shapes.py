@@ -1,8 +1,7 @@
 """The shapes of calls, for an engine that can be made to keep to one.
 
-`tagged`: begin, one JSON value of the schema, end; at_least times to at_most times (None: any number), with the
-separator between. `tagged_any`: the same with a choice of begin, schema and end, for formats that write the tool's name
-outside of the JSON.
+`tagged`: begin, one JSON value of the schema, end, for one of the tags; `least` to `most` times (None: any number),
+with the separator between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,17 +11,22 @@ Function = Mapping[str, Any]
 
 
 def tagged(
-    begin: str, schema: dict[str, Any], end: str, separator: str = "", at_most: int | None = None
+    begin: str, schema: dict[str, Any], end: str, separator: str = "", most: int | None = None
 ) -> dict[str, Any]:
     """Return the shape of calls that are each in tags."""
-    around = {"begin": begin, "schema": schema, "end": end}
-    return {"kind": "tagged"} | around | {"separator": separator, "at_least": 1, "at_most": at_most}
+    return _tagged([(begin, schema, end)], separator, most)
 
 
 def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, Any]:
     """Return the shape of one call, where each of the choices (begin, schema, end) is one tool."""
-    of = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in choices]
-    return {"kind": "tagged_any", "of": of, "separator": "", "at_least": 1, "at_most": 1}
+    return _tagged(choices, "", 1)
+
+
+def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, most: int | None) -> dict[str, Any]:
+    described = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in tags]
+    # What a grammar cannot say of a tool's parameters is left to whoever made the tool.
+    shape = {"kind": "tagged", "tags": described, "separator": separator, "least": 1, "most": most}
+    return shape | {"strict": False, "param": "tools"}
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:

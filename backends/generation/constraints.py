@@ -1,0 +1,87 @@
+"""What an answer must look like: from the request's constraint to a grammar for the engine.
+
+A constraint has a `kind` and what belongs to it:
+
+| kind | |
+|---|---|
+| `json_object` | any JSON object |
+| `json_schema` | `schema`; `strict` (true): refuse what a grammar cannot say, or leave it out |
+| `regex` | `pattern`, for the whole answer |
+| `choice` | `choices`: texts, of which the answer is one |
+| `grammar` | `grammar`: EBNF, the engine's own notation |
+| `tagged` | `tags`: {`begin`, `schema`, `end`} each, `least` to `most` of them, `separator` between |
+
+`param` names the request's field, for errors.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from generation.ebnf import MOST_CHARACTERS, NotPossible, Rules, any_of, literal, repeat
+from generation.json_grammar import JSONGrammar
+from generation.regex_grammar import regex_grammar
+from protocol.errors import InvalidRequest
+
+_MOST_CHOICES = 1_000
+_MOST_TAGS = 128
+
+
+def grammar_of(constraint: Mapping[str, Any]) -> str:
+    """Return the grammar. Raises InvalidRequest, which names the request's field."""
+    try:
+        return _WRITERS[constraint["kind"]](constraint)
+    except NotPossible as error:
+        raise InvalidRequest(str(error), constraint.get("param")) from error
+    except RecursionError as error:
+        raise InvalidRequest("nested too deeply", constraint.get("param")) from error
+
+
+def _json_object(constraint: Mapping[str, Any]) -> str:
+    rules = Rules()
+    return rules.text(JSONGrammar(rules).value({"type": "object"}))
+
+
+def _json_schema(constraint: Mapping[str, Any]) -> str:
+    rules = Rules()
+    return rules.text(JSONGrammar(rules, constraint.get("strict", True)).value(constraint["schema"]))
+
+
+def _regex(constraint: Mapping[str, Any]) -> str:
+    return Rules().text(regex_grammar(constraint["pattern"]))
+
+
+def _choice(constraint: Mapping[str, Any]) -> str:
+    choices = constraint["choices"]
+    if len(choices) > _MOST_CHOICES:
+        raise NotPossible(f"more than {_MOST_CHOICES} choices")
+    return Rules().text(any_of(map(literal, choices)))
+
+
+def _grammar(constraint: Mapping[str, Any]) -> str:
+    grammar: str = constraint["grammar"]
+    if len(grammar) > MOST_CHARACTERS:
+        raise NotPossible(f"longer than {MOST_CHARACTERS} characters")
+    return grammar
+
+
+def _tagged(constraint: Mapping[str, Any]) -> str:
+    tags, least, most = constraint["tags"], constraint.get("least", 1), constraint.get("most", 1)
+    if len(tags) > _MOST_TAGS:
+        raise NotPossible(f"more than {_MOST_TAGS} tags")
+    rules = Rules()
+    # Each schema has definitions of its own, so each has a writer; the rules are shared.
+    values = [JSONGrammar(rules, constraint.get("strict", True)).value(tag["schema"]) for tag in tags]
+    parts = [f"{literal(t['begin'])} ({v}) {literal(t['end'])}" for t, v in zip(tags, values, strict=True)]
+    one = rules.name(any_of(f"({part})" for part in parts), "tag")
+    more = repeat(f"({literal(constraint.get('separator', ''))} {one})", max(0, least - 1), most and most - 1)
+    return rules.text(f"{one} {more}" if least else f"({one} {more})?")
+
+
+_WRITERS = {
+    "json_object": _json_object,
+    "json_schema": _json_schema,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+    "tagged": _tagged,
+}

@@ -1,0 +1,44 @@
+"""What keeping to a schema costs: `python -m bench.structured`. Tokens per second with and without one, in turns."""
+
+import argparse
+import statistics
+
+import orjson
+
+from bench.chat import MODEL, Texts
+from bench.load import chat_body, run_streams
+from bench.stack import running_stack
+
+# Long enough that no answer ends before its tokens do.
+_SCHEMA = {
+    "type": "array",
+    "minItems": 100,
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "kind": {"enum": ["fox", "bear"]}},
+        "required": ["name", "age", "kind"],
+    },
+}
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=100)
+    args = parser.parse_args()
+    texts, ratios = Texts(), []
+    with running_stack([MODEL]) as stack:
+        for _ in range(args.rounds):
+            plain = [chat_body(MODEL, text, args.tokens) for text in texts.take(args.streams)]
+            bodies = [chat_body(MODEL, text, args.tokens) for text in texts.take(args.streams)]
+            ruled = [orjson.dumps(orjson.loads(b) | {"guided_json": _SCHEMA, "ignore_eos": False}) for b in bodies]
+            free, kept = run_streams(stack.port, plain), run_streams(stack.port, ruled)
+            ratios.append(kept.tokens_per_second / free.tokens_per_second)
+            print(f"free {free.tokens_per_second:4.0f} tokens/s, by a schema {kept.tokens_per_second:4.0f}", flush=True)
+    print(f"ratio {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

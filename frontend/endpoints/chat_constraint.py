@@ -1,0 +1,103 @@
+"""What a chat request says about the form of the answer: OpenAI's response_format and vLLM's guided_ fields.
+
+They become one `constraint` among the sampling parameters, as the backend's `constraints.py` describes it. What can be
+compiled only the backend knows; here is looked at the shape.
+"""
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field
+
+from frontend.endpoints.body import RequestBody
+from frontend.errors import InvalidRequest
+
+# A schema takes time in proportion.
+_MOST_SCHEMA_BYTES = 64_000
+
+Schema = dict[str, Any] | bool
+
+
+class JSONSchemaFormat(RequestBody):
+    """OpenAI's `response_format.json_schema`."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(RequestBody):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class ObjectFormat(RequestBody):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class SchemaFormat(RequestBody):
+    """JSON by a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JSONSchemaFormat
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class GuidedFields(RequestBody):
+    """The fields that say what the answer must look like; a request has one of them at most."""
+
+    response_format: ResponseFormat | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = Field(None, min_length=1)
+    guided_choice: list[str] | None = Field(None, min_length=1)
+    guided_grammar: str | None = Field(None, min_length=1)
+
+    def constraint(self) -> dict[str, Any] | None:
+        """Return what the backend is to keep the answer to. Raises InvalidRequest."""
+        found = [*filter(None, (self._by_format(), self._by_json(), *self._by_text()))]
+        if len(found) > 1:
+            first, second = (str(constraint["param"]).partition(".")[0] for constraint in found[:2])
+            raise InvalidRequest(f"'{first}' and '{second}' exclude each other", param=second)
+        return found[0] if found else None
+
+    def _by_format(self) -> dict[str, Any] | None:
+        match self.response_format:
+            case ObjectFormat():
+                return {"kind": "json_object", "param": "response_format"}
+            case SchemaFormat(json_schema=wanted):
+                strict = bool(wanted.strict)
+                return _schema(wanted.schema_, "response_format.json_schema.schema") | {"strict": strict}
+        return None
+
+    def _by_json(self) -> dict[str, Any] | None:
+        schema = self.guided_json
+        if isinstance(schema, str):
+            try:
+                schema = orjson.loads(schema)
+            except orjson.JSONDecodeError as error:
+                raise InvalidRequest(f"'guided_json' is not JSON: {error}", param="guided_json") from error
+            if not isinstance(schema, dict):
+                raise InvalidRequest("'guided_json' must be a JSON schema", param="guided_json")
+        return None if schema is None else _schema(schema, "guided_json")
+
+    def _by_text(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        if self.guided_regex is not None:
+            found.append({"kind": "regex", "pattern": self.guided_regex, "param": "guided_regex"})
+        if self.guided_choice is not None:
+            found.append({"kind": "choice", "choices": self.guided_choice, "param": "guided_choice"})
+        if self.guided_grammar is not None:
+            found.append({"kind": "grammar", "grammar": self.guided_grammar, "param": "guided_grammar"})
+        return found
+
+
+def _schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
+    if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
+        raise InvalidRequest(f"'{param}' is larger than {_MOST_SCHEMA_BYTES} bytes", param=param)
+    return {"kind": "json_schema", "schema": schema, "param": param}

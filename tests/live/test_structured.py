@@ -1,0 +1,57 @@
+"""Answers that are kept to a form, through the whole stack with OpenAI's own client."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema
+import openai
+import pytest
+
+from tests.live.conftest import MODEL, user
+from tests.live.schemas import random_schema
+
+
+def ask(client, text, **options):
+    options = {"temperature": 1, "max_tokens": 800} | options
+    return client.chat.completions.create(model=MODEL, messages=user(text), **options).choices[0]
+
+
+def by_schema(schema):
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+
+
+def test_a_hundred_schemas(client):
+    def valid(seed):
+        schema = random_schema(seed)
+        choice = ask(client, f"An example for {json.dumps(schema)}", seed=seed, response_format=by_schema(schema))
+        jsonschema.validate(json.loads(choice.message.content), schema)
+        return choice.finish_reason
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(valid, range(100))) == ["stop"] * 100
+
+
+def test_choice_and_regex(client):
+    assert ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content in ("yes", "no")
+    answer = ask(client, "A code", extra_body={"guided_regex": r"[A-Z]{3}-\d{4}"}).message.content
+    assert len(answer) == 8
+    assert answer[3] == "-"
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"response_format": by_schema({"$ref": "http://example.com/s"})}, "response_format.json_schema.schema"),
+        ({"extra_body": {"guided_regex": "[a-z"}}, "guided_regex"),
+        ({"extra_body": {"guided_grammar": "root ::= nothing"}}, "guided_grammar"),
+        ({"extra_body": {"guided_choice": [str(i) for i in range(10_000)]}}, "guided_choice"),
+    ],
+)
+def test_a_constraint_is_refused(client, options, param):
+    begun = time.monotonic()
+    with pytest.raises(openai.BadRequestError) as refusal:
+        ask(client, "Hello", **options)
+    assert refusal.value.param == param
+    assert time.monotonic() - begun < 2
+    assert ask(client, "Hello", max_tokens=5).message.content
