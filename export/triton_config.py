@@ -30,7 +30,14 @@ class Tensors(NamedTuple):
 
 TENSORS = {
     "chat": Tensors(
-        {"messages": _STRING, "sampling_parameters": _STRING, "tools": _STRING, "image": _STRING},
+        {
+            "messages": _STRING,
+            "prompt": _STRING,
+            "token_ids": _STRING,
+            "sampling_parameters": _STRING,
+            "tools": _STRING,
+            "image": _STRING,
+        },
         {
             "text_output": _STRING,
             "finish_reason": _STRING,
@@ -40,7 +47,7 @@ TENSORS = {
             "error": _STRING,
         },
         decoupled=True,
-        optional=("tools", "image"),
+        optional=("messages", "prompt", "token_ids", "tools", "image"),
         lists=("image",),
     ),
     "transcription": Tensors(

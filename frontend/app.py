@@ -8,7 +8,9 @@ from frontend.access_log import register_access_log
 from frontend.admission import Admission
 from frontend.endpoints import BLUEPRINTS
 from frontend.errors import register_error_handlers
+from frontend.expiring_files import ExpiringFiles
 from frontend.image_store import ImageStore
+from frontend.response_store import ResponseStore
 from frontend.services import Services
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient
@@ -20,8 +22,15 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
-    images = ImageStore(settings.image_folder, settings.image_seconds, settings.image_bytes)
-    app.extensions["trident"] = Services(settings, triton, Registry(settings, triton), Admission(), images, shut_down)
+    app.extensions["trident"] = Services(
+        settings,
+        triton,
+        Registry(settings, triton),
+        Admission(),
+        ImageStore(settings.image_folder, settings.image_seconds, settings.image_bytes),
+        ResponseStore(ExpiringFiles(settings.response_folder, settings.response_seconds, settings.response_bytes)),
+        shut_down,
+    )
     register_access_log(app)
     register_error_handlers(app)
     for blueprint in BLUEPRINTS:

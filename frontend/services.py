@@ -8,6 +8,7 @@ from flask import current_app
 
 from frontend.admission import Admission
 from frontend.image_store import ImageStore
+from frontend.response_store import ResponseStore
 from frontend.settings import Settings
 from frontend.triton.client import Call
 from frontend.triton.registry import Registry
@@ -39,6 +40,7 @@ class Services:
     registry: Registry
     admission: Admission
     images: ImageStore
+    responses: ResponseStore
     shut_down: Callable[[], None]
     """Begins the shutdown of the whole of Trident and returns at once."""
 

@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     )
     image_seconds: float = Field(3600.0, gt=0, description="how long the URL of a made image works")
     image_bytes: int = Field(1_000_000_000, ge=1, description="of made images kept for their URLs; then the oldest go")
+    response_seconds: float = Field(3600.0, gt=0, description="how long a response is kept, for a next one to follow")
+    response_bytes: int = Field(1_000_000_000, ge=1, description="of responses kept; then the oldest go")
     request_timeout: float = Field(600.0, gt=0, description="seconds one request may take")
     drain_seconds: int = Field(1, ge=0, description="seconds running requests get at shutdown")
     cache: Path = Field(default_factory=_default_cache, description="downloads, models, logs and PID file")
@@ -161,6 +163,11 @@ class Settings(BaseSettings):
     def image_folder(self) -> Path:
         """Holds made images while it runs."""
         return self.run_folder / "images"
+
+    @property
+    def response_folder(self) -> Path:
+        """Holds answered responses while it runs."""
+        return self.run_folder / "responses"
 
     @property
     def pid_file(self) -> Path:

@@ -31,7 +31,11 @@ class Answer:
         self._num_input_tokens = self._num_output_tokens = 0
 
     def open(
-        self, num_input_tokens: int, parameters: dict[str, Any], detokenizer: Detokenizer, opened: str = ""
+        self,
+        num_input_tokens: int,
+        parameters: dict[str, Any],
+        detokenizer: Detokenizer,
+        opened: str = "",
     ) -> None:
         """Make the answer ready for the engine; `opened` is put before its text."""
         self._opened = opened

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 # Triton imports this file by path; its neighbours are the package of this folder's name.
@@ -21,7 +22,7 @@ from generation.engine_client import EngineClient
 from generation.logprobs import TokenTexts
 from generation.metrics import Metrics
 from generation.pictures import sight_of
-from generation.prompt import ChatPrompt, Settings
+from generation.prompt import ChatPrompt, Prompt, Settings
 from generation.sender import Sender
 from generation.text import Detokenizer
 from generation.vision_prompt import VisionPrompt
@@ -31,6 +32,7 @@ from protocol.tensors import error_response, has_input, number, read_parameters,
 
 log = logging.getLogger(__name__)
 
+_INPUTS = ("messages", "prompt", "token_ids", "sampling_parameters", "tools", "image")
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -78,31 +80,29 @@ class TritonPythonModel:
         if max(len(self._sender), len(self._unread)) >= self._capacity:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
-        (messages,), (sampling,) = read_strings(request, "messages"), read_strings(request, "sampling_parameters")
-        images = read_strings(request, "image") if has_input(request, "image") else []
-        tools = read_strings(request, "tools")[0] if has_input(request, "tools") else b"[]"
+        inputs = {name: read_strings(request, name) for name in _INPUTS if has_input(request, name)}
         answer = Answer(reply, request.request_id())
-        if images:
+        if inputs.get("image"):
             if len(self._seeing) >= self._most_seeing:
                 raise QueueFull
             self._seeing.add(answer)
         self._sender.watch(answer)
         self._unread.add(answer)
-        self._readers.submit(self._read, answer, messages, sampling, tools, images)
+        self._readers.submit(self._read, answer, inputs)
 
-    def _read(self, answer: Answer, messages: bytes, sampling: bytes, tools: bytes, images: list[bytes]) -> None:
+    def _read(self, answer: Answer, inputs: dict[str, list[bytes]]) -> None:
         """Template, tokenize and decode, off Triton's thread: a long conversation, or an image, takes a while."""
         try:
             if answer.over:
                 return
-            parameters = json.loads(sampling)
+            parameters = json.loads(inputs["sampling_parameters"][0])
             parameters.setdefault("seed", random.getrandbits(63))
             if constraint := parameters.get("constraint"):
                 parameters["grammar"] = grammar_of(constraint)
-            settings = Settings(json.loads(tools), parameters.get("chat_template_kwargs", {}))
-            prompt = self._prompt.read(json.loads(messages), images, settings)
+            prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
-            answer.open(prompt.num_tokens, parameters, detokenizer, prompt.opened)
+            opened = prompt.written if parameters.get("echo") else prompt.opened
+            answer.open(prompt.num_tokens, parameters, detokenizer, opened)
             self._engine.submit(answer, prompt)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.
@@ -145,6 +145,17 @@ class TritonPythonModel:
 
     def _tick(self) -> None:
         self._metrics.publish(self._engine.gauges)
+
+
+def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
+    """Return what the engine is asked: a conversation, text to go on with, or tokens. Raises InvalidRequest."""
+    if "prompt" in inputs:
+        return prompt.read_text(inputs["prompt"][0].decode())
+    if "token_ids" in inputs:
+        return prompt.read_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
+    tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
+    settings = Settings(tools, parameters.get("chat_template_kwargs", {}))
+    return prompt.read(json.loads(inputs["messages"][0]), inputs.get("image", []), settings)
 
 
 def _open_prompt(folder: Path, parameters: dict[str, str]) -> ChatPrompt:

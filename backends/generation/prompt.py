@@ -4,7 +4,7 @@ import datetime
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Prompt:
     pictures: tuple[Picture, ...] = ()
     opened: str = ""
     """What the answer's reader must see before the answer, since the template has written it already."""
+    written: str = ""
+    """What was written in it, where that was not a conversation."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,41 @@ class ChatPrompt:
         ids = self._encode(text)
         return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes(), opened=opened_by(text))
 
+    def read_text(self, text: str) -> Prompt:
+        """Return a prompt that is text to go on with, after the tokens that the tokenizer begins with.
+
+        Raises InvalidRequest if there is nothing to go on with.
+        """
+        return self._continue(self.tokenizer.encode(text).ids, text)
+
+    def read_ids(self, ids: Sequence[int]) -> Prompt:
+        """Return a prompt of tokens as they are. Raises InvalidRequest naming one that the vocabulary has not."""
+        size = self.tokenizer.get_vocab_size()
+        for place, number in enumerate(ids):
+            if not 0 <= number < size:
+                raise InvalidRequest(f"Token ids of this model are from 0 to {size - 1}", f"prompt[{place}]")
+        prompt = self._continue(ids, "")
+        return replace(prompt, written=self.tokenizer.decode(ids, skip_special_tokens=False))
+
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
         return self._encode(self._render(messages))
 
-    def room_after(self, num_tokens: int) -> int:
+    def room_after(self, num_tokens: int, param: str = "messages") -> int:
         """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
         if num_tokens >= self._context_length:
             raise InvalidRequest(
-                f"This model's maximum context length is {self._context_length} tokens. However, your messages "
-                f"resulted in {num_tokens} tokens. Please reduce the length of the messages.",
-                "messages",
+                f"This model's maximum context length is {self._context_length} tokens. However, your {param} "
+                f"resulted in {num_tokens} tokens. Please reduce the length of the {param}.",
+                param,
                 "context_length_exceeded",
             )
         return self._context_length - num_tokens
+
+    def _continue(self, ids: Sequence[int], written: str) -> Prompt:
+        if not ids:
+            raise InvalidRequest("The prompt is empty", "prompt")  # the engine would end at it
+        return Prompt(len(ids), self.room_after(len(ids), "prompt"), array("q", ids).tobytes(), written=written)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

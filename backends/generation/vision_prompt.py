@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ class VisionPrompt(ChatPrompt):
             pictures.append(picture)
             most_pixels -= size
         return pictures
+
+    def read_text(self, text: str) -> Prompt:
+        """Return a prompt that is text to go on with. Raises InvalidRequest as any ChatPrompt does."""
+        spoilt = self._spoil(text)
+        prompt = super().read_text(spoilt)
+        return replace(prompt, ids=b"", text=spoilt, written=text)
+
+    def read_ids(self, ids: Sequence[int]) -> Prompt:
+        """Refuse: the engine of a model that sees takes text alone."""
+        raise InvalidRequest("This model takes prompts as text, not as token ids", "prompt")
 
     def _prompt(self, rendered: str, marks: list[str], pictures: list[Picture]) -> Prompt:
         """Put the tags in, and count."""

@@ -1,7 +1,7 @@
 """The responses of a model that answers in many, one HTTP request's worth of them."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from flask import request
@@ -11,6 +11,7 @@ from frontend.errors import APIError, EngineFailure
 from frontend.formats import sse
 from frontend.triton.client import Call
 from frontend.triton.failures import translated
+from frontend.triton.vllm import VllmCall
 
 LONGEST_SECONDS = 86_400.0
 """The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
@@ -28,7 +29,11 @@ class Answer:
     """
 
     def __init__(
-        self, call: Call, last: str, patience: float | None = None, names: Mapping[str | None, str] = _NO_NAMES
+        self,
+        call: Call | VllmCall,
+        last: str,
+        patience: float | None = None,
+        names: Mapping[str | None, str] = _NO_NAMES,
     ):
         self._call, self._last, self._patience, self._names = call, last, patience, names
         self._over = False
@@ -89,7 +94,7 @@ class Answer:
             raise
 
 
-def await_all(calls: Sequence[Call], last: str) -> list[Answer]:
+def await_all(calls: Sequence[Call | VllmCall], last: str) -> list[Answer]:
     """Return the calls' answers, each with its first response. If one fails, all are cancelled. Raises APIError."""
     answers: list[Answer] = []
     try:
@@ -109,7 +114,16 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-def events_of(events: Iterator[bytes], source: Closable, fields: dict[str, Any]) -> Iterator[bytes]:
+def _error_event(error: APIError) -> bytes:
+    return sse.encode_event(error.body())
+
+
+def events_of(
+    events: Iterator[bytes],
+    source: Closable,
+    fields: dict[str, Any],
+    failure: Callable[[APIError], bytes] = _error_event,
+) -> Iterator[bytes]:
     """Yield the events of a stream, and a failure on the way as its last one, which the log's `fields` tell of.
 
     Closes their source, however it ends.
@@ -118,6 +132,6 @@ def events_of(events: Iterator[bytes], source: Closable, fields: dict[str, Any])
         yield from events
     except APIError as error:
         fields |= error.log_fields()
-        yield sse.encode_event(error.body())
+        yield failure(error)
     finally:
         source.close()

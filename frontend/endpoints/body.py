@@ -1,7 +1,7 @@
 """From a request's body to its validated model, with errors that name the field."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -109,6 +109,17 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
         return model.model_validate(fields)
     except ValidationError as error:
         raise _explain(error) from error
+
+
+def refuse_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse fields that are not served, each unless its value is one of those that ask for nothing.
+
+    Raises InvalidRequest.
+    """
+    for name, values in inert.items():
+        value = fields.get(name)
+        if value is not None and value not in values:
+            raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
 
 
 def _long_strings(content: bytes) -> int:

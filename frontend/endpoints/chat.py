@@ -9,34 +9,20 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request, stream_with_context
 
-from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import await_all, events_of
+from frontend.access_log import log_fields
+from frontend.endpoints.answer import events_of
 from frontend.endpoints.body import read_body
-from frontend.endpoints.chat_audio import Heard
-from frontend.endpoints.chat_messages import check_parts, model_messages, read_images
-from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_request import ChatCompletionRequest
 from frontend.endpoints.chat_tools import describe_tools, reader_of, tool_parameters
-from frontend.endpoints.choices import Choices, Responses
-from frontend.endpoints.messages import has_media, inline_media_size
+from frontend.endpoints.choices import Choices
+from frontend.endpoints.conversation import answers_to, model_for
+from frontend.endpoints.messages import inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.formats.reply import Reply
-from frontend.services import services
-from frontend.triton.client import Call
 from frontend.triton.registry import Model
-from frontend.triton.tensors import Value
 
 blueprint = Blueprint("chat", __name__)
-
-
-# What a conversation with such media can be answered by, the best first: a model's task, or its capability.
-_TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("chat",),
-    ("audio",): ("transcription", "chat"),
-    ("image",): ("vision", "ocr", "chat"),
-    ("audio", "image"): ("vision", "chat"),
-}
 
 
 @blueprint.post("/chat/completions")
@@ -55,49 +41,15 @@ def _begin() -> tuple["Completion", bool, bool]:
     stream = _wants_stream(body)
     if body.stream_options and not stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
-    model = _model(body)
+    model = model_for(body.model, body.messages)
     log_fields()["model"] = model.id
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
     new_reply = reader_of(model, body)
-    completion = Completion(model, _choices(model, body, stream), new_reply, with_boxes)
+    about_tools = tool_parameters(model, body) | {"stream": stream}
+    samplings = [body.sampling_parameters(number) | about_tools for number in range(body.count)]
+    choices = answers_to(model, body.messages, samplings, describe_tools(body))
+    completion = Completion(model, choices, new_reply, with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
-
-
-def _model(body: ChatCompletionRequest) -> Model:
-    """Return the model asked for: one that chats, for audio also one that transcribes, for images one that reads."""
-    kinds = tuple(kind for kind in ("audio", "image") if has_media(body.messages, kind))
-    return services().registry.require(body.model, *_TASKS[kinds])
-
-
-def _choices(model: Model, body: ChatCompletionRequest, stream: bool) -> Choices:
-    if model.task in ("transcription", "ocr"):
-        if body.count > 1:
-            raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
-        read = Heard if model.task == "transcription" else Read
-        return Choices(lambda _: [read(model, body.messages)], 1)
-    conversation, about_tools = _conversation(model, body), tool_parameters(model, body) | {"stream": stream}
-
-    def start(numbers: Sequence[int]) -> Sequence[Responses]:
-        calls = [_send(model, conversation, body.sampling_parameters(number) | about_tools) for number in numbers]
-        return await_all(calls, "finish_reason")
-
-    return Choices(start, body.count)
-
-
-def _conversation(model: Model, body: ChatCompletionRequest) -> dict[str, Value]:
-    """Return the conversation as the model gets it. Raises APIError."""
-    check_parts(body.messages, sees=model.serves("vision"))
-    images = read_images(body.messages)
-    inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(body.messages, model))}
-    if tools := describe_tools(body):
-        inputs["tools"] = orjson.dumps(tools)
-    return inputs | {"image": images} if images else inputs
-
-
-def _send(model: Model, conversation: Mapping[str, Value], sampling: Mapping[str, Any]) -> Call:
-    inputs = {**conversation, "sampling_parameters": orjson.dumps(sampling)}
-    timeout = services().settings.request_timeout
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:

@@ -10,6 +10,7 @@ CONTENT_TYPE = "text/event-stream; charset=utf-8"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-def encode_event(data: dict[str, Any]) -> bytes:
-    """Return one event with `data` as its JSON."""
-    return b"data: " + orjson.dumps(data) + b"\n\n"
+def encode_event(data: dict[str, Any], name: str | None = None) -> bytes:
+    """Return one event with `data` as its JSON, and perhaps a name."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + orjson.dumps(data) + b"\n\n"

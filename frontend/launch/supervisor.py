@@ -97,6 +97,7 @@ class Supervisor:
 
     def _forget_images(self) -> None:
         shutil.rmtree(self._settings.image_folder, ignore_errors=True)
+        shutil.rmtree(self._settings.response_folder, ignore_errors=True)
 
     def _start_triton(self) -> None:
         assert self._triton is not None  # noqa: S101

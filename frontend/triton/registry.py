@@ -52,6 +52,11 @@ class Model:
         """Tell whether it is for this task, or has a capability of this name."""
         return task == self.task or task in self.capabilities
 
+    @property
+    def speaks_vllm(self) -> bool:
+        """Whether it has the tensors of Triton's stock vLLM backend: see frontend/triton/vllm.py."""
+        return self.task == "chat" and "text_input" in self.inputs
+
     def number(self, name: str) -> int:
         """Return one of `parameters` that is a whole number. Raises EngineFailure if it is not there."""
         try:
@@ -122,6 +127,8 @@ class Registry:
         return [name for name in wanted if name not in models or not self._answers(models[name])]
 
     def _answers(self, model: Model) -> bool:
+        if model.speaks_vllm:
+            return model.state == _READY  # it knows no probes; an engine that fails has its model unloaded
         try:
             self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
         except DeadlineExceeded:

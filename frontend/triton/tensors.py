@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-# One string, or several.
-Value = bytes | str | Sequence[bytes]
-_NUMBERS = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+# One string, several, or yes or no.
+Value = bytes | str | bool | Sequence[bytes]
+_NUMBERS = {"INT32": np.int32, "INT64": np.int64, "UINT32": np.uint32, "FP32": np.float32}
 
 
 def build_request(model: str, inputs: Mapping[str, Value], request_id: str, batched: bool = False) -> Any:
-    """Return a ModelInferRequest whose inputs are strings: each of shape [n], or [n, 1] for a batch of rows."""
+    """Return a ModelInferRequest. Strings have the shape [n], or [n, 1] for a batch of rows; a bool has [1]."""
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in inputs.items():
+        if isinstance(value, bool):
+            request.inputs.add(name=name, datatype="BOOL", shape=[1])
+            request.raw_input_contents.append(struct.pack("?", value))
+            continue
         rows = [value.encode() if isinstance(value, str) else value] if isinstance(value, bytes | str) else value
         request.inputs.add(name=name, datatype="BYTES", shape=[len(rows), 1] if batched else [len(rows)])
         request.raw_input_contents.append(pack_strings(rows))
@@ -31,13 +35,13 @@ def read_response(response: Any) -> dict[str, Any]:
 
 
 def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
-    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shape [1], else an array."""
+    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shapes [1] and [], else an array."""
     if datatype == "UINT8":
         return raw
     if datatype == "BYTES":
         return raw[4:].decode()
     values = np.frombuffer(raw, _NUMBERS[datatype])
-    return values[0].item() if shape == [1] else values.reshape(shape)
+    return values[0].item() if shape in ([1], []) else values.reshape(shape)
 
 
 def pack_strings(rows: Sequence[bytes]) -> bytes:

@@ -47,7 +47,7 @@ def test_the_backend_reads_the_parameters_and_tensors_it_is_given(entry):
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     found_by_converters = dict.fromkeys(("context_length", "python", "voice"), "1")
     config = render_config(entry, found_by_converters)
-    for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k"}:
+    for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k", "grammar"}:
         assert f'key: "{name}"' in config, name
     tensors = TENSORS[entry.task]
     for name in [*tensors.inputs, *tensors.outputs]:

@@ -3,7 +3,7 @@
 import pytest
 from generation.prompt import ChatPrompt
 from protocol.errors import InvalidRequest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 TEMPLATE = """{% for message in messages %}
 {% if message['role'] == 'critic' %}{{ raise_exception('no critics here') }}{% endif %}
@@ -60,3 +60,40 @@ def test_templates_are_sandboxed(folder):
     (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(InvalidRequest):
         ChatPrompt(folder, 1000).encode([{"role": "user", "content": "x"}])
+
+
+def test_text_to_go_on_with_has_no_template_but_the_tokenizers_own_tokens(folder):
+    begin = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin.add_special_tokens(["<s>"])
+    begin.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    begin.save(str(folder / "tokenizer.json"))
+    prompt = ChatPrompt(folder, 50).read_text("abc")
+    ids = memoryview(prompt.ids).cast("q").tolist()
+    assert (ids[0], prompt.num_tokens, prompt.room, prompt.written) == (256, 4, 46, "abc")
+
+
+def test_token_ids_are_taken_as_they_are(folder):
+    prompt = ChatPrompt(folder, 50)
+    ids = prompt.tokenizer.encode("abc").ids
+    read = prompt.read_ids(ids)
+    assert memoryview(read.ids).cast("q").tolist() == ids
+    assert read.num_tokens == 3
+
+
+@pytest.mark.parametrize("number", [-1, 256, 2**31 - 1])
+def test_a_token_that_there_is_not_is_named(folder, number):
+    with pytest.raises(InvalidRequest, match="from 0 to 255") as caught:
+        ChatPrompt(folder, 50).read_ids([3, number])
+    assert caught.value.param == "prompt[1]"
+
+
+def test_a_prompt_without_tokens_and_one_with_too_many(folder):
+    prompt = ChatPrompt(folder, 50)
+    for read, content in ((prompt.read_text, ""), (prompt.read_ids, [])):
+        with pytest.raises(InvalidRequest, match="empty") as caught:
+            read(content)
+        assert caught.value.param == "prompt"
+    for read, content in ((prompt.read_text, "x" * 50), (prompt.read_ids, [1] * 50)):
+        with pytest.raises(InvalidRequest, match="your prompt resulted in 50 tokens") as caught:
+            read(content)
+        assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")

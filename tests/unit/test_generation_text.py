@@ -107,3 +107,12 @@ def test_a_failure_is_raised_to_whoever_sends(tokenizer):
     assert made.finished
     with pytest.raises(RuntimeError, match="broken"):
         made.take()
+
+
+def test_an_echoed_prompt_comes_first_once_and_stops_nothing(tokenizer):
+    made = Answer(reply=None, request_id="r")
+    made.open(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
+    made.add(tokenizer.encode("He").ids)
+    assert made.take().text == "All: He"
+    made.add(tokenizer.encode("llo").ids)
+    assert (made.take().text, made.finished) == ("", False)

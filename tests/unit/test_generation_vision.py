@@ -131,3 +131,11 @@ def test_a_kind_that_is_not_known(folder):
     (folder / "config.json").write_text('{"model_type": "idefics3"}')
     with pytest.raises(ValueError, match="idefics3"):
         sight_of(folder, PARAMETERS)
+
+
+def test_text_to_go_on_with_has_no_tags_and_token_ids_are_refused(folder):
+    prompt = open_prompt(folder).read_text("a<ov_genai_image_0>")
+    assert (prompt.text, prompt.written, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
+    with pytest.raises(InvalidRequest, match="not as token ids") as caught:
+        open_prompt(folder).read_ids([1])
+    assert caught.value.param == "prompt"

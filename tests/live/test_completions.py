@@ -1,0 +1,99 @@
+"""Prompts gone on with through the whole stack, with OpenAI's own client."""
+
+import openai
+import pytest
+
+from tests.live.conftest import MODEL
+
+PROMPT = "The capital of Japan is"
+# The same as tokens.
+IDS = [504, 3575, 282, 3085, 314]
+
+
+def ask(client, prompt=PROMPT, **options):
+    return client.completions.create(model=MODEL, prompt=prompt, **{"temperature": 0, "max_tokens": 8} | options)
+
+
+def streamed(client, prompt=PROMPT, **options):
+    chunks = list(ask(client, prompt, stream=True, stream_options={"include_usage": True}, **options))
+    texts = {}
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        texts[choice.index] = texts.get(choice.index, "") + choice.text
+    finish = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+    return list(texts.values()), finish, chunks[-1].usage
+
+
+def test_a_sentence_goes_on(client):
+    completion = ask(client)
+    assert "Tokyo" in completion.choices[0].text
+    assert completion.choices[0].finish_reason == "length"
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 8)
+
+
+def test_sixteen_tokens_where_nothing_is_said(client):
+    completion = client.completions.create(model=MODEL, prompt=PROMPT)
+    assert completion.usage.completion_tokens <= 16
+
+
+def test_token_ids_are_the_same_prompt(client):
+    by_ids = ask(client, IDS)
+    assert by_ids.choices[0].text == ask(client).choices[0].text
+    assert by_ids.usage.prompt_tokens == len(IDS)
+
+
+def test_several_prompts_at_once_and_in_order(client):
+    prompts = [PROMPT, "The capital of Greece is", "The capital of France is"]
+    texts = [choice.text for choice in ask(client, prompts).choices]
+    assert ["Tokyo" in texts[0], "Athens" in texts[1], "Paris" in texts[2]] == [True] * 3
+    assert texts == [ask(client, prompt).choices[0].text for prompt in prompts]
+    assert [choice.text for choice in ask(client, [IDS, IDS]).choices] == [texts[0]] * 2
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, IDS, [PROMPT, "One, two,"]])
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_stream_is_the_plain_answer_in_pieces(client, prompt, echo):
+    plain = ask(client, prompt, echo=echo, max_tokens=20)
+    texts, finish, usage = streamed(client, prompt, echo=echo, max_tokens=20)
+    assert texts == [choice.text for choice in plain.choices]
+    assert finish == [choice.finish_reason for choice in plain.choices]
+    assert usage.model_dump() == plain.usage.model_dump()
+    assert texts[0].startswith(PROMPT) == echo
+
+
+def test_several_answers_to_one_prompt(client):
+    completion = ask(client, n=3, temperature=1, seed=5, max_tokens=20)
+    assert [choice.index for choice in completion.choices] == [0, 1, 2]
+    assert len({choice.text for choice in completion.choices}) > 1
+    assert completion.usage.prompt_tokens == 5
+
+
+def test_a_stop_string_ends_it_but_not_in_what_is_echoed(client):
+    completion = ask(client, "One, two, three,", stop=[","], echo=True, max_tokens=30)
+    assert completion.choices[0].text == "One, two, three, four"
+    assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("options", "param", "code"),
+    [
+        ({"prompt": [1, 99_999_999]}, "prompt[1]", "invalid_value"),
+        ({"prompt": [[1], [5, -1]]}, "prompt[1][1]", "invalid_value"),
+        ({"prompt": "word " * 20_000}, "prompt", "context_length_exceeded"),
+        ({"prompt": ["Hi", "word " * 20_000]}, "prompt[1]", "context_length_exceeded"),
+        ({"prompt": [5] * 9000}, "prompt", "context_length_exceeded"),
+        ({"prompt": ""}, "prompt", "invalid_value"),
+        ({"prompt": "Hi", "logprobs": 2}, "logprobs", "unsupported_parameter"),
+        ({"prompt": "Hi", "suffix": "x"}, "suffix", "unsupported_parameter"),
+    ],
+)
+def test_what_is_wrong_is_named(client, options, param, code):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, **options)
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_forty_wrong_prompts_disturb_nobody(client):
+    for _ in range(5):
+        with pytest.raises(openai.BadRequestError):
+            ask(client, [[99_999_999]] * 40)
+    assert "Tokyo" in ask(client).choices[0].text

@@ -1,0 +1,125 @@
+"""OpenAI's Responses API through the whole stack, with its own client."""
+
+import openai
+import pytest
+from openai import OpenAI
+
+from bench.stack import running_stack
+from tests.live.conftest import MODEL, metric, url, user, wait_until
+
+QUESTION = "What is the capital of Japan?"
+
+
+def ask(client, given=QUESTION, **options):
+    return client.responses.create(model=MODEL, input=given, **{"temperature": 0, "max_output_tokens": 60} | options)
+
+
+def test_a_real_answer(client):
+    response = ask(client)
+    assert "Tokyo" in response.output_text
+    assert (response.status, response.output[0].role) == ("completed", "assistant")
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert (
+        response.output_text
+        == client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": QUESTION}], temperature=0)
+        .choices[0]
+        .message.content
+    )
+
+
+def test_a_stream_is_the_plain_answer_in_events(client):
+    plain = ask(client)
+    with client.responses.stream(model=MODEL, input=QUESTION, temperature=0) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events[:4]] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == plain.output_text == final.output_text
+    assert len(deltas) > 1
+    assert events[-1].type == "response.completed"
+    assert final.usage == plain.usage
+
+
+def test_an_answer_cut_short(client):
+    response = ask(client, "Count to one hundred.", max_output_tokens=5)
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert response.usage.output_tokens == 5
+    *_, end = ask(client, "Count to one hundred.", max_output_tokens=5, stream=True)
+    assert end.type == "response.incomplete"
+
+
+def test_it_remembers(client):
+    first = ask(client, "My name is Benedict.")
+    second = ask(client, "What is my name?", previous_response_id=first.id)
+    said = [user("My name is Benedict.")[0], {"role": "assistant", "content": first.output_text}]
+    whole = client.chat.completions.create(
+        model=MODEL, messages=said + user("What is my name?"), temperature=0, max_tokens=60
+    )
+    assert second.output_text == whole.choices[0].message.content
+    assert second.usage.input_tokens == whole.usage.prompt_tokens
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+
+
+def test_it_forgets_when_told(client):
+    first = ask(client)
+    second = ask(client, "And of France?", previous_response_id=first.id)
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, previous_response_id=first.id)
+    assert caught.value.code == "previous_response_not_found"
+    third = ask(client, "And of Greece?", previous_response_id=second.id)
+    assert third.usage.input_tokens > second.usage.input_tokens
+
+
+def test_instructions_count_once(client):
+    first = ask(client, "Hi", instructions="You are a pirate captain. " * 10)
+    second = ask(client, "Hi", previous_response_id=first.id)
+    assert second.usage.input_tokens < first.usage.input_tokens + first.usage.output_tokens
+
+
+def test_every_worker_remembers(stack):
+    with running_stack([MODEL], "--workers", "2", over=stack) as settings:
+        first = ask(OpenAI(base_url=url(settings, "/v1"), api_key="unused"), max_output_tokens=3)
+        for _ in range(8):  # a connection each, so that both workers are met
+            with OpenAI(base_url=url(settings, "/v1"), api_key="unused") as other:
+                assert other.responses.retrieve(first.id).id == first.id
+
+
+def test_it_is_forgotten_in_time(stack):
+    with running_stack([MODEL], "--response-seconds", "0.5", over=stack) as settings:
+        hurried = OpenAI(base_url=url(settings, "/v1"), api_key="unused")
+        identifier = ask(hurried, max_output_tokens=3).id
+
+        def forgotten():
+            try:
+                hurried.responses.retrieve(identifier)
+            except openai.NotFoundError:
+                return True
+            return False
+
+        wait_until(forgotten, 5, "a response that is forgotten")
+
+
+def test_a_context_that_is_too_long_names_the_input(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "word " * 20_000)
+    assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
+
+
+def test_the_client_leaves(client, stack):
+    wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
+    stream = ask(client, "Tell me a story.", stream=True, max_output_tokens=8000, extra_body={"ignore_eos": True})
+    for event in stream:
+        if event.type == "response.output_text.delta":
+            break
+    wait_until(lambda: metric(stack, "running") == 1, 3, "a running request")
+    stream.close()
+    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine stopped working for a client that left")

@@ -1,0 +1,129 @@
+"""A model with the tensors of Triton's stock vLLM backend behind the same API, in the real Triton."""
+
+import json
+import shutil
+from pathlib import Path
+
+import openai
+import pytest
+import requests
+from openai import OpenAI
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from bench.stack import running_stack
+from tests.live.conftest import metric, url, user, wait_until
+
+CONTRACT = Path(__file__).with_name("vllm_contract")
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}Answer{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("vllm")
+    model = cache / "model_repository" / "words"
+    (model / "1").mkdir(parents=True)
+    (model / "tokenizer").mkdir()
+    shutil.copy(CONTRACT / "config.pbtxt", model)
+    shutil.copy(CONTRACT / "model.py", model / "1")
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(model / "tokenizer" / "tokenizer.json"))
+    config = {"chat_template": TEMPLATE, "bos_token": {"content": ""}}
+    (model / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    with running_stack(["words"], "--cache", str(cache)) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def client(stack):
+    return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=30)
+
+
+def ask(client, text, **options):
+    return client.chat.completions.create(model="org/words", messages=user(text), **options)
+
+
+def test_it_is_a_model_like_others(client, stack):
+    assert [model.id for model in client.models.list()] == ["org/words"]
+    assert requests.get(url(stack, "/health"), timeout=10).status_code == 200
+
+
+def test_a_plain_answer(client):
+    completion = ask(client, "one two three")
+    assert completion.choices[0].message.content == "Answer three two one "
+    assert completion.choices[0].finish_reason == "stop"
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (4, 4)
+
+
+def test_a_stream_is_the_plain_answer_in_pieces(client):
+    chunks = list(ask(client, "one two three", stream=True, stream_options={"include_usage": True}))
+    pieces = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
+    assert pieces == ["Answer ", "three ", "two ", "one "]
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (4, 4)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_its_length_is_what_was_asked_or_what_the_context_has(client, stream):
+    def length(**options):
+        completion = ask(client, "one two three", extra_body={"ignore_eos": True}, stream=stream, **options)
+        if not stream:
+            return completion.choices[0].finish_reason, completion.usage.completion_tokens
+        choices = [chunk.choices[0] for chunk in completion]
+        return choices[-1].finish_reason, sum(bool(choice.delta.content) for choice in choices)
+
+    assert length(max_tokens=5) == ("length", 5)
+    assert length() == ("length", 196)
+
+
+def test_a_stop_string(client):
+    completion = ask(client, "one two three", stop=["wo"], temperature=0.5, seed=3, extra_body={"top_k": 0})
+    assert completion.choices[0].message.content == "Answer three t"
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage.completion_tokens == 3
+
+
+def test_a_context_that_is_too_long(client):
+    with pytest.raises(openai.BadRequestError, match=r"200 tokens.*resulted in 301 tokens") as caught:
+        ask(client, "word " * 300)
+    assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_its_failure(client, stream):
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask(client, "<fail>", stream=stream)
+    assert caught.value.code == "engine_failure"
+
+
+def test_prompts_are_gone_on_with(client):
+    completion = client.completions.create(model="org/words", prompt=["a b", "c d e"], echo=True)
+    assert [choice.text for choice in completion.choices] == ["a bb a ", "c d ee d c "]
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 5)
+    stream = client.completions.create(model="org/words", prompt="a b", echo=True, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == "a bb a "
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="org/words", prompt=[[1], [2]])
+    assert caught.value.param == "prompt[0]"
+
+
+def test_responses(client):
+    first = client.responses.create(model="org/words", input="one two")
+    assert first.output_text == "Answer two one "
+    second = client.responses.create(model="org/words", input="three", previous_response_id=first.id, stream=True)
+    *_, completed = second
+    assert completed.response.output_text == "Answer three one two Answer two one "
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_leaves(client, stack, stream):
+    wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
+    options = {"model": "org/words", "messages": user("one two"), "ignore_eos": True, "stream": stream}
+    with pytest.raises(requests.Timeout):
+        with requests.post(url(stack, "/v1/chat/completions"), json=options, timeout=0.7, stream=True) as response:
+            wait_until(lambda: metric(stack, "running") == 1, 3, "a running request")
+            next(response.iter_lines())
+            raise requests.Timeout
+    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine stopped working for a client that left")

@@ -1,0 +1,336 @@
+"""POST /responses over a fake Triton: shapes, events, what is remembered, failures, and what reaches the model."""
+
+import os
+
+import orjson
+import pytest
+from openai.types import responses as openai_types
+
+from frontend.errors import EngineFailure, InvalidRequest
+from frontend.expiring_files import ExpiringFiles
+from frontend.response_store import ResponseStore, StoredResponse
+from tests.unit.conftest import delta, last
+
+IMAGE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def ask(client, given="Hi", **fields):
+    return client.post("/v1/responses", json={"model": "tiny-chat", "input": given} | fields)
+
+
+def asked(triton, number=-1):
+    return orjson.loads(triton.requests[number]["inputs"]["messages"])
+
+
+def events(response):
+    """The stream's events as OpenAI's client would have them; comments are left out."""
+    found = []
+    for block in response.get_data().decode().split("\n\n"):
+        if block.startswith("event: "):
+            name, data = block.split("\n")
+            event = orjson.loads(data.removeprefix("data: "))
+            assert name == f"event: {event['type']}"
+            found.append(event)
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    return found
+
+
+def test_plain_answer_has_openais_shape(client, triton):
+    triton.will_answer(delta("Hel"), last("lo", "stop", prompt=11, completion=4))
+    body = ask(client, temperature=0.5, metadata={"a": "b"}, instructions="Be brief.").get_json()
+    parsed = openai_types.Response.model_validate(body)
+    assert (parsed.object, parsed.status, parsed.model, parsed.output_text) == (
+        "response",
+        "completed",
+        "org/tiny-chat",
+        "Hello",
+    )
+    assert body["output"][0] | {"id": ""} == {
+        "id": "",
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}],
+    }
+    assert (parsed.usage.input_tokens, parsed.usage.output_tokens, parsed.usage.total_tokens) == (11, 4, 15)
+    assert (parsed.usage.input_tokens_details.cached_tokens, parsed.usage.output_tokens_details.reasoning_tokens) == (
+        0,
+        0,
+    )
+    assert (parsed.temperature, parsed.top_p, parsed.metadata, parsed.instructions) == (
+        0.5,
+        1.0,
+        {"a": "b"},
+        "Be brief.",
+    )
+    assert (parsed.tools, parsed.tool_choice, parsed.parallel_tool_calls, parsed.truncation) == (
+        [],
+        "auto",
+        True,
+        "disabled",
+    )
+    assert body["store"] is True
+
+
+def test_an_answer_cut_short_says_so(client, triton):
+    triton.will_answer(last("Hel", "length"))
+    body = ask(client, max_output_tokens=3).get_json()
+    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert (body["output"][0]["status"], body["max_output_tokens"]) == ("incomplete", 3)
+    assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"]) == {"max_tokens": 3, "stream": False}
+
+
+def test_a_stream_has_all_events_in_order(client, triton):
+    triton.will_answer(delta("Hel"), TimeoutError(), last("lo", prompt=5, completion=2))
+    created, progress, item, part, first, second, text, part_done, item_done, completed = events(
+        ask(client, stream=True)
+    )
+    assert [e["type"].removeprefix("response.") for e in (created, progress, item, part)] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+    ]
+    assert (created["response"]["status"], created["response"]["output"]) == ("in_progress", [])
+    assert item["item"] | {"id": ""} == {
+        "id": "",
+        "type": "message",
+        "status": "in_progress",
+        "role": "assistant",
+        "content": [],
+    }
+    assert part["part"]["text"] == ""
+    assert [(e["type"], e["delta"]) for e in (first, second)] == [
+        ("response.output_text.delta", t) for t in ("Hel", "lo")
+    ]
+    assert (text["type"], text["text"]) == ("response.output_text.done", "Hello")
+    assert (part_done["type"], part_done["part"]["text"]) == ("response.content_part.done", "Hello")
+    assert (item_done["type"], item_done["item"]) == ("response.output_item.done", completed["response"]["output"][0])
+    assert completed["type"] == "response.completed"
+    assert completed["response"]["usage"]["total_tokens"] == 7
+    assert {e["item_id"] for e in (part, first, second, text, part_done)} == {item["item"]["id"]}
+    assert created["response"]["id"] == completed["response"]["id"]
+    assert client.get(f"/v1/responses/{created['response']['id']}").get_json() == completed["response"]
+
+
+def test_a_stream_cut_short_ends_with_incomplete(client, triton):
+    triton.will_answer(last("Hel", "length"))
+    assert events(ask(client, stream=True))[-1]["type"] == "response.incomplete"
+
+
+def test_failure_in_mid_stream_is_response_failed(client, triton):
+    call = triton.will_answer(delta("a"), EngineFailure("broken"))
+    *_, failed = events(ask(client, stream=True))
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "server_error", "message": "broken"}
+    assert call.cancelled
+    assert client.get(f"/v1/responses/{failed['response']['id']}").status_code == 404
+
+
+def test_closing_the_response_cancels_the_call_and_nothing_is_kept(client, triton):
+    call = triton.will_answer(delta("a"), delta("b"), last())
+    response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "x", "stream": True}, buffered=False)
+    first = next(response.response)
+    response.close()
+    assert call.cancelled
+    identifier = orjson.loads(first.split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+    assert client.get(f"/v1/responses/{identifier}").status_code == 404
+
+
+def test_items_become_messages(client, triton):
+    triton.will_answer(last())
+    said = {"type": "output_text", "text": "Four", "annotations": []}
+    items = [
+        {"role": "developer", "content": "Count."},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "2"}, {"type": "input_text", "text": "+2"}],
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [said]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]},
+        {"role": "user", "content": "And?"},
+    ]
+    ask(client, items, instructions="Be brief.")
+    assert asked(triton) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": "Count."},
+        {"role": "user", "content": "2\n+2"},
+        {"role": "assistant", "content": "Four"},
+        {"role": "assistant", "content": "No"},
+        {"role": "user", "content": "And?"},
+    ]
+
+
+def test_an_image_goes_to_a_model_that_reads_it(client, triton):
+    triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
+    parts = [{"type": "input_text", "text": "Read"}, {"type": "input_image", "image_url": IMAGE, "detail": "auto"}]
+    body = ask(client, [{"role": "user", "content": parts}], model="tiny-ocr").get_json()
+    assert body["output"][0]["content"][0]["text"] == "A sign"
+
+
+def test_a_response_follows_on_another_without_its_instructions(client, triton):
+    for text in ("Four", "Eight", "Sixteen"):
+        triton.will_answer(last(text))
+    first = ask(client, "2+2?", instructions="Be brief.").get_json()
+    second = ask(client, "Twice?", instructions="Be kind.", previous_response_id=first["id"]).get_json()
+    client.delete(f"/v1/responses/{first['id']}")
+    third = ask(client, "Again?", previous_response_id=second["id"]).get_json()
+    assert asked(triton, 1)[0] == {"role": "system", "content": "Be kind."}
+    assert [message["content"] for message in asked(triton, 1)[1:]] == ["2+2?", "Four", "Twice?"]
+    assert [message["content"] for message in asked(triton)] == ["2+2?", "Four", "Twice?", "Eight", "Again?"]
+    assert third["previous_response_id"] == second["id"]
+
+
+def test_all_workers_remember(make_client, triton):
+    one, other = make_client(), make_client()
+    triton.will_answer(last("Four"))
+    first = ask(one, "2+2?").get_json()
+    triton.will_answer(last())
+    ask(other, "Twice?", previous_response_id=first["id"])
+    assert [message["content"] for message in asked(triton)] == ["2+2?", "Four", "Twice?"]
+
+
+def test_an_image_is_remembered(client, triton):
+    triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
+    part = {"type": "input_image", "image_url": IMAGE}
+    first = ask(client, [{"role": "user", "content": [part]}], model="tiny-ocr").get_json()
+    response = ask(client, "And?", previous_response_id=first["id"])
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, "previous_response_id")
+
+
+def test_what_is_not_to_be_stored_is_not(client, triton):
+    triton.will_answer(last())
+    body = ask(client, store=False).get_json()
+    assert body["store"] is False
+    assert client.get(f"/v1/responses/{body['id']}").status_code == 404
+
+
+def test_retrieve_and_delete(client, triton):
+    triton.will_answer(last("Hi"))
+    body = ask(client).get_json()
+    path = f"/v1/responses/{body['id']}"
+    assert client.get(path).get_json() == body
+    assert client.delete(path).get_json() == {"id": body["id"], "object": "response", "deleted": True}
+    for response in (client.get(path), client.delete(path), client.get("/v1/responses/..%2Ftrident.pid")):
+        assert response.status_code == 404
+    error = ask(client, previous_response_id=body["id"]).get_json()["error"]
+    assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
+
+
+@pytest.mark.parametrize("told", ["messages", "messages[2]", "messages[1].content[0].image_url.url"])
+def test_the_models_names_are_the_requests(client, triton, told):
+    triton.will_answer(InvalidRequest("no", param=told))
+    parts = [{"type": "input_text", "text": "x"}]
+    items = [{"role": "user", "content": parts}, {"type": "reasoning"}, {"role": "user", "content": "y"}]
+    response = ask(client, items, instructions="Be brief.")
+    expected = {"messages": "input", "messages[2]": "input[2]"}.get(told, "input[0].content[0].image_url")
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, expected)
+
+
+USER = {"role": "user", "content": "Hi"}
+TOOL = {"type": "function", "name": "f", "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"input": None}, "input", "invalid_type"),
+        ({"input": 3}, "input", "invalid_type"),
+        ({"input": []}, "input", "invalid_value"),
+        ({"input": ["Hi"]}, "input[0]", "invalid_type"),
+        ({"input": [USER, {"role": "tool", "content": "x"}]}, "input[1].role", "invalid_value"),
+        ({"input": [USER, {"role": "user"}]}, "input[1].content", "missing_parameter"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0]", "invalid_value"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file"}]}]},
+            "input[0].content[0].type",
+            "invalid_value",
+        ),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "invalid_value"),
+        ({"input": [{"type": 3}]}, "input[0]", "invalid_value"),
+        (
+            {"input": [USER, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]},
+            "input[1]",
+            "unsupported_parameter",
+        ),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}]},
+            "input[0]",
+            "unsupported_parameter",
+        ),
+        ({"model": None}, "model", "invalid_type"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
+        ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"instructions": ["x"]}, "instructions", "invalid_type"),
+        ({"store": "yes"}, "store", "invalid_type"),
+        ({"tools": [TOOL]}, "tools", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"background": True}, "background", "unsupported_parameter"),
+        ({"truncation": "auto"}, "truncation", "unsupported_parameter"),
+        ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
+        ({"reasoning": {"effort": "low"}}, "reasoning", "unsupported_parameter"),
+        ({"include": ["message.output_text.logprobs"]}, "include", "unsupported_parameter"),
+        ({"text": {"format": {"type": "json_object"}}}, "text.format", "unsupported_parameter"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity", "unsupported_parameter"),
+        ({"text": "json"}, "text", "invalid_type"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "previous_response_not_found"),
+        ({"previous_response_id": "../../x"}, "previous_response_id", "previous_response_not_found"),
+    ],
+)
+def test_bad_input_names_the_field(client, triton, fields, param, code):
+    response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "a"} | fields)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, code)
+    assert not triton.requests
+
+
+def test_fields_that_ask_for_nothing_are_let_through(client, triton):
+    triton.will_answer(last())
+    fields = {"tools": [], "tool_choice": "auto", "truncation": "disabled", "text": {"format": {"type": "text"}}}
+    fields |= {"parallel_tool_calls": False, "include": [], "background": False, "stream_options": None}
+    assert ask(client, **fields).status_code == 200
+
+
+def test_an_image_for_a_text_model_names_the_part(client):
+    items = [USER, {"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]
+    error = ask(client, items).get_json()["error"]
+    assert (error["param"], error["code"]) == ("input[1].content[0]", "unsupported_content")
+
+
+def test_images_have_the_limit_of_files_and_text_has_not(make_client):
+    client = make_client(max_body_bytes=1000, max_upload_bytes=3000)
+    image = {"type": "input_image", "image_url": "data:," + "x" * 2000}
+    assert ask(client, [{"role": "user", "content": [image]}]).status_code == 400  # it reads no images
+    assert ask(client, "x" * 2000).status_code == 413
+
+
+class TestStore:
+    def stored(self, size=0):
+        return StoredResponse({"id": ResponseStore.new_id(), "text": "x" * size}, [])
+
+    def test_a_response_expires(self, tmp_path):
+        store = ResponseStore(ExpiringFiles(tmp_path, 60, 1000))
+        kept = self.stored()
+        store.put(kept)
+        assert store.get(kept.response["id"]) == kept
+        os.utime(tmp_path / kept.response["id"], (1, 1))
+        assert store.get(kept.response["id"]) is None
+        assert store.delete(kept.response["id"]) is False
+
+    def test_the_oldest_make_room(self, tmp_path):
+        store = ResponseStore(ExpiringFiles(tmp_path, 1e10, 10_000, most_files=2))
+        kept = [self.stored() for _ in range(3)]
+        for age, each in enumerate(kept):
+            store.put(each)
+            os.utime(tmp_path / each.response["id"], (1000 + age, 1000 + age))
+        assert [store.get(each.response["id"]) is not None for each in kept] == [False, True, True]
+
+    def test_what_is_over_the_bound_alone_does_not_push_out_the_others(self, tmp_path):
+        store = ResponseStore(ExpiringFiles(tmp_path, 60, 1000))
+        small, large = self.stored(), self.stored(1000)
+        store.put(small)
+        store.put(large)
+        assert store.get(small.response["id"])
+        assert store.get(large.response["id"]) is None
