@@ -8,6 +8,7 @@ import datetime
 import functools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ class ChatTemplate:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._begin = "".join(self._tokenizer.encode("").tokens[:1])
 
-    def render(self, messages: list[dict[str, Any]], tools: list[Any] | None = None) -> str:
+    def render(self, messages: list[dict[str, Any]], tools: Sequence[Any] = ()) -> str:
         """Return the text, without the token that the engine's tokenizer begins with. Raises InvalidRequest."""
         try:
-            rendered = self._template.render(messages=messages, tools=tools or None, add_generation_prompt=True)
-        except TemplateError as error:
+            rendered = self._template.render(messages=messages, tools=list(tools) or None, add_generation_prompt=True)
+        except Exception as error:  # whatever a template does with what it did not expect
             message = f"The model's chat template refuses these messages: {error}"
             raise InvalidRequest(message, param="messages") from error
         return rendered.removeprefix(self._begin)

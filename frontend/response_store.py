@@ -1,5 +1,6 @@
 """Answered responses, each with its whole conversation, for as long as a next one may follow on them."""
 
+import logging
 import re
 import secrets
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from frontend.expiring_files import ExpiringFiles
+
+log = logging.getLogger(__name__)
 
 _ID = re.compile(r"resp_[0-9a-f]{64}")
 
@@ -30,8 +33,11 @@ class ResponseStore:
         return f"resp_{secrets.token_hex(32)}"
 
     def put(self, stored: StoredResponse) -> None:
-        """Keep a response under its own id."""
-        self._files.put(stored.response["id"], orjson.dumps(stored._asdict()))
+        """Keep a response under its own id, if there is room: what was answered stays answered."""
+        try:
+            self._files.put(stored.response["id"], orjson.dumps(stored._asdict()))
+        except OSError:
+            log.exception("a response could not be kept")
 
     def get(self, identifier: str) -> StoredResponse | None:
         """Return the response of this id; None if there is none, or no more."""

@@ -9,6 +9,7 @@ A constraint has a `kind` and what belongs to it:
 | `regex` | `pattern`, for the whole answer |
 | `choice` | `choices`: texts, of which the answer is one |
 | `grammar` | `grammar`: EBNF, the engine's own notation |
+| `either` | `of`: constraints, of which the answer keeps to one |
 | `tagged` | `tags`: {`begin`, `schema`, `end`} each, `least` to `most` of them, `separator` between |
 
 `param` names the request's field, for errors.
@@ -29,32 +30,33 @@ _MOST_TAGS = 128
 def grammar_of(constraint: Mapping[str, Any]) -> str:
     """Return the grammar. Raises InvalidRequest, which names the request's field."""
     try:
-        return _WRITERS[constraint["kind"]](constraint)
+        if constraint["kind"] == "grammar":
+            return _grammar(constraint)
+        rules = Rules()
+        return rules.text(_WRITERS[constraint["kind"]](rules, constraint))
     except NotPossible as error:
         raise InvalidRequest(str(error), constraint.get("param")) from error
     except RecursionError as error:
         raise InvalidRequest("nested too deeply", constraint.get("param")) from error
 
 
-def _json_object(constraint: Mapping[str, Any]) -> str:
-    rules = Rules()
-    return rules.text(JSONGrammar(rules).value({"type": "object"}))
+def _json_object(rules: Rules, constraint: Mapping[str, Any]) -> str:
+    return JSONGrammar(rules).value({"type": "object"})
 
 
-def _json_schema(constraint: Mapping[str, Any]) -> str:
-    rules = Rules()
-    return rules.text(JSONGrammar(rules, constraint.get("strict", True)).value(constraint["schema"]))
+def _json_schema(rules: Rules, constraint: Mapping[str, Any]) -> str:
+    return JSONGrammar(rules, constraint.get("strict", True)).value(constraint["schema"])
 
 
-def _regex(constraint: Mapping[str, Any]) -> str:
-    return Rules().text(regex_grammar(constraint["pattern"]))
+def _regex(rules: Rules, constraint: Mapping[str, Any]) -> str:
+    return regex_grammar(constraint["pattern"])
 
 
-def _choice(constraint: Mapping[str, Any]) -> str:
+def _choice(rules: Rules, constraint: Mapping[str, Any]) -> str:
     choices = constraint["choices"]
     if len(choices) > _MOST_CHOICES:
         raise NotPossible(f"more than {_MOST_CHOICES} choices")
-    return Rules().text(any_of(map(literal, choices)))
+    return any_of(map(literal, choices))
 
 
 def _grammar(constraint: Mapping[str, Any]) -> str:
@@ -64,17 +66,20 @@ def _grammar(constraint: Mapping[str, Any]) -> str:
     return grammar
 
 
-def _tagged(constraint: Mapping[str, Any]) -> str:
+def _either(rules: Rules, constraint: Mapping[str, Any]) -> str:
+    return any_of(f"({_WRITERS[one['kind']](rules, one)})" for one in constraint["of"])
+
+
+def _tagged(rules: Rules, constraint: Mapping[str, Any]) -> str:
     tags, least, most = constraint["tags"], constraint.get("least", 1), constraint.get("most", 1)
     if len(tags) > _MOST_TAGS:
         raise NotPossible(f"more than {_MOST_TAGS} tags")
-    rules = Rules()
     # Each schema has definitions of its own, so each has a writer; the rules are shared.
     values = [JSONGrammar(rules, constraint.get("strict", True)).value(tag["schema"]) for tag in tags]
     parts = [f"{literal(t['begin'])} ({v}) {literal(t['end'])}" for t, v in zip(tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")
     more = repeat(f"({literal(constraint.get('separator', ''))} {one})", max(0, least - 1), most and most - 1)
-    return rules.text(f"{one} {more}" if least else f"({one} {more})?")
+    return f"{one} {more}" if least else f"({one} {more})?"
 
 
 _WRITERS = {
@@ -82,6 +87,6 @@ _WRITERS = {
     "json_schema": _json_schema,
     "regex": _regex,
     "choice": _choice,
-    "grammar": _grammar,
+    "either": _either,
     "tagged": _tagged,
 }

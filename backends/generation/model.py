@@ -101,7 +101,8 @@ class TritonPythonModel:
                 parameters["grammar"] = grammar_of(constraint)
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
-            opened = prompt.written if parameters.get("echo") else prompt.opened
+            # A grammar leaves no room for a thought: what follows is the answer.
+            opened = prompt.written if parameters.get("echo") else "" if constraint else prompt.opened
             answer.open(prompt.num_tokens, parameters, detokenizer, opened)
             self._engine.submit(answer, prompt)
         except Exception as error:

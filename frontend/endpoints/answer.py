@@ -1,7 +1,7 @@
 """The responses of a model that answers in many, one HTTP request's worth of them."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from flask import request
@@ -16,7 +16,8 @@ from frontend.triton.vllm import VllmCall
 LONGEST_SECONDS = 86_400.0
 """The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
 
-_HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+_MOMENT_SECONDS = 0.5
 _NO_NAMES: Mapping[str | None, str] = {}
 
 
@@ -40,6 +41,7 @@ class Answer:
         self._watch = ClientWatch(request.environ, self._cancel)
         try:
             self._first = self._wait(patience)
+            self._over = self._first is None or last in self._first
         except BaseException:
             self.close()
             raise
@@ -73,9 +75,9 @@ class Answer:
 
     def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
         deadline = time.monotonic() + self._patience if self._patience else float("inf")
-        while heartbeat and deadline - time.monotonic() > _HEARTBEAT_SECONDS:
+        while heartbeat and deadline - time.monotonic() > HEARTBEAT_SECONDS:
             try:
-                return self._read(_HEARTBEAT_SECONDS)
+                return self._read(HEARTBEAT_SECONDS)
             except TimeoutError:
                 yield None
         return self._wait(max(deadline - time.monotonic(), 0) if self._patience else None)
@@ -90,22 +92,41 @@ class Answer:
         try:
             return self._call.next(seconds)
         except APIError as error:
+            self._over = True  # a failure is the last response
             error.param = self._names.get(error.param, error.param)
             raise
 
 
 def await_all(calls: Sequence[Call | VllmCall], last: str) -> list[Answer]:
-    """Return the calls' answers, each with its first response. If one fails, all are cancelled. Raises APIError."""
+    """Return the calls' answers, each with its first response. If one fails, all are stopped. Raises APIError."""
     answers: list[Answer] = []
     try:
-        answers.extend(Answer(call, last) for call in calls)
+        for call in calls:
+            answers.append(Answer(call, last))  # noqa: PERF401 - those there are must be known if one fails
     except BaseException:
         for answer in answers:
             answer.close()
-        for call in calls[len(answers) :]:
-            call.cancel()
+        give_up(calls[len(answers) + 1 :], last)
         raise
     return answers
+
+
+def give_up(calls: Iterable[Call | VllmCall], last: str) -> None:
+    """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
+
+    What is wrong with one request is often wrong with the next.
+    """
+    deadline = time.monotonic() + _MOMENT_SECONDS
+    for call in calls:
+        try:
+            response = call.next(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            call.cancel()
+        except APIError:
+            continue
+        else:
+            if response is not None and last not in response:
+                call.cancel()
 
 
 class Closable(Protocol):

@@ -1,7 +1,7 @@
 """From a request's body to its validated model, with errors that name the field."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -120,6 +120,20 @@ def refuse_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
         value = fields.get(name)
         if value is not None and value not in values:
             raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
+
+
+def levels_beyond(value: Any, most: int) -> bool:
+    """Tell whether lists and objects are nested deeper than so many levels. Does not recurse itself."""
+    level = [value]
+    for _ in range(most):
+        level = [item for outer in level for item in _items(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _long_strings(content: bytes) -> int:

@@ -45,7 +45,7 @@ def _begin() -> tuple["Completion", bool, bool]:
     log_fields()["model"] = model.id
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
     new_reply = reader_of(model, body)
-    about_tools = tool_parameters(model, body) | {"stream": stream}
+    about_tools = tool_parameters(model, body, body.constraint()) | {"stream": stream}
     samplings = [body.sampling_parameters(number) | about_tools for number in range(body.count)]
     choices = answers_to(model, body.messages, samplings, describe_tools(body))
     completion = Completion(model, choices, new_reply, with_boxes)

@@ -7,15 +7,16 @@ compiled only the backend knows; here is looked at the shape.
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from frontend.endpoints.body import RequestBody
+from frontend.endpoints.body import RequestBody, levels_beyond
 from frontend.errors import InvalidRequest
 
 # A schema takes time in proportion.
 _MOST_SCHEMA_BYTES = 64_000
 
-Schema = dict[str, Any] | bool
+# Deeper than any schema that a grammar can be made of.
+_MOST_LEVELS = 64
 
 
 class JSONSchemaFormat(RequestBody):
@@ -23,7 +24,7 @@ class JSONSchemaFormat(RequestBody):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
     description: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
@@ -46,7 +47,16 @@ class SchemaFormat(RequestBody):
     json_schema: JSONSchemaFormat
 
 
-ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+def _kind(value: Any) -> str:
+    return f"<{value.get('type')}>" if isinstance(value, dict) else "<>"
+
+
+ResponseFormat = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[ObjectFormat, Tag("<json_object>")]
+    | Annotated[SchemaFormat, Tag("<json_schema>")],
+    Discriminator(_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
+]
 
 
 class GuidedFields(RequestBody):
@@ -72,7 +82,7 @@ class GuidedFields(RequestBody):
                 return {"kind": "json_object", "param": "response_format"}
             case SchemaFormat(json_schema=wanted):
                 strict = bool(wanted.strict)
-                return _schema(wanted.schema_, "response_format.json_schema.schema") | {"strict": strict}
+                return _schema(wanted.schema_ or {}, "response_format.json_schema.schema") | {"strict": strict}
         return None
 
     def _by_json(self) -> dict[str, Any] | None:
@@ -98,6 +108,8 @@ class GuidedFields(RequestBody):
 
 
 def _schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
+    if levels_beyond(schema, _MOST_LEVELS):
+        raise InvalidRequest(f"'{param}' is nested deeper than {_MOST_LEVELS} levels", param=param)
     if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
         raise InvalidRequest(f"'{param}' is larger than {_MOST_SCHEMA_BYTES} bytes", param=param)
     return {"kind": "json_schema", "schema": schema, "param": param}

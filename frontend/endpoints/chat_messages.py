@@ -69,5 +69,5 @@ def _content(content: str | list[ContentPart], path: str) -> str | list[dict[str
 def _part(part: ContentPart, path: str) -> dict[str, str]:
     if part.kind == "image":
         return {"type": "image"}
-    text = write_down(media_of(part, path)) if part.kind == "audio" else part.text or ""
+    text = write_down(media_of(part, path)) if part.kind == "audio" else part.text or part.refusal or ""
     return {"type": "text", "text": text}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import orjson
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from frontend.endpoints.body import RequestBody
+from frontend.endpoints.body import RequestBody, levels_beyond
 from frontend.endpoints.messages import Message
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.formats.reasoning import MARKS, ThoughtParser
@@ -95,9 +95,11 @@ class ChatMessage(Message):
 
     @model_validator(mode="before")
     @classmethod
-    def _allow_calls_without_content(cls, fields: Any) -> Any:
-        calls = isinstance(fields, dict) and fields.get("role") == "assistant" and fields.get("tool_calls")
-        return fields | {"content": fields.get("content") or ""} if calls else fields
+    def _allow_no_content(cls, fields: Any) -> Any:
+        """An assistant that only calls, and a tool that has nothing to say, have none, or null, or an empty list."""
+        if isinstance(fields, dict) and fields.get("role") in ("assistant", "tool"):
+            return fields | {"content": fields.get("content") or ""}
+        return fields
 
 
 class ToolFields(RequestBody):
@@ -155,9 +157,10 @@ def describe_tools(body: ToolFields) -> list[dict[str, Any]]:
     return [{"type": tool.type, "function": _described(tool.function)} for tool in body.callable_tools]
 
 
-def tool_parameters(model: Model, body: ToolFields) -> dict[str, Any]:
+def tool_parameters(model: Model, body: ToolFields, form: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return what the backend has to know: `chat_template_kwargs`, `visible_tokens`, the `constraint` if it must call.
 
+    `form` is what the answer must look like by another field: a model that may call either calls, or keeps to it.
     Raises EngineFailure for a model whose configuration names no known format.
     """
     tools = body.callable_tools
@@ -165,11 +168,13 @@ def tool_parameters(model: Model, body: ToolFields) -> dict[str, Any]:
     parameters: dict[str, Any] = {"chat_template_kwargs": body.template_kwargs()}
     if tools:
         marks += _family(model).marks
-    if tools and body.tool_choice not in (None, "auto"):
+    is_free = body.tool_choice in (None, "auto")
+    if tools and (not is_free or (form and form["kind"] != "grammar")):
         chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
         functions = [tool.function.model_dump() for tool in tools if chosen in (None, tool.function.name)]
         most = 1 if chosen or body.parallel_tool_calls is False else None
-        parameters["constraint"] = _family(model).constrain(functions, most)
+        calls = _family(model).constrain(functions, most)
+        parameters["constraint"] = {"kind": "either", "of": [calls, form], "param": "tools"} if is_free else calls
     parameters["visible_tokens"] = marks
     return {name: value for name, value in parameters.items() if value}
 
@@ -227,7 +232,7 @@ def _described(function: Function) -> dict[str, Any]:
 
 
 def _call(call: ToolCall, model: Model) -> dict[str, Any]:
-    arguments = orjson.loads(call.function.arguments or "{}")
+    arguments = _arguments(call.function.arguments)
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": _id(call.id, model), "type": "function", "function": function}
 
@@ -274,28 +279,23 @@ def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
         _refuse("Two calls have this id", f"{path}.id")
+    if levels_beyond(_arguments(call.function.arguments), _MOST_LEVELS):
+        _refuse(f"Arguments nested deeper than {_MOST_LEVELS} levels", f"{path}.function.arguments")
+
+
+def _arguments(written: str) -> dict[str, Any]:
+    """Return a call's arguments. Those of a call that was cut off are no JSON, and clients send them back as well."""
     try:
-        arguments = orjson.loads(call.function.arguments or "{}")
-        _check_depth(arguments)
-        whole = isinstance(arguments, dict)
-    except ValueError:
-        whole = False
-    if not whole:
-        _refuse("The arguments of a call are an object in JSON", f"{path}.function.arguments")
+        arguments = orjson.loads(written or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"arguments": written}
 
 
 def _check_depth(value: Any) -> None:
     """Raise ValueError if it is nested too deep for what is to be done with it."""
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        level = [item for outer in level for item in _items(outer)]
-        if not level:
-            return
-    raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if levels_beyond(value, _MOST_LEVELS):
+        raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
 
 
 def _refuse(message: str, param: str) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
-_HEARTBEAT_SECONDS = 1.0
+from frontend.endpoints.answer import HEARTBEAT_SECONDS
 
 
 class Responses(Protocol):
@@ -55,7 +55,7 @@ class Choices:
         try:
             while open_answers:
                 try:
-                    number, response = arrived.get(timeout=_HEARTBEAT_SECONDS if heartbeat else None)
+                    number, response = arrived.get(timeout=HEARTBEAT_SECONDS if heartbeat else None)
                 except Empty:
                     yield None
                     continue

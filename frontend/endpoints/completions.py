@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,11 @@ import orjson
 from flask import Blueprint, Response
 
 from frontend.access_log import log_fields
-from frontend.endpoints.answer import Answer, events_of
+from frontend.endpoints.answer import Answer, events_of, give_up
 from frontend.endpoints.body import read_body
 from frontend.endpoints.completions_request import CompletionRequest
 from frontend.endpoints.generation import send_prompt
-from frontend.errors import APIError, InvalidRequest
+from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
 from frontend.triton.client import Call
@@ -25,7 +25,6 @@ from frontend.triton.vllm import VllmCall
 blueprint = Blueprint("completions", __name__)
 
 _LAST = "finish_reason"
-_MOMENT_SECONDS = 0.5
 
 
 @blueprint.post("/completions")
@@ -124,7 +123,7 @@ def _begin(model: Model, body: CompletionRequest) -> list[Answer]:
     except BaseException:
         for answer in answers:
             answer.close()
-        _give_up(calls)
+        give_up(calls, _LAST)
         raise
 
 
@@ -137,24 +136,6 @@ def _named(where: str) -> Iterator[None]:
         if error.param and error.param.startswith("prompt"):
             error.param = where + error.param.removeprefix("prompt")
         raise
-
-
-def _give_up(calls: Iterable[Call | VllmCall]) -> None:
-    """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
-
-    What is wrong with one prompt is often wrong with the next.
-    """
-    deadline = time.monotonic() + _MOMENT_SECONDS
-    for call in calls:
-        try:
-            response = call.next(max(deadline - time.monotonic(), 0))
-        except TimeoutError:
-            call.cancel()
-        except APIError:
-            continue
-        else:
-            if response is not None and _LAST not in response:
-                call.cancel()
 
 
 def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:

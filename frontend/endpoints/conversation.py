@@ -33,6 +33,8 @@ def answer_to(
     model: Model, messages: Sequence[ChatMessage], sampling: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()
 ) -> Responses:
     """Have a conversation answered. Raises APIError, naming a part of `messages` that cannot be read."""
+    if model.task != "chat":
+        _refuse_form(model, sampling)
     if model.task == "transcription":
         return Heard(model, messages)
     if model.task == "ocr":
@@ -40,10 +42,18 @@ def answer_to(
     return Answer(send(model, read_conversation(model, messages, tools), sampling), "finish_reason")
 
 
+def _refuse_form(model: Model, sampling: Mapping[str, Any]) -> None:
+    for name in ("constraint", "logprobs"):
+        if wanted := sampling.get(name):
+            field = wanted.get("param") if isinstance(wanted, dict) else name
+            message = f"A model for {model.task} does not take '{field}'"
+            raise InvalidRequest(message, param=field, code="unsupported_parameter")
+
+
 def answers_to(
     model: Model,
     messages: Sequence[ChatMessage],
-    samplings: Sequence[Mapping[str, Any]],
+    samplings: Sequence[dict[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> Choices:
     """Have a conversation answered several times, once for each of `samplings`. Raises APIError."""
@@ -52,6 +62,9 @@ def answers_to(
     if model.task != "chat":
         raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
     conversation = read_conversation(model, messages, tools)
+
+    # Streamed, so that the others need not wait for the first one's end: see Choices.
+    samplings = [sampling | {"stream": True} for sampling in samplings]
 
     def start(numbers: Sequence[int]) -> Sequence[Responses]:
         return await_all([send(model, conversation, samplings[number]) for number in numbers], "finish_reason")

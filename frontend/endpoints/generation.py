@@ -24,7 +24,7 @@ def read_conversation(
     """Return a conversation as the model gets it. Raises APIError, naming a part that cannot be read."""
     if model.speaks_vllm:
         check_parts(messages, sees=False)
-        return {"text_input": _template(model).render(model_messages(messages, model), list(tools))}
+        return {"text_input": _template(model).render(model_messages(messages, model), tools)}
     check_parts(messages, sees=model.serves("vision"))
     images = read_images(messages)
     inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(messages, model))}
@@ -55,6 +55,7 @@ def _send_text(model: Model, text: str, sampling: Mapping[str, Any], param: str,
     for name in ("constraint", "logprobs"):
         if wanted := sampling.get(name):
             field = wanted.get("param") if isinstance(wanted, dict) else name
+            field = "tool_choice" if field == "tools" else field
             raise InvalidRequest(f"This model does not take '{field}'", param=field, code="unsupported_parameter")
     tokens, limit = _template(model).count(text), model.number("context_length")
     if not tokens:

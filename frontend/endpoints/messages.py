@@ -27,8 +27,9 @@ class InputAudio(RequestBody):
 class ContentPart(RequestBody):
     """One part of a message's content. OpenAI's names of types, and AHA's (`image`, `audio`)."""
 
-    type: Literal["text", "image", "image_url", "audio", "audio_url", "input_audio"]
+    type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"]
     text: str | None = None
+    refusal: str | None = None
     image_url: MediaUrl | None = None
     audio_url: MediaUrl | None = None
     input_audio: InputAudio | None = None
@@ -43,6 +44,8 @@ class ContentPart(RequestBody):
     @property
     def kind(self) -> str:
         """What it is: text, image or audio."""
+        if self.type == "refusal":
+            return "text"
         return self.type.removeprefix("input_").removesuffix("_url")
 
 

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, stream_with_context
 from frontend.access_log import log_fields
 from frontend.endpoints.answer import events_of
 from frontend.endpoints.body import read_body
-from frontend.endpoints.chat_tools import ChatMessage
+from frontend.endpoints.chat_tools import ChatMessage, ToolFields, reader_of, tool_parameters
 from frontend.endpoints.choices import Responses
 from frontend.endpoints.conversation import answer_to, model_for
 from frontend.endpoints.responses_request import ResponseRequest, inline_image_size
@@ -71,7 +71,9 @@ def _begin(body: ResponseRequest) -> "ResponseInMaking":
     try:
         model = model_for(body.model, messages)
         log_fields()["model"] = model.id
-        answer = answer_to(model, messages, body.sampling_parameters() | {"stream": bool(body.stream)})
+        about_thoughts = tool_parameters(model, ToolFields())
+        sampling = body.sampling_parameters() | about_thoughts | {"stream": bool(body.stream)}
+        answer = answer_to(model, messages, sampling)
     except APIError as error:
         error.param = _place(error.param, places)
         raise
@@ -115,6 +117,7 @@ class ResponseInMaking:
         store: ResponseStore | None,
     ):
         self._answer, self._messages, self._store = answer, messages, store
+        self._reply = reader_of(model, ToolFields())()
         self._message_id = f"msg_{uuid.uuid4().hex}"
         self._response = body.echoed() | {
             "id": ResponseStore.new_id(),
@@ -133,7 +136,14 @@ class ResponseInMaking:
     def plain(self) -> dict[str, Any]:
         """Return the whole response. Raises APIError."""
         responses = [response for response in self._answer.responses() if response]
-        return self._finished("".join(response["text_output"] for response in responses), responses[-1])
+        text = "".join(self._said(response) for response in responses)
+        return self._finished(text, responses[-1])
+
+    def _said(self, response: dict[str, Any]) -> str:
+        """Return the text of a response that is not a thought."""
+        deltas = self._reply.push(response["text_output"])
+        deltas += self._reply.end() if "finish_reason" in response else []
+        return "".join(delta.get("content", "") for delta in deltas)
 
     def stream(self) -> Iterator[bytes]:
         """Yield the response as events; a failure on the way is `response.failed`. Closes the call, however it ends."""
@@ -153,9 +163,9 @@ class ResponseInMaking:
             if response is None:
                 yield sse.HEARTBEAT
                 continue
-            if response["text_output"]:
-                text += response["text_output"]
-                yield events.delta(response["text_output"])
+            if said := self._said(response):
+                text += said
+                yield events.delta(said)
             last = response
         finished = self._finished(text, last)
         yield events.message_ends(finished["output"][0])

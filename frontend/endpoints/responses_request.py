@@ -144,6 +144,8 @@ class ResponseRequest(SamplingFields):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(reasoning := fields.get("reasoning"), dict):
+            fields = fields | {"reasoning": {name: value for name, value in reasoning.items() if value is not None}}
         refuse_unsupported(fields, _UNSUPPORTED)
         text = fields.get("text")
         if isinstance(text, dict):
@@ -177,7 +179,10 @@ class ResponseRequest(SamplingFields):
         if isinstance(self.input, str):
             return {"input": ChatMessage(role="user", content=self.input)}
         items = {f"input[{place}]": item for place, item in enumerate(self.input)}
-        return {place: _message(item, place) for place, item in items.items() if not isinstance(item, Reasoning)}
+        messages = {place: _message(item, place) for place, item in items.items() if not isinstance(item, Reasoning)}
+        if not messages:
+            raise InvalidRequest("There is nothing to be answered in the input", param="input")
+        return messages
 
 
 def _message(item: InputMessage | FunctionCall | FunctionCallOutput, place: str) -> ChatMessage:

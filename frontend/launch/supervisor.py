@@ -79,7 +79,7 @@ class Supervisor:
             _say("Stopping")
         finally:
             self._stop_all()
-            self._forget_images()
+            self._forget_files()
             self._settings.pid_file.unlink(missing_ok=True)
 
     def _start(self) -> None:
@@ -90,12 +90,12 @@ class Supervisor:
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
-        self._forget_images()  # of one that did not end by itself
+        self._forget_files()  # of one that did not end by itself
         self._web = start_child([sys.executable, "-m", "frontend.launch.web", *sys.argv[1:]])
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
         self._first_answers()
 
-    def _forget_images(self) -> None:
+    def _forget_files(self) -> None:
         shutil.rmtree(self._settings.image_folder, ignore_errors=True)
         shutil.rmtree(self._settings.response_folder, ignore_errors=True)
 

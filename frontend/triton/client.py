@@ -80,6 +80,7 @@ class Call:
             self._arrived.put(_translate(error))
         except Exception:
             log.exception("a response of Triton's could not be read")
+            self._call.cancel()
             self._arrived.put(EngineFailure("The model's response could not be read"))
         else:
             self._arrived.put(None)

@@ -16,7 +16,7 @@ from frontend.triton.tensors import Value
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
 # Among the sampling parameters, but for our own backend.
-_NOT_VLLMS = ("stream", "echo", "chat_template_kwargs", "visible_tokens")
+_NOT_VLLMS = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
 # What the backend writes where an answer goes on.
 _GOES_ON = "None"
@@ -28,6 +28,8 @@ def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], room: int)
     Raises EngineFailure if the model's configuration leaves out some of them.
     """
     parameters = {name: value for name, value in sampling.items() if name not in _NOT_VLLMS}
+    if sampling.get("visible_tokens"):
+        parameters["skip_special_tokens"] = False
     parameters["max_tokens"] = min(parameters.get("max_tokens", room), room)
     if parameters.get("top_k") == 0:
         parameters["top_k"] = -1  # not all versions know 0 for all tokens
