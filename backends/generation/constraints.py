@@ -38,6 +38,8 @@ def grammar_of(constraint: Mapping[str, Any]) -> str:
         raise InvalidRequest(str(error), constraint.get("param")) from error
     except RecursionError as error:
         raise InvalidRequest("nested too deeply", constraint.get("param")) from error
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        raise InvalidRequest("it is no schema", constraint.get("param")) from error
 
 
 def _json_object(rules: Rules, constraint: Mapping[str, Any]) -> str:
@@ -63,6 +65,7 @@ def _grammar(constraint: Mapping[str, Any]) -> str:
     grammar: str = constraint["grammar"]
     if len(grammar) > MOST_CHARACTERS:
         raise NotPossible(f"longer than {MOST_CHARACTERS} characters")
+    grammar.encode()  # half a character is none: ValueError
     return grammar
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 from generation.grammar_compiler import GrammarCompiler
-from generation.messages import Add, Cancel, Draining, Failed, Gauges, Look, Made, Picture, Ready, StepResult
+from generation.messages import Add, Cancel, Failed, Gauges, Go, Idle, Look, Made, Picture, Ready, StepResult
 from generation.sampling import build_config
 from protocol.errors import InvalidRequest
 
@@ -76,8 +76,9 @@ def _tensor(picture: Picture) -> openvino.Tensor:
     return openvino.Tensor(np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3))
 
 
-# Each takes the better part of a megabyte, and none is ever given back: after so many the process ends.
-_MOST_GRAMMARS = 400
+# Each takes the better part of a megabyte, and none is ever given back: after so many the process ends as soon as there
+# is nothing to do; and if there always is, it takes no new ones in the end.
+_MANY_GRAMMARS, _MOST_GRAMMARS = 400, 2000
 
 
 class Engine:
@@ -88,15 +89,14 @@ class Engine:
         pipeline: genai.ContinuousBatchingPipeline,
         end_tokens: list[int],
         socket: Connection,
-        tokenizer: genai.Tokenizer,
-        vocabulary: int,
+        compiler: GrammarCompiler,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
         self._woken, self._waker = Pipe(duplex=False)
-        self._compiler = GrammarCompiler(tokenizer, vocabulary, end_tokens[0], self._compiled)
+        self._compiler = compiler
         self._compiling: str | None = None
-        self._draining = False
+        self._may_go = self._told = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
         self._unruled: deque[Add | Look] = deque()
         self._young: set[int] = set()  # numbers of those that have a grammar and no token yet
@@ -107,9 +107,13 @@ class Engine:
         self._reported = Gauges()
 
     def run(self) -> None:
-        """Serve until the socket closes (EOFError), or until there is nothing left to do and too much in memory."""
-        while not (self._draining and self._is_done()):
-            idle = not (self._busy() or self._reported.running)
+        """Serve until the socket closes (EOFError), or the backend lets it go."""
+        while not self._may_go:
+            can_compile = bool(self._unruled) and not self._compiling
+            idle = not (self._busy() or self._reported.running or can_compile)
+            if idle and not (self._unruled or self._told) and len(self._grammars) >= _MANY_GRAMMARS:
+                self._socket.send(Idle())
+                self._told = True
             while ready := wait([self._socket, self._woken], None if idle else 0):
                 if self._woken in ready:
                     self._note(self._woken.recv())
@@ -128,13 +132,14 @@ class Engine:
             while self._failed:
                 self._socket.send(self._failed.pop())
 
-    def _is_done(self) -> bool:
-        return not (self._busy() or self._unruled or self._handles)
-
     def _busy(self) -> bool:
         return bool(self._failed or self._unseen) or self._pipeline.has_non_finished_requests()
 
-    def _receive(self, message: Add | Look | Cancel) -> None:
+    def _receive(self, message: Add | Look | Cancel | Go) -> None:
+        self._told = False  # there is something to do; it says so again afterwards
+        if isinstance(message, Go):
+            self._may_go = True
+            return
         if isinstance(message, Add | Look) and message.parameters.get("grammar"):
             self._unruled.append(message)
         else:
@@ -160,9 +165,6 @@ class Engine:
     def _note(self, result: tuple[str, str | None]) -> None:
         grammar, reason = result
         self._grammars[grammar], self._compiling = reason, None
-        if len(self._grammars) >= _MOST_GRAMMARS and not self._draining:
-            self._draining = True
-            self._socket.send(Draining())
 
     def _rule(self) -> None:
         """Take in those whose grammars are compiled, and have the next grammar compiled.
@@ -175,7 +177,9 @@ class Engine:
         waiting, self._unruled = self._unruled, deque()
         for message in waiting:
             grammar = message.parameters["grammar"]
-            if grammar not in self._grammars:
+            if grammar not in self._grammars and len(self._grammars) >= _MOST_GRAMMARS:
+                self._failed.append(Failed(message.number, "The engine has too many grammars in memory just now"))
+            elif grammar not in self._grammars or self._unruled:  # in order, so that nobody waits for ever
                 self._unruled.append(message)
             elif reason := self._grammars[grammar]:
                 param = message.parameters.get("constraint", {}).get("param")
@@ -185,7 +189,7 @@ class Engine:
                 self._take(message)
         if self._unruled and not self._young:
             self._compiling = self._unruled[0].parameters["grammar"]
-            self._compiler.start(self._compiling)
+            self._compiler.start(self._compiling, self._compiled)
 
     def _look(self) -> None:
         """Take in the first request with pictures, unless the answers of others have their turn, or wait for theirs.
@@ -257,9 +261,10 @@ def main() -> None:
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
     warm_up(pipeline, end_tokens, sees=(folder / "openvino_vision_embeddings_model.xml").exists())
+    engine = Engine(pipeline, end_tokens, socket, GrammarCompiler(folder, tokenizer, end_tokens[0]))
     socket.send(Ready())
     try:
-        Engine(pipeline, end_tokens, socket, tokenizer, len(tokenizer.get_vocab())).run()
+        engine.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         log.info("the backend is gone; so am I")
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from generation.answer import Answer
-from generation.messages import Add, Cancel, Draining, Failed, Gauges, Look, Ready, StepResult
+from generation.messages import Add, Cancel, Failed, Gauges, Go, Idle, Look, Ready, StepResult
 from generation.prompt import Prompt
 from protocol.errors import EngineDown, EngineFailure, InvalidRequest
 
@@ -29,10 +29,10 @@ class _Link:
 
     def __init__(self, connection: Connection):
         self.connection = connection
-        self._outgoing: queue.SimpleQueue[Add | Look | Cancel | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Add | Look | Cancel | Go | None] = queue.SimpleQueue()
         threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
 
-    def send(self, message: Add | Look | Cancel) -> None:
+    def send(self, message: Add | Look | Cancel | Go) -> None:
         self._outgoing.put(message)
 
     def close(self) -> None:
@@ -58,9 +58,9 @@ class EngineClient:
         self._next_number = 0
         self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._draining = False
+        self._changing = False
         self._held: list[tuple[Answer, Prompt]] = []
-        """What came while an engine was ending by itself."""
+        """What came while one engine was ending by itself, and the next one loading."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
 
@@ -74,7 +74,7 @@ class EngineClient:
         with self._lock:
             if answer.over:
                 return
-            if self._draining:
+            if self._changing:
                 self._held.append((answer, prompt))
                 return
             if self._link is None:
@@ -91,6 +91,7 @@ class EngineClient:
         """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
         with self._lock:
             answer.over = True
+            self._held = [held for held in self._held if held[0] is not answer]
             if self._answers.pop(answer.number, None) and self._link:
                 self._link.send(Cancel(answer.number))
 
@@ -120,7 +121,7 @@ class EngineClient:
         assert isinstance(ready, Ready)  # noqa: S101
         with self._lock:
             self._link = _Link(connection)
-            held, self._held, self._draining = self._held, [], False
+            held, self._held, self._changing = self._held, [], False
             for answer, prompt in held:
                 if not answer.over:
                     self._send(self._link, answer, prompt)
@@ -131,23 +132,37 @@ class EngineClient:
             self._lose_all()
             if not self._stopping:
                 self._revive()
+        self._lose_held()
 
     def _serve(self) -> None:
         """Pass messages on until the engine is gone."""
         link = self._link
         while link is not None:
             try:
-                message: StepResult | Failed | Draining = link.connection.recv()
+                message: StepResult | Failed | Idle = link.connection.recv()
             except (EOFError, OSError):
                 return
             if isinstance(message, Failed):
                 self._fail(message)
-            elif isinstance(message, Draining):
-                with self._lock:
-                    self._draining = True
+            elif isinstance(message, Idle):
+                self._let_go(link)
             else:
                 self.gauges = message.gauges
                 self._advance(message)
+
+    def _let_go(self, link: _Link) -> None:
+        """Have the engine end, unless something is on its way to it; what comes from now on is for the next one."""
+        with self._lock:
+            if not self._answers:
+                self._changing = True
+                link.send(Go())
+
+    def _lose_held(self) -> None:
+        with self._lock:
+            held, self._held, self._changing = self._held, [], False
+        for answer, _ in held:
+            answer.fail(EngineDown("The model's engine is being restarted."))
+        self._on_progress([answer for answer, _ in held])
 
     def _advance(self, result: StepResult) -> None:
         progressed = []
@@ -181,7 +196,7 @@ class EngineClient:
     def _revive(self) -> None:
         assert self._process is not None  # noqa: S101
         exit_code = self._process.wait()
-        if self._draining:
+        if self._changing and exit_code == 0:
             log.info("the engine has kept many grammars; starting another")
         else:
             log.error("the engine's process ended with exit code %s; starting another", exit_code)
@@ -192,6 +207,7 @@ class EngineClient:
             except Exception as error:
                 # Whatever it is, no memory say, it may pass; without this thread there would be no engine for ever.
                 log.error("%s Next try in %.0f s.", error, pause)
+                self._lose_held()
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:

@@ -73,6 +73,9 @@ _FORMATS = {
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
+_MOST_VISITS = 5_000
+
+
 class JSONGrammar:
     """Expressions for values by schema, in rules that several schemas can share.
 
@@ -80,7 +83,7 @@ class JSONGrammar:
     """
 
     def __init__(self, rules: Rules, strict: bool = True):
-        self._rules, self._strict = rules, strict
+        self._rules, self._strict, self._visits = rules, strict, 0
 
     def value(self, schema: Schema) -> str:
         """Return the expression for a JSON value that is valid by the schema. Raises NotPossible."""
@@ -92,6 +95,9 @@ class JSONGrammar:
         return any_of(self._of_type(kind, {}, "schema", 0) for kind in kinds)
 
     def _value(self, schema: Any, path: str, level: int) -> str:
+        self._visits += 1  # references may lead to the same place many times over
+        if self._visits > _MOST_VISITS:
+            raise NotPossible("too large")
         if schema is True or schema == {}:
             return self._any_value()
         if not isinstance(schema, dict):
@@ -124,7 +130,7 @@ class JSONGrammar:
         if key in ("enum", "const"):
             return self._constants([value] if key == "const" else value, beside, where)
         self._check(beside, frozenset(), path)
-        if self._strict and beside.keys() - {"type"}:
+        if self._strict and beside:
             raise NotPossible(f"{path}: '{min(beside)}' is not supported beside '{key}'")
         if key == "$ref":
             return self._reference(value, where, level)
@@ -162,7 +168,7 @@ class JSONGrammar:
         fitting = [value for value in values if kinds is None or _is_a(value, kinds)]
         if not fitting:
             raise NotPossible(f"{path}: no value is of the type")
-        return any_of(literal(json.dumps(value, ensure_ascii=False)) for value in fitting)
+        return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting)
 
     def _reference(self, target: Any, path: str, level: int) -> str:
         schema = self._resolve(target, path)
@@ -194,7 +200,7 @@ class JSONGrammar:
             "array": lambda: self._array(schema, path, level),
             "string": lambda: self._string(schema),
             "integer": lambda: self._integer(schema),
-            "number": lambda: self._rules.name(json_numbers.number(dict(schema)), "number"),
+            "number": lambda: self._number(schema),
             "boolean": lambda: '("true" | "false")',
             "null": lambda: '"null"',
         }
@@ -203,10 +209,22 @@ class JSONGrammar:
         except NotPossible as error:
             raise error if str(error).startswith(("schema", "#")) else NotPossible(f"{path}: {error}") from error
 
+    def _number(self, schema: Mapping[str, Any]) -> str:
+        return self._rules.name(self._bounded(json_numbers.number, schema), "number")
+
     def _integer(self, schema: Mapping[str, Any]) -> str:
         if self._strict and schema.get("multipleOf", 1) != 1:
             raise NotPossible("'multipleOf' is not supported")
-        return self._rules.name(json_numbers.integer(dict(schema)), "integer")
+        return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
+
+    def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
+        """Return the expression for a number; without its bounds where they cannot be said and need not be kept."""
+        try:
+            return write(dict(schema))
+        except NotPossible:
+            if self._strict:
+                raise
+            return write({})
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         counted = "minLength" in schema or "maxLength" in schema

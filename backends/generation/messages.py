@@ -41,8 +41,12 @@ class Ready(NamedTuple):
     """Engine to backend: the model is loaded and warm."""
 
 
-class Draining(NamedTuple):
-    """Engine to backend: what I have I finish, then I end; keep what is new for the next engine."""
+class Idle(NamedTuple):
+    """Engine to backend: I have nothing to do, and much in memory; I could end."""
+
+
+class Go(NamedTuple):
+    """Backend to engine: nothing is on its way to you; end."""
 
 
 class Gauges(NamedTuple):

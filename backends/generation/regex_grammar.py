@@ -12,6 +12,8 @@ MOST_CHARACTERS = 4_000
 # The engine makes a table of all tokens for every repetition that is counted: dear where most tokens fit.
 MOST_REPEATS = 1_000
 MOST_WIDE_REPEATS = 32
+# Parts that may be there or not, or any number of times: the engine follows all ways to read a text at once.
+_MOST_LOOSE = 32
 _WIDE = 128
 
 _CATEGORIES: dict[Any, Ranges] = {
@@ -27,7 +29,7 @@ _CATEGORIES |= {
 _BEGIN = {sre.AT_BEGINNING, sre.AT_BEGINNING_STRING}
 _END = {sre.AT_END, sre.AT_END_STRING}
 # JavaScript's way to name a group, which JSON Schema has.
-_GROUP_NAME = re.compile(r"\(\?<(?![=!])")
+_GROUP_NAME = re.compile(r"(\\.|\[(?:\\.|[^\]])*\])|\(\?<(?![=!])")
 # What a JSON string cannot have as it is.
 _SPECIAL: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
 _SHORT = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '"', 0x5C: "\\"}
@@ -61,7 +63,7 @@ def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
     if len(pattern) > MOST_CHARACTERS:
         raise NotPossible(f"longer than {MOST_CHARACTERS} characters")
     try:
-        parsed = parser.parse(_GROUP_NAME.sub("(?P<", pattern))
+        parsed = parser.parse(_GROUP_NAME.sub(lambda found: found[1] or "(?P<", pattern))
     except (re.error, OverflowError) as error:
         raise NotPossible(f"not a regular expression: {error}") from error
     except RecursionError as error:
@@ -79,6 +81,7 @@ class _Writer:
 
     def __init__(self, in_json: bool):
         self._in_json, self._wide, self._repeats = in_json, False, 1
+        self._loose = 0
 
     def sequence(self, items: Any) -> str:
         return " ".join(self._item(*item) for item in items) or '""'
@@ -130,6 +133,9 @@ class _Writer:
 
     def _repeat(self, least: int, most: Any, body: Any) -> str:
         top = None if most is sre.MAXREPEAT else int(most)
+        self._loose += top != least
+        if self._loose > _MOST_LOOSE:
+            raise NotPossible(f"more than {_MOST_LOOSE} optional or repeated parts are not supported")
         outer, counted = self._repeats, max(least, top or 0)
         # A minimum alone is cheap for the engine, unless it is inside of something that is counted.
         self._repeats = outer * max(1, counted) if top != 1 else outer

@@ -55,3 +55,45 @@ def test_a_constraint_is_refused(client, options, param):
     assert refusal.value.param == param
     assert time.monotonic() - begun < 2
     assert ask(client, "Hello", max_tokens=5).message.content
+
+
+ATTACKS = {
+    "a deep grammar": {"guided_grammar": "root ::= " + "(" * 25_000 + '"a"' + ")" * 25_000},
+    "a grammar that explodes": {"guided_grammar": "root ::= (([a-z]{1000}){1000}){1000}"},
+    "an ambiguous expression": {"guided_regex": ".*" * 300},
+    "long strings": {
+        "guided_json": {
+            "type": "object",
+            "properties": {f"p{i}": {"type": "string", "minLength": 900 + i} for i in range(30)},
+            "required": [f"p{i}" for i in range(30)],
+        }
+    },
+    "references threefold": {
+        "guided_json": {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                f"d{i}": {
+                    "type": "object",
+                    "properties": {
+                        f"p{k}": {"allOf": [{"$ref": f"#/$defs/d{min(i + 1, 12)}"}, {"description": "x"}]}
+                        for k in range(3)
+                    },
+                }
+                for i in range(13)
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nobody_suffers_from_what_cannot_be_compiled(client, attack):
+    """An answer that is being made goes on, whatever others ask for; what they ask for is refused."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, client, "Tell me a long story.", max_tokens=300, extra_body={"ignore_eos": True})
+        with pytest.raises(openai.BadRequestError) as refusal:
+            ask(client, "Hello", extra_body=ATTACKS[attack], timeout=90)
+        assert refusal.value.param in ATTACKS[attack]
+        assert running.result().finish_reason == "length"
+    answer = ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content
+    assert answer in ("yes", "no")
