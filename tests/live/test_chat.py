@@ -136,8 +136,8 @@ class TestBadInput:
             ({"max_tokens": "many"}, "max_tokens"),
             ({"messages": []}, "messages"),
             ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages[0].role"),
-            ({"n": 3}, "n"),
-            ({"logprobs": True}, "logprobs"),
+            ({"n": 9}, "n"),
+            ({"logprobs": True, "top_logprobs": 3}, "top_logprobs"),
         ],
     )
     def test_a_wrong_field(self, client, options, param):
