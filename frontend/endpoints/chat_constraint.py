@@ -27,6 +27,10 @@ class JSONSchemaFormat(RequestBody):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
+    def constraint(self, param: str) -> dict[str, Any]:
+        """Return what the answer is to be kept to; `param` is where the schema stands. Raises InvalidRequest."""
+        return _schema(self.schema_ or {}, param) | {"strict": bool(self.strict)}
+
 
 class TextFormat(RequestBody):
     """Any text."""
@@ -47,7 +51,8 @@ class SchemaFormat(RequestBody):
     json_schema: JSONSchemaFormat
 
 
-def _kind(value: Any) -> str:
+def form_kind(value: Any) -> str:
+    """Return the tag of a format of any of these types."""
     return f"<{value.get('type')}>" if isinstance(value, dict) else "<>"
 
 
@@ -55,7 +60,7 @@ ResponseFormat = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[ObjectFormat, Tag("<json_object>")]
     | Annotated[SchemaFormat, Tag("<json_schema>")],
-    Discriminator(_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
+    Discriminator(form_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
 ]
 
 
@@ -81,8 +86,7 @@ class GuidedFields(RequestBody):
             case ObjectFormat():
                 return {"kind": "json_object", "param": "response_format"}
             case SchemaFormat(json_schema=wanted):
-                strict = bool(wanted.strict)
-                return _schema(wanted.schema_ or {}, "response_format.json_schema.schema") | {"strict": strict}
+                return wanted.constraint("response_format.json_schema.schema")
         return None
 
     def _by_json(self) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from frontend.endpoints.body import RequestBody, refuse_unsupported
+from frontend.endpoints.chat_constraint import JSONSchemaFormat, ObjectFormat, TextFormat, form_kind
 from frontend.endpoints.chat_tools import ChatMessage
 from frontend.endpoints.messages import ContentPart, MediaUrl
 from frontend.endpoints.sampling import SamplingFields
@@ -124,6 +125,26 @@ Input = Annotated[
 ]
 
 
+class SchemaForm(JSONSchemaFormat):
+    """The responses API's way to ask for JSON by a schema."""
+
+    type: Literal["json_schema"]
+
+
+Form = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[ObjectFormat, Tag("<json_object>")]
+    | Annotated[SchemaForm, Tag("<json_schema>")],
+    Discriminator(form_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
+]
+
+
+class TextFields(RequestBody):
+    """What the text of the answer is to be like."""
+
+    format: Form | None = None
+
+
 class ResponseRequest(SamplingFields):
     """The body of OpenAI's operation createResponse, and the sampling fields vLLM's clients add to it."""
 
@@ -138,7 +159,7 @@ class ResponseRequest(SamplingFields):
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     store: bool | None = None
-    text: dict[str, Any] | None = None
+    text: TextFields | None = None
     user: str | None = None
 
     @model_validator(mode="before")
@@ -151,7 +172,7 @@ class ResponseRequest(SamplingFields):
         if isinstance(text, dict):
             refuse_unsupported(
                 {f"text.{name}": value for name, value in text.items()},
-                {"text.format": ({"type": "text"},), "text.verbosity": ("medium",)},
+                {"text.verbosity": ("medium",)},
             )
         return fields
 
@@ -160,6 +181,16 @@ class ResponseRequest(SamplingFields):
         """How long the answer may be."""
         return self.max_output_tokens
 
+    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+        """Return what the backend is to sample with, and the form that the answer is to have."""
+        form = self.text.format if self.text else None
+        constraint: dict[str, Any] | None = None
+        if isinstance(form, ObjectFormat):
+            constraint = {"kind": "json_object", "param": "text.format"}
+        elif isinstance(form, SchemaForm):
+            constraint = form.constraint("text.format.schema")
+        return super().sampling_parameters(number) | ({"constraint": constraint} if constraint else {})
+
     def echoed(self) -> dict[str, Any]:
         """Return what a response says of the request that it answers."""
         given = {name: getattr(self, name) for name in _ECHOED}
@@ -167,12 +198,16 @@ class ResponseRequest(SamplingFields):
             "background": False,
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
-            "text": {"format": {"type": "text"}, "verbosity": "medium"},
+            "text": {"format": self._form_asked_for(), "verbosity": "medium"},
             "tool_choice": "auto",
             "tools": [],
             "top_logprobs": 0,
             "truncation": "disabled",
         }
+
+    def _form_asked_for(self) -> dict[str, Any]:
+        form = self.text.format if self.text else None
+        return form.model_dump(by_alias=True) if form else {"type": "text"}
 
     def messages(self) -> dict[str, ChatMessage]:
         """Return the messages of `input` in order, each under the name of the field that it stands in."""

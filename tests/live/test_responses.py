@@ -1,5 +1,7 @@
 """OpenAI's Responses API through the whole stack, with its own client."""
 
+import json
+
 import openai
 import pytest
 from openai import OpenAI
@@ -123,3 +125,10 @@ def test_the_client_leaves(client, stack):
     wait_until(lambda: metric(stack, "running") == 1, 3, "a running request")
     stream.close()
     wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine stopped working for a client that left")
+
+
+def test_the_text_keeps_to_a_schema(client):
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
+    form = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
+    response = client.responses.create(model=MODEL, input="Who are you?", text={"format": form}, max_output_tokens=100)
+    assert set(json.loads(response.output_text)) == {"name"}

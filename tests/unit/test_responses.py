@@ -272,7 +272,8 @@ TOOL = {"type": "function", "name": "f", "parameters": {}}
         ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
         ({"reasoning": {"effort": "low"}}, "reasoning", "unsupported_parameter"),
         ({"include": ["message.output_text.logprobs"]}, "include", "unsupported_parameter"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format", "unsupported_parameter"),
+        ({"text": {"format": {"type": "yaml"}}}, "text.format", "invalid_value"),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name", "missing_parameter"),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "unsupported_parameter"),
         ({"text": "json"}, "text", "invalid_type"),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "previous_response_not_found"),
@@ -334,3 +335,15 @@ class TestStore:
         store.put(large)
         assert store.get(small.response["id"])
         assert store.get(large.response["id"]) is None
+
+
+def test_the_form_of_the_text(client, triton):
+    triton.will_answer(last("{}"))
+    wanted = {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
+    body = client.post(
+        "/v1/responses", json={"model": "tiny-chat", "input": "Hi", "text": {"format": wanted}}
+    ).get_json()
+    assert body["text"]["format"].items() >= wanted.items()
+    constraint = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["constraint"]
+    assert (constraint["kind"], constraint["schema"]) == ("json_schema", {"type": "object"})
+    assert (constraint["strict"], constraint["param"]) == (True, "text.format.schema")
