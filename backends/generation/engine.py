@@ -101,6 +101,7 @@ class Engine:
         self._unruled: deque[Add | Look] = deque()
         self._young: set[int] = set()  # numbers of those that have a grammar and no token yet
         self._handles: dict[int, Any] = {}
+        self._telling: set[int] = set()  # numbers of those that want log probabilities
         self._unseen: dict[int, Look] = {}
         self._next_look = 0.0
         self._failed: list[Failed] = []
@@ -152,6 +153,7 @@ class Engine:
         elif isinstance(message, Cancel):
             self._unruled = deque(other for other in self._unruled if other.number != message.number)
             self._young.discard(message.number)
+            self._telling.discard(message.number)
             if not self._unseen.pop(message.number, None) and (handle := self._handles.pop(message.number, None)):
                 handle.cancel()
         elif message.pictures:
@@ -209,6 +211,8 @@ class Engine:
         try:
             config = build_config(message.parameters, message.room, self._end_tokens)
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
+            if message.parameters.get("logprobs"):
+                self._telling.add(message.number)
         except InvalidRequest as error:
             self._young.discard(message.number)
             self._failed.append(Failed(message.number, str(error), callers_fault=True))
@@ -233,16 +237,18 @@ class Engine:
                 self._young.discard(number)
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
-                    ids, logprobs = list(output.generated_ids), list(output.generated_log_probs)
-                    made.append(Made(number, ids, logprobs, finish_reason))
+                    logprobs = list(output.generated_log_probs) if number in self._telling else []
+                    made.append(Made(number, list(output.generated_ids), logprobs, finish_reason))
                     if finish_reason:
                         self._handles.pop(number, None)
+                        self._telling.discard(number)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
         return made
 
     def _fail(self, number: int, message: str) -> None:
         self._young.discard(number)
+        self._telling.discard(number)
         self._handles.pop(number).cancel()
         self._failed.append(Failed(number, message))
 
