@@ -13,6 +13,7 @@ BIN := .venv/bin
 install = $(or $(3),$(BIN))/python -m pip --disable-pip-version-check install --require-hashes $(2) -r requirements/$(1).lock | awk -v total=$$(grep -c == requirements/$(1).lock) \
 	'/^Collecting/ {printf "\r  fetching package %d of %d", ++n, total; fflush()} \
 	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}'
+site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 export PYTHONPATH := $(CURDIR)
 
 .PHONY: help install serve stop export test test-fast lint format bench lock clean
@@ -53,11 +54,22 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@$(call install,kokoro)
 	@touch $@
 
+# What converts models and what clones voices needs torch; that is there once, for all of them.
+.venv-torch/ready: requirements/torch.lock requirements/cuda.lock | .venv/bin/python
+	@echo "trident: making .venv-torch (250 MB to download, once)"
+	@$(BIN)/python -m venv --clear .venv-torch
+	@$(call install,torch,--no-deps --extra-index-url https://download.pytorch.org/whl/cpu,.venv-torch/bin); \
+	.venv-torch/bin/python -m pip --disable-pip-version-check show --quiet torch 2>/dev/null || { \
+		echo "trident: torch without CUDA is not to be had here, so it is the one with CUDA's libraries (3 GB)"; \
+		$(call install,cuda,--no-deps,.venv-torch/bin); }
+	@touch $@
+
 # Environments beside .venv, since what is in them does not go together with it.
-.venv-%/ready: requirements/%.lock | .venv/bin/python
-	@echo "trident: making .venv-$*, with torch (3 GB to download, once)"
+.venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
+	@echo "trident: making .venv-$* (some 100 MB to download, once)"
 	@$(BIN)/python -m venv --clear .venv-$*
 	@$(call install,$*,--no-deps,.venv-$*/bin)
+	@echo $(call site_packages,.venv-torch) > $(call site_packages,.venv-$*)/torch.pth
 	@touch $@
 
 export: install ## fetch and convert MODELS into the model repository
@@ -90,16 +102,19 @@ bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENC
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
+# The locks of the environments leave out what .venv-torch has; cuda.lock is the rest of that; torch.lock is made by hand.
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip onnx openvino rivals kokoro voice; do \
+	@cd requirements && for name in serve dev bench triton pip cuda onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
-			onnx|openvino|rivals|voice) source=$$name.in; flags=;; \
+			cuda) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
+			onnx|openvino|rivals|voice) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			kokoro) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-			--no-annotate --no-header --upgrade $$flags $$source -o $$name.lock; done
+			--no-annotate --no-header --upgrade $$flags $$source | \
+		awk -v keep="^($$keep)" -v leave="^($$leave)" '/^[a-z]/ {on = $$0 ~ keep && $$0 !~ leave} on' > $$name.lock; done
 
 clean: ## remove .venv and what tools left behind; the cache stays
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache
