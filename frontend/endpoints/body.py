@@ -15,6 +15,9 @@ from frontend.services import services
 Body = TypeVar("Body", bound="RequestBody")
 Form = TypeVar("Form", bound="FormBody")
 
+MOST_LEVELS = 64
+"""Of lists and objects: deeper than any schema or arguments, and shallow enough for whatever walks through them."""
+
 # What a form may have beside its file.
 _FORM_BYTES = 1_000_000
 

@@ -19,6 +19,7 @@ from frontend.endpoints.conversation import answers_to, model_for
 from frontend.endpoints.messages import inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
+from frontend.formats.reader import Reader
 from frontend.formats.reply import Reply
 from frontend.triton.registry import Model
 
@@ -44,11 +45,11 @@ def _begin() -> tuple["Completion", bool, bool]:
     model = model_for(body.model, body.messages)
     log_fields()["model"] = model.id
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
-    new_reply = reader_of(model, body)
+    new_reader = reader_of(model, body)
     about_tools = tool_parameters(model, body, body.constraint()) | {"stream": stream}
     samplings = [body.sampling_parameters(number) | about_tools for number in range(body.count)]
     choices = answers_to(model, body.messages, samplings, describe_tools(body))
-    completion = Completion(model, choices, new_reply, with_boxes)
+    completion = Completion(model, choices, new_reader, with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
@@ -68,10 +69,10 @@ class Completion:
     """
 
     def __init__(
-        self, model: Model, choices: Choices, new_reply: Callable[[], Reply] = Reply, with_boxes: bool = False
+        self, model: Model, choices: Choices, new_reader: Callable[[], Reader] = Reader, with_boxes: bool = False
     ):
         self._choices, self._with_boxes = choices, with_boxes
-        self._replies = defaultdict[int, Reply](new_reply)
+        self._replies = defaultdict[int, Reply](lambda: Reply(new_reader()))
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),

@@ -4,19 +4,16 @@ They become one `constraint` among the sampling parameters, as the backend's `co
 compiled only the backend knows; here is looked at the shape.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import Discriminator, Field, Tag
 
-from frontend.endpoints.body import RequestBody, levels_beyond
+from frontend.endpoints.body import MOST_LEVELS, RequestBody, levels_beyond
 from frontend.errors import InvalidRequest
 
 # A schema takes time in proportion.
 _MOST_SCHEMA_BYTES = 64_000
-
-# Deeper than any schema that a grammar can be made of.
-_MOST_LEVELS = 64
 
 
 class JSONSchemaFormat(RequestBody):
@@ -28,8 +25,8 @@ class JSONSchemaFormat(RequestBody):
     strict: bool | None = None
 
     def constraint(self, param: str) -> dict[str, Any]:
-        """Return what the answer is to be kept to; `param` is where the schema stands. Raises InvalidRequest."""
-        return _schema(self.schema_ or {}, param) | {"strict": bool(self.strict)}
+        """Return what the answer is to be kept to; `param` is where the format stands. Raises InvalidRequest."""
+        return _schema(self.schema_ or {}, f"{param}.schema") | {"strict": bool(self.strict)}
 
 
 class TextFormat(RequestBody):
@@ -37,11 +34,18 @@ class TextFormat(RequestBody):
 
     type: Literal["text"]
 
+    def constraint(self, _: str) -> None:
+        """Return what the answer is to be kept to: nothing."""
+
 
 class ObjectFormat(RequestBody):
     """Any JSON object."""
 
     type: Literal["json_object"]
+
+    def constraint(self, param: str) -> dict[str, Any]:
+        """Return what the answer is to be kept to; `param` is where the format stands."""
+        return {"kind": "json_object", "param": param}
 
 
 class SchemaFormat(RequestBody):
@@ -50,24 +54,29 @@ class SchemaFormat(RequestBody):
     type: Literal["json_schema"]
     json_schema: JSONSchemaFormat
 
+    def constraint(self, param: str) -> dict[str, Any]:
+        """Return what the answer is to be kept to; `param` is where the format stands. Raises InvalidRequest."""
+        return self.json_schema.constraint(f"{param}.json_schema")
 
-def form_kind(value: Any) -> str:
-    """Return the tag of a format of any of these types."""
+
+def _kind(value: Any) -> str:
     return f"<{value.get('type')}>" if isinstance(value, dict) else "<>"
 
 
-ResponseFormat = Annotated[
+Schema = TypeVar("Schema")
+Form = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[ObjectFormat, Tag("<json_object>")]
-    | Annotated[SchemaFormat, Tag("<json_schema>")],
-    Discriminator(form_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
+    | Annotated[Schema, Tag("<json_schema>")],
+    Discriminator(_kind, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
 ]
+"""Any of the formats, with an API's own way to write the schema."""
 
 
 class GuidedFields(RequestBody):
     """The fields that say what the answer must look like; a request has one of them at most."""
 
-    response_format: ResponseFormat | None = None
+    response_format: Form[SchemaFormat] | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = Field(None, min_length=1)
     guided_choice: list[str] | None = Field(None, min_length=1)
@@ -82,12 +91,7 @@ class GuidedFields(RequestBody):
         return found[0] if found else None
 
     def _by_format(self) -> dict[str, Any] | None:
-        match self.response_format:
-            case ObjectFormat():
-                return {"kind": "json_object", "param": "response_format"}
-            case SchemaFormat(json_schema=wanted):
-                return wanted.constraint("response_format.json_schema.schema")
-        return None
+        return self.response_format.constraint("response_format") if self.response_format else None
 
     def _by_json(self) -> dict[str, Any] | None:
         schema = self.guided_json
@@ -112,8 +116,8 @@ class GuidedFields(RequestBody):
 
 
 def _schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    if levels_beyond(schema, _MOST_LEVELS):
-        raise InvalidRequest(f"'{param}' is nested deeper than {_MOST_LEVELS} levels", param=param)
+    if levels_beyond(schema, MOST_LEVELS):
+        raise InvalidRequest(f"'{param}' is nested deeper than {MOST_LEVELS} levels", param=param)
     if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
         raise InvalidRequest(f"'{param}' is larger than {_MOST_SCHEMA_BYTES} bytes", param=param)
     return {"kind": "json_schema", "schema": schema, "param": param}

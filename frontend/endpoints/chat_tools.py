@@ -8,16 +8,13 @@ from typing import Annotated, Any, Literal, NoReturn
 import orjson
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from frontend.endpoints.body import RequestBody, levels_beyond
+from frontend.endpoints.body import MOST_LEVELS, RequestBody, levels_beyond
 from frontend.endpoints.messages import Message
 from frontend.errors import EngineFailure, InvalidRequest
+from frontend.formats.reader import Parser, Reader
 from frontend.formats.reasoning import MARKS, ThoughtParser
-from frontend.formats.reply import Parser, Reply
 from frontend.formats.tools import DEFAULT, FAMILIES, Family, ToolParser
 from frontend.triton.registry import Model
-
-# Deeper than any schema, and shallow enough for whatever walks through one.
-_MOST_LEVELS = 64
 
 _MOST_KWARGS, _MOST_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -25,6 +22,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # What a template gets of the conversation itself.
 _RESERVED = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -108,7 +106,7 @@ class ToolFields(RequestBody):
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=_MOST_KWARGS)
 
@@ -199,7 +197,7 @@ def call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:
     return fields
 
 
-def reader_of(model: Model, body: ToolFields) -> Callable[[], Reply]:
+def reader_of(model: Model, body: ToolFields) -> Callable[[], Reader]:
     """Return what makes the reader of one answer. Raises InvalidRequest for tools that nothing can call."""
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
@@ -207,11 +205,11 @@ def reader_of(model: Model, body: ToolFields) -> Callable[[], Reply]:
     most = 1 if body.parallel_tool_calls is False else None
     thinks, family = _thinks(model), _family(model) if names else None
 
-    def new_reply() -> Reply:
+    def new_reader() -> Reader:
         parsers: list[Parser] = [ThoughtParser()] if thinks else []
-        return Reply([*parsers, ToolParser(family, names, most)] if family else parsers)
+        return Reader([*parsers, ToolParser(family, names, most)] if family else parsers)
 
-    return new_reply
+    return new_reader
 
 
 def _thinks(model: Model) -> bool:
@@ -245,7 +243,7 @@ def _id(id: str, model: Model) -> str:
     return hashlib.sha256(id.encode()).hexdigest()[:length]
 
 
-def _checked(messages: list[ChatMessage]) -> list[ChatMessage]:
+def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
     """Return the messages. Raises InvalidRequest for calls that are none, and for answers without a call."""
     callable_ids: set[str] = set()
     for number, message in enumerate(messages):
@@ -279,8 +277,8 @@ def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
         _refuse("Two calls have this id", f"{path}.id")
-    if levels_beyond(_arguments(call.function.arguments), _MOST_LEVELS):
-        _refuse(f"Arguments nested deeper than {_MOST_LEVELS} levels", f"{path}.function.arguments")
+    if levels_beyond(_arguments(call.function.arguments), MOST_LEVELS):
+        _refuse(f"Arguments nested deeper than {MOST_LEVELS} levels", f"{path}.function.arguments")
 
 
 def _arguments(written: str) -> dict[str, Any]:
@@ -294,13 +292,13 @@ def _arguments(written: str) -> dict[str, Any]:
 
 def _check_depth(value: Any) -> None:
     """Raise ValueError if it is nested too deep for what is to be done with it."""
-    if levels_beyond(value, _MOST_LEVELS):
-        raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
+    if levels_beyond(value, MOST_LEVELS):
+        raise ValueError(f"nested deeper than {MOST_LEVELS} levels")
 
 
 def _refuse(message: str, param: str) -> NoReturn:
     raise InvalidRequest(message, param=param)
 
 
-Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(_checked)]
+Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(checked_calls)]
 """The messages of a request."""

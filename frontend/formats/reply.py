@@ -1,40 +1,29 @@
 """One answer of a model as OpenAI's message, whole and in deltas: what is said, thought and called."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from frontend.formats.pieces import Arguments, CallBroken, CallStarted, Piece, Said, Thought
+from frontend.formats.reader import Reader
 
 Delta = dict[str, Any]
 
 
-class Parser(Protocol):
-    """Finds something in a text that comes in pieces."""
-
-    def push(self, text: str) -> list[Piece]: ...
-    def end(self) -> list[Piece]: ...
-
-
 class Reply:
-    """Folds a model's text. `parsers` look at it one after the other: what one calls said is the next one's text."""
+    """Folds what `reader` finds in a model's text."""
 
-    def __init__(self, parsers: Sequence[Parser] = ()):
-        self._parsers = parsers
+    def __init__(self, reader: Reader):
+        self._reader = reader
         self._content: list[str] = []
         self._thoughts: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
 
     def push(self, text: str) -> list[Delta]:
         """Return the deltas of more text."""
-        return [self._fold(piece) for piece in _through(self._parsers, text)]
+        return [self._fold(piece) for piece in self._reader.push(text)]
 
     def end(self) -> list[Delta]:
         """Return the deltas of what was kept back, when no more text will come."""
-        deltas = []
-        for place, parser in enumerate(self._parsers):
-            pieces = _further(self._parsers[place + 1 :], parser.end())
-            deltas += [self._fold(piece) for piece in pieces]
-        return deltas
+        return [self._fold(piece) for piece in self._reader.end()]
 
     def finish_reason(self, of_the_model: str) -> str:
         """Return OpenAI's finish_reason: a model that called has not just stopped."""
@@ -71,17 +60,3 @@ class Reply:
                 del self._calls[call]
                 self._content.append(text)
                 return {"content": text}
-
-
-def _through(parsers: Sequence[Parser], text: str) -> list[Piece]:
-    if not parsers:
-        return [Said(text)] if text else []
-    return _further(parsers[1:], parsers[0].push(text))
-
-
-def _further(parsers: Sequence[Parser], pieces: Iterable[Piece]) -> list[Piece]:
-    """Return the pieces, with what is said looked at by the other parsers."""
-    found: list[Piece] = []
-    for piece in pieces:
-        found += _through(parsers, piece.text) if isinstance(piece, Said) else [piece]
-    return found

@@ -132,3 +132,40 @@ def test_the_text_keeps_to_a_schema(client):
     form = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
     response = client.responses.create(model=MODEL, input="Who are you?", text={"format": form}, max_output_tokens=100)
     assert set(json.loads(response.output_text)) == {"name"}
+
+
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 30}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    },
+}
+
+
+def test_a_tool_is_called_and_its_answer_comes_back(client):
+    first = ask(client, "How is the weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=200)
+    call = first.output[-1]
+    assert (call.type, call.name, first.status) == ("function_call", "get_weather", "completed")
+    assert json.loads(call.arguments)["unit"] in ("celsius", "fahrenheit")
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "It is raining frogs."}
+    second = ask(client, [output], previous_response_id=first.id, tools=[WEATHER])
+    assert second.output_text
+    assert second.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens
+    whole = [*user("How is the weather in Oslo?"), call.model_dump(), output]
+    assert ask(client, whole, tools=[WEATHER]).usage.input_tokens == second.usage.input_tokens
+
+
+def test_a_call_is_streamed(client):
+    options = {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "get_weather"}, "temperature": 0}
+    plain = client.responses.create(model=MODEL, input="Oslo?", **options)
+    with client.responses.stream(model=MODEL, input="Oslo?", **options) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+    (call,) = [item for item in final.output if item.type == "function_call"]
+    assert "".join(deltas) == call.arguments == plain.output[-1].arguments
+    assert len(deltas) > 1

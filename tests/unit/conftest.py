@@ -153,3 +153,20 @@ def client(make_client: Callable[..., FlaskClient]) -> FlaskClient:
 def chat(**fields: Any) -> dict[str, Any]:
     """A valid request, with `fields` over it."""
     return {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hi"}]} | fields
+
+
+@pytest.fixture
+def configure(triton, monkeypatch):
+    """Parameters of the chat model's configuration."""
+
+    def set_parameters(**parameters):
+        config = triton.config
+
+        def configured(model):
+            found = config(model)
+            found.parameters |= {key: SimpleNamespace(string_value=value) for key, value in parameters.items()}
+            return found
+
+        monkeypatch.setattr(triton, "config", configured)
+
+    return set_parameters

@@ -1,7 +1,5 @@
 """Tools and thoughts in POST /chat/completions over a fake Triton: what is taken, passed on, and answered."""
 
-from types import SimpleNamespace
-
 import orjson
 import pytest
 
@@ -25,23 +23,6 @@ def post(client, **fields):
 
 def inputs(triton):
     return {name: orjson.loads(value) for name, value in triton.requests[-1]["inputs"].items()}
-
-
-@pytest.fixture
-def configure(triton, monkeypatch):
-    """Parameters of the chat model's configuration."""
-
-    def set_parameters(**parameters):
-        config = triton.config
-
-        def configured(model):
-            found = config(model)
-            found.parameters |= {key: SimpleNamespace(string_value=value) for key, value in parameters.items()}
-            return found
-
-        monkeypatch.setattr(triton, "config", configured)
-
-    return set_parameters
 
 
 def test_tools_reach_the_model_as_templates_take_them(client, triton):

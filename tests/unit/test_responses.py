@@ -231,6 +231,11 @@ def test_the_models_names_are_the_requests(client, triton, told):
 
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"type": "function", "name": "f", "parameters": {}}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "3"}
+PICTURE = {"type": "input_image", "image_url": IMAGE}
+READ = {"role": "user", "content": [PICTURE]}
+DEEP = '{"a":' * 70 + "1" + "}" * 70
 
 
 @pytest.mark.parametrize(
@@ -250,27 +255,29 @@ TOOL = {"type": "function", "name": "f", "parameters": {}}
         ),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "invalid_value"),
         ({"input": [{"type": 3}]}, "input[0]", "invalid_value"),
-        (
-            {"input": [USER, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]},
-            "input[1]",
-            "unsupported_parameter",
-        ),
-        (
-            {"input": [{"type": "function_call_output", "call_id": "c", "output": "3"}]},
-            "input[0]",
-            "unsupported_parameter",
-        ),
+        ({"input": [USER, CALL | {"name": "no such name"}]}, "input[1].name", "invalid_value"),
+        ({"input": [USER, CALL | {"arguments": DEEP}, OUTPUT]}, "input[1].arguments", "invalid_value"),
+        ({"input": [USER, CALL, CALL, OUTPUT]}, "input[2].call_id", "invalid_value"),
+        ({"input": [USER, CALL, OUTPUT | {"call_id": "d"}]}, "input[2].call_id", "invalid_value"),
+        ({"input": [OUTPUT]}, "input[0].call_id", "invalid_value"),
+        ({"input": [USER, CALL, OUTPUT | {"output": [PICTURE]}]}, "input[2].output[0]", "invalid_value"),
         ({"model": None}, "model", "invalid_type"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"instructions": ["x"]}, "instructions", "invalid_type"),
         ({"store": "yes"}, "store", "invalid_type"),
-        ({"tools": [TOOL]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]", "invalid_value"),
+        ({"tools": [TOOL | {"name": ""}]}, "tools[0].name", "invalid_value"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name", "invalid_value"),
+        ({"tools": [TOOL | {"parameters": {"type": "array"}}]}, "tools[0].parameters", "invalid_value"),
+        ({"tools": [TOOL], "model": "tiny-ocr", "input": [READ]}, "tools", "invalid_value"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice.name", "invalid_value"),
         ({"background": True}, "background", "unsupported_parameter"),
         ({"truncation": "auto"}, "truncation", "unsupported_parameter"),
         ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
-        ({"reasoning": {"effort": "low"}}, "reasoning", "unsupported_parameter"),
+        ({"reasoning": {"effort": "much"}}, "reasoning.effort", "invalid_value"),
         ({"include": ["message.output_text.logprobs"]}, "include", "unsupported_parameter"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format", "invalid_value"),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name", "missing_parameter"),
@@ -292,6 +299,115 @@ def test_fields_that_ask_for_nothing_are_let_through(client, triton):
     fields = {"tools": [], "tool_choice": "auto", "truncation": "disabled", "text": {"format": {"type": "text"}}}
     fields |= {"parallel_tool_calls": False, "include": [], "background": False, "stream_options": None}
     assert ask(client, **fields).status_code == 200
+
+
+WEATHER = TOOL | {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+CALLED = '{"name": "weather", "arguments": {"city": "Oslo"}}'
+
+
+class TestTools:
+    def test_a_call_is_an_item(self, client, triton):
+        triton.will_answer(last(CALLED))
+        body = ask(client, tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).get_json()
+        (item,) = openai_types.Response.model_validate(body).output
+        assert (item.type, item.name, item.status) == ("function_call", "weather", "completed")
+        assert (orjson.loads(item.arguments), body["status"]) == ({"city": "Oslo"}, "completed")
+        assert item.call_id
+        assert (body["tools"][0]["name"], body["tool_choice"]) == ("weather", {"type": "function", "name": "weather"})
+
+    def test_the_model_is_told_of_them_as_in_chat(self, client, triton):
+        for endpoint, tool in (("responses", WEATHER), ("chat", {"type": "function", "function": WEATHER})):
+            triton.will_answer(last(CALLED))
+            fields = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+            if endpoint == "responses":
+                ask(client, **fields)
+            else:
+                client.post("/v1/chat/completions", json={"model": "tiny-chat", "messages": [USER]} | fields)
+        ours, chats = (request["inputs"] for request in triton.requests)
+        assert ours["tools"] == chats["tools"]
+        assert orjson.loads(ours["sampling_parameters"]) == orjson.loads(chats["sampling_parameters"])
+
+    def test_a_stream_has_the_events_of_a_call(self, client, triton):
+        triton.will_answer(delta("Let me see.\n```json\n"), delta(CALLED[:40]), delta(CALLED[40:]), last("\n```"))
+        found = events(ask(client, tools=[WEATHER], stream=True))
+        final = found[-1]["response"]
+        assert [item["type"] for item in final["output"]] == ["message", "function_call"]
+        of_call = [event for event in found[2:-1] if event["output_index"] == 1]
+        added, *deltas, done, item_done = of_call
+        assert (added["type"], added["item"]["status"]) == ("response.output_item.added", "in_progress")
+        assert (added["item"]["name"], added["item"]["arguments"]) == ("weather", "")
+        assert {event["type"] for event in deltas} == {"response.function_call_arguments.delta"}
+        assert done["type"] == "response.function_call_arguments.done"
+        assert "".join(event["delta"] for event in deltas) == done["arguments"] == final["output"][1]["arguments"]
+        assert item_done["item"] == final["output"][1]
+        for event in found:
+            assert event["type"].startswith("response.")
+
+    def test_a_call_that_was_none_is_not_in_the_end(self, client, triton):
+        broken = '{"name": "weather", "arguments": {"city": oops}}'
+        triton.will_answer(*(delta(letter) for letter in broken), last(""))
+        found = events(ask(client, tools=[WEATHER], stream=True))
+        (message,) = found[-1]["response"]["output"]
+        assert message["content"][0]["text"] == broken
+        triton.will_answer(last(broken))
+        (plain,) = ask(client, tools=[WEATHER]).get_json()["output"]
+        assert plain["content"] == message["content"]
+
+    def test_calls_and_their_outputs_go_on(self, client, triton):
+        triton.will_answer(last())
+        items = [
+            USER,
+            {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm"}]},
+            {"role": "assistant", "content": "Let me see."},
+            CALL,
+            CALL | {"call_id": "d", "arguments": '{"a": 1}'},
+            OUTPUT,
+            OUTPUT | {"call_id": "d", "output": [{"type": "input_text", "text": "4"}]},
+        ]
+        ask(client, items, tools=[TOOL])
+        _, said, *outputs = asked(triton)
+        assert (said["content"], said["reasoning_content"]) == ("Let me see.", "Hm")
+        assert [(call["id"], call["function"]["arguments"]) for call in said["tool_calls"]] == [
+            ("c", {}),
+            ("d", {"a": 1}),
+        ]
+        assert [(m["role"], m["tool_call_id"], m["content"]) for m in outputs] == [
+            ("tool", "c", "3"),
+            ("tool", "d", "4"),
+        ]
+
+    def test_a_call_is_remembered(self, client, triton):
+        triton.will_answer(last(CALLED))
+        first = ask(client, "Weather?", tools=[WEATHER]).get_json()
+        triton.will_answer(last("Rain"))
+        output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "rain"}
+        ask(client, [output], previous_response_id=first["id"])
+        question, call, came = asked(triton)
+        assert (question["content"], came["content"]) == ("Weather?", "rain")
+        assert call["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
+
+    def test_effort_reaches_the_template(self, client, triton):
+        triton.will_answer(last())
+        body = ask(client, reasoning={"effort": "none", "summary": None}).get_json()
+        kwargs = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["chat_template_kwargs"]
+        assert kwargs == {"reasoning_effort": "none", "enable_thinking": False}
+        assert body["reasoning"]["effort"] == "none"
+
+
+def test_thoughts_are_an_item(client, triton, configure):
+    configure(reasoning="think")
+    triton.will_answer(delta("<think>Hm"), delta("m</think>"), last("Four"))
+    found = events(ask(client, "2+2?", stream=True))
+    thoughts, message = found[-1]["response"]["output"]
+    assert (thoughts["type"], thoughts["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Hmm"}])
+    assert message["content"][0]["text"] == "Four"
+    told = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    assert told == ["Hm", "m"]
+    for event in found:
+        if "output_index" in event:
+            assert event["output_index"] == (1 if event.get("item_id", message["id"]) == message["id"] else 0) or (
+                event.get("item", {}).get("type") == "reasoning"
+            )
 
 
 def test_an_image_for_a_text_model_names_the_part(client):

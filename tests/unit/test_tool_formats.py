@@ -6,6 +6,7 @@ import random
 import orjson
 import pytest
 
+from frontend.formats.reader import Reader
 from frontend.formats.reasoning import ThoughtParser
 from frontend.formats.reply import Reply
 from frontend.formats.tools import FAMILIES, ToolParser
@@ -16,7 +17,7 @@ NAMES = {"weather", "f", "get-time_2"}
 def fold(family, pieces, most=None, finish="stop", thinks=False):
     """Content, calls, thoughts and finish_reason of an answer, whole; the stream is checked to tell the same."""
     parsers = [ThoughtParser()] if thinks else []
-    reply = Reply([*parsers, ToolParser(FAMILIES[family], NAMES, most)] if family else parsers)
+    reply = Reply(Reader([*parsers, ToolParser(FAMILIES[family], NAMES, most)] if family else parsers))
     deltas = [delta for piece in pieces for delta in reply.push(piece)] + reply.end()
     message = reply.message()
     calls = [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])]
@@ -201,13 +202,13 @@ def test_an_answer_in_json_is_no_call(family, text):
 
 
 def test_nobody_waits_for_the_end_of_an_answer_in_json():
-    reply = Reply([ToolParser(FAMILIES["generic"], NAMES)])
+    reply = Reply(Reader([ToolParser(FAMILIES["generic"], NAMES)]))
     assert reply.push('{"answer": "4') == [{"content": '{"answer":'}, {"content": ' "4'}]
     assert reply.push("2") == [{"content": "2"}]
 
 
 def test_arguments_are_streamed_as_they_come():
-    reply = Reply([ToolParser(FAMILIES["hermes"], NAMES)])
+    reply = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
     deltas = [
         reply.push(piece) for piece in ('<tool_call>{"name": "f", "arg', 'uments": {"a', '": "b', '"}}</tool', "_call>")
     ]
@@ -220,18 +221,18 @@ def test_arguments_are_streamed_as_they_come():
 
 
 def test_a_stream_that_began_a_call_which_is_none_says_what_was_written_and_does_not_end_in_a_call():
-    reply = Reply([ToolParser(FAMILIES["hermes"], NAMES)])
+    reply = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
     text = '<tool_call>{"name": "f", "arguments": {"a": oops}}</tool_call>'
     deltas = [delta for character in text for delta in reply.push(character)] + reply.end()
     assert "".join(delta.get("content", "") for delta in deltas) == text
     assert reply.finish_reason("stop") == "stop"
-    good = Reply([ToolParser(FAMILIES["hermes"], NAMES)])
+    good = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
     after = good.push(text + '<tool_call>{"name": "f"}</tool_call>')
     assert [d["tool_calls"][0]["index"] for d in after if "tool_calls" in d and "id" in d["tool_calls"][0]] == [0, 1]
 
 
 def test_ids_of_mistral_have_nine_characters():
-    reply = Reply([ToolParser(FAMILIES["mistral"], NAMES)])
+    reply = Reply(Reader([ToolParser(FAMILIES["mistral"], NAMES)]))
     reply.push("[TOOL_CALLS]f[ARGS]{}")
     (call,) = reply.message()["tool_calls"]
     assert len(call["id"]) == 9
