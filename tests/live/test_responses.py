@@ -148,8 +148,9 @@ WEATHER = {
 
 
 def test_a_tool_is_called_and_its_answer_comes_back(client):
-    first = ask(client, "How is the weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=200)
-    call = first.output[-1]
+    forced = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_output_tokens": 200}
+    first = ask(client, "How is the weather in Oslo?", **forced)
+    (call,) = first.output
     assert (call.type, call.name, first.status) == ("function_call", "get_weather", "completed")
     assert json.loads(call.arguments)["unit"] in ("celsius", "fahrenheit")
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "It is raining frogs."}
