@@ -5,6 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import gevent
+
 
 class ExpiringFiles:
     """Files live for `seconds`; when there are more than `most_bytes` or `most_files`, the oldest go first.
@@ -19,6 +21,10 @@ class ExpiringFiles:
         """Keep a file, whole or not at all. Returns whether it is kept: not if it alone is over the bound."""
         if len(content) > self._most_bytes:
             return False
+        gevent.get_hub().threadpool.apply(self._put, (name, content))  # there may be thousands to look at
+        return True
+
+    def _put(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._make_room(len(content))
         descriptor, path = tempfile.mkstemp(dir=self._folder)
@@ -29,7 +35,6 @@ class ExpiringFiles:
         except BaseException:
             Path(path).unlink(missing_ok=True)
             raise
-        return True
 
     def get(self, name: str) -> bytes | None:
         """Return the file of this name; None if there is none, or no more."""

@@ -152,9 +152,8 @@ class Engine:
             self._add(message, ids)
         elif isinstance(message, Cancel):
             self._unruled = deque(other for other in self._unruled if other.number != message.number)
-            self._young.discard(message.number)
-            self._telling.discard(message.number)
-            if not self._unseen.pop(message.number, None) and (handle := self._handles.pop(message.number, None)):
+            self._unseen.pop(message.number, None)
+            if handle := self._forget(message.number):
                 handle.cancel()
         elif message.pictures:
             self._unseen[message.number] = message
@@ -214,12 +213,10 @@ class Engine:
             if message.parameters.get("logprobs"):
                 self._telling.add(message.number)
         except InvalidRequest as error:
-            self._young.discard(message.number)
-            self._failed.append(Failed(message.number, str(error), callers_fault=True))
+            self._fail(message.number, str(error), callers_fault=True)
         except Exception:
             log.exception("the engine does not take a request")
-            self._young.discard(message.number)
-            self._failed.append(Failed(message.number, "The engine does not take the request"))
+            self._fail(message.number, "The engine does not take the request")
 
     def _step(self) -> None:
         try:
@@ -240,17 +237,21 @@ class Engine:
                     logprobs = list(output.generated_log_probs) if number in self._telling else []
                     made.append(Made(number, list(output.generated_ids), logprobs, finish_reason))
                     if finish_reason:
-                        self._handles.pop(number, None)
-                        self._telling.discard(number)
+                        self._forget(number)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
         return made
 
-    def _fail(self, number: int, message: str) -> None:
+    def _fail(self, number: int, message: str, callers_fault: bool = False) -> None:
+        if handle := self._forget(number):
+            handle.cancel()
+        self._failed.append(Failed(number, message, callers_fault))
+
+    def _forget(self, number: int) -> Any:
+        """Return the handle of a request that is over, if the engine has one."""
         self._young.discard(number)
         self._telling.discard(number)
-        self._handles.pop(number).cancel()
-        self._failed.append(Failed(number, message))
+        return self._handles.pop(number, None)
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()

@@ -1,7 +1,9 @@
 """The responses of a model that answers in many, one HTTP request's worth of them."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from flask import request
@@ -97,16 +99,28 @@ class Answer:
             raise
 
 
-def await_all(calls: Sequence[Call | VllmCall], last: str) -> list[Answer]:
-    """Return the calls' answers, each with its first response. If one fails, all are stopped. Raises APIError."""
+def await_all(
+    begin: Sequence[Callable[[], Call | VllmCall]],
+    last: str,
+    named: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> list[Answer]:
+    """Begin all calls, and return their answers, each with its first response. If one fails, all are stopped.
+
+    `named(number)` is round whatever may fail of a call. Raises APIError.
+    """
+    calls: deque[Call | VllmCall] = deque()
     answers: list[Answer] = []
     try:
-        for call in calls:
-            answers.append(Answer(call, last))  # noqa: PERF401 - those there are must be known if one fails
+        for number, begin_one in enumerate(begin):
+            with named(number):
+                calls.append(begin_one())
+        while calls:
+            with named(len(answers)):
+                answers.append(Answer(calls.popleft(), last))
     except BaseException:
         for answer in answers:
             answer.close()
-        give_up(calls[len(answers) + 1 :], last)
+        give_up(calls, last)
         raise
     return answers
 

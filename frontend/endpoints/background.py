@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from pydantic import Field
 
 from frontend.access_log import log_fields, request_id
-from frontend.endpoints.answer import Answer
+from frontend.endpoints.answer import Answer, give_up
 from frontend.endpoints.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
 from frontend.endpoints.messages import Media, Message, find_media, inline_media_size
 from frontend.errors import InvalidRequest
@@ -21,6 +21,7 @@ from frontend.triton.registry import Model
 blueprint = Blueprint("background", __name__)
 
 _FILE = FileField("image", "Image file")
+_LAST = "image_output"
 
 
 class RemovalForm(FormBody):
@@ -55,7 +56,7 @@ def remove_background() -> Response:
             call, param = calls.pop(0)
             images.append(_receive(call, {"image": param}))
     except BaseException:
-        _cancel(calls)
+        give_up((call for call, _ in calls), _LAST)
         raise
     answer = media_completion(model.id, "image", f"image/{kind}", images)
     return Response(orjson.dumps(answer), content_type="application/json")
@@ -72,14 +73,9 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     try:
         calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
     except BaseException:
-        _cancel(calls)
+        give_up((call for call, _ in calls), _LAST)
         raise
     return model, body.output_format, calls
-
-
-def _cancel(calls: list[tuple[Call, str]]) -> None:
-    for call, _ in calls:
-        call.cancel()
 
 
 def _options(asked: RemovalForm | RemovalRequest) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def _send(model: Model, content: bytes, options: dict[str, Any]) -> Call:
 
 
 def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
-    (response,) = Answer(call, "image_output", names=names).responses()
+    (response,) = Answer(call, _LAST, names=names).responses()
     assert response is not None  # noqa: S101
-    content: bytes = response["image_output"]
+    content: bytes = response[_LAST]
     return content

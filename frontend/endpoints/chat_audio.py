@@ -1,9 +1,9 @@
 """Audio in a conversation: a transcription model answers what it hears, or writes it down for another model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from frontend.endpoints.in_turn import InTurn, Piece
-from frontend.endpoints.messages import Media, Message, find_media
+from frontend.endpoints.messages import Media
 from frontend.endpoints.transcriptions import TRANSCRIBE, Transcription, send_audio
 from frontend.media import read_media
 from frontend.services import services
@@ -11,16 +11,9 @@ from frontend.triton.registry import Model
 
 
 class Heard(InTurn[Transcription]):
-    """The text of all audio in a conversation: AHA's speech recognition.
+    """The text of all audio in a conversation: AHA's speech recognition."""
 
-    What else the messages say is not looked at: such a model takes no instructions.
-    """
-
-    between = "\n"
-
-    def __init__(self, model: Model, messages: Iterable[Message]):
-        self._model = model
-        super().__init__(find_media(messages, "audio"))
+    kind, between = "audio", "\n"
 
     def open(self, media: Media) -> Transcription:
         return _listen(self._model, media)

@@ -1,13 +1,13 @@
 """Images in a conversation with a model that reads text: AHA's OCR."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import orjson
 
 from frontend.access_log import log_fields, request_id
 from frontend.endpoints.answer import Answer
 from frontend.endpoints.in_turn import InTurn, Piece
-from frontend.endpoints.messages import Media, Message, find_media
+from frontend.endpoints.messages import Media
 from frontend.media import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -15,16 +15,9 @@ from frontend.triton.registry import Model
 
 
 class Read(InTurn[Answer]):
-    """The text in all images of a conversation, and as `boxes` where it stands. Its characters count as tokens.
+    """The text in all images of a conversation, and as `boxes` where it stands. Its characters count as tokens."""
 
-    What else the messages say is not looked at: such a model takes no instructions.
-    """
-
-    between = "\n\n"
-
-    def __init__(self, model: Model, messages: Iterable[Message]):
-        self._model = model
-        super().__init__(find_media(messages, "image"))
+    kind, between = "image", "\n\n"
 
     def open(self, media: Media) -> Answer:
         log_fields()["model"] = self._model.id

@@ -2,25 +2,23 @@
 
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import orjson
 from flask import Blueprint, Response
 
 from frontend.access_log import log_fields
-from frontend.endpoints.answer import Answer, events_of, give_up
+from frontend.endpoints.answer import Answer, await_all, events_of
 from frontend.endpoints.body import read_body
 from frontend.endpoints.completions_request import CompletionRequest
 from frontend.endpoints.generation import send_prompt
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
 from frontend.services import services
-from frontend.triton.client import Call
 from frontend.triton.registry import Model
-from frontend.triton.vllm import VllmCall
 
 blueprint = Blueprint("completions", __name__)
 
@@ -108,23 +106,11 @@ class Completions:
 def _begin(model: Model, body: CompletionRequest) -> list[Answer]:
     """Have all answers begun, and wait until each has: what is wrong with a prompt has its status, and its name."""
     how = {"stream": bool(body.stream), "echo": bool(body.echo)}
-    calls: deque[Call | VllmCall] = deque()
-    answers: list[Answer] = []
-    try:
-        for where, prompt in body.prompts.items():
-            for number in range(body.choices_per_prompt):
-                with _named(where):
-                    calls.append(send_prompt(model, prompt, body.sampling_parameters(number) | how))
-        wheres = [where for where in body.prompts for _ in range(body.choices_per_prompt)]
-        while calls:
-            with _named(wheres[len(answers)]):
-                answers.append(Answer(calls.popleft(), _LAST))
-        return answers
-    except BaseException:
-        for answer in answers:
-            answer.close()
-        give_up(calls, _LAST)
-        raise
+    asked = [
+        (where, prompt, number) for where, prompt in body.prompts.items() for number in range(body.choices_per_prompt)
+    ]
+    begin = [partial(send_prompt, model, prompt, body.sampling_parameters(number) | how) for _, prompt, number in asked]
+    return await_all(begin, _LAST, lambda number: _named(asked[number][0]))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Who answers a conversation, and with what: chat models, and those that hear or read what is in it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from frontend.endpoints.answer import Answer, await_all
@@ -8,7 +9,7 @@ from frontend.endpoints.chat_audio import Heard
 from frontend.endpoints.chat_ocr import Read
 from frontend.endpoints.chat_tools import ChatMessage
 from frontend.endpoints.choices import Choices, Responses
-from frontend.endpoints.generation import read_conversation, send
+from frontend.endpoints.generation import read_conversation, refuse_form, send
 from frontend.endpoints.messages import Message, has_media
 from frontend.errors import InvalidRequest
 from frontend.services import services
@@ -34,20 +35,12 @@ def answer_to(
 ) -> Responses:
     """Have a conversation answered. Raises APIError, naming a part of `messages` that cannot be read."""
     if model.task != "chat":
-        _refuse_form(model, sampling)
+        refuse_form(sampling)
     if model.task == "transcription":
         return Heard(model, messages)
     if model.task == "ocr":
         return Read(model, messages)
     return Answer(send(model, read_conversation(model, messages, tools), sampling), "finish_reason")
-
-
-def _refuse_form(model: Model, sampling: Mapping[str, Any]) -> None:
-    for name in ("constraint", "logprobs"):
-        if wanted := sampling.get(name):
-            field = wanted.get("param") if isinstance(wanted, dict) else name
-            message = f"A model for {model.task} does not take '{field}'"
-            raise InvalidRequest(message, param=field, code="unsupported_parameter")
 
 
 def answers_to(
@@ -67,6 +60,6 @@ def answers_to(
     samplings = [sampling | {"stream": True} for sampling in samplings]
 
     def start(numbers: Sequence[int]) -> Sequence[Responses]:
-        return await_all([send(model, conversation, samplings[number]) for number in numbers], "finish_reason")
+        return await_all([partial(send, model, conversation, samplings[number]) for number in numbers], "finish_reason")
 
     return Choices(start, len(samplings))

@@ -50,13 +50,18 @@ def send(model: Model, inputs: Mapping[str, Value], sampling: Mapping[str, Any])
     return _send(model, {**inputs, "sampling_parameters": orjson.dumps(sampling)})
 
 
+def refuse_form(sampling: Mapping[str, Any]) -> None:
+    """Refuse what only our own backend does to an answer. Raises InvalidRequest."""
+    constraint = sampling.get("constraint")
+    param = constraint["param"] if constraint else "logprobs" if sampling.get("logprobs") else None
+    if param:
+        field = "tool_choice" if param == "tools" else param
+        raise InvalidRequest(f"This model does not take '{field}'", param=field, code="unsupported_parameter")
+
+
 def _send_text(model: Model, text: str, sampling: Mapping[str, Any], param: str, preface: str = "") -> VllmCall:
     """Ask vLLM. What it would refuse, without saying that it is the caller's fault, is refused here."""
-    for name in ("constraint", "logprobs"):
-        if wanted := sampling.get(name):
-            field = wanted.get("param") if isinstance(wanted, dict) else name
-            field = "tool_choice" if field == "tools" else field
-            raise InvalidRequest(f"This model does not take '{field}'", param=field, code="unsupported_parameter")
+    refuse_form(sampling)
     tokens, limit = _template(model).count(text), model.number("context_length")
     if not tokens:
         raise InvalidRequest("The prompt is empty", param=param)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from frontend.endpoints.answer import Closable
-from frontend.endpoints.messages import Media
+from frontend.endpoints.messages import Media, Message, find_media
+from frontend.triton.registry import Model
 
 Work = TypeVar("Work", bound=Closable)
 
@@ -21,11 +22,15 @@ class Piece(NamedTuple):
 class InTurn(abc.ABC, Generic[Work]):
     """Opens the first file at once, and each other one when the one before it has been read. Raises APIError."""
 
+    kind: str
+    """Which files of the messages: image or audio. What else those say is not looked at."""
+
     between: str
     """What stands between the texts of two files."""
 
-    def __init__(self, media: Iterable[Media]):
-        first, *self._more = media
+    def __init__(self, model: Model, messages: Iterable[Message]):
+        self._model = model
+        first, *self._more = find_media(messages, self.kind)
         self._current = self.open(first)
 
     @abc.abstractmethod
