@@ -7,11 +7,13 @@ step. It ends when the socket does.
 
 import json
 import logging
+import os
+import select
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,9 @@ class Engine:
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
         self._woken, self._waker = Pipe(duplex=False)
+        self._poll = select.poll()
+        for end in (self._socket, self._woken):
+            self._poll.register(end, select.POLLIN)
         self._compiler = compiler
         self._compiling: str | None = None
         self._may_go = self._told = False
@@ -115,10 +120,10 @@ class Engine:
             if idle and not (self._unruled or self._told) and len(self._grammars) >= _MANY_GRAMMARS:
                 self._socket.send(Idle())
                 self._told = True
-            while ready := wait([self._socket, self._woken], None if idle else 0):
-                if self._woken in ready:
+            while ready := dict(self._poll.poll(None if idle else 0)):
+                if self._woken.fileno() in ready:
                     self._note(self._woken.recv())
-                if self._socket in ready:
+                if self._socket.fileno() in ready:
                     self._receive(self._socket.recv())
                 idle = False
             self._rule()
@@ -262,6 +267,7 @@ class Engine:
 def main() -> None:
     """Load the model and serve: `engine.py SOCKET_FD FOLDER PARAMETERS_JSON`."""
     descriptor, folder, parameters = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # the launcher's other processes give way to it
     logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
     socket = Connection(descriptor)
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]

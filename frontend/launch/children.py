@@ -23,12 +23,18 @@ def start_child(
         command,
         env=_MALLOC | dict(environment),
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=_behave,
         stdin=subprocess.DEVNULL,
         **options,
     )
 
 
-def _die_with_parent() -> None:
+def _behave() -> None:
+    """Die with the parent; and when there is something to do, do not push others off a processor.
+
+    A step of the engine, which takes its own processes out of this, is as slow as the slowest of its threads.
+    """
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
