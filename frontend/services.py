@@ -19,7 +19,9 @@ from frontend.triton.unary import Inference
 class Triton(Protocol):
     """What the views need of Triton's client."""
 
-    def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call: ...
+    def stream(
+        self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
+    ) -> Call: ...
     def infer(
         self,
         model: str,

@@ -11,10 +11,12 @@ from generation.text import Detokenizer, StopStrings
 class Answer:
     """Shared by two threads: the engine client's adds tokens, the sender's takes them."""
 
-    def __init__(self, reply: Any, request_id: str):
+    def __init__(self, reply: Any, request_id: str, client: str = ""):
         self.reply = reply
         """Triton's response sender: the one way back to the caller."""
         self.request_id = request_id
+        self.client = client
+        """Whose request it is, between whom the engine is fair."""
         self.number = 0
         """The engine's name for it; 0 until the engine has it."""
         self.over = False

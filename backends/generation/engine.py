@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openvino
 import openvino_genai as genai
+from generation.fair_queue import FairQueue
 from generation.grammar_compiler import GrammarCompiler
 from generation.messages import Add, Cancel, Failed, Gauges, Go, Idle, Look, Made, Picture, Ready, StepResult
 from generation.sampling import build_config
@@ -92,6 +93,7 @@ class Engine:
         end_tokens: list[int],
         socket: Connection,
         compiler: GrammarCompiler,
+        places: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
@@ -100,6 +102,7 @@ class Engine:
         for end in (self._socket, self._woken):
             self._poll.register(end, select.POLLIN)
         self._compiler = compiler
+        self._queue = FairQueue[Add | Look](places)
         self._compiling: str | None = None
         self._may_go = self._told = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
@@ -115,6 +118,7 @@ class Engine:
     def run(self) -> None:
         """Serve until the socket closes (EOFError), or the backend lets it go."""
         while not self._may_go:
+            self._admit()
             can_compile = bool(self._unruled) and not self._compiling
             idle = not (self._busy() or self._reported.running or can_compile)
             if idle and not (self._unruled or self._told) and len(self._grammars) >= _MANY_GRAMMARS:
@@ -146,20 +150,27 @@ class Engine:
         if isinstance(message, Go):
             self._may_go = True
             return
-        if isinstance(message, Add | Look) and message.parameters.get("grammar"):
-            self._unruled.append(message)
-        else:
-            self._take(message)
-
-    def _take(self, message: Add | Look | Cancel) -> None:
-        if isinstance(message, Add):
-            ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
-            self._add(message, ids)
-        elif isinstance(message, Cancel):
+        if isinstance(message, Cancel):
             self._unruled = deque(other for other in self._unruled if other.number != message.number)
             self._unseen.pop(message.number, None)
             if handle := self._forget(message.number):
                 handle.cancel()
+        else:
+            self._queue.put(message)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Take in those whose turn it is; for some there is something to be done before the engine gets them."""
+        while message := self._queue.take():
+            if message.parameters.get("grammar"):
+                self._unruled.append(message)
+            else:
+                self._take(message)
+
+    def _take(self, message: Add | Look) -> None:
+        if isinstance(message, Add):
+            ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
+            self._add(message, ids)
         elif message.pictures:
             self._unseen[message.number] = message
         else:
@@ -184,12 +195,12 @@ class Engine:
         for message in waiting:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MOST_GRAMMARS:
-                self._failed.append(Failed(message.number, "The engine has too many grammars in memory just now"))
+                self._fail(message.number, "The engine has too many grammars in memory just now")
             elif grammar not in self._grammars or self._unruled:  # in order, so that nobody waits for ever
                 self._unruled.append(message)
             elif reason := self._grammars[grammar]:
                 param = message.parameters.get("constraint", {}).get("param")
-                self._failed.append(Failed(message.number, reason, callers_fault=True, param=param))
+                self._fail(message.number, reason, callers_fault=True, param=param)
             else:
                 self._young.add(message.number)
                 self._take(message)
@@ -247,20 +258,26 @@ class Engine:
                 self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
         return made
 
-    def _fail(self, number: int, message: str, callers_fault: bool = False) -> None:
+    def _fail(self, number: int, message: str, callers_fault: bool = False, param: str | None = None) -> None:
         if handle := self._forget(number):
             handle.cancel()
-        self._failed.append(Failed(number, message, callers_fault))
+        self._failed.append(Failed(number, message, callers_fault, param))
 
     def _forget(self, number: int) -> Any:
         """Return the handle of a request that is over, if the engine has one."""
+        self._queue.end(number)
         self._young.discard(number)
         self._telling.discard(number)
         return self._handles.pop(number, None)
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()
-        waiting = len(self._unseen) + len(self._unruled) + max(0, len(self._handles) - now.scheduled_requests)
+        waiting = (
+            len(self._queue)
+            + len(self._unseen)
+            + len(self._unruled)
+            + max(0, len(self._handles) - now.scheduled_requests)
+        )
         return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
 
 
@@ -274,7 +291,8 @@ def main() -> None:
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
     warm_up(pipeline, end_tokens, sees=(folder / "openvino_vision_embeddings_model.xml").exists())
-    engine = Engine(pipeline, end_tokens, socket, GrammarCompiler(folder, tokenizer, end_tokens[0]))
+    compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
+    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]))
     socket.send(Ready())
     try:
         engine.run()

@@ -217,8 +217,8 @@ class EngineClient:
 
 def _message(answer: Answer, prompt: Prompt) -> Add | Look:
     if prompt.text:
-        return Look(answer.number, prompt.text, prompt.pictures, answer.parameters, prompt.room)
-    return Add(answer.number, prompt.ids, answer.parameters, prompt.room)
+        return Look(answer.number, answer.client, prompt.text, prompt.pictures, answer.parameters, prompt.room)
+    return Add(answer.number, answer.client, prompt.ids, answer.parameters, prompt.room)
 
 
 def _python() -> str:

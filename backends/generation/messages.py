@@ -7,6 +7,7 @@ class Add(NamedTuple):
     """Backend to engine: generate. `prompt_ids` are int64 in memory order; `room` is what the context has left."""
 
     number: int
+    client: str
     prompt_ids: bytes
     parameters: dict[str, Any]
     room: int
@@ -25,6 +26,7 @@ class Look(NamedTuple):
     """Backend to engine: generate, by a model that sees. `text` has a tag in place of each picture."""
 
     number: int
+    client: str
     text: str
     pictures: tuple[Picture, ...]
     parameters: dict[str, Any]

@@ -42,6 +42,7 @@ class TritonPythonModel:
         self._prompt = _open_prompt(folder, parameters)
         self._texts = TokenTexts(self._prompt.tokenizer)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
+        self._most_of_a_client = max(1, self._capacity * 3 // 4)
         # Those with images, of which each takes megabytes until the engine has seen them.
         self._seeing: weakref.WeakSet[Answer] = weakref.WeakSet()
         self._most_seeing = int(parameters["max_num_seqs"])
@@ -74,14 +75,18 @@ class TritonPythonModel:
         gc.collect()
 
     def _accept(self, request: Any, reply: Any) -> None:
-        if read_parameters(request).get("probe"):
+        asked = read_parameters(request)
+        if asked.get("probe"):
             reply.send(flags=_FINAL)
             return
+        client = str(asked.get("client", ""))
         if max(len(self._sender), len(self._unread)) >= self._capacity:
+            raise QueueFull
+        if self._sender.count(client) >= self._most_of_a_client:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
         inputs = {name: read_strings(request, name) for name in _INPUTS if has_input(request, name)}
-        answer = Answer(reply, request.request_id())
+        answer = Answer(reply, request.request_id(), client)
         if inputs.get("image"):
             if len(self._seeing) >= self._most_seeing:
                 raise QueueFull

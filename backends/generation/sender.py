@@ -65,6 +65,11 @@ class Sender:
     def __len__(self) -> int:
         return len(self._live)
 
+    def count(self, client: str) -> int:
+        """Return how many answers of a client it looks after."""
+        with self._wake:
+            return sum(answer.client == client for answer in self._live)
+
     def _run(self) -> None:
         while not (self._stopping and not self._ready):
             try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from flask import request
 
 from frontend.access_log import request_id
 from frontend.chat_template import ChatTemplate, open_template
@@ -89,4 +90,5 @@ def _pack(ids: Sequence[int]) -> bytes:
 
 def _send(model: Model, inputs: Mapping[str, Value]) -> Call:
     timeout = services().settings.request_timeout
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
+    client = request.remote_addr or ""
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)

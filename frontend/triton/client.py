@@ -103,9 +103,16 @@ class TritonClient:
             response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
         )
 
-    def stream(self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float) -> Call:
-        """Start a request to a decoupled model. `timeout` is in seconds, to the last response."""
+    def stream(
+        self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
+    ) -> Call:
+        """Start a request to a decoupled model. `timeout` is in seconds, to the last response.
+
+        `client`: whose request it is, for models that are fair between clients.
+        """
         request = build_request(model, inputs, request_id)
+        if client is not None:
+            request.parameters["client"].string_param = client
         return Call(self._infer(request, timeout=timeout, metadata=_STATUS_CODES))
 
     def infer(

@@ -84,8 +84,8 @@ class FakeTriton:
         self.answers.append(call)
         return call
 
-    def stream(self, model: str, inputs: dict[str, Any], *, request_id: str, timeout: float) -> FakeCall:
-        self.requests.append({"model": model, "inputs": inputs, "request_id": request_id, "timeout": timeout})
+    def stream(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeCall:
+        self.requests.append({"model": model, "inputs": inputs} | options)
         return self.answers.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:

@@ -13,6 +13,16 @@ def events(response):
     return [orjson.loads(b[6:]) if b.startswith(b"data: {") else b.decode() for b in blocks]
 
 
+def test_the_model_is_told_whose_request_it_is(client, triton):
+    triton.will_answer(last())
+    client.post(
+        "/v1/chat/completions",
+        json={"model": "tiny-chat", "messages": [USER]},
+        environ_base={"REMOTE_ADDR": "10.1.2.3"},
+    )
+    assert triton.requests[0]["client"] == "10.1.2.3"
+
+
 def test_plain_answer_has_openais_shape(client, triton):
     triton.will_answer(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
     response = client.post("/v1/chat/completions", json=chat())
