@@ -96,7 +96,7 @@ lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
 format: .venv/dev.stamp ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured or latency
+bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, latency or lookup
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
 	@$(BIN)/python -m export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)

@@ -5,10 +5,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.__main__ import cache_folder
 from frontend.settings import Settings
 
 _START_SECONDS = 120
@@ -45,6 +49,19 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
         finally:
             process.terminate()
             process.wait(30)
+
+
+def cache_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
+    """Return a cache, made in `folder`, with one of the exported models run otherwise than its config.pbtxt says."""
+    source, made = cache_folder() / "model_repository" / model, folder / "model_repository" / model
+    made.mkdir(parents=True)
+    (made / "1").symlink_to(source / "1")
+    config = text_format.Parse((source / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    for name, value in parameters.items():
+        assert name in config.parameters, f"{model} has no parameter {name}"
+        config.parameters[name].string_value = value
+    (made / "config.pbtxt").write_text(text_format.MessageToString(config))
+    return folder
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:

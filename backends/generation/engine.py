@@ -49,13 +49,15 @@ def load_pipeline(
         # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
         "ENABLE_CPU_PINNING": False,
     }
+    if int(parameters["prompt_lookup"]):
+        properties["prompt_lookup"] = True
     tokenizer = tokenizer or genai.Tokenizer(str(folder))
     return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters["device"], **properties)
 
 
-def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool) -> None:
+def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool, guesses: int) -> None:
     """Generate a little before the model is called ready: the first steps compile kernels."""
-    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens)
+    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, guesses)
     for width in (1, 4):
         handles = [_add_example(pipeline, i, config, sees) for i in range(width)]
         while pipeline.has_non_finished_requests():
@@ -93,7 +95,7 @@ class Engine:
         end_tokens: list[int],
         socket: Connection,
         compiler: GrammarCompiler,
-        places: int,
+        parameters: Mapping[str, str],
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
@@ -102,7 +104,8 @@ class Engine:
         for end in (self._socket, self._woken):
             self._poll.register(end, select.POLLIN)
         self._compiler = compiler
-        self._queue = FairQueue[Add | Look](places)
+        self._queue = FairQueue[Add | Look](int(parameters["max_num_seqs"]))
+        self._guesses = int(parameters["prompt_lookup"])
         self._compiling: str | None = None
         self._may_go = self._told = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
@@ -224,7 +227,7 @@ class Engine:
 
     def _add(self, message: Add | Look, *prompt: Any) -> None:
         try:
-            config = build_config(message.parameters, message.room, self._end_tokens)
+            config = build_config(message.parameters, message.room, self._end_tokens, self._guesses)
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
             if message.parameters.get("logprobs"):
                 self._telling.add(message.number)
@@ -290,9 +293,10 @@ def main() -> None:
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
-    warm_up(pipeline, end_tokens, sees=(folder / "openvino_vision_embeddings_model.xml").exists())
+    sees = (folder / "openvino_vision_embeddings_model.xml").exists()
+    warm_up(pipeline, end_tokens, sees, int(parameters["prompt_lookup"]))
     compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]))
+    engine = Engine(pipeline, end_tokens, socket, compiler, parameters)
     socket.send(Ready())
     try:
         engine.run()

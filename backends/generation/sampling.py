@@ -12,13 +12,19 @@ log = logging.getLogger(__name__)
 # Below this the engine would divide by zero; it is greedy decoding anyway.
 _GREEDY_BELOW = 1e-5
 
+# Of the last tokens so many, or fewer, are looked for in what comes before.
+_LOOKUP_NGRAM = 3
+
 # Names that mean the same on both sides.
 _SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos")
 
 
-def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[int]) -> genai.GenerationConfig:
+def build_config(
+    parameters: Mapping[str, Any], room: int, end_tokens: Sequence[int], guesses: int = 0
+) -> genai.GenerationConfig:
     """Return the engine's config; `room` is the number of tokens that still fit into the context.
 
+    `guesses`: how many tokens the pipeline, if it does, may guess at a time from what is in the prompt.
     `temperature` 0 is greedy decoding, as in OpenAI's API. The answer ends at any of `end_tokens`. Raises
     InvalidRequest for a value the engine does not take.
     """
@@ -43,6 +49,8 @@ def build_config(parameters: Mapping[str, Any], room: int, end_tokens: Sequence[
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
     if not config.do_sample:
         config.temperature = 1.0
+    if guesses:
+        config.num_assistant_tokens, config.max_ngram_size = guesses, _LOOKUP_NGRAM
     try:
         config.validate()
     except RuntimeError as error:

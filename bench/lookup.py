@@ -1,0 +1,60 @@
+"""Guessing the next tokens from the prompt (the parameter `prompt_lookup`): `make bench BENCH=lookup`.
+
+Through the whole stack, with and without, in turns: texts that are said again, where guesses are right, and stories,
+where they are not. A step with guesses in it takes longer, right or wrong, the more the busier the engine is.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from bench.load import chat_body, run_streams
+from bench.stack import cache_with, running_stack
+
+MODEL = "smollm2-135m"
+_TEXT = (
+    "The old lighthouse on the northern cape was built in 1872 by a crew of forty men, who carried every stone up the "
+    "cliff by hand. Its lamp burned oil until 1931, when electricity came to the village. Today it is a museum, and "
+    "visitors can climb its 196 steps to see the bay."
+)
+_PROMPTS = {
+    "a text said again": "Number {}. Repeat this text word for word: " + _TEXT,
+    "a story": "Number {}: tell me a long story about a fox in the wood and a bear who was his friend.",
+}
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=80)
+    parser.add_argument("--guesses", default="3")
+    args = parser.parse_args()
+    number = 0
+
+    def speed(port: int, prompt: str, count: int) -> float:
+        texts = [prompt.format(number - i) for i in range(count)]
+        return run_streams(port, [chat_body(MODEL, text, args.tokens) for text in texts]).tokens_per_second
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_stack([MODEL]) as plain,
+        running_stack(
+            [MODEL], "--cache", str(cache_with(Path(folder), MODEL, {"prompt_lookup": args.guesses}))
+        ) as guessing,
+    ):
+        for kind, prompt in _PROMPTS.items():
+            for count in args.streams:
+                ratios = []
+                for _ in range(args.rounds):
+                    number += count
+                    without = speed(plain.port, prompt, count)
+                    ratios.append(speed(guessing.port, prompt, count) / without)
+                ratio = statistics.median(ratios)
+                print(f"{kind}, {count} streams: guessing {args.guesses} / without = {ratio:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
