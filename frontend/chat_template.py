@@ -8,8 +8,9 @@ import datetime
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gevent
@@ -39,10 +40,16 @@ class ChatTemplate:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._begin = "".join(self._tokenizer.encode("").tokens[:1])
 
-    def render(self, messages: list[dict[str, Any]], tools: Sequence[Any] = ()) -> str:
-        """Return the text, without the token that the engine's tokenizer begins with. Raises InvalidRequest."""
+    def render(
+        self, messages: list[dict[str, Any]], tools: Sequence[Any] = (), more: Mapping[str, Any] = MappingProxyType({})
+    ) -> str:
+        """Return the text, without the token that the engine's tokenizer begins with. Raises InvalidRequest.
+
+        `more`: what the request has the template told besides.
+        """
+        told = {**more, "messages": messages, "tools": list(tools) or None, "add_generation_prompt": True}
         try:
-            rendered = self._template.render(messages=messages, tools=list(tools) or None, add_generation_prompt=True)
+            rendered = self._template.render(told)
         except Exception as error:  # whatever a template does with what it did not expect
             message = f"The model's chat template refuses these messages: {error}"
             raise InvalidRequest(message, param="messages") from error

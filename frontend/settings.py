@@ -1,6 +1,7 @@
 """The one settings object, and the only reader of flags, environment and file."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -107,9 +108,8 @@ class Settings(BaseSettings):
     @field_validator("models", "allow_files", "allow_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Accept `a b`, `a,b` and lists of them."""
-        names = [value] if isinstance(value, str) else value
-        return tuple(name for item in names for name in str(item).replace(",", " ").split())
+        """Accept `a b`, `a,b`, `'a with a blank'` and lists of names."""
+        return tuple(shlex.split(value.replace(",", " "))) if isinstance(value, str) else tuple(map(str, value))
 
     @field_validator("allow_hosts")
     @classmethod

@@ -40,7 +40,7 @@ def answer_to(
         return Heard(model, messages)
     if model.task == "ocr":
         return Read(model, messages)
-    return Answer(send(model, read_conversation(model, messages, tools), sampling), "finish_reason")
+    return Answer(send(model, read_conversation(model, messages, tools, sampling), sampling), "finish_reason")
 
 
 def answers_to(
@@ -54,7 +54,7 @@ def answers_to(
         return Choices(lambda _: [answer_to(model, messages, samplings[0], tools)], 1)
     if model.task != "chat":
         raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
-    conversation = read_conversation(model, messages, tools)
+    conversation = read_conversation(model, messages, tools, samplings[0])
 
     # Streamed, so that the others need not wait for the first one's end: see Choices.
     samplings = [sampling | {"stream": True} for sampling in samplings]

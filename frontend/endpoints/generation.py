@@ -20,12 +20,13 @@ from frontend.triton.vllm import VllmCall, vllm_inputs
 
 
 def read_conversation(
-    model: Model, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()
+    model: Model, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]
 ) -> dict[str, Value]:
     """Return a conversation as the model gets it. Raises APIError, naming a part that cannot be read."""
     if model.speaks_vllm:
         check_parts(messages, sees=False)
-        return {"text_input": _template(model).render(model_messages(messages, model), tools)}
+        more = sampling.get("chat_template_kwargs", {})
+        return {"text_input": _template(model).render(model_messages(messages, model), tools, more)}
     check_parts(messages, sees=model.serves("vision"))
     images = read_images(messages)
     inputs: dict[str, Value] = {"messages": orjson.dumps(model_messages(messages, model))}

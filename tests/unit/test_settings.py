@@ -1,5 +1,7 @@
 """Flags over environment over file."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -28,6 +30,13 @@ def test_a_file_elsewhere(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings([]).port == 1004
+
+
+@pytest.mark.parametrize(
+    "given", [["--allow-files", "'/my sounds' /b"], ["--allow-files", r"/my\ sounds", "--allow-files", "/b"]]
+)
+def test_a_folder_may_have_a_blank_in_its_name(given):
+    assert load_settings(given).allow_files == (Path("/my sounds"), Path("/b"))
 
 
 @pytest.mark.parametrize("given", [["--models", "a b"], ["--models", "a,b"], ["--models", "a", "--models", "b"]])

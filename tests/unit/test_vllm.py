@@ -17,7 +17,8 @@ from frontend.triton.vllm import VllmCall
 from tests.unit.conftest import FakeCall, chat
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+    "{{ bos_token }}{{ greeting }}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
     "[{{ m.role }}] {{ m.content }} {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 INPUTS = ["text_input", "stream", "sampling_parameters", "exclude_input_in_output"]
@@ -75,6 +76,12 @@ def test_a_plain_answer_and_what_reaches_the_model(client, triton, big):
     sampling = orjson.loads(inputs.pop("sampling_parameters"))
     assert sampling == {"temperature": 0, "stop": ["x"], "top_k": -1, "max_tokens": 5}
     assert inputs == {"text_input": "[user] Hi [assistant]", "stream": False} | dict.fromkeys(INPUTS[3:], True)
+
+
+def test_the_template_is_told_what_the_request_has_for_it(client, triton, big):
+    triton.will_answer(part("Hello", "stop"))
+    ask(client, chat_template_kwargs={"greeting": "Ahoy! "})
+    assert triton.requests[0]["inputs"]["text_input"] == "Ahoy! [user] Hi [assistant]"
 
 
 def test_a_stream(client, triton, big):
