@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from frontend.endpoints.conversation import answers_to, model_for
 from frontend.endpoints.messages import inline_media_size
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
+from frontend.formats.logprobs import chat_logprobs, read_logprobs
 from frontend.formats.reader import Reader
 from frontend.formats.reply import Reply
 from frontend.triton.registry import Model
@@ -99,7 +100,8 @@ class Completion:
         message = reply.message()
         if self._with_boxes:
             message["boxes"] = [box for response in responses for box in response.get("boxes", ())]
-        finish_reason, logprobs = reply.finish_reason(responses[-1]["finish_reason"]), _logprobs(responses)
+        finish_reason, entries = reply.finish_reason(responses[-1]["finish_reason"]), read_logprobs(responses)
+        logprobs = None if entries is None else chat_logprobs(entries)
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def stream(self, include_usage: bool) -> Iterator[bytes]:
@@ -122,7 +124,8 @@ class Completion:
             number, response = arrived
             events = b"" if number in begun else chunk(number, {"role": "assistant", "content": "", "refusal": None})
             begun.add(number)
-            logprobs = _logprobs([response])
+            entries = read_logprobs([response])
+            logprobs = chat_logprobs(entries) if entries else None
             boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
             reply = self._replies[number]
             deltas = reply.push(response["text_output"]) + (reply.end() if "finish_reason" in response else [])
@@ -148,10 +151,3 @@ class Completion:
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         self._log_fields |= usage
         return usage
-
-
-def _logprobs(responses: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return OpenAI's object for these responses; None if they were not asked for them, or have none."""
-    given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
-    entries = [entry | {"top_logprobs": []} for entries in given for entry in entries]
-    return {"content": entries, "refusal": None} if entries or (given and len(responses) > 1) else None

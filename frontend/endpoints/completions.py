@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from frontend.endpoints.completions_request import CompletionRequest
 from frontend.endpoints.generation import send_prompt
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
+from frontend.formats.logprobs import completion_logprobs, read_logprobs
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -76,11 +77,13 @@ class Completions:
     def _whole(self, index: int, answer: Answer) -> dict[str, Any]:
         responses = [response for response in answer.responses() if response]
         self._count(index, responses[-1])
-        return _choice(index, "".join(r["text_output"] for r in responses), responses[-1][_LAST])
+        text = "".join(response["text_output"] for response in responses)
+        return _choice(index, text, responses[-1][_LAST], read_logprobs(responses))
 
     def _events(self, include_usage: bool) -> Iterator[bytes]:
         nothing = {"usage": None} if include_usage else {}
         for index, answer in enumerate(self._answers):
+            offset = 0
             for response in answer.responses(heartbeat=True):
                 if response is None:
                     yield sse.HEARTBEAT
@@ -88,7 +91,9 @@ class Completions:
                 finish_reason = response.get(_LAST)
                 if finish_reason:
                     self._count(index, response)
-                choice = _choice(index, response["text_output"], finish_reason)
+                entries = read_logprobs([response])
+                choice = _choice(index, response["text_output"], finish_reason, entries, offset)
+                offset += sum(len(entry["token"]) for entry in entries or ())
                 yield sse.encode_event(self._base | {"choices": [choice]} | nothing)
         if include_usage:
             yield sse.encode_event(self._base | {"choices": [], "usage": self._usage})
@@ -124,5 +129,8 @@ def _named(where: str) -> Iterator[None]:
         raise
 
 
-def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+def _choice(
+    index: int, text: str, finish_reason: str | None, entries: Sequence[Mapping[str, Any]] | None, offset: int = 0
+) -> dict[str, Any]:
+    logprobs = None if entries is None else completion_logprobs(entries, offset)
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

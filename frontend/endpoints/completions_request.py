@@ -17,7 +17,7 @@ _DEFAULT_TOKENS = 16
 # Fields that are not served, each with the values that ask for nothing and so are let through.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
-    "logprobs": (),
+    "logprobs": (0,),  # more are alternatives, which the engine does not tell
     "prompt_logprobs": (),
     "logit_bias": ({},),
     "best_of": (1,),
@@ -35,6 +35,7 @@ class CompletionRequest(SamplingFields):
     model: str
     prompt: Any
     echo: bool | None = None
+    logprobs: int | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1)
@@ -57,6 +58,13 @@ class CompletionRequest(SamplingFields):
             kinds = "a string, an array of strings, of token ids, or of arrays of token ids"
             raise InvalidRequest(f"The prompt must be {kinds}", param="prompt", code="invalid_type")
         return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "CompletionRequest":
+        if self.echo and self.logprobs is not None:
+            message = "Log probabilities of the prompt, which 'echo' would have, are not known"
+            raise InvalidRequest(message, param="logprobs", code="unsupported_parameter")
+        return self
 
     @model_validator(mode="after")
     def _bound_choices(self) -> "CompletionRequest":
@@ -82,6 +90,10 @@ class CompletionRequest(SamplingFields):
     def most_tokens(self) -> int:
         """How long each answer may be."""
         return self.max_tokens or _DEFAULT_TOKENS
+
+    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+        """Return what the backend is to sample answer `number` of a prompt with."""
+        return super().sampling_parameters(number) | ({"logprobs": True} if self.logprobs is not None else {})
 
 
 def _is_list(value: Any) -> bool:

@@ -73,6 +73,13 @@ def test_a_stop_string_ends_it_but_not_in_what_is_echoed(client):
     assert completion.choices[0].finish_reason == "stop"
 
 
+def test_log_probabilities_are_of_the_text(client):
+    choice = ask(client, logprobs=0, max_tokens=12).choices[0]
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset[:2] == [0, len(choice.logprobs.tokens[0])]
+    assert all(value <= 0 for value in choice.logprobs.token_logprobs)
+
+
 @pytest.mark.parametrize(
     ("options", "param", "code"),
     [

@@ -130,7 +130,8 @@ def test_closing_the_response_cancels_all_calls(client, triton):
         ({"stop": ["a", ""]}, "stop", "invalid_value"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
         ({"best_of": 2}, "best_of", "unsupported_parameter"),
-        ({"logprobs": 0}, "logprobs", "unsupported_parameter"),
+        ({"logprobs": 1}, "logprobs", "unsupported_parameter"),
+        ({"logprobs": 0, "echo": True}, "logprobs", "unsupported_parameter"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ],
@@ -150,3 +151,24 @@ def test_a_prompt_is_needed(client):
 def test_fields_that_ask_for_nothing_are_let_through(client, triton):
     triton.will_answer(last())
     assert ask(client, best_of=1, n=1, suffix=None, logprobs=None, logit_bias={}, user="u").status_code == 200
+
+
+def test_log_probabilities_of_the_tokens(client, triton):
+    def told(*tokens):
+        return orjson.dumps([{"token": token, "logprob": -0.5, "bytes": list(token.encode())} for token in tokens])
+
+    responses = [delta(" up") | {"logprobs": told(" up")}, last("on a", "length") | {"logprobs": told("on", " a")}]
+    expected = {
+        "tokens": [" up", "on", " a"],
+        "token_logprobs": [-0.5] * 3,
+        "top_logprobs": None,
+        "text_offset": [0, 3, 5],
+    }
+    triton.will_answer(*responses)
+    assert ask(client, logprobs=0).get_json()["choices"][0]["logprobs"] == expected
+    assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["logprobs"] is True
+    triton.will_answer(*responses)
+    blocks = ask(client, logprobs=0, stream=True).get_data().split(b"\n\n")
+    found = [orjson.loads(block[6:])["choices"][0]["logprobs"] for block in blocks if block.startswith(b"data: {")]
+    assert [each["text_offset"] for each in found] == [[0], [3, 5]]
+    assert [token for each in found for token in each["tokens"]] == expected["tokens"]
