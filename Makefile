@@ -57,8 +57,8 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 # What converts models and what clones voices needs torch; that is there once, for all of them.
 .venv-torch/ready: requirements/torch.lock requirements/cuda.lock | .venv/bin/python
 	@echo "trident: making .venv-torch (250 MB to download, once)"
-	@$(BIN)/python -m venv --clear .venv-torch
-	@$(call install,torch,--no-deps --extra-index-url https://download.pytorch.org/whl/cpu,.venv-torch/bin); \
+	@rm -rf .venv-torch && $(BIN)/python -m venv .venv-torch
+	@trap 'exit 130' INT; $(call install,torch,--no-deps --extra-index-url https://download.pytorch.org/whl/cpu,.venv-torch/bin); \
 	.venv-torch/bin/python -m pip --disable-pip-version-check show --quiet torch 2>/dev/null || { \
 		echo "trident: torch without CUDA is not to be had here, so it is the one with CUDA's libraries (3 GB)"; \
 		$(call install,cuda,--no-deps,.venv-torch/bin); }
@@ -67,9 +67,9 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 # Environments beside .venv, since what is in them does not go together with it.
 .venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
 	@echo "trident: making .venv-$* (some 100 MB to download, once)"
-	@$(BIN)/python -m venv --clear .venv-$*
+	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
 	@$(call install,$*,--no-deps,.venv-$*/bin)
-	@echo $(call site_packages,.venv-torch) > $(call site_packages,.venv-$*)/torch.pth
+	@echo "$(call site_packages,.venv-torch)" > "$(call site_packages,.venv-$*)/torch.pth"
 	@touch $@
 
 export: install ## fetch and convert MODELS into the model repository
@@ -114,7 +114,8 @@ lock: .venv/dev.stamp ## pin the newest versions that fit again
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-annotate --no-header --upgrade $$flags $$source | \
-		awk -v keep="^($$keep)" -v leave="^($$leave)" '/^[a-z]/ {on = $$0 ~ keep && $$0 !~ leave} on' > $$name.lock; done
+		awk -v keep="^($$keep)" -v leave="^($$leave)" '/^[a-z]/ {on = $$0 ~ keep && $$0 !~ leave} on' > $$name.new \
+			&& mv $$name.new $$name.lock || exit 1; done
 
 clean: ## remove .venv and what tools left behind; the cache stays
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache

@@ -87,6 +87,7 @@ def _overload(port: int, requests: int = 100) -> None:
     crowd = [_ask(port, body) for _ in range(_CROWD)]
     time.sleep(5)
     waited = sorted(found for _ in range(requests) if (found := _refusal(port, body)) is not None)
+    assert waited, "nothing was refused: the engine is too fast for this crowd"
     print(f"{_CROWD} requests of one client: {len(waited)} of {requests} more refused, " + _shown(waited), flush=True)
     other = sorted(_first_token(port, f"Number {number}: who are you?", "127.0.0.2") for number in range(10))
     print(f"first token of another client meanwhile: {_shown(other)}")

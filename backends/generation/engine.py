@@ -5,6 +5,7 @@ sent or cancelled. It talks to `engine_client.py` over a socket: requests come i
 step. It ends when the socket does.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -49,10 +50,19 @@ def load_pipeline(
         # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
         "ENABLE_CPU_PINNING": False,
     }
-    if int(parameters["prompt_lookup"]):
+    if guesses_of(folder, parameters):
         properties["prompt_lookup"] = True
     tokenizer = tokenizer or genai.Tokenizer(str(folder))
     return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters["device"], **properties)
+
+
+def guesses_of(folder: Path, parameters: Mapping[str, str]) -> int:
+    """Return how many tokens the pipeline guesses at a time from the prompt; none for a model that sees."""
+    return 0 if _sees(folder) else max(0, int(parameters.get("prompt_lookup", "0")))
+
+
+def _sees(folder: Path) -> bool:
+    return (folder / "openvino_vision_embeddings_model.xml").exists()
 
 
 def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool, guesses: int) -> None:
@@ -85,6 +95,9 @@ def _tensor(picture: Picture) -> openvino.Tensor:
 # is nothing to do; and if there always is, it takes no new ones in the end.
 _MANY_GRAMMARS, _MOST_GRAMMARS = 400, 2000
 
+# Seconds after a grammar was compiled in which requests with others that are may begin, if yet another one waits.
+_BETWEEN_GRAMMARS = 0.5
+
 
 class Engine:
     """Requests by their numbers, from the socket into the pipeline and back."""
@@ -95,7 +108,8 @@ class Engine:
         end_tokens: list[int],
         socket: Connection,
         compiler: GrammarCompiler,
-        parameters: Mapping[str, str],
+        places: int,
+        guesses: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
@@ -104,8 +118,9 @@ class Engine:
         for end in (self._socket, self._woken):
             self._poll.register(end, select.POLLIN)
         self._compiler = compiler
-        self._queue = FairQueue[Add | Look](int(parameters["max_num_seqs"]))
-        self._guesses = int(parameters["prompt_lookup"])
+        self._queue = FairQueue[Add | Look](places)
+        self._guesses = guesses
+        self._next_compiling = 0.0
         self._compiling: str | None = None
         self._may_go = self._told = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
@@ -158,26 +173,34 @@ class Engine:
             self._unseen.pop(message.number, None)
             if handle := self._forget(message.number):
                 handle.cancel()
+        elif message.parameters.get("grammar"):
+            self._unruled.append(message)
         else:
-            self._queue.put(message)
+            self._line_up(message)
             self._admit()
 
-    def _admit(self) -> None:
-        """Take in those whose turn it is; for some there is something to be done before the engine gets them."""
-        while message := self._queue.take():
-            if message.parameters.get("grammar"):
-                self._unruled.append(message)
-            else:
-                self._take(message)
-
-    def _take(self, message: Add | Look) -> None:
-        if isinstance(message, Add):
-            ids = openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1))
-            self._add(message, ids)
-        elif message.pictures:
+    def _line_up(self, message: Add | Look) -> None:
+        """Let a request wait for its turn: for a place, or for a look at its pictures, one request's after another."""
+        if isinstance(message, Look) and message.pictures:
             self._unseen[message.number] = message
         else:
-            self._add(message, message.text, [])
+            self._queue.put(message)
+
+    def _admit(self) -> None:
+        """Take in those whose turn it is."""
+        while message := self._queue.take(self._may_enter):
+            if isinstance(message, Add):
+                self._add(message, openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1)))
+            else:
+                self._add(message, message.text, [])
+
+    def _may_enter(self, message: Add | Look) -> bool:
+        """Tell whether a request may be begun now.
+
+        Its first token asks for its grammar, and would wait, with all others, for one that is being compiled.
+        """
+        compiles = self._compiling or (self._unruled and time.monotonic() > self._next_compiling)
+        return not (compiles and message.parameters.get("grammar"))
 
     def _compiled(self, grammar: str, reason: str | None) -> None:
         self._waker.send((grammar, reason))
@@ -185,12 +208,12 @@ class Engine:
     def _note(self, result: tuple[str, str | None]) -> None:
         grammar, reason = result
         self._grammars[grammar], self._compiling = reason, None
+        self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
 
     def _rule(self) -> None:
-        """Take in those whose grammars are compiled, and have the next grammar compiled.
+        """Let those whose grammars are compiled wait for their turn, and have the next grammar compiled.
 
-        Not both at once: a request's first token asks for its grammar, and would wait, with all others, until the one
-        that is being compiled is done.
+        That begins when all that have a grammar have their first token, after which nobody else may for a while.
         """
         if self._compiling:
             return
@@ -199,16 +222,17 @@ class Engine:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MOST_GRAMMARS:
                 self._fail(message.number, "The engine has too many grammars in memory just now")
-            elif grammar not in self._grammars or self._unruled:  # in order, so that nobody waits for ever
+            elif grammar not in self._grammars:
                 self._unruled.append(message)
             elif reason := self._grammars[grammar]:
                 param = message.parameters.get("constraint", {}).get("param")
                 self._fail(message.number, reason, callers_fault=True, param=param)
             else:
-                self._young.add(message.number)
-                self._take(message)
+                self._line_up(message)
+        self._admit()
         if self._unruled and not self._young:
-            self._compiling = self._unruled[0].parameters["grammar"]
+            self._compiling, client = self._unruled[0].parameters["grammar"], self._unruled[0].client
+            self._unruled = deque(sorted(self._unruled, key=lambda message: message.client == client))  # others next
             self._compiler.start(self._compiling, self._compiled)
 
     def _look(self) -> None:
@@ -229,6 +253,8 @@ class Engine:
         try:
             config = build_config(message.parameters, message.room, self._end_tokens, self._guesses)
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
+            if message.parameters.get("grammar"):
+                self._young.add(message.number)
             if message.parameters.get("logprobs"):
                 self._telling.add(message.number)
         except InvalidRequest as error:
@@ -287,16 +313,17 @@ class Engine:
 def main() -> None:
     """Load the model and serve: `engine.py SOCKET_FD FOLDER PARAMETERS_JSON`."""
     descriptor, folder, parameters = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # the launcher's other processes give way to it
+    with contextlib.suppress(OSError):  # the launcher's other processes give way to it, where they may
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
     socket = Connection(descriptor)
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
-    sees = (folder / "openvino_vision_embeddings_model.xml").exists()
-    warm_up(pipeline, end_tokens, sees, int(parameters["prompt_lookup"]))
+    guesses = guesses_of(folder, parameters)
+    warm_up(pipeline, end_tokens, _sees(folder), guesses)
     compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-    engine = Engine(pipeline, end_tokens, socket, compiler, parameters)
+    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]), guesses)
     socket.send(Ready())
     try:
         engine.run()

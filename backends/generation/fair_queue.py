@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -20,7 +21,8 @@ Request = TypeVar("Request", bound=Waiting)
 class FairQueue(Generic[Request]):
     """Has `places` requests under way. A place goes to the client that has the fewest, in order among its own.
 
-    A client takes seven eighths at most of the places that the others leave, so that there is one for whoever comes.
+    A client takes seven eighths at most, rounded up, of the places that the others leave: of eight or more there is one
+    for whoever comes.
     """
 
     def __init__(self, places: int):
@@ -36,12 +38,14 @@ class FairQueue(Generic[Request]):
         """Let a request wait for its turn."""
         self._waiting[request.number] = request
 
-    def take(self) -> Request | None:
-        """Return the request whose turn it is, which is under way from now on; None if none may be."""
+    def take(self, may: Callable[[Request], bool] = lambda _: True) -> Request | None:
+        """Return the request whose turn it is, among those that `may`; it is under way from now on. None if none is."""
         if not self._waiting or len(self._under_way) >= self._places:
             return None
         held = Counter(self._under_way.values())
-        request = min(self._waiting.values(), key=lambda waiting: held[waiting.client])
+        request = min(filter(may, self._waiting.values()), key=lambda waiting: held[waiting.client], default=None)
+        if request is None:
+            return None
         own = held[request.client]
         left = self._places - (len(self._under_way) - own)
         if own >= math.ceil(left * 7 / 8):

@@ -60,7 +60,8 @@ class SchemaFormat(RequestBody):
 
 
 def _kind(value: Any) -> str:
-    return f"<{value.get('type')}>" if isinstance(value, dict) else "<>"
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"<{kind}>" if isinstance(kind, str) else "<>"
 
 
 Schema = TypeVar("Schema")

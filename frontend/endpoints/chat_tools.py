@@ -19,10 +19,13 @@ from frontend.triton.registry import Model
 _MOST_KWARGS, _MOST_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
+MOST_CALLS = 128
+"""In one turn of the model."""
+
 # What a template gets of the conversation itself.
 _RESERVED = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -87,7 +90,7 @@ class ToolCall(RequestBody):
 class ChatMessage(Message):
     """A message of a conversation in which tools may have been called."""
 
-    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
+    tool_calls: list[ToolCall] | None = Field(None, max_length=MOST_CALLS)
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -202,7 +205,7 @@ def reader_of(model: Model, body: ToolFields) -> Callable[[], Reader]:
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
         _refuse(f"The model '{model.id}' calls no tools", "tools")
-    most = 1 if body.parallel_tool_calls is False else None
+    most = 1 if body.parallel_tool_calls is False else MOST_CALLS
     thinks, family = _thinks(model), _family(model) if names else None
 
     def new_reader() -> Reader:

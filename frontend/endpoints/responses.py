@@ -73,8 +73,9 @@ def _begin(body: ResponseRequest) -> "ResponseInMaking":
         model = model_for(body.model, messages)
         log_fields()["model"] = model.id
         reader = reader_of(model, tools)()
-        about_tools = tool_parameters(model, tools, body.constraint()) | {"stream": bool(body.stream)}
-        answer = answer_to(model, messages, body.sampling_parameters() | about_tools, describe_tools(tools))
+        sampling = body.sampling_parameters() | {"stream": bool(body.stream)}
+        sampling |= tool_parameters(model, tools, sampling.get("constraint"))
+        answer = answer_to(model, messages, sampling, describe_tools(tools))
     store = services().responses if body.store is not False else None
     return ResponseInMaking(model, answer, reader, body, conversation, store)
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
 from frontend.endpoints.body import RequestBody
-from frontend.endpoints.chat_tools import CalledFunction, ChatMessage, Name, ToolCall
+from frontend.endpoints.chat_tools import MOST_CALLS, CalledFunction, ChatMessage, Name, ToolCall
 from frontend.endpoints.messages import ContentPart, MediaUrl
-from frontend.errors import APIError
+from frontend.errors import APIError, InvalidRequest
 
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
@@ -36,9 +36,10 @@ class InputPart(RequestBody):
 
     def as_part(self) -> ContentPart:
         """Return it as chat has it."""
-        if self.image_url is not None:
+        if self.type == "input_image":
+            assert self.image_url is not None  # noqa: S101
             return ContentPart(type="image_url", image_url=MediaUrl(url=self.image_url))
-        return ContentPart(type="text", text=self.refusal if self.text is None else self.text)
+        return ContentPart(type="text", text=self.refusal if self.type == "refusal" else self.text)
 
 
 Content = Annotated[
@@ -68,6 +69,11 @@ class FunctionCallOutput(RequestBody):
     call_id: str
     output: Content
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _may_be_nothing(cls, value: Any) -> Any:
+        return "" if value == [] else value
+
 
 class ReasoningText(RequestBody):
     """Some of what a model thought."""
@@ -95,7 +101,8 @@ InputItem = (
 
 
 def _kind(item: Any) -> str:
-    return f"<{item.get('type') or 'message'}>" if isinstance(item, dict) else "<message>"
+    kind = (item.get("type") or "message") if isinstance(item, dict) else "message"
+    return f"<{kind}>" if isinstance(kind, str) else "<>"
 
 
 Items = Annotated[
@@ -122,28 +129,60 @@ class Placed(NamedTuple):
     calls: Sequence[str] = ()
 
 
-def read_items(items: Sequence[InputItem]) -> list[Placed]:
-    """Return the messages that the items of `input` mean.
+class _Turn:
+    """What an assistant thought, said and called at once: items of their own, and one message."""
 
-    What an assistant thought, said and called in one turn are items of their own, and one message.
-    """
-    found: list[Placed] = []
-    thought = ""
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._thoughts: list[str] = []
+        self._said: list[str | list[ContentPart]] = []
+        self._calls: dict[str, ToolCall] = {}
+
+    def goes_on_with(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
+        """Tell whether the item belongs to it: who has said something, and called nothing, is done."""
+        return isinstance(item, FunctionCall) or bool(self._calls) or not self._said
+
+    def add(self, item: InputMessage | FunctionCall | Reasoning, place: str) -> None:
+        """Add an item. Raises InvalidRequest for one call too many."""
+        match item:
+            case Reasoning():
+                self._thoughts.append(item.text)
+            case FunctionCall(call_id=id, name=name, arguments=arguments):
+                if len(self._calls) == MOST_CALLS:
+                    raise InvalidRequest(f"There are more than {MOST_CALLS} calls in one turn", param=place)
+                self._calls[place] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
+            case InputMessage(content=content):
+                self._said.append(_content(content))
+
+    def message(self) -> Placed | None:
+        """Return it as a message; None if nothing can be read of it."""
+        thoughts = "".join(self._thoughts) or None
+        if not (thoughts or self._said or self._calls):
+            return None
+        content = self._said[0] if len(self._said) == 1 else [part for said in self._said for part in _parts_of(said)]
+        calls = [*self._calls.values()] or None
+        message = ChatMessage(role="assistant", content=content, tool_calls=calls, reasoning_content=thoughts)
+        return Placed(message, self._place, [*self._calls])
+
+
+def read_items(items: Sequence[InputItem]) -> list[Placed]:
+    """Return the messages that the items of `input` mean. Raises InvalidRequest."""
+    found: list[Placed | None] = []
+    turn: _Turn | None = None
     for number, item in enumerate(items):
         place = f"input[{number}]"
-        if isinstance(item, Reasoning):
-            thought += item.text
+        if isinstance(item, FunctionCallOutput) or (isinstance(item, InputMessage) and item.role != "assistant"):
+            found += [turn.message()] if turn else []
+            found.append(Placed(_message(item), place))
+            turn = None
             continue
-        placed = _read(item, place, thought or None)
-        if placed.calls and found and not thought and found[-1].message.role == "assistant":
-            last = found.pop()
-            calls = [*(last.message.tool_calls or ()), *(placed.message.tool_calls or ())]
-            placed = Placed(
-                last.message.model_copy(update={"tool_calls": calls}), last.place, [*last.calls, *placed.calls]
-            )
-        found.append(placed)
-        thought = ""
-    return found
+        if turn and not turn.goes_on_with(item):
+            found.append(turn.message())
+            turn = None
+        turn = turn or _Turn(place)
+        turn.add(item, place)
+    found += [turn.message()] if turn else []
+    return [placed for placed in found if placed]
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
@@ -151,22 +190,18 @@ def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
     return [placed.message for placed in read_items(_OUTPUT.validate_python(output))]
 
 
-def _read(item: InputMessage | FunctionCall | FunctionCallOutput, place: str, thought: str | None) -> Placed:
-    match item:
-        case FunctionCall(call_id=id, name=name, arguments=arguments):
-            call = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
-            return Placed(
-                ChatMessage(role="assistant", content="", tool_calls=[call], reasoning_content=thought), place, [place]
-            )
-        case FunctionCallOutput(call_id=id, output=output):
-            return Placed(ChatMessage(role="tool", content=_content(output), tool_call_id=id), place)
-        case InputMessage(role=role, content=content):
-            own = thought if role == "assistant" else None
-            return Placed(ChatMessage(role=role, content=_content(content), reasoning_content=own), place)
+def _message(item: InputMessage | FunctionCallOutput) -> ChatMessage:
+    if isinstance(item, FunctionCallOutput):
+        return ChatMessage(role="tool", content=_content(item.output), tool_call_id=item.call_id)
+    return ChatMessage(role=item.role, content=_content(item.content))
 
 
 def _content(content: str | list[InputPart]) -> str | list[ContentPart]:
     return content if isinstance(content, str) else [part.as_part() for part in content]
+
+
+def _parts_of(content: str | list[ContentPart]) -> list[ContentPart]:
+    return [ContentPart(type="text", text=content)] if isinstance(content, str) else content
 
 
 @contextmanager
@@ -183,7 +218,7 @@ def _place(param: str | None, conversation: Sequence[Placed]) -> str | None:
     found = _MESSAGE.fullmatch(param or "")
     if not found:
         return param
-    if found[1] is None:
+    if found[1] is None or int(found[1]) >= len(conversation):
         return "input"
     placed, rest = conversation[int(found[1])], found[2]
     if not placed.place.startswith("input["):

@@ -60,6 +60,13 @@ class ReasoningFields(RequestBody):
     summary: Literal["auto", "concise", "detailed"] | None = None
 
 
+def _functions_alone(fields: Any) -> Any:
+    """Return the fields of a tool. Raises ValueError if it is of another type."""
+    if isinstance(fields, dict) and fields.get("type", "function") != "function":
+        raise ValueError("functions are the only tools that are supported")
+    return fields
+
+
 class FunctionTool(Function):
     """A tool as the responses API has it; functions are the only kind."""
 
@@ -68,9 +75,7 @@ class FunctionTool(Function):
     @model_validator(mode="before")
     @classmethod
     def _is_a_function(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and fields.get("type", "function") != "function":
-            raise ValueError("functions are the only tools that are supported")
-        return fields
+        return _functions_alone(fields)
 
     def as_tool(self) -> Tool:
         """Return it as chat has it."""
@@ -81,6 +86,11 @@ class NamedFunctionTool(NamedFunction):
     """The one tool that is to be called."""
 
     type: Literal["function"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_function(cls, fields: Any) -> Any:
+        return _functions_alone(fields)
 
     def as_tool(self) -> NamedTool:
         """Return it as chat has it."""

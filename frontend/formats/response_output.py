@@ -30,9 +30,12 @@ class ResponseOutput:
         return b"".join(self._fold(piece) for piece in pieces)
 
     def end(self, status: str) -> bytes:
-        """Close the last item, which is completed or incomplete. Without anything said or called, nothing was said."""
-        events = b"" if any(item["type"] != "reasoning" for item in self.items) else self._say("message", "")
-        return events + self._close(status)
+        """Close the last item, which is completed or incomplete. An answer that is whole has said something."""
+        events = b""
+        if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
+            events = self._say("message", "")
+        is_call = self._open is not None and self._open["type"] == "function_call"
+        return events + self._close("completed" if is_call else status)  # a call that is cut off is none
 
     def _fold(self, piece: Piece) -> bytes:
         match piece:
@@ -50,7 +53,7 @@ class ResponseOutput:
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case CallBroken(call, text):
                 # What a stream has sent it cannot take back; but whoever looks at the whole is not to make the call.
-                events = self._close("incomplete") if self._open is self._calls[call] else b""
+                events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call))
                 return events + self._say("message", text)
 

@@ -1,5 +1,6 @@
 """Starts child processes that do not outlive the launcher and do not see its terminal's Ctrl-C."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -37,4 +38,5 @@ def _behave() -> None:
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if hasattr(os, "SCHED_BATCH"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):  # not everywhere may one choose
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,10 +1,14 @@
 """POST /responses over a fake Triton: shapes, events, what is remembered, failures, and what reaches the model."""
 
+import functools
 import os
 
 import orjson
 import pytest
+from openai import omit
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types import responses as openai_types
+from pydantic import TypeAdapter
 
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.expiring_files import ExpiringFiles
@@ -235,6 +239,7 @@ CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "3"}
 PICTURE = {"type": "input_image", "image_url": IMAGE}
 READ = {"role": "user", "content": [PICTURE]}
+NESTED = functools.reduce(lambda inner, _: [inner], range(500), [])
 DEEP = '{"a":' * 70 + "1" + "}" * 70
 
 
@@ -255,6 +260,9 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "invalid_value"),
         ({"input": [{"type": 3}]}, "input[0]", "invalid_value"),
+        ({"input": [{"type": NESTED}]}, "input[0]", "invalid_value"),
+        ({"text": {"format": {"type": NESTED}}}, "text.format", "invalid_value"),
+        ({"input": [USER, *({**CALL, "call_id": str(n)} for n in range(129))]}, "input[129]", "invalid_value"),
         ({"input": [USER, CALL | {"name": "no such name"}]}, "input[1].name", "invalid_value"),
         ({"input": [USER, CALL | {"arguments": DEEP}, OUTPUT]}, "input[1].arguments", "invalid_value"),
         ({"input": [USER, CALL, CALL, OUTPUT]}, "input[2].call_id", "invalid_value"),
@@ -274,6 +282,7 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice.name", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": {"type": "web_search_preview"}}, "tool_choice", "invalid_value"),
         ({"background": True}, "background", "unsupported_parameter"),
         ({"truncation": "auto"}, "truncation", "unsupported_parameter"),
         ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
@@ -340,8 +349,6 @@ class TestTools:
         assert done["type"] == "response.function_call_arguments.done"
         assert "".join(event["delta"] for event in deltas) == done["arguments"] == final["output"][1]["arguments"]
         assert item_done["item"] == final["output"][1]
-        for event in found:
-            assert event["type"].startswith("response.")
 
     def test_a_call_that_was_none_is_not_in_the_end(self, client, triton):
         broken = '{"name": "weather", "arguments": {"city": oops}}'
@@ -376,6 +383,59 @@ class TestTools:
             ("tool", "d", "4"),
         ]
 
+    def test_what_is_said_after_a_call_belongs_to_it(self, client, triton):
+        triton.will_answer(last())
+        thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm. "}]}
+        said = {"role": "assistant", "content": "I asked."}
+        items = [USER, said, said, thought, CALL, thought, CALL | {"call_id": "d"}, said, said, OUTPUT]
+        ask(client, [*items, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
+        roles = ["user", "assistant", "assistant", "assistant", "tool", "tool"]
+        messages = asked(triton)
+        assert [message["role"] for message in messages] == roles
+        turn = messages[3]
+        assert (turn["content"], turn["reasoning_content"]) == ("I asked.\nI asked.", "Hm. Hm. ")
+        assert [call["id"] for call in turn["tool_calls"]] == ["c", "d"]
+
+    def test_who_asked_and_went_on_talking_gets_its_answer(self, client, triton):
+        triton.will_answer(last(f"```json\n{CALLED}\n```\nI asked."))
+        first = ask(client, "Weather?", tools=[WEATHER]).get_json()
+        call, _ = first["output"]
+        for more, before in (({"previous_response_id": first["id"]}, []), ({}, [USER, *first["output"]])):
+            triton.will_answer(last("Rain"))
+            output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
+            assert ask(client, [*before, output], **more).status_code == 200
+            assert asked(triton)[1]["content"].strip() == "I asked."
+
+    def test_a_whole_call_is_complete_where_the_answer_is_not(self, client, triton):
+        triton.will_answer(last(f"```json\n{CALLED}\n", "length"))
+        body = ask(client, tools=[WEATHER]).get_json()
+        assert (body["status"], [item["status"] for item in body["output"]]) == ("incomplete", ["completed"])
+
+    @pytest.mark.parametrize(
+        "text",
+        ["Hello", f"```json\n{CALLED}\n{CALLED}\n```\nSo.", '```json\n{"name": "weather", "arguments": {oo', "{"],
+    )
+    @pytest.mark.parametrize("end", ["stop", "length"])
+    def test_openais_client_makes_the_same_of_a_stream(self, client, triton, text, end):
+        triton.will_answer(*(delta(text[at : at + 3]) for at in range(0, len(text), 3)), last("", end))
+        state = ResponseStreamState(input_tools=omit, text_format=omit)
+        parse = TypeAdapter(openai_types.ResponseStreamEvent).validate_python
+        found = [
+            event
+            for raw in events(ask(client, tools=[WEATHER], stream=True))
+            for event in state.handle_event(parse(raw))
+        ]
+        triton.will_answer(last(text, end))
+        plain = ask(client, tools=[WEATHER]).get_json()
+        output = found[-1].response.model_dump()["output"]
+        assert [item["type"] for item in output] == [item["type"] for item in plain["output"]]
+        for ours, theirs in zip(plain["output"], output, strict=True):
+            assert ours.get("arguments") == theirs.get("arguments")
+            assert (
+                ours.get("content") == theirs.get("content")
+                or ours["content"][0]["text"] == theirs["content"][0]["text"]
+            )
+
     def test_a_call_is_remembered(self, client, triton):
         triton.will_answer(last(CALLED))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
@@ -403,11 +463,6 @@ def test_thoughts_are_an_item(client, triton, configure):
     assert message["content"][0]["text"] == "Four"
     told = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
     assert told == ["Hm", "m"]
-    for event in found:
-        if "output_index" in event:
-            assert event["output_index"] == (1 if event.get("item_id", message["id"]) == message["id"] else 0) or (
-                event.get("item", {}).get("type") == "reasoning"
-            )
 
 
 def test_an_image_for_a_text_model_names_the_part(client):
@@ -463,3 +518,13 @@ def test_the_form_of_the_text(client, triton):
     constraint = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["constraint"]
     assert (constraint["kind"], constraint["schema"]) == ("json_schema", {"type": "object"})
     assert (constraint["strict"], constraint["param"]) == (True, "text.format.schema")
+
+
+def test_thoughts_that_were_cut_off_are_all_there_is(client, triton, configure):
+    configure(reasoning="think")
+    triton.will_answer(last("<think>Hm", "length"))
+    body = ask(client).get_json()
+    assert [(item["type"], item["status"]) for item in body["output"]] == [("reasoning", "incomplete")]
+    triton.will_answer(last())
+    ask(client, "And?", previous_response_id=body["id"])
+    assert asked(triton)[1] == {"role": "assistant", "content": "", "reasoning_content": "Hm"}
