@@ -269,7 +269,7 @@ def test_over_the_queues_limit_requests_are_refused_at_once_and_other_clients_ar
         assert time.monotonic() - started < 10
         # 160 too many, and the twenty that the test before left may not all have been noticed yet.
         assert len(refused(connections)) <= 180
-        connections += [connect(stack, body, "127.0.0.2") for _ in range(100)]
+        connections += [connect(stack, body, "127.0.0.2") for _ in range(140)]
         wait_until(lambda: len(refused(connections[400:])) >= 15, 20, "refusals; all clients have 320 places")
     finally:
         for connection in connections:
