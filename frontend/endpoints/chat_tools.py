@@ -22,6 +22,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MOST_CALLS = 128
 """In one turn of the model."""
 
+# A small model that may do nothing else goes on calling until its tokens are used up.
+_MOST_FORCED = 8
+
 # What a template gets of the conversation itself.
 _RESERVED = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
 
@@ -173,7 +176,7 @@ def tool_parameters(model: Model, body: ToolFields, form: dict[str, Any] | None 
     if tools and (not is_free or (form and form["kind"] != "grammar")):
         chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
         functions = [tool.function.model_dump() for tool in tools if chosen in (None, tool.function.name)]
-        most = 1 if chosen or body.parallel_tool_calls is False else None
+        most = 1 if chosen or body.parallel_tool_calls is False else _MOST_FORCED
         calls = _family(model).constrain(functions, most)
         parameters["constraint"] = {"kind": "either", "of": [calls, form], "param": "tools"} if is_free else calls
     parameters["visible_tokens"] = marks

@@ -81,3 +81,10 @@ def test_a_hundred_forced_calls_match_their_parameters(client):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(call, range(100))) == ["tool_calls"] * 100
+
+
+def test_a_small_model_that_must_call_comes_to_an_end(client):
+    options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 600}
+    choice = ask(client, user("How is the weather in Oslo?"), **options).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert 1 <= len(choice.message.tool_calls) <= 8

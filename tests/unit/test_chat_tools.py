@@ -83,7 +83,7 @@ def test_only_one_call_if_they_may_not_be_parallel(client, triton):
 
 @pytest.mark.parametrize(
     ("choice", "names", "most"),
-    [("required", ["weather", "time"], None), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
+    [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
 def test_a_model_that_must_call_is_constrained(client, triton, choice, names, most):
     triton.will_answer(last(WRITTEN))
