@@ -43,6 +43,7 @@ TENSORS = {
             "finish_reason": _STRING,
             "num_input_tokens": _INT32,
             "num_output_tokens": _INT32,
+            "num_reasoning_tokens": _INT32,
             "logprobs": _STRING,
             "error": _STRING,
         },

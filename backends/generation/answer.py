@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generation.text import Detokenizer, StopStrings
+from generation.thoughts import ThoughtCounter
 
 
 class Answer:
@@ -45,6 +46,7 @@ class Answer:
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
+        self._thoughts = ThoughtCounter(opened) if "</think>" in parameters.get("visible_tokens", ()) else None
 
     def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
         """Add generated tokens, with their `logprobs` if those were asked for; `finish_reason` ends the answer."""
@@ -76,14 +78,18 @@ class Answer:
             finish_reason = "stop"
         if text or finish_reason:
             text, self._opened = self._opened + text, ""
-        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens, tuple(said))
+        thoughts = self._thoughts.tokens if self._thoughts else None
+        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens, thoughts, tuple(said))
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of new tokens, up to a stop string if one is met."""
         text = ""
         for token in tokens:
             self._num_output_tokens += 1
-            text += self._stops.push(self._detokenizer.push(token))
+            new = self._detokenizer.push(token)
+            text += self._stops.push(new)
+            if self._thoughts:
+                self._thoughts.push(new)
             if self._stops.hit:
                 break
         return text
@@ -97,5 +103,7 @@ class Delta:
     finish_reason: str | None
     num_input_tokens: int
     num_output_tokens: int
+    num_reasoning_tokens: int | None
+    """Those of the output that are thoughts; None for a model that has none."""
     logprobs: tuple[tuple[int, float], ...] = ()
     """Tokens and their log probabilities, if those were asked for."""

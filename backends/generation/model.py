@@ -142,6 +142,8 @@ class TritonPythonModel:
                 number("num_input_tokens", delta.num_input_tokens),
                 number("num_output_tokens", delta.num_output_tokens),
             ]
+            if delta.num_reasoning_tokens is not None:
+                tensors.append(number("num_reasoning_tokens", delta.num_reasoning_tokens))
         answer.reply.send(pb_utils.InferenceResponse(tensors), _FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
 

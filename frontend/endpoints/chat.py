@@ -65,8 +65,8 @@ class Completion:
     """The answers to a conversation: folds the model's responses into OpenAI's objects, whole or chunk by chunk.
 
     A response has `text_output`, and perhaps `logprobs` (JSON); a choice's last one also `finish_reason`,
-    `num_input_tokens` and `num_output_tokens`. Those of a model that reads images have `boxes`, which are passed on if
-    the request asks for them.
+    `num_input_tokens`, `num_output_tokens`, and perhaps `num_reasoning_tokens`. Those of a model that reads images have
+    `boxes`, which are passed on if the request asks for them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Completion:
             "system_fingerprint": model.fingerprint,
         }
         self._log_fields = log_fields()
-        self._counts: dict[int, tuple[int, int]] = {}
+        self._counts: dict[int, tuple[int, int, int | None]] = {}
 
     def plain(self) -> dict[str, Any]:
         """Return the whole answer as a `chat.completion`. Raises APIError."""
@@ -144,10 +144,13 @@ class Completion:
 
     def _count(self, number: int, response: Mapping[str, Any]) -> None:
         if "finish_reason" in response:
-            self._counts[number] = response["num_input_tokens"], response["num_output_tokens"]
+            thoughts = response.get("num_reasoning_tokens")
+            self._counts[number] = response["num_input_tokens"], response["num_output_tokens"], thoughts
 
-    def _usage(self) -> dict[str, int]:
-        prompt, completion = max(p for p, _ in self._counts.values()), sum(c for _, c in self._counts.values())
+    def _usage(self) -> dict[str, Any]:
+        prompts, completions, thoughts = zip(*self._counts.values(), strict=True)
+        prompt, completion = max(prompts), sum(completions)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         self._log_fields |= usage
-        return usage
+        told = [count for count in thoughts if count is not None]
+        return usage | ({"completion_tokens_details": {"reasoning_tokens": sum(told)}} if told else {})

@@ -13,7 +13,7 @@ def usage(last: Mapping[str, Any]) -> dict[str, Any]:
         "input_tokens": tokens_in,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": tokens_out,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": last.get("num_reasoning_tokens", 0)},
         "total_tokens": tokens_in + tokens_out,
     }
 

@@ -232,8 +232,10 @@ def test_what_the_template_is_given(client, triton):
 
 def test_thoughts_are_told_apart_if_the_model_has_any(client, triton, configure):
     configure(reasoning="think")
-    triton.will_answer(last("<think>\nHm.\n</think>\n\nHello"))
-    message = post(client).get_json()["choices"][0]["message"]
+    triton.will_answer(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
+    body = post(client).get_json()
+    message = body["choices"][0]["message"]
+    assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
     assert message == {"role": "assistant", "content": "Hello", "refusal": None, "reasoning_content": "Hm."}
     triton.will_answer(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
     deltas = [chunk["choices"][0]["delta"] for chunk in events(post(client, stream=True))[1:-1]]

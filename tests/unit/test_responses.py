@@ -456,13 +456,14 @@ class TestTools:
 
 def test_thoughts_are_an_item(client, triton, configure):
     configure(reasoning="think")
-    triton.will_answer(delta("<think>Hm"), delta("m</think>"), last("Four"))
+    triton.will_answer(delta("<think>Hm"), delta("m</think>"), last("Four") | {"num_reasoning_tokens": 3})
     found = events(ask(client, "2+2?", stream=True))
     thoughts, message = found[-1]["response"]["output"]
     assert (thoughts["type"], thoughts["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Hmm"}])
     assert message["content"][0]["text"] == "Four"
     told = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
     assert told == ["Hm", "m"]
+    assert found[-1]["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 3}
 
 
 def test_an_image_for_a_text_model_names_the_part(client):

@@ -1,0 +1,37 @@
+"""How many of an answer's tokens are what the model thought before it answered."""
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class ThoughtCounter:
+    """Counts the tokens from `<think>`, which an answer with a thought begins with, to `</think>`, or to its end.
+
+    `opened` is what the prompt has begun already. Text may come late: a token counts with the text that it completes.
+    """
+
+    def __init__(self, opened: str = ""):
+        self._count = 0
+        self._text, self._begun, self._over = opened, False, False
+
+    def push(self, text: str) -> None:
+        """Take one more token's text."""
+        if self._over:
+            return
+        self._count += 1
+        self._text += text
+        if not self._begun:
+            self._begin()
+        if self._begun:
+            self._over = _CLOSE in self._text
+            self._text = self._text[-len(_CLOSE) :]
+
+    def _begin(self) -> None:
+        begun = self._text.lstrip()
+        self._begun = begun.startswith(_OPEN)
+        if not self._begun and not _OPEN.startswith(begun):
+            self._count, self._over = 0, True
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of the thought so far; none while it is open whether there is one."""
+        return self._count if self._begun else 0
