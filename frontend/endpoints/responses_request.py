@@ -60,37 +60,29 @@ class ReasoningFields(RequestBody):
     summary: Literal["auto", "concise", "detailed"] | None = None
 
 
-def _functions_alone(fields: Any) -> Any:
-    """Return the fields of a tool. Raises ValueError if it is of another type."""
-    if isinstance(fields, dict) and fields.get("type", "function") != "function":
-        raise ValueError("functions are the only tools that are supported")
-    return fields
-
-
-class FunctionTool(Function):
-    """A tool as the responses API has it; functions are the only kind."""
+class OfAFunction(RequestBody):
+    """Functions are the only kind of tools."""
 
     type: Literal["function"]
 
     @model_validator(mode="before")
     @classmethod
     def _is_a_function(cls, fields: Any) -> Any:
-        return _functions_alone(fields)
+        if isinstance(fields, dict) and fields.get("type", "function") != "function":
+            raise ValueError("functions are the only tools that are supported")
+        return fields
+
+
+class FunctionTool(OfAFunction, Function):
+    """A tool as the responses API has it."""
 
     def as_tool(self) -> Tool:
         """Return it as chat has it."""
         return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
 
 
-class NamedFunctionTool(NamedFunction):
+class NamedFunctionTool(OfAFunction, NamedFunction):
     """The one tool that is to be called."""
-
-    type: Literal["function"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_a_function(cls, fields: Any) -> Any:
-        return _functions_alone(fields)
 
     def as_tool(self) -> NamedTool:
         """Return it as chat has it."""
