@@ -108,8 +108,13 @@ class Settings(BaseSettings):
     @field_validator("models", "allow_files", "allow_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Accept `a b`, `a,b`, `'a with a blank'` and lists of names."""
-        return tuple(shlex.split(value.replace(",", " "))) if isinstance(value, str) else tuple(map(str, value))
+        """Accept `a b`, `a,b`, `"a with a blank"` and lists of names."""
+        if not isinstance(value, str):
+            return tuple(str(name) for name in value if name)
+        names = shlex.shlex(value, posix=True)
+        names.whitespace, names.whitespace_split = ", \t\n", True
+        names.quotes, names.commenters = '"', ""
+        return tuple(filter(None, names))
 
     @field_validator("allow_hosts")
     @classmethod

@@ -95,7 +95,7 @@ def _tensor(picture: Picture) -> openvino.Tensor:
 # is nothing to do; and if there always is, it takes no new ones in the end.
 _MANY_GRAMMARS, _MOST_GRAMMARS = 400, 2000
 
-# Seconds after a grammar was compiled in which requests with others that are may begin, if yet another one waits.
+# Seconds in which requests with grammars may begin although there is another one to be compiled.
 _BETWEEN_GRAMMARS = 0.5
 
 
@@ -125,6 +125,7 @@ class Engine:
         self._may_go = self._told = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
         self._unruled: deque[Add | Look] = deque()
+        self._held: list[Add | Look] = []  # those that have a place and wait for a grammar, of others, to be compiled
         self._young: set[int] = set()  # numbers of those that have a grammar and no token yet
         self._handles: dict[int, Any] = {}
         self._telling: set[int] = set()  # numbers of those that want log probabilities
@@ -174,33 +175,41 @@ class Engine:
             if handle := self._forget(message.number):
                 handle.cancel()
         elif message.parameters.get("grammar"):
+            if not self._unruled:
+                self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
             self._unruled.append(message)
         else:
-            self._line_up(message)
+            self._queue.put(message)
             self._admit()
 
-    def _line_up(self, message: Add | Look) -> None:
-        """Let a request wait for its turn: for a place, or for a look at its pictures, one request's after another."""
-        if isinstance(message, Look) and message.pictures:
+    def _admit(self) -> None:
+        """Take in those whose turn it is; who has a grammar keeps a place while none may begin with one."""
+        if not self._grammars_wait():
+            held, self._held = self._held, []
+            for each in held:
+                self._begin(each)
+        while message := self._queue.take():
+            if message.parameters.get("grammar") and self._grammars_wait():
+                self._held.append(message)
+            else:
+                self._begin(message)
+
+    def _grammars_wait(self) -> bool:
+        """Tell whether nobody with a grammar may begin: while one is compiled, or one should be.
+
+        A first token asks for its grammar, and would wait, with all others, for the one that is being compiled.
+        """
+        return bool(self._compiling or (self._unruled and time.monotonic() > self._next_compiling))
+
+    def _begin(self, message: Add | Look) -> None:
+        if message.parameters.get("grammar"):
+            self._young.add(message.number)
+        if isinstance(message, Add):
+            self._add(message, openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1)))
+        elif message.pictures:
             self._unseen[message.number] = message
         else:
-            self._queue.put(message)
-
-    def _admit(self) -> None:
-        """Take in those whose turn it is."""
-        while message := self._queue.take(self._may_enter):
-            if isinstance(message, Add):
-                self._add(message, openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1)))
-            else:
-                self._add(message, message.text, [])
-
-    def _may_enter(self, message: Add | Look) -> bool:
-        """Tell whether a request may be begun now.
-
-        Its first token asks for its grammar, and would wait, with all others, for one that is being compiled.
-        """
-        compiles = self._compiling or (self._unruled and time.monotonic() > self._next_compiling)
-        return not (compiles and message.parameters.get("grammar"))
+            self._add(message, message.text, [])
 
     def _compiled(self, grammar: str, reason: str | None) -> None:
         self._waker.send((grammar, reason))
@@ -213,7 +222,7 @@ class Engine:
     def _rule(self) -> None:
         """Let those whose grammars are compiled wait for their turn, and have the next grammar compiled.
 
-        That begins when all that have a grammar have their first token, after which nobody else may for a while.
+        Before that all that have begun with a grammar have their first token.
         """
         if self._compiling:
             return
@@ -228,7 +237,7 @@ class Engine:
                 param = message.parameters.get("constraint", {}).get("param")
                 self._fail(message.number, reason, callers_fault=True, param=param)
             else:
-                self._line_up(message)
+                self._queue.put(message)
         self._admit()
         if self._unruled and not self._young:
             self._compiling, client = self._unruled[0].parameters["grammar"], self._unruled[0].client
@@ -253,8 +262,6 @@ class Engine:
         try:
             config = build_config(message.parameters, message.room, self._end_tokens, self._guesses)
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
-            if message.parameters.get("grammar"):
-                self._young.add(message.number)
             if message.parameters.get("logprobs"):
                 self._telling.add(message.number)
         except InvalidRequest as error:
@@ -295,18 +302,15 @@ class Engine:
     def _forget(self, number: int) -> Any:
         """Return the handle of a request that is over, if the engine has one."""
         self._queue.end(number)
+        self._held = [message for message in self._held if message.number != number]
         self._young.discard(number)
         self._telling.discard(number)
         return self._handles.pop(number, None)
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()
-        waiting = (
-            len(self._queue)
-            + len(self._unseen)
-            + len(self._unruled)
-            + max(0, len(self._handles) - now.scheduled_requests)
-        )
+        not_begun = len(self._queue) + len(self._held) + len(self._unseen) + len(self._unruled)
+        waiting = not_begun + max(0, len(self._handles) - now.scheduled_requests)
         return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
 
 

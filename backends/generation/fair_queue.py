@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 
@@ -38,14 +37,12 @@ class FairQueue(Generic[Request]):
         """Let a request wait for its turn."""
         self._waiting[request.number] = request
 
-    def take(self, may: Callable[[Request], bool] = lambda _: True) -> Request | None:
-        """Return the request whose turn it is, among those that `may`; it is under way from now on. None if none is."""
+    def take(self) -> Request | None:
+        """Return the request whose turn it is, which is under way from now on; None if none may be."""
         if not self._waiting or len(self._under_way) >= self._places:
             return None
         held = Counter(self._under_way.values())
-        request = min(filter(may, self._waiting.values()), key=lambda waiting: held[waiting.client], default=None)
-        if request is None:
-            return None
+        request = min(self._waiting.values(), key=lambda waiting: held[waiting.client])
         own = held[request.client]
         left = self._places - (len(self._under_way) - own)
         if own >= math.ceil(left * 7 / 8):

@@ -17,7 +17,7 @@ from frontend.endpoints.completions_request import CompletionRequest
 from frontend.endpoints.generation import send_prompt
 from frontend.errors import InvalidRequest
 from frontend.formats import sse
-from frontend.formats.logprobs import completion_logprobs, read_logprobs
+from frontend.formats.logprobs import CompletionLogprobs, read_logprobs
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -78,12 +78,12 @@ class Completions:
         responses = [response for response in answer.responses() if response]
         self._count(index, responses[-1])
         text = "".join(response["text_output"] for response in responses)
-        return _choice(index, text, responses[-1][_LAST], read_logprobs(responses))
+        return _choice(index, text, responses[-1][_LAST], CompletionLogprobs(), responses)
 
     def _events(self, include_usage: bool) -> Iterator[bytes]:
         nothing = {"usage": None} if include_usage else {}
         for index, answer in enumerate(self._answers):
-            offset = 0
+            logprobs = CompletionLogprobs()
             for response in answer.responses(heartbeat=True):
                 if response is None:
                     yield sse.HEARTBEAT
@@ -91,9 +91,7 @@ class Completions:
                 finish_reason = response.get(_LAST)
                 if finish_reason:
                     self._count(index, response)
-                entries = read_logprobs([response])
-                choice = _choice(index, response["text_output"], finish_reason, entries, offset)
-                offset += sum(len(entry["token"]) for entry in entries or ())
+                choice = _choice(index, response["text_output"], finish_reason, logprobs, [response])
                 yield sse.encode_event(self._base | {"choices": [choice]} | nothing)
         if include_usage:
             yield sse.encode_event(self._base | {"choices": [], "usage": self._usage})
@@ -130,7 +128,12 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _choice(
-    index: int, text: str, finish_reason: str | None, entries: Sequence[Mapping[str, Any]] | None, offset: int = 0
+    index: int,
+    text: str,
+    finish_reason: str | None,
+    logprobs: CompletionLogprobs,
+    responses: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    logprobs = None if entries is None else completion_logprobs(entries, offset)
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+    entries = read_logprobs(responses)
+    told = None if entries is None else logprobs.of(entries)
+    return {"index": index, "text": text, "logprobs": told, "finish_reason": finish_reason}

@@ -13,6 +13,7 @@ from frontend.endpoints.messages import ContentPart, MediaUrl
 from frontend.errors import APIError, InvalidRequest
 
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
+_CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
 
 # What fields of a message are called in an item.
@@ -122,10 +123,11 @@ _OUTPUT = TypeAdapter(Items)
 
 
 class Placed(NamedTuple):
-    """A message, where in the request it stands, and where the calls in it do."""
+    """A message, where in the request it stands, and where the parts of its content and the calls in it do."""
 
     message: ChatMessage
     place: str
+    contents: Sequence[str] = ()
     calls: Sequence[str] = ()
 
 
@@ -135,7 +137,7 @@ class _Turn:
     def __init__(self, place: str) -> None:
         self._place = place
         self._thoughts: list[str] = []
-        self._said: list[str | list[ContentPart]] = []
+        self._said: dict[str, str | list[ContentPart]] = {}
         self._calls: dict[str, ToolCall] = {}
 
     def goes_on_with(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
@@ -152,17 +154,19 @@ class _Turn:
                     raise InvalidRequest(f"There are more than {MOST_CALLS} calls in one turn", param=place)
                 self._calls[place] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
             case InputMessage(content=content):
-                self._said.append(_content(content))
+                self._said[f"{place}.content"] = _content(content)
 
-    def message(self) -> Placed | None:
-        """Return it as a message; None if nothing can be read of it."""
+    def message(self, is_last: bool = False) -> Placed | None:
+        """Return it as a message; None for thoughts that nothing came of, but for those that were cut off at last."""
         thoughts = "".join(self._thoughts) or None
-        if not (thoughts or self._said or self._calls):
+        if not (self._said or self._calls or (thoughts and is_last)):
             return None
-        content = self._said[0] if len(self._said) == 1 else [part for said in self._said for part in _parts_of(said)]
+        said = list(self._said.values())
+        content = said[0] if len(said) == 1 else [part for each in said for part in _parts_of(each)]
+        contents = [place for field, each in self._said.items() for place in _places(field, each)]
         calls = [*self._calls.values()] or None
         message = ChatMessage(role="assistant", content=content, tool_calls=calls, reasoning_content=thoughts)
-        return Placed(message, self._place, [*self._calls])
+        return Placed(message, self._place, contents, [*self._calls])
 
 
 def read_items(items: Sequence[InputItem]) -> list[Placed]:
@@ -173,7 +177,7 @@ def read_items(items: Sequence[InputItem]) -> list[Placed]:
         place = f"input[{number}]"
         if isinstance(item, FunctionCallOutput) or (isinstance(item, InputMessage) and item.role != "assistant"):
             found += [turn.message()] if turn else []
-            found.append(Placed(_message(item), place))
+            found.append(_placed(item, place))
             turn = None
             continue
         if turn and not turn.goes_on_with(item):
@@ -181,7 +185,7 @@ def read_items(items: Sequence[InputItem]) -> list[Placed]:
             turn = None
         turn = turn or _Turn(place)
         turn.add(item, place)
-    found += [turn.message()] if turn else []
+    found += [turn.message(is_last=True)] if turn else []
     return [placed for placed in found if placed]
 
 
@@ -190,10 +194,16 @@ def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
     return [placed.message for placed in read_items(_OUTPUT.validate_python(output))]
 
 
-def _message(item: InputMessage | FunctionCallOutput) -> ChatMessage:
+def _placed(item: InputMessage | FunctionCallOutput, place: str) -> Placed:
     if isinstance(item, FunctionCallOutput):
-        return ChatMessage(role="tool", content=_content(item.output), tool_call_id=item.call_id)
-    return ChatMessage(role=item.role, content=_content(item.content))
+        message = ChatMessage(role="tool", content=_content(item.output), tool_call_id=item.call_id)
+        return Placed(message, place, _places(f"{place}.output", message.content))
+    message = ChatMessage(role=item.role, content=_content(item.content))
+    return Placed(message, place, _places(f"{place}.content", message.content))
+
+
+def _places(field: str, content: str | list[ContentPart]) -> list[str]:
+    return [field] if isinstance(content, str) else [f"{field}[{number}]" for number in range(len(content))]
 
 
 def _content(content: str | list[InputPart]) -> str | list[ContentPart]:
@@ -225,8 +235,8 @@ def _place(param: str | None, conversation: Sequence[Placed]) -> str | None:
         return placed.place
     if call := _CALL.fullmatch(rest):
         return placed.calls[int(call[1])] + _renamed(call[2])
-    if placed.message.role == "tool":
-        rest = rest.replace(".content", ".output")
+    if part := _CONTENT.fullmatch(rest):
+        return placed.contents[int(part[1])] + _renamed(part[2])
     return placed.place + _renamed(rest)
 
 

@@ -1,6 +1,6 @@
 """Log probabilities of an answer's tokens, as chat has them and as completions do."""
 
-import itertools
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +18,23 @@ def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}
 
 
-def completion_logprobs(entries: Sequence[Mapping[str, Any]], offset: int = 0) -> dict[str, Any]:
-    """Return them as completions have them; `offset` is where in the text the first one begins."""
-    tokens = [entry["token"] for entry in entries]
-    return {
-        "tokens": tokens,
-        "token_logprobs": [entry["logprob"] for entry in entries],
-        "top_logprobs": None,
-        "text_offset": list(itertools.accumulate(map(len, tokens[:-1]), initial=offset)) if tokens else [],
-    }
+class CompletionLogprobs:
+    """Returns them as completions have them, for one piece of an answer after the other."""
+
+    def __init__(self) -> None:
+        # A character may be of several tokens: it begins where the last of them completes it.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._offset = 0
+
+    def of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return OpenAI's object for the next tokens."""
+        offsets = []
+        for entry in entries:
+            offsets.append(self._offset)
+            self._offset += len(self._decoder.decode(bytes(entry["bytes"])))
+        return {
+            "tokens": [entry["token"] for entry in entries],
+            "token_logprobs": [entry["logprob"] for entry in entries],
+            "top_logprobs": None,
+            "text_offset": offsets,
+        }

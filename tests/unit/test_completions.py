@@ -5,6 +5,7 @@ import orjson
 import pytest
 
 from frontend.errors import EngineFailure, InvalidRequest
+from frontend.formats.logprobs import CompletionLogprobs
 from tests.unit.conftest import delta, last
 from tests.unit.test_chat import events
 
@@ -172,3 +173,10 @@ def test_log_probabilities_of_the_tokens(client, triton):
     found = [orjson.loads(block[6:])["choices"][0]["logprobs"] for block in blocks if block.startswith(b"data: {")]
     assert [each["text_offset"] for each in found] == [[0], [3, 5]]
     assert [token for each in found for token in each["tokens"]] == expected["tokens"]
+
+
+def test_a_character_of_several_tokens_counts_once():
+    pieces = [b"a ", b"\xf0\x9f", b"\x98\x80", b"!"]
+    entries = [{"token": piece.decode(errors="replace"), "logprob": 0.0, "bytes": list(piece)} for piece in pieces]
+    logprobs = CompletionLogprobs()
+    assert logprobs.of(entries[:2])["text_offset"] + logprobs.of(entries[2:])["text_offset"] == [0, 2, 2, 3]

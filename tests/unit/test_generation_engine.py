@@ -72,7 +72,8 @@ class FakeCompiler:
         def run():
             time.sleep(self.seconds)
             self.compiled.append(grammar)
-            on_done(grammar, "no grammar" if grammar == "bad" else None)
+            with contextlib.suppress(OSError):  # the test may be over
+                on_done(grammar, "no grammar" if grammar == "bad" else None)
 
         threading.Thread(target=run).start()
 
@@ -85,13 +86,14 @@ class Driver:
         self.socket, theirs = Pipe()
         self.engine = Engine(self.pipeline, [0], theirs, self.compiler, places, 0)
         self.thread = threading.Thread(target=self._run)
-        self.first, self.ended, self.failed = {}, {}, {}
+        self.asked, self.first, self.ended, self.failed = set(), {}, {}, {}
 
     def _run(self):
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, OSError):
             self.engine.run()
 
     def add(self, number, client="a", grammar=None, tokens=3):
+        self.asked.add(number)
         parameters = {"max_tokens": tokens, "temperature": 0} | ({"grammar": grammar} if grammar else {})
         self.socket.send(Add(number, client, IDS, parameters, 100))
 
@@ -99,8 +101,11 @@ class Driver:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, (self.first, self.ended, self.failed)
-            if self.socket.poll(0.01):
-                self._note(self.socket.recv())
+            self.read()
+
+    def read(self):
+        if self.socket.poll(0.01):
+            self._note(self.socket.recv())
 
     def _note(self, message):
         if isinstance(message, Failed):
@@ -173,6 +178,34 @@ def test_new_grammars_are_compiled_among_many_that_are(drive):
         assert time.monotonic() < deadline
         driver.add(number := number + 1, grammar="known", tokens=1)
         driver.until(lambda: number in driver.first or 2 in driver.ended)
+
+
+def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
+    driver = drive(seconds=0.5)
+    driver.add(1, grammar="known")
+    driver.until(lambda: 1 in driver.ended)
+    driver.add(2, grammar="known")
+    driver.add(3, grammar="new")
+    driver.until(lambda: 2 in driver.first)
+    assert driver.compiler.compiled == ["known"]
+
+
+def test_compiled_grammars_have_their_share_of_the_places(drive):
+    """Others ask for more than there are, without a grammar, all the time."""
+    driver = drive(places=4, seconds=0.1)
+    plain = iter(range(1000, 100_000))
+
+    def keep_busy():
+        while sum(number >= 1000 for number in driver.asked - driver.ended.keys()) < 12:
+            driver.add(next(plain), client="b", tokens=20)
+
+    for number in range(1, 9):
+        driver.add(number, grammar=f"g{number}", tokens=1)
+    deadline = time.monotonic() + 10
+    while not {1, 2, 3, 4, 5, 6, 7, 8} <= driver.ended.keys():
+        assert time.monotonic() < deadline, driver.ended
+        keep_busy()
+        driver.read()
 
 
 def test_a_grammar_that_is_none_fails_those_who_asked_for_it_alone(drive):

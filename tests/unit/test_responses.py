@@ -238,6 +238,9 @@ TOOL = {"type": "function", "name": "f", "parameters": {}}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "3"}
 PICTURE = {"type": "input_image", "image_url": IMAGE}
+TEXT = {"type": "input_text", "text": "x"}
+SAID = {"role": "assistant", "content": "I asked."}
+THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm. "}]}
 READ = {"role": "user", "content": [PICTURE]}
 NESTED = functools.reduce(lambda inner, _: [inner], range(500), [])
 DEEP = '{"a":' * 70 + "1" + "}" * 70
@@ -269,6 +272,13 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"input": [USER, CALL, OUTPUT | {"call_id": "d"}]}, "input[2].call_id", "invalid_value"),
         ({"input": [OUTPUT]}, "input[0].call_id", "invalid_value"),
         ({"input": [USER, CALL, OUTPUT | {"output": [PICTURE]}]}, "input[2].output[0]", "invalid_value"),
+        ({"input": [USER, SAID | {"content": [PICTURE]}]}, "input[1].content[0]", "unsupported_content"),
+        ({"input": [USER, THOUGHT, SAID | {"content": [PICTURE]}]}, "input[2].content[0]", "unsupported_content"),
+        (
+            {"input": [USER, CALL, SAID, SAID | {"content": [TEXT, PICTURE]}]},
+            "input[3].content[1]",
+            "unsupported_content",
+        ),
         ({"model": None}, "model", "invalid_type"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
@@ -385,10 +395,8 @@ class TestTools:
 
     def test_what_is_said_after_a_call_belongs_to_it(self, client, triton):
         triton.will_answer(last())
-        thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm. "}]}
-        said = {"role": "assistant", "content": "I asked."}
-        items = [USER, said, said, thought, CALL, thought, CALL | {"call_id": "d"}, said, said, OUTPUT]
-        ask(client, [*items, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
+        items = [USER, SAID, SAID, THOUGHT, CALL, THOUGHT, CALL | {"call_id": "d"}, SAID, SAID, OUTPUT]
+        ask(client, [*items, THOUGHT, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
         roles = ["user", "assistant", "assistant", "assistant", "tool", "tool"]
         messages = asked(triton)
         assert [message["role"] for message in messages] == roles

@@ -33,10 +33,18 @@ def test_a_file_elsewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [["--allow-files", "'/my sounds' /b"], ["--allow-files", r"/my\ sounds", "--allow-files", "/b"]]
+    ("given", "folders"),
+    [
+        (['"/my sounds" /b'], ["/my sounds", "/b"]),
+        ([r"/my\ sounds", "/b"], ["/my sounds", "/b"]),
+        (['"/a,b",/c'], ["/a,b", "/c"]),
+        (["/home/o'brien /#x"], ["/home/o'brien", "/#x"]),
+        (['"" ,'], []),
+    ],
 )
-def test_a_folder_may_have_a_blank_in_its_name(given):
-    assert load_settings(given).allow_files == (Path("/my sounds"), Path("/b"))
+def test_a_folder_may_have_any_name(given, folders):
+    flags = [word for value in given for word in ("--allow-files", value)]
+    assert load_settings(flags).allow_files == tuple(map(Path, folders))
 
 
 @pytest.mark.parametrize("given", [["--models", "a b"], ["--models", "a,b"], ["--models", "a", "--models", "b"]])
