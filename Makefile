@@ -66,7 +66,7 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 
 # Environments beside .venv, since what is in them does not go together with it.
 .venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
-	@echo "trident: making .venv-$* (some 100 MB to download, once)"
+	@echo "trident: making .venv-$* (a few hundred MB to download, once)"
 	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
 	@$(call install,$*,--no-deps,.venv-$*/bin)
 	@echo "$(call site_packages,.venv-torch)" > "$(call site_packages,.venv-$*)/torch.pth"
