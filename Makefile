@@ -55,13 +55,10 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@touch $@
 
 # What converts models and what clones voices needs torch; that is there once, for all of them.
-.venv-torch/ready: requirements/torch.lock requirements/cuda.lock | .venv/bin/python
-	@echo "trident: making .venv-torch (250 MB to download, once)"
+.venv-torch/ready: requirements/torch.lock | .venv/bin/python
+	@echo "trident: making .venv-torch (3 GB to download, once)"
 	@rm -rf .venv-torch && $(BIN)/python -m venv .venv-torch
-	@trap 'exit 130' INT; $(call install,torch,--no-deps --extra-index-url https://download.pytorch.org/whl/cpu,.venv-torch/bin); \
-	.venv-torch/bin/python -m pip --disable-pip-version-check show --quiet torch 2>/dev/null || { \
-		echo "trident: torch without CUDA is not to be had here, so it is the one with CUDA's libraries (3 GB)"; \
-		$(call install,cuda,--no-deps,.venv-torch/bin); }
+	@$(call install,torch,--no-deps,.venv-torch/bin)
 	@touch $@
 
 # Environments beside .venv, since what is in them does not go together with it.
@@ -102,11 +99,11 @@ bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENC
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
-# The locks of the environments leave out what .venv-torch has; cuda.lock is the rest of that; torch.lock is made by hand.
+# The locks of the environments leave out what torch.lock has.
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip cuda onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
+	@cd requirements && for name in serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
-			cuda) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
+			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			kokoro) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Load
+from bench.stack import read_config
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _SPAWN = get_context("spawn")
@@ -36,11 +37,8 @@ def _serve_bare(pipe: Connection, model_folder: Path) -> None:
     sys.path.insert(0, str(_CHECKOUT / "backends"))
     from generation.engine import load_pipeline, warm_up
     from generation.prompt import ChatPrompt
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
 
-    config = text_format.Parse((model_folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
     folder = model_folder / "1"
     end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)

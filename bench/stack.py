@@ -51,12 +51,17 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
             process.wait(30)
 
 
+def read_config(model: Path) -> model_config_pb2.ModelConfig:
+    """Return the config.pbtxt of an exported model's folder."""
+    return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
 def cache_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
     """Return a cache, made in `folder`, with one of the exported models run otherwise than its config.pbtxt says."""
     source, made = cache_folder() / "model_repository" / model, folder / "model_repository" / model
     made.mkdir(parents=True)
     (made / "1").symlink_to(source / "1")
-    config = text_format.Parse((source / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = read_config(source)
     for name, value in parameters.items():
         config.parameters[name].string_value = value
     (made / "config.pbtxt").write_text(text_format.MessageToString(config))

@@ -18,13 +18,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from bench.clients import run_clients
 from bench.encoder_rivals import CHECKOUT, wait_for
 from bench.recordings import MOONSHINE, package_files
-from bench.stack import free_ports, running_stack
+from bench.stack import free_ports, read_config, running_stack
 from export.__main__ import cache_folder
 
 MODEL, OPENVINO = "whisper-base", "whisper-base-openvino"
@@ -88,9 +85,8 @@ def main() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     folder = cache_folder() / "model_repository" / MODEL
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     ours, theirs = _SPAWN.Pipe()
-    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    parameters = {key: value.string_value for key, value in read_config(folder).parameters.items()}
     bare = _SPAWN.Process(target=_serve_bare, args=(theirs, folder / "1", parameters), daemon=True)
     bare.start()
     speeds: dict[str, list[float]] = {"faster-whisper": []}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generation.text import Detokenizer, StopStrings
-from generation.thoughts import ThoughtCounter
+from generation.thoughts import CLOSE, ThoughtCounter
 
 
 class Answer:
@@ -46,7 +46,7 @@ class Answer:
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
-        self._thoughts = ThoughtCounter(opened) if "</think>" in parameters.get("visible_tokens", ()) else None
+        self._thoughts = ThoughtCounter(opened) if CLOSE in parameters.get("visible_tokens", ()) else None
 
     def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
         """Add generated tokens, with their `logprobs` if those were asked for; `finish_reason` ends the answer."""

@@ -1,6 +1,6 @@
 """How many of an answer's tokens are what the model thought before it answered."""
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThoughtCounter:
@@ -22,8 +22,8 @@ class ThoughtCounter:
         if not self._begun:
             self._begin()
         if self._begun:
-            self._over = _CLOSE in self._text
-            self._text = self._text[-len(_CLOSE) :]
+            self._over = CLOSE in self._text
+            self._text = self._text[-len(CLOSE) :]
 
     def _begin(self) -> None:
         begun = self._text.lstrip()

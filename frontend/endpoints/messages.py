@@ -102,10 +102,15 @@ def media_of(part: ContentPart, path: str) -> Media:
 
 def inline_media_size(fields: Any) -> int:
     """Return how many characters of a request, as parsed, are files inside of messages."""
-    if not isinstance(fields, dict) or not isinstance(fields.get("messages"), list):
-        return 0
-    contents = [message.get("content") for message in fields["messages"] if isinstance(message, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    parts = list(unchecked_parts(fields, "messages"))
     places = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
     values = [value for place in places if isinstance(place, dict) for value in place.values()]
     return sum(len(value) for value in values if isinstance(value, str))
+
+
+def unchecked_parts(fields: Any, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the parts of what a request, as parsed, has in its list `name`, whatever else may be in it."""
+    found = fields.get(name) if isinstance(fields, dict) else None
+    for item in found if isinstance(found, list) else ():
+        content = item.get("content") if isinstance(item, dict) else None
+        yield from (part for part in content if isinstance(part, dict)) if isinstance(content, list) else ()

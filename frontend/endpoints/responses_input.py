@@ -1,7 +1,7 @@
 """The items of a conversation as the responses API has them, and the messages that they mean."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, mo
 
 from frontend.endpoints.body import RequestBody
 from frontend.endpoints.chat_tools import MOST_CALLS, CalledFunction, ChatMessage, Name, ToolCall
-from frontend.endpoints.messages import ContentPart, MediaUrl
+from frontend.endpoints.messages import ContentPart, MediaUrl, unchecked_parts
 from frontend.errors import APIError, InvalidRequest
 
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
@@ -249,11 +249,4 @@ def _renamed(field: str) -> str:
 
 def inline_image_size(fields: Any) -> int:
     """Return how many characters of a request, as parsed, are images inside of its input."""
-    items = fields.get("input") if isinstance(fields, dict) else None
-    contents = [item.get("content") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-    return sum(len(url) for part in _parts(contents) if isinstance(url := part.get("image_url"), str))
-
-
-def _parts(contents: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    for content in contents:
-        yield from (part for part in content if isinstance(part, dict)) if isinstance(content, list) else ()
+    return sum(len(url) for part in unchecked_parts(fields, "input") if isinstance(url := part.get("image_url"), str))
