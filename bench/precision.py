@@ -20,7 +20,7 @@ from export.__main__ import cache_folder
 from export.gguf_model import requantize, save_openvino
 
 _ANSWER_TOKENS = 100
-_PROMPTS = Path(__file__).with_name("prompts.txt").read_text().splitlines()
+_PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 _LIMIT = 1.02
 # Precision, KV cache, and the size of the groups in which activations are quantized to int8 (0: they are not).
 _CANDIDATES = (
@@ -90,7 +90,9 @@ def _answer(folder: Path, prompts: list[list[int]], properties: dict[str, str]) 
     pipeline = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
     config = genai.GenerationConfig()
     config.max_new_tokens = _ANSWER_TOKENS
-    config.stop_token_ids = set(json.loads((folder / "generation_config.json").read_text())["eos_token_id"])
+    config.stop_token_ids = set(
+        json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    )
     config.set_eos_token_id(min(config.stop_token_ids))
     started = time.perf_counter()
     tensors = [openvino.Tensor(np.array([ids], dtype=np.int64)) for ids in prompts]

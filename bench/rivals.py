@@ -40,7 +40,7 @@ def _serve_bare(pipe: Connection, model_folder: Path) -> None:
 
     parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
     folder = model_folder / "1"
-    end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)
     warm_up(pipeline, end_tokens, sees=False, guesses=0)
     prompt = ChatPrompt(folder, int(parameters["context_length"]))

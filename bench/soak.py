@@ -63,7 +63,7 @@ class Soak:
 
 def memory(settings: Settings) -> dict[str, float]:
     """Return resident megabytes by process."""
-    launcher = psutil.Process(int(settings.pid_file.read_text()))
+    launcher = psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
     found = {"launcher": launcher.memory_info().rss / 1e6}
     for child in launcher.children(recursive=True):
         command = " ".join(child.cmdline()[:3])

@@ -41,7 +41,7 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
     )
     command = [sys.executable, "-m", "frontend.launch", "--models", " ".join(models), "--port", str(port)]
     command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
-    with tempfile.NamedTemporaryFile("w+", suffix=".log") as output:
+    with tempfile.NamedTemporaryFile("w+", suffix=".log", encoding="utf-8") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)
         try:
             _wait(process, port, Path(output.name))
@@ -53,7 +53,7 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
 
 def read_config(model: Path) -> model_config_pb2.ModelConfig:
     """Return the config.pbtxt of an exported model's folder."""
-    return text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    return text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
 def cache_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
@@ -64,14 +64,14 @@ def cache_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
     config = read_config(source)
     for name, value in parameters.items():
         config.parameters[name].string_value = value
-    (made / "config.pbtxt").write_text(text_format.MessageToString(config))
+    (made / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
     return folder
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if "serves OpenAI's API" in output.read_text():
+        if "serves OpenAI's API" in output.read_text(encoding="utf-8"):
             return
         time.sleep(0.1)
-    raise RuntimeError(f"Trident did not start on port {port}:\n{output.read_text()}")
+    raise RuntimeError(f"Trident did not start on port {port}:\n{output.read_text(encoding='utf-8')}")

@@ -59,7 +59,7 @@ def _rival(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
     entry = {"name": "whisper-1", "path": str(folder), "model_options": model, "transcribe_options": transcribe}
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary) / "config.yaml"
-        config.write_text(json.dumps({"models": [entry]}))  # which is YAML too
+        config.write_text(json.dumps({"models": [entry]}), encoding="utf-8")  # which is YAML too
         command = [str(CHECKOUT / ".venv-rivals" / "bin" / "faster-whisper-server"), "--config", str(config)]
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

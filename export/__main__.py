@@ -62,7 +62,7 @@ def export_model(entry: Entry, cache: Path, weights: Path | None = None) -> Path
     with tempfile.TemporaryDirectory(dir=repository, prefix=f".{entry.name}-") as folder:
         made = Path(folder) / entry.name
         _make(entry, downloads, made, weights)
-        (made / "export.json").write_text(json.dumps(made_of))
+        (made / "export.json").write_text(json.dumps(made_of), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     print(f"{entry.name}: ready")
@@ -81,7 +81,7 @@ def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return content
@@ -111,7 +111,7 @@ def _make(entry: Entry, downloads: Path, made: Path, weights: Path | None) -> No
         raise ExportError(f"{entry.name}: its weights lack {error.filename}") from error
     if source != weights:
         shutil.rmtree(source) if source.is_dir() else source.unlink()
-    (made / "config.pbtxt").write_text(render_config(entry, parameters))
+    (made / "config.pbtxt").write_text(render_config(entry, parameters), encoding="utf-8")
 
 
 def _fetch(entry: Entry, downloads: Path, source: Path) -> Path:
@@ -126,7 +126,7 @@ def _fetch(entry: Entry, downloads: Path, source: Path) -> Path:
 def _only_one(cache: Path) -> Iterator[None]:
     """Hold the export lock: a second export waits, then finds the work done."""
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "export.lock").open("w") as lock:
+    with (cache / "export.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

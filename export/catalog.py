@@ -70,7 +70,7 @@ class Entry(BaseModel):
 @functools.cache
 def load_catalog() -> dict[str, Entry]:
     """Read the catalog: name → entry, in the file's order."""
-    catalog = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text())
+    catalog = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
     entries = {}
     for name, table in catalog["models"].items():
         shared = catalog["backends"].get(table["backend"], {}).get("parameters", {})

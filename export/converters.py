@@ -27,7 +27,7 @@ class Conversion(NamedTuple):
 
     def source(self) -> str:
         """Return the text of the files."""
-        return "".join((_CHECKOUT / file).read_text() for file in self.files)
+        return "".join((_CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
 
 
 CONVERTERS = {

@@ -24,7 +24,9 @@ def run(environment: str, module: str, *arguments: str) -> None:
     """Run `python -m module arguments…` in an environment, with no network to ask for models. Raises ExportError."""
     make(f"{environment}/ready")
     command = [str(python(environment)), "-m", module, *arguments]
-    result = subprocess.run(command, cwd=CHECKOUT, env=_environment(), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=CHECKOUT, env=_environment(), capture_output=True, encoding="utf-8", check=False
+    )
     if result.returncode:
         raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")
 

@@ -61,11 +61,11 @@ def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Pat
 
 def _pip_download(package: Package, folder: Path, bar: "tqdm[NoReturn]") -> None:
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+    requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--progress-bar=raw", "-d", str(folder)]
     pip = subprocess.Popen(
-        [*command, "-r", str(requirement)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "-r", str(requirement)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
     )
     assert pip.stdout is not None  # noqa: S101
     try:

@@ -53,11 +53,11 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
     tokenizer = gguf_tokenizer.build_tokenizer(metadata)
     tokenizer.save(str(version / "tokenizer.json"))
     openvino_detokenizer.save_detokenizer(tokenizer, version)
-    (version / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"])
+    (version / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
     generation = {"eos_token_id": gguf_tokenizer.end_token_ids(metadata, tokenizer)}
-    (version / "generation_config.json").write_text(json.dumps(generation))
+    (version / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     architecture = metadata["general.architecture"]
-    (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation))
+    (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation), encoding="utf-8")
     return {"context_length": str(metadata[f"{architecture}.context_length"])}
 
 

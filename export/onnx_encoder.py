@@ -39,9 +39,9 @@ def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
     for path in source.iterdir():
         (target / path.name).symlink_to(path.resolve())
     if model_type := options.get("model_type"):
-        config = json.loads((source / "config.json").read_text())
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         (target / "config.json").unlink()
-        (target / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+        (target / "config.json").write_text(json.dumps(config | {"model_type": model_type}), encoding="utf-8")
 
 
 def _describe(version: Path) -> dict[str, str]:

@@ -42,7 +42,7 @@ def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
 
 
 def _task(source: Path) -> str:
-    name = json.loads((source / "model_index.json").read_text())["_class_name"]
+    name = json.loads((source / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
     return "inpainting" if "Inpaint" in name else "fill" if "Fill" in name else "text-to-image"
 
 

@@ -58,8 +58,8 @@ def export_whisper(source: Path, target: Path) -> None:
 def _write_transformers(source: Path, folder: Path) -> WhisperTokenizerFast:
     """Write the model as transformers saves it; return its tokenizer."""
     arrays = read_arrays(source / "model.bin", "WhisperSpec")
-    published = json.loads((source / "config.json").read_text())
-    added = json.loads((source / "tokenizer.json").read_text())["added_tokens"]
+    published = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    added = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     ids = {token["content"]: token["id"] for token in added}
     special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ids["<|endoftext|>"])
     special["decoder_start_token_id"] = ids["<|startoftranscript|>"]

@@ -26,7 +26,7 @@ _GENDERS = {"f": "female", "m": "male"}
 
 def convert_hibari(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Take the networks, one a voice; hibari's own list describes them."""
-    described = json.loads((source / "voices.json").read_text())
+    described = json.loads((source / "voices.json").read_text(encoding="utf-8"))
     voices = []
     for path in sorted(source.glob("*.onnx")):
         shutil.copyfile(path, version / path.name)

@@ -37,16 +37,16 @@ def export_vision_language(source: Path, target: Path, weight_format: str = "int
     export_tokenizer(tokenizer, target)
     # As published: what transformers writes anew may lack what the engine reads.
     shutil.copyfile(source / "preprocessor_config.json", target / "preprocessor_config.json")
-    (target / "chat_template.jinja").write_text(_chat_template(source, tokenizer))
+    (target / "chat_template.jinja").write_text(_chat_template(source, tokenizer), encoding="utf-8")
     _complete_generation_config(target, tokenizer)
 
 
 def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the template: in a file of its own, in one that older transformers wrote, or the tokenizer's."""
     if (source / "chat_template.jinja").exists():
-        return (source / "chat_template.jinja").read_text()
+        return (source / "chat_template.jinja").read_text(encoding="utf-8")
     if (source / "chat_template.json").exists():
-        template: str = json.loads((source / "chat_template.json").read_text())["chat_template"]
+        template: str = json.loads((source / "chat_template.json").read_text(encoding="utf-8"))["chat_template"]
         return template
     if not isinstance(tokenizer.chat_template, str):
         raise FileNotFoundError(2, "no chat template", str(source / "chat_template.jinja"))
@@ -56,11 +56,11 @@ def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
 def _complete_generation_config(target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Have `eos_token_id` be a list, as the backend reads it: what the model says, else what its tokenizer says."""
     path = target / "generation_config.json"
-    generation = json.loads(path.read_text()) if path.exists() else {}
+    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ends = generation.get("eos_token_id")
     ends = tokenizer.eos_token_id if ends is None else ends
     generation["eos_token_id"] = ends if isinstance(ends, list) else [ends]
-    path.write_text(json.dumps(generation, indent=1))
+    path.write_text(json.dumps(generation, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

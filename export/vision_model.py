@@ -22,7 +22,7 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
         arguments = (str(source.resolve()), folder, options.get("weights", "int8"))
         environments.run(".venv-openvino", "export.vision_language", *arguments)
         shutil.copytree(folder, version, dirs_exist_ok=True)
-    config = json.loads((version / "config.json").read_text())
+    config = json.loads((version / "config.json").read_text(encoding="utf-8"))
     return {"context_length": str(config.get("text_config", config)["max_position_embeddings"])}
 
 
@@ -30,7 +30,7 @@ def _check(source: Path, options: Mapping[str, str]) -> None:
     """Find out what would only be found out at the end of a long conversion."""
     if (weights := options.get("weights", "int8")) not in _FORMATS:
         raise ExportError(f"weights are {', '.join(_FORMATS)}, not {weights}")
-    if (kind := json.loads((source / "config.json").read_text()).get("model_type")) not in _KINDS:
+    if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in _KINDS:
         raise ExportError(f"{source} has a model of type {kind}; known are {', '.join(_KINDS)}")
     if not (source / "preprocessor_config.json").exists():
         raise ExportError(f"{source} has no preprocessor_config.json")

@@ -73,14 +73,14 @@ def open_template(folder: Path) -> ChatTemplate:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return config
 
 
 def _read_template(folder: Path, config: dict[str, Any]) -> str:
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     found = config["chat_template"]
     return str(found if isinstance(found, str) else next(t["template"] for t in found if t["name"] == "default"))
 

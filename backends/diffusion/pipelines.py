@@ -55,7 +55,7 @@ class Pipelines:
         self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = parameters["kernel_cache"]
         if threads := int(parameters["threads"]):
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
-        index = json.loads((folder / "model_index.json").read_text())
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         self.step = 16 if index["_class_name"].startswith("Flux") else 8
         self.takes_negative_prompt = index["_class_name"] in _NEGATIVE
         # In this order they have one set of weights, and memory for one picture.
@@ -148,7 +148,7 @@ class Pipelines:
         for name in ("tokenizer_2", "tokenizer_3"):
             if "T5" in str(index.get(name)):
                 return openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length)
-        config = json.loads((self._folder / "text_encoder" / "config.json").read_text())
+        config = json.loads((self._folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
         return openvino_genai.Tokenizer(self._folder / "tokenizer"), int(config["max_position_embeddings"])
 
 

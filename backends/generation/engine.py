@@ -321,7 +321,7 @@ def main() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
     socket = Connection(descriptor)
-    end_tokens = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
     guesses = guesses_of(folder, parameters)

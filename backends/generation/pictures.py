@@ -87,8 +87,8 @@ def sight_of(folder: Path, parameters: Mapping[str, str]) -> Sight | None:
     """Return how the model in `folder` sees; None if it does not. Raises ValueError for a kind not known here."""
     if not (folder / "openvino_vision_embeddings_model.xml").exists():
         return None
-    config = json.loads((folder / "config.json").read_text())
-    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     if config["model_type"] in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         return Grid(preprocessor, int(parameters["image_tokens"]))
     if config["model_type"] == "llava":

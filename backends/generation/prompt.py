@@ -85,7 +85,7 @@ class ChatPrompt:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _tojson
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
-        self._template = environment.from_string((folder / "chat_template.jinja").read_text())
+        self._template = environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._context_length = context_length
         self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))

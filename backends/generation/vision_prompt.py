@@ -104,7 +104,7 @@ class VisionPrompt(ChatPrompt):
         return self._forbidden.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _special_tokens(self, folder: Path) -> list[str]:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         ids = [value for key, value in config.items() if _TOKEN_KEYS.fullmatch(key) and isinstance(value, int)]
         return [_ANY_TAG, *filter(None, map(self.tokenizer.id_to_token, ids))]
 

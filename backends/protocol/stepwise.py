@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+
 from protocol.errors import QueueFull, RequestFailure
 from protocol.tensors import error_response, read_parameters
 from protocol.turns import Turns

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from protocol.errors import EngineFailure, RequestFailure
 
 

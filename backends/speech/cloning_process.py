@@ -33,7 +33,7 @@ class Speaker:
         self._folder = folder
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "config.yaml"
-            path.write_text(yaml.safe_dump(_local_config(folder)))
+            path.write_text(yaml.safe_dump(_local_config(folder)), encoding="utf-8")
             self._model = TTSModel.load_model(config=path)
         # Importing the package has set one thread.
         torch.set_num_threads(threads or os.cpu_count() or 1)
@@ -77,7 +77,7 @@ def _local_config(folder: Path) -> dict[str, Any]:
     """Return the model's configuration, without one in the folder the package's for English, with local files alone."""
     own = folder / "config.yaml"
     packaged = Path(pocket_tts.__file__).parent / "config" / "english.yaml"
-    config: dict[str, Any] = yaml.safe_load((own if own.exists() else packaged).read_text())
+    config: dict[str, Any] = yaml.safe_load((own if own.exists() else packaged).read_text(encoding="utf-8"))
     # To which the package would turn for any reason at all, and then speak in a wrong voice.
     config.pop("weights_path_without_voice_cloning", None)
     for part in (config, config["flow_lm"], config["mimi"]):

@@ -40,7 +40,7 @@ def check_frontend(settings: Settings) -> None:
 def only_launcher(settings: Settings) -> Iterator[None]:
     """Hold the run folder for this process. Raises LaunchError if another launcher has it."""
     settings.run_folder.mkdir(parents=True, exist_ok=True)
-    with (settings.run_folder / "lock").open("w") as lock:
+    with (settings.run_folder / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

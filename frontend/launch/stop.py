@@ -14,7 +14,7 @@ def main() -> int:
     """Stop it and wait until it is gone; return the exit code."""
     settings = load_settings(sys.argv[1:])
     try:
-        process = psutil.Process(int(settings.pid_file.read_text()))
+        process = psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
         running = "frontend.launch" in " ".join(process.cmdline())
     except (FileNotFoundError, ValueError, psutil.Error):
         running = False

@@ -58,7 +58,7 @@ class Supervisor:
             check_frontend(self._settings)
             if self._triton:
                 check_embedded(self._settings)
-            self._settings.pid_file.write_text(str(os.getpid()))
+            self._settings.pid_file.write_text(str(os.getpid()), encoding="utf-8")
             self._run()
 
     def _stop_asked(self, seconds: float) -> bool:

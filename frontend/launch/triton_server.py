@@ -95,7 +95,7 @@ class TritonServer:
 
     def last_errors(self) -> str:
         """Return the end of the log, its errors where there are any."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
         return "\n".join([*(errors or lines)[-12:], f"The whole log: {self.log}"])
 

@@ -17,7 +17,9 @@ ENTRIES = list(load_catalog().values())
 
 
 def test_the_starter_set_is_what_make_serves():
-    served = re.search(r"^MODELS \?= (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    served = re.search(r"^MODELS \?= (.*)$", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
+        1
+    ].split()
     assert [entry.name for entry in ENTRIES if entry.starter] == served
 
 
@@ -44,7 +46,7 @@ def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_backend_reads_the_parameters_and_tensors_it_is_given(entry):
     folders = [CHECKOUT / "backends" / name for name in (entry.backend, "protocol")]
-    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py"))
     found_by_converters = dict.fromkeys(("context_length", "python", "voice"), "1")
     config = render_config(entry, found_by_converters)
     for name in set(re.findall(r'parameters\["(\w+)"\]', source)) - {"seed", "top_k", "grammar"}:

@@ -11,8 +11,8 @@ from frontend.app import create_app
 from frontend.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-README = (CHECKOUT / "README.md").read_text()
-ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text()
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 def routes(tmp_path):
@@ -44,7 +44,7 @@ def test_the_readme_names_every_setting():
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
 def test_links_and_paths_lead_somewhere(document):
-    text = (CHECKOUT / document).read_text()
+    text = (CHECKOUT / document).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or (CHECKOUT / link).exists(), link
     for path in re.findall(r"`((?:frontend|backends|export|bench|tests|requirements)/[\w./-]*)`", text):
@@ -58,17 +58,21 @@ def test_the_architecture_names_every_module_of_the_frontend_and_backends():
 
 
 def test_make_help_lists_every_target():
-    listed = subprocess.run(["make", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
-    phony = re.search(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    listed = subprocess.run(["make", "help"], cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
     assert all(f"make {target} " in listed for target in phony)
 
 
 def test_every_requirement_is_pinned_by_hash():
     for lock in (CHECKOUT / "requirements").glob("*.lock"):
-        pinned = [line for line in lock.read_text().splitlines() if line and not line.startswith((" ", "#"))]
+        pinned = [
+            line for line in lock.read_text(encoding="utf-8").splitlines() if line and not line.startswith((" ", "#"))
+        ]
         assert pinned
         assert all("==" in line and line.endswith("\\") for line in pinned), lock
 
 
 def test_no_torch_in_the_serving_environment():
-    assert not re.search(r"^torch==", (CHECKOUT / "requirements" / "serve.lock").read_text(), re.MULTILINE)
+    assert not re.search(
+        r"^torch==", (CHECKOUT / "requirements" / "serve.lock").read_text(encoding="utf-8"), re.MULTILINE
+    )

@@ -46,7 +46,7 @@ def run_in(environment: str, module: str, *arguments: str | Path) -> str:
     """Run a module of these tests in one of the environments that have torch; return what it prints."""
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
     command = [CHECKOUT / environment / "bin" / "python", "-m", f"tests.live.{module}", *arguments]
-    return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
 
 
 def export_own(name: str, weights: Path) -> Path:

@@ -23,7 +23,7 @@ def librivox() -> dict[Path, str]:
             pytest.skip("needs Debian's package pocketsphinx-testdata")
     folder = target / "usr" / "share" / "pocketsphinx" / "test" / "data" / "librivox"
     words = {}
-    for line in (folder / "transcription").read_text().splitlines():
+    for line in (folder / "transcription").read_text(encoding="utf-8").splitlines():
         text, _, name = line.rpartition("(")
         words[folder / f"{name.strip(') ')}.wav"] = text.replace("<s>", "").replace("</s>", "").strip()
     return words

@@ -22,11 +22,11 @@ from bench.stack import free_ports
 from tests.live.conftest import MODEL, url, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-README = (CHECKOUT / "README.md").read_text()
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
 def shell(command):
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
 
 
 def readme_block(language, containing):
@@ -60,7 +60,9 @@ def test_the_readmes_other_curl_lines(stack, tmp_path):
 
 def test_the_readmes_python(stack):
     code = readme_block("python", "OpenAI").replace("10100", str(stack.port))
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True
+    ).stdout
     assert len(output) > 50
 
 
@@ -68,7 +70,7 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
     port, http, grpc, metrics = free_ports(4)
     flags = f"--port {port} --triton-http-port {http} --triton-grpc-port {grpc} --triton-metrics-port {metrics}"
     output = tmp_path / "output"
-    with output.open("w") as out:
+    with output.open("w", encoding="utf-8") as out:
         make = subprocess.Popen(
             ["make", "serve", f"MODELS={MODEL}", f"ARGS={flags}"],
             cwd=CHECKOUT,
@@ -77,15 +79,19 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
             env=outside_make(),
         )
     try:
-        wait_until(lambda: "Ctrl-C" in output.read_text() or make.poll() is not None, 120, "the greeting")
-        text = output.read_text()
+        wait_until(
+            lambda: "Ctrl-C" in output.read_text(encoding="utf-8") or make.poll() is not None, 120, "the greeting"
+        )
+        text = output.read_text(encoding="utf-8")
         assert make.poll() is None, text
         (command,) = re.findall(r"^  (curl .*?\\\n.*?)$", text, re.MULTILINE)
         assert "Tokyo" in shell(command)
         stop = ["make", "stop", f"ARGS=--port {port}"]
-        stopped = subprocess.run(stop, cwd=CHECKOUT, capture_output=True, text=True, check=True, env=outside_make())
+        stopped = subprocess.run(
+            stop, cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True, env=outside_make()
+        )
         assert "Stopped" in stopped.stdout
-        assert make.wait(20) == 0, output.read_text()
+        assert make.wait(20) == 0, output.read_text(encoding="utf-8")
     finally:
         if make.poll() is None:
             make.send_signal(signal.SIGINT)

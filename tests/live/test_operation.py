@@ -27,7 +27,7 @@ def healthy(settings):
 
 
 def launcher(settings):
-    return psutil.Process(int(settings.pid_file.read_text()))
+    return psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
 
 
 def family(settings, *words):
@@ -60,7 +60,7 @@ def test_triton_listens_on_loopback_alone(stack):
 
 def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
     command = [sys.executable, "-m", "frontend.launch", "--port", str(stack.port), "--models", MODEL]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     assert output.returncode == 1
     assert "make stop" in output.stderr
     assert "Traceback" not in output.stderr

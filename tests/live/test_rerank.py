@@ -77,7 +77,7 @@ def test_a_language_model_scores_by_yes_and_no(tmp_path):
     documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
-    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
     tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
     made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
     expected, cache = json.loads(made), export_own(name, tmp_path / "w")

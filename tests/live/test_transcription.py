@@ -57,7 +57,7 @@ class TestWords:
     def test_short_english_clips(self, client):
         clips = [path for path in CLIPS if path.parent.name == "en"]
         rate = jiwer.wer(
-            [words(path.with_suffix(".txt").read_text()) for path in clips],
+            [words(path.with_suffix(".txt").read_text(encoding="utf-8")) for path in clips],
             [words(heard(client, path).text) for path in clips],
         )
         assert rate <= 0.12

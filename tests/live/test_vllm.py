@@ -31,7 +31,7 @@ def stack(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(model / "tokenizer" / "tokenizer.json"))
     config = {"chat_template": TEMPLATE, "bos_token": {"content": ""}}
-    (model / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    (model / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     with running_stack(["words"], "--cache", str(cache)) as settings:
         yield settings
 

@@ -49,7 +49,7 @@ def make_tokenizer() -> Tokenizer:
 
 
 def make_config(words: int) -> dict:
-    config = yaml.safe_load((Path(pocket_tts.__file__).parent / "config" / "english.yaml").read_text())
+    config = yaml.safe_load((Path(pocket_tts.__file__).parent / "config" / "english.yaml").read_text(encoding="utf-8"))
     flow, mimi = config["flow_lm"], config["mimi"]
     flow["flow"].update(depth=2, dim=32)
     flow["transformer"].update(d_model=64, num_heads=4, num_layers=2, hidden_scale=2)
@@ -70,7 +70,7 @@ def make_model(config: dict, tokenizer: Path) -> TTSModel:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bare.yaml"
-        path.write_text(yaml.safe_dump(bare))
+        path.write_text(yaml.safe_dump(bare), encoding="utf-8")
         return TTSModel.load_model(config=path)
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     tokenizer = make_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     config = make_config(tokenizer.get_vocab_size())
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     model = make_model(config, folder / "tokenizer.json")
     randomize(model)
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}

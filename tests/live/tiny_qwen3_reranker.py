@@ -38,7 +38,7 @@ def main() -> None:
     model = make_model(tokenizer)
     tokenizer.save_pretrained(sys.argv[2])
     model.save_pretrained(sys.argv[2])
-    prompts = json.loads(Path(sys.argv[3]).read_text())
+    prompts = json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
     yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
     scores = []
     for prompt in prompts:

@@ -39,8 +39,8 @@ def make_tokenizer() -> CLIPTokenizer:
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder:
         words, rules = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
-        words.write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}))
-        rules.write_text("\n".join(["#version: 0.2", *merges, ""]))
+        words.write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}), encoding="utf-8")
+        rules.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
         return CLIPTokenizer(str(words), str(rules), model_max_length=_LENGTH)
 
 

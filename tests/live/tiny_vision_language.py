@@ -96,9 +96,9 @@ def main() -> None:
     make_model(kind, tokenizer).save_pretrained(target)
     tokenizer.save_pretrained(target)
     Qwen2VLImageProcessor(patch_size=16 if kind == "qwen3_vl" else 14, **_PIXELS).save_pretrained(target)
-    preprocessor = json.loads((target / "preprocessor_config.json").read_text())
+    preprocessor = json.loads((target / "preprocessor_config.json").read_text(encoding="utf-8"))
     preprocessor["processor_class"] = "Qwen3VLProcessor" if kind == "qwen3_vl" else "Qwen2_5_VLProcessor"
-    (target / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (target / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
 
 
 if __name__ == "__main__":

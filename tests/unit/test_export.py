@@ -135,7 +135,7 @@ def test_exported_once(entry, conversions, tmp_path):
     assert command.export_model(entry, tmp_path) == folder
     assert conversions == [b"weights"]
     assert (folder / "1" / "weights").read_bytes() == b"weights"
-    assert 'backend: "generation"' in (folder / "config.pbtxt").read_text()
+    assert 'backend: "generation"' in (folder / "config.pbtxt").read_text(encoding="utf-8")
 
 
 def test_a_changed_entry_is_exported_again(entry, conversions, tmp_path):
@@ -200,7 +200,7 @@ def test_a_failure_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_path, in
 
 def test_the_fingerprint_is_written_beside_the_model(entry, conversions, tmp_path):
     folder = command.export_model(entry, tmp_path)
-    assert json.loads((folder / "export.json").read_text()) == {
+    assert json.loads((folder / "export.json").read_text(encoding="utf-8")) == {
         "fingerprint": entry.fingerprint(render_config(entry, {})),
         "folder": None,
         "files": None,
@@ -216,7 +216,7 @@ class TestOwnWeights:
     def weights(self, tmp_path):
         folder = tmp_path / "weights"
         folder.mkdir()
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text("{}", encoding="utf-8")
         return folder
 
     @pytest.fixture

@@ -15,7 +15,7 @@ TEMPLATE = """{% for message in messages %}
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -57,7 +57,7 @@ def test_room_for_the_answer(folder):
 
 
 def test_templates_are_sandboxed(folder):
-    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8")
     with pytest.raises(InvalidRequest):
         ChatPrompt(folder, 1000).encode([{"role": "user", "content": "x"}])
 

@@ -26,7 +26,7 @@ PHI = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.tools %}|tool
 @pytest.fixture
 def open_prompt(tmp_path):
     def open_with(template):
-        (tmp_path / "chat_template.jinja").write_text(template)
+        (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

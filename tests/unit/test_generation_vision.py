@@ -38,14 +38,14 @@ def folder(tmp_path):
     tokenizer.add_special_tokens(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     ids = {f"{name}_token_id": 256 + i for i, name in enumerate(("vision_start", "vision_end", "image"))}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"} | ids))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"} | ids), encoding="utf-8")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
     (tmp_path / "openvino_vision_embeddings_model.xml").touch()
     return tmp_path
 
 
 def open_prompt(folder, template=PARTS, context=1000):
-    (folder / "chat_template.jinja").write_text(template)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return VisionPrompt(folder, context, sight_of(folder, PARAMETERS), 20_000)
 
 
@@ -120,7 +120,7 @@ def test_pictures_count_against_the_context(folder):
 
 def test_a_model_of_text_alone(folder):
     (folder / "openvino_vision_embeddings_model.xml").unlink()
-    (folder / "chat_template.jinja").write_text(TEXTS)
+    (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
     assert sight_of(folder, {}) is None
     with pytest.raises(InvalidRequest, match="takes no images") as caught:
         ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [picture()])
@@ -128,7 +128,7 @@ def test_a_model_of_text_alone(folder):
 
 
 def test_a_kind_that_is_not_known(folder):
-    (folder / "config.json").write_text('{"model_type": "idefics3"}')
+    (folder / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
     with pytest.raises(ValueError, match="idefics3"):
         sight_of(folder, PARAMETERS)
 

@@ -16,7 +16,9 @@ def nothing_configured(monkeypatch, tmp_path):
 
 
 def test_precedence(monkeypatch, tmp_path):
-    (tmp_path / "trident.toml").write_text('port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n')
+    (tmp_path / "trident.toml").write_text(
+        'port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n', encoding="utf-8"
+    )
     assert load_settings([]).port == 1001
     monkeypatch.setenv("TRIDENT_PORT", "1002")
     assert load_settings([]).port == 1002
@@ -27,7 +29,7 @@ def test_precedence(monkeypatch, tmp_path):
 
 
 def test_a_file_elsewhere(monkeypatch, tmp_path):
-    (tmp_path / "other.toml").write_text("port = 1004\n")
+    (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings([]).port == 1004
 
@@ -74,7 +76,7 @@ def test_an_unknown_flag_is_refused(capsys):
 
 
 def test_an_unknown_key_of_the_file_is_refused(tmp_path):
-    (tmp_path / "trident.toml").write_text("prot = 5\n")
+    (tmp_path / "trident.toml").write_text("prot = 5\n", encoding="utf-8")
     with pytest.raises(ValidationError):
         load_settings([])
 

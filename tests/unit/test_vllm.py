@@ -39,7 +39,7 @@ def folder(tmp_path):
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"chat_template": TEMPLATE, "bos_token": {"content": "<s>"}}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
@@ -159,15 +159,15 @@ def test_the_template_leaves_the_first_token_to_the_engine(folder):
 @pytest.mark.parametrize("where", ["file", "list"])
 def test_where_templates_are(folder, where):
     if where == "file":
-        (folder / "chat_template.jinja").write_text("mine")
+        (folder / "chat_template.jinja").write_text("mine", encoding="utf-8")
     else:
         named = [{"name": "tools", "template": "x"}, {"name": "default", "template": "mine"}]
-        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}), encoding="utf-8")
     assert ChatTemplate(folder).render([]) == "mine"
 
 
 def test_templates_are_sandboxed(folder):
-    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}", encoding="utf-8")
     with pytest.raises(InvalidRequest):
         ChatTemplate(folder).render([])
 
