@@ -16,7 +16,7 @@ install = $(or $(3),$(BIN))/python -m pip --disable-pip-version-check install --
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help install serve stop export test test-fast lint format bench lock clean
+.PHONY: help install serve stop export test test-all test-fast lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,7 +79,11 @@ serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 stop: install ## stop what `make serve` started
 	@$(BIN)/python -m frontend.launch.stop $(ARGS)
 
-test: lint ## check and test everything, with the real Triton and real models
+test: lint ## check and test, with the real Triton and real models; heavy suites only if what they test has changed
+	@$(BIN)/python -m export $(MODELS)
+	@$(BIN)/python -m pytest --skip-unchanged $(ARGS)
+
+test-all: lint ## the same with all heavy suites
 	@$(BIN)/python -m export $(MODELS)
 	@$(BIN)/python -m pytest $(ARGS)
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios
-from bench.pictures import photograph
-from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
+from tests.support.pictures import photograph
+from tests.support.stack import running_stack
 
 MODEL = "u2netp"
 _IMAGES = 12

@@ -15,14 +15,14 @@ import grpc
 import orjson
 from tritonclient.grpc import service_pb2_grpc
 
-from bench.load import Load, chat_body, run_streams
 from bench.rivals import bare_pipeline, llama_server
-from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
 from export.fetch import unpack
 from export.gguf_model import requantize
 from frontend.triton.tensors import build_request
+from tests.support.load import Load, chat_body, run_streams
+from tests.support.stack import running_stack
 
 MODEL = "smollm2-135m"
 _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."

@@ -17,9 +17,9 @@ import orjson
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios
-from bench.stack import running_stack
 from export.__main__ import cache_folder
 from export.environments import run
+from tests.support.stack import running_stack
 
 MODEL = "stable-diffusion-1.5"
 _STEPS, _SIDE, _IMAGES = 20, 384, 3
@@ -29,7 +29,7 @@ def _exported() -> Path:
     """Return a cache with the tiny model in it."""
     folder = cache_folder() / "bench" / "diffusion"
     if not (folder / "w").exists():
-        run(".venv-openvino", "tests.live.tiny_stable_diffusion", str(folder / "w"))
+        run(".venv-openvino", "tests.support.tiny_stable_diffusion", str(folder / "w"))
     command = [sys.executable, "-m", "export", MODEL, "--weights", str(folder / "w")]
     cache = folder / "cache"
     subprocess.run(command, check=True, env=os.environ | {"TRIDENT_CACHE": str(cache)})

@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from bench.stack import free_ports
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
 from export.fetch import unpack
+from tests.support.stack import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _RIVALS = CHECKOUT / ".venv-rivals" / "bin"

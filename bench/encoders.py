@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 
 from bench.clients import run_clients
 from bench.encoder_rivals import InProcess, infinity, published_weights, triton_alone
-from bench.stack import running_stack
 from export.__main__ import cache_folder
+from tests.support.stack import running_stack
 
 FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
 

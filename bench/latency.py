@@ -15,8 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from bench.load import chat_body
-from bench.stack import running_stack
+from tests.support.load import chat_body
+from tests.support.stack import running_stack
 
 MODEL = "smollm2-135m"
 _STREAMS, _TOKENS = 8, 400

@@ -9,8 +9,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bench.load import chat_body, run_streams
-from bench.stack import cache_with, running_stack
+from tests.support.load import chat_body, run_streams
+from tests.support.stack import cache_with, running_stack
 
 MODEL = "smollm2-135m"
 _TEXT = (

@@ -14,8 +14,8 @@ from PIL import Image
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios
-from bench.pages import CHINESE, ENGLISH, photographed, rendered, table
-from bench.stack import running_stack
+from tests.support.pages import CHINESE, ENGLISH, photographed, rendered, table
+from tests.support.stack import running_stack
 
 MODEL = "pp-ocrv6-small"
 

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.load import Load
-from bench.stack import read_config
+from tests.support.load import Load
+from tests.support.stack import read_config
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _SPAWN = get_context("spawn")

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 import orjson
 import psutil
 
-from bench.stack import running_stack
 from frontend.settings import Settings
+from tests.support.stack import running_stack
 
 _MODEL = "smollm2-135m"
 _CLIENTS = 16

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import orjson
 
-from bench.recordings import AUDIOEVAL, package_files
 from bench.soak import memory, print_growth
-from bench.stack import running_stack
+from tests.support.recordings import AUDIOEVAL, package_files
+from tests.support.stack import running_stack
 
 _MODELS = ["hibari", "whisper-base"]
 _FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")

@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from bench.pictures import photograph
 from bench.soak import memory, print_growth
-from bench.stack import running_stack
+from tests.support.pictures import photograph
+from tests.support.stack import running_stack
 
 _CLIENTS, _WARM = 4, 200
 _PHOTOGRAPH = photograph("astronaut")

@@ -18,8 +18,8 @@ from pathlib import Path
 import orjson
 
 from bench.clients import run_clients
-from bench.stack import running_stack
 from export.__main__ import cache_folder
+from tests.support.stack import running_stack
 
 MODEL = "hibari"
 _TEXT = """The old lighthouse stood at the edge of the cliff. She opened the letter and began to read it slowly.

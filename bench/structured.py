@@ -6,8 +6,8 @@ import statistics
 import orjson
 
 from bench.chat import MODEL, Texts
-from bench.load import chat_body, run_streams
-from bench.stack import running_stack
+from tests.support.load import chat_body, run_streams
+from tests.support.stack import running_stack
 
 # Long enough that no answer ends before its tokens do.
 _SCHEMA = {

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from bench.clients import run_clients
 from bench.encoder_rivals import CHECKOUT, wait_for
-from bench.recordings import MOONSHINE, package_files
-from bench.stack import free_ports, read_config, running_stack
 from export.__main__ import cache_folder
+from tests.support.recordings import MOONSHINE, package_files
+from tests.support.stack import free_ports, read_config, running_stack
 
 MODEL, OPENVINO = "whisper-base", "whisper-base-openvino"
 _SECONDS = 44.37

@@ -10,15 +10,8 @@ import pytest
 import requests
 from PIL import Image
 
-from bench.pictures import SCENES, composite, photograph
-from tests.live.conftest import url
-from tests.live.test_examples import shell
-
-
-def encoded(image, form="JPEG", **options):
-    content = io.BytesIO()
-    image.save(content, form, **options)
-    return content.getvalue()
+from tests.support.live import shell, url
+from tests.support.pictures import SCENES, composite, encoded, photograph
 
 
 def cut(stack, content, path="/v1/images/remove_background", **fields):

@@ -11,8 +11,8 @@ import orjson
 import pytest
 import requests
 
-from bench.load import chat_body, run_streams
-from tests.live.conftest import MODEL, metric, url, user, wait_until
+from tests.support.live import MODEL, metric, url, user, wait_until
+from tests.support.load import chat_body, run_streams
 
 ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

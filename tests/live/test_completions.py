@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from tests.live.conftest import MODEL
+from tests.support.live import MODEL
 
 PROMPT = "The capital of Japan is"
 # The same as tokens.

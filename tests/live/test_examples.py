@@ -15,18 +15,14 @@ import pytest
 import requests
 from PIL import Image
 
-from bench.pages import ENGLISH, rendered
-from bench.pictures import photograph
-from bench.recordings import MOONSHINE, package_files
-from bench.stack import free_ports
-from tests.live.conftest import MODEL, url, wait_until
+from tests.support.live import MODEL, shell, url, wait_until
+from tests.support.pages import ENGLISH, rendered
+from tests.support.pictures import photograph
+from tests.support.recordings import MOONSHINE, package_files
+from tests.support.stack import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-
-
-def shell(command):
-    return subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
 
 
 def readme_block(language, containing):

@@ -5,8 +5,8 @@ import json
 import pytest
 from openai import OpenAI
 
-from bench.stack import cache_with, running_stack
-from tests.live.conftest import MODEL, metric, url, user, wait_until
+from tests.support.live import MODEL, metric, url, user, wait_until
+from tests.support.stack import cache_with, running_stack
 
 TEXT = "The old lighthouse on the northern cape was built in 1872 by forty men who carried every stone up the cliff."
 REPEAT = f"Repeat this text word for word: {TEXT}"

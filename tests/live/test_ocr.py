@@ -5,7 +5,8 @@ import base64
 import pytest
 import requests
 
-from bench.pages import (
+from tests.support.live import url
+from tests.support.pages import (
     CHINESE,
     ENGLISH,
     PHOTOGRAPHED,
@@ -16,9 +17,7 @@ from bench.pages import (
     rendered,
     table,
 )
-from bench.pictures import photograph
-from tests.live.conftest import url
-from tests.live.test_background import encoded
+from tests.support.pictures import encoded, photograph
 
 MODEL = "pp-ocrv6-small"
 PAGES = {

@@ -13,8 +13,8 @@ import pytest
 import requests
 from openai import OpenAI
 
-from bench.stack import running_stack
-from tests.live.conftest import MODEL, url, user, wait_until
+from tests.support.live import MODEL, url, user, wait_until
+from tests.support.stack import running_stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -3,8 +3,8 @@
 import pytest
 from openai import OpenAI
 
-from bench.stack import cache_with, running_stack
-from tests.live.conftest import MODEL, url, user
+from tests.support.live import MODEL, url, user
+from tests.support.stack import cache_with, running_stack
 
 FORM = {"guided_regex": r"<think>[a-z ]{20,40}</think>(Yes|No)\."}
 

@@ -1,14 +1,9 @@
 """Rerank through the real Triton: the starter model ranks as a reader would, and a language model as its card says."""
 
-import json
-
 import pytest
 import requests
 
-from bench.stack import running_stack
-from export.__main__ import cache_folder
-from export.catalog import load_catalog
-from tests.live.conftest import MODEL, export_own, run_in, url
+from tests.support.live import url
 
 RANKINGS = {
     "How many people live in Berlin?": [
@@ -69,21 +64,3 @@ def test_a_query_that_leaves_no_room(stack):
     body = {"query": "why " * 600, "documents": ["a", "b"], "truncate": True}
     response = requests.post(url(stack, "/v1/rerank"), json=body, timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "query")
-
-
-def test_a_language_model_scores_by_yes_and_no(tmp_path):
-    """Qwen3-Reranker's way, with random weights of its architecture, exported by the real converter."""
-    name = "qwen3-reranker-0.6b"
-    documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
-    template = load_catalog()[name].parameters["template"]
-    prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
-    (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
-    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
-    made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
-    expected, cache = json.loads(made), export_own(name, tmp_path / "w")
-    with running_stack([name], "--cache", str(cache)) as settings:
-        body = rerank(settings, query="What is Rust?", documents=documents, raw_scores=True)
-        assert body["model"] == "Qwen/Qwen3-Reranker-0.6B"
-        scores = {result["index"]: result["score"] for result in body["results"]}
-        assert [scores[i] for i in range(4)] == pytest.approx(expected, abs=2e-3)
-        assert max(expected) - min(expected) > 0.5

@@ -6,8 +6,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from bench.stack import running_stack
-from tests.live.conftest import MODEL, metric, url, user, wait_until
+from tests.support.live import MODEL, metric, url, user, wait_until
+from tests.support.stack import running_stack
 
 QUESTION = "What is the capital of Japan?"
 

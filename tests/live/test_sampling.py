@@ -6,7 +6,7 @@ import random
 import openai
 import pytest
 
-from tests.live.conftest import MODEL, user
+from tests.support.live import MODEL, user
 
 STORY = "Write a short story about a fox, a river and a bridge."
 LIST = "Repeat the word apple fifty times, with nothing in between."

@@ -8,8 +8,8 @@ import jsonschema
 import openai
 import pytest
 
-from tests.live.conftest import MODEL, user
-from tests.live.schemas import random_schema
+from tests.support.live import MODEL, user
+from tests.support.schemas import random_schema
 
 
 def ask(client, text, **options):

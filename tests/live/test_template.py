@@ -1,12 +1,11 @@
 """A model whose chat template is written in more than ASCII, as DeepSeek's and many Chinese models' are."""
 
-
 import pytest
 from openai import OpenAI
 from tokenizers import Tokenizer
 
-from bench.stack import cache_with, running_stack
-from tests.live.conftest import MODEL, url, user
+from tests.support.live import MODEL, url, user
+from tests.support.stack import cache_with, running_stack
 
 TEMPLATE = "<｜User｜>请回答：{{ messages[0].content }}<｜Assistant｜>"
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 
-from tests.live.conftest import MODEL, user
-from tests.live.schemas import random_schema
+from tests.support.live import MODEL, user
+from tests.support.schemas import random_schema
 
 WEATHER = {
     "type": "function",

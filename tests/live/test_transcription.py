@@ -1,11 +1,9 @@
 """Speech through the real Triton and Whisper: the words, the times, the languages, every format, bad files."""
 
-import io
 import itertools
 import re
 import socket
 import time
-import wave
 from concurrent.futures import ThreadPoolExecutor
 
 import jiwer
@@ -13,34 +11,8 @@ import numpy as np
 import pytest
 import requests
 
-from bench.recordings import AUDIOEVAL, MOONSHINE, package_files
-from bench.stack import running_stack
-from tests.live.conftest import export, url
-from tests.live.speech import librivox
-
-TWO_CITIES = package_files(MOONSHINE) / "two_cities.wav"
-CLIPS = sorted(package_files(AUDIOEVAL).glob("*/*.wav"))
-_DIGITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
-
-def words(text):
-    """Lower case, no punctuation, small numbers as words: what counts as the same."""
-    plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
-    return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
-
-
-def wav(samples):
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())
-    return content.getvalue()
-
-
-def post(stack, content, path="/v1/audio/transcriptions", timeout=120, **fields):
-    return requests.post(url(stack, path), files={"file": ("a.wav", content)}, data=fields, timeout=timeout)
+from tests.support.recordings import librivox
+from tests.support.speech import CLIPS, TWO_CITIES, long_speech, post, wav, words
 
 
 def heard(client, path, **options):
@@ -156,12 +128,6 @@ class TestBadFiles:
             assert all(pool.map(ask, range(20)))
 
 
-def long_speech(times):
-    """The 44 seconds, again and again."""
-    samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
-    return wav(np.tile(samples, times))
-
-
 class TestSharing:
     def test_a_long_file_does_not_hold_up_a_short_one(self, stack, client):
         with ThreadPoolExecutor(1) as pool:
@@ -186,43 +152,8 @@ class TestSharing:
         assert first < 3 * (time.monotonic() - started) + 1
 
 
-@pytest.fixture(scope="module")
-def openvino():
-    """The other engine, with the same weights converted in the environment that has torch."""
-    export("whisper-base-openvino")
-    with running_stack(["whisper-base-openvino"]) as settings:
-        yield settings
-
-
-class TestOpenVINO:
-    def test_words(self, openvino):
-        clips = librivox()
-        texts = [post(openvino, path.read_bytes()).json()["text"] for path in clips]
-        assert jiwer.wer([words(text) for text in clips.values()], [words(text) for text in texts]) <= 0.10
-
-    def test_times(self, openvino):
-        fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
-        answer = post(openvino, TWO_CITIES.read_bytes(), **fields).json()
-        assert answer["language"] == "en"
-        for pieces in (answer["segments"], answer["words"]):
-            for one, other in itertools.pairwise(pieces):
-                assert 0 <= one["start"] <= one["end"] <= other["start"] + 0.01
-        assert "".join(word["word"] for word in answer["words"]).strip() == answer["text"]
-
-    def test_silence_and_bad_files(self, openvino):
-        assert post(openvino, wav(np.zeros(5 * 16_000))).json()["text"] == ""
-        assert post(openvino, b"junk").status_code == 400
-
-    def test_languages_prompt_and_translation(self, openvino):
-        (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
-        assert post(openvino, path.read_bytes(), language="es", prompt="uno " * 300).status_code == 200
-        text = post(openvino, path.read_bytes(), "/v1/audio/translations").json()["text"]
-        assert {"one", "two", "three", "1", "2", "3"} & set(re.sub(r"\W", " ", text.lower()).split()), text
-        assert post(openvino, path.read_bytes(), language="yue").status_code == 200
-
-
 class TestTogether:
-    def test_windows_decoded_together_give_the_same_words_and_times_that_follow(self, stack, openvino):
+    def test_windows_decoded_together_give_the_same_words_and_times_that_follow(self, stack):
         """Alone on the machine the file's windows go together; the text is the one that is known."""
         fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
         answer = post(stack, long_speech(4), **fields).json()

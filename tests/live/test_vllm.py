@@ -10,8 +10,8 @@ import requests
 from openai import OpenAI
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bench.stack import running_stack
-from tests.live.conftest import metric, url, user, wait_until
+from tests.support.live import metric, url, user, wait_until
+from tests.support.stack import running_stack
 
 CONTRACT = Path(__file__).with_name("vllm_contract")
 TEMPLATE = (

@@ -10,7 +10,7 @@ import pytest
 from frontend.launch import preflight
 from frontend.launch.preflight import LaunchError, check_embedded, check_frontend
 from frontend.settings import Settings
-from tests.ports import free_ports
+from tests.support.stack import free_ports
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Photographs from scikit-image, and known shapes put over them."""
 
+import io
 import math
 from pathlib import Path
+from typing import Any
 
 import skimage.data
 from PIL import Image, ImageDraw, ImageFilter
@@ -57,3 +59,10 @@ def _surface(size: tuple[int, int], scene: str) -> Image.Image:
     return Image.blend(
         Image.composite(dark, Image.new("RGB", size, colors[scene]), light), Image.new("RGB", size, colors[scene]), 0.5
     )
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    """Return a picture as a file."""
+    content = io.BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()

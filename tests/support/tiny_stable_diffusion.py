@@ -1,4 +1,4 @@
-"""`python -m tests.live.tiny_stable_diffusion TARGET`, run in the environment with diffusers.
+"""`python -m tests.support.tiny_stable_diffusion TARGET`, run in the environment with diffusers.
 
 Writes Stable Diffusion 1.5 in diffusers' published layout, made from its configuration: real architecture, a hundredth
 of the width, random weights.

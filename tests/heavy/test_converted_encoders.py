@@ -16,9 +16,9 @@ from openai import BadRequestError, OpenAI
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
-from bench.stack import running_stack
 from export.__main__ import cache_folder
-from tests.live.conftest import export, url
+from tests.support.live import export, url
+from tests.support.stack import running_stack
 
 FLOAT, INT8 = "all-minilm-l6-v2", "all-minilm-l6-v2-int8"
 SENTENCES = [

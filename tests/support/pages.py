@@ -9,8 +9,8 @@ from jiwer import cer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.recordings import package_files
 from export.catalog import Package
+from tests.support.recordings import package_files
 
 _FONTS = Package(
     name="mplfonts",

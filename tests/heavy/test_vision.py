@@ -9,11 +9,10 @@ import pytest
 import requests
 from PIL import Image
 
-from bench.pictures import photograph
-from bench.stack import running_stack
 from export.__main__ import cache_folder
-from tests.live.conftest import MODEL, export_own, run_in, url, user
-from tests.live.test_background import encoded
+from tests.support.live import MODEL, export_own, run_in, url, user
+from tests.support.pictures import encoded, photograph
+from tests.support.stack import running_stack
 
 KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
 

@@ -1,4 +1,4 @@
-"""`python -m tests.live.tiny_vision_language TOKENIZER_JSON TARGET [KIND]`, run in .venv-openvino.
+"""`python -m tests.support.tiny_vision_language TOKENIZER_JSON TARGET [KIND]`, run in .venv-openvino.
 
 Writes a checkpoint of Qwen2.5-VL (`qwen2_5_vl`) or Qwen3-VL (`qwen3_vl`) as they are published, with two layers and
 random weights. What it says means nothing, but changes with each image.

@@ -2,8 +2,8 @@
 
 from openai import OpenAI
 
-from bench.stack import running_stack
-from tests.live.conftest import export, url, user
+from tests.support.live import export, url, user
+from tests.support.stack import running_stack
 
 QWEN = "qwen2.5-coder-0.5b"
 

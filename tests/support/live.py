@@ -1,4 +1,4 @@
-"""A whole Trident on ports of its own, with the real Triton and the starter models, started once."""
+"""What the live tests do again and again: export models, ask a Trident, wait."""
 
 import subprocess
 import sys
@@ -7,35 +7,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from openai import OpenAI
-
-from bench.recordings import MOONSHINE, package_files
-from bench.stack import running_stack
 from export.catalog import load_catalog
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STARTERS = [entry.name for entry in load_catalog().values() if entry.starter]
 MODEL = STARTERS[0]
-
-
-@pytest.fixture(scope="session")
-def stack():
-    with running_stack(STARTERS) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="session")
-def lenient(stack):
-    """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
-    flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
-    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", over=stack) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="session")
-def client(stack):
-    return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
 
 
 def export(*arguments: str) -> None:
@@ -45,7 +21,7 @@ def export(*arguments: str) -> None:
 def run_in(environment: str, module: str, *arguments: str | Path) -> str:
     """Run a module of these tests in one of the environments that have torch; return what it prints."""
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
-    command = [CHECKOUT / environment / "bin" / "python", "-m", f"tests.live.{module}", *arguments]
+    command = [CHECKOUT / environment / "bin" / "python", "-m", f"tests.support.{module}", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
 
 
@@ -78,3 +54,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def shell(command: str) -> str:
+    """Run a line of shell; return what it prints."""
+    return subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=60, check=True).stdout

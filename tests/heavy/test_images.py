@@ -11,10 +11,9 @@ import pytest
 import requests
 from PIL import Image
 
-from bench.pictures import photograph
-from bench.stack import running_stack
-from tests.live.conftest import export_own, run_in, url, wait_until
-from tests.live.test_background import encoded
+from tests.support.live import export_own, run_in, url, wait_until
+from tests.support.pictures import encoded, photograph
+from tests.support.stack import running_stack
 
 MODEL = "stable-diffusion-1.5"
 

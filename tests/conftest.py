@@ -1,0 +1,77 @@
+"""A whole Trident with the starter models, started once for all tests; and heavy suites, which run when they must."""
+
+from collections import defaultdict
+
+import pytest
+from openai import OpenAI
+
+from tests.support.live import STARTERS, url
+from tests.support.recordings import MOONSHINE, package_files
+from tests.support.stack import running_stack
+from tests.support.suites import FOLDER, load_suites, record_passed, unchanged_suites
+
+
+@pytest.fixture(scope="session")
+def stack():
+    with running_stack(STARTERS) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def lenient(stack):
+    """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
+    flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
+    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", over=stack) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def client(stack):
+    return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--skip-unchanged", action="store_true", help="skip heavy suites whose inputs are as they passed")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(HeavySuites(config.getoption("--skip-unchanged")), "heavy-suites")
+
+
+class HeavySuites:
+    """Skips suites that need not run again, and keeps the record of those that passed as a whole."""
+
+    def __init__(self, skip_unchanged):
+        self._unchanged = unchanged_suites() if skip_unchanged else []
+        self._skipped = set()
+        self._expected = defaultdict(set)
+        self._passed = defaultdict(set)
+
+    def pytest_collection_modifyitems(self, config, items):
+        for item in items:
+            if item.path.parent == FOLDER:
+                self._expected[item.path.stem].add(item.nodeid)
+        self._skipped = self._expected.keys() & set(self._unchanged)
+        deselected = [item for item in items if item.path.stem in self._skipped]
+        if deselected:
+            items[:] = [item for item in items if item not in deselected]
+            config.hook.pytest_deselected(items=deselected)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            suite = report.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+            self._passed[suite].add(report.nodeid)
+
+    def pytest_sessionfinish(self, session):
+        # A part of a suite (-k, or one test by name) says nothing about the whole.
+        partly = session.config.getoption("keyword") or any("::" in argument for argument in session.config.args)
+        whole = [name for name, tests in self._expected.items() if tests == self._passed[name]]
+        if whole and not partly:
+            record_passed([name for name in whole if name in load_suites()])
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self._skipped:
+            names = ", ".join(sorted(self._skipped))
+            terminalreporter.write_line(
+                f"Skipped, since nothing they test has changed: {names} (make test-all runs all)"
+            )

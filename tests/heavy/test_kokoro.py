@@ -1,0 +1,51 @@
+"""Kokoro speaks English, Chinese and Japanese, heard again by Whisper."""
+
+import jiwer
+import pytest
+import requests
+
+from tests.support.live import export, url
+from tests.support.speech import SENTENCES, heard, words
+from tests.support.stack import running_stack
+
+
+@pytest.fixture(scope="module")
+def kokoro(stack):
+    export("kokoro-82m")
+    with running_stack(["kokoro-82m"]) as settings:
+        yield settings
+
+
+class TestKokoro:
+    def said(self, stack, kokoro, text, language, **body):
+        response = requests.post(
+            url(kokoro, "/v1/audio/speech"), json={"input": text, "voice": "alloy"} | body, timeout=120
+        )
+        assert response.status_code == 200, response.text
+        return heard(stack, response.content, language=language)
+
+    def test_english(self, stack, kokoro):
+        """With the accent of a Japanese voice."""
+        texts = [self.said(stack, kokoro, sentence, "en") for sentence in SENTENCES[:5]]
+        assert jiwer.wer([words(s) for s in SENTENCES[:5]], [words(t) for t in texts]) <= 0.25
+
+    def test_japanese(self, stack, kokoro):
+        text = self.said(stack, kokoro, "これはテストです。東京で会いましょう。", "ja")
+        assert "テスト" in text
+        assert "東京" in text
+
+    def test_chinese_with_english_and_a_date_in_it(self, stack, kokoro):
+        """A Japanese voice has an accent in Chinese: of the words some are enough."""
+        text = self.said(stack, kokoro, "你好，今天是2024年3月5日，Hello World。", "zh")
+        assert "hello" in text.lower()
+        assert any(word in text for word in ("2024", "二零二四", "3月", "三月", "今天", "你好")), text
+
+    def test_every_voice_sounds_different(self, kokoro):
+        voices = [voice["id"] for voice in requests.get(url(kokoro, "/v1/audio/voices"), timeout=10).json()["voices"]]
+        assert voices == ["jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo"]
+        body = {"input": "Hello.", "response_format": "pcm"}
+        sounds = {
+            requests.post(url(kokoro, "/v1/audio/speech"), json=body | {"voice": voice}, timeout=60).content
+            for voice in voices
+        }
+        assert len(sounds) == 5

@@ -1,0 +1,30 @@
+"""A language model that ranks by the logits of two words, with random weights of its architecture."""
+
+import json
+
+import pytest
+import requests
+
+from export.__main__ import cache_folder
+from export.catalog import load_catalog
+from tests.support.live import MODEL, export_own, run_in, url
+from tests.support.stack import running_stack
+
+
+def test_a_language_model_scores_by_yes_and_no(tmp_path):
+    """Qwen3-Reranker's way, with random weights of its architecture, exported by the real converter."""
+    name = "qwen3-reranker-0.6b"
+    documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
+    template = load_catalog()[name].parameters["template"]
+    prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
+    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
+    made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
+    expected, cache = json.loads(made), export_own(name, tmp_path / "w")
+    with running_stack([name], "--cache", str(cache)) as settings:
+        question = {"query": "What is Rust?", "documents": documents, "raw_scores": True}
+        body = requests.post(url(settings, "/v1/rerank"), json=question, timeout=60).json()
+        assert body["model"] == "Qwen/Qwen3-Reranker-0.6B"
+        scores = {result["index"]: result["score"] for result in body["results"]}
+        assert [scores[i] for i in range(4)] == pytest.approx(expected, abs=2e-3)
+        assert max(expected) - min(expected) > 0.5

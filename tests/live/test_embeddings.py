@@ -1,0 +1,107 @@
+"""Embeddings of the starter model through the real Triton: what they mean, their order, limits, load."""
+
+import socket
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+import requests
+from openai import BadRequestError
+from scipy.stats import spearmanr
+
+from tests.support.live import url
+
+MODEL = "bge-small-en-v1.5"
+SENTENCES = ["The cat sat on the mat.", "A kitten was sitting on a rug.", "Stock prices fell sharply on Monday."]
+
+
+def embed(client, texts, **options):
+    response = client.embeddings.create(model=MODEL, input=texts, **options)
+    assert [item.index for item in response.data] == list(range(len(response.data)))
+    return np.array([item.embedding for item in response.data])
+
+
+def test_similar_where_people_say_so(client):
+    """50 news texts, each pair rated by people (Lee, Pincombe, Welsh 2005)."""
+    folder = Path(find_spec("gensim").origin).parent / "test" / "test_data"
+    texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
+    human = np.loadtxt(folder / "similarities0-1.txt")
+    vectors = embed(client, texts, extra_body={"truncate": True})
+    pairs = np.triu_indices(50, 1)
+    assert spearmanr((vectors @ vectors.T)[pairs], human[pairs]).statistic >= 0.45
+
+
+def test_2048_texts_keep_their_order(client):
+    texts = [f"{i} {SENTENCES[i % 3]}" for i in range(2048)]
+    vectors = embed(client, texts)
+    some = list(range(0, 2048, 97))
+    alone = np.concatenate([embed(client, [texts[i]]) for i in some])
+    assert (vectors[some] @ alone.T).argmax(axis=1).tolist() == list(range(len(some)))
+
+
+def test_base64_which_the_client_asks_for_equals_float(client):
+    """The openai package asks for base64 by itself and decodes it."""
+    as_float = embed(client, SENTENCES, encoding_format="float")
+    assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
+
+
+def test_too_long_is_rejected_with_index_and_both_lengths(client):
+    with pytest.raises(BadRequestError) as caught:
+        embed(client, ["fine", "dog " * 600, "fine"])
+    error = caught.value.body
+    assert (error["param"], error["code"]) == ("input[1]", "context_length_exceeded")
+    assert "512" in error["message"]
+    assert "602" in error["message"]
+    assert embed(client, ["dog " * 600], extra_body={"truncate": True}).shape == (1, 384)
+
+
+def start_raw(stack, body):
+    content = orjson.dumps(body)
+    connection = socket.create_connection(("127.0.0.1", stack.port))
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_a_client_that_disconnects_stops_its_work(client, stack):
+    """What it asked for would take ten seconds or more."""
+    connection = start_raw(stack, {"model": MODEL, "input": ["dog " * 500] * 2000, "truncate": True})
+    time.sleep(1)
+    started = time.monotonic()
+    embed(client, ["a short one in between"])
+    in_between = time.monotonic() - started
+    connection.close()
+    time.sleep(1)
+    alone = min(timed(lambda: embed(client, ["a short one"])) for _ in range(5))
+    assert in_between < 5
+    assert alone < 0.2
+
+
+def timed(action):
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def test_beyond_the_queue_requests_are_rejected_at_once_and_nothing_is_lost(stack):
+    body = {"model": MODEL, "input": "dog " * 250}
+    connections = [start_raw(stack, body) for _ in range(500)]
+    answers = []
+    for connection in connections:
+        with connection, connection.makefile("rb") as stream:
+            answers.append(stream.read())
+    statuses = {int(answer.split(b" ", 2)[1]) for answer in answers}
+    rejected = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+    assert statuses == {200, 503}
+    assert all(b"overloaded_error" in answer and b"Retry-After" in answer for answer in rejected)
+    assert len(answers) - len(rejected) >= 256
+
+
+def test_five_megabytes_of_one_text_are_rejected_at_once(stack):
+    body = {"model": MODEL, "input": "dog " * 1_200_000}
+    response = requests.post(url(stack, "/v1/embeddings"), json=body, timeout=30)
+    assert response.status_code == 400
+    assert "4800000 characters" in response.json()["error"]["message"]

@@ -1,5 +1,0 @@
-"""Ports for servers that tests start."""
-
-from bench.stack import free_ports
-
-__all__ = ["free_ports"]

@@ -1,0 +1,88 @@
+"""Speech sent to a Trident and heard again: what the tests of speech and transcription have in common."""
+
+import base64
+import io
+import re
+import wave
+
+import numpy as np
+import requests
+
+from tests.support.live import url
+from tests.support.recordings import AUDIOEVAL, MOONSHINE, package_files
+
+TWO_CITIES = package_files(MOONSHINE) / "two_cities.wav"
+CLIPS = sorted(package_files(AUDIOEVAL).glob("*/*.wav"))
+_DIGITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+SENTENCES = """The old lighthouse stood at the edge of the cliff.
+She opened the letter and began to read it slowly.
+A cold wind was blowing from the north all day.
+The children played in the garden until it was dark.
+He bought a loaf of bread and some cheese at the market.
+Nobody knew where the old man had come from.
+The train to London leaves at seven in the morning.
+It takes a long time to learn how to play the piano.
+There was a large map of the world on the wall.
+The doctor told him to drink more water and to sleep longer.
+We walked along the river and talked about the future.
+The museum is closed on Mondays but open every other day.
+Please leave your shoes at the door before you come in.
+The computer on the desk was older than the office itself.
+My brother works in a hospital on the other side of town.
+The soup was too hot to eat so we waited for a while.
+In the summer the days are long and the nights are short.
+The book that you gave me last week was very interesting.
+A small bird sat on the branch and sang a beautiful song.
+They decided to sell the house and move to the country.""".splitlines()
+
+
+def speak(stack, path="/v1/audio/speech", **body):
+    return requests.post(url(stack, path), json={"model": "hibari", "voice": "alloy"} | body, timeout=120)
+
+
+def heard(stack, content, **fields):
+    fields = {"model": "whisper-base"} | fields
+    response = requests.post(url(stack, "/v1/audio/transcriptions"), files={"file": content}, data=fields, timeout=120)
+    return response.json()["text"]
+
+
+def words(text):
+    """Lower case, no punctuation, small numbers as words: what counts as the same."""
+    plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
+    return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
+
+
+def wav(samples):
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())
+    return content.getvalue()
+
+
+def post(stack, content, path="/v1/audio/transcriptions", timeout=120, **fields):
+    return requests.post(url(stack, path), files={"file": ("a.wav", content)}, data=fields, timeout=timeout)
+
+
+def long_speech(times):
+    """The 44 seconds, again and again."""
+    samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
+    return wav(np.tile(samples, times))
+
+
+def reference(start):
+    """Five seconds of somebody reading, as a data: URL."""
+    content = io.BytesIO()
+    with wave.open(str(package_files(MOONSHINE) / "two_cities.wav")) as file, wave.open(content, "wb") as part:
+        part.setparams(file.getparams())
+        file.setpos(start * file.getframerate())
+        part.writeframes(file.readframes(5 * file.getframerate()))
+    return f"data:audio/wav;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def clone(stack, address, text="Hello there. How are you?", **body):
+    parts = [{"type": "text", "text": text}, {"type": "audio", "audio_url": {"url": address}}]
+    return speak(stack, "/audio/speech", messages=[{"role": "user", "content": parts}], **{"voice": None} | body)

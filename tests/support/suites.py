@@ -1,0 +1,53 @@
+"""Heavy suites: which there are, and whether one has passed with its inputs as they are now."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FOLDER = CHECKOUT / "tests" / "heavy"
+_RECORD = FOLDER / "passed.json"
+
+
+def load_suites() -> dict[str, list[str]]:
+    """Return suite → its inputs, as paths below the checkout; the suite's own file is one of them."""
+    tables = tomllib.loads((FOLDER / "suites.toml").read_text(encoding="utf-8"))
+    return {name: [f"tests/heavy/{name}.py", *table["inputs"]] for name, table in tables.items()}
+
+
+def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
+    """Return a hash of the names and contents of all input files. Raises FileNotFoundError if one is missing."""
+    digest = hashlib.sha256()
+    for path in sorted({file for name in inputs for file in _files(checkout / name)}):
+        digest.update(f"{path.relative_to(checkout)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def unchanged_suites() -> list[str]:
+    """Return the suites that have passed with exactly these inputs."""
+    passed = _read_record()
+    return [name for name, inputs in load_suites().items() if passed.get(name) == fingerprint(inputs)]
+
+
+def record_passed(names: list[str]) -> None:
+    """Note in the tracked record that these suites have passed with their inputs as they are."""
+    suites = load_suites()
+    passed = {name: value for name, value in _read_record().items() if name in suites}
+    passed |= {name: fingerprint(suites[name]) for name in names}
+    _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_record() -> dict[str, str]:
+    record: dict[str, str] = json.loads(_RECORD.read_text(encoding="utf-8")) if _RECORD.exists() else {}
+    return record
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    else:
+        raise FileNotFoundError(2, "no such input of a heavy suite", str(path))
