@@ -74,10 +74,10 @@ export: install ## fetch and convert MODELS into the model repository
 
 serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 	@$(BIN)/python -m export $(MODELS)
-	@exec $(BIN)/python -m frontend.launch --models "$(MODELS)" $(ARGS)
+	@exec $(BIN)/python -m trident.launch --models "$(MODELS)" $(ARGS)
 
 stop: install ## stop what `make serve` started
-	@$(BIN)/python -m frontend.launch.stop $(ARGS)
+	@$(BIN)/python -m trident.launch.stop $(ARGS)
 
 test: lint ## check and test, with the real Triton and real models; heavy suites only if what they test has changed
 	@$(BIN)/python -m export $(MODELS)
@@ -92,7 +92,7 @@ test-fast: .venv/dev.stamp ## the tests that need no Triton: seconds
 
 lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-	@PYTHONPATH=$(CURDIR):$(CURDIR)/backends $(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache
 
 format: .venv/dev.stamp ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

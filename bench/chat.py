@@ -18,8 +18,8 @@ from tritonclient.grpc import service_pb2_grpc
 from bench.rivals import bare_pipeline, llama_server
 from export.__main__ import cache_folder
 from export.catalog import load_catalog
+from export.converters.gguf import requantize
 from export.fetch import unpack
-from export.gguf_model import requantize
 from frontend.triton.tensors import build_request
 from tests.support.load import Load, chat_body, run_streams
 from tests.support.stack import running_stack

@@ -17,7 +17,7 @@ import openvino_genai as genai
 
 from bench.chat import MODEL, unpacked_gguf
 from export.__main__ import cache_folder
-from export.gguf_model import requantize, save_openvino
+from export.converters.gguf import requantize, save_openvino
 
 _ANSWER_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()

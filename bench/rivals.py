@@ -35,8 +35,8 @@ def bare_pipeline(model_folder: Path) -> Iterator[Connection]:
 
 def _serve_bare(pipe: Connection, model_folder: Path) -> None:
     sys.path.insert(0, str(_CHECKOUT / "backends"))
-    from generation.engine import load_pipeline, warm_up
-    from generation.prompt import ChatPrompt
+    from backends.generation.engine.process import load_pipeline, warm_up
+    from backends.generation.prompt.chat_prompt import ChatPrompt
 
     parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
     folder = model_folder / "1"
@@ -57,7 +57,8 @@ def _generate(
 ) -> Load:
     import numpy as np
     import openvino
-    from generation.sampling import build_config
+
+    from backends.generation.engine.generation_config import build_config
 
     config = build_config({"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}, max_tokens, end_tokens)
     started, tokens = time.perf_counter(), 0

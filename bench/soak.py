@@ -76,7 +76,7 @@ def memory(settings: Settings) -> dict[str, float]:
                 ("/hibari/", "backend, speech"),
                 ("/u2netp/", "backend, background removal"),
                 ("tritonserver", "triton"),
-                ("frontend.launch.web", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
+                ("frontend.server", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
             )
             if mark in command
         )

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from flask import Flask
 
 from frontend.access_log import register_access_log
-from frontend.admission import Admission
 from frontend.endpoints import BLUEPRINTS
 from frontend.errors import register_error_handlers
-from frontend.expiring_files import ExpiringFiles
-from frontend.image_store import ImageStore
-from frontend.response_store import ResponseStore
 from frontend.services import Services
 from frontend.settings import Settings
+from frontend.storage.expiring_files import ExpiringFiles
+from frontend.storage.images import ImageStore
+from frontend.storage.responses import ResponseStore
+from frontend.triton.admission import Admission
 from frontend.triton.client import TritonClient
 from frontend.triton.registry import Registry
 

@@ -6,14 +6,14 @@ from typing import Protocol
 
 from flask import current_app
 
-from frontend.admission import Admission
-from frontend.image_store import ImageStore
-from frontend.response_store import ResponseStore
 from frontend.settings import Settings
+from frontend.storage.images import ImageStore
+from frontend.storage.responses import ResponseStore
+from frontend.triton.admission import Admission
 from frontend.triton.client import Call
+from frontend.triton.http_client import Inference
 from frontend.triton.registry import Registry
 from frontend.triton.tensors import Value
-from frontend.triton.unary import Inference
 
 
 class Triton(Protocol):

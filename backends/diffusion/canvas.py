@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from images.decoding import read_image
 from numpy.typing import NDArray
 from PIL import Image
-from protocol.errors import InvalidRequest
+
+from backends.common.errors import InvalidRequest
+from backends.common.images.decoding import read_image
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -1,23 +1,18 @@
 """Triton's Python backend for diffusion: a prompt in, and perhaps an image and a mask; a response a picture out."""
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from diffusion.canvas import Limits
-from diffusion.jobs import Job, Options, Picture, Settings
-from diffusion.pipelines import Pipelines
-from protocol.loading import begin
-from protocol.stepwise import StepwiseModel
-from protocol.tensors import has_input, number, read_options, read_strings, string
+from backends.common.model_config import begin
+from backends.common.stepwise import StepwiseModel
+from backends.common.triton import has_input, number, read_options, read_strings, string
+from backends.diffusion.canvas import Limits
+from backends.diffusion.image_request import Job, Options, Picture, Settings
+from backends.diffusion.pipelines import Pipelines
 
 
 class TritonPythonModel(StepwiseModel):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import openvino
 import openvino_genai
-from diffusion.canvas import Canvas, Pixels
 from numpy.typing import NDArray
+
+from backends.diffusion.canvas import Canvas, Pixels
 
 Latent = NDArray[np.float32]
 

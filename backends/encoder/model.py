@@ -2,23 +2,18 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from encoder.jobs import Job, tokenize
-from encoder.network import Network
-from encoder.tokens import Text, TextTokenizer, Tokens
-from protocol.errors import InvalidRequest
-from protocol.loading import begin
-from protocol.tensors import error_response, has_input, read_parameters, read_strings
+from backends.common.errors import InvalidRequest
+from backends.common.model_config import begin
+from backends.common.triton import error_response, has_input, read_parameters, read_strings
+from backends.encoder.network import Network
+from backends.encoder.request import Job, tokenize
+from backends.encoder.tokens import Text, TextTokenizer, Tokens
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from encoder.batches import plan
-from encoder.pooling import POOLINGS, Array, normalize
-from encoder.tokens import Tokens
-from protocol.onnx_session import open_session
+
+from backends.common.onnx_session import open_session
+from backends.encoder.batches import plan
+from backends.encoder.pooling import POOLINGS, Array, normalize
+from backends.encoder.tokens import Tokens
 
 
 class Network:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from protocol.errors import InvalidRequest
 from tokenizers import Tokenizer
+
+from backends.common.errors import InvalidRequest
 
 # A text, or a query and a document.
 Text = str | tuple[str, str]

@@ -4,7 +4,6 @@ import gc
 import json
 import logging
 import random
-import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,22 +12,19 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from generation.answer import Answer
-from generation.constraints import grammar_of
-from generation.engine_client import EngineClient
-from generation.logprobs import TokenTexts
-from generation.metrics import Metrics
-from generation.pictures import sight_of
-from generation.prompt import ChatPrompt, Prompt, Settings
-from generation.sender import Sender
-from generation.text import Detokenizer
-from generation.vision_prompt import VisionPrompt
-from protocol.errors import InvalidRequest, QueueFull
-from protocol.loading import begin
-from protocol.tensors import error_response, has_input, number, read_parameters, read_strings, string
+from backends.common.errors import InvalidRequest, QueueFull
+from backends.common.model_config import begin
+from backends.common.triton import error_response, has_input, number, read_parameters, read_strings, string
+from backends.generation.engine.client import EngineClient
+from backends.generation.grammar.constraints import grammar_of
+from backends.generation.output.answer import Answer
+from backends.generation.output.logprobs import TokenTexts
+from backends.generation.output.metrics import Metrics
+from backends.generation.output.sender import Sender
+from backends.generation.output.text import Detokenizer
+from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, Settings
+from backends.generation.prompt.image_processor import sight_of
+from backends.generation.prompt.vision_prompt import VisionPrompt
 
 log = logging.getLogger(__name__)
 

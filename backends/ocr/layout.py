@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from ocr.engine import Quads
+
+from backends.ocr.text_recognizer import Quads
 
 # Pieces are in one row where they share this part of the lower one's height.
 _SAME_ROW = 0.5

@@ -1,21 +1,16 @@
 """Triton's Python backend for text in pictures: an encoded picture in, a response a line out."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ocr.engine import Engine
-from ocr.jobs import Limits, Part, read_text
-from protocol.loading import begin
-from protocol.stepwise import StepwiseModel
-from protocol.tensors import number, read_strings, string
+from backends.common.model_config import begin
+from backends.common.stepwise import StepwiseModel
+from backends.common.triton import number, read_strings, string
+from backends.ocr.read_text import Limits, Part, read_text
+from backends.ocr.text_recognizer import Engine
 
 
 class TritonPythonModel(StepwiseModel):

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from images.decoding import on_white
 from numpy.typing import NDArray
-from ocr.engine import Engine, Found, Pixels, Quads
 from PIL import Image
-from protocol.errors import InvalidRequest
+
+from backends.common.errors import InvalidRequest
+from backends.common.images.decoding import on_white
+from backends.ocr.text_recognizer import Engine, Found, Pixels, Quads
 
 # A picture higher than so many times its width, like that of a long web page, is cut up: scaled as a whole, its text
 # would be too small to read. The cut is made where there is least to see, in the last part of a page.

@@ -1,21 +1,16 @@
 """Triton's Python backend for background removal: an encoded picture in, one with alpha out."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from protocol.loading import begin
-from protocol.stepwise import StepwiseModel
-from protocol.tensors import read_options, read_strings
-from segmentation.jobs import Options, remove_background
-from segmentation.network import Network
+from backends.common.model_config import begin
+from backends.common.stepwise import StepwiseModel
+from backends.common.triton import read_options, read_strings
+from backends.segmentation.network import Network
+from backends.segmentation.remove_background import Options, remove_background
 
 
 class TritonPythonModel(StepwiseModel):

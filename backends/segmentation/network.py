@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from protocol.errors import EngineDown
-from protocol.onnx_session import open_session
+
+from backends.common.errors import EngineDown
+from backends.common.onnx_session import open_session
 
 Mask = NDArray[np.float32]
 

@@ -12,9 +12,9 @@ Samples = NDArray[np.float32]
 
 # A model's parameter `engine` → module and class. Imported when wanted: not all their packages are always there.
 _ENGINES = {
-    "hibari": ("speech.hibari_engine", "HibariEngine"),
-    "kokoro": ("speech.kokoro_engine", "KokoroEngine"),
-    "pocket-tts": ("speech.cloning_engine", "CloningEngine"),
+    "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
+    "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
+    "pocket-tts": ("backends.speech.pocket_tts_engine", "CloningEngine"),
 }
 
 

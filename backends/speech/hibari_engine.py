@@ -6,9 +6,10 @@ from pathlib import Path
 from hibari import Hibari
 from hibari.g2p import G2P
 from hibari.voices import VOICES
-from speech.engines import Samples
-from speech.sentences import cut, split_sentences
-from speech.voices import Voices, cannot_clone
+
+from backends.speech.engines import Samples
+from backends.speech.sentences import cut, split_sentences
+from backends.speech.voices import Voices, cannot_clone
 
 _MOST_CHARACTERS, _MOST_PHONEMES = 300, 400
 

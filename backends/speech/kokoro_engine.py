@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from protocol.onnx_session import open_session
-from speech.engines import Samples
-from speech.multilingual import Reader
-from speech.sentences import cut, split_sentences
-from speech.voices import Voices, cannot_clone
+
+from backends.common.onnx_session import open_session
+from backends.speech.engines import Samples
+from backends.speech.kokoro_g2p import Reader
+from backends.speech.sentences import cut, split_sentences
+from backends.speech.voices import Voices, cannot_clone
 
 _MOST_CHARACTERS = 150
 

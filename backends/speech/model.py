@@ -1,23 +1,18 @@
 """Triton's Python backend for speech: text in, a response a sentence out."""
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from protocol.errors import InvalidRequest
-from protocol.loading import begin
-from protocol.stepwise import StepwiseModel
-from protocol.tensors import has_input, number, read_options, read_strings
-from speech.engines import load_engine
-from speech.jobs import Job, Options
+from backends.common.errors import InvalidRequest
+from backends.common.model_config import begin
+from backends.common.stepwise import StepwiseModel
+from backends.common.triton import has_input, number, read_options, read_strings
+from backends.speech.engines import load_engine
+from backends.speech.synthesis import Job, Options
 
 
 class TritonPythonModel(StepwiseModel):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from protocol.errors import InvalidRequest
+from backends.common.errors import InvalidRequest
 
 
 class Voices:

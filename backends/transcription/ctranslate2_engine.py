@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from audio.decoding import RATE, Samples
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-from transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
+
+from backends.common.audio.decoding import RATE, Samples
+from backends.transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
 
 # What faster-whisper calls improbable, or silence.
 _IMPROBABLE, _SILENT = -1.0, 0.6

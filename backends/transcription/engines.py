@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from audio.decoding import Samples
+from backends.common.audio.decoding import Samples
 
 # A model's parameter `engine` → module and class. Imported when wanted: a process has one of them.
 _ENGINES = {
-    "ctranslate2": ("transcription.ctranslate2_engine", "CTranslate2Engine"),
-    "openvino": ("transcription.openvino_engine", "OpenVINOEngine"),
+    "ctranslate2": ("backends.transcription.ctranslate2_engine", "CTranslate2Engine"),
+    "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
 }
 
 FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -1,22 +1,17 @@
 """Triton's Python backend for transcription: encoded files in, a response a segment out."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Triton imports this file by path; its neighbours are the package of this folder's name.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from protocol.loading import begin
-from protocol.stepwise import StepwiseModel
-from protocol.tensors import read_options, read_strings, string
-from transcription.engines import Options, load_engine
-from transcription.jobs import Job
+from backends.common.model_config import begin
+from backends.common.stepwise import StepwiseModel
+from backends.common.triton import read_options, read_strings, string
+from backends.transcription.engines import Options, load_engine
+from backends.transcription.transcriber import Job
 
 
 class TritonPythonModel(StepwiseModel):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import openvino_genai
-from audio.decoding import RATE, Samples
-from transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
+
+from backends.common.audio.decoding import RATE, Samples
+from backends.transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
 
 # What the model left of a window is decoded again if it is as long as this, and the model got on by as much.
 _REST_SECONDS = 1.0

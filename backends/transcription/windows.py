@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from audio.decoding import RATE, Samples, quietest
 from faster_whisper.vad import SpeechTimestampsMap, VadOptions, get_speech_timestamps
+
+from backends.common.audio.decoding import RATE, Samples, quietest
 
 WINDOW_SECONDS = 30
 

@@ -1,18 +1,18 @@
 """One file per resource of the API. A blueprint is served with and without `/v1`, unless it has its own prefix."""
 
-from frontend.endpoints.background import blueprint as background
-from frontend.endpoints.chat import blueprint as chat
-from frontend.endpoints.completions import blueprint as completions
+from frontend.endpoints.audio.speech import blueprint as speech
+from frontend.endpoints.audio.transcriptions import blueprint as transcriptions
+from frontend.endpoints.chat.view import blueprint as chat
+from frontend.endpoints.completions.view import blueprint as completions
 from frontend.endpoints.embeddings import blueprint as embeddings
 from frontend.endpoints.health import blueprint as health
-from frontend.endpoints.images import blueprint as images
+from frontend.endpoints.images.background import blueprint as background
+from frontend.endpoints.images.view import blueprint as images
 from frontend.endpoints.models import blueprint as models
 from frontend.endpoints.rerank import blueprint as rerank
 from frontend.endpoints.rerank import v2 as rerank_v2
-from frontend.endpoints.responses import blueprint as responses
+from frontend.endpoints.responses.view import blueprint as responses
 from frontend.endpoints.shutdown import blueprint as shutdown
-from frontend.endpoints.speech import blueprint as speech
-from frontend.endpoints.transcriptions import blueprint as transcriptions
 
 BLUEPRINTS = (
     chat,

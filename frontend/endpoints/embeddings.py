@@ -9,9 +9,9 @@ from flask import Blueprint, Response
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from frontend.endpoints.body import RequestBody, read_body
-from frontend.endpoints.rows import bounded, infer_rows
 from frontend.errors import InvalidRequest
+from frontend.http.body import RequestBody, read_body
+from frontend.inference.batching import bounded, infer_rows
 from frontend.services import services
 from frontend.triton.registry import Model
 

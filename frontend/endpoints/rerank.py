@@ -8,9 +8,9 @@ import orjson
 from flask import Blueprint, Response
 from pydantic import Field, field_validator
 
-from frontend.endpoints.body import RequestBody, read_body
-from frontend.endpoints.rows import bounded, infer_rows
 from frontend.errors import InvalidRequest
+from frontend.http.body import RequestBody, read_body
+from frontend.inference.batching import bounded, infer_rows
 from frontend.services import services
 from frontend.triton.registry import Model
 

@@ -12,9 +12,9 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from frontend.errors import APIError, EngineFailure
-from frontend.triton.failures import described, translated
+from frontend.triton.http_client import Inference, UnaryClient
+from frontend.triton.status import described, translated
 from frontend.triton.tensors import Value, build_request, read_response
-from frontend.triton.unary import Inference, UnaryClient
 
 log = logging.getLogger(__name__)
 

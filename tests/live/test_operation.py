@@ -59,7 +59,7 @@ def test_triton_listens_on_loopback_alone(stack):
 
 
 def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
-    command = [sys.executable, "-m", "frontend.launch", "--port", str(stack.port), "--models", MODEL]
+    command = [sys.executable, "-m", "trident.launch", "--port", str(stack.port), "--models", MODEL]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     assert output.returncode == 1
     assert "make stop" in output.stderr
@@ -89,7 +89,7 @@ def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        command = [sys.executable, "-m", "frontend.launch.web", "--port", str(free_port()), "--triton", address]
+        command = [sys.executable, "-m", "frontend.server", "--port", str(free_port()), "--triton", address]
         web = subprocess.Popen(command)
         base = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
         try:
@@ -150,7 +150,7 @@ class TestWhenSomethingDies:
         wait_until(lambda: recovers(own), 60, "an answer again")
 
     def test_a_frontend_worker(self, own):
-        worker = max(family(own, "frontend.launch.web"), key=lambda process: process.create_time())
+        worker = max(family(own, "frontend.server"), key=lambda process: process.create_time())
         worker.send_signal(signal.SIGKILL)
         wait_until(lambda: recovers(own), 20, "an answer again")
 

@@ -39,7 +39,7 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
     settings = Settings(
         port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
     )
-    command = [sys.executable, "-m", "frontend.launch", "--models", " ".join(models), "--port", str(port)]
+    command = [sys.executable, "-m", "trident.launch", "--models", " ".join(models), "--port", str(port)]
     command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
     with tempfile.NamedTemporaryFile("w+", suffix=".log", encoding="utf-8") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)

@@ -1,0 +1,110 @@
+"""From an encoded file to samples: whatever FFmpeg reads, block by block, so that memory stays flat."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.common.errors import InvalidRequest
+
+RATE = 16_000
+
+# A block is cut where it is quietest within its last seconds.
+_SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
+
+# Containers of sound alone or with pictures: no playlists, which would have FFmpeg open what they name.
+_FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpeg,mpegts"
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+
+# Of these FFmpeg guesses the length.
+_GUESSED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
+
+# Below it one frame may stand for minutes.
+_LOWEST_RATE = 4000
+
+Samples = NDArray[np.float32]
+
+
+def read_blocks(content: bytes, block_seconds: float, most_seconds: float, rate: int = RATE) -> Iterator[Samples]:
+    """Yield mono samples at `rate` a second, from -1 to 1, in blocks of about `block_seconds`.
+
+    Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `most_seconds`.
+    """
+    waiting: list[Samples] = []
+    length = total = 0
+    for samples in _decode(content, most_seconds, rate):
+        waiting.append(samples)
+        length, total = length + len(samples), total + len(samples)
+        if total > most_seconds * rate:
+            raise _too_long(most_seconds)
+        if length >= block_seconds * rate:
+            block = np.concatenate(waiting)
+            cut = quietest(block, _SEARCH_SECONDS, rate)
+            yield block[:cut]
+            waiting, length = [block[cut:]], len(block) - cut
+    if not total:
+        raise InvalidRequest("The file holds no audio", "file", "invalid_audio")
+    yield np.concatenate(waiting)
+
+
+def _decode(content: bytes, most_seconds: float, rate: int) -> Iterator[Samples]:
+    """Yield the samples of each frame. What is damaged further on is left out."""
+    any_yet = False
+    try:
+        with av.open(io.BytesIO(content), metadata_errors="ignore", options=_OPTIONS) as container:
+            if not container.streams.audio:
+                raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
+            known = container.duration if container.format.name not in _GUESSED else None
+            if known and known / av.time_base > most_seconds:
+                raise _too_long(most_seconds)
+            for resampled in _resample(_frames(container), rate):
+                any_yet = True
+                yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
+    except av.error.FFmpegError as error:
+        if not any_yet:
+            message = f"The file is not audio, or is damaged: {error.strerror}"
+            raise InvalidRequest(message, "file", "invalid_audio") from error
+
+
+def _frames(container: Any) -> Iterator[Any]:
+    for packet in container.demux(audio=0):
+        with contextlib.suppress(av.error.InvalidDataError):
+            yield from packet.decode()
+
+
+def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
+    """Yield frames of mono samples at `rate`; a file may change its rate and channels on the way."""
+    resampler, kind = None, None
+    for frame in frames:
+        if frame.sample_rate < _LOWEST_RATE:
+            message = f"The audio has {frame.sample_rate} samples a second; at least {_LOWEST_RATE} are needed"
+            raise InvalidRequest(message, "file", "invalid_audio")
+        if (frame.format.name, frame.layout.name, frame.sample_rate) != kind:
+            if resampler:
+                yield from resampler.resample(None)
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+        assert resampler is not None  # noqa: S101
+        yield from resampler.resample(frame)
+    if resampler:
+        yield from resampler.resample(None)  # what it holds back
+
+
+def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:
+    """Return where to cut: the middle of the quietest moment in the last `seconds`."""
+    width = int(_QUIET_SECONDS * rate)
+    start = max(len(block) - int(seconds * rate), 0)
+    count = (len(block) - start) // width
+    loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
+    # The latest of equals, so that silence is not cut into small pieces.
+    return start + (count - 1 - int(loudness[::-1].argmin())) * width + width // 2
+
+
+def _too_long(most_seconds: float) -> InvalidRequest:
+    return InvalidRequest(
+        f"The audio is longer than the {most_seconds:.0f} seconds this model takes", "file", "too_long"
+    )

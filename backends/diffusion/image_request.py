@@ -1,0 +1,181 @@
+"""One request's pictures, one after the other."""
+
+import queue
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backends.common.errors import EngineDown, InvalidRequest
+from backends.common.images.encoding import write_image
+from backends.diffusion.canvas import Canvas, Limits, Pixels, blank_canvas, canvas_of
+from backends.diffusion.pipelines import SEEDS, Latent, Order, Pipelines
+
+# How often is looked whether the caller has left.
+_POLL_SECONDS = 0.1
+
+# An image may be large, and all of the queue are decoded by threads of their own.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller asks for; None: what the model is configured for."""
+
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    n: int = 1
+    seed: int | None = None
+    quality: str = "standard"
+    style: str = "vivid"
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    strength: float | None = None
+    partial_images: int = 0
+    format: str = "png"
+    compression: int = 90
+    """The quality of a JPEG or WebP, to 100."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height if they were asked for."""
+        return None if self.width is None or self.height is None else (self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the model's configuration says of steps and guidance."""
+
+    steps: dict[str, int]
+    guidance: dict[str, float]
+    strength: float
+    most_steps: int
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> "Settings":
+        return cls(
+            {"standard": int(parameters["steps_standard"]), "hd": int(parameters["steps_hd"])},
+            {"vivid": float(parameters["guidance_vivid"]), "natural": float(parameters["guidance_natural"])},
+            float(parameters["strength"]),
+            int(parameters["max_steps"]),
+        )
+
+    def order(self, prompt: str, options: Options, canvas: Canvas) -> Order:
+        """Return what is to be painted. Raises InvalidRequest on what the model does not allow."""
+        steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
+        if strength is None:  # a masked part starts from nothing
+            strength = self.strength if canvas.mask is None else 1.0
+        steps = self.steps[options.quality] if steps is None else steps
+        if not 1 <= steps <= self.most_steps:
+            raise InvalidRequest(f"This model takes 1 to {self.most_steps} steps", "num_inference_steps")
+        guidance = self.guidance[options.style] if guidance is None else guidance
+        return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture: which of the request's, and if it is not finished, which preview of it."""
+
+    content: bytes
+    index: int
+    preview: int | None = None
+
+
+class Job:
+    """Every step of the work is one item of `pictures()`. `pool` is the one thread that paints."""
+
+    def __init__(
+        self,
+        pipelines: Pipelines,
+        pool: Executor,
+        settings: Settings,
+        limits: Limits,
+        prompt: str,
+        options: Options,
+        image: bytes | None = None,
+        mask: bytes | None = None,
+    ):
+        self._pipelines, self._pool, self._options = pipelines, pool, options
+        self._settings, self._limits = settings, limits
+        self._files: tuple[bytes | None, bytes | None] = (image, mask)
+        self.prompt, self.num_input_tokens = prompt, 0
+        """What the model takes of the prompt, once the first picture is there."""
+        self.n = options.n
+
+    def pictures(self) -> Iterator[Picture | None]:
+        """Yield previews and pictures in order, and None now and then. Raises InvalidRequest."""
+        options = self._options
+        self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
+        order = self._settings.order(self.prompt, options, self._canvas())
+        if self._pipelines.only_inpaints and order.canvas.mask is None:
+            raise InvalidRequest("This model only changes the masked part of an image", "mask")
+        order = replace(order, negative_prompt=self._negative_prompt(order))
+        seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
+        for index in range(self.n):
+            yield from self._paint(order, index, seed + index)
+
+    def _canvas(self) -> Canvas:
+        """Return what to paint on. The files are not held in memory any longer than that takes."""
+        (image, mask), self._files = self._files, (None, None)
+        if image is None:
+            return blank_canvas(self._options.size or self._pipelines.size, self._limits)
+        with _ONE_AT_A_TIME:
+            return canvas_of(image, mask, self._options.size, self._limits)
+
+    def _negative_prompt(self, order: Order) -> str | None:
+        if not order.negative_prompt:
+            return None
+        if not self._pipelines.takes_negative_prompt:
+            raise InvalidRequest("This model takes no negative prompt", "negative_prompt")
+        if order.guidance <= 1:
+            raise InvalidRequest("A negative prompt needs a guidance of more than 1", "negative_prompt")
+        return self._pipelines.cut(order.negative_prompt)[0]
+
+    def _paint(self, order: Order, index: int, seed: int) -> Iterator[Picture | None]:
+        """Have one picture painted. It ends, at the next step, with this iterator."""
+        events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
+        left = False
+
+        def watch(step: int, steps: int, latent: object) -> bool:
+            if step in _shown(self._options.partial_images, steps):
+                events.put(np.array(latent.data))  # type: ignore[attr-defined]
+            return left
+
+        task = self._pool.submit(self._pipelines.paint, order, seed, watch)
+        task.add_done_callback(lambda _: events.put(None))
+        try:
+            yield from self._previews(events, order.canvas, index)
+        finally:
+            left = True
+            task.cancel()
+        if (painted := task.result()) is None:
+            raise EngineDown("The model is being unloaded")
+        yield self._encoded(order.canvas, painted, index)
+
+    def _previews(
+        self, events: "queue.SimpleQueue[Latent | None]", canvas: Canvas, index: int
+    ) -> Iterator[Picture | None]:
+        shown = 0
+        while True:
+            try:
+                latent = events.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if latent is None:
+                return
+            yield self._encoded(canvas, self._pipelines.preview(latent, canvas), index, shown)
+            shown += 1
+
+    def _encoded(self, canvas: Canvas, painted: Pixels, index: int, preview: int | None = None) -> Picture:
+        content = write_image(canvas.finish(painted), self._options.format, self._options.compression)
+        return Picture(content, index, preview)
+
+
+def _shown(previews: int, steps: int) -> set[int]:
+    """Return after which steps there is a preview: spread evenly, none after the last."""
+    return {number * steps // (previews + 1) - 1 for number in range(1, previews + 1)} - {-1}

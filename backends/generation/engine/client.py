@@ -1,0 +1,227 @@
+"""The backend's end of the engine's process: starts it, hands it requests, passes on its tokens, revives it."""
+
+import json
+import logging
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
+from backends.generation.engine.ipc import Add, Cancel, Failed, Gauges, Go, Idle, Look, Ready, StepResult
+from backends.generation.output.answer import Answer
+from backends.generation.prompt.chat_prompt import Prompt
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0
+
+
+class _Link:
+    """A connection to one engine process. Sending never blocks: the engine reads between two steps only."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+        self._outgoing: queue.SimpleQueue[Add | Look | Cancel | Go | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
+
+    def send(self, message: Add | Look | Cancel | Go) -> None:
+        self._outgoing.put(message)
+
+    def close(self) -> None:
+        self._outgoing.put(None)
+
+    def _write(self) -> None:
+        with self.connection:
+            while (message := self._outgoing.get()) is not None:
+                try:
+                    self.connection.send(message)
+                except OSError:
+                    return  # the engine is gone, as whoever receives from it is about to see
+
+
+class EngineClient:
+    """`on_progress(answers)` is called with those that have something new, from this object's own thread."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str], on_progress: Callable[[Iterable[Answer]], None]):
+        self._folder, self._parameters, self._on_progress = folder, parameters, on_progress
+        self.gauges = Gauges()
+        self._lock = threading.Lock()
+        self._answers: dict[int, Answer] = {}
+        self._next_number = 0
+        self._link: _Link | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._changing = False
+        self._held: list[tuple[Answer, Prompt]] = []
+        """What came while one engine was ending by itself, and the next one loading."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine and wait until the model is loaded. Raises EngineDown if it cannot be."""
+        self._connect()
+        self._thread.start()
+
+    def submit(self, answer: Answer, prompt: Prompt) -> None:
+        """Have an answer generated, unless it was cancelled meanwhile. Raises EngineDown."""
+        with self._lock:
+            if answer.over:
+                return
+            if self._changing:
+                self._held.append((answer, prompt))
+                return
+            if self._link is None:
+                raise EngineDown("The model's engine is being restarted.")
+            self._send(self._link, answer, prompt)
+
+    def _send(self, link: _Link, answer: Answer, prompt: Prompt) -> None:
+        self._next_number += 1
+        answer.number = self._next_number
+        self._answers[answer.number] = answer
+        link.send(_message(answer, prompt))
+
+    def cancel(self, answer: Answer) -> None:
+        """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
+        with self._lock:
+            answer.over = True
+            self._held = [held for held in self._held if held[0] is not answer]
+            if self._answers.pop(answer.number, None) and self._link:
+                self._link.send(Cancel(answer.number))
+
+    def stop(self) -> None:
+        """End the engine's process; answers that are not finished fail."""
+        self._stopping = True
+        if self._process:
+            self._process.kill()
+        self._thread.join()
+
+    def _connect(self) -> None:
+        """Start the process and wait until it is ready."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [_python(), "-m", "backends.generation.engine.process", str(theirs.fileno()), str(self._folder)]
+            self._process = subprocess.Popen(
+                [*command, json.dumps(dict(self._parameters))],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        connection = Connection(ours.detach())
+        try:
+            ready = connection.recv()
+        except (EOFError, OSError) as error:
+            connection.close()
+            raise EngineDown(f"The engine ended while loading, with exit code {self._process.wait()}.") from error
+        assert isinstance(ready, Ready)  # noqa: S101
+        with self._lock:
+            self._link = _Link(connection)
+            held, self._held, self._changing = self._held, [], False
+            for answer, prompt in held:
+                if not answer.over:
+                    self._send(self._link, answer, prompt)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._serve()
+            self._lose_all()
+            if not self._stopping:
+                self._revive()
+        self._lose_held()
+
+    def _serve(self) -> None:
+        """Pass messages on until the engine is gone."""
+        link = self._link
+        while link is not None:
+            try:
+                message: StepResult | Failed | Idle = link.connection.recv()
+            except (EOFError, OSError):
+                return
+            if isinstance(message, Failed):
+                self._fail(message)
+            elif isinstance(message, Idle):
+                self._let_go(link)
+            else:
+                self.gauges = message.gauges
+                self._advance(message)
+
+    def _let_go(self, link: _Link) -> None:
+        """Have the engine end, unless something is on its way to it; what comes from now on is for the next one."""
+        with self._lock:
+            if not self._answers:
+                self._changing = True
+                link.send(Go())
+
+    def _lose_held(self) -> None:
+        with self._lock:
+            held, self._held, self._changing = self._held, [], False
+        for answer, _ in held:
+            answer.fail(EngineDown("The model's engine is being restarted."))
+        self._on_progress([answer for answer, _ in held])
+
+    def _advance(self, result: StepResult) -> None:
+        progressed = []
+        with self._lock:
+            for made in result.made:
+                if answer := self._answers.get(made.number):
+                    answer.add(made.tokens, made.finish_reason, made.logprobs)
+                    progressed.append(answer)
+                    if made.finish_reason:
+                        del self._answers[made.number]
+        self._on_progress(progressed)
+
+    def _fail(self, failed: Failed) -> None:
+        with self._lock:
+            answer = self._answers.pop(failed.number, None)
+        if answer:
+            kind = InvalidRequest if failed.callers_fault else EngineFailure
+            answer.fail(kind(failed.message, failed.param))
+            self._on_progress([answer])
+
+    def _lose_all(self) -> None:
+        with self._lock:
+            if self._link:
+                self._link.close()
+            lost, self._answers, self._link = list(self._answers.values()), {}, None
+        self.gauges = Gauges()
+        for answer in lost:
+            answer.fail(EngineDown("The model's engine stopped."))
+        self._on_progress(lost)
+
+    def _revive(self) -> None:
+        assert self._process is not None  # noqa: S101
+        exit_code = self._process.wait()
+        if self._changing and exit_code == 0:
+            log.info("the engine has kept many grammars; starting another")
+        else:
+            log.error("the engine's process ended with exit code %s; starting another", exit_code)
+        pause = 0.5
+        while not self._stopping:
+            try:
+                self._connect()
+            except Exception as error:
+                # Whatever it is, no memory say, it may pass; without this thread there would be no engine for ever.
+                log.error("%s Next try in %.0f s.", error, pause)
+                self._lose_held()
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                log.info("the engine is back")
+                return
+
+
+def _message(answer: Answer, prompt: Prompt) -> Add | Look:
+    if prompt.text:
+        return Look(answer.number, answer.client, prompt.text, prompt.pictures, answer.parameters, prompt.room)
+    return Add(answer.number, answer.client, prompt.ids, answer.parameters, prompt.room)
+
+
+def _python() -> str:
+    """Return an interpreter. Inside Triton's stub sys.executable may be the stub itself."""
+    candidates = [sys.executable, shutil.which("python3")]
+    return next(path for path in candidates if path and "python" in Path(path).name and "stub" not in Path(path).name)

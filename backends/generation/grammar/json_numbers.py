@@ -1,0 +1,132 @@
+"""Numbers between bounds, as grammars over their digits."""
+
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+from backends.generation.grammar.ebnf import NotPossible, any_of, literal, repeat
+
+# As many as a double holds exactly: more would be lost by whoever reads them.
+_DIGITS = 15
+_MOST = 10**_DIGITS - 1
+_MOST_DECIMALS = 6
+_DECIMALS_BETWEEN = 2
+
+ANY_INTEGER = f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}})'
+ANY_NUMBER = f'{ANY_INTEGER} ("." [0-9]{{1,{_DIGITS}}})? ([eE] [+-]? [0-9] [0-9]?)?'
+
+Digits = tuple[tuple[int, int], ...]
+"""Numbers of one length: the least and the greatest of each digit."""
+
+
+def integer(schema: dict[str, Any]) -> str:
+    """Return the expression for an integer within a schema's bounds. Raises NotPossible."""
+    low, high = _bounds(schema)
+    if low is None and high is None:
+        return ANY_INTEGER
+    first = -_MOST if low is None else int(low.to_integral_value(ROUND_CEILING))
+    last = _MOST if high is None else int(high.to_integral_value(ROUND_FLOOR))
+    first += "exclusiveMinimum" in schema and low == first
+    last -= "exclusiveMaximum" in schema and high == last
+    return _between(first, last, 0, tails=False)
+
+
+def number(schema: dict[str, Any]) -> str:
+    """Return the expression for a number within a schema's bounds. Raises NotPossible."""
+    low, high = _bounds(schema)
+    if low is None and high is None:
+        return ANY_NUMBER
+    decimals = max(-int(bound.normalize().as_tuple().exponent) for bound in (low, high) if bound is not None)
+    decimals = max(0, decimals)
+    if decimals > _MOST_DECIMALS:
+        raise NotPossible(f"bounds of more than {_MOST_DECIMALS} decimals")
+    exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
+    if exclusive or (low is not None and high is not None and high - low < 1):
+        decimals = max(_DECIMALS_BETWEEN, decimals)  # the bound itself, or there would be nothing left
+    scale = 10**decimals
+    first = -_MOST * scale if low is None else int(low * scale)
+    last = _MOST * scale if high is None else int(high * scale)
+    first += "exclusiveMinimum" in schema and low is not None
+    last -= "exclusiveMaximum" in schema and high is not None
+    return _between(first, last, decimals, tails=True)
+
+
+def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
+    def bound(inclusive: str, exclusive: str) -> Decimal | None:
+        given = [schema[key] for key in (inclusive, exclusive) if key in schema]
+        for value in given:
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST:
+                raise NotPossible(f"{inclusive} must be a number of at most {_DIGITS} digits")
+        if len(given) == 2:
+            raise NotPossible(f"both {inclusive} and {exclusive}")
+        return Decimal(str(given[0])) if given else None
+
+    return bound("minimum", "exclusiveMinimum"), bound("maximum", "exclusiveMaximum")
+
+
+def _between(first: int, last: int, decimals: int, tails: bool) -> str:
+    """Return the expression for first to last, units of the last decimal; `tails`: with more decimals in between."""
+    if first > last:
+        raise NotPossible("no number is within the bounds")
+    options = []
+    if first < 0:
+        least, greatest = max(1, -last), -first
+        options += [f'"-" {expression}' for expression in _magnitudes(least, greatest, decimals, tails)]
+    if last >= 0:
+        options += _magnitudes(max(0, first), last, decimals, tails)
+    return any_of(f"({option})" for option in options)
+
+
+def _magnitudes(first: int, last: int, decimals: int, tails: bool) -> Iterator[str]:
+    """Yield the expressions for numbers without sign. What has a tail is below the last one."""
+    tail = " " + _tail(decimals) if tails else ""
+    point = f' "." [0-9]{{{decimals}}}' if decimals else ""
+    if last >= _MOST * 10**decimals:  # no bound: whatever has more digits than the first
+        longer = max(1, len(str(first // 10**decimals)))
+        yield f"[1-9] [0-9]{{{longer},{_DIGITS}}}{point}{tail}"
+        last = 10 ** (longer + decimals) - 1
+        yield from (_write(digits, decimals) + tail for digits in _cut(first, last, decimals + 1))
+        return
+    if tails and first < last:
+        yield from (_write(digits, decimals) + tail for digits in _cut(first, last - 1, decimals + 1))
+        first = last
+    yield from (_write(digits, decimals) for digits in _cut(first, last, decimals + 1))
+
+
+def _tail(decimals: int) -> str:
+    digits = repeat("[0-9]", 1, _DIGITS - decimals)
+    return f'("." {digits})?' if decimals == 0 else f"({digits})?"
+
+
+def _write(digits: Digits, decimals: int) -> str:
+    terms = [literal(str(a)) if a == b else f"[{a}-{b}]" for a, b in digits]
+    if decimals:
+        terms.insert(len(terms) - decimals, '"."')
+    return " ".join(terms)
+
+
+def _cut(first: int, last: int, width: int) -> Iterator[Digits]:
+    """Yield sets of digits that make up first to last; shorter numbers than `width` begin with zeros."""
+    while first <= last:
+        text = str(first).zfill(width)
+        end = min(last, 10 ** len(text) - 1)
+        yield from _same_length(text, str(end).zfill(width))
+        first = end + 1
+
+
+def _same_length(first: str, last: str) -> Iterator[Digits]:
+    if not first:
+        yield ()
+        return
+    a, b, rest = int(first[0]), int(last[0]), len(first) - 1
+    if a == b:
+        yield from (((a, a), *others) for others in _same_length(first[1:], last[1:]))
+        return
+    if first[1:] != "0" * rest:
+        yield from (((a, a), *others) for others in _same_length(first[1:], "9" * rest))
+        a += 1
+    top = b if last[1:] == "9" * rest else b - 1
+    if a <= top:
+        yield ((a, top), *(((0, 9),) * rest))
+    if top < b:
+        yield from (((b, b), *others) for others in _same_length("0" * rest, last[1:]))

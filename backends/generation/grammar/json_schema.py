@@ -1,0 +1,353 @@
+"""JSON schemas as grammars.
+
+The engine has a converter of its own; its grammars allow any white space, in which a small model can go on until its
+tokens are used up. These write JSON as `json.dumps` does, and whatever they allow, the schema allows. What they cannot
+say is refused, or, if that is wanted, left out.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from backends.generation.grammar import json_numbers
+from backends.generation.grammar.ebnf import EMPTY, NotPossible, Rules, any_of, literal, repeat
+from backends.generation.grammar.regex import json_characters, json_pattern
+
+Schema = dict[str, Any] | bool
+
+_MOST_LEVELS = 32
+_MOST_ITEMS = 1_000
+_MOST_OPTIONAL = 128
+
+# What says nothing about which values are valid.
+_ANNOTATIONS = frozenset(
+    [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$schema",
+        "$id",
+        "$comment",
+        "$anchor",
+        "$defs",
+        "definitions",
+        "contentMediaType",
+        "contentEncoding",
+        "discriminator",
+        "example",
+        "nullable",
+        "xml",
+        "externalDocs",
+    ]
+)
+_COMBINED = ("$ref", "enum", "const", "anyOf", "oneOf", "allOf")
+_KEYWORDS: dict[str, frozenset[str]] = {
+    "string": frozenset(("minLength", "maxLength", "pattern", "format")),
+    "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
+    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "object": frozenset(("properties", "required", "additionalProperties")),
+    "array": frozenset(("items", "prefixItems", "minItems", "maxItems", "uniqueItems")),
+    "boolean": frozenset(),
+    "null": frozenset(),
+}
+_DATE = r"(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])"
+_TIME = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+_BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f"{_DATE}T{_TIME}",
+    "duration": r"P(\d{1,4}D(T\d{1,2}H(\d{1,2}M(\d{1,2}S)?)?)?|T\d{1,4}[HMS]|\d{1,4}[YMW])",
+    "uuid": "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "ipv4": rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}",
+    "ipv6": "([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
+    "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
+    "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
+}
+# Flat, since the engine is ten times slower with a rule for the character, or with \\u: what that is for can be written
+# as it is, but for control characters and lone surrogates, which nobody misses.
+_TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
+
+
+_MOST_VISITS = 5_000
+
+
+class JSONGrammar:
+    """Expressions for values by schema, in rules that several schemas can share.
+
+    `strict` says whether to refuse what a grammar cannot say, with NotPossible, or to leave it out.
+    """
+
+    def __init__(self, rules: Rules, strict: bool = True):
+        self._rules, self._strict, self._visits = rules, strict, 0
+
+    def value(self, schema: Schema) -> str:
+        """Return the expression for a JSON value that is valid by the schema. Raises NotPossible."""
+        self._whole, self._references = schema, dict[str, str]()
+        return self._value(schema, "schema", 0)
+
+    def anything(self, kinds: tuple[str, ...] = ("object", "array", "string", "number", "boolean", "null")) -> str:
+        """Return the expression for any JSON value of these kinds."""
+        return any_of(self._of_type(kind, {}, "schema", 0) for kind in kinds)
+
+    def _value(self, schema: Any, path: str, level: int) -> str:
+        self._visits += 1  # references may lead to the same place many times over
+        if self._visits > _MOST_VISITS:
+            raise NotPossible("too large")
+        if schema is True or schema == {}:
+            return self._any_value()
+        if not isinstance(schema, dict):
+            raise NotPossible(f"{path}: nothing is valid" if schema is False else f"{path}: must be an object")
+        if level > _MOST_LEVELS:
+            raise NotPossible(f"{path}: more than {_MOST_LEVELS} levels")
+        for key in _COMBINED:
+            if key in schema:
+                return self._combined(key, schema, path, level)
+        types = schema.get("type") or _implied(schema)
+        types = types if isinstance(types, list) else [types]
+        for kind in types:
+            if not isinstance(kind, str) or kind not in _KEYWORDS:
+                raise NotPossible(f"{path}.type: {json.dumps(kind)[:40]} is no type")
+        self._check(schema, frozenset[str]().union(*(_KEYWORDS[kind] for kind in types)), path)
+        return any_of(self._of_type(kind, schema, path, level) for kind in types)
+
+    def _check(self, schema: Mapping[str, Any], known: frozenset[str], path: str) -> None:
+        """Refuse what the grammar would not keep to. Keywords of other types than the value's say nothing."""
+        foreign = frozenset[str]().union(*_KEYWORDS.values()) - known
+        for key in schema.keys() - known - foreign - _ANNOTATIONS - {"type"}:
+            if self._strict and not key.startswith("x-"):
+                raise NotPossible(f"{path}: '{key}' is not supported here")
+
+    def _combined(self, key: str, schema: dict[str, Any], path: str, level: int) -> str:
+        value, where = schema[key], f"{path}.{key}"
+        beside = {name: other for name, other in schema.items() if name != key and name not in _ANNOTATIONS}
+        if key == "allOf":
+            return self._value(self._all_of(value, beside, where), path, level + 1)
+        if key in ("enum", "const"):
+            return self._constants([value] if key == "const" else value, beside, where)
+        self._check(beside, frozenset(), path)
+        if self._strict and beside:
+            raise NotPossible(f"{path}: '{min(beside)}' is not supported beside '{key}'")
+        if key == "$ref":
+            return self._reference(value, where, level)
+        if not isinstance(value, list) or not value:
+            raise NotPossible(f"{where}: must be a list of schemas")
+        return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
+
+    def _all_of(self, parts: Any, beside: dict[str, Any], path: str) -> dict[str, Any]:
+        """Return one schema for all: their keywords together, as long as no two say different things."""
+        if not isinstance(parts, list) or not parts:
+            raise NotPossible(f"{path}: must be a list of schemas")
+        whole: dict[str, Any] = {}
+        for part in [*parts, beside]:
+            if isinstance(part, dict) and "$ref" in part and len(parts) + bool(beside) > 1:
+                part = self._resolve(part["$ref"], path)
+            if not isinstance(part, dict):
+                raise NotPossible(f"{path}: must be a list of objects")
+            for key, value in part.items():
+                if key == "properties" and isinstance(value, dict) and not value.keys() & whole.get(key, {}).keys():
+                    value = whole.get(key, {}) | value
+                elif key == "required" and isinstance(value, list):
+                    value = whole.get(key, []) + value
+                elif key not in _ANNOTATIONS and whole.get(key, value) != value:
+                    raise NotPossible(f"{path}: two different '{key}' are not supported")
+                whole[key] = value
+        return whole
+
+    def _constants(self, values: Any, beside: dict[str, Any], path: str) -> str:
+        if not isinstance(values, list) or not values:
+            raise NotPossible(f"{path}: must be a list of values")
+        self._check(beside, frozenset().union(*_KEYWORDS.values()), path)
+        if self._strict and beside.keys() - {"type"}:
+            raise NotPossible(f"{path}: '{min(beside.keys() - {'type'})}' is not supported beside it")
+        kinds = beside.get("type")
+        fitting = [value for value in values if kinds is None or _is_a(value, kinds)]
+        if not fitting:
+            raise NotPossible(f"{path}: no value is of the type")
+        return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting)
+
+    def _reference(self, target: Any, path: str, level: int) -> str:
+        schema = self._resolve(target, path)
+        if target not in self._references:
+            self._references[target] = name = self._rules.reserve("ref")
+            body = self._value(schema, str(target), level + 1)
+            if body == name:
+                raise NotPossible(f"{path}: refers to itself alone")
+            self._rules.fill(name, body)
+        return self._references[target]
+
+    def _resolve(self, target: Any, path: str) -> Any:
+        if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
+            raise NotPossible(f"{path}: only references inside of the schema are supported, such as '#/$defs/name'")
+        found: Any = self._whole
+        for part in target.split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+                found = found[int(key)]
+            elif isinstance(found, dict) and key in found:
+                found = found[key]
+            else:
+                raise NotPossible(f"{path}: there is no {target[:100]!r}")
+        return found
+
+    def _of_type(self, kind: str, schema: Mapping[str, Any], path: str, level: int) -> str:
+        write: dict[str, Callable[[], str]] = {
+            "object": lambda: self._object(schema, path, level),
+            "array": lambda: self._array(schema, path, level),
+            "string": lambda: self._string(schema),
+            "integer": lambda: self._integer(schema),
+            "number": lambda: self._number(schema),
+            "boolean": lambda: '("true" | "false")',
+            "null": lambda: '"null"',
+        }
+        try:
+            return write[kind]()
+        except NotPossible as error:
+            raise error if str(error).startswith(("schema", "#")) else NotPossible(f"{path}: {error}") from error
+
+    def _number(self, schema: Mapping[str, Any]) -> str:
+        return self._rules.name(self._bounded(json_numbers.number, schema), "number")
+
+    def _integer(self, schema: Mapping[str, Any]) -> str:
+        if self._strict and schema.get("multipleOf", 1) != 1:
+            raise NotPossible("'multipleOf' is not supported")
+        return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
+
+    def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
+        """Return the expression for a number; without its bounds where they cannot be said and need not be kept."""
+        try:
+            return write(dict(schema))
+        except NotPossible:
+            if self._strict:
+                raise
+            return write({})
+
+    def _string(self, schema: Mapping[str, Any]) -> str:
+        counted = "minLength" in schema or "maxLength" in schema
+        pattern = schema.get("pattern", _FORMATS.get(schema.get("format", "")))
+        if pattern is not None and not isinstance(pattern, str):
+            raise NotPossible("'pattern' must be a string")
+        if "pattern" not in schema and pattern is not None:
+            pattern = f"^({pattern})$"
+        try:
+            if pattern is not None and counted and self._strict:
+                raise NotPossible("a pattern or format and a length together are not supported")
+            if pattern is not None:
+                inside = json_pattern(pattern)
+            elif counted:
+                least = _count(schema, "minLength") or 0
+                inside = json_characters(least, _checked_most(least, _count(schema, "maxLength")))
+            else:
+                return self._text()
+        except NotPossible:
+            if self._strict:
+                raise
+            return self._text()
+        return self._rules.name(f'"\\"" {inside} "\\""', "string")
+
+    def _text(self) -> str:
+        return self._rules.name(_TEXT, "string")
+
+    def _any_value(self) -> str:
+        if "*" not in self._references:
+            self._references["*"] = name = self._rules.reserve("any")
+            self._rules.fill(name, self.anything())
+        return self._references["*"]
+
+    def _object(self, schema: Mapping[str, Any], path: str, level: int) -> str:
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if not isinstance(properties, dict):
+            raise NotPossible("'properties' must be an object")
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise NotPossible("'required' must be a list of names")
+        others = schema.get("additionalProperties", True)
+        known = properties | {name: others for name in required if name not in properties}
+        if not known:
+            return self._dictionary(others, path, level)
+        if len(known.keys() - set(required)) > _MOST_OPTIONAL:
+            raise NotPossible(f"more than {_MOST_OPTIONAL} optional properties")
+        members = []
+        for name, value in known.items():
+            key = literal(json.dumps(name, ensure_ascii=False) + ": ")
+            expression = self._value(value, f"{path}.properties.{name}", level + 1)
+            members.append((f"{key} ({expression})", name in required))
+        return self._rules.name(f'"{{" {self._members(members)} "}}"', "object")
+
+    def _members(self, members: list[tuple[str, bool]]) -> str:
+        """Return the expression for members in their order, with those that may be missing."""
+        # From the end: what can follow once a member is written, and how the object can begin if none is yet.
+        after, beginnings = "", ['""']
+        for member, needed in reversed(members):
+            begun = self._rules.name(f"{member} {after}".strip(), "member")
+            beginnings = [begun] if needed else [begun, *beginnings]
+            follows = f'", " {begun}'
+            after = follows if needed else self._rules.name(f"({follows}) | {after or EMPTY}", "rest")
+        return any_of(beginnings)
+
+    def _dictionary(self, others: Any, path: str, level: int) -> str:
+        if others is False:
+            return '"{}"'
+        value = self._value(others, f"{path}.additionalProperties", level + 1)
+        member = self._rules.name(f'{self._text()} ": " {value}', "entry")
+        return self._rules.name(f'"{{" ({member} (", " {member})*)? "}}"', "object")
+
+    def _array(self, schema: Mapping[str, Any], path: str, level: int) -> str:
+        if self._strict and schema.get("uniqueItems"):
+            raise NotPossible("'uniqueItems' is not supported")
+        least = _count(schema, "minItems") or 0
+        most = _checked_most(least, _count(schema, "maxItems"))
+        if max(least, most or 0) > _MOST_ITEMS:
+            raise NotPossible(f"more than {_MOST_ITEMS} items cannot be counted")
+        first = schema.get("prefixItems", [])
+        if not isinstance(first, list):
+            raise NotPossible("'prefixItems' must be a list")
+        items = [self._value(item, f"{path}.prefixItems[{i}]", level + 1) for i, item in enumerate(first)]
+        if most == 0:
+            return '"[]"'
+        if items:
+            return self._tuple(items, schema.get("items", True), least, most, path, level)
+        item = self._value(schema.get("items", True), f"{path}.items", level + 1)
+        item = self._rules.name(item, "item")
+        more = repeat(f'(", " {item})', max(0, least - 1), None if most is None else most - 1)
+        inside = f"{item} {more}"
+        optional = f"({inside})?"
+        return self._rules.name(f'"[" {inside if least else optional} "]"', "array")
+
+    def _tuple(self, items: list[str], others: Any, least: int, most: int | None, path: str, level: int) -> str:
+        """All of the first items, and of the others as many as there must be."""
+        if most is not None and most < len(items):
+            items = items[:most]
+        missing = max(0, least - len(items))
+        if missing:
+            item = self._rules.name(self._value(others, f"{path}.items", level + 1), "item")
+            items = [*items, *[item] * missing]
+        return self._rules.name('"[" ' + ' ", " '.join(f"({item})" for item in items) + ' "]"', "array")
+
+
+def _implied(schema: Mapping[str, Any]) -> list[str]:
+    """Return the types that a schema without any speaks of; all of them if it speaks of none."""
+    spoken = [kind for kind, keywords in _KEYWORDS.items() if keywords & schema.keys()]
+    return [kind for kind in spoken if kind != "integer" or "number" not in spoken] or list(_KEYWORDS)
+
+
+def _count(schema: Mapping[str, Any], key: str) -> int | None:
+    value = schema.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise NotPossible(f"'{key}' must be a whole number")
+    return value
+
+
+def _checked_most(least: int, most: int | None) -> int | None:
+    if most is not None and most < least:
+        raise NotPossible("the least length is above the greatest")
+    return most
+
+
+def _is_a(value: Any, kinds: Any) -> bool:
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    names = {bool: ["boolean"], int: ["integer", "number"], float: ["number"], str: ["string"], type(None): ["null"]}
+    return bool(set(names.get(type(value), ["array" if isinstance(value, list) else "object"])) & set(kinds))

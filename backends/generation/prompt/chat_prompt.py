@@ -1,0 +1,159 @@
+"""From messages to token ids: the model's chat template and tokenizer, both beside the weights."""
+
+import datetime
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from backends.common.errors import InvalidRequest
+from backends.generation.engine.ipc import Picture
+from backends.generation.prompt.tool_prompt import ToolPrompt
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes HTML, which would put \u003c into prompts.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(form)
+
+
+# What a template may end the prompt with: the answer then goes on inside of a thought.
+_THOUGHT = "<think>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the engine is asked: int64 token ids in memory order, or text and pictures for a model that sees."""
+
+    num_tokens: int
+    room: int
+    """How many tokens of an answer fit into the context after it."""
+    ids: bytes = b""
+    text: str = ""
+    pictures: tuple[Picture, ...] = ()
+    opened: str = ""
+    """What the answer's reader must see before the answer, since the template has written it already."""
+    written: str = ""
+    """What was written in it, where that was not a conversation."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the template is given besides the messages."""
+
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_SETTINGS = Settings()
+
+
+def find_pictures(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return where the pictures are: the numbers of message and part."""
+    contents = [(i, message.get("content")) for i, message in enumerate(messages)]
+    parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
+    return [(i, j) for i, j, part in parts if part["type"] == "image"]
+
+
+class ChatPrompt:
+    """Renders and tokenizes conversations for one model.
+
+    The environment follows Hugging Face transformers' `apply_chat_template`, which templates are written for;
+    sandboxed, since a template comes with downloaded weights.
+    """
+
+    def __init__(self, folder: Path, context_length: int):
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _tojson
+        environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self._template = environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._context_length = context_length
+        self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
+
+    def read(
+        self, messages: list[dict[str, Any]], images: Sequence[bytes] = (), settings: Settings = NO_SETTINGS
+    ) -> Prompt:
+        """Return the prompt. Raises InvalidRequest as `encode` does, and for a picture."""
+        for i, j in find_pictures(messages):
+            raise InvalidRequest("This model takes no images", f"messages[{i}].content[{j}]")
+        text = self._render(messages, settings)
+        ids = self._encode(text)
+        return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes(), opened=opened_by(text))
+
+    def read_text(self, text: str) -> Prompt:
+        """Return a prompt that is text to go on with, after the tokens that the tokenizer begins with.
+
+        Raises InvalidRequest if there is nothing to go on with.
+        """
+        return self._continue(self.tokenizer.encode(text).ids, text)
+
+    def read_ids(self, ids: Sequence[int]) -> Prompt:
+        """Return a prompt of tokens as they are. Raises InvalidRequest naming one that the vocabulary has not."""
+        size = self.tokenizer.get_vocab_size()
+        for place, number in enumerate(ids):
+            if not 0 <= number < size:
+                raise InvalidRequest(f"Token ids of this model are from 0 to {size - 1}", f"prompt[{place}]")
+        prompt = self._continue(ids, "")
+        return replace(prompt, written=self.tokenizer.decode(ids, skip_special_tokens=False))
+
+    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+        """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
+        return self._encode(self._render(messages))
+
+    def room_after(self, num_tokens: int, param: str = "messages") -> int:
+        """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
+        if num_tokens >= self._context_length:
+            raise InvalidRequest(
+                f"This model's maximum context length is {self._context_length} tokens. However, your {param} "
+                f"resulted in {num_tokens} tokens. Please reduce the length of the {param}.",
+                param,
+                "context_length_exceeded",
+            )
+        return self._context_length - num_tokens
+
+    def _continue(self, ids: Sequence[int], written: str) -> Prompt:
+        if not ids:
+            raise InvalidRequest("The prompt is empty", "prompt")  # the engine would end at it
+        return Prompt(len(ids), self.room_after(len(ids), "prompt"), array("q", ids).tobytes(), written=written)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _render(self, messages: list[dict[str, Any]], settings: Settings = NO_SETTINGS) -> str:
+        return self._render_as_is(*self._tools.prepare(messages, settings.tools), settings.kwargs)
+
+    def _render_as_is(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any]
+    ) -> str:
+        given = {**kwargs, "messages": messages, "tools": tools, "add_generation_prompt": True}
+        try:
+            return self._template.render(given)
+        except TemplateError as error:
+            raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error
+
+
+def opened_by(prompt: str) -> str:
+    """Return the beginning of the answer that the template has written."""
+    return f"{_THOUGHT}\n" if prompt.rstrip().endswith(_THOUGHT) else ""

@@ -1,0 +1,97 @@
+"""Pictures as a model looks at them: at a size that it takes as it is, and counted in its tokens.
+
+The engine would scale them too, but on the thread that steps everybody's answers, in a way that fails on the slimmest,
+and without telling how many tokens there will be.
+"""
+
+import abc
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from backends.common.images.decoding import on_white, read_image
+from backends.generation.engine.ipc import Picture
+
+# The engine refuses a side that is 200 times the other.
+_LONGEST = 199
+
+
+class Sight(abc.ABC):
+    """What a model sees of a picture."""
+
+    stand_in: str
+    """What the model's text has in place of a picture, apart from one token for each of its parts."""
+    own_tokens: int = 0
+    """How many tokens of the stand-in are counted among those parts."""
+
+    @abc.abstractmethod
+    def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
+        """Return the picture at the size that the model takes, and its number of tokens."""
+
+    def read(self, content: bytes, most_pixels: int, param: str) -> tuple[Picture, int]:
+        """Decode and scale a picture; return with it how many pixels it had. Raises InvalidRequest naming `param`."""
+        whole = on_white(read_image(content, most_pixels, param))
+        image, tokens = self.fit(whole)
+        return Picture(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
+
+
+class Grid(Sight):
+    """Qwen's: as large as the picture itself, up to `most` square cells, each of them a token."""
+
+    stand_in = "<|vision_start|><|vision_end|>"
+
+    def __init__(self, preprocessor: dict[str, Any], most_tokens: int):
+        self._cell = preprocessor["patch_size"] * preprocessor["merge_size"]
+        size = preprocessor.get("size", {})
+        least = preprocessor.get("min_pixels") or size["shortest_edge"]
+        most = preprocessor.get("max_pixels") or size["longest_edge"]
+        self._least = math.ceil(least / self._cell**2)
+        self._most = max(min(most // self._cell**2, most_tokens), self._least)
+
+    def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
+        columns, rows = self.cells(image.width / self._cell, image.height / self._cell)
+        size = (columns * self._cell, rows * self._cell)
+        return image.resize(size, Image.Resampling.BICUBIC), columns * rows
+
+    def cells(self, width: float, height: float) -> tuple[int, int]:
+        """Return columns and rows for a picture of so many cells, as Qwen's processor does, but for the slimmest."""
+        columns, rows = max(round(width), 1), max(round(height), 1)
+        if columns * rows > self._most:
+            shrink = math.sqrt(self._most / (width * height))
+            columns, rows = max(math.floor(width * shrink), 1), max(math.floor(height * shrink), 1)
+        elif columns * rows < self._least:
+            grow = math.sqrt(self._least / (width * height))
+            columns, rows = math.ceil(width * grow), math.ceil(height * grow)
+        short = min(columns, rows)
+        longest = min(self._most // short, _LONGEST * short)
+        return min(columns, longest), min(rows, longest)
+
+
+class Square(Sight):
+    """LLaVA's: the middle of the picture, at one size."""
+
+    stand_in, own_tokens = "<image>\n", 1
+
+    def __init__(self, preprocessor: dict[str, Any], tokens: int):
+        self._size = (preprocessor["crop_size"]["width"], preprocessor["crop_size"]["height"])
+        self._tokens = tokens
+
+    def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
+        return ImageOps.fit(image, self._size, Image.Resampling.BICUBIC), self._tokens
+
+
+def sight_of(folder: Path, parameters: Mapping[str, str]) -> Sight | None:
+    """Return how the model in `folder` sees; None if it does not. Raises ValueError for a kind not known here."""
+    if not (folder / "openvino_vision_embeddings_model.xml").exists():
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    if config["model_type"] in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
+        return Grid(preprocessor, int(parameters["image_tokens"]))
+    if config["model_type"] == "llava":
+        return Square(preprocessor, config["image_seq_length"])
+    raise ValueError(f"images for models of type {config['model_type']} are not supported")

@@ -1,0 +1,81 @@
+"""PP-OCR through RapidOCR: where a picture has text, and what a piece of it says."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidocr import RapidOCR
+from rapidocr.main import RapidOCRError
+from rapidocr.utils.process_img import map_boxes_to_original
+
+from backends.common.onnx_session import open_session
+
+Pixels = NDArray[np.uint8]
+"""Blue, green and red, [height, width, 3]."""
+
+Quads = NDArray[np.float32]
+"""Quadrangles, [number, 4, 2]: x and y of the corners, clockwise from where the text begins."""
+
+# Pieces that are asked which way up they stand; the widest tell best.
+_MOST_ASKED = 32
+
+_HALF_TURN = "180"
+
+
+class Text(NamedTuple):
+    """What a line says, and how sure that is, from 0 to 1."""
+
+    text: str
+    score: float
+
+
+class Found(NamedTuple):
+    """Pieces of text found in a picture: where they are, and their pixels, cut out and upright."""
+
+    quads: Quads
+    pieces: list[Pixels]
+
+
+class Engine:
+    """`find` and `read` may be called from any thread."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        self._ocr = RapidOCR(
+            params={
+                "Global.log_level": "critical",
+                "Global.max_side_len": int(parameters["max_side"]),
+                "Rec.rec_batch_num": int(parameters["batch_size"]),
+            }
+        )
+        for part, file in (("Det", "detection"), ("Cls", "orientation"), ("Rec", "recognition")):
+            config = self._ocr.cfg[part]
+            config._set_flag("allow_objects", True)
+            config.session = open_session(folder / f"{file}.onnx", parameters["device"], int(parameters["threads"]))
+
+    def find(self, picture: Pixels) -> Found:
+        """Return the pieces of text in a picture, in no order."""
+        small, made = self._ocr.preprocess_img(picture)
+        try:
+            pieces, result = self._ocr.detect_and_crop(small, made)
+        except RapidOCRError:  # there is none
+            return Found(np.empty((0, 4, 2), np.float32), [])
+        height, width = picture.shape[:2]
+        return Found(map_boxes_to_original(result.boxes, made, height, width), pieces)
+
+    def upside_down(self, pieces: Sequence[Pixels]) -> bool:
+        """Tell whether most pieces look as if they stood on their head."""
+        if not pieces:
+            return False
+        widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MOST_ASKED:]
+        _, result = self._ocr.cls_and_rotate(widest)
+        turned = [label for label, _ in result.cls_res if label == _HALF_TURN]
+        return len(turned) * 2 > len(widest)
+
+    def read(self, pieces: Sequence[Pixels]) -> list[Text]:
+        """Return what the pieces say, each for itself."""
+        if not pieces:
+            return []
+        result: Any = self._ocr.recognize_txt(list(pieces))
+        return [Text(text, float(score)) for text, score in zip(result.txts, result.scores, strict=True)]

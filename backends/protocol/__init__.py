@@ -1,6 +1,0 @@
-"""What all backends share. Imported first, so that the libraries after it read and write text as UTF-8."""
-
-import locale
-
-# Triton's stub runs in the C locale whatever the environment says, and Python would take text for ASCII.
-locale.setlocale(locale.LC_ALL, "C.UTF-8")

@@ -1,0 +1,124 @@
+"""Pocket TTS: speaks with the voice of a reference audio. Its own process, with torch, does the work."""
+
+import hashlib
+import logging
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.common.audio.decoding import read_blocks
+from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
+from backends.speech.engines import Samples
+from backends.speech.sentences import split_sentences
+from backends.speech.voices import Voices, cannot_clone
+
+log = logging.getLogger(__name__)
+
+# The model splits at 50 tokens by itself, but only where there is punctuation.
+_MOST_CHARACTERS = 150
+
+# Of a reference: as much as the model was trained with; longer files are not read to their end.
+_REFERENCE_SECONDS, _MOST_SECONDS = 30, 600
+
+
+class CloningEngine:
+    """model.safetensors, its tokenizer, perhaps config.yaml, and voices in other .safetensors files.
+
+    `python` among the parameters is the interpreter that has the package. A process that died is started again by the
+    next request.
+    """
+
+    hop = 1920
+    speeds = (1.0, 1.0)
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+        script = Path(__file__).with_name("pocket_tts_process.py")
+        self._command = [parameters["python"], str(script), str(folder), parameters["threads"]]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        about = self._start()
+        self.rate, self._can_clone = int(about["rate"]), bool(about["can_clone"])
+        names = [path.stem for path in sorted(folder.glob("*.safetensors")) if path.stem != "model"]
+        self._names = Voices(names, parameters) if names else None
+
+    def voice(self, name: str | None, reference: bytes | None) -> "CloningVoice":
+        if reference is not None:
+            if not self._can_clone:
+                raise cannot_clone()
+            return CloningVoice(self, hashlib.sha256(reference).hexdigest(), reference)
+        if self._names is None:
+            message = "This model has no voices of its own: it needs a reference audio, as a part of `messages`"
+            raise InvalidRequest(message, "voice", "voice_not_found")
+        return CloningVoice(self, self._names.find(name), None)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Have the process do something. Raises EngineFailure, or EngineDown if it died over it."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._start()
+                assert self._connection is not None  # noqa: S101
+                self._connection.send((method, arguments))
+                well, result = self._connection.recv()
+            except (EOFError, OSError) as error:
+                self._drop()
+                raise EngineDown("The model's process died; it is being started again") from error
+        if not well:
+            log.error("%s failed: %s", method, result)
+            raise EngineFailure("The model failed on this request")
+        return result
+
+    def _start(self) -> dict[str, Any]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # The stub's own libraries are not those of the other Python.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
+            self._process = subprocess.Popen(
+                [*self._command, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment
+            )
+        self._connection = Connection(ours.detach())
+        try:
+            about: dict[str, Any] = self._connection.recv()
+        except EOFError:
+            self._drop()
+            raise EngineDown("The model's process did not start; its log tells more") from None
+        return about
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._connection = self._process = None
+
+
+class CloningVoice:
+    """A voice that was heard in an encoded file, or one of the model's own."""
+
+    def __init__(self, engine: CloningEngine, name: str, reference: bytes | None):
+        self._engine, self._name, self._reference = engine, name, reference
+        self._samples: bytes | None = None
+
+    def phonemes(self, text: str) -> Iterator[str]:
+        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest over the reference."""
+        if self._reference is not None:
+            blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MOST_SECONDS, self._engine.rate)
+            self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
+            self._reference = None
+        yield from split_sentences(text, _MOST_CHARACTERS)
+
+    def speak(self, phonemes: str, speed: float) -> Samples:
+        said = self._engine.call("speak", self._name, phonemes)
+        if said is None:
+            self._engine.call("learn", self._name, self._samples)
+            said = self._engine.call("speak", self._name, phonemes)
+        return np.frombuffer(said, np.float32)

@@ -1,0 +1,80 @@
+"""One text in the making: pieces of speech, each encoded as soon as it is there."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from backends.common.audio.encoding import Encoder
+from backends.common.errors import InvalidRequest, RequestFailure
+from backends.speech.engines import Engine, Samples
+from backends.speech.tempo import change_tempo
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller asks for."""
+
+    voice: str | None = None
+    speed: float = 1.0
+    format: str = "mp3"
+
+
+class Job:
+    """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest.
+
+    Sentences are spoken on the threads of `pool`, some `ahead` of the one that is being encoded and sent.
+    """
+
+    def __init__(
+        self, engine: Engine, text: str, options: Options, reference: bytes | None, pool: Executor, ahead: int
+    ):
+        if not any(character.isalnum() for character in text):
+            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
+        self._engine, self._text, self._pool, self._ahead = engine, text, pool, ahead
+        self._voice = engine.voice(options.voice, reference)
+        slowest, fastest = engine.speeds
+        self._speed = min(max(options.speed, slowest), fastest)
+        self._tempo = options.speed / self._speed
+        self._encoder = Encoder(options.format, engine.rate)
+        self.num_input_tokens = self.num_output_tokens = 0
+        """Phonemes read, and steps of the model's."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the file, sentence by sentence; a piece of it may be empty."""
+        for phonemes, samples in self._spoken():
+            self.num_input_tokens += len(phonemes)
+            self.num_output_tokens += len(samples) // self._engine.hop
+            if len(samples):
+                yield self._encoder.encode(change_tempo(samples, self._engine.rate, self._tempo))
+        if not self.num_output_tokens:
+            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
+        yield self._encoder.finish()
+
+    def _spoken(self) -> Iterator[tuple[str, Samples]]:
+        """Yield the pieces in order, with what they sound like."""
+        waiting: deque[tuple[str, Future[Samples]]] = deque()
+        try:
+            for phonemes in self._phonemes():
+                waiting.append((phonemes, self._pool.submit(self._voice.speak, phonemes, self._speed)))
+                while len(waiting) > self._ahead or (waiting and waiting[0][1].done()):
+                    first, samples = waiting.popleft()
+                    yield first, samples.result()
+            while waiting:
+                first, samples = waiting.popleft()
+                yield first, samples.result()
+        finally:
+            for _, unwanted in waiting:
+                unwanted.cancel()
+
+    def _phonemes(self) -> Iterator[str]:
+        try:
+            yield from self._voice.phonemes(self._text)
+        except RequestFailure:
+            raise
+        except Exception as error:  # the libraries that read text stumble over this and that
+            log.warning("a text could not be read", exc_info=True)
+            raise InvalidRequest("The text has something in it that this model cannot read aloud", "input") from error

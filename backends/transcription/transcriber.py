@@ -1,0 +1,102 @@
+"""One transcription in the making: blocks of audio, windows of speech in each, segments in the time of the whole."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from backends.common.audio.decoding import RATE, read_blocks
+from backends.transcription.engines import Engine, Options, Segment
+from backends.transcription.windows import Window, find_windows
+
+# So much of the text before a window goes into it as its prompt, so that names and style go on.
+_CONTEXT_CHARACTERS = 200
+
+# A text that took a higher temperature than this may be anything.
+_GUESSED = 0.5
+
+
+class Job:
+    """Turns an encoded file into segments; every step of the work is one item of `segments()`.
+
+    `alone` tells whether no other one waits: then windows are decoded together, which is faster, but a longer step.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        content: bytes,
+        options: Options,
+        block_seconds: float,
+        most_seconds: float,
+        alone: Callable[[], bool],
+    ):
+        self._engine, self._options, self._alone = engine, options, alone
+        self._blocks = read_blocks(content, block_seconds, most_seconds)
+        self.language = options.language or ""
+        self.duration = 0.0
+        self._number, self._prompt = 0, options.prompt
+
+    def segments(self) -> Iterator[dict[str, Any] | None]:
+        """Yield segments as OpenAI describes them, times in seconds; None where a step gave none.
+
+        Raises InvalidRequest. `language` is known after the first one, `duration` after the last.
+        """
+        for samples in self._blocks:
+            windows = list(find_windows(samples, self._options.vad))
+            yield None  # looking for speech took a while: somebody else's turn
+            while windows:
+                together = self._engine.together if self._options.language and self._alone() else 1
+                # The text before would be that of the first of several alone.
+                options = self._options if together == 1 else replace(self._options, prompt=self._prompt)
+                yield from self._decode(windows[:together], options)
+                del windows[:together]
+            self.duration += len(samples) / RATE
+
+    def _decode(self, windows: list[Window], options: Options) -> Iterator[dict[str, Any] | None]:
+        waiting = iter(windows)
+        for decoded in self._engine.decode([window.samples for window in windows], options):
+            if decoded is None:
+                yield None
+                continue
+            window = next(waiting)
+            if decoded.segments:
+                self.language = self.language or decoded.language
+            for segment in decoded.segments:
+                yield self._describe(segment, window)
+            self._remember(decoded.segments)
+            yield None
+
+    def _remember(self, segments: list[Segment]) -> None:
+        """Have what follows decoded in the same language, and after this text."""
+        prompt = self._options.prompt
+        if any(segment.temperature > _GUESSED for segment in segments):
+            prompt = self._prompt  # or what may be wrong would make what follows wrong
+        elif self._engine.remembers:
+            texts = [prompt or "", *(segment.text.strip() for segment in segments)]
+            prompt = " ".join(texts)[-_CONTEXT_CHARACTERS:]
+        if segments:
+            self._options = replace(self._options, language=self.language, prompt=prompt)
+
+    def _describe(self, segment: Segment, window: Window) -> dict[str, Any]:
+        def at(time: float, is_end: bool) -> float:
+            return round(self.duration + window.original(time, is_end), 2)
+
+        start = at(segment.start, False)
+        described = {
+            "id": self._number,
+            "seek": int(start * 100),
+            "start": start,
+            "end": max(start, at(segment.end, True)),
+            "text": segment.text,
+            "tokens": segment.tokens,
+            "temperature": segment.temperature,
+            "avg_logprob": segment.avg_logprob,
+            "compression_ratio": segment.compression_ratio,
+            "no_speech_prob": segment.no_speech_prob,
+        }
+        self._number += 1
+        if segment.words is not None:
+            described["words"] = [
+                {"word": word.word, "start": at(word.start, False), "end": at(word.end, True)} for word in segment.words
+            ]
+        return described

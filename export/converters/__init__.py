@@ -1,0 +1,80 @@
+"""What converts what: one function a conversion, from fetched files to a version folder that a backend loads."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from export.converters import (
+    diffusion,
+    encoder,
+    gguf,
+    ocr,
+    segmentation,
+    speech,
+    vision_language,
+    whisper,
+)
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Conversion(NamedTuple):
+    """`convert(source, version, options)` makes a version folder of a fetched file or folder, and returns parameters
+    for config.pbtxt. A change in one of `files` exports what it made again."""
+
+    convert: Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
+    files: tuple[str, ...]
+
+    def source(self) -> str:
+        """Return the text of the files."""
+        return "".join((_CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
+
+
+CONVERTERS = {
+    "gguf": Conversion(
+        gguf.convert_gguf,
+        (
+            "export/converters/gguf.py",
+            "export/converters/gguf_tokenizer.py",
+            "export/converters/openvino_detokenizer.py",
+            "export/converters/openvino_weights.py",
+        ),
+    ),
+    "ctranslate2": Conversion(whisper.convert_published, ("export/converters/whisper.py",)),
+    "openvino-whisper": Conversion(
+        whisper.convert_to_openvino,
+        (
+            "export/converters/whisper.py",
+            "export/isolated/openvino_whisper.py",
+            "export/isolated/ctranslate2_arrays.py",
+            "requirements/openvino.lock",
+        ),
+    ),
+    "hibari": Conversion(speech.convert_hibari, ("export/converters/speech.py",)),
+    "kokoro": Conversion(speech.convert_kokoro, ("export/converters/speech.py",)),
+    "pocket-tts": Conversion(speech.convert_pocket_tts, ("export/converters/speech.py",)),
+    "onnx-segmentation": Conversion(segmentation.convert_published, ("export/converters/segmentation.py",)),
+    "vision-language": Conversion(
+        vision_language.convert_published,
+        (
+            "export/converters/vision_language.py",
+            "export/isolated/openvino_vision_language.py",
+            "requirements/openvino.lock",
+        ),
+    ),
+    "diffusers": Conversion(
+        diffusion.convert_to_openvino,
+        ("export/converters/diffusion.py", "export/isolated/openvino_diffusion.py", "requirements/openvino.lock"),
+    ),
+    "onnx-ocr": Conversion(ocr.convert_published, ("export/converters/ocr.py",)),
+    "onnx-encoder": Conversion(encoder.convert_published, ("export/converters/encoder.py",)),
+    "optimum-encoder": Conversion(
+        encoder.convert_with_optimum,
+        (
+            "export/converters/encoder.py",
+            "export/isolated/onnx_encoder.py",
+            "export/isolated/onnx_int8.py",
+            "requirements/onnx.lock",
+        ),
+    ),
+}

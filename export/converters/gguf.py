@@ -1,0 +1,70 @@
+"""GGUF chat models into OpenVINO's format."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
+from gguf.quants import dequantize, quantize
+from tqdm import tqdm
+
+from export.converters import gguf_tokenizer, openvino_detokenizer, openvino_weights
+
+
+def read_metadata(source: Path) -> dict[str, Any]:
+    """Return the key-value section of a GGUF file."""
+    return {key: field.contents() for key, field in GGUFReader(source).fields.items()}
+
+
+def requantize(source: Path, target: Path, kind: str) -> None:
+    """Rewrite a GGUF file with every matrix in one quantization (`F16` or `Q8_0`); vectors stay float32.
+
+    OpenVINO GenAI reads these exactly; of the mixed quantizations that are published it reads some wrongly.
+    """
+    reader, quantization = GGUFReader(source), GGMLQuantizationType[kind]
+    writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{kind}"])
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key not in ("general.architecture", "general.file_type"):
+            sub_type = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
+    for tensor in tqdm(reader.tensors, desc="  re-quantizing", unit="tensor", leave=False):
+        values = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        if values.ndim == 1:
+            writer.add_tensor(tensor.name, values)
+        else:
+            writer.add_tensor(tensor.name, quantize(values, quantization), raw_dtype=quantization)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Turn a GGUF chat model into OpenVINO's format with int8 weights, beside its tokenizer and chat template."""
+    requantized = version / "model.gguf"
+    requantize(source, requantized, "F16")
+    save_openvino(requantized)
+    requantized.unlink()
+    openvino_weights.optimize_weights(version / "openvino_model.xml")
+    metadata = read_metadata(source)
+    tokenizer = gguf_tokenizer.build_tokenizer(metadata)
+    tokenizer.save(str(version / "tokenizer.json"))
+    openvino_detokenizer.save_detokenizer(tokenizer, version)
+    (version / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
+    generation = {"eos_token_id": gguf_tokenizer.end_token_ids(metadata, tokenizer)}
+    (version / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    architecture = metadata["general.architecture"]
+    (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation), encoding="utf-8")
+    return {"context_length": str(metadata[f"{architecture}.context_length"])}
+
+
+def save_openvino(path: Path) -> None:
+    """Write openvino_model.xml and .bin beside a GGUF file: the engine's own reading of it."""
+    import openvino_genai  # a second to import: only where it is needed
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.num_kv_blocks = 1
+    openvino_genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", {"enable_save_ov_model": True})

@@ -1,0 +1,36 @@
+"""Chat models that see images, from their published folders."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from export import environments
+from export.fetch import ExportError
+
+_FORMATS = ("fp32", "int8", "int4")
+
+# Those that the backend knows the images of: see generation/pictures.py.
+_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
+
+
+def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Make the networks for OpenVINO GenAI, in an environment that has torch; option `weights`: int8, int4, fp32."""
+    _check(source, options)
+    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        arguments = (str(source.resolve()), folder, options.get("weights", "int8"))
+        environments.run(".venv-openvino", "export.isolated.openvino_vision_language", *arguments)
+        shutil.copytree(folder, version, dirs_exist_ok=True)
+    config = json.loads((version / "config.json").read_text(encoding="utf-8"))
+    return {"context_length": str(config.get("text_config", config)["max_position_embeddings"])}
+
+
+def _check(source: Path, options: Mapping[str, str]) -> None:
+    """Find out what would only be found out at the end of a long conversion."""
+    if (weights := options.get("weights", "int8")) not in _FORMATS:
+        raise ExportError(f"weights are {', '.join(_FORMATS)}, not {weights}")
+    if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in _KINDS:
+        raise ExportError(f"{source} has a model of type {kind}; known are {', '.join(_KINDS)}")
+    if not (source / "preprocessor_config.json").exists():
+        raise ExportError(f"{source} has no preprocessor_config.json")

@@ -1,0 +1,24 @@
+"""Whisper, from the format of CTranslate2."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from export import environments
+
+
+def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Take a folder's files as they are, for CTranslate2."""
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, version / path.name)
+    return {}
+
+
+def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Make encoder and decoder for OpenVINO GenAI, in an environment that has torch."""
+    with tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        environments.run(".venv-openvino", "export.isolated.openvino_whisper", str(source), folder)
+        shutil.copytree(folder, version, dirs_exist_ok=True)
+    return {}

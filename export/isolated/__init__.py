@@ -1,0 +1,1 @@
+"""Conversions that run in environments of their own, with torch."""

@@ -1,0 +1,196 @@
+"""POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's, and GET /audio/voices."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field, model_validator
+
+from frontend.access_log import log_fields, request_id
+from frontend.endpoints.audio import wav
+from frontend.endpoints.media_completion import media_completion
+from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
+from frontend.generation.messages import Media, Message, find_media, inline_media_size
+from frontend.http import sse
+from frontend.http.body import RequestBody, read_body
+from frontend.inference.response_stream import LONGEST_SECONDS, Answer, events_of
+from frontend.media.sources import read_media
+from frontend.services import services
+from frontend.triton.client import Call
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("speech", __name__)
+
+_CONTENT_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+
+
+class VoiceId(RequestBody):
+    """OpenAI's other way to name a voice."""
+
+    id: str
+
+
+class SpeechRequest(RequestBody):
+    """The fields of createSpeech, or AHA's `messages` instead of `input`. `instructions` are not followed."""
+
+    model: str | None = None
+    input: str | None = None
+    messages: list[Message] | None = Field(None, min_length=1)
+    voice: str | VoiceId | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    speed: float = Field(1.0, ge=0.25, le=4)
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    @model_validator(mode="after")
+    def _has_text(self) -> "SpeechRequest":
+        if self.input is None and self.messages is None:
+            raise InvalidRequest(
+                "Invalid request: missing required parameter 'input'", param="input", code="missing_parameter"
+            )
+        if not self.text().strip():
+            raise InvalidRequest("There is no text to speak", param="messages" if self.messages else "input")
+        return self
+
+    def text(self) -> str:
+        """Return what is to be said: the texts of AHA's messages, a line each."""
+        if not self.messages:
+            return self.input or ""
+        contents = [message.content for message in self.messages]
+        parts = [
+            [content] if isinstance(content, str) else [part.text or "" for part in content] for content in contents
+        ]
+        return "\n".join(text for texts in parts for text in texts if text)
+
+    def reference(self) -> Media | None:
+        """Return the audio whose voice is to speak. Raises InvalidRequest if there are several."""
+        first, *more = [*find_media(self.messages or (), "audio"), None]
+        if first and more[0]:
+            raise InvalidRequest("One reference audio at most", param=more[0].param)
+        return first
+
+    def options(self) -> dict[str, Any]:
+        """Return what the backend is to do."""
+        voice = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+        return {"voice": voice, "speed": self.speed, "format": "wav" if self.messages else self.response_format}
+
+
+@blueprint.post("/audio/speech")
+def create_speech() -> Response:
+    """Answer the text as speech: the audio as it is made, or AHA's completion with a WAV file in it."""
+    speech, shape = _send()
+    speech.wait()
+    if shape == "completion":
+        return Response(orjson.dumps(speech.completion()), content_type="application/json")
+    if shape == "sse":
+        return Response(speech.events(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return Response(speech.audio(), content_type=_CONTENT_TYPES[shape])
+
+
+def _send() -> tuple["Speech", str]:
+    """Send the text to the model; return with it how to answer. The body, perhaps large, is gone after it."""
+    body = read_body(SpeechRequest, inline_media_size)
+    model = services().registry.require(body.model, "speech")
+    log_fields()["model"] = model.id
+    inputs: dict[str, Any] = {"text_input": body.text(), "options": orjson.dumps(body.options())}
+    reference = body.reference()
+    if reference:
+        inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
+    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
+    shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format
+    return Speech(model, call, {"file": reference.param} if reference else {}), shape
+
+
+@blueprint.get("/audio/voices")
+def list_voices() -> Response:
+    """List the voices of all models that speak, or of the one that `?model=` names, with their other names."""
+    name, registry = request.args.get("model"), services().registry
+    if name is not None:
+        models = [registry.require(name, "speech")]
+    else:
+        models = [model for model in registry.models() if model.task == "speech"]
+    voices = [voice for model in models for voice in _voices(model)]
+    return Response(orjson.dumps({"object": "list", "voices": voices}), content_type="application/json")
+
+
+def _voices(model: Model) -> Iterator[dict[str, Any]]:
+    aliases = orjson.loads(model.parameters.get("voice_aliases", "{}"))
+    for voice in orjson.loads(model.parameters.get("voices", "[]")):
+        names = [alias for alias, meant in aliases.items() if meant == voice["id"]]
+        yield (
+            {"id": voice["id"], "name": voice["id"], "object": "voice", "model": model.id} | voice | {"aliases": names}
+        )
+
+
+class Speech:
+    """One text being spoken. Raises APIError."""
+
+    def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
+        self._model, self._call, self._names = model, call, names
+        self._log_fields = log_fields()
+        self._usage: dict[str, int] = {}
+
+    def wait(self) -> None:
+        """Wait for the first sentence, so that a failure before it keeps its status."""
+        patience = services().settings.request_timeout
+        self._answer = Answer(self._call, "num_output_tokens", patience, self._names)
+
+    def audio(self) -> Iterator[bytes]:
+        """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""
+        try:
+            for chunk in self._chunks():
+                if chunk:
+                    yield chunk
+        except APIError as error:
+            self._log_fields |= error.log_fields()
+            if not isinstance(error, ClientClosedRequest):  # then nobody is left to be told
+                raise
+        finally:
+            self._answer.close()
+
+    def events(self) -> Iterator[bytes]:
+        """Yield OpenAI's speech events; a failure on the way is an event too."""
+        return events_of(self._events(), self._answer, self._log_fields)
+
+    def _events(self) -> Iterator[bytes]:
+        for chunk in self._chunks(heartbeat=True):
+            if chunk is None:
+                yield sse.HEARTBEAT
+            elif chunk:
+                audio = base64.b64encode(chunk).decode()
+                yield sse.encode_event({"type": "speech.audio.delta", "audio": audio})
+        names = ("input_tokens", "output_tokens", "total_tokens")
+        yield sse.encode_event(
+            {"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))}
+        )
+
+    def completion(self) -> dict[str, Any]:
+        """Return AHA's answer: a `chat.completion` whose content is the whole file."""
+        content, limit = bytearray(), services().settings.max_upload_bytes
+        for chunk in self._chunks():
+            content += chunk or b""
+            if len(content) > limit:
+                self._answer.close()
+                raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
+        file = wav.with_length(bytes(content))
+        return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}
+
+    def _chunks(self, heartbeat: bool = False) -> Iterator[bytes | None]:
+        for response in self._answer.responses(heartbeat):
+            if response is None:
+                yield None
+                continue
+            if "num_output_tokens" in response:
+                prompt, completion = response["num_input_tokens"], response["num_output_tokens"]
+                self._usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+                self._usage["total_tokens"] = prompt + completion
+                self._log_fields |= self._usage
+            yield response["audio"]

@@ -1,0 +1,148 @@
+"""POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import orjson
+from flask import Blueprint, Response
+from pydantic import Field, field_validator, model_validator
+
+from frontend.access_log import log_fields
+from frontend.endpoints.audio.subtitles import to_srt, to_vtt
+from frontend.errors import InvalidRequest
+from frontend.http import sse
+from frontend.http.body import FileField, FormBody, read_form, read_upload
+from frontend.inference.response_stream import events_of
+from frontend.inference.transcription import Transcription, join_text, send_audio
+from frontend.services import services
+
+blueprint = Blueprint("transcriptions", __name__)
+
+# AHA's list.
+LANGUAGES = (
+    *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
+    *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
+)
+_FILE = FileField("file", "Audio file")
+
+
+class TranslationRequest(FormBody):
+    """The fields of createTranslation."""
+
+    model: str | None = None
+    prompt: str | None = Field(None, max_length=10_000)
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
+    temperature: float = Field(0.0, ge=0, le=1)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the backend is to do."""
+        return {"task": "translate", "prompt": self.prompt, "temperature": self.temperature}
+
+
+class TranscriptionRequest(TranslationRequest):
+    """The fields of createTranscription; `vad_filter` (leave silence out, on unless said) as speaches has it."""
+
+    language: str | None = None
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
+    stream: bool = False
+    vad_filter: bool = True
+
+    @field_validator("language")
+    @classmethod
+    def _check_language(cls, language: str | None) -> str | None:
+        code = (language or "").lower()
+        if code and code not in LANGUAGES:
+            raise ValueError(f"'{language}' is not one of {', '.join(sorted(LANGUAGES))}")
+        return code or None
+
+    @model_validator(mode="after")
+    def _check_words(self) -> "TranscriptionRequest":
+        if "word" in self.timestamp_granularities and self.response_format != "verbose_json":
+            raise InvalidRequest(
+                "timestamp_granularities with 'word' needs response_format verbose_json",
+                param="timestamp_granularities",
+            )
+        if self.stream and self.response_format not in ("json", "text"):
+            raise InvalidRequest("A stream has response_format json or text", param="response_format")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Return what the backend is to do."""
+        return super().options() | {
+            "task": "transcribe",
+            "language": self.language,
+            "word_timestamps": "word" in self.timestamp_granularities,
+            "vad": self.vad_filter,
+        }
+
+
+@blueprint.post("/audio/transcriptions")
+def create_transcription() -> Response:
+    """Answer what is said in the uploaded file, in its language."""
+    form = read_form(TranscriptionRequest, _FILE)
+    transcription = _start(form)
+    if form.stream:
+        return Response(transcription.stream(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return transcription.answer(form.response_format, "word" in form.timestamp_granularities)
+
+
+@blueprint.post("/audio/translations")
+def create_translation() -> Response:
+    """Answer what is said in the uploaded file, in English."""
+    form = read_form(TranslationRequest, _FILE)
+    return _start(form).answer(form.response_format, words=False)
+
+
+def _start(form: TranslationRequest) -> "Transcript":
+    model = services().registry.require(form.model, "transcription")
+    call = send_audio(model, lambda: read_upload(_FILE), form.options())
+    return Transcript(Transcription(call), str(form.options()["task"]))
+
+
+class Transcript:
+    """A transcription as OpenAI's objects."""
+
+    def __init__(self, transcription: Transcription, task: str):
+        self._transcription, self._task, self._log_fields = transcription, task, log_fields()
+
+    def answer(self, form: str, words: bool) -> Response:
+        """Return the whole in the form asked for."""
+        segments = [segment for part in self._transcription.segments() if part for segment in part]
+        text = join_text(segments)
+        plain: dict[str, Callable[[], str]] = {
+            "text": lambda: f"{text}\n",
+            "srt": lambda: to_srt(segments),
+            "vtt": lambda: to_vtt(segments),
+        }
+        if form in plain:
+            kind = "text/vtt" if form == "vtt" else "text/plain"
+            return Response(plain[form](), content_type=f"{kind}; charset=utf-8")
+        body: dict[str, Any] = {"text": text}
+        if form == "verbose_json":
+            spoken = [word for segment in segments for word in segment.pop("words", [])]
+            body = {
+                "task": self._task,
+                "language": self._transcription.language,
+                "duration": self._transcription.duration,
+            } | body
+            body |= {"segments": segments} | ({"words": spoken} if words else {})
+        return Response(orjson.dumps(body | {"usage": self._usage()}), content_type="application/json")
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield OpenAI's transcript events; a failure on the way is an event too."""
+        return events_of(self._events(), self._transcription, self._log_fields)
+
+    def _events(self) -> Iterator[bytes]:
+        text = ""
+        for segments in self._transcription.segments(heartbeat=True):
+            if segments is None:
+                yield sse.HEARTBEAT
+                continue
+            for segment in segments:
+                delta = segment["text"] if text else segment["text"].lstrip()
+                text += delta
+                yield sse.encode_event({"type": "transcript.text.delta", "delta": delta})
+        yield sse.encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
+
+    def _usage(self) -> dict[str, Any]:
+        return {"type": "duration", "seconds": round(self._transcription.duration)}

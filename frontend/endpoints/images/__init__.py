@@ -1,0 +1,1 @@
+"""Image generation, edits, variations and background removal."""

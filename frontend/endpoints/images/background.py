@@ -1,0 +1,100 @@
+"""POST /images/remove_background: AHA's, with images in messages, or a form with one `image`."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import orjson
+from flask import Blueprint, Response, request
+from pydantic import Field
+
+from frontend.access_log import log_fields, request_id
+from frontend.endpoints.media_completion import media_completion
+from frontend.errors import InvalidRequest
+from frontend.generation.messages import Media, Message, find_media, inline_media_size
+from frontend.http.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
+from frontend.inference.response_stream import Answer, give_up
+from frontend.media.sources import read_media
+from frontend.services import services
+from frontend.triton.client import Call
+from frontend.triton.registry import Model
+
+blueprint = Blueprint("background", __name__)
+
+_FILE = FileField("image", "Image file")
+_LAST = "image_output"
+
+
+class RemovalForm(FormBody):
+    """The fields beside the file."""
+
+    model: str | None = None
+    output_format: Literal["png", "webp"] = "png"
+    refine: bool = False
+
+
+class RemovalRequest(RequestBody):
+    """AHA's fields, and those of the form."""
+
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+    output_format: Literal["png", "webp"] = "png"
+    refine: bool = False
+
+
+@blueprint.post("/images/remove_background")
+def remove_background() -> Response:
+    """Answer with the images without their backgrounds, in order; to a form with the file itself."""
+    if request.mimetype == "multipart/form-data":
+        form = read_form(RemovalForm, _FILE)
+        model = services().registry.require(form.model, "background_removal")
+        call = _send(model, read_upload(_FILE), _options(form))
+        return Response(_receive(call, {}), content_type=f"image/{form.output_format}")
+    model, kind, calls = _send_all()
+    images = []
+    try:
+        while calls:
+            call, param = calls.pop(0)
+            images.append(_receive(call, {"image": param}))
+    except BaseException:
+        give_up((call for call, _ in calls), _LAST)
+        raise
+    answer = media_completion(model.id, "image", f"image/{kind}", images)
+    return Response(orjson.dumps(answer), content_type="application/json")
+
+
+def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
+    """Send all images of the body, which may be large and is gone after it."""
+    body = read_body(RemovalRequest, inline_media_size)
+    model = services().registry.require(body.model, "background_removal")
+    media = list(find_media(body.messages, "image"))
+    if not media:
+        raise InvalidRequest("There is no image in the messages", param="messages", code="missing_image")
+    calls: list[tuple[Call, str]] = []
+    try:
+        calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
+    except BaseException:
+        give_up((call for call, _ in calls), _LAST)
+        raise
+    return model, body.output_format, calls
+
+
+def _options(asked: RemovalForm | RemovalRequest) -> dict[str, Any]:
+    return {"format": asked.output_format, "refine": asked.refine}
+
+
+def _read(image: Media) -> bytes:
+    return read_media(image.url, image.param, services().settings)
+
+
+def _send(model: Model, content: bytes, options: dict[str, Any]) -> Call:
+    log_fields()["model"] = model.id
+    inputs = {"image": content, "options": orjson.dumps(options)}
+    timeout = services().settings.request_timeout
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
+
+
+def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
+    (response,) = Answer(call, _LAST, names=names).responses()
+    assert response is not None  # noqa: S101
+    content: bytes = response[_LAST]
+    return content

@@ -1,0 +1,155 @@
+"""POST /images/generations, /images/edits and /images/variations: OpenAI's, and the images that their URLs name."""
+
+import base64
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, request
+
+from frontend.access_log import log_fields, request_id
+from frontend.endpoints.images.protocol import EditForm, GenerationRequest, ImageFields, VariationForm
+from frontend.errors import InvalidRequest, NoSuchPath
+from frontend.http import sse
+from frontend.http.body import FileField, read_body, read_form, read_upload
+from frontend.inference.response_stream import LONGEST_SECONDS, Answer, events_of
+from frontend.services import services
+from frontend.triton.client import Call
+
+blueprint = Blueprint("images", __name__)
+
+# Names that Docker gives have underscores, which Flask does not take.
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+_IMAGE = FileField("image", "Image file")
+_MASK = FileField("mask", "Mask file")
+
+
+@blueprint.post("/images/generations")
+def create_image() -> Response:
+    """Answer with images made of a prompt."""
+    body = read_body(GenerationRequest)
+    return _answer(Images(_send(body, body.prompt), body), "image_generation")
+
+
+@blueprint.post("/images/edits")
+def create_image_edit() -> Response:
+    """Answer with the image changed as the prompt says: where the mask is transparent, or as a whole."""
+    form = read_form(EditForm, _IMAGE, files=2)
+    image = _image_field()
+    return _answer(Images(_send(form, form.prompt, image, _has_mask()), form, image.name), "image_edit")
+
+
+@blueprint.post("/images/variations")
+def create_image_variation() -> Response:
+    """Answer with images like the one uploaded."""
+    form = read_form(VariationForm, _IMAGE)
+    image = _image_field()
+    return _answer(Images(_send(form, "", image), form, image.name), "image_variation")
+
+
+@blueprint.get("/images/files/<name>")
+def retrieve_image(name: str) -> Response:
+    """Answer with an image that was made. Whoever knows its name may have it."""
+    content = services().images.get(name)
+    if content is None:
+        raise NoSuchPath("There is no such image, or no more")
+    headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
+    return Response(content, content_type=f"image/{name.rpartition('.')[2]}", headers=headers)
+
+
+def _image_field() -> FileField:
+    """Return the field that has the image, which newer clients send as a list of one."""
+    names = [name for name in ("image", "image[]") for _ in request.files.getlist(name)]
+    if len(names) > 1:
+        raise InvalidRequest("One image at a time, please", param=names[-1])
+    return _IMAGE._replace(name=names[0]) if names else _IMAGE
+
+
+def _address() -> str:
+    """Return where the client finds us: as the operator says, or as it has called us."""
+    settings = services().settings
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = request.headers.get("Host", "")
+    return f"{request.scheme}://{host if _HOST.fullmatch(host) else f'{settings.host}:{settings.port}'}"
+
+
+def _has_mask() -> bool:
+    """Tell whether there is a mask. Raises InvalidRequest where there is something else of its name."""
+    if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
+        raise InvalidRequest("'mask' has to be one file", param="mask")
+    return "mask" in request.files
+
+
+def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
+    """Send what is asked for. The files are not held in memory any longer than that takes."""
+    model = services().registry.require(fields.model, "image_generation")
+    log_fields()["model"] = model.id
+    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": orjson.dumps(fields.options())}
+    if image:
+        inputs["image"] = read_upload(image)
+    if with_mask:
+        inputs["mask"] = read_upload(_MASK)
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
+
+
+def _answer(images: "Images", kind: str) -> Response:
+    if images.fields.stream:
+        return Response(images.events(kind), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+    return Response(orjson.dumps(images.body()), content_type="application/json")
+
+
+class Images:
+    """One request's images in the making."""
+
+    def __init__(self, call: Call, fields: ImageFields, image_field: str = "image"):
+        self.fields, self._log_fields = fields, log_fields()
+        self._address = _address()
+        names: dict[str | None, str] = {"image": image_field}
+        self._answer = Answer(call, "num_input_tokens", services().settings.request_timeout, names)
+
+    def body(self) -> dict[str, Any]:
+        """Return them all, in OpenAI's shape. Raises APIError."""
+        data, usage = [], {}
+        for response in self._answer.responses():
+            if response:
+                data.append(self._where(response["image_output"]) | {"revised_prompt": response.get("revised_prompt")})
+                usage = self._usage(response)
+        return {"created": int(time.time()), "data": data, "usage": usage}
+
+    def events(self, kind: str) -> Iterator[bytes]:
+        """Yield OpenAI's events; a failure on the way is an event too."""
+        return events_of(self._events(kind), self._answer, self._log_fields)
+
+    def _events(self, kind: str) -> Iterator[bytes]:
+        described = {"size": self.fields.size, "quality": self.fields.quality, "background": "opaque"}
+        described["output_format"] = self.fields.output_format
+        for response in self._answer.responses(heartbeat=True):
+            if response is None:
+                yield sse.HEARTBEAT
+                continue
+            event = described | {"created_at": int(time.time()), "index": response["index"]}
+            event["b64_json"] = base64.b64encode(response["image_output"]).decode()
+            if "partial" in response:
+                event |= {"type": f"{kind}.partial_image", "partial_image_index": response["partial"]}
+            else:
+                event |= {"type": f"{kind}.completed", "revised_prompt": response.get("revised_prompt")}
+                event["usage"] = self._usage(response)
+            yield sse.encode_event(event)
+
+    def _where(self, content: bytes) -> dict[str, Any]:
+        if not self.fields.by_url():
+            return {"b64_json": base64.b64encode(content).decode()}
+        name = services().images.put(content, self.fields.output_format)
+        return {"url": f"{self._address}/v1/images/files/{name}"}
+
+    def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the prompt's tokens with the last image, and none with those before it."""
+        count = response.get("num_input_tokens", 0)
+        if count:
+            self._log_fields["prompt_tokens"] = count
+        details = {"text_tokens": count, "image_tokens": 0}
+        return {"input_tokens": count, "input_tokens_details": details, "output_tokens": 0, "total_tokens": count}

@@ -1,0 +1,1 @@
+"""POST /responses, and the responses that are stored."""

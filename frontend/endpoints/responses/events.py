@@ -1,0 +1,42 @@
+"""OpenAI's `response` object: what was used, and the events of its stream."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from frontend.http import sse
+
+
+def usage(last: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was used, from the model's last response."""
+    tokens_in, tokens_out = last["num_input_tokens"], last["num_output_tokens"]
+    return {
+        "input_tokens": tokens_in,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": tokens_out,
+        "output_tokens_details": {"reasoning_tokens": last.get("num_reasoning_tokens", 0)},
+        "total_tokens": tokens_in + tokens_out,
+    }
+
+
+class ResponseEvents:
+    """The events of one response, numbered in the order in which they are made."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def state(self, kind: str, response: Mapping[str, Any]) -> bytes:
+        """Return an event with the whole response in it: created, in_progress, completed, incomplete or failed."""
+        return self._event(kind, {"response": response})
+
+    def item(self, kind: str, index: int, item: Mapping[str, Any]) -> bytes:
+        """Return an event with a whole item of the output in it: added or done."""
+        return self._event(f"output_item.{kind}", {"output_index": index, "item": item})
+
+    def of_item(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
+        """Return an event about an item."""
+        return self._event(kind, {"item_id": item["id"], "output_index": index, **fields})
+
+    def _event(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        event = {"type": f"response.{kind}", "sequence_number": self._number, **fields}
+        self._number += 1
+        return sse.encode_event(event, f"response.{kind}")

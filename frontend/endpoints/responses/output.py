@@ -1,0 +1,118 @@
+"""The output of a response: what was thought, said and called, as items, and the events that tell of them."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from frontend.endpoints.responses.events import ResponseEvents
+from frontend.parsing.events import Arguments, CallBroken, CallStarted, Piece, Said, Thought
+
+Item = dict[str, Any]
+
+# What the parts of a message and of thoughts have besides their text, and what deltas of it have.
+_PARTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}, "reasoning_text": {}}
+_DELTAS: dict[str, dict[str, Any]] = {"output_text": {"logprobs": []}, "reasoning_text": {}}
+
+
+class ResponseOutput:
+    """Folds the pieces of an answer into `items`, one of which is open: what is of another kind closes it."""
+
+    def __init__(self, events: ResponseEvents):
+        self.items: list[Item] = []
+        self._events = events
+        self._index = -1
+        self._text: list[str] = []
+        self._open: Item | None = None
+        self._calls: dict[int, Item] = {}
+
+    def push(self, pieces: Iterable[Piece]) -> bytes:
+        """Take more of the answer; return the events of it."""
+        return b"".join(self._fold(piece) for piece in pieces)
+
+    def end(self, status: str) -> bytes:
+        """Close the last item, which is completed or incomplete. An answer that is whole has said something."""
+        events = b""
+        if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
+            events = self._say("message", "")
+        is_call = self._open is not None and self._open["type"] == "function_call"
+        return events + self._close("completed" if is_call else status)  # a call that is cut off is none
+
+    def _fold(self, piece: Piece) -> bytes:
+        match piece:
+            case Said(text):
+                return self._say("message", text)
+            case Thought(text):
+                return self._say("reasoning", text)
+            case CallStarted(call, id, name):
+                item = {"id": _id("fc"), "type": "function_call", "call_id": id, "name": name}
+                begun = self._begin(item | {"arguments": "", "status": "in_progress"})
+                self._calls[call] = self.items[-1]
+                return begun
+            case Arguments(call, text):
+                self._text.append(text)
+                return self._about_open("function_call_arguments.delta", {"delta": text})
+            case CallBroken(call, text):
+                # What a stream has sent it cannot take back; but whoever looks at the whole is not to make the call.
+                events = self._close("incomplete")
+                self.items.remove(self._calls.pop(call))
+                return events + self._say("message", text)
+
+    def _say(self, kind: str, text: str) -> bytes:
+        events = b""
+        if self._open is None or self._open["type"] != kind:
+            events = self._begin(_message() if kind == "message" else _thoughts())
+            events += self._about_part("content_part.added", {"part": _part(self.items[-1], "")})
+        self._text.append(text)
+        kind = _part_type(self.items[-1])
+        return events + (self._about_part(f"{kind}.delta", {"delta": text} | _DELTAS[kind]) if text else b"")
+
+    def _begin(self, item: Item) -> bytes:
+        events = self._close("completed")
+        self.items.append(item)
+        self._open, self._text = item, []
+        self._index += 1
+        return events + self._events.item("added", self._index, item)
+
+    def _close(self, status: str) -> bytes:
+        if self._open is None:
+            return b""
+        item, text = self._open, "".join(self._text)
+        item["status"] = status
+        if item["type"] == "function_call":
+            item["arguments"] = text
+            events = self._about_open("function_call_arguments.done", {"arguments": text, "name": item["name"]})
+        else:
+            part, kind = _part(item, text), _part_type(item)
+            item["content"] = [part]
+            events = self._about_part(f"{kind}.done", {"text": text} | _DELTAS[kind])
+            events += self._about_part("content_part.done", {"part": part})
+        self._open = None
+        return events + self._events.item("done", self._index, item)
+
+    def _about_part(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        return self._about_open(kind, {"content_index": 0, **fields})
+
+    def _about_open(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        assert self._open is not None  # noqa: S101
+        return self._events.of_item(kind, self._index, self._open, fields)
+
+
+def _message() -> Item:
+    return {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+
+
+def _thoughts() -> Item:
+    return {"id": _id("rs"), "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
+
+
+def _part_type(item: Item) -> str:
+    return "output_text" if item["type"] == "message" else "reasoning_text"
+
+
+def _part(item: Item, text: str) -> dict[str, Any]:
+    kind = _part_type(item)
+    return {"type": kind, "text": text} | _PARTS[kind]
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex}"

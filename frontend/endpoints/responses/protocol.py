@@ -1,0 +1,188 @@
+"""What POST /responses takes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from frontend.endpoints.responses.items import Input, Placed, read_items
+from frontend.errors import InvalidRequest
+from frontend.generation.sampling import SamplingFields
+from frontend.generation.structured_output import Form, JSONSchemaFormat
+from frontend.generation.tools import ChatMessage, Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
+from frontend.http.body import RequestBody, refuse_unsupported
+
+# Fields that are not served, each with the values that ask for nothing and so are let through.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "include": ([], ["reasoning.encrypted_content"]),
+    "background": (False,),
+    "conversation": (),
+    "prompt": (),
+    "context_management": ([],),
+    "moderation": (),
+    "top_logprobs": (0,),
+    "truncation": ("disabled",),
+    "service_tier": ("auto", "default"),
+}
+
+# Echoed as they came, or as OpenAI's defaults.
+_ECHOED: dict[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "safety_identifier": None,
+    "store": True,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "user": None,
+}
+
+
+class SchemaForm(JSONSchemaFormat):
+    """The responses API's way to ask for JSON by a schema."""
+
+    type: Literal["json_schema"]
+
+
+class TextFields(RequestBody):
+    """What the text of the answer is to be like."""
+
+    format: Form[SchemaForm] | None = None
+
+
+class ReasoningFields(RequestBody):
+    """How much a model is to think. Summaries are not made: the thoughts themselves are in the output."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class OfAFunction(RequestBody):
+    """Functions are the only kind of tools."""
+
+    type: Literal["function"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_function(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("type", "function") != "function":
+            raise ValueError("functions are the only tools that are supported")
+        return fields
+
+
+class FunctionTool(OfAFunction, Function):
+    """A tool as the responses API has it."""
+
+    def as_tool(self) -> Tool:
+        """Return it as chat has it."""
+        return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
+
+
+class NamedFunctionTool(OfAFunction, NamedFunction):
+    """The one tool that is to be called."""
+
+    def as_tool(self) -> NamedTool:
+        """Return it as chat has it."""
+        return NamedTool(type="function", function=self)
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")] | Annotated[NamedFunctionTool, Tag("<tool>")],
+    Discriminator(lambda value: "<tool>" if isinstance(value, dict | NamedFunctionTool) else "<mode>"),
+]
+
+
+class ResponseRequest(SamplingFields):
+    """The body of OpenAI's operation createResponse, and the sampling fields vLLM's clients add to it."""
+
+    model: str
+    input: Input
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    max_tool_calls: int | None = Field(None, ge=1)
+    metadata: dict[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    reasoning: ReasoningFields | None = None
+    safety_identifier: str | None = None
+    store: bool | None = None
+    text: TextFields | None = None
+    tools: list[FunctionTool] | None = Field(None, max_length=128)
+    tool_choice: ToolChoice | None = None
+    user: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        refuse_unsupported(fields, _UNSUPPORTED)
+        text = fields.get("text")
+        if isinstance(text, dict):
+            refuse_unsupported(
+                {f"text.{name}": value for name, value in text.items()},
+                {"text.verbosity": ("medium",)},
+            )
+        return fields
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How long the answer may be."""
+        return self.max_output_tokens
+
+    def constraint(self) -> dict[str, Any] | None:
+        """Return what the backend is to keep the answer to. Raises InvalidRequest."""
+        form = self.text.format if self.text else None
+        return form.constraint("text.format") if form else None
+
+    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+        """Return what the backend is to sample with, and the form that the answer is to have."""
+        constraint = self.constraint()
+        return super().sampling_parameters(number) | ({"constraint": constraint} if constraint else {})
+
+    def tool_fields(self) -> ToolFields:
+        """Return what is said of tools and of thinking, as chat has it. Raises InvalidRequest."""
+        choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
+        try:
+            return ToolFields(
+                tools=[tool.as_tool() for tool in self.tools or ()],
+                tool_choice=choice,
+                parallel_tool_calls=self.parallel_tool_calls,
+                reasoning_effort=self.reasoning.effort if self.reasoning else None,
+            )
+        except InvalidRequest as error:
+            error.param = error.param and error.param.replace(".function", "")
+            raise
+
+    def echoed(self) -> dict[str, Any]:
+        """Return what a response says of the request that it answers."""
+        given = {name: getattr(self, name) for name in _ECHOED}
+        return {name: default if given[name] is None else given[name] for name, default in _ECHOED.items()} | {
+            "background": False,
+            "reasoning": {"effort": None, "summary": None} | _dumped(self.reasoning),
+            "service_tier": "default",
+            "text": {"format": self._form_asked_for(), "verbosity": "medium"},
+            "tool_choice": _dumped(self.tool_choice) or self.tool_choice or "auto",
+            "tools": [_dumped(tool) for tool in self.tools or ()],
+            "top_logprobs": 0,
+            "truncation": "disabled",
+        }
+
+    def _form_asked_for(self) -> dict[str, Any]:
+        form = self.text.format if self.text else None
+        return form.model_dump(by_alias=True) if form else {"type": "text"}
+
+    def conversation(self) -> list[Placed]:
+        """Return the messages of `input`. Raises InvalidRequest."""
+        if isinstance(self.input, str):
+            return [Placed(ChatMessage(role="user", content=self.input), "input")]
+        messages = read_items(self.input)
+        if not messages:
+            raise InvalidRequest("There is nothing to be answered in the input", param="input")
+        return messages
+
+
+def _dumped(value: Any) -> dict[str, Any]:
+    return value.model_dump() if isinstance(value, RequestBody) else {}

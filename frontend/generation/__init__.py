@@ -1,0 +1,1 @@
+"""What chat, completions and responses share."""

@@ -1,0 +1,75 @@
+"""How text is to be generated: the fields that chat, completions and responses have in common."""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from frontend.http.body import RequestBody
+
+# The engine computes in float32, where what is much smaller is zero.
+_SMALLEST = 1e-6
+
+# Passed on to the backend as they are.
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+    "min_tokens",
+    "seed",
+    "stop",
+)
+
+
+class StreamOptions(RequestBody):
+    """What a stream carries besides text."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(RequestBody):
+    """OpenAI's sampling fields, and those vLLM's clients add to them."""
+
+    stream: bool | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=_SMALLEST, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, lt=1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, ge=_SMALLEST, le=2)
+    ignore_eos: bool | None = None
+    min_tokens: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: list[str] | None = Field(None, max_length=4)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _accept_one_stop(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("stop", mode="after")
+    @classmethod
+    def _refuse_empty_stop(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and "" in value:
+            raise ValueError("a stop string may not be empty")
+        return value
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How long the answer may be; None: as long as the model's context has room."""
+        raise NotImplementedError
+
+    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+        """Return what the backend is to sample choice `number` with; what is absent has OpenAI's defaults.
+
+        Choices differ where the request has a seed: each has the next one.
+        """
+        given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.most_tokens}
+        if self.seed is not None:
+            given["seed"] = self.seed + number
+        return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,132 @@
+"""Runs the rows of one HTTP request through a batched model: in requests that share it fairly, then put in order."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flask import request
+
+from frontend.access_log import log_fields, request_id
+from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
+from frontend.http.disconnect import ClientWatch
+from frontend.services import services
+from frontend.triton.http_client import Inference
+from frontend.triton.registry import Model
+
+# A request holds at most as many rows as the model batches, and no more text than takes a fraction of a second: so the
+# model turns to others in between, and stops soon when the client leaves.
+_ROWS, _BYTES = 64, 16_384
+_CHARACTERS_PER_TOKEN = 64
+# One is computed while the next one waits.
+_IN_FLIGHT = 2
+
+Columns = Mapping[str, Sequence[bytes]]
+
+
+def infer_rows(
+    model: Model, columns: Columns, parameters: Mapping[str, bool | str], param: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value a row.
+
+    Raises APIError; one about a row names it as an item of the request's `param`.
+    """
+    log_fields()["model"] = model.id
+    run = _Run(model, columns, parameters)
+    watch = ClientWatch(request.environ, run.cancel)
+    try:
+        with services().admission.enter(model.name, model.number("queue_size")):
+            return run.result()
+    except InvalidRequest as error:
+        if error.row is None or error.param:
+            raise
+        where = f"{param}[{error.row}]"
+        raise InvalidRequest(f"{where}: {error}", param=where, code=error.code) from error
+    finally:
+        watch.close()
+        run.cancel()
+
+
+def bounded(text: str, model: Model, truncate: bool, param: str) -> bytes:
+    """Return a text as the model gets it. More characters than its tokens can have are cut off, or an error."""
+    limit = model.number("context_length") * _CHARACTERS_PER_TOKEN
+    if len(text) > limit and not truncate:
+        raise InvalidRequest(
+            f"{param}: This model takes {model.number('context_length')} tokens and this input has {len(text)} "
+            "characters. Set 'truncate' to true to have it cut.",
+            param=param,
+            code="context_length_exceeded",
+        )
+    return text[:limit].encode()
+
+
+class _Run:
+    def __init__(self, model: Model, columns: Columns, parameters: Mapping[str, bool | str]):
+        self._model, self._columns, self._parameters = model, columns, parameters
+        self._deadline = time.monotonic() + services().settings.request_timeout
+        self._pending: deque[tuple[list[int], Inference]] = deque()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Begin nothing more, and have Triton drop what has not begun."""
+        self._cancelled = True
+        for _, inference in tuple(self._pending):
+            inference.cancel()
+
+    def result(self) -> dict[str, np.ndarray[Any, Any]]:
+        sizes = [sum(map(len, row)) for row in zip(*self._columns.values(), strict=True)]
+        parts: list[dict[str, Any]] = []
+        order: list[int] = []
+        for rows in cut(sizes):
+            if len(self._pending) == _IN_FLIGHT:
+                parts.append(self._next())
+            self._start(rows)
+            order += rows
+        while self._pending:
+            parts.append(self._next())
+        places = np.argsort(order)
+        return {name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]}
+
+    def _start(self, rows: list[int]) -> None:
+        if self._cancelled:
+            raise ClientClosedRequest("The client closed the request")
+        inputs = {name: [column[row] for row in rows] for name, column in self._columns.items()}
+        inference = services().triton.infer(
+            self._model.name,
+            inputs,
+            request_id=request_id(),
+            timeout=self._deadline - time.monotonic(),
+            parameters=self._parameters,
+        )
+        self._pending.append((rows, inference))
+        if self._cancelled:
+            inference.cancel()
+
+    def _next(self) -> dict[str, Any]:
+        rows, inference = self._pending[0]
+        try:
+            result = inference.result()
+        except APIError as error:
+            error.row = None if error.row is None else rows[error.row]
+            raise
+        services().registry.note_answer(self._model)
+        self._pending.popleft()
+        return result
+
+
+def cut(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the row numbers of each request: rows of like size together, in the order of their size.
+
+    One row alone may be over the limit of bytes.
+    """
+    rows: list[int] = []
+    total = 0
+    for row in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if rows and (len(rows) == _ROWS or total + sizes[row] > _BYTES):
+            yield rows
+            rows, total = [], 0
+        rows.append(row)
+        total += sizes[row]
+    if rows:
+        yield rows

@@ -1,0 +1,172 @@
+"""The responses of a model that answers in many, one HTTP request's worth of them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from flask import request
+
+from frontend.errors import APIError, EngineFailure
+from frontend.http import sse
+from frontend.http.disconnect import ClientWatch
+from frontend.triton.client import Call
+from frontend.triton.status import translated
+from frontend.triton.vllm import VllmCall
+
+LONGEST_SECONDS = 86_400.0
+"""The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
+
+HEARTBEAT_SECONDS = 1.0
+_MOMENT_SECONDS = 0.5
+_NO_NAMES: Mapping[str | None, str] = {}
+
+
+class Answer:
+    """The responses of `call`, to the one that has the output `last`. If the client leaves, the call is cancelled.
+
+    Waits for the first one at once, so that a failure before it keeps its status. `patience`: seconds between two of
+    them; without it the call's own deadline counts. `names`: the backend's names of fields → the request's. Raises
+    APIError.
+    """
+
+    def __init__(
+        self,
+        call: Call | VllmCall,
+        last: str,
+        patience: float | None = None,
+        names: Mapping[str | None, str] = _NO_NAMES,
+    ):
+        self._call, self._last, self._patience, self._names = call, last, patience, names
+        self._over = False
+        self._watch = ClientWatch(request.environ, self._cancel)
+        try:
+            self._first = self._wait(patience)
+            self._over = self._first is None or last in self._first
+        except BaseException:
+            self.close()
+            raise
+
+    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
+        """Yield them all, and then close; None for each second without one if asked."""
+        try:
+            response = self._first
+            while response is not None:
+                self._over = self._last in response
+                yield response
+                if self._over:
+                    return
+                response = yield from self._next(heartbeat)
+            raise EngineFailure("The model ended its answer without its end")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop whatever is still going on."""
+        self._watch.close()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancel the call, unless it is about to end by itself.
+
+        Where a cancellation meets the end of a stream, Triton 2.51 now and then corrupts its memory.
+        """
+        if not self._over:
+            self._call.cancel()
+
+    def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
+        deadline = time.monotonic() + self._patience if self._patience else float("inf")
+        while heartbeat and deadline - time.monotonic() > HEARTBEAT_SECONDS:
+            try:
+                return self._read(HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield None
+        return self._wait(max(deadline - time.monotonic(), 0) if self._patience else None)
+
+    def _wait(self, seconds: float | None) -> dict[str, Any] | None:
+        try:
+            return self._read(seconds)
+        except TimeoutError:
+            raise translated("DEADLINE_EXCEEDED", "") from None
+
+    def _read(self, seconds: float | None) -> dict[str, Any] | None:
+        try:
+            return self._call.next(seconds)
+        except APIError as error:
+            self._over = True  # a failure is the last response
+            error.param = self._names.get(error.param, error.param)
+            raise
+
+
+def await_all(
+    begin: Sequence[Callable[[], Call | VllmCall]],
+    last: str,
+    named: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> list[Answer]:
+    """Begin all calls, and return their answers, each with its first response. If one fails, all are stopped.
+
+    `named(number)` is round whatever may fail of a call. Raises APIError.
+    """
+    calls: deque[Call | VllmCall] = deque()
+    answers: list[Answer] = []
+    try:
+        for number, begin_one in enumerate(begin):
+            with named(number):
+                calls.append(begin_one())
+        while calls:
+            with named(len(answers)):
+                answers.append(Answer(calls.popleft(), last))
+    except BaseException:
+        for answer in answers:
+            answer.close()
+        give_up(calls, last)
+        raise
+    return answers
+
+
+def give_up(calls: Iterable[Call | VllmCall], last: str) -> None:
+    """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
+
+    What is wrong with one request is often wrong with the next.
+    """
+    deadline = time.monotonic() + _MOMENT_SECONDS
+    for call in calls:
+        try:
+            response = call.next(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            call.cancel()
+        except APIError:
+            continue
+        else:
+            if response is not None and last not in response:
+                call.cancel()
+
+
+class Closable(Protocol):
+    """What goes on for as long as it is not closed."""
+
+    def close(self) -> None: ...
+
+
+def _error_event(error: APIError) -> bytes:
+    return sse.encode_event(error.body())
+
+
+def events_of(
+    events: Iterator[bytes],
+    source: Closable,
+    fields: dict[str, Any],
+    failure: Callable[[APIError], bytes] = _error_event,
+) -> Iterator[bytes]:
+    """Yield the events of a stream, and a failure on the way as its last one, which the log's `fields` tell of.
+
+    Closes their source, however it ends.
+    """
+    try:
+        yield from events
+    except APIError as error:
+        fields |= error.log_fields()
+        yield failure(error)
+    finally:
+        source.close()

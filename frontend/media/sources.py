@@ -1,0 +1,102 @@
+"""Files that a request names instead of carrying them: data:, base64://, file:// and http(s)://.
+
+Nothing is read from this machine or its network that the operator has not allowed (`allow_files`, `allow_hosts`).
+"""
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+from frontend.errors import APIError, InvalidRequest, file_too_large
+from frontend.media import remote
+from frontend.settings import Settings
+
+_SPACE = str.maketrans("", "", " \t\r\n")
+
+
+def read_media(url: str, param: str, settings: Settings) -> bytes:
+    """Return the content of what `url` names; `param` is the field it stands in.
+
+    Raises InvalidRequest; PayloadTooLarge over the limit of an uploaded file; Overloaded.
+    """
+    readers: dict[str, Callable[[str, Settings], bytes]] = {
+        "data": _read_data,
+        "base64": _read_base64,
+        "file": _read_file,
+        "http": remote.fetch,
+        "https": remote.fetch,
+    }
+    try:
+        reader = readers.get(url.partition(":")[0].lower())
+        if reader is None:
+            raise InvalidRequest("A URL begins with data:, base64://, file://, http:// or https://", code="invalid_url")
+        content = reader(url, settings)
+        if not content:
+            raise InvalidRequest("The file is empty", code="empty_file")
+        if len(content) > settings.max_upload_bytes:
+            raise file_too_large(settings.max_upload_bytes)
+    except APIError as error:
+        error.param = param
+        raise
+    return content
+
+
+def _read_data(url: str, settings: Settings) -> bytes:
+    head, comma, data = url.partition(",")
+    if not comma:
+        raise InvalidRequest("A data: URL has a comma before its data", code="invalid_url")
+    if not head.lower().endswith(";base64"):
+        return unquote_to_bytes(data)
+    return _decode(unquote(data) if "%" in data else data)
+
+
+def _read_base64(url: str, settings: Settings) -> bytes:
+    return _decode(url.partition("://")[2])
+
+
+def _decode(data: str) -> bytes:
+    """Return what base64 stands for; line breaks in it and padding left out are let pass."""
+    plain = data.translate(_SPACE) if any(map(str.isspace, data[:100])) else data
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("The data is not base64", code="invalid_base64") from None
+
+
+def _read_file(url: str, settings: Settings) -> bytes:
+    refused = "The file is not there, or not below a folder given with --allow-files"
+    try:
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise PermissionError
+        path = Path(unquote(parts.path)).resolve()
+        _check_allowed(path, settings)
+        # Not a link put there since, nor a pipe that would block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _read_regular(descriptor, settings)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError, RuntimeError):  # the last one for links in a circle
+        raise InvalidRequest(refused, code="file_not_allowed") from None
+
+
+def _check_allowed(path: Path, settings: Settings) -> None:
+    if not any(path.is_relative_to(folder.resolve()) for folder in settings.allow_files):
+        raise PermissionError
+
+
+def _read_regular(descriptor: int, settings: Settings) -> bytes:
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        raise PermissionError
+    # What was opened may be somewhere else than what was looked at: a folder on the way can have been changed.
+    _check_allowed(Path(f"/proc/self/fd/{descriptor}").readlink(), settings)
+    if about.st_size > settings.max_upload_bytes:
+        raise file_too_large(settings.max_upload_bytes)
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(settings.max_upload_bytes + 1)

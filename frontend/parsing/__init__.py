@@ -1,0 +1,1 @@
+"""Pure functions from a model's text to events."""

@@ -1,0 +1,80 @@
+"""The thoughts that a model writes between `<think>` and `</think>` before it answers."""
+
+from frontend.parsing.events import Piece, Said, Thought
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+MARKS = (_OPEN, _CLOSE)
+"""What must not be left out of the text, although some tokenizers count it as special."""
+
+
+class ThoughtParser:
+    """Tells the thought from the answer after it, in text that comes in pieces of any size.
+
+    Only an answer that begins with the tag has one: further on it is something the model writes about. A template that
+    opens the thought in the prompt leaves that to the backend, which puts the tag back. White space around a thought is
+    left out. One that is not closed goes on to the end.
+    """
+
+    def __init__(self) -> None:
+        self._kept = ""
+        self._step = self._before
+
+    def push(self, text: str) -> list[Piece]:
+        """Return what is sure now."""
+        self._kept += text
+        return self._step()
+
+    def end(self) -> list[Piece]:
+        """Return what was kept back, when no more text will come."""
+        kept, self._kept = self._kept, ""
+        if self._step == self._inside:
+            return [Thought(kept.rstrip())] if kept.strip() else []
+        return [Said(kept)] if kept and self._step != self._after else []
+
+    def _before(self) -> list[Piece]:
+        begun = self._kept.lstrip()
+        if begun.startswith(_OPEN):
+            self._kept, self._step = begun[len(_OPEN) :].lstrip(), self._open
+            return self._open()
+        if _OPEN.startswith(begun):
+            return []
+        self._step = self._said
+        return self._said()
+
+    def _open(self) -> list[Piece]:
+        self._kept = self._kept.lstrip()
+        if not self._kept:
+            return []
+        self._step = self._inside
+        return self._inside()
+
+    def _inside(self) -> list[Piece]:
+        thought, closed, rest = self._kept.partition(_CLOSE)
+        if closed:
+            self._kept, self._step = rest, self._after
+            return [*_thought(thought.rstrip()), *self._after()]
+        sure = self._kept[: len(self._kept) - overlap(self._kept, _CLOSE)].rstrip()
+        self._kept = self._kept[len(sure) :]
+        return _thought(sure)
+
+    def _after(self) -> list[Piece]:
+        self._kept = self._kept.lstrip()
+        if not self._kept:
+            return []
+        self._step = self._said
+        return self._said()
+
+    def _said(self) -> list[Piece]:
+        text, self._kept = self._kept, ""
+        return [Said(text)] if text else []
+
+
+def overlap(text: str, tag: str) -> int:
+    """Return the length of the longest end of `text` that begins `tag`."""
+    longest = min(len(text), len(tag) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(tag[:n])), 0)
+
+
+def _thought(text: str) -> list[Piece]:
+    return [Thought(text)] if text else []

@@ -1,0 +1,24 @@
+"""How models call tools: a file for each family of models, found by the parameter `tool_format` of a model."""
+
+from frontend.parsing.tools.deepseek import DEEPSEEK, DEEPSEEK_BARE
+from frontend.parsing.tools.generic import GENERIC
+from frontend.parsing.tools.hermes import HERMES
+from frontend.parsing.tools.llama3 import LLAMA3
+from frontend.parsing.tools.mistral import MISTRAL, MISTRAL_NAMED
+from frontend.parsing.tools.phi import PHI
+from frontend.parsing.tools.tool_format import Family, ToolParser
+
+FAMILIES = {
+    "hermes": HERMES,
+    "llama3": LLAMA3,
+    "mistral": MISTRAL,
+    "mistral-v11": MISTRAL_NAMED,
+    "phi": PHI,
+    "deepseek": DEEPSEEK,
+    "deepseek-v3.1": DEEPSEEK_BARE,
+    "generic": GENERIC,
+}
+DEFAULT = "hermes"
+"""What the backend asks for of a model whose template knows nothing of tools."""
+
+__all__ = ["DEFAULT", "FAMILIES", "Family", "ToolParser"]

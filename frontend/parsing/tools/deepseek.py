@@ -1,0 +1,53 @@
+"""DeepSeek: each call between tags of its own, all between others.
+
+V3 and R1 write `function`, a separator, the name, and the arguments in a fence; V3.1 name, separator, arguments.
+"""
+
+from collections.abc import Sequence
+
+from frontend.parsing.tools.json_calls import read_arguments
+from frontend.parsing.tools.scanner import Source, Steps
+from frontend.parsing.tools.tool_constraints import Function, parameters_of, tagged_any
+from frontend.parsing.tools.tool_format import Constraint, Family
+
+_ALL, _ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+_CALL, _CALL_END, _SEPARATOR = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
+_FENCE, _FENCE_END = "```json", "```"
+
+
+def _grammar(source: Source) -> Steps[None]:
+    while tag := (yield from source.prose(_ALL, _CALL)):
+        if tag == _ALL:
+            yield from source.skip_space()
+            yield from source.expect(_CALL)
+        yield from _call(source)
+
+
+def _call(source: Source) -> Steps[None]:
+    name = yield from source.name()
+    yield from source.expect(_SEPARATOR)
+    if (yield from source.coming()) != "{":
+        name = yield from source.name()
+        yield from source.skip_space()
+        yield from source.at(_FENCE)
+    yield from source.skip_space()
+    yield from read_arguments(source, name)
+    for closing in (_FENCE_END, _CALL_END, _ALL_END):
+        yield from source.skip_space()
+        yield from source.at(closing)
+
+
+def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
+    begin = f"{_ALL}{_CALL}function{_SEPARATOR}"
+    end = f"\n{_FENCE_END}{_CALL_END}{_ALL_END}"
+    return tagged_any([(f"{begin}{f['name']}\n{_FENCE}\n", parameters_of(f), end) for f in functions])
+
+
+def _constrain_bare(functions: Sequence[Function], most: int | None) -> Constraint:
+    end = f"{_CALL_END}{_ALL_END}"
+    return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
+
+
+_MARKS = (_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR)
+DEEPSEEK = Family(_grammar, _constrain, _MARKS)
+DEEPSEEK_BARE = Family(_grammar, _constrain_bare, _MARKS)

@@ -1,0 +1,1 @@
+"""Files kept for a time: generated images and responses."""

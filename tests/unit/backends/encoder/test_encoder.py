@@ -1,0 +1,158 @@
+"""The encoder's modules by themselves, over a small word-level tokenizer."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from backends.common.errors import InvalidRequest
+from backends.encoder.batches import plan
+from backends.encoder.pooling import POOLINGS, normalize
+from backends.encoder.request import Job, tokenize
+from backends.encoder.tokens import TextTokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh", "yes", "no", "Q:", "D:", "?"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.enable_padding(length=32)  # published files have such settings; they must not count
+    tokenizer.enable_truncation(3)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def words(tokens):
+    return [WORDS[i] for i in tokens.ids]
+
+
+def encode_one(tokenizer, text, truncate=False):
+    (result,) = tokenizer.encode([text], [truncate])
+    return result
+
+
+class TestTokens:
+    def test_special_tokens_go_around(self, path):
+        assert words(encode_one(TextTokenizer(path, 8), "a b c")) == ["[CLS]", "a", "b", "c", "[SEP]"]
+
+    def test_a_pair_says_which_is_which(self, path):
+        tokens = encode_one(TextTokenizer(path, 8), ("a", "b c"))
+        assert words(tokens) == ["[CLS]", "a", "[SEP]", "b", "c", "[SEP]"]
+        assert tokens.types == [0, 0, 0, 1, 1, 1]
+
+    def test_too_long_is_refused_with_both_lengths(self, path):
+        failure = encode_one(TextTokenizer(path, 5), "a b c d")
+        assert isinstance(failure, InvalidRequest)
+        assert "takes 5 tokens" in str(failure)
+        assert "has 6." in str(failure)
+        assert failure.code == "context_length_exceeded"
+
+    def test_as_long_as_allowed(self, path):
+        assert len(encode_one(TextTokenizer(path, 5), "a b c").ids) == 5
+
+    def test_cut_keeps_the_special_tokens(self, path):
+        tokens = encode_one(TextTokenizer(path, 5), "a b c d e", truncate=True)
+        assert words(tokens) == ["[CLS]", "a", "b", "c", "[SEP]"]
+
+    def test_cut_of_a_pair_takes_from_the_document(self, path):
+        tokens = encode_one(TextTokenizer(path, 7), ("a b", "c d e f g"), truncate=True)
+        assert words(tokens) == ["[CLS]", "a", "b", "[SEP]", "c", "d", "[SEP]"]
+
+    def test_a_query_that_fills_the_model_is_refused(self, path):
+        failure = encode_one(TextTokenizer(path, 5), ("a b c", "d"), truncate=True)
+        assert isinstance(failure, InvalidRequest)
+        assert failure.param == "query"
+
+    def test_a_template_puts_both_in_and_keeps_its_end(self, path):
+        tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ? yes")
+        assert words(encode_one(tokenizer, ("a", "b"))) == ["Q:", "a", "D:", "b", "?", "yes"]
+        assert words(encode_one(tokenizer, ("a", "b c d e f"), True)) == ["Q:", "a", "D:", "b", "c", "d", "?", "yes"]
+        assert "has 10." in str(encode_one(tokenizer, ("a", "b c d e f")))
+
+    def test_a_query_that_leaves_the_document_no_room_in_the_template(self, path):
+        failure = encode_one(TextTokenizer(path, 8, "Q: {query} D: {document} ? yes"), ("a b c d e", "f"), True)
+        assert isinstance(failure, InvalidRequest)
+        assert failure.param == "query"
+
+    def test_bytes_that_are_no_ids(self, path):
+        assert isinstance(TextTokenizer(path, 8).check_ids(b"abc"), InvalidRequest)
+
+    def test_braces_in_a_query_are_text(self, path):
+        tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ?")
+        assert words(encode_one(tokenizer, ("{document}", "a"))) == ["Q:", "[UNK]", "D:", "a", "?"]
+
+    @pytest.mark.parametrize("ids", [[], [-1], [len(WORDS)], [0] * 9])
+    def test_token_ids_that_cannot_be(self, path, ids):
+        assert isinstance(TextTokenizer(path, 8).check_ids(np.array(ids, "<i4").tobytes()), InvalidRequest)
+
+    def test_token_ids_are_used_as_they_are(self, path):
+        assert TextTokenizer(path, 8).check_ids(np.array([2, 4, 3], "<i4").tobytes()).ids == [2, 4, 3]
+
+
+class TestJobs:
+    def test_a_job_with_a_bad_row_fails_alone(self, path):
+        jobs = [Job(texts=["a"]), Job(texts=["b", "a b c d e f"]), Job(texts=["a b c d e f"], truncate=True)]
+        tokenize(jobs, TextTokenizer(path, 5))
+        assert [job.failure is None for job in jobs] == [True, False, True]
+        assert jobs[1].failure.row == 1
+        assert [len(job.tokens) for job in jobs] == [1, 0, 1]
+
+    def test_what_is_not_a_number_fails_the_job_and_names_the_row(self):
+        job, fine = Job(texts=["a", "b"]), Job(texts=["a"])
+        job.finish(np.array([[1, 2], [np.nan, 1]], np.float32))
+        fine.finish(np.array([[1, 2]], np.float32))
+        assert job.failure.row == 1
+        assert fine.failure is None
+
+    def test_a_caller_who_left_is_noticed(self):
+        assert not Job().is_abandoned()
+        assert Job(is_cancelled=lambda: True).is_abandoned()
+
+
+class TestPlan:
+    @pytest.mark.parametrize("budget", [64, 512, 4096])
+    def test_every_row_once_and_within_the_budget(self, budget):
+        lengths = np.random.default_rng(2).integers(1, 700, 300).tolist()
+        batches = list(plan(lengths, budget))
+        assert sorted(row for batch in batches for row in batch) == list(range(300))
+        for batch in batches:
+            assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+
+    def test_equal_lengths_fill_the_budget(self):
+        assert [len(batch) for batch in plan([16] * 64, 512)] == [32, 32]
+
+    def test_little_is_padded(self):
+        lengths = np.random.default_rng(3).integers(8, 512, 200).tolist()
+        computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in plan(lengths, 512))
+        assert computed < 1.05 * sum(lengths)
+
+    def test_one_long_row_does_not_make_the_short_ones_long(self):
+        assert list(plan([400, 16, 16, 16], 4096)) == [[0], [1, 2, 3]]
+
+    def test_nothing(self):
+        assert list(plan([], 512)) == []
+
+
+class TestPooling:
+    hidden = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    lengths = np.array([3, 2])
+
+    def test_mean_leaves_padding_out(self):
+        expected = [self.hidden[0].mean(axis=0), self.hidden[1, :2].mean(axis=0)]
+        np.testing.assert_allclose(POOLINGS["mean"](self.hidden, self.lengths), expected)
+
+    def test_cls_and_last(self):
+        np.testing.assert_array_equal(POOLINGS["cls"](self.hidden, self.lengths), self.hidden[:, 0])
+        expected = [self.hidden[0, 2], self.hidden[1, 1]]
+        np.testing.assert_array_equal(POOLINGS["last"](self.hidden, self.lengths), expected)
+
+    def test_normalize(self):
+        rows = normalize(np.array([[3, 4], [0, 0]], np.float32))
+        np.testing.assert_allclose(rows[0], [0.6, 0.8])
+        assert np.isnan(rows[1]).all()  # which the job then refuses

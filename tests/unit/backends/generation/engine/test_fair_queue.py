@@ -1,0 +1,61 @@
+"""Whose turn it is: the engine's queue between clients."""
+
+from typing import NamedTuple
+
+from backends.generation.engine.fair_queue import FairQueue
+
+
+class Request(NamedTuple):
+    number: int
+    client: str
+
+
+def queue_of(places, *waiting):
+    queue = FairQueue[Request](places)
+    for number, client in enumerate(waiting):
+        queue.put(Request(number, client))
+    return queue
+
+
+def all_taken(queue):
+    return [request.number for request in iter(queue.take, None)]
+
+
+def test_one_client_is_served_in_order_and_leaves_a_place():
+    queue = queue_of(8, *"a" * 10)
+    assert all_taken(queue) == [0, 1, 2, 3, 4, 5, 6]
+    assert len(queue) == 3
+    queue.end(3)
+    assert all_taken(queue) == [7]
+
+
+def test_who_comes_later_has_the_place_that_is_left():
+    queue = queue_of(8, *"a" * 10)
+    all_taken(queue)
+    queue.put(Request(10, "b"))
+    assert all_taken(queue) == [10]
+    queue.put(Request(11, "b"))
+    queue.end(0)
+    assert all_taken(queue) == [11]
+
+
+def test_the_client_with_the_fewest_is_next():
+    queue = queue_of(6, "a", "a", "a", "b", "a", "b", "c")
+    assert all_taken(queue) == [0, 3, 6, 1, 5, 2]
+
+
+def test_a_single_place_is_anybodys():
+    queue = queue_of(1, "a", "a")
+    assert all_taken(queue) == [0]
+    queue.end(0)
+    assert all_taken(queue) == [1]
+
+
+def test_who_has_gone_neither_waits_nor_has_a_place():
+    queue = queue_of(1, "a", "a", "a")
+    all_taken(queue)
+    queue.end(1)
+    queue.end(0)
+    assert all_taken(queue) == [2]
+    queue.end(2)
+    assert all_taken(queue) == []

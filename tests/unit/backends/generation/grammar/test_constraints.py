@@ -1,0 +1,94 @@
+"""Constraints become grammars, or are refused with the reason, at once."""
+
+import json
+import time
+
+import pytest
+
+from backends.common.errors import InvalidRequest
+from backends.generation.grammar.constraints import grammar_of
+
+
+def by_schema(schema, **more):
+    return grammar_of({"kind": "json_schema", "schema": schema, "param": "guided_json", **more})
+
+
+def test_json_is_written_without_free_white_space():
+    grammar = by_schema({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]})
+    assert grammar.startswith("root ::= ")
+    assert r'"\"a\": "' in grammar
+
+
+def test_references_may_go_round():
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}}}
+    assert "ref0 ::= " in by_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://example.com/schema"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "#"},
+        {"type": "strange"},
+        {"type": "string", "maxLength": 100_000},
+        {"type": "string", "pattern": "(?=a)b"},
+        {"type": "string", "pattern": "["},
+        {"type": "array", "minItems": 1_000_000},
+        {"type": "array", "minItems": 3, "maxItems": 2},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"type": "integer", "multipleOf": 3},
+        {"type": "object", "patternProperties": {"a": {}}},
+        {"not": {}},
+        {"enum": []},
+        {"enum": [f"value number {i}" for i in range(10_000)]},
+        {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(5_000)}},
+    ],
+    ids=lambda schema: json.dumps(schema)[:50],
+)
+def test_what_cannot_be_said_is_refused_at_once(schema):
+    begun = time.monotonic()
+    with pytest.raises(InvalidRequest) as refusal:
+        by_schema(schema)
+    assert refusal.value.param == "guided_json"
+    assert str(refusal.value)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_deep_nesting_is_refused():
+    schema: dict = {"type": "null"}
+    for _ in range(200):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(InvalidRequest, match="levels"):
+        by_schema(schema)
+
+
+def test_without_strict_it_is_left_out():
+    assert by_schema({"type": "string", "maxLength": 100_000}, strict=False)
+    assert by_schema({"type": "integer", "multipleOf": 3}, strict=False)
+
+
+@pytest.mark.parametrize("pattern", ["[a-z", "a{1,100000}", "(a{100}){100}", "(?<=a)b", r"(a)\1", "(" * 3000])
+def test_a_regular_expression_is_refused(pattern):
+    with pytest.raises(InvalidRequest):
+        grammar_of({"kind": "regex", "pattern": pattern, "param": "guided_regex"})
+
+
+def test_choices():
+    assert grammar_of({"kind": "choice", "choices": ['say "yes"', "no"]}) == 'root ::= ("say \\"yes\\"" | "no")\n'
+    with pytest.raises(InvalidRequest, match="choices"):
+        grammar_of({"kind": "choice", "choices": [str(i) for i in range(10_000)], "param": "guided_choice"})
+
+
+def test_tags_can_be_repeated():
+    tag = {"begin": "<tool_call>", "schema": {"type": "object"}, "end": "</tool_call>"}
+    grammar = grammar_of({"kind": "tagged", "tags": [tag], "least": 1, "most": None, "separator": "\n"})
+    assert "*" in grammar.splitlines()[0]
+
+
+def test_either_of_two_forms():
+    tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
+    calls = {"kind": "tagged", "tags": [tag], "least": 1, "most": 1}
+    grammar = grammar_of({"kind": "either", "of": [calls, {"kind": "choice", "choices": ["yes"]}], "param": "tools"})
+    assert '"<a>"' in grammar
+    assert '"yes"' in grammar

@@ -1,0 +1,115 @@
+"""The sender: the first and the last at once, in between at a pace, abandoned answers dropped, no answer lost."""
+
+import threading
+import time
+
+import pytest
+
+from backends.generation.output.sender import Sender
+
+
+class Reply:
+    def __init__(self):
+        self.gone = False
+
+    def is_cancelled(self):
+        return self.gone
+
+
+class FakeAnswer:
+    def __init__(self, streamed=True):
+        self.reply, self.streamed, self.finished, self.over = Reply(), streamed, False, False
+        self.sent_at = []
+        self.request_id = "r"
+        self.done = threading.Event()
+
+
+@pytest.fixture
+def abandoned():
+    return []
+
+
+@pytest.fixture
+def sender(abandoned):
+    def send(answer):
+        if getattr(answer, "broken", False):
+            raise RuntimeError("the caller's pipe broke")
+        answer.sent_at.append(time.monotonic())
+        if answer.finished:
+            answer.done.set()
+        return answer.finished
+
+    made = Sender(send, abandoned.append, lambda: None)
+    made.start()
+    yield made
+    made.stop()
+
+
+def watched(sender, **kind):
+    answer = FakeAnswer(**kind)
+    sender.watch(answer)
+    return answer
+
+
+def finish(sender, answer):
+    answer.finished = True
+    sender.notify([answer])
+    assert answer.done.wait(2)
+
+
+def test_progress_between_two_sends_goes_out_together(sender):
+    answer = watched(sender)
+    for _ in range(200):
+        sender.notify([answer])
+        time.sleep(0.0005)
+    finish(sender, answer)
+    assert 2 <= len(answer.sent_at) < 50
+
+
+def test_an_answer_that_is_not_streamed_is_sent_once(sender):
+    answer = watched(sender, streamed=False)
+    for _ in range(20):
+        sender.notify([answer])
+        time.sleep(0.002)
+    assert not answer.sent_at
+    finish(sender, answer)
+    assert len(answer.sent_at) == 1
+
+
+def test_finished_answers_leave(sender):
+    answers = [watched(sender) for _ in range(10)]
+    for answer in answers:
+        finish(sender, answer)
+    deadline = time.monotonic() + 2
+    while len(sender) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(sender) == 0
+    assert all(answer.over for answer in answers)
+
+
+def test_an_abandoned_answer_is_dropped_while_nothing_comes(sender, abandoned):
+    answer = watched(sender)
+    answer.reply.gone = True
+    deadline = time.monotonic() + 2
+    while not abandoned and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert abandoned == [answer]
+    assert answer.over
+    assert len(sender) == 0
+
+
+def test_one_failure_does_not_stop_the_others(sender, abandoned):
+    broken, healthy = watched(sender), watched(sender)
+    broken.broken = True
+    sender.notify([broken, healthy])
+    finish(sender, healthy)
+    assert broken.over
+    assert abandoned == [broken]
+
+
+def test_stopping_sends_what_is_ready(sender):
+    answer = watched(sender, streamed=False)
+    answer.finished = True
+    sender.notify([answer])
+    sender.stop()
+    assert answer.done.is_set()

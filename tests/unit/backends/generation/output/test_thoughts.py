@@ -1,0 +1,26 @@
+"""How many tokens of an answer are thoughts."""
+
+import pytest
+
+from backends.generation.output.thoughts import ThoughtCounter
+
+
+@pytest.mark.parametrize(
+    ("opened", "pieces", "tokens"),
+    [
+        ("", ["<think>", "Hm", ".", "</think>", "Four"], 4),
+        ("", ["\n", "<thi", "nk>", "Hm", "</th", "ink>", "<think>"], 6),
+        ("<think>\n", ["Hm", ".", "</think>", "Four"], 3),
+        ("<think>\n", ["Hm", "."], 2),
+        ("<think>", ["", "Hm </think> Four", "."], 2),
+        ("", ["Four", "<think>", "</think>"], 0),
+        ("", ["<", "b>", "</think>"], 0),
+        ("", ["<thi"], 0),
+        ("", [], 0),
+    ],
+)
+def test_thoughts_are_counted(opened, pieces, tokens):
+    counter = ThoughtCounter(opened)
+    for piece in pieces:
+        counter.push(piece)
+    assert counter.tokens == tokens

@@ -1,0 +1,103 @@
+"""Tools in prompts: templates that know them get them in the form they take; the others are told in words."""
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from backends.generation.output.text import Detokenizer
+from backends.generation.prompt.chat_prompt import ChatPrompt, Settings, opened_by
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call12345", "type": "function", "function": {"name": "weather", "arguments": {"city": "Köln"}}}
+USER = {"role": "user", "content": "Hi"}
+HISTORY = [
+    USER,
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "rain", "tool_call_id": "call12345"},
+    {"role": "tool", "content": "wind", "tool_call_id": "call12345"},
+]
+
+PLAIN = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] + '' }}{% endfor %}<assistant>"
+CALLS = """{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}{% for c in m.tool_calls %}\
+CALL {{ c.function.name }} {{ ARGUMENTS }}{% endfor %}{% endfor %}<assistant>"""
+TOOLS = "{% for t in tools or [] %}TOOL {{ t | tojson }}{% endfor %}"
+OBJECT, TEXT = "c.function.arguments | tojson", "c.function.arguments + ''"
+PHI = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.tools %}|tool|{{ m.tools }}{% endif %}{% endfor %}"
+
+
+@pytest.fixture
+def open_prompt(tmp_path):
+    def open_with(template):
+        (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens([AddedToken("[CALL]", special=True), AddedToken("[END]", special=True)])
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        return ChatPrompt(tmp_path, 10_000)
+
+    return open_with
+
+
+def rendered(prompt, messages, tools=(), kwargs=None):
+    settings = Settings(list(tools), kwargs or {})
+    ids = memoryview(prompt.read(messages, (), settings).ids).cast("q").tolist()
+    return prompt.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def test_a_template_that_knows_tools_gets_them(open_prompt):
+    prompt = open_prompt(TOOLS + CALLS.replace("ARGUMENTS", OBJECT))
+    text = rendered(prompt, HISTORY, [TOOL])
+    assert text.startswith('TOOL {"type": "function", "function": {"name": "weather"')
+    assert '<assistant>CALL weather {"city": "Köln"}<tool>rain<tool>wind<assistant>' in text
+
+
+def test_a_template_that_wants_arguments_as_text_gets_text(open_prompt):
+    text = rendered(open_prompt(CALLS.replace("ARGUMENTS", TEXT)), HISTORY)
+    assert '<assistant>CALL weather {"city": "Köln"}<tool>rain' in text
+
+
+def test_a_template_that_knows_nothing_is_told_in_words(open_prompt):
+    system = {"role": "system", "content": "Be brief."}
+    text = rendered(open_prompt(PLAIN), [system, *HISTORY], [TOOL])
+    assert text.startswith("<system>Be brief.\n\n# Tools\n")
+    assert '<tools>\n{"type": "function", "function": {"name": "weather"' in text
+    call = '<assistant><tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+    answers = "<user><tool_response>\nrain\n</tool_response>\n<tool_response>\nwind\n</tool_response>"
+    assert text.endswith(f"{call}{answers}<assistant>")
+
+
+def test_calls_are_written_out_even_if_no_tools_are_given_any_more(open_prompt):
+    text = rendered(open_prompt(PLAIN), HISTORY)
+    assert "# Tools" not in text
+    assert "<tool_call>" in text
+
+
+def test_a_template_that_looks_in_the_system_message(open_prompt):
+    text = rendered(open_prompt(PHI), [USER], [TOOL])
+    assert text.startswith('<system>|tool|[{"name": "weather"')
+
+
+def test_without_tools_nothing_changes(open_prompt):
+    assert rendered(open_prompt(PLAIN), [USER]) == "<user>Hi<assistant>"
+
+
+def test_what_else_the_template_is_given(open_prompt):
+    prompt = open_prompt("{{ messages[0].content }}{{ tools is none }}{{ effort }}{{ add_generation_prompt }}")
+    text = rendered(prompt, [USER], kwargs={"effort": "high", "messages": "x", "add_generation_prompt": False})
+    assert text == "HiTruehighTrue"
+
+
+def test_a_thought_that_the_template_opens_is_opened_in_the_answer_too(open_prompt):
+    assert open_prompt("{{ messages[0].content }}<assistant><think>\n").read([USER]).opened == "<think>\n"
+    assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").read([USER]).opened == ""
+    assert opened_by("<think> <assistant>") == ""
+
+
+def test_special_tokens_that_mark_calls_are_written_out(open_prompt):
+    tokenizer = open_prompt(PLAIN).tokenizer
+    ids = tokenizer.encode("ü[CALL]a[END]").ids
+    detokenizer = Detokenizer(tokenizer, ("[CALL]", "<not there>"))
+    assert "".join(map(detokenizer.push, ids)) + detokenizer.flush() == "ü[CALL]a"
+    plain = Detokenizer(tokenizer)
+    assert "".join(map(plain.push, ids)) + plain.flush() == "üa"

@@ -1,0 +1,142 @@
+"""Pictures in chats: their sizes and tokens, their tags, and that nobody else can write one."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from backends.common.errors import InvalidRequest
+from backends.generation.prompt.chat_prompt import ChatPrompt
+from backends.generation.prompt.image_processor import Grid, sight_of
+from backends.generation.prompt.vision_prompt import VisionPrompt
+
+PARTS = """{% for message in messages %}<{{ message.role }}>{% for part in message.content %}
+{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"""
+TEXTS = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+DEAF = "{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}{% endif %}{% endfor %}"
+PREPROCESSOR = {"patch_size": 14, "merge_size": 2, "min_pixels": 4 * 28**2, "max_pixels": 100 * 28**2}
+PARAMETERS = {"image_tokens": "64"}
+IMAGE = {"type": "image"}
+
+
+def text(value):
+    return {"type": "text", "text": value}
+
+
+def picture(width=56, height=56, color="red", mode="RGB"):
+    content = io.BytesIO()
+    Image.new(mode, (width, height), color).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ids = {f"{name}_token_id": 256 + i for i, name in enumerate(("vision_start", "vision_end", "image"))}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"} | ids), encoding="utf-8")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
+    (tmp_path / "openvino_vision_embeddings_model.xml").touch()
+    return tmp_path
+
+
+def open_prompt(folder, template=PARTS, context=1000):
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return VisionPrompt(folder, context, sight_of(folder, PARAMETERS), 20_000)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "cells"),
+    [
+        (56, 56, (2, 2)),
+        (1, 1, (2, 2)),
+        (60, 90, (2, 3)),
+        (4000, 3000, (9, 6)),
+        (1, 5000, (1, 64)),
+        (5000, 30, (64, 1)),
+        (1, 60, (1, 16)),
+    ],
+)
+def test_the_size_of_a_picture_in_tokens(width, height, cells):
+    assert Grid(PREPROCESSOR, 64).cells(width / 28, height / 28) == cells
+
+
+@pytest.mark.parametrize("template", [PARTS, TEXTS])
+def test_tags_stand_where_the_pictures_are(folder, template):
+    messages = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": [text("a"), IMAGE, text("b"), IMAGE]},
+        {"role": "user", "content": [IMAGE, text("c")]},
+    ]
+    prompt = open_prompt(folder, template).read(messages, [picture(), picture(56, 84), picture()])
+    assert prompt.text == ("<system>be kind<user>a<ov_genai_image_0>b<ov_genai_image_1><user><ov_genai_image_2>c")
+    assert [(p.width, p.height, p.tokens) for p in prompt.pictures] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
+    assert prompt.num_tokens == len("<system>be kind<user>ab<user>c") + 3 * 2 + 14
+    assert prompt.room == 1000 - prompt.num_tokens
+
+
+@pytest.mark.parametrize("written", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"])
+def test_what_looks_like_a_tag_is_text(folder, written):
+    prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(written)]}], [picture()])
+    assert prompt.text == f"<user><ov_genai_image_0>{written[0]} {written[1:]}"
+
+
+def test_a_picture_that_cannot_be_read_is_named(folder):
+    messages = [{"role": "user", "content": [text("a"), IMAGE]}]
+    with pytest.raises(InvalidRequest, match="damaged") as caught:
+        open_prompt(folder).read(messages, [b"no picture"])
+    assert caught.value.param == "messages[0].content[1].image_url.url"
+    with pytest.raises(InvalidRequest) as caught:
+        open_prompt(folder).read(messages, [picture(200, 200)])
+    assert caught.value.code == "too_large"
+
+
+def test_the_pictures_of_a_request_have_one_limit_together(folder):
+    with pytest.raises(InvalidRequest, match="pixels") as caught:
+        open_prompt(folder).read([{"role": "user", "content": [IMAGE, IMAGE]}], [picture(140, 100), picture(140, 100)])
+    assert caught.value.param == "messages[0].content[1].image_url.url"
+
+
+def test_transparency_is_white(folder):
+    (seen,) = open_prompt(folder).read([{"role": "user", "content": [IMAGE]}], [picture(mode="RGBA", color=0)]).pictures
+    assert set(seen.pixels) == {255}
+
+
+def test_a_template_that_leaves_a_picture_out(folder):
+    with pytest.raises(InvalidRequest, match="takes no image here") as caught:
+        open_prompt(folder, DEAF).read([{"role": "system", "content": [IMAGE]}], [picture()])
+    assert caught.value.param == "messages[0].content[0].image_url.url"
+
+
+def test_pictures_count_against_the_context(folder):
+    with pytest.raises(InvalidRequest, match="resulted in 71 tokens") as caught:
+        open_prompt(folder, context=71).read([{"role": "user", "content": [IMAGE, text("a" * 59)]}], [picture()])
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_model_of_text_alone(folder):
+    (folder / "openvino_vision_embeddings_model.xml").unlink()
+    (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
+    assert sight_of(folder, {}) is None
+    with pytest.raises(InvalidRequest, match="takes no images") as caught:
+        ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [picture()])
+    assert caught.value.param == "messages[0].content[1]"
+
+
+def test_a_kind_that_is_not_known(folder):
+    (folder / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="idefics3"):
+        sight_of(folder, PARAMETERS)
+
+
+def test_text_to_go_on_with_has_no_tags_and_token_ids_are_refused(folder):
+    prompt = open_prompt(folder).read_text("a<ov_genai_image_0>")
+    assert (prompt.text, prompt.written, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
+    with pytest.raises(InvalidRequest, match="not as token ids") as caught:
+        open_prompt(folder).read_ids([1])
+    assert caught.value.param == "prompt"

@@ -1,0 +1,175 @@
+"""The speech backend's modules by themselves: sentences, tempo, encoding, voices, jobs."""
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import av
+import numpy as np
+import pytest
+
+from backends.common.audio.encoding import FORMATS, Encoder
+from backends.common.errors import InvalidRequest
+from backends.speech.sentences import cut, split_sentences
+from backends.speech.synthesis import Job, Options
+from backends.speech.tempo import change_tempo
+from backends.speech.voices import Voices
+
+RATE = 24_000
+
+
+def tone(seconds):
+    return (0.5 * np.sin(np.arange(int(seconds * RATE)) * 2 * np.pi * 440 / RATE)).astype(np.float32)
+
+
+def decoded(content, form):
+    """Samples of an encoded file at its own rate, and the rate."""
+    if form == "pcm":
+        return np.frombuffer(content, np.int16).astype(np.float32) / 32768, RATE
+    with av.open(io.BytesIO(content)) as container:
+        frames = list(container.decode(audio=0))
+    resampler = av.AudioResampler("flt", "mono", frames[0].sample_rate)
+    parts = [part.to_ndarray().reshape(-1) for frame in frames for part in resampler.resample(frame)]
+    return np.concatenate(parts), frames[0].sample_rate
+
+
+class TestSentences:
+    def test_english_and_chinese(self):
+        text = "Dr. Smith came. He left!\n\n你好，世界。今天很好！Bye."
+        assert list(split_sentences(text, 100)) == [
+            "Dr. Smith came.",
+            "He left!",
+            "你好，世界。",
+            "今天很好！",
+            "Bye.",
+        ]
+
+    @pytest.mark.parametrize(
+        "text", ["word " * 300, "a" * 1000, "a, b; " * 200, "字" * 999, "x" * 250 + " " + "y" * 250]
+    )
+    def test_no_piece_is_too_long_and_nothing_is_lost(self, text):
+        pieces = list(cut(text, 100))
+        assert max(len(piece) for piece in pieces) <= 100
+        assert "".join(pieces) == text
+
+    def test_cut_after_punctuation_if_there_is_any(self):
+        assert list(cut("one two, three four five", 20)) == ["one two, ", "three four five"]
+
+    def test_a_line_of_blanks_is_no_piece(self):
+        assert list(split_sentences("a" + " " * 500 + "b\n \n", 100)) == ["a b"]
+
+    def test_endless_numbers_are_read_digit_by_digit(self):
+        assert list(split_sentences("1" * 20, 100)) == [" ".join("1" * 20)]
+
+    def test_a_huge_text_begins_at_once(self):
+        started = time.monotonic()
+        assert next(split_sentences("Hello there. " * 8000, 100)) == "Hello there."
+        assert time.monotonic() - started < 2
+
+
+class TestTempo:
+    @pytest.mark.parametrize("factor", [0.25, 0.4, 0.5, 0.8, 1, 1.5, 2, 4])
+    def test_the_length_changes_and_not_the_pitch(self, factor):
+        changed = change_tempo(tone(3), RATE, factor)
+        assert len(changed) / RATE == pytest.approx(3 / factor, abs=0.05)
+        pitch = np.abs(np.fft.rfft(changed)).argmax() * RATE / len(changed)
+        assert pitch == pytest.approx(440, abs=3)
+
+
+class TestEncoder:
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_a_file_made_in_pieces_is_whole_and_sounds_the_same(self, form):
+        encoder = Encoder(form, RATE)
+        pieces = [encoder.encode(part) for part in np.array_split(tone(3), 5)]
+        content = b"".join([*pieces, encoder.finish()])
+        assert all(pieces)
+        samples, rate = decoded(content, form)
+        assert len(samples) / rate == pytest.approx(3, abs=0.1)
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.15)
+        pitch = np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples)
+        assert pitch == pytest.approx(440, abs=3)
+
+    def test_what_is_too_loud_is_not_turned_round(self):
+        encoder = Encoder("pcm", RATE)
+        samples, _ = decoded(encoder.encode(np.array([2, -2], np.float32)) + encoder.finish(), "pcm")
+        assert samples == pytest.approx([1, -1], abs=0.001)
+
+
+NAMES = {"voice": "ann", "voice_aliases": '{"alloy": "bob", "echo": "gone"}'}
+
+
+class TestVoices:
+    @pytest.mark.parametrize(("name", "voice"), [(None, "ann"), ("bob", "bob"), ("alloy", "bob")])
+    def test_found(self, name, voice):
+        assert Voices(["ann", "bob"], NAMES).find(name) == voice
+
+    @pytest.mark.parametrize("name", ["carl", "echo", "Ann "])
+    def test_not_found(self, name):
+        with pytest.raises(InvalidRequest, match="ann, bob, alloy") as caught:
+            Voices(["ann", "bob"], NAMES).find(name)
+        assert (caught.value.param, caught.value.code) == ("voice", "voice_not_found")
+
+
+class FakeEngine:
+    """Speaks a tone of a tenth of a second a letter."""
+
+    rate, hop, speeds = RATE, 240, (0.5, 2.0)
+
+    def __init__(self):
+        self.speeds_asked = []
+
+    def voice(self, name, reference):
+        return self
+
+    def phonemes(self, text):
+        for sentence in text.split("|"):
+            if sentence == "bad":
+                raise AssertionError
+            yield sentence
+
+    def speak(self, phonemes, speed):
+        self.speeds_asked.append(speed)
+        return tone(len(phonemes) / 10 / speed)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(2) as made:
+        yield made
+
+
+class TestJob:
+    def test_a_chunk_a_sentence(self, pool):
+        job = Job(FakeEngine(), "hello|you", Options(format="pcm"), None, pool, 2)
+        first, second, end = job.chunks()
+        assert (len(first), len(second), len(end)) == (RATE, RATE * 3 // 5, 0)
+        assert (job.num_input_tokens, job.num_output_tokens) == (8, 80)
+
+    @pytest.mark.parametrize(("speed", "own"), [(0.25, 0.5), (1, 1), (1.5, 1.5), (4, 2)])
+    def test_what_the_model_cannot_do_is_done_to_its_sound(self, pool, speed, own):
+        engine = FakeEngine()
+        content = b"".join(Job(engine, "hello there", Options(speed=speed, format="pcm"), None, pool, 2).chunks())
+        assert engine.speeds_asked == [own]
+        assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
+
+    def test_sentences_come_in_order_and_none_is_spoken_too_far_ahead(self, pool):
+        engine = FakeEngine()
+        chunks = Job(engine, "a|bb|ccc|dddd|eeeee|ffffff", Options(format="pcm"), None, pool, 2).chunks()
+        assert len(next(chunks)) == RATE // 5
+        assert len(engine.speeds_asked) <= 4
+        assert [len(chunk) * 5 // RATE for chunk in chunks] == [2, 3, 4, 5, 6, 0]
+
+    def test_one_who_leaves_has_nothing_more_spoken(self, pool):
+        engine = FakeEngine()
+        chunks = Job(engine, "|".join("abcdefgh"), Options(format="pcm"), None, pool, 2).chunks()
+        next(chunks)
+        chunks.close()
+        spoken = len(engine.speeds_asked)
+        time.sleep(0.1)
+        assert len(engine.speeds_asked) <= spoken + 1
+
+    @pytest.mark.parametrize("text", ["", "!", "bad", "hello|bad"])
+    def test_what_cannot_be_spoken(self, pool, text):
+        with pytest.raises(InvalidRequest) as caught:
+            list(Job(FakeEngine(), text, Options(), None, pool, 2).chunks())
+        assert caught.value.param == "input"

@@ -1,0 +1,345 @@
+"""The transcription backend's modules by themselves: decoding, blocks, turns."""
+
+import io
+import threading
+import time
+import wave
+
+import av
+import numpy as np
+import pytest
+
+from backends.common.audio.decoding import RATE, read_blocks
+from backends.common.errors import InvalidRequest
+from backends.common.round_robin import Turns
+from backends.transcription import windows
+from backends.transcription.ctranslate2_engine import _is_doubtful
+from backends.transcription.engines import Decoded, Options, Segment, nearest
+from backends.transcription.transcriber import Job
+from backends.transcription.windows import find_windows
+
+
+def tone(seconds, rate=RATE, channels=1):
+    samples = np.sin(np.arange(int(seconds * rate)) * 2 * np.pi * 440 / rate) * 0.5
+    return np.repeat((samples * 32767).astype(np.int16)[:, None], channels, axis=1)
+
+
+def wav(samples, rate=RATE):
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return content.getvalue()
+
+
+def encoded(form, codec, seconds=3, rate=48_000):
+    content = io.BytesIO()
+    with av.open(content, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or 1024
+        )
+        frame = av.AudioFrame.from_ndarray(tone(seconds, rate).T.copy(), format="s16", layout="mono")
+        frame.sample_rate = rate
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
+def read(content, block=60, most=600):
+    return list(read_blocks(content, block, most))
+
+
+class TestAudio:
+    @pytest.mark.parametrize(
+        ("form", "codec"),
+        [
+            ("wav", "pcm_s16le"),
+            ("wav", "pcm_f32le"),
+            ("mp3", "libmp3lame"),
+            ("mp4", "aac"),
+            ("flac", "flac"),
+            ("ogg", "libopus"),
+            ("webm", "libopus"),
+        ],
+    )
+    def test_every_format(self, form, codec):
+        (samples,) = read(encoded(form, codec))
+        assert len(samples) / RATE == pytest.approx(3, abs=0.1)
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.1)
+
+    @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44_100, 2), (96_000, 8)])
+    def test_any_rate_and_number_of_channels(self, rate, channels):
+        (samples,) = read(wav(tone(2, rate, channels), rate))
+        assert len(samples) == pytest.approx(2 * RATE, abs=RATE * 0.05)
+
+    @pytest.mark.parametrize(
+        "content", [b"hello", b"\0" * 5000, b"RIFF\xff\xff\xff\x7fWAVEfmt ", b"ID3" + b"\x04" * 200]
+    )
+    def test_what_is_not_audio(self, content):
+        with pytest.raises(InvalidRequest) as caught:
+            read(content)
+        assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
+
+    @pytest.mark.parametrize(
+        "playlist",
+        ["#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
+    )
+    def test_a_playlist_opens_nothing(self, playlist, tmp_path):
+        (tmp_path / "secret.wav").write_bytes(wav(tone(3)))
+        for address in (tmp_path / "secret.wav", f"file://{tmp_path}/secret.wav"):
+            with pytest.raises(InvalidRequest):
+                read(playlist.format(address).encode())
+
+    def test_a_file_without_a_sample(self):
+        with pytest.raises(InvalidRequest, match="no audio"):
+            read(wav(tone(0)))
+
+    def test_a_truncated_mp3_is_read_to_where_it_ends(self):
+        content = encoded("mp3", "libmp3lame", seconds=10)
+        (samples,) = read(content[: len(content) // 2])
+        assert 3 < len(samples) / RATE < 6
+
+    def test_long_audio_comes_in_blocks_cut_where_it_is_quiet(self):
+        samples = tone(100)
+        samples[50 * RATE : 51 * RATE] = 0
+        blocks = read(wav(samples), block=60)
+        assert [round(len(block) / RATE) for block in blocks] in ([50, 50], [51, 49])
+        assert sum(map(len, blocks)) == len(samples)
+        assert np.abs(blocks[1][:10]).max() < 0.01
+
+    def test_a_damaged_packet_in_the_middle_costs_itself_alone(self):
+        content = bytearray(encoded("mp4", "aac", seconds=20))
+        middle = len(content) // 2
+        content[middle : middle + 60] = b"\xff" * 60
+        assert len(np.concatenate(read(bytes(content)))) / RATE > 18
+
+    def test_a_rate_at_which_a_frame_stands_for_minutes(self):
+        with pytest.raises(InvalidRequest, match="samples a second"):
+            read(wav(tone(10, 100), 100))
+
+    def test_rate_and_channels_may_change_on_the_way(self):
+        content = encoded("adts", "aac", seconds=3) + encoded("adts", "aac", seconds=3, rate=22_050)
+        assert len(np.concatenate(read(content))) / RATE == pytest.approx(6, abs=0.4)
+
+    def test_longer_than_allowed(self):
+        with pytest.raises(InvalidRequest, match="longer than the 5 seconds"):
+            read(wav(tone(6)), most=5)
+
+    def test_a_file_that_lies_about_its_length(self):
+        """A flac of silence says nothing of its length here, and is small for hours of it."""
+        content = io.BytesIO()
+        with av.open(content, "w", format="ogg") as container:
+            stream = container.add_stream("libopus", rate=48_000, layout="mono")
+            for _ in range(60):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+                frame.sample_rate = 48_000
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with pytest.raises(InvalidRequest, match="longer"):
+            read(content.getvalue(), block=10, most=30)
+
+
+class FakeEngine:
+    """Two segments a window; remembers what it was asked."""
+
+    together, remembers = 3, True
+
+    def __init__(self):
+        self.asked = []
+
+    def decode(self, windows, options):
+        self.asked.append((len(windows), options))
+        for _ in windows:
+            yield None
+            segments = [Segment(i, i + 1, f" part {i}", [1], 0.0, 1.0) for i in range(2)]
+            yield Decoded(segments, options.language or "en")
+
+
+def job(engine, seconds, alone=True, **options):
+    return Job(engine, wav(tone(seconds)), Options(vad=False, **options), 60, 600, lambda: alone)
+
+
+def segments_of(made):
+    return [segment for segment in made.segments() if segment]
+
+
+class TestJob:
+    def test_times_go_on_from_window_to_window_and_so_does_the_context(self):
+        engine = FakeEngine()
+        made = job(engine, 100, alone=False, prompt="names")
+        segments = segments_of(made)
+        assert [segment["id"] for segment in segments] == list(range(len(segments)))
+        starts = [segment["start"] for segment in segments]
+        assert starts == sorted(starts)
+        assert starts[-1] > 60
+        assert made.duration == pytest.approx(100, abs=0.1)
+        first, second = (options for _, options in engine.asked[:2])
+        assert (first.prompt, first.language) == ("names", None)
+        assert second.prompt.endswith("part 0 part 1")
+        assert second.language == "en"
+        assert {count for count, _ in engine.asked} == {1}
+
+    def test_alone_windows_are_decoded_together_once_the_language_is_known(self):
+        engine = FakeEngine()
+        made = Job(engine, wav(tone(170)), Options(vad=False, prompt="names"), 300, 600, lambda: True)
+        assert len(segments_of(made)) >= 12
+        assert [count for count, _ in engine.asked][:2] == [1, 3]
+        assert engine.asked[1][1].prompt == "names"
+
+    def test_an_engine_that_forgets_gets_the_callers_prompt_alone(self):
+        engine = FakeEngine()
+        engine.remembers = False
+        segments_of(job(engine, 100, prompt="names"))
+        assert {options.prompt for _, options in engine.asked} == {"names"}
+
+
+class Guessing(FakeEngine):
+    """Needs a high temperature for everything."""
+
+    def decode(self, windows, options):
+        for decoded in super().decode(windows, options):
+            yield decoded and decoded._replace(segments=[s._replace(temperature=0.8) for s in decoded.segments])
+
+
+def test_what_was_guessed_is_not_the_next_prompt():
+    engine = Guessing()
+    segments_of(job(engine, 100, prompt="names"))
+    assert {options.prompt for _, options in engine.asked} == {"names"}
+
+
+class SilentFirst(FakeEngine):
+    """Hears nothing in the first window, and takes it for English."""
+
+    def decode(self, windows, options):
+        if not self.asked:
+            self.asked.append((1, options))
+            yield Decoded([], "en")
+            return
+        for decoded in super().decode(windows, options):
+            yield decoded and decoded._replace(language=options.language or "fr")
+
+
+def test_silence_does_not_decide_the_language():
+    made = job(SilentFirst(), 80)
+    assert len(segments_of(made)) >= 4
+    assert made.language == "fr"
+
+
+def test_no_time_goes_beyond_the_audio():
+    assert [segment["end"] for segment in segments_of(job(FakeEngine(), 1.5))] == [1, 1.5]
+
+
+class TestWindows:
+    def test_pauses_are_left_out_and_times_put_back(self, monkeypatch):
+        pieces = [{"start": 2 * RATE, "end": 4 * RATE}, {"start": 10 * RATE, "end": 13 * RATE}]
+        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
+        assert len(window.samples) == 5 * RATE
+        assert window.original(1, False) == 3
+        assert window.original(2.5, False) == 10.5
+        assert window.original(99, True) == 13
+
+    def test_a_window_is_not_longer_than_whisper_hears(self, monkeypatch):
+        pieces = [{"start": i * 20 * RATE, "end": (i * 20 + 12) * RATE} for i in range(5)]
+        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=True))
+        assert [len(window.samples) / RATE for window in found] == [24, 24, 12]
+
+    def test_without_voice_detection_nothing_is_left_out(self):
+        found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=False))
+        assert sum(len(window.samples) for window in found) == 100 * RATE
+        assert max(len(window.samples) for window in found) <= 30 * RATE
+
+
+class TestDoubt:
+    """What was decoded together and must be decoded again alone."""
+
+    GOOD = Segment(0, 29, " It was the best of times.", [1], 0.0, 1.0, -0.3, 0.01)
+
+    def test_a_good_window_is_taken(self):
+        assert not _is_doubtful([self.GOOD], 30)
+
+    @pytest.mark.parametrize(
+        "change", [{"end": 28}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
+    )
+    def test_early_improbable_silent_or_repetitive_is_not(self, change):
+        assert _is_doubtful([self.GOOD._replace(**change)], 30)
+
+    def test_nothing_at_all_is_not(self):
+        assert _is_doubtful([], 30)
+
+
+@pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
+def test_a_language_the_model_lacks_is_taken_for_the_nearest(language, code):
+    assert nearest(language, frozenset({"en", "zh"})) == code
+
+
+class Work:
+    def __init__(self, steps, order, name):
+        self._steps, self._order, self._name = steps, order, name
+        self.done, self.error, self.gone, self.abandoned = threading.Event(), None, False, False
+
+    def is_cancelled(self):
+        return self.gone
+
+    def steps(self):
+        for i in range(self._steps):
+            if self._name == "bad" and i == 1:
+                raise ValueError("broken")
+            self._order.append(self._name)
+            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than a turn
+            yield
+        self.done.set()
+
+    def fail(self, error):
+        self.error = error
+        self.done.set()
+
+    def abandon(self):
+        self.abandoned = True
+        self.done.set()
+
+
+class TestTurns:
+    @pytest.fixture
+    def turns(self):
+        turns = Turns()
+        yield turns
+        turns.stop()
+
+    def test_a_short_one_does_not_wait_for_a_long_one(self, turns):
+        order = []
+        gate = threading.Event()
+        blocker = Work(1, order, "first")
+        steps = blocker.steps
+        blocker.steps = lambda: (gate.wait(5) and step for step in steps())
+        turns.add(blocker)
+        long, short = Work(8, order, "long"), Work(2, order, "short")
+        turns.add(long)
+        turns.add(short)
+        gate.set()
+        assert long.done.wait(5)
+        assert short.done.wait(5)
+        assert order.index("short") < 4
+        assert [name for name in order[:5] if name != "first"][:4] == ["long", "short", "long", "short"]
+
+    def test_a_failure_is_its_own(self, turns):
+        order = []
+        bad, good = Work(3, order, "bad"), Work(3, order, "good")
+        turns.add(bad)
+        turns.add(good)
+        assert bad.done.wait(5)
+        assert good.done.wait(5)
+        assert isinstance(bad.error, ValueError)
+        assert good.error is None
+
+    def test_whoever_has_left_is_dropped(self, turns):
+        work = Work(1_000_000, [], "left")
+        turns.add(work)
+        work.gone = True
+        assert work.done.wait(5)
+        assert work.abandoned

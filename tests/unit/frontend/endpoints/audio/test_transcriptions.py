@@ -1,0 +1,207 @@
+"""POST /audio/transcriptions and /audio/translations over a fake model: the form, every format, the stream."""
+
+import io
+import time
+
+import orjson
+import pytest
+
+from frontend.endpoints.audio.subtitles import to_srt, to_vtt
+from frontend.endpoints.audio.transcriptions import LANGUAGES
+from frontend.errors import EngineFailure, InvalidRequest
+
+SEGMENTS = [
+    {
+        "id": 0,
+        "start": 0.0,
+        "end": 1.5,
+        "text": " Hello there.",
+        "words": [{"word": " Hello", "start": 0.0, "end": 0.7}],
+    },
+    {"id": 1, "start": 3661.25, "end": 3662.0, "text": " Bye --> now."},
+]
+
+
+def part(*segments, **more):
+    return {"text_output": "", "segments": orjson.dumps(segments).decode()} | more
+
+
+def answers(triton):
+    return triton.will_answer(part(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
+
+
+def post(client, path="/v1/audio/transcriptions", content=b"RIFF", **fields):
+    form = {name.replace("__", "[]"): value for name, value in fields.items()}
+    return client.post(path, data=form | {"file": (io.BytesIO(content), "a.wav")})
+
+
+@pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
+def test_json_is_the_default(client, triton, path):
+    call = answers(triton)
+    response = client.post(path, data={"file": (io.BytesIO(b"RIFFaudio"), "a.wav"), "model": "whisper-1"})
+    assert response.get_json() == {"text": "Hello there. Bye --> now.", "usage": {"type": "duration", "seconds": 7}}
+    assert not call.cancelled  # it has ended by itself
+    (request,) = triton.requests
+    assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFFaudio")
+    assert orjson.loads(request["inputs"]["options"]) == {
+        "task": "transcribe",
+        "language": None,
+        "prompt": None,
+        "temperature": 0.0,
+        "word_timestamps": False,
+        "vad": True,
+    }
+
+
+def test_the_fields_reach_the_model(client, triton):
+    answers(triton)
+    fields = {"language": "YUE", "prompt": "names", "temperature": "0.5", "vad_filter": "false"}
+    response = post(client, **fields, response_format="verbose_json", timestamp_granularities__=["word", "segment"])
+    options = orjson.loads(triton.requests[0]["inputs"]["options"])
+    assert (options["language"], options["prompt"], options["temperature"]) == ("yue", "names", 0.5)
+    assert (options["vad"], options["word_timestamps"]) == (False, True)
+    body = response.get_json()
+    assert (body["task"], body["language"], body["duration"]) == ("transcribe", "en", 7.25)
+    assert [segment["text"] for segment in body["segments"]] == [" Hello there.", " Bye --> now."]
+    assert body["words"] == SEGMENTS[0]["words"]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "text"),
+    [
+        ("text", "text/plain", "Hello there. Bye --> now.\n"),
+        ("srt", "text/plain", to_srt(SEGMENTS)),
+        ("vtt", "text/vtt", to_vtt(SEGMENTS)),
+    ],
+)
+def test_text_formats(client, triton, form, kind, text):
+    answers(triton)
+    response = post(client, response_format=form)
+    assert response.content_type == f"{kind}; charset=utf-8"
+    assert response.text == text
+
+
+def test_subtitles():
+    assert to_srt(SEGMENTS) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n01:01:01,250 --> 01:01:02,000\nBye --> now.\n"
+    )
+    assert to_vtt(SEGMENTS) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello there.\n\n01:01:01.250 --> 01:01:02.000\nBye -> now.\n"
+    )
+
+
+def events(response):
+    return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+
+
+def test_a_stream(client, triton):
+    triton.will_answer(part(), TimeoutError(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
+    response = post(client, stream="true")
+    assert response.content_type.startswith("text/event-stream")
+    first, second, done = events(response)
+    assert first == {"type": "transcript.text.delta", "delta": "Hello there."}
+    assert second["delta"] == " Bye --> now."
+    assert done["type"] == "transcript.text.done"
+    assert done["text"] == first["delta"] + second["delta"]
+    assert done["usage"] == {"type": "duration", "seconds": 7}
+    assert ": waiting" in response.text
+
+
+def test_a_failure_in_mid_stream_is_an_event(client, triton):
+    triton.will_answer(part(SEGMENTS[0]), EngineFailure("broken"))
+    response = post(client, stream="true")
+    assert response.status_code == 200
+    assert events(response)[-1]["error"]["message"] == "broken"
+
+
+def test_an_end_without_its_last_response_is_not_called_done(client, triton):
+    triton.will_answer(part(SEGMENTS[0]))
+    assert post(client).status_code == 500
+    triton.will_answer(part(SEGMENTS[0]))
+    assert "error" in events(post(client, stream="true"))[-1]
+
+
+def test_no_segment_in_the_time_of_a_request(client, triton):
+    triton.will_answer(TimeoutError())
+    assert post(client).status_code == 504
+
+
+def test_another_encoding_of_a_form_is_refused_unread(client):
+    started = time.monotonic()
+    kind = "application/x-www-form-urlencoded"
+    response = client.post("/v1/audio/transcriptions", data=b"a&" * 4_000_000, content_type=kind)
+    assert response.get_json()["error"]["code"] == "missing_file"
+    assert time.monotonic() - started < 1
+
+
+def test_a_failure_before_keeps_its_status(client, triton):
+    call = triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    response = post(client, stream="true")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (400, "invalid_audio")
+    assert not call.cancelled  # its failure was its end
+
+
+def test_a_translation(client, triton):
+    answers(triton)
+    body = post(client, "/v1/audio/translations", response_format="verbose_json").get_json()
+    assert body["task"] == "translate"
+    assert orjson.loads(triton.requests[0]["inputs"]["options"])["task"] == "translate"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"language": "xx"}, "language"),
+        ({"temperature": "2"}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"response_format": "docx"}, "response_format"),
+        ({"timestamp_granularities__": ["word"]}, "timestamp_granularities"),
+        ({"timestamp_granularities__": ["letter"], "response_format": "verbose_json"}, "timestamp_granularities[0]"),
+        ({"stream": "perhaps"}, "stream"),
+        ({"stream": "true", "response_format": "srt"}, "response_format"),
+        ({"model": "tiny-chat"}, "model"),
+        ({"content": b""}, "file"),
+        ({"prompt": "x" * 10_001}, "prompt"),
+    ],
+)
+def test_wrong_fields(client, triton, fields, param):
+    response = post(client, **fields)
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
+    assert not triton.requests
+
+
+def test_an_unknown_language_is_told_which_there_are(client):
+    message = post(client, language="klingon").get_json()["error"]["message"]
+    assert all(f" {code}" in message for code in LANGUAGES)
+    assert len(LANGUAGES) == 30
+
+
+@pytest.mark.parametrize("data", [{"file": "not a file"}, {"model": "whisper-1"}])
+def test_no_file_is_ahas_error(client, data):
+    response = client.post("/audio/transcriptions", data=data, content_type="multipart/form-data")
+    assert response.status_code == 400
+    assert response.get_json()["error"] == {
+        "message": "Audio file is required",
+        "type": "invalid_request_error",
+        "param": "file",
+        "code": "missing_file",
+    }
+
+
+def test_json_instead_of_a_form(client):
+    assert client.post("/v1/audio/transcriptions", json={"file": "x"}).get_json()["error"]["code"] == "missing_file"
+
+
+def test_too_large(make_client, triton):
+    client = make_client(max_upload_bytes=1000)
+    assert post(client, content=b"x" * 1001).status_code == 413
+    assert post(client, content=b"x" * 3_000_000).status_code == 413
+    assert not triton.requests
+    answers(triton)
+    assert post(client, content=b"x" * 1000).status_code == 200
+
+
+def test_any_language_of_the_list_in_any_case(client, triton):
+    for code in LANGUAGES:
+        answers(triton)
+        assert post(client, language=code.upper()).status_code == 200

@@ -1,0 +1,230 @@
+"""Images made, edited and varied, over a fake model: fields, answers, events, URLs."""
+
+import base64
+import io
+import os
+import time
+
+import orjson
+import pytest
+
+from frontend.errors import EngineFailure, InvalidRequest, PayloadTooLarge
+from frontend.storage.images import ImageStore
+
+PATHS = ("generations", "edits", "variations")
+
+
+def image(content=b"PNG", index=0, **more):
+    return {"image_output": content, "index": index} | more
+
+
+def last(content=b"PNG", index=0, **more):
+    return image(content, index, num_input_tokens=7, **more)
+
+
+def generate(client, **fields):
+    return client.post("/v1/images/generations", json={"prompt": "一只可爱的小猫在花园里玩耍"} | fields)
+
+
+def upload(client, path, **fields):
+    data = {name: (io.BytesIO(value), "x.png") if isinstance(value, bytes) else value for name, value in fields.items()}
+    return client.post(f"/v1/images/{path}", data=data)
+
+
+def options(triton):
+    return orjson.loads(triton.requests[-1]["inputs"]["options"])
+
+
+def test_the_routers_example(client, triton):
+    triton.will_answer(last())
+    response = generate(
+        client,
+        model="dall-e-3",
+        n=1,
+        size="1024x1024",
+        quality="standard",
+        response_format="url",
+        style="vivid",
+        user="user-123",
+    )
+    (made,) = response.get_json()["data"]
+    assert made["revised_prompt"] is None
+    served = client.get(made["url"].removeprefix("http://localhost"))
+    assert (served.data, served.content_type) == (b"PNG", "image/png")
+    assert triton.requests[0]["model"] == "tiny-image_generation"
+    wanted = {"width": 1024, "height": 1024, "n": 1, "quality": "standard", "style": "vivid", "format": "png"}
+    assert options(triton).items() >= wanted.items()
+
+
+def test_several_images_as_base64(client, triton):
+    triton.will_answer(image(b"one"), image(b"two", 1), last(b"three", 2, revised_prompt="a cat"))
+    body = generate(client, n=3, response_format="b64_json", size=None, seed=5).get_json()
+    assert [base64.b64decode(item["b64_json"]) for item in body["data"]] == [b"one", b"two", b"three"]
+    assert body["data"][2]["revised_prompt"] == "a cat"
+    assert body["usage"]["input_tokens"] == 7
+    assert options(triton)["seed"] == 5
+    assert "width" not in options(triton)
+
+
+def test_a_stream_with_previews(client, triton):
+    triton.will_answer(image(b"blur", partial=0), last(b"sharp"))
+    response = generate(client, stream=True, partial_images=1, size="64x64")
+    events = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    assert [event["type"] for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+    assert [base64.b64decode(event["b64_json"]) for event in events] == [b"blur", b"sharp"]
+    assert events[0]["partial_image_index"] == 0
+    assert events[1]["usage"]["total_tokens"] == 7
+    assert {"created_at", "size", "quality", "background", "output_format"} <= set(events[0])
+
+
+def test_a_failure_in_a_stream_is_an_event(client, triton):
+    triton.will_answer(image(b"blur", partial=0), EngineFailure("gone"))
+    response = generate(client, stream=True, partial_images=1)
+    assert orjson.loads(response.text.splitlines()[-2][6:])["error"]["message"] == "gone"
+
+
+@pytest.mark.parametrize("field", ["image", "image[]"])
+def test_an_edit_with_a_mask(client, triton, field):
+    triton.will_answer(last())
+    form = {field: b"image", "mask": b"mask", "prompt": "add a hat", "n": "1", "size": "512x512", "model": "dall-e-2"}
+    body = upload(client, "edits", **form, response_format="b64_json").get_json()
+    assert body["data"][0]["b64_json"]
+    inputs = triton.requests[0]["inputs"]
+    assert (inputs["prompt"], inputs["image"], inputs["mask"]) == ("add a hat", b"image", b"mask")
+    assert options(triton)["width"] == 512
+
+
+def test_a_variation(client, triton):
+    triton.will_answer(last())
+    assert upload(client, "variations", image=b"image", n="1").status_code == 200
+    assert triton.requests[0]["inputs"].keys() == {"prompt", "image", "options"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 100),
+        ("n", 0),
+        ("n", "two"),
+        ("size", "large"),
+        ("size", "7x7x7"),
+        ("size", "0x0"),
+        ("size", "0x512"),
+        ("num_inference_steps", 10**30),
+        ("size", 512),
+        ("quality", "best"),
+        ("style", "grim"),
+        ("response_format", "file"),
+        ("output_format", "gif"),
+        ("output_compression", 101),
+        ("background", "transparent"),
+        ("partial_images", 1),
+        ("seed", -1),
+        ("strength", 0),
+        ("prompt", " "),
+        ("prompt", 5),
+        ("prompt", "x" * 32_001),
+    ],
+)
+def test_a_wrong_field_is_named(client, field, value):
+    response = generate(client, **{field: value})
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, field)
+
+
+def test_wrong_forms(client, triton):
+    assert upload(client, "edits", image=b"i").get_json()["error"]["param"] == "prompt"
+    assert upload(client, "edits", prompt="p").get_json()["error"]["code"] == "missing_file"
+    assert upload(client, "edits", prompt="p", image=b"i", n="100").get_json()["error"]["param"] == "n"
+    assert upload(client, "variations", image=b"").get_json()["error"]["code"] == "empty_file"
+    for mask in ({"mask": "text"}, {"mask[]": b"m"}):
+        assert upload(client, "edits", prompt="p", image=b"i", **mask).get_json()["error"]["param"] == "mask"
+    steps = {"num_inference_steps": "1" + "0" * 30}
+    assert (
+        upload(client, "edits", prompt="p", image=b"i", **steps).get_json()["error"]["param"] == "num_inference_steps"
+    )
+    two = {"prompt": "p", "image[]": [(io.BytesIO(b"1"), "a"), (io.BytesIO(b"2"), "b")]}
+    assert client.post("/v1/images/edits", data=two).get_json()["error"]["param"] == "image[]"
+    assert triton.requests == []
+
+
+def test_the_backends_complaint_is_passed_on(client, triton):
+    triton.will_answer(InvalidRequest("not a multiple of 8", param="size"))
+    response = generate(client, size="7x7")
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, "size")
+
+
+@pytest.mark.parametrize("name", ["x.png", "..%2fsecret.png", "tmpabcdefgh", "a" * 43 + ".exe", "b" * 43 + ".png"])
+def test_names_nobody_was_told(make_client, tmp_path, name):
+    client, folder = make_client(), tmp_path / "run" / "10100" / "images"
+    folder.mkdir(parents=True)
+    (folder.parent / "secret.png").write_bytes(b"secret")
+    for there in ("x.png", "tmpabcdefgh", "a" * 43 + ".exe", "c" * 43 + ".png"):
+        (folder / there).write_bytes(b"not for you")
+    (folder / ("b" * 43 + ".png")).symlink_to(folder.parent / "secret.png")
+    assert client.get(f"/v1/images/files/{name}").status_code == 404
+    assert client.get("/v1/images/files/" + "c" * 43 + ".png").data == b"not for you"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("api.example.org", "http://api.example.org"),
+        ("my_server:10100", "http://my_server:10100"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("a b", "http://127.0.0.1:10100"),
+        ("x/../evil", "http://127.0.0.1:10100"),
+    ],
+)
+def test_a_url_has_the_address_the_client_used(client, triton, host, address):
+    triton.will_answer(last())
+    response = client.post("/v1/images/generations", json={"prompt": "x"}, headers={"Host": host})
+    assert response.get_json()["data"][0]["url"].startswith(f"{address}/v1/images/files/")
+
+
+def test_a_url_has_the_address_the_operator_says(make_client, triton):
+    triton.will_answer(last())
+    answer = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
+    assert answer["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
+
+
+def test_newer_models_names_answer_base64_unless_asked(client, triton):
+    triton.will_answer(last())
+    assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
+    triton.will_answer(last())
+    assert "url" in generate(client, model="gpt-image-1", response_format="url").get_json()["data"][0]
+
+
+def test_the_backends_image_is_the_requests_field(client, triton):
+    triton.will_answer(InvalidRequest("damaged", param="image", code="invalid_image"))
+    assert upload(client, "edits", prompt="p", **{"image[]": b"i"}).get_json()["error"]["param"] == "image[]"
+
+
+class TestStore:
+    def test_an_image_larger_than_the_folder_may_be(self, tmp_path):
+        store = ImageStore(tmp_path, 60, 10)
+        kept = store.put(b"PNG", "png")
+        with pytest.raises(PayloadTooLarge):
+            store.put(bytes(11), "png")
+        assert store.get(kept) == b"PNG"
+
+    def test_an_image_expires(self, tmp_path):
+        store = ImageStore(tmp_path, 60, 1000)
+        name = store.put(b"PNG", "png")
+        assert store.get(name) == b"PNG"
+        os.utime(tmp_path / name, (1, 1))
+        assert store.get(name) is None
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_oldest_make_room(self, tmp_path):
+        store = ImageStore(tmp_path, 1000, 100)
+        names = [store.put(bytes(40), "png") for _ in range(2)]
+        os.utime(tmp_path / names[0], (time.time() - 100,) * 2)
+        third = store.put(bytes(40), "webp")
+        assert [store.get(name) is not None for name in (*names, third)] == [False, True, True]
+
+    def test_old_ones_go_when_a_new_one_comes(self, tmp_path):
+        store = ImageStore(tmp_path, 60, 1000)
+        old = store.put(b"old", "png")
+        os.utime(tmp_path / old, (1, 1))
+        new = store.put(b"new", "png")
+        assert [path.name for path in tmp_path.iterdir()] == [new]

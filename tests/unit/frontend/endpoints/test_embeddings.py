@@ -1,0 +1,206 @@
+"""POST /embeddings over a fake encoder: what it takes, what it answers, how rows are cut and put back."""
+
+import base64
+import random
+
+import numpy as np
+import pytest
+
+from frontend.errors import EngineFailure, InvalidRequest, Overloaded
+from frontend.inference.batching import cut
+from tests.unit.conftest import encode
+
+
+def embed(client, path="/v1/embeddings", **fields):
+    return client.post(path, json={"model": "tiny-embedding"} | fields)
+
+
+def vectors(response):
+    assert response.status_code == 200, response.get_json()
+    return [item["embedding"] for item in response.get_json()["data"]]
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
+def test_one_text(client, triton, path):
+    body = embed(client, path, input="Hello").get_json()
+    assert body == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": encode(b"Hello")}],
+        "model": "org/tiny-embedding",
+        "usage": {"prompt_tokens": 2, "total_tokens": 2},
+    }
+    assert triton.requests[0]["inputs"] == {"text": [b"Hello"]}
+    assert triton.requests[0]["parameters"] == {"truncate": False, "input_type": "document"}
+
+
+def test_the_model_may_be_left_out_or_openais(client):
+    assert client.post("/embeddings", json={"input": "x"}).get_json()["model"] == "org/tiny-embedding"
+    assert embed(client, model="text-embedding-ada-002", input="x").get_json()["model"] == "org/tiny-embedding"
+    assert embed(client, model="tiny-chat", input="x").get_json()["error"]["param"] == "model"
+
+
+def test_many_texts_of_any_length_keep_their_order(client, triton):
+    lengths = random.Random(1)  # noqa: S311
+    texts = [f"{i} " + "x" * lengths.randrange(3000) for i in range(1500)]
+    body = embed(client, input=texts).get_json()
+    assert [item["index"] for item in body["data"]] == list(range(1500))
+    assert [item["embedding"] for item in body["data"]] == [encode(text.encode()) for text in texts]
+    assert body["usage"]["prompt_tokens"] == 3000
+    sent = [request["inputs"]["text"] for request in triton.requests]
+    assert max(map(len, sent)) <= 64
+    assert max(sum(map(len, rows)) for rows in sent) <= 16_384
+
+
+@pytest.mark.parametrize(
+    ("sizes", "requests"),
+    [([5] * 64, 1), ([5] * 65, 2), ([1 << 20, 1, 1 << 20], 3), ([16_384], 1), ([16_000, 384], 1), ([16_000, 385], 2)],
+)
+def test_rows_are_cut_by_number_and_size(sizes, requests):
+    parts = list(cut(sizes))
+    assert len(parts) == requests
+    assert sorted(row for part in parts for row in part) == list(range(len(sizes)))
+
+
+def test_base64_is_the_same_numbers(client):
+    texts = ["one", "two words"]
+    plain = vectors(embed(client, input=texts))
+    encoded = vectors(embed(client, input=texts, encoding_format="base64"))
+    assert [np.frombuffer(base64.b64decode(text), "<f4").tolist() for text in encoded] == plain
+
+
+def test_fewer_dimensions_have_length_one_again(client):
+    (full,) = vectors(embed(client, input="Hello"))
+    (short,) = vectors(embed(client, input="Hello", dimensions=2))
+    np.testing.assert_allclose(short, np.array(full[:2]) / np.linalg.norm(full[:2]), rtol=1e-6)
+    assert vectors(embed(client, input="Hello", dimensions=4)) == [full]
+
+
+@pytest.mark.parametrize("ids", [[5, 6, 7], [[5, 6, 7], [8]]])
+def test_token_ids(client, triton, ids):
+    assert embed(client, input=ids).status_code == 200
+    sent = [np.frombuffer(row, "<i4").tolist() for row in triton.requests[0]["inputs"]["token_ids"]]
+    assert sorted(sent) == sorted(ids if isinstance(ids[0], list) else [ids])
+
+
+@pytest.mark.parametrize(("given", "sent"), [("search_query", "query"), ("passage", "document"), (None, "document")])
+def test_the_kind_of_text(client, triton, given, sent):
+    embed(client, input="x", input_type=given, truncate=True)
+    assert triton.requests[0]["parameters"] == {"truncate": True, "input_type": sent}
+
+
+NEITHER = "embedding input must be a string or an array of strings"
+EMPTY = "embedding input cannot be empty"
+MIXED = "embedding input must contain only strings"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, NEITHER),
+        (None, NEITHER),
+        ({"text": "x"}, NEITHER),
+        (True, NEITHER),
+        ("", EMPTY),
+        ([], EMPTY),
+        (["x", ""], EMPTY),
+        ([[]], EMPTY),
+        ([[1], []], EMPTY),
+        (["x", 1], MIXED),
+        ([None], MIXED),
+        ([1.5], MIXED),
+        ([[1, "x"]], MIXED),
+        ([["x"]], MIXED),
+        ([True], MIXED),
+        ([2**31], MIXED),
+        (["x"] * 3000, "embedding input takes at most 2048 items, not 3000"),
+    ],
+)
+def test_wrong_input(client, triton, given, message):
+    response = embed(client, input=given)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["message"], error["param"]) == (400, message, "input")
+    assert not triton.requests
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("encoding_format", "int8"),
+        ("dimensions", 0),
+        ("dimensions", 5),
+        ("dimensions", "2"),
+        ("truncate", "yes"),
+        ("input_type", "x"),
+        ("model", 3),
+    ],
+)
+def test_wrong_fields(client, triton, field, value):
+    response = embed(client, **{"input": "x", field: value})
+    assert response.status_code == 400
+    assert response.get_json()["error"]["param"] == field
+    assert not triton.requests
+
+
+def test_missing_input(client):
+    error = client.post("/v1/embeddings", json={"model": "tiny-embedding"}).get_json()["error"]
+    assert (error["param"], error["code"]) == ("input", "missing_parameter")
+
+
+def test_an_error_about_a_row_names_the_item_of_the_request(client, triton):
+    failure = InvalidRequest("has 600 tokens", code="context_length_exceeded")
+    failure.row = 0
+    triton.infer_failures[1] = failure
+    texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # in three requests: items 1 and 0, item 2, item 3
+    error = embed(client, input=texts).get_json()["error"]
+    assert (error["param"], error["code"]) == ("input[2]", "context_length_exceeded")
+    assert error["message"] == "input[2]: has 600 tokens"
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_text_with_more_characters_than_tokens_can_have(client, triton, truncate):
+    response = embed(client, input=["fine", "x" * 64_001], truncate=truncate)
+    if truncate:
+        assert response.status_code == 200
+        assert max(len(text) for request in triton.requests for text in request["inputs"]["text"]) == 64_000
+    else:
+        error = response.get_json()["error"]
+        assert (error["param"], error["code"]) == ("input[1]", "context_length_exceeded")
+        assert "1000 tokens" in error["message"]
+        assert "64001 characters" in error["message"]
+
+
+def test_beyond_the_queue_of_the_model(client, triton):
+    """The fake model takes two requests at once: the third, sent while the second is answered, is refused."""
+    answers = []
+
+    def nested(*arguments, **options):
+        answers.append(embed(client, input="inner").status_code)
+        return infer(*arguments, **options)
+
+    infer, triton.infer = triton.infer, nested
+    assert embed(client, input="outer").status_code == 200
+    assert answers == [503, 200]
+    triton.infer = infer
+    assert embed(client, input="later").status_code == 200
+
+
+def test_an_older_export_without_its_numbers_is_said(client, triton):
+    config = triton.config
+
+    def without(model):
+        found = config(model)
+        del found.parameters["queue_size"]
+        return found
+
+    triton.config = without
+    response = embed(client, input="x")
+    assert response.status_code == 500
+    assert "queue_size" in response.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("failure", "status"), [(EngineFailure("no"), 500), (Overloaded("full"), 503)])
+def test_a_failure_keeps_its_status_and_stops_the_rest(client, triton, failure, status):
+    triton.infer_failures[0] = failure
+    assert embed(client, input=["x" * 16_000] * 10).status_code == status
+    assert len(triton.inferences) == 2
+    assert triton.inferences[1].cancelled

@@ -1,0 +1,315 @@
+"""Tools and thoughts in POST /chat/completions over a fake Triton: what is taken, passed on, and answered."""
+
+import orjson
+import pytest
+
+from tests.unit.conftest import chat, delta, last
+from tests.unit.frontend.endpoints.chat.test_view import USER, events
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Of a city", "parameters": {"type": "object"}},
+}
+OTHER = {"type": "function", "function": {"name": "time"}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+ANSWER = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+
+
+def post(client, **fields):
+    return client.post("/v1/chat/completions", json=chat(**fields))
+
+
+def inputs(triton):
+    return {name: orjson.loads(value) for name, value in triton.requests[-1]["inputs"].items()}
+
+
+def test_tools_reach_the_model_as_templates_take_them(client, triton):
+    triton.will_answer(last("Hi"))
+    assert post(client, tools=[TOOL, OTHER], tool_choice="auto").status_code == 200
+    empty = {"name": "time", "parameters": {"type": "object", "properties": {}}}
+    assert inputs(triton)["tools"] == [TOOL, {"type": "function", "function": empty}]
+    assert inputs(triton)["sampling_parameters"]["visible_tokens"] == ["<tool_call>", "</tool_call>"]
+    assert "constraint" not in inputs(triton)["sampling_parameters"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [TOOL], "tool_choice": "none"}])
+def test_without_tools_to_call_nothing_is_read_as_a_call(client, triton, fields):
+    triton.will_answer(last(WRITTEN))
+    message = post(client, **fields).get_json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": WRITTEN, "refusal": None}
+    assert set(inputs(triton)) == {"messages", "sampling_parameters"}
+
+
+def test_a_call_in_a_plain_answer(client, triton):
+    triton.will_answer(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
+    choice = post(client, tools=[TOOL]).get_json()["choices"][0]
+    (call,) = choice["message"].pop("tool_calls")
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None}
+    assert choice["finish_reason"] == "tool_calls"
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "function", "function": CALL["function"]}
+
+
+def test_calls_in_a_stream(client, triton):
+    triton.will_answer(delta("I look.\n" + WRITTEN[:50]), delta(WRITTEN[50:] + "\n"), last(WRITTEN))
+    role, *chunks, done = events(post(client, tools=[TOOL], stream=True))
+    assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0] == {"content": "I look."}
+    calls = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert [call["index"] for call in calls if "id" in call] == [0, 1]
+    for index in (0, 1):
+        pieces = [call["function"]["arguments"] for call in calls if call["index"] == index]
+        assert "".join(pieces) == '{"city": "Köln"}'
+    assert chunks[-1]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}
+    assert done == "data: [DONE]"
+
+
+def test_an_answer_that_was_cut_off_keeps_its_reason(client, triton):
+    triton.will_answer(last(WRITTEN + WRITTEN[:40], "length"))
+    choice = post(client, tools=[TOOL]).get_json()["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert choice["message"]["content"] == WRITTEN[:40]
+
+
+def test_only_one_call_if_they_may_not_be_parallel(client, triton):
+    triton.will_answer(last(f"{WRITTEN}\n{WRITTEN}"))
+    message = post(client, tools=[TOOL], parallel_tool_calls=False).get_json()["choices"][0]["message"]
+    assert len(message["tool_calls"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "most"),
+    [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
+)
+def test_a_model_that_must_call_is_constrained(client, triton, choice, names, most):
+    triton.will_answer(last(WRITTEN))
+    post(client, tools=[TOOL, OTHER], tool_choice=choice)
+    constraint = inputs(triton)["sampling_parameters"]["constraint"]
+    (tag,) = constraint["tags"]
+    assert [s["properties"]["name"]["const"] for s in tag["schema"]["anyOf"]] == names
+    assert (tag["begin"], tag["end"], constraint["separator"]) == ("<tool_call>\n", "\n</tool_call>", "\n")
+    assert (constraint["kind"], constraint["least"], constraint["most"]) == ("tagged", 1, most)
+    assert [tool["function"]["name"] for tool in inputs(triton)["tools"]] == ["weather", "time"]
+
+
+def test_history_reaches_the_model_with_arguments_as_objects(client, triton):
+    triton.will_answer(last())
+    messages = [USER, CALLED, ANSWER | {"content": [{"type": "text", "text": "rain"}]}]
+    assert post(client, messages=messages).status_code == 200
+    function = {"name": "weather", "arguments": {"city": "Köln"}}
+    expected = CALLED | {"tool_calls": [CALL | {"function": function}]}
+    assert inputs(triton)["messages"] == [USER, expected, ANSWER]
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
+def test_an_assistant_that_calls_needs_no_content(client, triton, content):
+    triton.will_answer(last())
+    called = {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "x", "arguments": ""}}]} | content
+    assert post(client, messages=[USER, called, ANSWER]).status_code == 200
+    assert inputs(triton)["messages"][1]["content"] is None
+    assert inputs(triton)["messages"][1]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+def test_ids_are_as_the_models_template_takes_them(client, triton, configure):
+    configure(tool_format="mistral")
+    triton.will_answer(last("[TOOL_CALLS]weather[ARGS]{}"))
+    answer = post(client, messages=[USER, CALLED, ANSWER], tools=[TOOL]).get_json()
+    called, answered = inputs(triton)["messages"][1:]
+    assert called["tool_calls"][0]["id"] == answered["tool_call_id"]
+    assert len(answered["tool_call_id"]) == 9
+    assert len(answer["choices"][0]["message"]["tool_calls"][0]["id"]) == 9
+
+
+def deep(levels):
+    return {"a": deep(levels - 1)} if levels else {}
+
+
+def tool(**function):
+    return {"type": "function", "function": {"name": "f"} | function}
+
+
+def called(**fields):
+    return [USER, {"role": "assistant", "content": None, "tool_calls": [CALL | fields]}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"tools": "weather"}, "tools", "invalid_type"),
+        ({"tools": [tool(name=f"f{i}") for i in range(129)]}, "tools", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_parameter"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "invalid_value"),
+        ({"tools": [tool(name="two words")]}, "tools[0].function.name", "invalid_value"),
+        ({"tools": [tool(name="f" * 65)]}, "tools[0].function.name", "invalid_value"),
+        ({"tools": [tool(name="f\n")]}, "tools[0].function.name", "invalid_value"),
+        ({"tools": [tool(parameters=[])]}, "tools[0].function.parameters", "invalid_type"),
+        ({"tools": [tool(parameters={"type": "string"})]}, "tools[0].function.parameters", "invalid_value"),
+        ({"tools": [tool(parameters=deep(200))]}, "tools[0].function.parameters", "invalid_value"),
+        ({"tools": [tool(strict="yes")]}, "tools[0].function.strict", "invalid_type"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name", "invalid_value"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": 5}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function", "missing_parameter"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice.function.name",
+            "invalid_value",
+        ),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "invalid_type"),
+        ({"messages": [USER, ANSWER]}, "messages[1].tool_call_id", "invalid_value"),
+        ({"messages": [USER, CALLED, USER, ANSWER]}, "messages[3].tool_call_id", "invalid_value"),
+        ({"messages": [USER, CALLED, ANSWER | {"tool_call_id": "x"}]}, "messages[2].tool_call_id", "invalid_value"),
+        (
+            {"messages": [USER, CALLED, {"role": "tool", "content": ""}]},
+            "messages[2].tool_call_id",
+            "missing_parameter",
+        ),
+        (
+            {"messages": called(function={"name": "f", "arguments": {}})},
+            "messages[1].tool_calls[0].function.arguments",
+            "invalid_type",
+        ),
+        (
+            {"messages": called(function={"name": "f"})},
+            "messages[1].tool_calls[0].function.arguments",
+            "missing_parameter",
+        ),
+        ({"messages": [USER, CALLED | {"tool_calls": [CALL, CALL]}]}, "messages[1].tool_calls[1].id", "invalid_value"),
+        ({"messages": [USER | {"tool_calls": [CALL]}]}, "messages[0].tool_calls", "invalid_value"),
+        ({"messages": [USER, {"role": "function", "name": "f", "content": "x"}]}, "messages[1].role", "invalid_value"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
+        ({"enable_thinking": "no"}, "enable_thinking", "invalid_type"),
+        ({"chat_template_kwargs": []}, "chat_template_kwargs", "invalid_type"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "invalid_value"),
+        ({"chat_template_kwargs": {"a b": 1}}, "chat_template_kwargs", "invalid_value"),
+        ({"chat_template_kwargs": {"a": "x" * 20_000}}, "chat_template_kwargs", "invalid_value"),
+        ({"chat_template_kwargs": {"a": deep(200)}}, "chat_template_kwargs", "invalid_value"),
+        ({"chat_template_kwargs": {f"a{i}": 1 for i in range(33)}}, "chat_template_kwargs", "invalid_value"),
+    ],
+)
+def test_bad_input_names_the_field(client, triton, fields, param, code):
+    response = post(client, **fields)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, param, code)
+    assert not triton.requests
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "functions": [], "function_call": "auto"},
+        {"tools": None, "tool_choice": None, "parallel_tool_calls": None, "chat_template_kwargs": {}},
+        {"tools": [TOOL | {"function": TOOL["function"] | {"strict": True}}], "parallel_tool_calls": True},
+        {"messages": [USER, {"role": "assistant", "content": "Hi", "tool_calls": []}, USER]},
+        {
+            "messages": [
+                USER,
+                CALLED | {"tool_calls": [CALL, CALL | {"id": "b"}]},
+                ANSWER | {"tool_call_id": "b"},
+                ANSWER,
+            ]
+        },
+    ],
+)
+def test_what_clients_send_is_taken(client, triton, fields):
+    triton.will_answer(last("Hi"))
+    assert post(client, **fields).status_code == 200
+
+
+def test_what_the_template_is_given(client, triton):
+    triton.will_answer(last(), last())
+    kwargs = {"chat_template_kwargs": {"enable_thinking": True, "documents": [{"a": None}]}}
+    post(client, reasoning_effort="none", **kwargs)
+    expected = {"reasoning_effort": "none", "enable_thinking": True, "documents": [{"a": None}]}
+    assert inputs(triton)["sampling_parameters"]["chat_template_kwargs"] == expected
+
+
+def test_thoughts_are_told_apart_if_the_model_has_any(client, triton, configure):
+    configure(reasoning="think")
+    triton.will_answer(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
+    body = post(client).get_json()
+    message = body["choices"][0]["message"]
+    assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
+    assert message == {"role": "assistant", "content": "Hello", "refusal": None, "reasoning_content": "Hm."}
+    triton.will_answer(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
+    deltas = [chunk["choices"][0]["delta"] for chunk in events(post(client, stream=True))[1:-1]]
+    thought = [{"reasoning_content": "Hm."}, {"reasoning_content": " So."}]
+    assert deltas == [*thought, {"content": "Hel"}, {"content": "lo"}, {}]
+    assert inputs(triton)["sampling_parameters"]["visible_tokens"] == ["<think>", "</think>"]
+
+
+def test_a_model_without_thoughts_says_it_all(client, triton):
+    triton.will_answer(last("<think>Hm.</think>Hello"))
+    assert post(client).get_json()["choices"][0]["message"]["content"] == "<think>Hm.</think>Hello"
+
+
+def test_thoughts_of_earlier_turns_are_for_the_template(client, triton):
+    triton.will_answer(last())
+    thought = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}
+    post(client, messages=[USER, thought, USER])
+    assert inputs(triton)["messages"][1] == thought
+
+
+def test_a_configuration_with_an_unknown_format_is_the_servers_fault(client, configure):
+    configure(tool_format="smoke signals")
+    response = post(client, tools=[TOOL])
+    assert response.status_code == 500
+    assert "tool_format" in response.get_json()["error"]["message"]
+
+
+def test_a_model_that_only_reads_calls_no_tools(client):
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    response = post(client, model="tiny-ocr", messages=[{"role": "user", "content": content}], tools=[TOOL])
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, "tools")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_of_several_answers_is_read_by_itself(client, triton, stream):
+    triton.will_answer(delta(WRITTEN[:30]), delta(WRITTEN[30:]), last())
+    triton.will_answer(delta("<tool"), last(" of mine"))
+    response = post(client, tools=[TOOL], n=2, stream=stream)
+    if not stream:
+        first, second = response.get_json()["choices"]
+        assert (first["finish_reason"], second["finish_reason"]) == ("tool_calls", "stop")
+        assert (len(first["message"]["tool_calls"]), second["message"]["content"]) == (1, "<tool of mine")
+        return
+    choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
+    said = "".join(c["delta"].get("content", "") for c in choices if c["index"] == 1)
+    reasons = {c["index"]: c["finish_reason"] for c in choices if c["finish_reason"]}
+    assert (said, reasons) == ("<tool of mine", {0: "tool_calls", 1: "stop"})
+    assert any("tool_calls" in c["delta"] for c in choices if c["index"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ({"role": "assistant", "content": None}, {"content": ""}),
+        ({"role": "assistant", "tool_calls": []}, {"content": ""}),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, {"content": "No."}),
+        (CALLED | {"content": None}, {"content": None}),
+    ],
+)
+def test_what_clients_send_back_of_an_assistant(client, triton, message, sent):
+    triton.will_answer(last())
+    assert post(client, messages=[USER, message, USER]).status_code == 200
+    assert inputs(triton)["messages"][1].items() >= sent.items()
+
+
+def test_a_call_that_was_cut_off_may_be_sent_back(client, triton):
+    triton.will_answer(last())
+    assert post(client, messages=called(function={"name": "f", "arguments": '{"a": '})).status_code == 200
+    (call,) = inputs(triton)["messages"][1]["tool_calls"]
+    assert call["function"]["arguments"] == {"arguments": '{"a": '}
+
+
+def test_a_model_that_may_call_either_calls_or_keeps_to_the_form(client, triton):
+    triton.will_answer(last("{}"))
+    post(client, tools=[TOOL], response_format={"type": "json_object"})
+    constraint = inputs(triton)["sampling_parameters"]["constraint"]
+    assert [one["kind"] for one in constraint["of"]] == ["tagged", "json_object"]

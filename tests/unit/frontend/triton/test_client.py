@@ -1,0 +1,24 @@
+"""Errors that a backend describes become ours, by status and code."""
+
+import orjson
+import pytest
+
+from frontend.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
+from frontend.triton.status import described
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        ("INVALID_ARGUMENT", "context_length_exceeded", InvalidRequest),
+        ("UNAVAILABLE", None, Unavailable),
+        ("UNAVAILABLE", "overloaded", Overloaded),
+        ("INTERNAL", None, EngineFailure),
+        ("SOMETHING_NEW", None, EngineFailure),
+    ],
+)
+def test_a_described_error(status, code, kind):
+    failure = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
+    error = described(orjson.dumps(failure).decode())
+    assert type(error) is kind
+    assert (str(error), error.param, error.code, error.row) == ("why", "messages", code or kind.code, 3)

@@ -1,0 +1,171 @@
+"""Requests over Triton's HTTP port, against a server here that speaks as Triton does."""
+
+import socket
+import struct
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import orjson
+import pytest
+
+from frontend.errors import (
+    ClientClosedRequest,
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+from frontend.triton.http_client import Inference, UnaryClient
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        head_size = int(self.headers["Inference-Header-Content-Length"])
+        head, content = orjson.loads(body[:head_size]), body[head_size:]
+        self.server.requests.append((self.path, head, content))
+        self.server.connections.add(self.client_address)
+        answer = self.server.answers.pop(0) if self.server.answers else vectors([[1.0, 2.0]])
+        if answer == "hang":
+            time.sleep(2)
+        elif answer == "drop":
+            self.close_connection = True
+        else:
+            status, content, size = answer
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Inference-Header-Content-Length", str(size))
+            self.end_headers()
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def tensors(*outputs):
+    head = orjson.dumps(
+        {
+            "outputs": [
+                {"name": name, "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+                for name, kind, shape, raw in outputs
+            ]
+        }
+    )
+    return 200, head + b"".join(raw for *_, raw in outputs), len(head)
+
+
+def vectors(rows):
+    array = np.array(rows, np.float32)
+    return tensors(("embedding", "FP32", list(array.shape), array.tobytes()))
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.answers, server.requests, server.connections = [], [], set()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def client(server):
+    return UnaryClient("127.0.0.1", server.server_port)
+
+
+def infer(client, rows=(b"a", b"bc"), timeout=5.0):
+    return Inference(
+        client, "m", {"text": rows}, request_id="r1", timeout=timeout, parameters={"truncate": True, "kind": "query"}
+    )
+
+
+def test_what_goes_out_and_comes_back(client, server):
+    server.answers = [vectors([[1, 2], [3, 4]])]
+    np.testing.assert_array_equal(infer(client).result()["embedding"], [[1, 2], [3, 4]])
+    ((path, head, content),) = server.requests
+    assert path == "/v2/models/m/infer"
+    assert head["id"] == "r1"
+    assert head["parameters"] == {"truncate": True, "kind": "query", "binary_data_output": True}
+    assert head["inputs"][0]["shape"] == [2, 1]
+    assert content == struct.pack("<I", 1) + b"a" + struct.pack("<I", 2) + b"bc"
+
+
+def test_a_connection_is_used_again(client, server):
+    for _ in range(5):
+        infer(client).result()
+    assert len(server.connections) == 1
+
+
+def test_two_at_once(client, server):
+    server.answers = [vectors([[1]]), vectors([[2]])]
+    first = infer(client)
+    second = infer(client)
+    assert {first.result()["embedding"].item(), second.result()["embedding"].item()} == {1, 2}
+    assert len(server.connections) == 2
+
+
+def test_a_kept_connection_that_was_closed_is_made_anew(client, server):
+    infer(client).result()
+    server.answers = ["drop"]
+    assert infer(client).result()
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_always_drops_is_unavailable(client, server):
+    server.answers = ["drop"] * 3
+    with pytest.raises(Unavailable):
+        infer(client).result()
+
+
+def test_nothing_listens():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(Unavailable, match="Model not initialized"):
+        infer(UnaryClient("127.0.0.1", port)).result()
+
+
+def test_the_deadline(client, server):
+    server.answers = ["hang"]
+    with pytest.raises(DeadlineExceeded):
+        infer(client, timeout=0.2).result()
+
+
+def test_cancelled_from_elsewhere(client, server):
+    server.answers = ["hang"]
+    inference = infer(client)
+    threading.Timer(0.2, inference.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(ClientClosedRequest):
+        inference.result()
+    assert time.monotonic() - started < 1
+    assert infer(client).result()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (400, InvalidRequest, "bad shape"),
+        (404, Unavailable, "Model not initialized"),
+        (503, Unavailable, "Model not initialized"),
+        (500, EngineFailure, "The model failed on this request"),
+    ],
+)
+def test_tritons_own_errors(client, server, status, kind, message):
+    content = orjson.dumps({"error": "bad shape"})
+    server.answers = [(status, content, len(content))]
+    with pytest.raises(kind, match=message):
+        infer(client).result()
+
+
+def test_an_error_that_the_backend_describes(client, server):
+    text = orjson.dumps({"status": "UNAVAILABLE", "message": "full", "param": None, "code": "overloaded", "row": None})
+    server.answers = [tensors(("error", "BYTES", [1], struct.pack("<I", len(text)) + text))]
+    with pytest.raises(Overloaded, match="full"):
+        infer(client).result()

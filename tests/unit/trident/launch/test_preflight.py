@@ -1,0 +1,72 @@
+"""Each thing that keeps the embedded Triton from running is named, with what to do."""
+
+import os
+import platform
+import socket
+import sys
+
+import pytest
+
+from frontend.settings import Settings
+from tests.support.stack import free_ports
+from trident.launch import preflight
+from trident.launch.preflight import LaunchError, check_embedded, check_frontend
+
+
+@pytest.fixture
+def settings(tmp_path):
+    port, http, grpc, metrics = free_ports(4)
+    return Settings(
+        port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, cache=tmp_path
+    )
+
+
+def test_this_machine_is_fine(settings):
+    check_embedded(settings)
+    check_frontend(settings)
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+def test_other_platforms(settings, monkeypatch, system, machine):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(LaunchError, match=rf"{system} on {machine}.*--triton HOST:PORT"):
+        check_embedded(settings)
+
+
+@pytest.mark.parametrize("version", ["glibc 2.31", None])
+def test_an_old_or_another_libc(settings, monkeypatch, version):
+    monkeypatch.setattr(os, "confstr", lambda _: version)
+    with pytest.raises(LaunchError, match=r"needs glibc 2\.35"):
+        check_embedded(settings)
+
+
+def test_another_python(settings, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
+    with pytest.raises(LaunchError, match=r"Python 3\.11 or 3\.12 is needed"):
+        check_embedded(settings)
+
+
+def test_no_libpython(settings, monkeypatch):
+    monkeypatch.setattr(preflight, "libpython_folder", lambda: None)
+    with pytest.raises(LaunchError, match=r"libpython3\.1\d\.so\.1\.0 was not found.*apt install"):
+        check_embedded(settings)
+
+
+def test_no_wheel(settings, monkeypatch):
+    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
+    with pytest.raises(LaunchError, match="make install"):
+        check_embedded(settings)
+
+
+@pytest.mark.parametrize("name", ["triton_http_port", "triton_grpc_port", "triton_metrics_port"])
+def test_a_port_in_use(settings, name):
+    with socket.create_server(("127.0.0.1", getattr(settings, name))):
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(LaunchError, match=rf"make stop.*{flag}"):
+            check_embedded(settings)
+
+
+def test_the_frontends_port_in_use(settings):
+    with socket.create_server(("127.0.0.1", settings.port)), pytest.raises(LaunchError, match="--port"):
+        check_frontend(settings)
