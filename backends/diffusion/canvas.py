@@ -25,9 +25,9 @@ class Limits:
 
     step: int
     """Sides of what it paints are multiples of it."""
-    most_pixels: int
+    max_pixels: int
     """Of a picture it paints."""
-    most_input_pixels: int
+    max_input_pixels: int
     """Of an image that it is given."""
 
 
@@ -90,7 +90,7 @@ def canvas_of(image: bytes, mask: bytes | None, size: tuple[int, int] | None, li
     """
     if size:
         _check_size(size, limits)
-    picture = read_image(image, limits.most_input_pixels)
+    picture = read_image(image, limits.max_input_pixels)
     changes = _read_mask(mask, picture.size, limits) if mask is not None else _transparent(picture)
     size = size or _fitting(picture.size, limits)
     color = picture.convert("RGB")
@@ -101,7 +101,7 @@ def canvas_of(image: bytes, mask: bytes | None, size: tuple[int, int] | None, li
 
 
 def _read_mask(content: bytes, size: tuple[int, int], limits: Limits) -> Image.Image:
-    mask = read_image(content, limits.most_input_pixels, "mask")
+    mask = read_image(content, limits.max_input_pixels, "mask")
     if mask.size != size:
         message = f"The mask has {mask.width} × {mask.height} pixels and the image {size[0]} × {size[1]}"
         raise InvalidRequest(message, "mask")
@@ -122,12 +122,12 @@ def _transparent(picture: Image.Image) -> Image.Image | None:
 def _fitting(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
     """Return the size made smaller, in proportion, until the model can paint it; the slimmest out of it."""
     short, long = sorted(size)
-    if long <= _LONGEST and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.most_pixels:
+    if long <= _LONGEST and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.max_pixels:
         return size
-    smaller = min((limits.most_pixels / (short * long)) ** 0.5, _LONGEST / long, 1.0)
+    smaller = min((limits.max_pixels / (short * long)) ** 0.5, _LONGEST / long, 1.0)
     # Down to a multiple where it has to be made smaller: rounding up could go beyond the limit.
     short = max(int(short * smaller) // limits.step, 1) * limits.step
-    long = min(int(long * smaller), limits.most_pixels // short) // limits.step * limits.step
+    long = min(int(long * smaller), limits.max_pixels // short) // limits.step * limits.step
     return (short, long) if size[0] < size[1] else (long, short)
 
 
@@ -137,8 +137,8 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise InvalidRequest(f"Width and height have to be multiples of {limits.step}, not {width}x{height}", "size")
     if max(size) > _LONGEST:
         raise InvalidRequest(f"Width and height are {_LONGEST} at most, not {width}x{height}", "size", "too_large")
-    if width * height > limits.most_pixels:
-        message = f"{width}x{height} are {width * height} pixels; this model makes {limits.most_pixels} at most"
+    if width * height > limits.max_pixels:
+        message = f"{width}x{height} are {width * height} pixels; this model makes {limits.max_pixels} at most"
         raise InvalidRequest(message, "size", "too_large")
 
 

@@ -53,7 +53,7 @@ class Settings:
     steps: dict[str, int]
     guidance: dict[str, float]
     strength: float
-    most_steps: int
+    max_steps: int
 
     @classmethod
     def of(cls, parameters: Mapping[str, str]) -> "Settings":
@@ -70,8 +70,8 @@ class Settings:
         if strength is None:  # a masked part starts from nothing
             strength = self.strength if canvas.mask is None else 1.0
         steps = self.steps[options.quality] if steps is None else steps
-        if not 1 <= steps <= self.most_steps:
-            raise InvalidRequest(f"This model takes 1 to {self.most_steps} steps", "num_inference_steps")
+        if not 1 <= steps <= self.max_steps:
+            raise InvalidRequest(f"This model takes 1 to {self.max_steps} steps", "num_inference_steps")
         guidance = self.guidance[options.style] if guidance is None else guidance
         return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)
 

@@ -20,8 +20,8 @@ class TritonPythonModel(StepwiseModel):
         folder, parameters = begin(args)
         self._pipelines = Pipelines(folder, parameters)
         self._settings = Settings.of(parameters)
-        most, most_input = int(parameters["max_pixels"]), int(parameters["max_input_pixels"])
-        self._limits = Limits(self._pipelines.step, most, most_input)
+        maximum, max_input = int(parameters["max_pixels"]), int(parameters["max_input_pixels"])
+        self._limits = Limits(self._pipelines.step, maximum, max_input)
         # The pipelines share their memory: one picture at a time, and requests take turns picture by picture.
         self._pool = ThreadPoolExecutor(1, "paint")
         capacity = int(parameters["queue_size"])

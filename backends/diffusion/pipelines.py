@@ -67,7 +67,7 @@ class Pipelines:
             self._text = self._derived(openvino_genai.Text2ImagePipeline)
         defaults = self._inpainting.get_generation_config()
         self.size = (defaults.width, defaults.height)
-        self._tokenizer, self._most_tokens = self._find_tokenizer(index, defaults)
+        self._tokenizer, self._max_tokens = self._find_tokenizer(index, defaults)
         self._decoder: Any = None
         self._decoding = threading.Lock()
         self._closing = False
@@ -78,7 +78,7 @@ class Pipelines:
 
     def cut(self, prompt: str) -> tuple[str, int]:
         """Return what the model takes of a prompt (it would silently leave out the rest), and how many tokens it is."""
-        if (count := self._count(prompt)) <= self._most_tokens:
+        if (count := self._count(prompt)) <= self._max_tokens:
             return prompt, count
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
         if not ends:
@@ -138,7 +138,7 @@ class Pipelines:
 
     def _fitting(self, prompt: str, ends: Sequence[int]) -> str:
         """Return the prompt to the last of these places up to which it is not too long."""
-        number = bisect_right(ends, self._most_tokens, key=lambda end: self._count(prompt[:end]))
+        number = bisect_right(ends, self._max_tokens, key=lambda end: self._count(prompt[:end]))
         return prompt[: ends[number - 1]] if number else ""
 
     def _count(self, prompt: str) -> int:

@@ -38,10 +38,10 @@ class TritonPythonModel:
         self._prompt = _open_prompt(folder, parameters)
         self._texts = TokenTexts(self._prompt.tokenizer)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
-        self._most_of_a_client = max(1, self._capacity * 3 // 4)
+        self._max_of_a_client = max(1, self._capacity * 3 // 4)
         # Those with images, of which each takes megabytes until the engine has seen them.
         self._seeing: weakref.WeakSet[Answer] = weakref.WeakSet()
-        self._most_seeing = int(parameters["max_num_seqs"])
+        self._max_seeing = int(parameters["max_num_seqs"])
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
@@ -78,13 +78,13 @@ class TritonPythonModel:
         client = str(asked.get("client", ""))
         if max(len(self._sender), len(self._unread)) >= self._capacity:
             raise QueueFull
-        if self._sender.count(client) >= self._most_of_a_client:
+        if self._sender.count(client) >= self._max_of_a_client:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
         inputs = {name: read_strings(request, name) for name in _INPUTS if has_input(request, name)}
         answer = Answer(reply, request.request_id(), client)
         if inputs.get("image"):
-            if len(self._seeing) >= self._most_seeing:
+            if len(self._seeing) >= self._max_seeing:
                 raise QueueFull
             self._seeing.add(answer)
         self._sender.watch(answer)

@@ -20,7 +20,7 @@ _SAME_ROW = 0.5
 _GAP = 0.7
 
 # Rows that two columns need to be a table: two pieces beside each other may be chance.
-_LEAST_ROWS = {2: 3}
+_MIN_ROWS = {2: 3}
 
 # A line by itself is not of the columns above it where so many heights of a line are free between them.
 _APART = 0.5
@@ -71,7 +71,7 @@ def find_lines(quads: Quads) -> list[Line]:
         columns, table = _columns(block, gaps), _table(block, gaps)
         if _is_prose(columns):
             lines.extend(_read_columns(columns))
-        elif sum(_is_divided(line) for line in table) >= _LEAST_ROWS.get(len(columns), 2):
+        elif sum(_is_divided(line) for line in table) >= _MIN_ROWS.get(len(columns), 2):
             lines.extend(table)
         else:
             lines.extend(_text(row) for row in block)
@@ -153,10 +153,10 @@ def _is_apart(block: Sequence[Row]) -> bool:
 
 def _gaps(row: Row) -> list[Span]:
     """Return the free spans of a row that are wide enough to part columns; those at its ends are endless."""
-    least = _GAP * float(np.median([piece.height for piece in row]))
+    minimum = _GAP * float(np.median([piece.height for piece in row]))
     ends = [-np.inf, *(piece.right for piece in row)]
     begins = [*(piece.left for piece in row), np.inf]
-    return [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= least]
+    return [(end, begin) for end, begin in zip(ends, begins, strict=True) if begin - end >= minimum]
 
 
 def _intersect(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:

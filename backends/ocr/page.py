@@ -15,7 +15,7 @@ from backends.ocr.text_recognizer import Engine, Found, Pixels, Quads
 # A picture higher than so many times its width, like that of a long web page, is cut up: scaled as a whole, its text
 # would be too small to read. The cut is made where there is least to see, in the last part of a page.
 _LONGEST, _CUT = 2.0, 0.25
-_MOST_PAGES = 50
+_MAX_PAGES = 50
 
 # A page that is longer than so many times its shorter side gets a margin: the network scales that side up, and is slow
 # with what is long.
@@ -52,12 +52,12 @@ class Page:
     pieces: list[Pixels]
 
 
-def lay_out(picture: Image.Image, most_side: int) -> Sheet:
+def lay_out(picture: Image.Image, max_side: int) -> Sheet:
     """Return a picture at a size of which no network wants more. Raises InvalidRequest if it is too long."""
     width, height = picture.size
     is_long = height > _LONGEST * width
-    scale = max((width if is_long else max(width, height)) / most_side, 1.0)
-    if height / scale > _MOST_PAGES * most_side * (1 - _CUT):
+    scale = max((width if is_long else max(width, height)) / max_side, 1.0)
+    if height / scale > _MAX_PAGES * max_side * (1 - _CUT):
         raise InvalidRequest(f"The image of {width} × {height} pixels is too long to be read", "image", "too_large")
     if scale > 1:
         size = max(round(width / scale), 1), max(round(height / scale), 1)
@@ -66,14 +66,14 @@ def lay_out(picture: Image.Image, most_side: int) -> Sheet:
     return Sheet(pixels, scale, width, height)
 
 
-def pages(sheet: Pixels, most_side: int) -> Iterator[tuple[int, Pixels]]:
+def pages(sheet: Pixels, max_side: int) -> Iterator[tuple[int, Pixels]]:
     """Yield the pages of a sheet from the top down, and at which of its rows each begins."""
     height, width = sheet.shape[:2]
-    most = max(most_side, int(_LONGEST * width))
+    maximum = max(max_side, int(_LONGEST * width))
     begin = 0
-    while height - begin > most:
-        first = begin + round(most * (1 - _CUT))
-        end = first + _emptiest(sheet[first : begin + most])
+    while height - begin > maximum:
+        first = begin + round(maximum * (1 - _CUT))
+        end = first + _emptiest(sheet[first : begin + maximum])
         yield begin, _with_margin(sheet[begin:end])
         begin = end
     yield begin, _with_margin(sheet[begin:])

@@ -19,7 +19,7 @@ Quads = NDArray[np.float32]
 """Quadrangles, [number, 4, 2]: x and y of the corners, clockwise from where the text begins."""
 
 # Pieces that are asked which way up they stand; the widest tell best.
-_MOST_ASKED = 32
+_MAX_CLASSIFIED = 32
 
 _HALF_TURN = "180"
 
@@ -68,7 +68,7 @@ class Engine:
         """Tell whether most pieces look as if they stood on their head."""
         if not pieces:
             return False
-        widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MOST_ASKED:]
+        widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MAX_CLASSIFIED:]
         _, result = self._ocr.cls_and_rotate(widest)
         turned = [label for label, _ in result.cls_res if label == _HALF_TURN]
         return len(turned) * 2 > len(widest)

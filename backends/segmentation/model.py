@@ -17,7 +17,7 @@ class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
         self._network = Network(folder, parameters)
-        self._most_pixels = int(parameters["max_pixels"])
+        self._max_pixels = int(parameters["max_pixels"])
         self.start(int(parameters["queue_size"]), int(parameters["parallel"]))
 
     def finalize(self) -> None:
@@ -27,7 +27,7 @@ class TritonPythonModel(StepwiseModel):
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
         (content,) = read_strings(request, "image")
-        return _work(remove_background(self._network, content, options, self._most_pixels))
+        return _work(remove_background(self._network, content, options, self._max_pixels))
 
 
 def _work(steps: Iterator[bytes | None]) -> Iterator[Any]:

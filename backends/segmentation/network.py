@@ -29,7 +29,7 @@ class Network:
         )
         self._sigmoid = parameters["sigmoid"] == "true"
         fixed = self._input.shape[0]
-        self._most = fixed if isinstance(fixed, int) else int(parameters["batch_size"])
+        self._maximum = fixed if isinstance(fixed, int) else int(parameters["batch_size"])
         self._waiting: queue.SimpleQueue[tuple[Mask, Future[Mask]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -51,7 +51,7 @@ class Network:
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             batch, more = [first], True
-            while more and len(batch) < self._most and not self._waiting.empty():
+            while more and len(batch) < self._maximum and not self._waiting.empty():
                 following = self._waiting.get()
                 if following is None:
                     self._waiting.put(None)
@@ -80,6 +80,6 @@ class Network:
         """Return the mask with its least at 0 and its most at 1, as rembg does."""
         if self._sigmoid:
             mask = 1 / (1 + np.exp(-mask))
-        least, most = float(mask.min()), float(mask.max())
-        stretched: Mask = (mask - least) / max(most - least, 1e-6)
+        minimum, maximum = float(mask.min()), float(mask.max())
+        stretched: Mask = (mask - minimum) / max(maximum - minimum, 1e-6)
         return stretched

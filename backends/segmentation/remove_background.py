@@ -29,9 +29,9 @@ class Options:
     refine: bool = False
 
 
-def remove_background(network: Network, content: bytes, options: Options, most_pixels: int) -> Iterator[bytes | None]:
+def remove_background(network: Network, content: bytes, options: Options, max_pixels: int) -> Iterator[bytes | None]:
     """Yield None at the end of each step, and then the encoded picture. Raises InvalidRequest."""
-    picture = read_image(content, most_pixels)
+    picture = read_image(content, max_pixels)
     check_side(picture, options.format, "output_format")
     color = picture.convert("RGB")
     waiting = network.submit(color)

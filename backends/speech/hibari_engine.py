@@ -11,7 +11,7 @@ from backends.speech.engines import Samples
 from backends.speech.sentences import cut, split_sentences
 from backends.speech.voices import Voices, cannot_clone
 
-_MOST_CHARACTERS, _MOST_PHONEMES = 300, 400
+_MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
 
 class HibariEngine:
@@ -42,8 +42,8 @@ class HibariVoice:
         self._model = model
 
     def phonemes(self, text: str) -> Iterator[str]:
-        for sentence in split_sentences(text, _MOST_CHARACTERS):
-            yield from cut(self._model.g2p(sentence), _MOST_PHONEMES)
+        for sentence in split_sentences(text, _MAX_CHARACTERS):
+            yield from cut(self._model.g2p(sentence), _MAX_PHONEMES)
 
     def speak(self, phonemes: str, speed: float) -> Samples:
         samples: Samples = self._model.from_phonemes(phonemes, speed, seed=0)

@@ -13,7 +13,7 @@ from backends.speech.kokoro_g2p import Reader
 from backends.speech.sentences import cut, split_sentences
 from backends.speech.voices import Voices, cannot_clone
 
-_MOST_CHARACTERS = 150
+_MAX_CHARACTERS = 150
 
 
 class KokoroEngine:
@@ -46,7 +46,7 @@ class KokoroVoice:
 
     def phonemes(self, text: str) -> Iterator[str]:
         read = self._reader.for_text(text)
-        for sentence in split_sentences(text, _MOST_CHARACTERS):
+        for sentence in split_sentences(text, _MAX_CHARACTERS):
             yield from cut(read(sentence), len(self._styles))
 
     def speak(self, phonemes: str, speed: float) -> Samples:

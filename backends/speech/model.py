@@ -19,7 +19,7 @@ class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
         self._engine = load_engine(folder, parameters)
-        self._most_characters = int(parameters["max_characters"])
+        self._max_characters = int(parameters["max_characters"])
         self._parallel = int(parameters["parallel"])
         self._pool = ThreadPoolExecutor(self._parallel, "speak")
         self.start(int(parameters["queue_size"]), self._parallel)
@@ -27,8 +27,8 @@ class TritonPythonModel(StepwiseModel):
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
         text = read_strings(request, "text_input")[0].decode()
-        if len(text) > self._most_characters:
-            message = f"The text has {len(text)} characters; this model takes {self._most_characters} at most"
+        if len(text) > self._max_characters:
+            message = f"The text has {len(text)} characters; this model takes {self._max_characters} at most"
             raise InvalidRequest(message, "input", "too_long")
         reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
         return _work(Job(self._engine, text, options, reference, self._pool, self._parallel))

@@ -22,10 +22,10 @@ from backends.speech.voices import Voices, cannot_clone
 log = logging.getLogger(__name__)
 
 # The model splits at 50 tokens by itself, but only where there is punctuation.
-_MOST_CHARACTERS = 150
+_MAX_CHARACTERS = 150
 
 # Of a reference: as much as the model was trained with; longer files are not read to their end.
-_REFERENCE_SECONDS, _MOST_SECONDS = 30, 600
+_REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
 class CloningEngine:
@@ -111,10 +111,10 @@ class CloningVoice:
     def phonemes(self, text: str) -> Iterator[str]:
         """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest over the reference."""
         if self._reference is not None:
-            blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MOST_SECONDS, self._engine.rate)
+            blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
             self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
             self._reference = None
-        yield from split_sentences(text, _MOST_CHARACTERS)
+        yield from split_sentences(text, _MAX_CHARACTERS)
 
     def speak(self, phonemes: str, speed: float) -> Samples:
         said = self._engine.call("speak", self._name, phonemes)

@@ -23,7 +23,7 @@ import yaml
 from pocket_tts import TTSModel
 
 # Voices that were heard, kept for the next sentence.
-_MOST_VOICES = 8
+_MAX_VOICES = 8
 
 
 class Speaker:
@@ -55,7 +55,7 @@ class Speaker:
         else:
             prompt = torch.from_numpy(np.frombuffer(reference, np.float32).copy())[None]
         self._voices[name] = self._model.get_state_for_audio_prompt(prompt)
-        if len(self._voices) > _MOST_VOICES:
+        if len(self._voices) > _MAX_VOICES:
             self._voices.popitem(last=False)
 
     def speak(self, name: str, text: str) -> bytes | None:

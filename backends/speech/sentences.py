@@ -14,19 +14,19 @@ _DIGITS = re.compile(r"\d{16,}")
 _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
-def split_sentences(text: str, most: int) -> Iterator[str]:
+def split_sentences(text: str, maximum: int) -> Iterator[str]:
     """Yield the sentences of `text`, with English and Chinese marks, those over `most` characters cut."""
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):
-            yield from cut(" ".join(sentence.split()), most)
+            yield from cut(" ".join(sentence.split()), maximum)
 
 
-def cut(text: str, most: int) -> Iterator[str]:
+def cut(text: str, maximum: int) -> Iterator[str]:
     """Yield `text` in pieces of at most `most` characters, cut after punctuation, else between words, else anywhere."""
-    while len(text) > most:
+    while len(text) > maximum:
         place = next(
-            (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, most)])), most
+            (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, maximum)])), maximum
         )
         yield text[:place]
         text = text[place:]

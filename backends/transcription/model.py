@@ -18,13 +18,13 @@ class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = begin(args)
         self._engine = load_engine(folder, parameters)
-        self._block_seconds, self._most_seconds = float(parameters["block_seconds"]), float(parameters["most_seconds"])
+        self._block_seconds, self._max_seconds = float(parameters["block_seconds"]), float(parameters["max_seconds"])
         self.start(int(parameters["queue_size"]))
 
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
         (content,) = read_strings(request, "audio")
-        return _work(Job(self._engine, content, options, self._block_seconds, self._most_seconds, self.is_alone))
+        return _work(Job(self._engine, content, options, self._block_seconds, self._max_seconds, self.is_alone))
 
 
 def _work(job: Job) -> Iterator[Any]:

@@ -27,11 +27,11 @@ class Job:
         content: bytes,
         options: Options,
         block_seconds: float,
-        most_seconds: float,
+        max_seconds: float,
         alone: Callable[[], bool],
     ):
         self._engine, self._options, self._alone = engine, options, alone
-        self._blocks = read_blocks(content, block_seconds, most_seconds)
+        self._blocks = read_blocks(content, block_seconds, max_seconds)
         self.language = options.language or ""
         self.duration = 0.0
         self._number, self._prompt = 0, options.prompt

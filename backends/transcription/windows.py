@@ -12,10 +12,10 @@ WINDOW_SECONDS = 30
 
 # Longer pauses are cut down to twice the padding; no stretch of speech is longer than a window.
 _VAD = VadOptions(min_silence_duration_ms=500, speech_pad_ms=400, max_speech_duration_s=WINDOW_SECONDS - 1)
-_MOST = WINDOW_SECONDS * RATE
+_MAXIMUM = WINDOW_SECONDS * RATE
 
 # All that is left after this much of a window cannot be heard apart.
-_LEAST = RATE // 10
+_MINIMUM = RATE // 10
 
 
 class Window(NamedTuple):
@@ -33,7 +33,7 @@ def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
     pieces = _speech(samples) if vad else _cut(samples)
     for window in pieces:
         joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])
-        if len(joined) >= _LEAST:
+        if len(joined) >= _MINIMUM:
             yield Window(joined, _original(window, len(joined) / RATE))
 
 
@@ -47,7 +47,7 @@ def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
     length = 0
     for piece in get_speech_timestamps(samples, _VAD):
         added = piece["end"] - piece["start"]
-        if waiting and length + added > _MOST:
+        if waiting and length + added > _MAXIMUM:
             yield waiting
             waiting, length = [], 0
         waiting, length = [*waiting, piece], length + added
@@ -57,8 +57,8 @@ def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
 
 def _cut(samples: Samples) -> Iterator[list[dict[str, int]]]:
     start = 0
-    while len(samples) - start > _MOST:
-        end = start + quietest(samples[start : start + _MOST], seconds=10)
+    while len(samples) - start > _MAXIMUM:
+        end = start + quietest(samples[start : start + _MAXIMUM], seconds=10)
         yield [{"start": start, "end": end}]
         start = end
     yield [{"start": start, "end": len(samples)}]

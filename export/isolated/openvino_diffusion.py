@@ -19,7 +19,7 @@ from optimum.intel import OVConfig
 _TYPES = {"fp32": ("f32",), "fp16": ("f16",), "int8": ("u8", "i8")}
 
 # What stays in another type at most: biases and norms, and in float16 what it cannot express.
-_MOST_OTHERS = 0.1
+_MAX_OTHER_TYPES = 0.1
 
 
 def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
@@ -68,7 +68,7 @@ def _check(path: Path, weight_format: str) -> None:
         if operation.get_type_name() == "Constant":
             sizes[operation.get_element_type().get_type_name()] += operation.get_byte_size()
     wanted = sum(sizes[name] for name in _TYPES[weight_format])
-    if wanted < (1 - _MOST_OTHERS) * sizes.total():
+    if wanted < (1 - _MAX_OTHER_TYPES) * sizes.total():
         raise ValueError(f"{path.parent.name} did not become {weight_format}; bytes of each type: {dict(sizes)}")
 
 

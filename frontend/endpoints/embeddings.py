@@ -19,7 +19,7 @@ blueprint = Blueprint("embeddings", __name__)
 
 Array = NDArray[np.float32]
 
-_MOST_INPUTS = 2048
+_MAX_INPUTS = 2048
 
 
 class EmbeddingRequest(RequestBody):
@@ -42,8 +42,8 @@ class EmbeddingRequest(RequestBody):
         if not value:
             raise InvalidRequest("embedding input cannot be empty", param="input")
         items = [value] if isinstance(value, str) or _are_ids(value) else value
-        if len(items) > _MOST_INPUTS:
-            raise InvalidRequest(f"embedding input takes at most {_MOST_INPUTS} items, not {len(items)}", param="input")
+        if len(items) > _MAX_INPUTS:
+            raise InvalidRequest(f"embedding input takes at most {_MAX_INPUTS} items, not {len(items)}", param="input")
         if not (all(type(item) is str for item in items) or all(map(_are_ids, items))):
             raise InvalidRequest("embedding input must contain only strings", param="input", code="invalid_type")
         if "" in items or [] in items:
@@ -88,9 +88,9 @@ def create_embedding() -> Response:
 
 
 def _check_dimensions(dimensions: int | None, model: Model) -> None:
-    most = model.number("dimensions")
-    if dimensions is not None and dimensions > most:
-        raise InvalidRequest(f"'{model.id}' has {most} dimensions, not {dimensions}", param="dimensions")
+    maximum = model.number("dimensions")
+    if dimensions is not None and dimensions > maximum:
+        raise InvalidRequest(f"'{model.id}' has {maximum} dimensions, not {dimensions}", param="dimensions")
 
 
 def _shorten(vectors: Array, dimensions: int | None) -> Array:

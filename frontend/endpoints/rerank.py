@@ -17,7 +17,7 @@ from frontend.triton.registry import Model
 blueprint = Blueprint("rerank", __name__)
 v2 = Blueprint("rerank_v2", __name__, url_prefix="/v2")
 
-_MOST_DOCUMENTS = 2048
+_MAX_DOCUMENTS = 2048
 
 
 class RerankRequest(RequestBody):
@@ -44,8 +44,8 @@ class RerankRequest(RequestBody):
         """Accept strings and `{"text": …}`; the messages are AHA's."""
         if not documents:
             raise InvalidRequest("rerank documents cannot be empty", param="documents")
-        if len(documents) > _MOST_DOCUMENTS:
-            message = f"rerank takes at most {_MOST_DOCUMENTS} documents, not {len(documents)}"
+        if len(documents) > _MAX_DOCUMENTS:
+            message = f"rerank takes at most {_MAX_DOCUMENTS} documents, not {len(documents)}"
             raise InvalidRequest(message, param="documents")
         texts: list[Any] = [document.get("text") if isinstance(document, dict) else document for document in documents]
         for number, text in enumerate(texts):

@@ -9,7 +9,7 @@ from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody
 
 # Each may be fetched from somewhere, and keeps a model busy.
-_MOST_FILES = 16
+_MAX_FILES = 16
 
 
 class MediaUrl(RequestBody):
@@ -86,8 +86,8 @@ def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:
                 continue
             count += 1
             found = media_of(part, f"messages[{number}].content[{place}]")
-            if count > _MOST_FILES:
-                raise InvalidRequest(f"A request has {_MOST_FILES} files at most", param=found.param)
+            if count > _MAX_FILES:
+                raise InvalidRequest(f"A request has {_MAX_FILES} files at most", param=found.param)
             yield found
 
 

@@ -60,7 +60,7 @@ class SamplingFields(RequestBody):
         return value
 
     @property
-    def most_tokens(self) -> int | None:
+    def token_limit(self) -> int | None:
         """How long the answer may be; None: as long as the model's context has room."""
         raise NotImplementedError
 
@@ -69,7 +69,7 @@ class SamplingFields(RequestBody):
 
         Choices differ where the request has a seed: each has the next one.
         """
-        given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.most_tokens}
+        given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:
             given["seed"] = self.seed + number
         return {name: value for name, value in given.items() if value is not None}

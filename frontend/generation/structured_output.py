@@ -10,10 +10,10 @@ import orjson
 from pydantic import Discriminator, Field, Tag
 
 from frontend.errors import InvalidRequest
-from frontend.http.body import MOST_LEVELS, RequestBody, levels_beyond
+from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond
 
 # A schema takes time in proportion.
-_MOST_SCHEMA_BYTES = 64_000
+_MAX_SCHEMA_BYTES = 64_000
 
 
 class JSONSchemaFormat(RequestBody):
@@ -117,8 +117,8 @@ class GuidedFields(RequestBody):
 
 
 def _schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    if levels_beyond(schema, MOST_LEVELS):
-        raise InvalidRequest(f"'{param}' is nested deeper than {MOST_LEVELS} levels", param=param)
-    if len(orjson.dumps(schema)) > _MOST_SCHEMA_BYTES:
-        raise InvalidRequest(f"'{param}' is larger than {_MOST_SCHEMA_BYTES} bytes", param=param)
+    if levels_beyond(schema, MAX_LEVELS):
+        raise InvalidRequest(f"'{param}' is nested deeper than {MAX_LEVELS} levels", param=param)
+    if len(orjson.dumps(schema)) > _MAX_SCHEMA_BYTES:
+        raise InvalidRequest(f"'{param}' is larger than {_MAX_SCHEMA_BYTES} bytes", param=param)
     return {"kind": "json_schema", "schema": schema, "param": param}

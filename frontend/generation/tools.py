@@ -10,20 +10,20 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.generation.messages import Message
-from frontend.http.body import MOST_LEVELS, RequestBody, levels_beyond
+from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond
 from frontend.parsing.pipeline import Parser, Reader
 from frontend.parsing.reasoning import MARKS, ThoughtParser
 from frontend.parsing.tools import DEFAULT, FAMILIES, Family, ToolParser
 from frontend.triton.registry import Model
 
-_MOST_KWARGS, _MOST_KWARGS_BYTES = 32, 16_384
+_MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-MOST_CALLS = 128
+MAX_CALLS = 128
 """In one turn of the model."""
 
 # A small model that may do nothing else goes on calling until its tokens are used up.
-_MOST_FORCED = 8
+_MAX_FORCED = 8
 
 # What a template gets of the conversation itself.
 _RESERVED = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
@@ -93,7 +93,7 @@ class ToolCall(RequestBody):
 class ChatMessage(Message):
     """A message of a conversation in which tools may have been called."""
 
-    tool_calls: list[ToolCall] | None = Field(None, max_length=MOST_CALLS)
+    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -114,7 +114,7 @@ class ToolFields(RequestBody):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=_MOST_KWARGS)
+    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=_MAX_KWARGS)
 
     @field_validator("chat_template_kwargs", mode="after")
     @classmethod
@@ -123,8 +123,8 @@ class ToolFields(RequestBody):
             if not _IDENTIFIER.fullmatch(name) or name in _RESERVED:
                 raise ValueError(f"'{name[:64]}' cannot be set")
         _check_depth(value)
-        if len(orjson.dumps(value)) > _MOST_KWARGS_BYTES:
-            raise ValueError(f"over {_MOST_KWARGS_BYTES} bytes")
+        if len(orjson.dumps(value)) > _MAX_KWARGS_BYTES:
+            raise ValueError(f"over {_MAX_KWARGS_BYTES} bytes")
         return value
 
     @model_validator(mode="after")
@@ -176,8 +176,8 @@ def tool_parameters(model: Model, body: ToolFields, form: dict[str, Any] | None 
     if tools and (not is_free or (form and form["kind"] != "grammar")):
         chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
         functions = [tool.function.model_dump() for tool in tools if chosen in (None, tool.function.name)]
-        most = 1 if chosen or body.parallel_tool_calls is False else _MOST_FORCED
-        calls = _family(model).constrain(functions, most)
+        maximum = 1 if chosen or body.parallel_tool_calls is False else _MAX_FORCED
+        calls = _family(model).constrain(functions, maximum)
         parameters["constraint"] = {"kind": "either", "of": [calls, form], "param": "tools"} if is_free else calls
     parameters["visible_tokens"] = marks
     return {name: value for name, value in parameters.items() if value}
@@ -208,12 +208,12 @@ def reader_of(model: Model, body: ToolFields) -> Callable[[], Reader]:
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
         _refuse(f"The model '{model.id}' calls no tools", "tools")
-    most = 1 if body.parallel_tool_calls is False else MOST_CALLS
+    maximum = 1 if body.parallel_tool_calls is False else MAX_CALLS
     thinks, family = _thinks(model), _family(model) if names else None
 
     def new_reader() -> Reader:
         parsers: list[Parser] = [ThoughtParser()] if thinks else []
-        return Reader([*parsers, ToolParser(family, names, most)] if family else parsers)
+        return Reader([*parsers, ToolParser(family, names, maximum)] if family else parsers)
 
     return new_reader
 
@@ -283,8 +283,8 @@ def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
         _refuse("Two calls have this id", f"{path}.id")
-    if levels_beyond(_arguments(call.function.arguments), MOST_LEVELS):
-        _refuse(f"Arguments nested deeper than {MOST_LEVELS} levels", f"{path}.function.arguments")
+    if levels_beyond(_arguments(call.function.arguments), MAX_LEVELS):
+        _refuse(f"Arguments nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
 
 
 def _arguments(written: str) -> dict[str, Any]:
@@ -298,8 +298,8 @@ def _arguments(written: str) -> dict[str, Any]:
 
 def _check_depth(value: Any) -> None:
     """Raise ValueError if it is nested too deep for what is to be done with it."""
-    if levels_beyond(value, MOST_LEVELS):
-        raise ValueError(f"nested deeper than {MOST_LEVELS} levels")
+    if levels_beyond(value, MAX_LEVELS):
+        raise ValueError(f"nested deeper than {MAX_LEVELS} levels")
 
 
 def _refuse(message: str, param: str) -> NoReturn:

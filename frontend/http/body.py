@@ -15,7 +15,7 @@ from frontend.services import services
 Body = TypeVar("Body", bound="RequestBody")
 Form = TypeVar("Form", bound="FormBody")
 
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 """Of lists and objects: deeper than any schema or arguments, and shallow enough for whatever walks through them."""
 
 # What a form may have beside its file.
@@ -91,9 +91,11 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     limit = services().settings.max_body_bytes
     too_large = PayloadTooLarge(f"The request body is over the limit of {limit} bytes")
     if inline_size:
-        most = services().settings.max_upload_bytes
-        too_large = PayloadTooLarge(f"The request body is over {limit} bytes, or the files in it together over {most}")
-        request.max_content_length = limit + most * 4 // 3
+        maximum = services().settings.max_upload_bytes
+        too_large = PayloadTooLarge(
+            f"The request body is over {limit} bytes, or the files in it together over {maximum}"
+        )
+        request.max_content_length = limit + maximum * 4 // 3
     try:
         content = request.get_data(cache=False)
     except RequestEntityTooLarge:
@@ -125,10 +127,10 @@ def refuse_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
             raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
 
 
-def levels_beyond(value: Any, most: int) -> bool:
+def levels_beyond(value: Any, maximum: int) -> bool:
     """Tell whether lists and objects are nested deeper than so many levels. Does not recurse itself."""
     level = [value]
-    for _ in range(most):
+    for _ in range(maximum):
         level = [item for outer in level for item in _items(outer)]
         if not level:
             return False

@@ -9,17 +9,17 @@ import gevent
 
 
 class ExpiringFiles:
-    """Files live for `seconds`; when there are more than `most_bytes` or `most_files`, the oldest go first.
+    """Files live for `seconds`; when there are more than `max_bytes` or `max_files`, the oldest go first.
 
     What is in the folder is all there is to know. Who calls sees to it that names are safe.
     """
 
-    def __init__(self, folder: Path, seconds: float, most_bytes: int, most_files: int = 5000):
-        self._folder, self._seconds, self._most_bytes, self._most_files = folder, seconds, most_bytes, most_files
+    def __init__(self, folder: Path, seconds: float, max_bytes: int, max_files: int = 5000):
+        self._folder, self._seconds, self._max_bytes, self._max_files = folder, seconds, max_bytes, max_files
 
     def put(self, name: str, content: bytes) -> bool:
         """Keep a file, whole or not at all. Returns whether it is kept: not if it alone is over the bound."""
-        if len(content) > self._most_bytes:
+        if len(content) > self._max_bytes:
             return False
         gevent.get_hub().threadpool.apply(self._put, (name, content))  # there may be thousands to look at
         return True
@@ -61,7 +61,7 @@ class ExpiringFiles:
         files = sorted(self._files())
         count, total = len(files), sum(size for _, size, _ in files) + needed
         for made, size, path in files:
-            if not self._is_old(made) and total <= self._most_bytes and count < self._most_files:
+            if not self._is_old(made) and total <= self._max_bytes and count < self._max_files:
                 break
             path.unlink(missing_ok=True)
             count, total = count - 1, total - size

@@ -11,16 +11,16 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpeg|webp)")
 
 
 class ImageStore:
-    """Images live for `seconds`, those in `folder` having `most_bytes` together, by names that say their format."""
+    """Images live for `seconds`, those in `folder` having `max_bytes` together, by names that say their format."""
 
-    def __init__(self, folder: Path, seconds: float, most_bytes: int):
-        self._files, self._most_bytes = ExpiringFiles(folder, seconds, most_bytes), most_bytes
+    def __init__(self, folder: Path, seconds: float, max_bytes: int):
+        self._files, self._max_bytes = ExpiringFiles(folder, seconds, max_bytes), max_bytes
 
     def put(self, content: bytes, form: str) -> str:
         """Keep an image and return its name. Raises PayloadTooLarge."""
         name = f"{secrets.token_urlsafe(32)}.{form}"
         if not self._files.put(name, content):
-            raise PayloadTooLarge(f"The image has more than the {self._most_bytes} bytes that are kept for URLs")
+            raise PayloadTooLarge(f"The image has more than the {self._max_bytes} bytes that are kept for URLs")
         return name
 
     def get(self, name: str) -> bytes | None:

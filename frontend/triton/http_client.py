@@ -17,7 +17,7 @@ from frontend.errors import APIError
 from frontend.triton.status import described, translated
 from frontend.triton.tensors import pack_strings, read_tensor
 
-_MOST_IDLE = 64
+_MAX_IDLE = 64
 _CONNECT_SECONDS = 5.0
 _STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE"}
 
@@ -27,7 +27,7 @@ class UnaryClient:
 
     def __init__(self, host: str, port: int):
         self._host, self._port = host, port
-        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=_MOST_IDLE)
+        self._idle: deque[http.client.HTTPConnection] = deque(maxlen=_MAX_IDLE)
 
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection that nobody uses, new or used before. Raises OSError."""

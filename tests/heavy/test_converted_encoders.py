@@ -50,10 +50,10 @@ def embed(client, texts, model=FLOAT, **options):
     return np.array([item.embedding for item in response.data])
 
 
-def texts_of_any_length(count, most_words):
+def texts_of_any_length(count, max_words):
     numbers = random.Random(7)  # noqa: S311
     words = [word.strip(".,") for sentence in SENTENCES[:4] for word in sentence.split()]
-    return [f"{i} " + " ".join(numbers.choices(words, k=numbers.randrange(1, most_words))) for i in range(count)]
+    return [f"{i} " + " ".join(numbers.choices(words, k=numbers.randrange(1, max_words))) for i in range(count)]
 
 
 def reference(texts):

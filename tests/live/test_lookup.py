@@ -43,10 +43,10 @@ def test_a_stream_is_the_plain_answer(client):
     assert chunks[-1].usage == plain.usage
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 10])
-def test_no_token_too_many(client, most):
-    completion = ask(client, max_tokens=most)
-    assert (completion.usage.completion_tokens, completion.choices[0].finish_reason) == (most, "length")
+@pytest.mark.parametrize("maximum", [1, 2, 5, 10])
+def test_no_token_too_many(client, maximum):
+    completion = ask(client, max_tokens=maximum)
+    assert (completion.usage.completion_tokens, completion.choices[0].finish_reason) == (maximum, "length")
 
 
 def test_a_stop_string_is_not_passed(client):

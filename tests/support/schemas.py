@@ -56,6 +56,6 @@ def _value(rng: random.Random, depth: int) -> dict[str, Any]:
         "string": {"type": "string", "maxLength": rng.randint(1, 20)},
     }
     if kind == "array":
-        least = rng.randint(0, 2)
-        return {"type": "array", "items": _value(rng, depth + 1), "minItems": least, "maxItems": least + 2}
+        minimum = rng.randint(0, 2)
+        return {"type": "array", "items": _value(rng, depth + 1), "minItems": minimum, "maxItems": minimum + 2}
     return made.get(kind, {"type": kind})

@@ -29,18 +29,18 @@ _LOWEST_RATE = 4000
 Samples = NDArray[np.float32]
 
 
-def read_blocks(content: bytes, block_seconds: float, most_seconds: float, rate: int = RATE) -> Iterator[Samples]:
+def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: int = RATE) -> Iterator[Samples]:
     """Yield mono samples at `rate` a second, from -1 to 1, in blocks of about `block_seconds`.
 
-    Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `most_seconds`.
+    Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `max_seconds`.
     """
     waiting: list[Samples] = []
     length = total = 0
-    for samples in _decode(content, most_seconds, rate):
+    for samples in _decode(content, max_seconds, rate):
         waiting.append(samples)
         length, total = length + len(samples), total + len(samples)
-        if total > most_seconds * rate:
-            raise _too_long(most_seconds)
+        if total > max_seconds * rate:
+            raise _too_long(max_seconds)
         if length >= block_seconds * rate:
             block = np.concatenate(waiting)
             cut = quietest(block, _SEARCH_SECONDS, rate)
@@ -51,7 +51,7 @@ def read_blocks(content: bytes, block_seconds: float, most_seconds: float, rate:
     yield np.concatenate(waiting)
 
 
-def _decode(content: bytes, most_seconds: float, rate: int) -> Iterator[Samples]:
+def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
     """Yield the samples of each frame. What is damaged further on is left out."""
     any_yet = False
     try:
@@ -59,8 +59,8 @@ def _decode(content: bytes, most_seconds: float, rate: int) -> Iterator[Samples]
             if not container.streams.audio:
                 raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
             known = container.duration if container.format.name not in _GUESSED else None
-            if known and known / av.time_base > most_seconds:
-                raise _too_long(most_seconds)
+            if known and known / av.time_base > max_seconds:
+                raise _too_long(max_seconds)
             for resampled in _resample(_frames(container), rate):
                 any_yet = True
                 yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
@@ -104,7 +104,7 @@ def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:
     return start + (count - 1 - int(loudness[::-1].argmin())) * width + width // 2
 
 
-def _too_long(most_seconds: float) -> InvalidRequest:
+def _too_long(max_seconds: float) -> InvalidRequest:
     return InvalidRequest(
-        f"The audio is longer than the {most_seconds:.0f} seconds this model takes", "file", "too_long"
+        f"The audio is longer than the {max_seconds:.0f} seconds this model takes", "file", "too_long"
     )

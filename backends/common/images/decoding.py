@@ -17,13 +17,13 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(content: bytes, most_pixels: int, param: str = "image") -> Image.Image:
+def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.Image:
     """Return a picture as RGB, or as RGBA if some of it is transparent. Raises InvalidRequest naming `param`."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > most_pixels:
-                message = f"The image has {width} × {height} pixels, and {most_pixels} are taken at most"
+            if width * height > max_pixels:
+                message = f"The image has {width} × {height} pixels, and {max_pixels} are taken at most"
                 raise InvalidRequest(message, param, "too_large")
             image.load()
             return _plain(ImageOps.exif_transpose(image))

@@ -92,7 +92,7 @@ def _tensor(picture: Picture) -> openvino.Tensor:
 
 # Each takes the better part of a megabyte, and none is ever given back: after so many the process ends as soon as there
 # is nothing to do; and if there always is, it takes no new ones in the end.
-_MANY_GRAMMARS, _MOST_GRAMMARS = 400, 2000
+_MANY_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
 # Seconds in which requests with grammars may begin although there is another one to be compiled.
 _BETWEEN_GRAMMARS = 0.5
@@ -228,7 +228,7 @@ class Engine:
         waiting, self._unruled = self._unruled, deque()
         for message in waiting:
             grammar = message.parameters["grammar"]
-            if grammar not in self._grammars and len(self._grammars) >= _MOST_GRAMMARS:
+            if grammar not in self._grammars and len(self._grammars) >= _MAX_GRAMMARS:
                 self._fail(message.number, "The engine has too many grammars in memory just now")
             elif grammar not in self._grammars:
                 self._unruled.append(message)

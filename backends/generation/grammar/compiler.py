@@ -42,7 +42,7 @@ _START_SECONDS = 60.0
 _MEMORY = 8 << 30
 
 # After so many the process that tries them is ended: what is compiled stays in its memory.
-_MOST_TRIED = 400
+_MAX_TRIED = 400
 
 
 class SilentModel:
@@ -99,7 +99,7 @@ class GrammarCompiler:
     def _compile(self, grammar: str) -> str | None:
         if self._model is None:
             return "This model's answers cannot be kept to a form: export it again"
-        if self._trial is None or self._trial.count >= _MOST_TRIED:
+        if self._trial is None or self._trial.count >= _MAX_TRIED:
             if self._trial:
                 self._trial.end()
             self._trial = _Trial(self._folder, self._end)

@@ -10,7 +10,7 @@ A constraint has a `kind` and what belongs to it:
 | `choice` | `choices`: texts, of which the answer is one |
 | `grammar` | `grammar`: EBNF, the engine's own notation |
 | `either` | `of`: constraints, of which the answer keeps to one |
-| `tagged` | `tags`: {`begin`, `schema`, `end`} each, `least` to `most` of them, `separator` between |
+| `tagged` | `tags`: {`begin`, `schema`, `end`} each, `min` to `max` of them, `separator` between |
 
 `param` names the request's field, for errors.
 """
@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.generation.grammar.ebnf import MOST_CHARACTERS, NotPossible, Rules, any_of, literal, repeat
+from backends.generation.grammar.ebnf import MAX_CHARACTERS, NotPossible, Rules, any_of, literal, repeat
 from backends.generation.grammar.json_schema import JSONGrammar
 from backends.generation.grammar.regex import regex_grammar
 
-_MOST_CHOICES = 1_000
-_MOST_TAGS = 128
+_MAX_CHOICES = 1_000
+_MAX_TAGS = 128
 
 
 def grammar_of(constraint: Mapping[str, Any]) -> str:
@@ -56,15 +56,15 @@ def _regex(rules: Rules, constraint: Mapping[str, Any]) -> str:
 
 def _choice(rules: Rules, constraint: Mapping[str, Any]) -> str:
     choices = constraint["choices"]
-    if len(choices) > _MOST_CHOICES:
-        raise NotPossible(f"more than {_MOST_CHOICES} choices")
+    if len(choices) > _MAX_CHOICES:
+        raise NotPossible(f"more than {_MAX_CHOICES} choices")
     return any_of(map(literal, choices))
 
 
 def _grammar(constraint: Mapping[str, Any]) -> str:
     grammar: str = constraint["grammar"]
-    if len(grammar) > MOST_CHARACTERS:
-        raise NotPossible(f"longer than {MOST_CHARACTERS} characters")
+    if len(grammar) > MAX_CHARACTERS:
+        raise NotPossible(f"longer than {MAX_CHARACTERS} characters")
     grammar.encode()  # half a character is none: ValueError
     return grammar
 
@@ -74,15 +74,15 @@ def _either(rules: Rules, constraint: Mapping[str, Any]) -> str:
 
 
 def _tagged(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    tags, least, most = constraint["tags"], constraint.get("least", 1), constraint.get("most", 1)
-    if len(tags) > _MOST_TAGS:
-        raise NotPossible(f"more than {_MOST_TAGS} tags")
+    tags, minimum, maximum = constraint["tags"], constraint.get("min", 1), constraint.get("max", 1)
+    if len(tags) > _MAX_TAGS:
+        raise NotPossible(f"more than {_MAX_TAGS} tags")
     # Each schema has definitions of its own, so each has a writer; the rules are shared.
     values = [JSONGrammar(rules, constraint.get("strict", True)).value(tag["schema"]) for tag in tags]
     parts = [f"{literal(t['begin'])} ({v}) {literal(t['end'])}" for t, v in zip(tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")
-    more = repeat(f"({literal(constraint.get('separator', ''))} {one})", max(0, least - 1), most and most - 1)
-    return f"{one} {more}" if least else f"({one} {more})?"
+    more = repeat(f"({literal(constraint.get('separator', ''))} {one})", max(0, minimum - 1), maximum and maximum - 1)
+    return f"{one} {more}" if minimum else f"({one} {more})?"
 
 
 _WRITERS = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 # Compiling takes time and memory by the length; beyond this, seconds.
-MOST_CHARACTERS = 64_000
+MAX_CHARACTERS = 64_000
 
 EMPTY = '""'
 
@@ -43,14 +43,14 @@ class Rules:
         """Give a reserved name its body. Raises NotPossible if the grammar gets too long."""
         self._bodies[name] = body
         self._size += len(name) + len(body)
-        if self._size > MOST_CHARACTERS:
+        if self._size > MAX_CHARACTERS:
             raise NotPossible("too large")
 
     def text(self, root: str) -> str:
         """Return the grammar that begins with the expression `root`."""
         lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
         text = "\n".join(lines) + "\n"
-        if len(text) > MOST_CHARACTERS:
+        if len(text) > MAX_CHARACTERS:
             raise NotPossible("too large")
         return text
 
@@ -66,15 +66,15 @@ def any_of(expressions: Iterable[str]) -> str:
     return unique[0] if len(unique) == 1 else "(" + " | ".join(unique) + ")"
 
 
-def repeat(expression: str, least: int, most: int | None) -> str:
+def repeat(expression: str, minimum: int, maximum: int | None) -> str:
     """Return the expression for so many repetitions; `expression` is one term."""
-    if (least, most) == (1, 1):
+    if (minimum, maximum) == (1, 1):
         return expression
-    if (least, most) == (0, 1):
+    if (minimum, maximum) == (0, 1):
         return f"{expression}?"
-    if most is None and least < 2:
-        return expression + "*+"[least]
-    return f"{expression}{{{least},{'' if most is None else most}}}"
+    if maximum is None and minimum < 2:
+        return expression + "*+"[minimum]
+    return f"{expression}{{{minimum},{'' if maximum is None else maximum}}}"
 
 
 def char_class(ranges: Ranges) -> str:

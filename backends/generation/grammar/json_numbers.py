@@ -8,8 +8,8 @@ from backends.generation.grammar.ebnf import NotPossible, any_of, literal, repea
 
 # As many as a double holds exactly: more would be lost by whoever reads them.
 _DIGITS = 15
-_MOST = 10**_DIGITS - 1
-_MOST_DECIMALS = 6
+_MAXIMUM = 10**_DIGITS - 1
+_MAX_DECIMALS = 6
 _DECIMALS_BETWEEN = 2
 
 ANY_INTEGER = f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}})'
@@ -24,8 +24,8 @@ def integer(schema: dict[str, Any]) -> str:
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_INTEGER
-    first = -_MOST if low is None else int(low.to_integral_value(ROUND_CEILING))
-    last = _MOST if high is None else int(high.to_integral_value(ROUND_FLOOR))
+    first = -_MAXIMUM if low is None else int(low.to_integral_value(ROUND_CEILING))
+    last = _MAXIMUM if high is None else int(high.to_integral_value(ROUND_FLOOR))
     first += "exclusiveMinimum" in schema and low == first
     last -= "exclusiveMaximum" in schema and high == last
     return _between(first, last, 0, tails=False)
@@ -38,14 +38,14 @@ def number(schema: dict[str, Any]) -> str:
         return ANY_NUMBER
     decimals = max(-int(bound.normalize().as_tuple().exponent) for bound in (low, high) if bound is not None)
     decimals = max(0, decimals)
-    if decimals > _MOST_DECIMALS:
-        raise NotPossible(f"bounds of more than {_MOST_DECIMALS} decimals")
+    if decimals > _MAX_DECIMALS:
+        raise NotPossible(f"bounds of more than {_MAX_DECIMALS} decimals")
     exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
     if exclusive or (low is not None and high is not None and high - low < 1):
         decimals = max(_DECIMALS_BETWEEN, decimals)  # the bound itself, or there would be nothing left
     scale = 10**decimals
-    first = -_MOST * scale if low is None else int(low * scale)
-    last = _MOST * scale if high is None else int(high * scale)
+    first = -_MAXIMUM * scale if low is None else int(low * scale)
+    last = _MAXIMUM * scale if high is None else int(high * scale)
     first += "exclusiveMinimum" in schema and low is not None
     last -= "exclusiveMaximum" in schema and high is not None
     return _between(first, last, decimals, tails=True)
@@ -55,7 +55,7 @@ def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
     def bound(inclusive: str, exclusive: str) -> Decimal | None:
         given = [schema[key] for key in (inclusive, exclusive) if key in schema]
         for value in given:
-            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST:
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAXIMUM:
                 raise NotPossible(f"{inclusive} must be a number of at most {_DIGITS} digits")
         if len(given) == 2:
             raise NotPossible(f"both {inclusive} and {exclusive}")
@@ -70,8 +70,8 @@ def _between(first: int, last: int, decimals: int, tails: bool) -> str:
         raise NotPossible("no number is within the bounds")
     options = []
     if first < 0:
-        least, greatest = max(1, -last), -first
-        options += [f'"-" {expression}' for expression in _magnitudes(least, greatest, decimals, tails)]
+        minimum, greatest = max(1, -last), -first
+        options += [f'"-" {expression}' for expression in _magnitudes(minimum, greatest, decimals, tails)]
     if last >= 0:
         options += _magnitudes(max(0, first), last, decimals, tails)
     return any_of(f"({option})" for option in options)
@@ -81,7 +81,7 @@ def _magnitudes(first: int, last: int, decimals: int, tails: bool) -> Iterator[s
     """Yield the expressions for numbers without sign. What has a tail is below the last one."""
     tail = " " + _tail(decimals) if tails else ""
     point = f' "." [0-9]{{{decimals}}}' if decimals else ""
-    if last >= _MOST * 10**decimals:  # no bound: whatever has more digits than the first
+    if last >= _MAXIMUM * 10**decimals:  # no bound: whatever has more digits than the first
         longer = max(1, len(str(first // 10**decimals)))
         yield f"[1-9] [0-9]{{{longer},{_DIGITS}}}{point}{tail}"
         last = 10 ** (longer + decimals) - 1

@@ -15,9 +15,9 @@ from backends.generation.grammar.regex import json_characters, json_pattern
 
 Schema = dict[str, Any] | bool
 
-_MOST_LEVELS = 32
-_MOST_ITEMS = 1_000
-_MOST_OPTIONAL = 128
+_MAX_LEVELS = 32
+_MAX_ITEMS = 1_000
+_MAX_OPTIONAL = 128
 
 # What says nothing about which values are valid.
 _ANNOTATIONS = frozenset(
@@ -73,7 +73,7 @@ _FORMATS = {
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
-_MOST_VISITS = 5_000
+_MAX_VISITS = 5_000
 
 
 class JSONGrammar:
@@ -96,14 +96,14 @@ class JSONGrammar:
 
     def _value(self, schema: Any, path: str, level: int) -> str:
         self._visits += 1  # references may lead to the same place many times over
-        if self._visits > _MOST_VISITS:
+        if self._visits > _MAX_VISITS:
             raise NotPossible("too large")
         if schema is True or schema == {}:
             return self._any_value()
         if not isinstance(schema, dict):
             raise NotPossible(f"{path}: nothing is valid" if schema is False else f"{path}: must be an object")
-        if level > _MOST_LEVELS:
-            raise NotPossible(f"{path}: more than {_MOST_LEVELS} levels")
+        if level > _MAX_LEVELS:
+            raise NotPossible(f"{path}: more than {_MAX_LEVELS} levels")
         for key in _COMBINED:
             if key in schema:
                 return self._combined(key, schema, path, level)
@@ -239,8 +239,8 @@ class JSONGrammar:
             if pattern is not None:
                 inside = json_pattern(pattern)
             elif counted:
-                least = _count(schema, "minLength") or 0
-                inside = json_characters(least, _checked_most(least, _count(schema, "maxLength")))
+                minimum = _count(schema, "minLength") or 0
+                inside = json_characters(minimum, _checked_most(minimum, _count(schema, "maxLength")))
             else:
                 return self._text()
         except NotPossible:
@@ -268,8 +268,8 @@ class JSONGrammar:
         known = properties | {name: others for name in required if name not in properties}
         if not known:
             return self._dictionary(others, path, level)
-        if len(known.keys() - set(required)) > _MOST_OPTIONAL:
-            raise NotPossible(f"more than {_MOST_OPTIONAL} optional properties")
+        if len(known.keys() - set(required)) > _MAX_OPTIONAL:
+            raise NotPossible(f"more than {_MAX_OPTIONAL} optional properties")
         members = []
         for name, value in known.items():
             key = literal(json.dumps(name, ensure_ascii=False) + ": ")
@@ -298,30 +298,30 @@ class JSONGrammar:
     def _array(self, schema: Mapping[str, Any], path: str, level: int) -> str:
         if self._strict and schema.get("uniqueItems"):
             raise NotPossible("'uniqueItems' is not supported")
-        least = _count(schema, "minItems") or 0
-        most = _checked_most(least, _count(schema, "maxItems"))
-        if max(least, most or 0) > _MOST_ITEMS:
-            raise NotPossible(f"more than {_MOST_ITEMS} items cannot be counted")
+        minimum = _count(schema, "minItems") or 0
+        maximum = _checked_most(minimum, _count(schema, "maxItems"))
+        if max(minimum, maximum or 0) > _MAX_ITEMS:
+            raise NotPossible(f"more than {_MAX_ITEMS} items cannot be counted")
         first = schema.get("prefixItems", [])
         if not isinstance(first, list):
             raise NotPossible("'prefixItems' must be a list")
         items = [self._value(item, f"{path}.prefixItems[{i}]", level + 1) for i, item in enumerate(first)]
-        if most == 0:
+        if maximum == 0:
             return '"[]"'
         if items:
-            return self._tuple(items, schema.get("items", True), least, most, path, level)
+            return self._tuple(items, schema.get("items", True), minimum, maximum, path, level)
         item = self._value(schema.get("items", True), f"{path}.items", level + 1)
         item = self._rules.name(item, "item")
-        more = repeat(f'(", " {item})', max(0, least - 1), None if most is None else most - 1)
+        more = repeat(f'(", " {item})', max(0, minimum - 1), None if maximum is None else maximum - 1)
         inside = f"{item} {more}"
         optional = f"({inside})?"
-        return self._rules.name(f'"[" {inside if least else optional} "]"', "array")
+        return self._rules.name(f'"[" {inside if minimum else optional} "]"', "array")
 
-    def _tuple(self, items: list[str], others: Any, least: int, most: int | None, path: str, level: int) -> str:
+    def _tuple(self, items: list[str], others: Any, minimum: int, maximum: int | None, path: str, level: int) -> str:
         """All of the first items, and of the others as many as there must be."""
-        if most is not None and most < len(items):
-            items = items[:most]
-        missing = max(0, least - len(items))
+        if maximum is not None and maximum < len(items):
+            items = items[:maximum]
+        missing = max(0, minimum - len(items))
         if missing:
             item = self._rules.name(self._value(others, f"{path}.items", level + 1), "item")
             items = [*items, *[item] * missing]
@@ -341,10 +341,10 @@ def _count(schema: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-def _checked_most(least: int, most: int | None) -> int | None:
-    if most is not None and most < least:
+def _checked_most(minimum: int, maximum: int | None) -> int | None:
+    if maximum is not None and maximum < minimum:
         raise NotPossible("the least length is above the greatest")
-    return most
+    return maximum
 
 
 def _is_a(value: Any, kinds: Any) -> bool:

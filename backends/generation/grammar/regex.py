@@ -17,13 +17,13 @@ from backends.generation.grammar.ebnf import (
     without,
 )
 
-MOST_CHARACTERS = 4_000
+MAX_CHARACTERS = 4_000
 
 # The engine makes a table of all tokens for every repetition that is counted: dear where most tokens fit.
-MOST_REPEATS = 1_000
-MOST_WIDE_REPEATS = 32
+MAX_REPEATS = 1_000
+MAX_WIDE_REPEATS = 32
 # Parts that may be there or not, or any number of times: the engine follows all ways to read a text at once.
-_MOST_LOOSE = 32
+_MAX_LOOSE = 32
 _WIDE = 128
 
 _CATEGORIES: dict[Any, Ranges] = {
@@ -59,19 +59,19 @@ def json_pattern(pattern: str) -> str:
     return " ".join([*([] if begins else [around]), writer.sequence(body), *([] if ends else [around])])
 
 
-def json_characters(least: int, most: int | None) -> str:
+def json_characters(minimum: int, maximum: int | None) -> str:
     """Return the expression for the inside of a JSON string of so many characters. Raises NotPossible."""
-    if most is not None and most > MOST_WIDE_REPEATS:
-        raise NotPossible(f"at most {MOST_WIDE_REPEATS} characters can be counted")
-    if least > MOST_REPEATS:
-        raise NotPossible(f"at least {MOST_REPEATS} characters cannot be asked for")
-    return repeat(_Writer(in_json=True).characters(inverted([])), least, most)
+    if maximum is not None and maximum > MAX_WIDE_REPEATS:
+        raise NotPossible(f"at most {MAX_WIDE_REPEATS} characters can be counted")
+    if minimum > MAX_REPEATS:
+        raise NotPossible(f"at least {MAX_REPEATS} characters cannot be asked for")
+    return repeat(_Writer(in_json=True).characters(inverted([])), minimum, maximum)
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
     """Return the parsed pattern without the anchors at its two ends, and whether it had them."""
-    if len(pattern) > MOST_CHARACTERS:
-        raise NotPossible(f"longer than {MOST_CHARACTERS} characters")
+    if len(pattern) > MAX_CHARACTERS:
+        raise NotPossible(f"longer than {MAX_CHARACTERS} characters")
     try:
         parsed = parser.parse(_GROUP_NAME.sub(lambda found: found[1] or "(?P<", pattern))
     except (re.error, OverflowError) as error:
@@ -99,7 +99,7 @@ class _Writer:
     def characters(self, ranges: Ranges) -> str:
         """Return the expression for one of these characters."""
         if sum(last - first + 1 for first, last in ranges) >= _WIDE:
-            self._check_repeats(MOST_WIDE_REPEATS)
+            self._check_repeats(MAX_WIDE_REPEATS)
         if not self._in_json:
             return char_class(ranges)
         plain = without(ranges, _SPECIAL)
@@ -141,21 +141,21 @@ class _Writer:
         negated = members[0][0] is sre.NEGATE
         return inverted(ranges) if negated else merged(ranges)
 
-    def _repeat(self, least: int, most: Any, body: Any) -> str:
-        top = None if most is sre.MAXREPEAT else int(most)
-        self._loose += top != least
-        if self._loose > _MOST_LOOSE:
-            raise NotPossible(f"more than {_MOST_LOOSE} optional or repeated parts are not supported")
-        outer, counted = self._repeats, max(least, top or 0)
+    def _repeat(self, minimum: int, maximum: Any, body: Any) -> str:
+        top = None if maximum is sre.MAXREPEAT else int(maximum)
+        self._loose += top != minimum
+        if self._loose > _MAX_LOOSE:
+            raise NotPossible(f"more than {_MAX_LOOSE} optional or repeated parts are not supported")
+        outer, counted = self._repeats, max(minimum, top or 0)
         # A minimum alone is cheap for the engine, unless it is inside of something that is counted.
         self._repeats = outer * max(1, counted) if top != 1 else outer
-        self._check_repeats(MOST_REPEATS)
+        self._check_repeats(MAX_REPEATS)
         if top is None and outer == 1:
             self._repeats = 1
         inner = self.sequence(body)
         self._repeats = outer
-        return repeat(f"({inner})", least, top)
+        return repeat(f"({inner})", minimum, top)
 
-    def _check_repeats(self, most: int) -> None:
-        if self._repeats > most:
-            raise NotPossible(f"more than {most} repetitions are not supported here")
+    def _check_repeats(self, maximum: int) -> None:
+        if self._repeats > maximum:
+            raise NotPossible(f"more than {maximum} repetitions are not supported here")

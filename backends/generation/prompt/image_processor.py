@@ -32,9 +32,9 @@ class Sight(abc.ABC):
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
         """Return the picture at the size that the model takes, and its number of tokens."""
 
-    def read(self, content: bytes, most_pixels: int, param: str) -> tuple[Picture, int]:
+    def read(self, content: bytes, max_pixels: int, param: str) -> tuple[Picture, int]:
         """Decode and scale a picture; return with it how many pixels it had. Raises InvalidRequest naming `param`."""
-        whole = on_white(read_image(content, most_pixels, param))
+        whole = on_white(read_image(content, max_pixels, param))
         image, tokens = self.fit(whole)
         return Picture(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
 
@@ -44,13 +44,13 @@ class Grid(Sight):
 
     stand_in = "<|vision_start|><|vision_end|>"
 
-    def __init__(self, preprocessor: dict[str, Any], most_tokens: int):
+    def __init__(self, preprocessor: dict[str, Any], max_tokens: int):
         self._cell = preprocessor["patch_size"] * preprocessor["merge_size"]
         size = preprocessor.get("size", {})
-        least = preprocessor.get("min_pixels") or size["shortest_edge"]
-        most = preprocessor.get("max_pixels") or size["longest_edge"]
-        self._least = math.ceil(least / self._cell**2)
-        self._most = max(min(most // self._cell**2, most_tokens), self._least)
+        minimum = preprocessor.get("min_pixels") or size["shortest_edge"]
+        maximum = preprocessor.get("max_pixels") or size["longest_edge"]
+        self._minimum = math.ceil(minimum / self._cell**2)
+        self._maximum = max(min(maximum // self._cell**2, max_tokens), self._minimum)
 
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
         columns, rows = self.cells(image.width / self._cell, image.height / self._cell)
@@ -60,14 +60,14 @@ class Grid(Sight):
     def cells(self, width: float, height: float) -> tuple[int, int]:
         """Return columns and rows for a picture of so many cells, as Qwen's processor does, but for the slimmest."""
         columns, rows = max(round(width), 1), max(round(height), 1)
-        if columns * rows > self._most:
-            shrink = math.sqrt(self._most / (width * height))
+        if columns * rows > self._maximum:
+            shrink = math.sqrt(self._maximum / (width * height))
             columns, rows = max(math.floor(width * shrink), 1), max(math.floor(height * shrink), 1)
-        elif columns * rows < self._least:
-            grow = math.sqrt(self._least / (width * height))
+        elif columns * rows < self._minimum:
+            grow = math.sqrt(self._minimum / (width * height))
             columns, rows = math.ceil(width * grow), math.ceil(height * grow)
         short = min(columns, rows)
-        longest = min(self._most // short, _LONGEST * short)
+        longest = min(self._maximum // short, _LONGEST * short)
         return min(columns, longest), min(rows, longest)
 
 

@@ -28,9 +28,9 @@ class VisionPrompt(ChatPrompt):
     the engine. To tell them apart, the template is given marks that nobody can guess.
     """
 
-    def __init__(self, folder: Path, context_length: int, sight: Sight, most_pixels: int):
+    def __init__(self, folder: Path, context_length: int, sight: Sight, max_pixels: int):
         super().__init__(folder, context_length)
-        self._sight, self._most_pixels = sight, most_pixels
+        self._sight, self._max_pixels = sight, max_pixels
         self._secret = secrets.token_hex(8)
         self._forbidden = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
         self._takes_parts = self._shows([{"type": "text", "text": self._secret}])
@@ -56,11 +56,11 @@ class VisionPrompt(ChatPrompt):
 
     def _pictures(self, images: Sequence[bytes], params: Sequence[str]) -> list[Picture]:
         """Decode the images, which together have the limit of one."""
-        pictures, most_pixels = list[Picture](), self._most_pixels
+        pictures, max_pixels = list[Picture](), self._max_pixels
         for image, param in zip(images, params, strict=True):
-            picture, size = self._sight.read(image, most_pixels, param)
+            picture, size = self._sight.read(image, max_pixels, param)
             pictures.append(picture)
-            most_pixels -= size
+            max_pixels -= size
         return pictures
 
     def read_text(self, text: str) -> Prompt:

@@ -48,7 +48,7 @@ class ChatCompletionRequest(ToolFields, GuidedFields, SamplingFields):
         return self.n or 1
 
     @property
-    def most_tokens(self) -> int | None:
+    def token_limit(self) -> int | None:
         """How long the answer may be; the newer of OpenAI's two names wins."""
         return self.max_completion_tokens or self.max_tokens
 

@@ -9,7 +9,7 @@ from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.http.body import refuse_unsupported
 
 # Answers that one request may ask for: as many as an engine steps at once.
-_MOST_CHOICES = 64
+_MAX_CHOICES = 64
 
 # OpenAI's default, unlike chat's.
 _DEFAULT_TOKENS = 16
@@ -69,8 +69,8 @@ class CompletionRequest(SamplingFields):
     @model_validator(mode="after")
     def _bound_choices(self) -> "CompletionRequest":
         choices = len(self.prompts) * self.choices_per_prompt
-        if choices > _MOST_CHOICES:
-            message = f"A request has {_MOST_CHOICES} answers at most, not {choices}: prompts times n"
+        if choices > _MAX_CHOICES:
+            message = f"A request has {_MAX_CHOICES} answers at most, not {choices}: prompts times n"
             raise InvalidRequest(message, param="n" if self.choices_per_prompt > 1 else "prompt")
         return self
 
@@ -87,7 +87,7 @@ class CompletionRequest(SamplingFields):
         return self.n or 1
 
     @property
-    def most_tokens(self) -> int:
+    def token_limit(self) -> int:
         """How long each answer may be."""
         return self.max_tokens or _DEFAULT_TOKENS
 

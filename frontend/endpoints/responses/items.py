@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, mo
 
 from frontend.errors import APIError, InvalidRequest
 from frontend.generation.messages import ContentPart, MediaUrl, unchecked_parts
-from frontend.generation.tools import MOST_CALLS, CalledFunction, ChatMessage, Name, ToolCall
+from frontend.generation.tools import MAX_CALLS, CalledFunction, ChatMessage, Name, ToolCall
 from frontend.http.body import RequestBody
 
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
@@ -150,8 +150,8 @@ class _Turn:
             case Reasoning():
                 self._thoughts.append(item.text)
             case FunctionCall(call_id=id, name=name, arguments=arguments):
-                if len(self._calls) == MOST_CALLS:
-                    raise InvalidRequest(f"There are more than {MOST_CALLS} calls in one turn", param=place)
+                if len(self._calls) == MAX_CALLS:
+                    raise InvalidRequest(f"There are more than {MAX_CALLS} calls in one turn", param=place)
                 self._calls[place] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
             case InputMessage(content=content):
                 self._said[f"{place}.content"] = _content(content)

@@ -128,7 +128,7 @@ class ResponseRequest(SamplingFields):
         return fields
 
     @property
-    def most_tokens(self) -> int | None:
+    def token_limit(self) -> int | None:
         """How long the answer may be."""
         return self.max_output_tokens
 

@@ -37,13 +37,13 @@ def _call(source: Source) -> Steps[None]:
         yield from source.at(closing)
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
     begin = f"{_ALL}{_CALL}function{_SEPARATOR}"
     end = f"\n{_FENCE_END}{_CALL_END}{_ALL_END}"
     return tagged_any([(f"{begin}{f['name']}\n{_FENCE}\n", parameters_of(f), end) for f in functions])
 
 
-def _constrain_bare(functions: Sequence[Function], most: int | None) -> Constraint:
+def _constrain_bare(functions: Sequence[Function], maximum: int | None) -> Constraint:
     end = f"{_CALL_END}{_ALL_END}"
     return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
 

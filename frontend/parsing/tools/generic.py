@@ -33,10 +33,10 @@ def json_calls(source: Source) -> Steps[None]:
             return
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    if most == 1:
-        return tagged("", call_schema(functions), "", most=1)
-    return tagged("", calls_schema(functions, most), "", most=1)
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+    if maximum == 1:
+        return tagged("", call_schema(functions), "", maximum=1)
+    return tagged("", calls_schema(functions, maximum), "", maximum=1)
 
 
 GENERIC = Family(_grammar, _constrain, ())

@@ -21,8 +21,8 @@ def _grammar(source: Source) -> Steps[None]:
         yield from source.at(_CLOSE if tag == _OPEN else FENCE_END)
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", most)
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", maximum)
 
 
 HERMES = Family(_grammar, _constrain, (_OPEN, _CLOSE))

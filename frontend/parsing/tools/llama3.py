@@ -26,8 +26,8 @@ def _calls(source: Source) -> Steps[None]:
             return
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged("", call_schema(functions, "parameters"), "", "; ", most)
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+    return tagged("", call_schema(functions, "parameters"), "", "; ", maximum)
 
 
 LLAMA3 = Family(_grammar, _constrain, (_TAG,))

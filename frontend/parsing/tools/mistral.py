@@ -35,11 +35,11 @@ def _new_id() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_ID_LENGTH))
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged(_TAG, calls_schema(functions, most), "", most=1)
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+    return tagged(_TAG, calls_schema(functions, maximum), "", maximum=1)
 
 
-def _constrain_named(functions: Sequence[Function], most: int | None) -> Constraint:
+def _constrain_named(functions: Sequence[Function], maximum: int | None) -> Constraint:
     return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", parameters_of(f), "") for f in functions])
 
 

@@ -18,8 +18,8 @@ def _grammar(source: Source) -> Steps[None]:
         yield from source.at(_CLOSE)
 
 
-def _constrain(functions: Sequence[Function], most: int | None) -> Constraint:
-    return tagged(_OPEN, calls_schema(functions, most), _CLOSE, most=1)
+def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+    return tagged(_OPEN, calls_schema(functions, maximum), _CLOSE, maximum=1)
 
 
 PHI = Family(_grammar, _constrain, (_OPEN, _CLOSE))

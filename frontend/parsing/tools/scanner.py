@@ -28,8 +28,8 @@ class Source:
     `names` are the tools that may be called, `most` how many calls are passed on, `new_id` makes the id of a call.
     """
 
-    def __init__(self, names: Collection[str], most: int | None, new_id: Callable[[], str]):
-        self._names, self._most, self._new_id = names, most, new_id
+    def __init__(self, names: Collection[str], maximum: int | None, new_id: Callable[[], str]):
+        self._names, self._maximum, self._new_id = names, maximum, new_id
         self._text, self._place, self._mark = "", 0, 0
         self._raw: list[str] = []  # what was read since the mark and is no longer in the text
         self._space = ""  # between what was said and what comes: it is left out before and after calls
@@ -152,7 +152,7 @@ class Source:
     def start(self, name: Any) -> None:
         """Begin a call. Raises Malformed if there is no such tool."""
         self.check(name)
-        self._muted = self._most is not None and self._calls >= self._most
+        self._muted = self._maximum is not None and self._calls >= self._maximum
         self._open = self._started
         if not self._muted:
             self._started += 1

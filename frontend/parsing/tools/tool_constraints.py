@@ -1,6 +1,6 @@
 """The shapes of calls, for an engine that can be made to keep to one.
 
-`tagged`: begin, one JSON value of the schema, end, for one of the tags; `least` to `most` times (None: any number),
+`tagged`: begin, one JSON value of the schema, end, for one of the tags; `min` to `max` times (None: any number),
 with the separator between.
 """
 
@@ -11,10 +11,10 @@ Function = Mapping[str, Any]
 
 
 def tagged(
-    begin: str, schema: dict[str, Any], end: str, separator: str = "", most: int | None = None
+    begin: str, schema: dict[str, Any], end: str, separator: str = "", maximum: int | None = None
 ) -> dict[str, Any]:
     """Return the shape of calls that are each in tags."""
-    return _tagged([(begin, schema, end)], separator, most)
+    return _tagged([(begin, schema, end)], separator, maximum)
 
 
 def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, Any]:
@@ -22,10 +22,10 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, 
     return _tagged(choices, "", 1)
 
 
-def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, most: int | None) -> dict[str, Any]:
+def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, maximum: int | None) -> dict[str, Any]:
     described = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in tags]
     # What a grammar cannot say of a tool's parameters is left to whoever made the tool.
-    shape = {"kind": "tagged", "tags": described, "separator": separator, "least": 1, "most": most}
+    shape = {"kind": "tagged", "tags": described, "separator": separator, "min": 1, "max": maximum}
     return shape | {"strict": False, "param": "tools"}
 
 
@@ -47,10 +47,10 @@ def call_schema(functions: Sequence[Function], arguments: str = "arguments", at:
     }
 
 
-def calls_schema(functions: Sequence[Function], most: int | None, arguments: str = "arguments") -> dict[str, Any]:
+def calls_schema(functions: Sequence[Function], maximum: int | None, arguments: str = "arguments") -> dict[str, Any]:
     """Return the schema of a list of calls."""
     schema = {"type": "array", "items": call_schema(functions, arguments, "#/items"), "minItems": 1}
-    return schema if most is None else schema | {"maxItems": most}
+    return schema if maximum is None else schema | {"maxItems": maximum}
 
 
 def parameters_of(function: Function) -> dict[str, Any]:

@@ -33,9 +33,9 @@ class Family:
 class ToolParser:
     """Finds the calls in an answer that comes in pieces of any size. What is malformed is passed on as text."""
 
-    def __init__(self, family: Family, names: Collection[str], most: int | None = None):
+    def __init__(self, family: Family, names: Collection[str], maximum: int | None = None):
         self._family = family
-        self._source = Source(names, most, family.new_id)
+        self._source = Source(names, maximum, family.new_id)
         self._steps = self._parse()
 
     def push(self, text: str) -> list[Piece]:

@@ -58,9 +58,9 @@ class TritonPythonModel:
         words = prompt.split()
         said = [f"{word} " for word in reversed(words)]
         said = said * 1000 if asked.get("ignore_eos") else said
-        most, stops = asked.get("max_tokens", 16), asked.get("stop", [])
+        maximum, stops = asked.get("max_tokens", 16), asked.get("stop", [])
         kept, count, reason = "" if inputs["exclude_input_in_output"] else prompt, 0, None
-        for word in said[:most]:
+        for word in said[:maximum]:
             if sender.is_cancelled():
                 sender.send(flags=_FINAL)
                 return
@@ -74,7 +74,7 @@ class TritonPythonModel:
             if inputs["stream"]:
                 sender.send(self._response(kept, "None", len(words), count))
                 kept, count = "", 0
-        reason = reason or ("length" if most < len(said) else "stop")
+        reason = reason or ("length" if maximum < len(said) else "stop")
         sender.send(self._response(kept, reason, len(words), count), _FINAL)
 
     def _response(self, text, finish_reason, num_input_tokens, num_output_tokens):

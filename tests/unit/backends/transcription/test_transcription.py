@@ -49,8 +49,8 @@ def encoded(form, codec, seconds=3, rate=48_000):
     return content.getvalue()
 
 
-def read(content, block=60, most=600):
-    return list(read_blocks(content, block, most))
+def read(content, block=60, maximum=600):
+    return list(read_blocks(content, block, maximum))
 
 
 class TestAudio:
@@ -127,7 +127,7 @@ class TestAudio:
 
     def test_longer_than_allowed(self):
         with pytest.raises(InvalidRequest, match="longer than the 5 seconds"):
-            read(wav(tone(6)), most=5)
+            read(wav(tone(6)), maximum=5)
 
     def test_a_file_that_lies_about_its_length(self):
         """A flac of silence says nothing of its length here, and is small for hours of it."""
@@ -140,7 +140,7 @@ class TestAudio:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         with pytest.raises(InvalidRequest, match="longer"):
-            read(content.getvalue(), block=10, most=30)
+            read(content.getvalue(), block=10, maximum=30)
 
 
 class FakeEngine:

@@ -82,17 +82,17 @@ def test_only_one_call_if_they_may_not_be_parallel(client, triton):
 
 
 @pytest.mark.parametrize(
-    ("choice", "names", "most"),
+    ("choice", "names", "maximum"),
     [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
-def test_a_model_that_must_call_is_constrained(client, triton, choice, names, most):
+def test_a_model_that_must_call_is_constrained(client, triton, choice, names, maximum):
     triton.will_answer(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
     (tag,) = constraint["tags"]
     assert [s["properties"]["name"]["const"] for s in tag["schema"]["anyOf"]] == names
     assert (tag["begin"], tag["end"], constraint["separator"]) == ("<tool_call>\n", "\n</tool_call>", "\n")
-    assert (constraint["kind"], constraint["least"], constraint["most"]) == ("tagged", 1, most)
+    assert (constraint["kind"], constraint["min"], constraint["max"]) == ("tagged", 1, maximum)
     assert [tool["function"]["name"] for tool in inputs(triton)["tools"]] == ["weather", "time"]
 
 

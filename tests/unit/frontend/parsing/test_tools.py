@@ -14,10 +14,10 @@ from frontend.parsing.tools import FAMILIES, ToolParser
 NAMES = {"weather", "f", "get-time_2"}
 
 
-def fold(family, pieces, most=None, finish="stop", thinks=False):
+def fold(family, pieces, maximum=None, finish="stop", thinks=False):
     """Content, calls, thoughts and finish_reason of an answer, whole; the stream is checked to tell the same."""
     parsers = [ThoughtParser()] if thinks else []
-    reply = Reply(Reader([*parsers, ToolParser(FAMILIES[family], NAMES, most)] if family else parsers))
+    reply = Reply(Reader([*parsers, ToolParser(FAMILIES[family], NAMES, maximum)] if family else parsers))
     deltas = [delta for piece in pieces for delta in reply.push(piece)] + reply.end()
     message = reply.message()
     calls = [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])]
@@ -98,7 +98,7 @@ def test_two_calls(family):
 
 def test_a_second_call_is_left_out_if_only_one_is_wanted(family):
     text = written(family, "f", '{"a": 1}') + "\n" + written(family, "f", '{"b": "2"}')
-    assert in_every_way(family, text, most=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
+    assert in_every_way(family, text, maximum=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
 
 
 def test_text_around_is_content(family):
@@ -289,10 +289,10 @@ def resolve(schema, reference):
     return schema
 
 
-@pytest.mark.parametrize("most", [None, 1])
-def test_shapes_of_calls_are_read_as_calls(family, most):
-    shape = FAMILIES[family].constrain(FUNCTIONS, most)
-    assert (shape["kind"], shape["least"]) == ("tagged", 1)
+@pytest.mark.parametrize("maximum", [None, 1])
+def test_shapes_of_calls_are_read_as_calls(family, maximum):
+    shape = FAMILIES[family].constrain(FUNCTIONS, maximum)
+    assert (shape["kind"], shape["min"]) == ("tagged", 1)
     one = shape["tags"][0]
     calls = '{"name": "f", "arguments": {"x": 1}}'
     if "name" not in json.dumps(one["schema"]):

@@ -22,8 +22,8 @@ def encoded(image, form="PNG", **options):
     return content.getvalue()
 
 
-def read(content, most=1_000_000):
-    return read_image(content, most)
+def read(content, maximum=1_000_000):
+    return read_image(content, maximum)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])

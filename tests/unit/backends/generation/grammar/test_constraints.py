@@ -82,13 +82,13 @@ def test_choices():
 
 def test_tags_can_be_repeated():
     tag = {"begin": "<tool_call>", "schema": {"type": "object"}, "end": "</tool_call>"}
-    grammar = grammar_of({"kind": "tagged", "tags": [tag], "least": 1, "most": None, "separator": "\n"})
+    grammar = grammar_of({"kind": "tagged", "tags": [tag], "min": 1, "max": None, "separator": "\n"})
     assert "*" in grammar.splitlines()[0]
 
 
 def test_either_of_two_forms():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
-    calls = {"kind": "tagged", "tags": [tag], "least": 1, "most": 1}
+    calls = {"kind": "tagged", "tags": [tag], "min": 1, "max": 1}
     grammar = grammar_of({"kind": "either", "of": [calls, {"kind": "choice", "choices": ["yes"]}], "param": "tools"})
     assert '"<a>"' in grammar
     assert '"yes"' in grammar

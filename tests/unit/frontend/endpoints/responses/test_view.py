@@ -501,7 +501,7 @@ class TestStore:
         assert store.delete(kept.response["id"]) is False
 
     def test_the_oldest_make_room(self, tmp_path):
-        store = ResponseStore(ExpiringFiles(tmp_path, 1e10, 10_000, most_files=2))
+        store = ResponseStore(ExpiringFiles(tmp_path, 1e10, 10_000, max_files=2))
         kept = [self.stored() for _ in range(3)]
         for age, each in enumerate(kept):
             store.put(each)
