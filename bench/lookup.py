@@ -42,7 +42,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running_stack([MODEL]) as plain,
         running_stack(
-            [MODEL], "--cache", str(cache_with(Path(folder), MODEL, {"prompt_lookup": args.guesses}))
+            [MODEL], "--cache", str(cache_with(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens}))
         ) as guessing,
     ):
         for kind, prompt in _PROMPTS.items():
@@ -53,7 +53,7 @@ def main() -> None:
                     without = speed(plain.port, prompt, count)
                     ratios.append(speed(guessing.port, prompt, count) / without)
                 ratio = statistics.median(ratios)
-                print(f"{kind}, {count} streams: guessing {args.guesses} / without = {ratio:.2f}", flush=True)
+                print(f"{kind}, {count} streams: guessing {args.num_draft_tokens} / without = {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

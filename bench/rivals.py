@@ -42,7 +42,7 @@ def _serve_bare(pipe: Connection, model_folder: Path) -> None:
     folder = model_folder / "1"
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)
-    warm_up(pipeline, end_tokens, sees=False, guesses=0)
+    warm_up(pipeline, end_tokens, has_vision=False, num_draft_tokens=0)
     prompt = ChatPrompt(folder, int(parameters["context_length"]))
     pipe.send("ready")
     number = 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def begin(args: dict[str, str]) -> tuple[Path, dict[str, str]]:
+def load_model_config(args: dict[str, str]) -> tuple[Path, dict[str, str]]:
     """Return the folder of the model's version and its parameters, from the arguments of Triton's `initialize`."""
     logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
     config = json.loads(args["model_config"])

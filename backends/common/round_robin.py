@@ -31,7 +31,7 @@ class Work(Protocol):
         ...
 
 
-class Turns:
+class RoundRobin:
     """Runs what is added, `threads` at a time, a step of each in turn; `len` tells how many are under way."""
 
     def __init__(self, threads: int = 1) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import QueueFull, RequestFailure
-from backends.common.round_robin import Turns
+from backends.common.round_robin import RoundRobin
 from backends.common.triton import error_response, read_parameters
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,11 @@ class StepwiseModel(abc.ABC):
 
     def start(self, capacity: int, threads: int = 1) -> None:
         """Begin to take requests: up to `capacity` of them at once, worked for by `threads`."""
-        self._capacity, self._turns = capacity, Turns(threads)
+        self._capacity, self._round_robin = capacity, RoundRobin(threads)
 
     def is_alone(self) -> bool:
         """Tell whether one request at most is under way."""
-        return len(self._turns) <= 1
+        return len(self._round_robin) <= 1
 
     def execute(self, requests: list[Any]) -> None:
         """Take Triton's requests and return at once."""
@@ -45,15 +45,15 @@ class StepwiseModel(abc.ABC):
 
     def finalize(self) -> None:
         """Stop, as Triton asks before it unloads the model."""
-        self._turns.stop()
+        self._round_robin.stop()
 
     def _accept(self, request: Any, reply: Any) -> None:
         if read_parameters(request).get("probe"):
             reply.send(flags=_FINAL)
             return
-        if len(self._turns) >= self._capacity:
+        if len(self._round_robin) >= self._capacity:
             raise QueueFull
-        self._turns.add(_Work(self.responses(request), reply, request.request_id()))
+        self._round_robin.add(_Work(self.responses(request), reply, request.request_id()))
 
 
 class _Work:

@@ -47,7 +47,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiffusionDefaults:
     """What the model's configuration says of steps and guidance."""
 
     steps: dict[str, int]
@@ -56,7 +56,7 @@ class Settings:
     max_steps: int
 
     @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> "Settings":
+    def of(cls, parameters: Mapping[str, str]) -> "DiffusionDefaults":
         return cls(
             {"standard": int(parameters["steps_standard"]), "hd": int(parameters["steps_hd"])},
             {"vivid": float(parameters["guidance_vivid"]), "natural": float(parameters["guidance_natural"])},
@@ -85,14 +85,14 @@ class Picture:
     preview: int | None = None
 
 
-class Job:
+class ImageRequest:
     """Every step of the work is one item of `pictures()`. `pool` is the one thread that paints."""
 
     def __init__(
         self,
         pipelines: Pipelines,
         pool: Executor,
-        settings: Settings,
+        defaults: DiffusionDefaults,
         limits: Limits,
         prompt: str,
         options: Options,
@@ -100,7 +100,7 @@ class Job:
         mask: bytes | None = None,
     ):
         self._pipelines, self._pool, self._options = pipelines, pool, options
-        self._settings, self._limits = settings, limits
+        self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
         """What the model takes of the prompt, once the first picture is there."""
@@ -110,7 +110,7 @@ class Job:
         """Yield previews and pictures in order, and None now and then. Raises InvalidRequest."""
         options = self._options
         self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
-        order = self._settings.order(self.prompt, options, self._canvas())
+        order = self._defaults.order(self.prompt, options, self._canvas())
         if self._pipelines.only_inpaints and order.canvas.mask is None:
             raise InvalidRequest("This model only changes the masked part of an image", "mask")
         order = replace(order, negative_prompt=self._negative_prompt(order))

@@ -11,7 +11,7 @@ from backends.encoder.tokens import Text, TextTokenizer, Tokens
 
 
 @dataclass
-class Job:
+class EncodeRequest:
     """Rows to encode: `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
 
     Then their `tokens`, and the network's `rows` or a failure.
@@ -39,16 +39,16 @@ class Job:
         self.rows = rows
 
 
-def tokenize(jobs: list[Job], tokenizer: TextTokenizer) -> None:
+def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
     """Tokenize all jobs' rows in one call; a job with a row that cannot be used fails, and no other."""
-    texts = [text for job in jobs for text in job.texts]
-    rows = iter(tokenizer.encode(texts, [job.truncate for job in jobs for _ in job.texts]))
-    for job in jobs:
-        results = [next(rows) for _ in job.texts] + [tokenizer.check_ids(ids) for ids in job.token_ids]
+    texts = [text for item in items for text in item.texts]
+    rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))
+    for item in items:
+        results = [next(rows) for _ in item.texts] + [tokenizer.check_ids(ids) for ids in item.token_ids]
         tokens = [row for row in results if isinstance(row, Tokens)]
         if len(tokens) == len(results):
-            job.tokens = tokens
+            item.tokens = tokens
         else:
             row, failure = next((i, row) for i, row in enumerate(results) if isinstance(row, InvalidRequest))
             failure.row = row
-            job.failure = failure
+            item.failure = failure

@@ -13,17 +13,17 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import InvalidRequest, QueueFull
-from backends.common.model_config import begin
+from backends.common.model_config import load_model_config
 from backends.common.triton import error_response, has_input, number, read_parameters, read_strings, string
 from backends.generation.engine.client import EngineClient
-from backends.generation.grammar.constraints import grammar_of
+from backends.generation.grammar.constraints import grammar_from
 from backends.generation.output.answer import Answer
 from backends.generation.output.logprobs import TokenTexts
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.sender import Sender
 from backends.generation.output.text import Detokenizer
-from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, Settings
-from backends.generation.prompt.image_processor import sight_of
+from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
+from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt
 
 log = logging.getLogger(__name__)
@@ -34,20 +34,20 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = begin(args)
+        folder, parameters = load_model_config(args)
         self._prompt = _open_prompt(folder, parameters)
         self._texts = TokenTexts(self._prompt.tokenizer)
         self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
-        self._max_of_a_client = max(1, self._capacity * 3 // 4)
+        self._max_per_client = max(1, self._capacity * 3 // 4)
         # Those with images, of which each takes megabytes until the engine has seen them.
-        self._seeing: weakref.WeakSet[Answer] = weakref.WeakSet()
-        self._max_seeing = int(parameters["max_num_seqs"])
+        self._with_images: weakref.WeakSet[Answer] = weakref.WeakSet()
+        self._max_with_images = int(parameters["max_num_seqs"])
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
         # Two, so that one enormous conversation does not hold up all others.
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
-        self._unread: set[Answer] = set()
+        self._preparers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._preparing: set[Answer] = set()
         self._engine.start()
         self._sender.start()
 
@@ -63,7 +63,7 @@ class TritonPythonModel:
                 reply.send(error_response(error), _FINAL)
 
     def finalize(self) -> None:
-        self._readers.shutdown(cancel_futures=True)
+        self._preparers.shutdown(cancel_futures=True)
         self._engine.stop()
         self._sender.stop()
         # Triton's stub crashes at its end if its metrics outlive this call.
@@ -76,22 +76,22 @@ class TritonPythonModel:
             reply.send(flags=_FINAL)
             return
         client = str(asked.get("client", ""))
-        if max(len(self._sender), len(self._unread)) >= self._capacity:
+        if max(len(self._sender), len(self._preparing)) >= self._capacity:
             raise QueueFull
-        if self._sender.count(client) >= self._max_of_a_client:
+        if self._sender.count(client) >= self._max_per_client:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
         inputs = {name: read_strings(request, name) for name in _INPUTS if has_input(request, name)}
         answer = Answer(reply, request.request_id(), client)
         if inputs.get("image"):
-            if len(self._seeing) >= self._max_seeing:
+            if len(self._with_images) >= self._max_with_images:
                 raise QueueFull
-            self._seeing.add(answer)
+            self._with_images.add(answer)
         self._sender.watch(answer)
-        self._unread.add(answer)
-        self._readers.submit(self._read, answer, inputs)
+        self._preparing.add(answer)
+        self._preparers.submit(self._prepare, answer, inputs)
 
-    def _read(self, answer: Answer, inputs: dict[str, list[bytes]]) -> None:
+    def _prepare(self, answer: Answer, inputs: dict[str, list[bytes]]) -> None:
         """Template, tokenize and decode, off Triton's thread: a long conversation, or an image, takes a while."""
         try:
             if answer.over:
@@ -99,12 +99,14 @@ class TritonPythonModel:
             parameters = json.loads(inputs["sampling_parameters"][0])
             parameters.setdefault("seed", random.getrandbits(63))
             if constraint := parameters.get("constraint"):
-                parameters["grammar"] = grammar_of(constraint)
+                parameters["grammar"] = grammar_from(constraint)
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
             # A grammar leaves no room for a thought: what follows is the answer.
-            opened = prompt.written if parameters.get("echo") else "" if constraint else prompt.opened
-            answer.open(prompt.num_tokens, parameters, detokenizer, opened)
+            reasoning_prefix = (
+                prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
+            )
+            answer.open(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
             self._engine.submit(answer, prompt)
         except Exception as error:
             # Only another caller than the frontend sends what does not parse.
@@ -112,7 +114,7 @@ class TritonPythonModel:
             answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
             self._sender.notify([answer])
         finally:
-            self._unread.discard(answer)
+            self._preparing.discard(answer)
 
     def _send(self, answer: Answer) -> bool:
         """Send what is new. Returns whether the answer is over."""
@@ -158,13 +160,13 @@ def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters:
     if "token_ids" in inputs:
         return prompt.read_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
     tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
-    settings = Settings(tools, parameters.get("chat_template_kwargs", {}))
-    return prompt.read(json.loads(inputs["messages"][0]), inputs.get("image", []), settings)
+    template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}))
+    return prompt.read(json.loads(inputs["messages"][0]), inputs.get("image", []), template_inputs)
 
 
 def _open_prompt(folder: Path, parameters: dict[str, str]) -> ChatPrompt:
     context_length = int(parameters["context_length"])
-    sight = sight_of(folder, parameters)
-    if sight is None:
+    image_processor = load_image_processor(folder, parameters)
+    if image_processor is None:
         return ChatPrompt(folder, context_length)
-    return VisionPrompt(folder, context_length, sight, int(parameters["max_pixels"]))
+    return VisionPrompt(folder, context_length, image_processor, int(parameters["max_pixels"]))

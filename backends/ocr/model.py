@@ -6,17 +6,17 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backends.common.model_config import begin
+from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
 from backends.common.triton import number, read_strings, string
 from backends.ocr.read_text import Limits, Part, read_text
-from backends.ocr.text_recognizer import Engine
+from backends.ocr.text_recognizer import TextRecognizer
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = begin(args)
-        self._engine = Engine(folder, parameters)
+        folder, parameters = load_model_config(args)
+        self._recognizer = TextRecognizer(folder, parameters)
         self._limits = Limits(
             max_pixels=int(parameters["max_pixels"]),
             max_side=int(parameters["max_side"]),
@@ -27,7 +27,7 @@ class TritonPythonModel(StepwiseModel):
 
     def responses(self, request: Any) -> Iterator[Any]:
         (content,) = read_strings(request, "image")
-        return _work(read_text(self._engine, content, self._limits))
+        return _work(read_text(self._recognizer, content, self._limits))
 
 
 def _work(steps: Iterator[Part | None]) -> Iterator[Any]:

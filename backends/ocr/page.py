@@ -10,7 +10,7 @@ from PIL import Image
 
 from backends.common.errors import InvalidRequest
 from backends.common.images.decoding import on_white
-from backends.ocr.text_recognizer import Engine, Found, Pixels, Quads
+from backends.ocr.text_recognizer import Found, Pixels, Quads, TextRecognizer
 
 # A picture higher than so many times its width, like that of a long web page, is cut up: scaled as a whole, its text
 # would be too small to read. The cut is made where there is least to see, in the last part of a page.
@@ -95,19 +95,21 @@ def _emptiest(strip: Pixels) -> int:
     return int(busy.argmin())
 
 
-def look_at(engine: Engine, page: Pixels, begin: int) -> Page:
+def look_at(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
     """Find the text of a page that begins at a row of the whole sheet."""
-    turns, found = 0, engine.find(page)
+    turns, found = 0, recognizer.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
-        turns, found = _turned(engine, page, 1, found, turns)
-    if engine.upside_down(found.pieces):
-        turns, found = _turned(engine, page, turns + 2, found, turns)
+        turns, found = _turned(recognizer, page, 1, found, turns)
+    if recognizer.upside_down(found.pieces):
+        turns, found = _turned(recognizer, page, turns + 2, found, turns)
     return _page(found, turns, page, begin)
 
 
-def _turned(engine: Engine, page: Pixels, turns: int, before: Found, turns_before: int) -> tuple[int, Found]:
+def _turned(
+    recognizer: TextRecognizer, page: Pixels, turns: int, before: Found, turns_before: int
+) -> tuple[int, Found]:
     """Look at the page turned to the left by so many quarters. If nothing is found then, that was wrong."""
-    found = engine.find(np.ascontiguousarray(np.rot90(page, turns)))
+    found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from backends.common.images.decoding import read_image
 from backends.ocr.layout import Line, find_lines
 from backends.ocr.page import lay_out, look_at, pages
-from backends.ocr.text_recognizer import Engine, Pixels, Text
+from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
 
 # What is read less surely than this is tried the other way up.
 _UNSURE = 0.75
@@ -36,19 +36,19 @@ class Part:
     boxes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_text(engine: Engine, content: bytes, limits: Limits) -> Iterator[Part | None]:
+def read_text(recognizer: TextRecognizer, content: bytes, limits: Limits) -> Iterator[Part | None]:
     """Yield each line as it is read, and None at the end of a step without one. Raises InvalidRequest."""
     sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
     del content
     writer = _Writer()
     for begin, pixels in pages(sheet.pixels, limits.max_side):
         yield None
-        page = look_at(engine, pixels, begin)
+        page = look_at(recognizer, pixels, begin)
         places = sheet.places(page.places)
         yield None
         for lines in _batches(find_lines(page.quads), limits.batch_size):
             numbers = [number for line in lines for cell in line.cells for number in cell]
-            texts = dict(zip(numbers, _read(engine, [page.pieces[number] for number in numbers]), strict=True))
+            texts = dict(zip(numbers, _read(recognizer, [page.pieces[number] for number in numbers]), strict=True))
             sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
             for line in lines:
                 said = [number for cell in line.cells for number in cell if number in sure]
@@ -70,11 +70,11 @@ def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
         yield batch
 
 
-def _read(engine: Engine, pieces: Sequence[Pixels]) -> list[Text]:
+def _read(recognizer: TextRecognizer, pieces: Sequence[Pixels]) -> list[Text]:
     """Read pieces of a page. One that makes little sense may stand on its head: the surer way is right."""
-    texts = engine.read(pieces)
+    texts = recognizer.read(pieces)
     doubtful = [place for place, text in enumerate(texts) if text.score < _UNSURE]
-    turned = engine.read([np.ascontiguousarray(pieces[place][::-1, ::-1]) for place in doubtful])
+    turned = recognizer.read([np.ascontiguousarray(pieces[place][::-1, ::-1]) for place in doubtful])
     for place, text in zip(doubtful, turned, strict=True):
         texts[place] = max(texts[place], text, key=lambda text: text.score)
     return texts

@@ -38,7 +38,7 @@ class Found(NamedTuple):
     pieces: list[Pixels]
 
 
-class Engine:
+class TextRecognizer:
     """`find` and `read` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):

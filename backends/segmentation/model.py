@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from backends.common.model_config import begin
+from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
 from backends.common.triton import read_options, read_strings
 from backends.segmentation.network import Network
@@ -15,7 +15,7 @@ from backends.segmentation.remove_background import Options, remove_background
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = begin(args)
+        folder, parameters = load_model_config(args)
         self._network = Network(folder, parameters)
         self._max_pixels = int(parameters["max_pixels"])
         self.start(int(parameters["queue_size"]), int(parameters["parallel"]))

@@ -30,7 +30,7 @@ class Voice(Protocol):
         ...
 
 
-class Engine(Protocol):
+class SpeechEngine(Protocol):
     """A model that speaks. Its methods may be called from several threads at once."""
 
     rate: int
@@ -48,9 +48,9 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(folder: Path, parameters: Mapping[str, str]) -> Engine:
+def load_engine(folder: Path, parameters: Mapping[str, str]) -> SpeechEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
     module, name = _ENGINES[parameters["engine"]]
     made: Any = getattr(importlib.import_module(module), name)
-    engine: Engine = made(folder, parameters)
+    engine: SpeechEngine = made(folder, parameters)
     return engine

@@ -9,7 +9,7 @@ import onnxruntime
 
 from backends.common.onnx_session import open_session
 from backends.speech.engines import Samples
-from backends.speech.kokoro_g2p import Reader
+from backends.speech.kokoro_g2p import KokoroG2P
 from backends.speech.sentences import cut, split_sentences
 from backends.speech.voices import Voices, cannot_clone
 
@@ -30,22 +30,22 @@ class KokoroEngine:
             with np.load(path) as styles:
                 self._styles |= {name: styles[name].astype(np.float32) for name in styles.files}
         self._names = Voices(self._styles, parameters)
-        self._reader = Reader()
+        self._g2p = KokoroG2P()
 
     def voice(self, name: str | None, reference: bytes | None) -> "KokoroVoice":
         if reference is not None:
             raise cannot_clone()
-        return KokoroVoice(self._session, self._ids, self._styles[self._names.find(name)], self._reader)
+        return KokoroVoice(self._session, self._ids, self._styles[self._names.find(name)], self._g2p)
 
 
 class KokoroVoice:
     """One of them. A style is made for each length of text."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], styles: Samples, reader: Reader):
-        self._session, self._ids, self._styles, self._reader = session, ids, styles, reader
+    def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], styles: Samples, g2p: KokoroG2P):
+        self._session, self._ids, self._styles, self._g2p = session, ids, styles, g2p
 
     def phonemes(self, text: str) -> Iterator[str]:
-        read = self._reader.for_text(text)
+        read = self._g2p.for_text(text)
         for sentence in split_sentences(text, _MAX_CHARACTERS):
             yield from cut(read(sentence), len(self._styles))
 

@@ -22,7 +22,7 @@ _LONG_NUMBER = re.compile(r"\d{10,}")
 _MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
 
 
-class Reader:
+class KokoroG2P:
     """Reads each run of a text in its language: Latin letters as English, the others as Chinese or Japanese."""
 
     def __init__(self) -> None:

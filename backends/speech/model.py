@@ -8,16 +8,16 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import InvalidRequest
-from backends.common.model_config import begin
+from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
 from backends.common.triton import has_input, number, read_options, read_strings
 from backends.speech.engines import load_engine
-from backends.speech.synthesis import Job, Options
+from backends.speech.synthesis import Options, SpeechSynthesis
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = begin(args)
+        folder, parameters = load_model_config(args)
         self._engine = load_engine(folder, parameters)
         self._max_characters = int(parameters["max_characters"])
         self._parallel = int(parameters["parallel"])
@@ -31,17 +31,17 @@ class TritonPythonModel(StepwiseModel):
             message = f"The text has {len(text)} characters; this model takes {self._max_characters} at most"
             raise InvalidRequest(message, "input", "too_long")
         reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
-        return _work(Job(self._engine, text, options, reference, self._pool, self._parallel))
+        return _work(SpeechSynthesis(self._engine, text, options, reference, self._pool, self._parallel))
 
     def finalize(self) -> None:
         super().finalize()
         self._pool.shutdown(cancel_futures=True)
 
 
-def _work(job: Job) -> Iterator[Any]:
-    for chunk in job.chunks():
+def _work(synthesis: SpeechSynthesis) -> Iterator[Any]:
+    for chunk in synthesis.chunks():
         yield pb_utils.InferenceResponse([_audio(chunk)]) if chunk else None
-    counts = [number(name, getattr(job, name)) for name in ("num_input_tokens", "num_output_tokens")]
+    counts = [number(name, getattr(synthesis, name)) for name in ("num_input_tokens", "num_output_tokens")]
     yield pb_utils.InferenceResponse([_audio(b""), *counts])
 
 

@@ -28,7 +28,7 @@ _MAX_CHARACTERS = 150
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
-class CloningEngine:
+class PocketTTSEngine:
     """model.safetensors, its tokenizer, perhaps config.yaml, and voices in other .safetensors files.
 
     `python` among the parameters is the interpreter that has the package. A process that died is started again by the
@@ -49,15 +49,15 @@ class CloningEngine:
         names = [path.stem for path in sorted(folder.glob("*.safetensors")) if path.stem != "model"]
         self._names = Voices(names, parameters) if names else None
 
-    def voice(self, name: str | None, reference: bytes | None) -> "CloningVoice":
+    def voice(self, name: str | None, reference: bytes | None) -> "PocketTTSVoice":
         if reference is not None:
             if not self._can_clone:
                 raise cannot_clone()
-            return CloningVoice(self, hashlib.sha256(reference).hexdigest(), reference)
+            return PocketTTSVoice(self, hashlib.sha256(reference).hexdigest(), reference)
         if self._names is None:
             message = "This model has no voices of its own: it needs a reference audio, as a part of `messages`"
             raise InvalidRequest(message, "voice", "voice_not_found")
-        return CloningVoice(self, self._names.find(name), None)
+        return PocketTTSVoice(self, self._names.find(name), None)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Have the process do something. Raises EngineFailure, or EngineDown if it died over it."""
@@ -101,10 +101,10 @@ class CloningEngine:
         self._connection = self._process = None
 
 
-class CloningVoice:
+class PocketTTSVoice:
     """A voice that was heard in an encoded file, or one of the model's own."""
 
-    def __init__(self, engine: CloningEngine, name: str, reference: bytes | None):
+    def __init__(self, engine: PocketTTSEngine, name: str, reference: bytes | None):
         self._engine, self._name, self._reference = engine, name, reference
         self._samples: bytes | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from backends.common.audio.encoding import Encoder
 from backends.common.errors import InvalidRequest, RequestFailure
-from backends.speech.engines import Engine, Samples
+from backends.speech.engines import Samples, SpeechEngine
 from backends.speech.tempo import change_tempo
 
 log = logging.getLogger(__name__)
@@ -23,14 +23,14 @@ class Options:
     format: str = "mp3"
 
 
-class Job:
+class SpeechSynthesis:
     """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest.
 
     Sentences are spoken on the threads of `pool`, some `ahead` of the one that is being encoded and sent.
     """
 
     def __init__(
-        self, engine: Engine, text: str, options: Options, reference: bytes | None, pool: Executor, ahead: int
+        self, engine: SpeechEngine, text: str, options: Options, reference: bytes | None, pool: Executor, ahead: int
     ):
         if not any(character.isalnum() for character in text):
             raise InvalidRequest("There is nothing in the text that can be spoken", "input")

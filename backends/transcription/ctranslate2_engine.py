@@ -21,7 +21,7 @@ _REST_SECONDS = 1.0
 class CTranslate2Engine:
     """One model; it uses all cores."""
 
-    remembers = True
+    uses_previous_text = True
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):
         self._model = WhisperModel(
@@ -37,13 +37,13 @@ class CTranslate2Engine:
         self._known = frozenset(code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None) or frozenset(
             {"en"}
         )
-        self._beam_size, self.together = int(parameters["beam_size"]), int(parameters["batch_size"])
+        self._beam_size, self.batch_size = int(parameters["beam_size"]), int(parameters["batch_size"])
 
     def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded]:
         if len(windows) == 1:
             yield self._alone(windows[0], options)
             return
-        for window, segments in zip(windows, self._together(windows, options), strict=True):
+        for window, segments in zip(windows, self._decode_batch(windows, options), strict=True):
             seconds = len(window) / RATE
             yield self._alone(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
 
@@ -51,7 +51,7 @@ class CTranslate2Engine:
         segments, info = self._model.transcribe(window, temperature=options.temperatures(), **self._arguments(options))
         return Decoded([_convert(segment, 0) for segment in segments], options.language or info.language)
 
-    def _together(self, windows: Sequence[Samples], options: Options) -> list[list[Segment]]:
+    def _decode_batch(self, windows: Sequence[Samples], options: Options) -> list[list[Segment]]:
         """Return the segments of each window."""
         ends = list(itertools.accumulate(len(window) for window in windows))
         starts = [0, *ends[:-1]]

@@ -70,12 +70,12 @@ class Decoded(NamedTuple):
     language: str
 
 
-class Engine(Protocol):
+class TranscriptionEngine(Protocol):
     """A model that transcribes, for one thread at a time."""
 
-    together: int
+    batch_size: int
     """How many windows it decodes at once with a gain."""
-    remembers: bool
+    uses_previous_text: bool
     """Whether the text before a window, as its prompt, does it good."""
 
     def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded | None]:
@@ -86,11 +86,11 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(folder: Path, parameters: Mapping[str, str]) -> Engine:
+def load_engine(folder: Path, parameters: Mapping[str, str]) -> TranscriptionEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
     module, name = _ENGINES[parameters["engine"]]
     made: Any = getattr(importlib.import_module(module), name)
-    engine: Engine = made(folder, parameters)
+    engine: TranscriptionEngine = made(folder, parameters)
     return engine
 
 

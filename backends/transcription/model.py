@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from backends.common.model_config import begin
+from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
 from backends.common.triton import read_options, read_strings, string
 from backends.transcription.engines import Options, load_engine
-from backends.transcription.transcriber import Job
+from backends.transcription.transcriber import Transcriber
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = begin(args)
+        folder, parameters = load_model_config(args)
         self._engine = load_engine(folder, parameters)
         self._block_seconds, self._max_seconds = float(parameters["block_seconds"]), float(parameters["max_seconds"])
         self.start(int(parameters["queue_size"]))
@@ -24,14 +24,14 @@ class TritonPythonModel(StepwiseModel):
     def responses(self, request: Any) -> Iterator[Any]:
         options = Options(**read_options(request))
         (content,) = read_strings(request, "audio")
-        return _work(Job(self._engine, content, options, self._block_seconds, self._max_seconds, self.is_alone))
+        return _work(Transcriber(self._engine, content, options, self._block_seconds, self._max_seconds, self.is_alone))
 
 
-def _work(job: Job) -> Iterator[Any]:
-    for segment in job.segments():
+def _work(transcriber: Transcriber) -> Iterator[Any]:
+    for segment in transcriber.segments():
         yield _response(segment["text"], [segment]) if segment else None
-    duration = pb_utils.Tensor("duration", np.array([job.duration], np.float32))
-    yield _response("", [], string("language", job.language), duration)
+    duration = pb_utils.Tensor("duration", np.array([transcriber.duration], np.float32))
+    yield _response("", [], string("language", transcriber.language), duration)
 
 
 def _response(text: str, segments: list[dict[str, Any]], *more: Any) -> Any:

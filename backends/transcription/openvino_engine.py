@@ -20,9 +20,9 @@ _PROMPT_TOKENS = 220
 class OpenVINOEngine:
     """One model; it uses all cores."""
 
-    together = 1
+    batch_size = 1
     # With the text before it as its prompt the model leaves out timestamps.
-    remembers = False
+    uses_previous_text = False
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]):
         self._pipeline = openvino_genai.ASRPipeline(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.common.audio.decoding import RATE, read_blocks
-from backends.transcription.engines import Engine, Options, Segment
+from backends.transcription.engines import Options, Segment, TranscriptionEngine
 from backends.transcription.windows import Window, find_windows
 
 # So much of the text before a window goes into it as its prompt, so that names and style go on.
@@ -15,7 +15,7 @@ _CONTEXT_CHARACTERS = 200
 _GUESSED = 0.5
 
 
-class Job:
+class Transcriber:
     """Turns an encoded file into segments; every step of the work is one item of `segments()`.
 
     `alone` tells whether no other one waits: then windows are decoded together, which is faster, but a longer step.
@@ -23,7 +23,7 @@ class Job:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TranscriptionEngine,
         content: bytes,
         options: Options,
         block_seconds: float,
@@ -45,11 +45,11 @@ class Job:
             windows = list(find_windows(samples, self._options.vad))
             yield None  # looking for speech took a while: somebody else's turn
             while windows:
-                together = self._engine.together if self._options.language and self._alone() else 1
+                batch_size = self._engine.batch_size if self._options.language and self._alone() else 1
                 # The text before would be that of the first of several alone.
-                options = self._options if together == 1 else replace(self._options, prompt=self._prompt)
-                yield from self._decode(windows[:together], options)
-                del windows[:together]
+                options = self._options if batch_size == 1 else replace(self._options, prompt=self._prompt)
+                yield from self._decode(windows[:batch_size], options)
+                del windows[:batch_size]
             self.duration += len(samples) / RATE
 
     def _decode(self, windows: list[Window], options: Options) -> Iterator[dict[str, Any] | None]:
@@ -71,7 +71,7 @@ class Job:
         prompt = self._options.prompt
         if any(segment.temperature > _GUESSED for segment in segments):
             prompt = self._prompt  # or what may be wrong would make what follows wrong
-        elif self._engine.remembers:
+        elif self._engine.uses_previous_text:
             texts = [prompt or "", *(segment.text.strip() for segment in segments)]
             prompt = " ".join(texts)[-_CONTEXT_CHARACTERS:]
         if segments:

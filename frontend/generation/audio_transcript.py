@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from frontend.generation.messages import Media
-from frontend.generation.sequential import InTurn, Piece
+from frontend.generation.sequential import MediaText, SequentialMedia
 from frontend.inference.transcription import Transcription, send_audio
 from frontend.media.sources import read_media
 from frontend.services import services
@@ -20,7 +20,7 @@ _OPTIONS = {
 }
 
 
-class Heard(InTurn[Transcription]):
+class AudioTranscript(SequentialMedia[Transcription]):
     """The text of all audio in a conversation: AHA's speech recognition."""
 
     kind, between = "audio", "\n"
@@ -28,12 +28,12 @@ class Heard(InTurn[Transcription]):
     def open(self, media: Media) -> Transcription:
         return _listen(self._model, media)
 
-    def pieces(self, work: Transcription, number: int, heartbeat: bool) -> Iterator[Piece | None]:
+    def texts(self, work: Transcription, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for segments in work.segments(heartbeat):
             if segments is None:
                 yield None
             for segment in segments or ():
-                yield Piece(segment["text"], len(segment["tokens"]), {})
+                yield MediaText(segment["text"], len(segment["tokens"]), {})
 
 
 def write_down(audio: Media) -> str:

@@ -6,30 +6,30 @@ import orjson
 
 from frontend.access_log import log_fields, request_id
 from frontend.generation.messages import Media
-from frontend.generation.sequential import InTurn, Piece
-from frontend.inference.response_stream import Answer
+from frontend.generation.sequential import MediaText, SequentialMedia
+from frontend.inference.response_stream import ResponseStream
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
 
 
-class Read(InTurn[Answer]):
+class ImageText(SequentialMedia[ResponseStream]):
     """The text in all images of a conversation, and as `boxes` where it stands. Its characters count as tokens."""
 
     kind, between = "image", "\n\n"
 
-    def open(self, media: Media) -> Answer:
+    def open(self, media: Media) -> ResponseStream:
         log_fields()["model"] = self._model.id
-        return Answer(_send(self._model, media), "num_output_tokens", names={"image": media.param})
+        return ResponseStream(_send(self._model, media), "num_output_tokens", names={"image": media.param})
 
-    def pieces(self, work: Answer, number: int, heartbeat: bool) -> Iterator[Piece | None]:
+    def texts(self, work: ResponseStream, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for response in work.responses(heartbeat):
             if response is None:
                 yield None
                 continue
             boxes = [{"image": number} | box for box in orjson.loads(response["boxes"])]
-            yield Piece(response["text_output"], response.get("num_output_tokens", 0), {"boxes": boxes})
+            yield MediaText(response["text_output"], response.get("num_output_tokens", 0), {"boxes": boxes})
 
 
 def _send(model: Model, image: Media) -> Call:

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 from frontend.errors import InvalidRequest
-from frontend.generation.audio_transcript import Heard
-from frontend.generation.image_text import Read
+from frontend.generation.audio_transcript import AudioTranscript
+from frontend.generation.image_text import ImageText
 from frontend.generation.messages import Message, has_media
-from frontend.generation.send import read_conversation, refuse_form, send
+from frontend.generation.send import read_conversation, reject_structured_output, send
 from frontend.generation.tools import ChatMessage
 from frontend.inference.choices import Choices, Responses
-from frontend.inference.response_stream import Answer, await_all
+from frontend.inference.response_stream import ResponseStream, await_all
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -24,26 +24,26 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-def model_for(name: str, messages: Sequence[Message]) -> Model:
+def select_model(name: str, messages: Sequence[Message]) -> Model:
     """Return the model asked for: one that chats, for audio also one that transcribes, for images one that reads."""
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
     return services().registry.require(name, *_TASKS[kinds])
 
 
-def answer_to(
+def start(
     model: Model, messages: Sequence[ChatMessage], sampling: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()
 ) -> Responses:
     """Have a conversation answered. Raises APIError, naming a part of `messages` that cannot be read."""
     if model.task != "chat":
-        refuse_form(sampling)
+        reject_structured_output(sampling)
     if model.task == "transcription":
-        return Heard(model, messages)
+        return AudioTranscript(model, messages)
     if model.task == "ocr":
-        return Read(model, messages)
-    return Answer(send(model, read_conversation(model, messages, tools, sampling), sampling), "finish_reason")
+        return ImageText(model, messages)
+    return ResponseStream(send(model, read_conversation(model, messages, tools, sampling), sampling), "finish_reason")
 
 
-def answers_to(
+def start_choices(
     model: Model,
     messages: Sequence[ChatMessage],
     samplings: Sequence[dict[str, Any]],
@@ -51,7 +51,7 @@ def answers_to(
 ) -> Choices:
     """Have a conversation answered several times, once for each of `samplings`. Raises APIError."""
     if len(samplings) == 1:
-        return Choices(lambda _: [answer_to(model, messages, samplings[0], tools)], 1)
+        return Choices(lambda _: [start(model, messages, samplings[0], tools)], 1)
     if model.task != "chat":
         raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
     conversation = read_conversation(model, messages, tools, samplings[0])
@@ -59,7 +59,7 @@ def answers_to(
     # Streamed, so that the others need not wait for the first one's end: see Choices.
     samplings = [sampling | {"stream": True} for sampling in samplings]
 
-    def start(numbers: Sequence[int]) -> Sequence[Responses]:
+    def start_some(numbers: Sequence[int]) -> Sequence[Responses]:
         return await_all([partial(send, model, conversation, samplings[number]) for number in numbers], "finish_reason")
 
-    return Choices(start, len(samplings))
+    return Choices(start_some, len(samplings))

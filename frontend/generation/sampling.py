@@ -54,7 +54,7 @@ class SamplingFields(RequestBody):
 
     @field_validator("stop", mode="after")
     @classmethod
-    def _refuse_empty_stop(cls, value: list[str] | None) -> list[str] | None:
+    def _reject_empty_stop(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and "" in value:
             raise ValueError("a stop string may not be empty")
         return value

@@ -52,7 +52,7 @@ def send(model: Model, inputs: Mapping[str, Value], sampling: Mapping[str, Any])
     return _send(model, {**inputs, "sampling_parameters": orjson.dumps(sampling)})
 
 
-def refuse_form(sampling: Mapping[str, Any]) -> None:
+def reject_structured_output(sampling: Mapping[str, Any]) -> None:
     """Refuse what only our own backend does to an answer. Raises InvalidRequest."""
     constraint = sampling.get("constraint")
     param = constraint["param"] if constraint else "logprobs" if sampling.get("logprobs") else None
@@ -63,7 +63,7 @@ def refuse_form(sampling: Mapping[str, Any]) -> None:
 
 def _send_text(model: Model, text: str, sampling: Mapping[str, Any], param: str, preface: str = "") -> VllmCall:
     """Ask vLLM. What it would refuse, without saying that it is the caller's fault, is refused here."""
-    refuse_form(sampling)
+    reject_structured_output(sampling)
     tokens, limit = _template(model).count(text), model.number("context_length")
     if not tokens:
         raise InvalidRequest("The prompt is empty", param=param)

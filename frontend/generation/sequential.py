@@ -11,7 +11,7 @@ from frontend.triton.registry import Model
 Work = TypeVar("Work", bound=Closable)
 
 
-class Piece(NamedTuple):
+class MediaText(NamedTuple):
     """Some text, how many tokens it counts as, and what else its response says."""
 
     text: str
@@ -19,7 +19,7 @@ class Piece(NamedTuple):
     more: dict[str, Any]
 
 
-class InTurn(abc.ABC, Generic[Work]):
+class SequentialMedia(abc.ABC, Generic[Work]):
     """Opens the first file at once, and each other one when the one before it has been read. Raises APIError."""
 
     kind: str
@@ -38,7 +38,7 @@ class InTurn(abc.ABC, Generic[Work]):
         """Begin with a file."""
 
     @abc.abstractmethod
-    def pieces(self, work: Work, number: int, heartbeat: bool) -> Iterator[Piece | None]:
+    def texts(self, work: Work, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
         """Yield the text of file `number`; None for each second without any if asked."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
@@ -47,7 +47,7 @@ class InTurn(abc.ABC, Generic[Work]):
         try:
             while True:
                 begun = False
-                for piece in self.pieces(self._current, number, heartbeat):
+                for piece in self.texts(self._current, number, heartbeat):
                     if piece is None:
                         yield None
                         continue

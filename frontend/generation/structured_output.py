@@ -65,7 +65,7 @@ def _kind(value: Any) -> str:
 
 
 Schema = TypeVar("Schema")
-Form = Annotated[
+ResponseFormat = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[ObjectFormat, Tag("<json_object>")]
     | Annotated[Schema, Tag("<json_schema>")],
@@ -74,10 +74,10 @@ Form = Annotated[
 """Any of the formats, with an API's own way to write the schema."""
 
 
-class GuidedFields(RequestBody):
+class StructuredOutputFields(RequestBody):
     """The fields that say what the answer must look like; a request has one of them at most."""
 
-    response_format: Form[SchemaFormat] | None = None
+    response_format: ResponseFormat[SchemaFormat] | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = Field(None, min_length=1)
     guided_choice: list[str] | None = Field(None, min_length=1)

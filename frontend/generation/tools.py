@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.generation.messages import Message
 from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond
-from frontend.parsing.pipeline import Parser, Reader
-from frontend.parsing.reasoning import MARKS, ThoughtParser
-from frontend.parsing.tools import DEFAULT, FAMILIES, Family, ToolParser
+from frontend.parsing.pipeline import Parser, ParserPipeline
+from frontend.parsing.reasoning import TAGS, ReasoningParser
+from frontend.parsing.tools import DEFAULT, TOOL_FORMATS, ToolFormat, ToolParser
 from frontend.triton.registry import Model
 
 _MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
@@ -132,11 +132,11 @@ class ToolFields(RequestBody):
         names = [tool.function.name for tool in self.tools or ()]
         for number, name in enumerate(names):
             if name in names[:number]:
-                _refuse(f"There are two tools called '{name}'", f"tools[{number}].function.name")
+                _reject(f"There are two tools called '{name}'", f"tools[{number}].function.name")
         if not names and self.tool_choice not in (None, "none", "auto"):
-            _refuse("'tool_choice' needs 'tools'", "tool_choice")
+            _reject("'tool_choice' needs 'tools'", "tool_choice")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            _refuse(f"There is no tool called '{self.tool_choice.function.name}'", "tool_choice.function.name")
+            _reject(f"There is no tool called '{self.tool_choice.function.name}'", "tool_choice.function.name")
         return self
 
     @property
@@ -168,18 +168,18 @@ def tool_parameters(model: Model, body: ToolFields, form: dict[str, Any] | None 
     Raises EngineFailure for a model whose configuration names no known format.
     """
     tools = body.callable_tools
-    marks: tuple[str, ...] = MARKS if _thinks(model) else ()
+    tags: tuple[str, ...] = TAGS if _reasons(model) else ()
     parameters: dict[str, Any] = {"chat_template_kwargs": body.template_kwargs()}
     if tools:
-        marks += _family(model).marks
+        tags += _tool_format(model).tags
     is_free = body.tool_choice in (None, "auto")
     if tools and (not is_free or (form and form["kind"] != "grammar")):
         chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
         functions = [tool.function.model_dump() for tool in tools if chosen in (None, tool.function.name)]
         maximum = 1 if chosen or body.parallel_tool_calls is False else _MAX_FORCED
-        calls = _family(model).constrain(functions, maximum)
+        calls = _tool_format(model).constrain(functions, maximum)
         parameters["constraint"] = {"kind": "either", "of": [calls, form], "param": "tools"} if is_free else calls
-    parameters["visible_tokens"] = marks
+    parameters["visible_tokens"] = tags
     return {name: value for name, value in parameters.items() if value}
 
 
@@ -203,30 +203,30 @@ def call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:
     return fields
 
 
-def reader_of(model: Model, body: ToolFields) -> Callable[[], Reader]:
+def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:
     """Return what makes the reader of one answer. Raises InvalidRequest for tools that nothing can call."""
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
-        _refuse(f"The model '{model.id}' calls no tools", "tools")
+        _reject(f"The model '{model.id}' calls no tools", "tools")
     maximum = 1 if body.parallel_tool_calls is False else MAX_CALLS
-    thinks, family = _thinks(model), _family(model) if names else None
+    reasons, tool_format = _reasons(model), _tool_format(model) if names else None
 
-    def new_reader() -> Reader:
-        parsers: list[Parser] = [ThoughtParser()] if thinks else []
-        return Reader([*parsers, ToolParser(family, names, maximum)] if family else parsers)
+    def new_pipeline() -> ParserPipeline:
+        parsers: list[Parser] = [ReasoningParser()] if reasons else []
+        return ParserPipeline([*parsers, ToolParser(tool_format, names, maximum)] if tool_format else parsers)
 
-    return new_reader
+    return new_pipeline
 
 
-def _thinks(model: Model) -> bool:
+def _reasons(model: Model) -> bool:
     return model.parameters.get("reasoning") == "think"
 
 
-def _family(model: Model) -> Family:
+def _tool_format(model: Model) -> ToolFormat:
     name = model.parameters.get("tool_format", DEFAULT)
-    if name not in FAMILIES:
+    if name not in TOOL_FORMATS:
         raise EngineFailure(f"The configuration of '{model.name}' has the unknown tool_format '{name}'")
-    return FAMILIES[name]
+    return TOOL_FORMATS[name]
 
 
 def _described(function: Function) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _call(call: ToolCall, model: Model) -> dict[str, Any]:
 
 def _id(id: str, model: Model) -> str:
     """Return the id of a call as the model's template takes it: another model may have made it."""
-    length = FAMILIES.get(model.parameters.get("tool_format", ""), FAMILIES[DEFAULT]).id_length
+    length = TOOL_FORMATS.get(model.parameters.get("tool_format", ""), TOOL_FORMATS[DEFAULT]).id_length
     if length is None or (len(id) == length and id.isalnum()):
         return id
     return hashlib.sha256(id.encode()).hexdigest()[:length]
@@ -259,7 +259,7 @@ def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
             continue
         callable_ids = set()
         if message.tool_calls and message.role != "assistant":
-            _refuse("Only an assistant's message has calls", f"{path}.tool_calls")
+            _reject("Only an assistant's message has calls", f"{path}.tool_calls")
         for place, call in enumerate(message.tool_calls or ()):
             _check_call(call, f"{path}.tool_calls[{place}]", callable_ids)
             callable_ids.add(call.id)
@@ -274,17 +274,17 @@ def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) 
             code="missing_parameter",
         )
     if message.tool_call_id not in callable_ids:
-        _refuse("No call with this id comes before it", f"{path}.tool_call_id")
+        _reject("No call with this id comes before it", f"{path}.tool_call_id")
     for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
         if part.kind != "text":
-            _refuse("A tool answers with text alone", f"{path}.content[{place}]")
+            _reject("A tool answers with text alone", f"{path}.content[{place}]")
 
 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
-        _refuse("Two calls have this id", f"{path}.id")
+        _reject("Two calls have this id", f"{path}.id")
     if levels_beyond(_arguments(call.function.arguments), MAX_LEVELS):
-        _refuse(f"Arguments nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
+        _reject(f"Arguments nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
 
 
 def _arguments(written: str) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _check_depth(value: Any) -> None:
         raise ValueError(f"nested deeper than {MAX_LEVELS} levels")
 
 
-def _refuse(message: str, param: str) -> NoReturn:
+def _reject(message: str, param: str) -> NoReturn:
     raise InvalidRequest(message, param=param)
 
 

@@ -116,7 +116,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
         raise _explain(error) from error
 
 
-def refuse_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
+def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
     """Refuse fields that are not served, each unless its value is one of those that ask for nothing.
 
     Raises InvalidRequest.

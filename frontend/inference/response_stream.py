@@ -12,7 +12,7 @@ from frontend.errors import APIError, EngineFailure
 from frontend.http import sse
 from frontend.http.disconnect import ClientWatch
 from frontend.triton.client import Call
-from frontend.triton.status import translated
+from frontend.triton.status import error_from_grpc
 from frontend.triton.vllm import VllmCall
 
 LONGEST_SECONDS = 86_400.0
@@ -23,7 +23,7 @@ _MOMENT_SECONDS = 0.5
 _NO_NAMES: Mapping[str | None, str] = {}
 
 
-class Answer:
+class ResponseStream:
     """The responses of `call`, to the one that has the output `last`. If the client leaves, the call is cancelled.
 
     Waits for the first one at once, so that a failure before it keeps its status. `patience`: seconds between two of
@@ -88,7 +88,7 @@ class Answer:
         try:
             return self._read(seconds)
         except TimeoutError:
-            raise translated("DEADLINE_EXCEEDED", "") from None
+            raise error_from_grpc("DEADLINE_EXCEEDED", "") from None
 
     def _read(self, seconds: float | None) -> dict[str, Any] | None:
         try:
@@ -103,29 +103,29 @@ def await_all(
     begin: Sequence[Callable[[], Call | VllmCall]],
     last: str,
     named: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
-) -> list[Answer]:
+) -> list[ResponseStream]:
     """Begin all calls, and return their answers, each with its first response. If one fails, all are stopped.
 
     `named(number)` is round whatever may fail of a call. Raises APIError.
     """
     calls: deque[Call | VllmCall] = deque()
-    answers: list[Answer] = []
+    answers: list[ResponseStream] = []
     try:
         for number, begin_one in enumerate(begin):
             with named(number):
                 calls.append(begin_one())
         while calls:
             with named(len(answers)):
-                answers.append(Answer(calls.popleft(), last))
+                answers.append(ResponseStream(calls.popleft(), last))
     except BaseException:
         for answer in answers:
             answer.close()
-        give_up(calls, last)
+        cancel_all(calls, last)
         raise
     return answers
 
 
-def give_up(calls: Iterable[Call | VllmCall], last: str) -> None:
+def cancel_all(calls: Iterable[Call | VllmCall], last: str) -> None:
     """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
 
     What is wrong with one request is often wrong with the next.

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from frontend.access_log import log_fields, request_id
-from frontend.inference.response_stream import LONGEST_SECONDS, Answer
+from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream
 from frontend.services import services
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
@@ -27,7 +27,7 @@ class Transcription:
 
     def __init__(self, call: Call, param: str = "file"):
         self._log_fields = log_fields()
-        self._answer = Answer(call, "duration", services().settings.request_timeout, {"file": param})
+        self._answer = ResponseStream(call, "duration", services().settings.request_timeout, {"file": param})
         self.language, self.duration = "", 0.0
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:

@@ -31,10 +31,10 @@ def read_media(url: str, param: str, settings: Settings) -> bytes:
         "https": remote.fetch,
     }
     try:
-        reader = readers.get(url.partition(":")[0].lower())
-        if reader is None:
+        pipeline = readers.get(url.partition(":")[0].lower())
+        if pipeline is None:
             raise InvalidRequest("A URL begins with data:, base64://, file://, http:// or https://", code="invalid_url")
-        content = reader(url, settings)
+        content = pipeline(url, settings)
         if not content:
             raise InvalidRequest("The file is empty", code="empty_file")
         if len(content) > settings.max_upload_bytes:

@@ -3,19 +3,19 @@
 from typing import NamedTuple
 
 
-class Said(NamedTuple):
+class TextDelta(NamedTuple):
     """Text for the reader."""
 
     text: str
 
 
-class Thought(NamedTuple):
+class ReasoningDelta(NamedTuple):
     """Text of the model to itself."""
 
     text: str
 
 
-class CallStarted(NamedTuple):
+class ToolCallStart(NamedTuple):
     """The model calls a tool; its arguments follow. `call` is the number of the call in the answer."""
 
     call: int
@@ -23,18 +23,18 @@ class CallStarted(NamedTuple):
     name: str
 
 
-class Arguments(NamedTuple):
+class ToolCallArguments(NamedTuple):
     """More of a call's arguments, which are JSON."""
 
     call: int
     text: str
 
 
-class CallBroken(NamedTuple):
+class ToolCallAborted(NamedTuple):
     """A call that was started turned out to be none; `text` is all that the model wrote of it."""
 
     call: int
     text: str
 
 
-Piece = Said | Thought | CallStarted | Arguments | CallBroken
+Event = TextDelta | ReasoningDelta | ToolCallStart | ToolCallArguments | ToolCallAborted

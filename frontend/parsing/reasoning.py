@@ -1,14 +1,14 @@
 """The thoughts that a model writes between `<think>` and `</think>` before it answers."""
 
-from frontend.parsing.events import Piece, Said, Thought
+from frontend.parsing.events import Event, ReasoningDelta, TextDelta
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
-MARKS = (_OPEN, _CLOSE)
+TAGS = (_OPEN, _CLOSE)
 """What must not be left out of the text, although some tokenizers count it as special."""
 
 
-class ThoughtParser:
+class ReasoningParser:
     """Tells the thought from the answer after it, in text that comes in pieces of any size.
 
     Only an answer that begins with the tag has one: further on it is something the model writes about. A template that
@@ -20,19 +20,19 @@ class ThoughtParser:
         self._kept = ""
         self._step = self._before
 
-    def push(self, text: str) -> list[Piece]:
+    def push(self, text: str) -> list[Event]:
         """Return what is sure now."""
         self._kept += text
         return self._step()
 
-    def end(self) -> list[Piece]:
+    def end(self) -> list[Event]:
         """Return what was kept back, when no more text will come."""
         kept, self._kept = self._kept, ""
         if self._step == self._inside:
-            return [Thought(kept.rstrip())] if kept.strip() else []
-        return [Said(kept)] if kept and self._step != self._after else []
+            return [ReasoningDelta(kept.rstrip())] if kept.strip() else []
+        return [TextDelta(kept)] if kept and self._step != self._after else []
 
-    def _before(self) -> list[Piece]:
+    def _before(self) -> list[Event]:
         begun = self._kept.lstrip()
         if begun.startswith(_OPEN):
             self._kept, self._step = begun[len(_OPEN) :].lstrip(), self._open
@@ -42,14 +42,14 @@ class ThoughtParser:
         self._step = self._said
         return self._said()
 
-    def _open(self) -> list[Piece]:
+    def _open(self) -> list[Event]:
         self._kept = self._kept.lstrip()
         if not self._kept:
             return []
         self._step = self._inside
         return self._inside()
 
-    def _inside(self) -> list[Piece]:
+    def _inside(self) -> list[Event]:
         thought, closed, rest = self._kept.partition(_CLOSE)
         if closed:
             self._kept, self._step = rest, self._after
@@ -58,16 +58,16 @@ class ThoughtParser:
         self._kept = self._kept[len(sure) :]
         return _thought(sure)
 
-    def _after(self) -> list[Piece]:
+    def _after(self) -> list[Event]:
         self._kept = self._kept.lstrip()
         if not self._kept:
             return []
         self._step = self._said
         return self._said()
 
-    def _said(self) -> list[Piece]:
+    def _said(self) -> list[Event]:
         text, self._kept = self._kept, ""
-        return [Said(text)] if text else []
+        return [TextDelta(text)] if text else []
 
 
 def overlap(text: str, tag: str) -> int:
@@ -76,5 +76,5 @@ def overlap(text: str, tag: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(tag[:n])), 0)
 
 
-def _thought(text: str) -> list[Piece]:
-    return [Thought(text)] if text else []
+def _thought(text: str) -> list[Event]:
+    return [ReasoningDelta(text)] if text else []

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from frontend.errors import APIError, EngineFailure
 from frontend.triton.http_client import Inference, UnaryClient
-from frontend.triton.status import described, translated
+from frontend.triton.status import error_from_backend, error_from_grpc
 from frontend.triton.tensors import Value, build_request, read_response
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,9 @@ class Call:
         try:
             for message in self._call:
                 response = read_response(message.infer_response)
-                self._arrived.put(described(response["error"]) if "error" in response else response)
+                self._arrived.put(error_from_backend(response["error"]) if "error" in response else response)
         except grpc.RpcError as error:
-            self._arrived.put(_translate(error))
+            self._arrived.put(_error_from_call(error))
         except Exception:
             log.exception("a response of Triton's could not be read")
             self._call.cancel()
@@ -131,19 +131,19 @@ class TritonClient:
         """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
         request = build_request(model, dict.fromkeys(inputs, b""), "probe", batched)
         request.parameters["probe"].bool_param = True
-        with _translated():
+        with _raise_api_errors():
             for _ in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):
                 pass
 
     def index(self) -> list[ModelState]:
         """Return the repository's models. Raises Unavailable when Triton does not answer."""
-        with _translated():
+        with _raise_api_errors():
             index = self._stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=_MANAGEMENT_SECONDS)
         return [ModelState(model.name, model.state) for model in index.models]
 
     def config(self, model: str) -> Any:
         """Return a loaded model's configuration, as Triton's ModelConfig message."""
-        with _translated():
+        with _raise_api_errors():
             request = service_pb2.ModelConfigRequest(name=model)
             return self._stub.ModelConfig(request, timeout=_MANAGEMENT_SECONDS).config
 
@@ -153,12 +153,12 @@ class TritonClient:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _raise_api_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise _translate(error) from error
+        raise _error_from_call(error) from error
 
 
-def _translate(error: Any) -> APIError:
-    return translated(error.code().name, error.details())
+def _error_from_call(error: Any) -> APIError:
+    return error_from_grpc(error.code().name, error.details())

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from frontend.errors import APIError
-from frontend.triton.status import described, translated
+from frontend.triton.status import error_from_backend, error_from_grpc
 from frontend.triton.tensors import pack_strings, read_tensor
 
 _MAX_IDLE = 64
@@ -100,10 +100,10 @@ class Inference:
         self._client.give_back(self._connection)
         self._connection = None  # it is somebody else's now
         if response.status != 200:
-            raise translated(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
+            raise error_from_grpc(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))
         if "error" in outputs:
-            raise described(outputs["error"])
+            raise error_from_backend(outputs["error"])
         return outputs
 
     def cancel(self) -> None:
@@ -139,8 +139,8 @@ class Inference:
 
     def _explain(self, error: Exception) -> APIError:
         if self._cancelled:
-            return translated("CANCELLED", str(error))
-        return translated("DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else "UNAVAILABLE", repr(error))
+            return error_from_grpc("CANCELLED", str(error))
+        return error_from_grpc("DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else "UNAVAILABLE", repr(error))
 
 
 def _error_text(content: bytes) -> str:

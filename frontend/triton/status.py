@@ -25,7 +25,7 @@ _ERRORS: dict[str, type[APIError]] = {
 }
 
 
-def described(text: str) -> APIError:
+def error_from_backend(text: str) -> APIError:
     """Return the error that a backend describes in JSON: status, message, param, code and, in a batch, the row."""
     failure = orjson.loads(text)
     code = failure["code"]
@@ -35,7 +35,7 @@ def described(text: str) -> APIError:
     return error
 
 
-def translated(status: str, details: str) -> APIError:
+def error_from_grpc(status: str, details: str) -> APIError:
     """Return the error for one of Triton's own; the caller is told what it may know, the log the rest."""
     kind = _ERRORS.get(status, EngineFailure)
     if kind is DeadlineExceeded:

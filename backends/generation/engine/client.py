@@ -15,7 +15,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
-from backends.generation.engine.ipc import Add, Cancel, Failed, Gauges, Go, Idle, Look, Ready, StepResult
+from backends.generation.engine.ipc import (
+    Cancel,
+    Failed,
+    Gauges,
+    Generate,
+    GenerateWithImages,
+    Ready,
+    ReadyToRestart,
+    Shutdown,
+    StepResult,
+)
 from backends.generation.output.answer import Answer
 from backends.generation.prompt.chat_prompt import Prompt
 
@@ -29,10 +39,12 @@ class _Link:
 
     def __init__(self, connection: Connection):
         self.connection = connection
-        self._outgoing: queue.SimpleQueue[Add | Look | Cancel | Go | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Generate | GenerateWithImages | Cancel | Shutdown | None] = (
+            queue.SimpleQueue()
+        )
         threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
 
-    def send(self, message: Add | Look | Cancel | Go) -> None:
+    def send(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
         self._outgoing.put(message)
 
     def close(self) -> None:
@@ -58,8 +70,8 @@ class EngineClient:
         self._next_number = 0
         self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._changing = False
-        self._held: list[tuple[Answer, Prompt]] = []
+        self._restarting = False
+        self._deferred: list[tuple[Answer, Prompt]] = []
         """What came while one engine was ending by itself, and the next one loading."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
@@ -74,8 +86,8 @@ class EngineClient:
         with self._lock:
             if answer.over:
                 return
-            if self._changing:
-                self._held.append((answer, prompt))
+            if self._restarting:
+                self._deferred.append((answer, prompt))
                 return
             if self._link is None:
                 raise EngineDown("The model's engine is being restarted.")
@@ -91,7 +103,7 @@ class EngineClient:
         """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
         with self._lock:
             answer.over = True
-            self._held = [held for held in self._held if held[0] is not answer]
+            self._deferred = [deferred for deferred in self._deferred if deferred[0] is not answer]
             if self._answers.pop(answer.number, None) and self._link:
                 self._link.send(Cancel(answer.number))
 
@@ -121,48 +133,48 @@ class EngineClient:
         assert isinstance(ready, Ready)  # noqa: S101
         with self._lock:
             self._link = _Link(connection)
-            held, self._held, self._changing = self._held, [], False
-            for answer, prompt in held:
+            deferred, self._deferred, self._restarting = self._deferred, [], False
+            for answer, prompt in deferred:
                 if not answer.over:
                     self._send(self._link, answer, prompt)
 
     def _run(self) -> None:
         while not self._stopping:
             self._serve()
-            self._lose_all()
+            self._fail_all()
             if not self._stopping:
                 self._revive()
-        self._lose_held()
+        self._fail_deferred()
 
     def _serve(self) -> None:
         """Pass messages on until the engine is gone."""
         link = self._link
         while link is not None:
             try:
-                message: StepResult | Failed | Idle = link.connection.recv()
+                message: StepResult | Failed | ReadyToRestart = link.connection.recv()
             except (EOFError, OSError):
                 return
             if isinstance(message, Failed):
                 self._fail(message)
-            elif isinstance(message, Idle):
-                self._let_go(link)
+            elif isinstance(message, ReadyToRestart):
+                self._allow_restart(link)
             else:
                 self.gauges = message.gauges
                 self._advance(message)
 
-    def _let_go(self, link: _Link) -> None:
+    def _allow_restart(self, link: _Link) -> None:
         """Have the engine end, unless something is on its way to it; what comes from now on is for the next one."""
         with self._lock:
             if not self._answers:
-                self._changing = True
-                link.send(Go())
+                self._restarting = True
+                link.send(Shutdown())
 
-    def _lose_held(self) -> None:
+    def _fail_deferred(self) -> None:
         with self._lock:
-            held, self._held, self._changing = self._held, [], False
-        for answer, _ in held:
+            deferred, self._deferred, self._restarting = self._deferred, [], False
+        for answer, _ in deferred:
             answer.fail(EngineDown("The model's engine is being restarted."))
-        self._on_progress([answer for answer, _ in held])
+        self._on_progress([answer for answer, _ in deferred])
 
     def _advance(self, result: StepResult) -> None:
         progressed = []
@@ -179,11 +191,11 @@ class EngineClient:
         with self._lock:
             answer = self._answers.pop(failed.number, None)
         if answer:
-            kind = InvalidRequest if failed.callers_fault else EngineFailure
+            kind = InvalidRequest if failed.is_client_error else EngineFailure
             answer.fail(kind(failed.message, failed.param))
             self._on_progress([answer])
 
-    def _lose_all(self) -> None:
+    def _fail_all(self) -> None:
         with self._lock:
             if self._link:
                 self._link.close()
@@ -196,7 +208,7 @@ class EngineClient:
     def _revive(self) -> None:
         assert self._process is not None  # noqa: S101
         exit_code = self._process.wait()
-        if self._changing and exit_code == 0:
+        if self._restarting and exit_code == 0:
             log.info("the engine has kept many grammars; starting another")
         else:
             log.error("the engine's process ended with exit code %s; starting another", exit_code)
@@ -207,7 +219,7 @@ class EngineClient:
             except Exception as error:
                 # Whatever it is, no memory say, it may pass; without this thread there would be no engine for ever.
                 log.error("%s Next try in %.0f s.", error, pause)
-                self._lose_held()
+                self._fail_deferred()
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -215,10 +227,12 @@ class EngineClient:
                 return
 
 
-def _message(answer: Answer, prompt: Prompt) -> Add | Look:
+def _message(answer: Answer, prompt: Prompt) -> Generate | GenerateWithImages:
     if prompt.text:
-        return Look(answer.number, answer.client, prompt.text, prompt.pictures, answer.parameters, prompt.room)
-    return Add(answer.number, answer.client, prompt.ids, answer.parameters, prompt.room)
+        return GenerateWithImages(
+            answer.number, answer.client, prompt.text, prompt.rgb_images, answer.parameters, prompt.remaining_context
+        )
+    return Generate(answer.number, answer.client, prompt.ids, answer.parameters, prompt.remaining_context)
 
 
 def _python() -> str:

@@ -24,8 +24,8 @@ class FairQueue(Generic[Request]):
     for whoever comes.
     """
 
-    def __init__(self, places: int):
-        self._places = places
+    def __init__(self, slots: int):
+        self._slots = slots
         self._waiting: dict[int, Request] = {}
         self._under_way: dict[int, str] = {}
 
@@ -39,12 +39,12 @@ class FairQueue(Generic[Request]):
 
     def take(self) -> Request | None:
         """Return the request whose turn it is, which is under way from now on; None if none may be."""
-        if not self._waiting or len(self._under_way) >= self._places:
+        if not self._waiting or len(self._under_way) >= self._slots:
             return None
         held = Counter(self._under_way.values())
         request = min(self._waiting.values(), key=lambda waiting: held[waiting.client])
         own = held[request.client]
-        left = self._places - (len(self._under_way) - own)
+        left = self._slots - (len(self._under_way) - own)
         if own >= math.ceil(left * 7 / 8):
             return None
         self._under_way[request.number] = request.client

@@ -21,7 +21,7 @@ _SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty
 
 
 def build_config(
-    parameters: Mapping[str, Any], room: int, end_tokens: Sequence[int], guesses: int = 0
+    parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
 ) -> genai.GenerationConfig:
     """Return the engine's config; `room` is the number of tokens that still fit into the context.
 
@@ -31,7 +31,7 @@ def build_config(
     """
     config = genai.GenerationConfig()
     config.apply_chat_template = False  # that has been done
-    config.max_new_tokens = min(parameters.get("max_tokens") or room, room)
+    config.max_new_tokens = min(parameters.get("max_tokens") or remaining_context, remaining_context)
     config.set_eos_token_id(end_tokens[0])
     config.stop_token_ids = set(end_tokens)
     for name in _SAME:
@@ -50,8 +50,8 @@ def build_config(
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
     if not config.do_sample:
         config.temperature = 1.0
-    if guesses:
-        config.num_assistant_tokens, config.max_ngram_size = guesses, _LOOKUP_NGRAM
+    if num_draft_tokens:
+        config.num_assistant_tokens, config.max_ngram_size = num_draft_tokens, _LOOKUP_NGRAM
     try:
         config.validate()
     except RuntimeError as error:

@@ -3,17 +3,17 @@
 from typing import Any, NamedTuple
 
 
-class Add(NamedTuple):
+class Generate(NamedTuple):
     """Backend to engine: generate. `prompt_ids` are int64 in memory order; `room` is what the context has left."""
 
     number: int
     client: str
     prompt_ids: bytes
     parameters: dict[str, Any]
-    room: int
+    remaining_context: int
 
 
-class Picture(NamedTuple):
+class RGBImage(NamedTuple):
     """RGB in rows from the top, 8 bits each; `tokens` is what it adds to the prompt."""
 
     width: int
@@ -22,15 +22,15 @@ class Picture(NamedTuple):
     tokens: int
 
 
-class Look(NamedTuple):
+class GenerateWithImages(NamedTuple):
     """Backend to engine: generate, by a model that sees. `text` has a tag in place of each picture."""
 
     number: int
     client: str
     text: str
-    pictures: tuple[Picture, ...]
+    rgb_images: tuple[RGBImage, ...]
     parameters: dict[str, Any]
-    room: int
+    remaining_context: int
 
 
 class Cancel(NamedTuple):
@@ -43,11 +43,11 @@ class Ready(NamedTuple):
     """Engine to backend: the model is loaded and warm."""
 
 
-class Idle(NamedTuple):
+class ReadyToRestart(NamedTuple):
     """Engine to backend: I have nothing to do, and much in memory; I could end."""
 
 
-class Go(NamedTuple):
+class Shutdown(NamedTuple):
     """Backend to engine: nothing is on its way to you; end."""
 
 
@@ -59,7 +59,7 @@ class Gauges(NamedTuple):
     cache_usage: float = 0.0
 
 
-class Made(NamedTuple):
+class NewTokens(NamedTuple):
     """New tokens of a request, and why it ended (None: more to come). `logprobs` are the tokens', if asked for."""
 
     number: int
@@ -71,7 +71,7 @@ class Made(NamedTuple):
 class StepResult(NamedTuple):
     """Engine to backend: what each request that moved has made."""
 
-    made: list[Made]
+    made: list[NewTokens]
     gauges: Gauges
 
 
@@ -80,5 +80,5 @@ class Failed(NamedTuple):
 
     number: int
     message: str
-    callers_fault: bool = False
+    is_client_error: bool = False
     param: str | None = None

@@ -25,7 +25,19 @@ import openvino_genai as genai
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.fair_queue import FairQueue
 from backends.generation.engine.generation_config import build_config
-from backends.generation.engine.ipc import Add, Cancel, Failed, Gauges, Go, Idle, Look, Made, Picture, Ready, StepResult
+from backends.generation.engine.ipc import (
+    Cancel,
+    Failed,
+    Gauges,
+    Generate,
+    GenerateWithImages,
+    NewTokens,
+    Ready,
+    ReadyToRestart,
+    RGBImage,
+    Shutdown,
+    StepResult,
+)
 from backends.generation.grammar.compiler import GrammarCompiler
 
 log = logging.getLogger(__name__)
@@ -49,26 +61,28 @@ def load_pipeline(
         # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
         "ENABLE_CPU_PINNING": False,
     }
-    if guesses_of(folder, parameters):
+    if configured_draft_tokens(folder, parameters):
         properties["prompt_lookup"] = True
     tokenizer = tokenizer or genai.Tokenizer(str(folder))
     return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters["device"], **properties)
 
 
-def guesses_of(folder: Path, parameters: Mapping[str, str]) -> int:
+def configured_draft_tokens(folder: Path, parameters: Mapping[str, str]) -> int:
     """Return how many tokens the pipeline guesses at a time from the prompt; none for a model that sees."""
-    return 0 if _sees(folder) else max(0, int(parameters.get("prompt_lookup", "0")))
+    return 0 if _has_vision(folder) else max(0, int(parameters.get("prompt_lookup", "0")))
 
 
-def _sees(folder: Path) -> bool:
+def _has_vision(folder: Path) -> bool:
     return (folder / "openvino_vision_embeddings_model.xml").exists()
 
 
-def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], sees: bool, guesses: int) -> None:
+def warm_up(
+    pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
+) -> None:
     """Generate a little before the model is called ready: the first steps compile kernels."""
-    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, guesses)
+    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
     for width in (1, 4):
-        handles = [_add_example(pipeline, i, config, sees) for i in range(width)]
+        handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
         while pipeline.has_non_finished_requests():
             pipeline.step()
         for handle in handles:
@@ -76,18 +90,18 @@ def warm_up(pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], s
 
 
 def _add_example(
-    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, sees: bool
+    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, has_vision: bool
 ) -> Any:
-    if sees:  # token ids would break it
-        black = Picture(224, 224, bytes(224 * 224 * 3), 0)
+    if has_vision:  # token ids would break it
+        black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
         text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
         return pipeline.add_request(number, text, [_tensor(black)], config)
     ids = np.full((1, 16 + 8 * number), number, dtype=np.int64)
     return pipeline.add_request(number, openvino.Tensor(ids), config)
 
 
-def _tensor(picture: Picture) -> openvino.Tensor:
-    return openvino.Tensor(np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3))
+def _tensor(rgb_image: RGBImage) -> openvino.Tensor:
+    return openvino.Tensor(np.frombuffer(rgb_image.pixels, np.uint8).reshape(rgb_image.height, rgb_image.width, 3))
 
 
 # Each takes the better part of a megabyte, and none is ever given back: after so many the process ends as soon as there
@@ -107,8 +121,8 @@ class Engine:
         end_tokens: list[int],
         socket: Connection,
         compiler: GrammarCompiler,
-        places: int,
-        guesses: int,
+        slots: int,
+        num_draft_tokens: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # The compiler's thread wakes the loop, which may be waiting for a message.
@@ -117,40 +131,42 @@ class Engine:
         for end in (self._socket, self._woken):
             self._poll.register(end, select.POLLIN)
         self._compiler = compiler
-        self._queue = FairQueue[Add | Look](places)
-        self._guesses = guesses
+        self._queue = FairQueue[Generate | GenerateWithImages](slots)
+        self._num_draft_tokens = num_draft_tokens
         self._next_compiling = 0.0
         self._compiling: str | None = None
-        self._may_go = self._told = False
+        self._shutdown_requested = self._restart_offered = False
         self._grammars: dict[str, str | None] = {}  # and why they are refused
-        self._unruled: deque[Add | Look] = deque()
-        self._held: list[Add | Look] = []  # those that have a place and wait for a grammar, of others, to be compiled
-        self._young: set[int] = set()  # numbers of those that have a grammar and no token yet
+        self._awaiting_grammar: deque[Generate | GenerateWithImages] = deque()
+        self._admitted_waiting: list[
+            Generate | GenerateWithImages
+        ] = []  # those that have a place and wait for a grammar, of others, to be compiled
+        self._awaiting_first_token: set[int] = set()  # numbers of those that have a grammar and no token yet
         self._handles: dict[int, Any] = {}
-        self._telling: set[int] = set()  # numbers of those that want log probabilities
-        self._unseen: dict[int, Look] = {}
-        self._next_look = 0.0
+        self._wants_logprobs: set[int] = set()  # numbers of those that want log probabilities
+        self._awaiting_images: dict[int, GenerateWithImages] = {}
+        self._next_prefill = 0.0
         self._failed: list[Failed] = []
         self._reported = Gauges()
 
     def run(self) -> None:
         """Serve until the socket closes (EOFError), or the backend lets it go."""
-        while not self._may_go:
+        while not self._shutdown_requested:
             self._admit()
-            can_compile = bool(self._unruled) and not self._compiling
+            can_compile = bool(self._awaiting_grammar) and not self._compiling
             idle = not (self._busy() or self._reported.running or can_compile)
-            if idle and not (self._unruled or self._told) and len(self._grammars) >= _MANY_GRAMMARS:
-                self._socket.send(Idle())
-                self._told = True
+            if idle and not (self._awaiting_grammar or self._restart_offered) and len(self._grammars) >= _MANY_GRAMMARS:
+                self._socket.send(ReadyToRestart())
+                self._restart_offered = True
             while ready := dict(self._poll.poll(None if idle else 0)):
                 if self._woken.fileno() in ready:
-                    self._note(self._woken.recv())
+                    self._finish_compile(self._woken.recv())
                 if self._socket.fileno() in ready:
                     self._receive(self._socket.recv())
                 idle = False
-            self._rule()
-            if self._unseen:
-                self._look()
+            self._start_compile()
+            if self._awaiting_images:
+                self._prefill_images()
             if self._busy():
                 self._step()
             made, gauges = self._collect(), self._gauges()
@@ -161,22 +177,22 @@ class Engine:
                 self._socket.send(self._failed.pop())
 
     def _busy(self) -> bool:
-        return bool(self._failed or self._unseen) or self._pipeline.has_non_finished_requests()
+        return bool(self._failed or self._awaiting_images) or self._pipeline.has_non_finished_requests()
 
-    def _receive(self, message: Add | Look | Cancel | Go) -> None:
-        self._told = False  # there is something to do; it says so again afterwards
-        if isinstance(message, Go):
-            self._may_go = True
+    def _receive(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
+        self._restart_offered = False  # there is something to do; it says so again afterwards
+        if isinstance(message, Shutdown):
+            self._shutdown_requested = True
             return
         if isinstance(message, Cancel):
-            self._unruled = deque(other for other in self._unruled if other.number != message.number)
-            self._unseen.pop(message.number, None)
+            self._awaiting_grammar = deque(other for other in self._awaiting_grammar if other.number != message.number)
+            self._awaiting_images.pop(message.number, None)
             if handle := self._forget(message.number):
                 handle.cancel()
         elif message.parameters.get("grammar"):
-            if not self._unruled:
+            if not self._awaiting_grammar:
                 self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
-            self._unruled.append(message)
+            self._awaiting_grammar.append(message)
         else:
             self._queue.put(message)
             self._admit()
@@ -184,12 +200,12 @@ class Engine:
     def _admit(self) -> None:
         """Take in those whose turn it is; who has a grammar keeps a place while none may begin with one."""
         if not self._grammars_wait():
-            held, self._held = self._held, []
-            for each in held:
+            waiting, self._admitted_waiting = self._admitted_waiting, []
+            for each in waiting:
                 self._begin(each)
         while message := self._queue.take():
             if message.parameters.get("grammar") and self._grammars_wait():
-                self._held.append(message)
+                self._admitted_waiting.append(message)
             else:
                 self._begin(message)
 
@@ -198,73 +214,77 @@ class Engine:
 
         A first token asks for its grammar, and would wait, with all others, for the one that is being compiled.
         """
-        return bool(self._compiling or (self._unruled and time.monotonic() > self._next_compiling))
+        return bool(self._compiling or (self._awaiting_grammar and time.monotonic() > self._next_compiling))
 
-    def _begin(self, message: Add | Look) -> None:
+    def _begin(self, message: Generate | GenerateWithImages) -> None:
         if message.parameters.get("grammar"):
-            self._young.add(message.number)
-        if isinstance(message, Add):
+            self._awaiting_first_token.add(message.number)
+        if isinstance(message, Generate):
             self._add(message, openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1)))
-        elif message.pictures:
-            self._unseen[message.number] = message
+        elif message.rgb_images:
+            self._awaiting_images[message.number] = message
         else:
             self._add(message, message.text, [])
 
-    def _compiled(self, grammar: str, reason: str | None) -> None:
+    def _on_compiled(self, grammar: str, reason: str | None) -> None:
         self._waker.send((grammar, reason))
 
-    def _note(self, result: tuple[str, str | None]) -> None:
+    def _finish_compile(self, result: tuple[str, str | None]) -> None:
         grammar, reason = result
         self._grammars[grammar], self._compiling = reason, None
         self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
 
-    def _rule(self) -> None:
+    def _start_compile(self) -> None:
         """Let those whose grammars are compiled wait for their turn, and have the next grammar compiled.
 
         Before that all that have begun with a grammar have their first token.
         """
         if self._compiling:
             return
-        waiting, self._unruled = self._unruled, deque()
+        waiting, self._awaiting_grammar = self._awaiting_grammar, deque()
         for message in waiting:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MAX_GRAMMARS:
                 self._fail(message.number, "The engine has too many grammars in memory just now")
             elif grammar not in self._grammars:
-                self._unruled.append(message)
+                self._awaiting_grammar.append(message)
             elif reason := self._grammars[grammar]:
                 param = message.parameters.get("constraint", {}).get("param")
-                self._fail(message.number, reason, callers_fault=True, param=param)
+                self._fail(message.number, reason, is_client_error=True, param=param)
             else:
                 self._queue.put(message)
         self._admit()
-        if self._unruled and not self._young:
-            self._compiling, client = self._unruled[0].parameters["grammar"], self._unruled[0].client
-            self._unruled = deque(sorted(self._unruled, key=lambda message: message.client == client))  # others next
-            self._compiler.start(self._compiling, self._compiled)
+        if self._awaiting_grammar and not self._awaiting_first_token:
+            self._compiling, client = self._awaiting_grammar[0].parameters["grammar"], self._awaiting_grammar[0].client
+            self._awaiting_grammar = deque(
+                sorted(self._awaiting_grammar, key=lambda message: message.client == client)
+            )  # others next
+            self._compiler.start(self._compiling, self._on_compiled)
 
-    def _look(self) -> None:
+    def _prefill_images(self) -> None:
         """Take in the first request with pictures, unless the answers of others have their turn, or wait for theirs.
 
         Nothing else happens while the engine looks at pictures, and that takes far longer than a step. So it is done
         for one request at a time, after which the others have as much time. What it has seen it keeps in memory.
         """
         waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
-        if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_look):
+        if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill):
             return
-        message = self._unseen.pop(next(iter(self._unseen)))
+        message = self._awaiting_images.pop(next(iter(self._awaiting_images)))
         begun = time.monotonic()
-        self._add(message, message.text, [_tensor(picture) for picture in message.pictures])
-        self._next_look = 2 * time.monotonic() - begun
+        self._add(message, message.text, [_tensor(rgb_image) for rgb_image in message.rgb_images])
+        self._next_prefill = 2 * time.monotonic() - begun
 
-    def _add(self, message: Add | Look, *prompt: Any) -> None:
+    def _add(self, message: Generate | GenerateWithImages, *prompt: Any) -> None:
         try:
-            config = build_config(message.parameters, message.room, self._end_tokens, self._guesses)
+            config = build_config(
+                message.parameters, message.remaining_context, self._end_tokens, self._num_draft_tokens
+            )
             self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
             if message.parameters.get("logprobs"):
-                self._telling.add(message.number)
+                self._wants_logprobs.add(message.number)
         except InvalidRequest as error:
-            self._fail(message.number, str(error), callers_fault=True)
+            self._fail(message.number, str(error), is_client_error=True)
         except Exception:
             log.exception("the engine does not take a request")
             self._fail(message.number, "The engine does not take the request")
@@ -277,38 +297,40 @@ class Engine:
             for number in list(self._handles):
                 self._fail(number, "The engine failed")
 
-    def _collect(self) -> list[Made]:
+    def _collect(self) -> list[NewTokens]:
         """Return what the last step made."""
         made = []
         for number, handle in list(self._handles.items()):
             while handle.can_read():
-                self._young.discard(number)
+                self._awaiting_first_token.discard(number)
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
-                    logprobs = list(output.generated_log_probs) if number in self._telling else []
-                    made.append(Made(number, list(output.generated_ids), logprobs, finish_reason))
+                    logprobs = list(output.generated_log_probs) if number in self._wants_logprobs else []
+                    made.append(NewTokens(number, list(output.generated_ids), logprobs, finish_reason))
                     if finish_reason:
                         self._forget(number)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
         return made
 
-    def _fail(self, number: int, message: str, callers_fault: bool = False, param: str | None = None) -> None:
+    def _fail(self, number: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
         if handle := self._forget(number):
             handle.cancel()
-        self._failed.append(Failed(number, message, callers_fault, param))
+        self._failed.append(Failed(number, message, is_client_error, param))
 
     def _forget(self, number: int) -> Any:
         """Return the handle of a request that is over, if the engine has one."""
         self._queue.end(number)
-        self._held = [message for message in self._held if message.number != number]
-        self._young.discard(number)
-        self._telling.discard(number)
+        self._admitted_waiting = [message for message in self._admitted_waiting if message.number != number]
+        self._awaiting_first_token.discard(number)
+        self._wants_logprobs.discard(number)
         return self._handles.pop(number, None)
 
     def _gauges(self) -> Gauges:
         now = self._pipeline.get_metrics()
-        not_begun = len(self._queue) + len(self._held) + len(self._unseen) + len(self._unruled)
+        not_begun = (
+            len(self._queue) + len(self._admitted_waiting) + len(self._awaiting_images) + len(self._awaiting_grammar)
+        )
         waiting = not_begun + max(0, len(self._handles) - now.scheduled_requests)
         return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
 
@@ -323,10 +345,10 @@ def main() -> None:
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
-    guesses = guesses_of(folder, parameters)
-    warm_up(pipeline, end_tokens, _sees(folder), guesses)
+    num_draft_tokens = configured_draft_tokens(folder, parameters)
+    warm_up(pipeline, end_tokens, _has_vision(folder), num_draft_tokens)
     compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]), guesses)
+    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]), num_draft_tokens)
     socket.send(Ready())
     try:
         engine.run()

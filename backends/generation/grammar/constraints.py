@@ -27,7 +27,7 @@ _MAX_CHOICES = 1_000
 _MAX_TAGS = 128
 
 
-def grammar_of(constraint: Mapping[str, Any]) -> str:
+def grammar_from(constraint: Mapping[str, Any]) -> str:
     """Return the grammar. Raises InvalidRequest, which names the request's field."""
     try:
         if constraint["kind"] == "grammar":

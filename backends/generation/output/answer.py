@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.generation.output.text import Detokenizer, StopStrings
-from backends.generation.output.thoughts import CLOSE, ThoughtCounter
+from backends.generation.output.thoughts import CLOSE, ReasoningCounter
 
 
 class Answer:
@@ -38,15 +38,15 @@ class Answer:
         num_input_tokens: int,
         parameters: dict[str, Any],
         detokenizer: Detokenizer,
-        opened: str = "",
+        reasoning_prefix: str = "",
     ) -> None:
         """Make the answer ready for the engine; `opened` is put before its text."""
-        self._opened = opened
+        self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
-        self._thoughts = ThoughtCounter(opened) if CLOSE in parameters.get("visible_tokens", ()) else None
+        self._reasoning = ReasoningCounter(reasoning_prefix) if CLOSE in parameters.get("visible_tokens", ()) else None
 
     def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
         """Add generated tokens, with their `logprobs` if those were asked for; `finish_reason` ends the answer."""
@@ -77,9 +77,11 @@ class Answer:
         if self._stops.hit:
             finish_reason = "stop"
         if text or finish_reason:
-            text, self._opened = self._opened + text, ""
-        thoughts = self._thoughts.tokens if self._thoughts else None
-        return Delta(text, finish_reason, self._num_input_tokens, self._num_output_tokens, thoughts, tuple(said))
+            text, self._prefix = self._prefix + text, ""
+        reasoning_tokens = self._reasoning.tokens if self._reasoning else None
+        return Delta(
+            text, finish_reason, self._num_input_tokens, self._num_output_tokens, reasoning_tokens, tuple(said)
+        )
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of new tokens, up to a stop string if one is met."""
@@ -88,8 +90,8 @@ class Answer:
             self._num_output_tokens += 1
             new = self._detokenizer.push(token)
             text += self._stops.push(new)
-            if self._thoughts:
-                self._thoughts.push(new)
+            if self._reasoning:
+                self._reasoning.push(new)
             if self._stops.hit:
                 break
         return text

@@ -3,15 +3,15 @@
 _OPEN, CLOSE = "<think>", "</think>"
 
 
-class ThoughtCounter:
+class ReasoningCounter:
     """Counts the tokens from `<think>`, which an answer with a thought begins with, to `</think>`, or to its end.
 
     `opened` is what the prompt has begun already. Text may come late: a token counts with the text that it completes.
     """
 
-    def __init__(self, opened: str = ""):
+    def __init__(self, reasoning_prefix: str = ""):
         self._count = 0
-        self._text, self._begun, self._over = opened, False, False
+        self._text, self._begun, self._over = reasoning_prefix, False, False
 
     def push(self, text: str) -> None:
         """Take one more token's text."""

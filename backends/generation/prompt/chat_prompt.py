@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from backends.common.errors import InvalidRequest
-from backends.generation.engine.ipc import Picture
+from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.tool_prompt import ToolPrompt
 
 
@@ -46,29 +46,29 @@ class Prompt:
     """What the engine is asked: int64 token ids in memory order, or text and pictures for a model that sees."""
 
     num_tokens: int
-    room: int
+    remaining_context: int
     """How many tokens of an answer fit into the context after it."""
     ids: bytes = b""
     text: str = ""
-    pictures: tuple[Picture, ...] = ()
-    opened: str = ""
+    rgb_images: tuple[RGBImage, ...] = ()
+    reasoning_prefix: str = ""
     """What the answer's reader must see before the answer, since the template has written it already."""
-    written: str = ""
+    prompt_text: str = ""
     """What was written in it, where that was not a conversation."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class TemplateInputs:
     """What the template is given besides the messages."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-NO_SETTINGS = Settings()
+NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
-def find_pictures(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
+def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """Return where the pictures are: the numbers of message and part."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
     parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
@@ -92,14 +92,22 @@ class ChatPrompt:
         self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
 
     def read(
-        self, messages: list[dict[str, Any]], images: Sequence[bytes] = (), settings: Settings = NO_SETTINGS
+        self,
+        messages: list[dict[str, Any]],
+        images: Sequence[bytes] = (),
+        template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
         """Return the prompt. Raises InvalidRequest as `encode` does, and for a picture."""
-        for i, j in find_pictures(messages):
+        for i, j in find_images(messages):
             raise InvalidRequest("This model takes no images", f"messages[{i}].content[{j}]")
-        text = self._render(messages, settings)
+        text = self._render(messages, template_inputs)
         ids = self._encode(text)
-        return Prompt(len(ids), self.room_after(len(ids)), array("q", ids).tobytes(), opened=opened_by(text))
+        return Prompt(
+            len(ids),
+            self.remaining_context_after(len(ids)),
+            array("q", ids).tobytes(),
+            reasoning_prefix=reasoning_prefix_of(text),
+        )
 
     def read_text(self, text: str) -> Prompt:
         """Return a prompt that is text to go on with, after the tokens that the tokenizer begins with.
@@ -115,13 +123,13 @@ class ChatPrompt:
             if not 0 <= number < size:
                 raise InvalidRequest(f"Token ids of this model are from 0 to {size - 1}", f"prompt[{place}]")
         prompt = self._continue(ids, "")
-        return replace(prompt, written=self.tokenizer.decode(ids, skip_special_tokens=False))
+        return replace(prompt, prompt_text=self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
         return self._encode(self._render(messages))
 
-    def room_after(self, num_tokens: int, param: str = "messages") -> int:
+    def remaining_context_after(self, num_tokens: int, param: str = "messages") -> int:
         """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
         if num_tokens >= self._context_length:
             raise InvalidRequest(
@@ -132,17 +140,22 @@ class ChatPrompt:
             )
         return self._context_length - num_tokens
 
-    def _continue(self, ids: Sequence[int], written: str) -> Prompt:
+    def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:
             raise InvalidRequest("The prompt is empty", "prompt")  # the engine would end at it
-        return Prompt(len(ids), self.room_after(len(ids), "prompt"), array("q", ids).tobytes(), written=written)
+        return Prompt(
+            len(ids),
+            self.remaining_context_after(len(ids), "prompt"),
+            array("q", ids).tobytes(),
+            prompt_text=prompt_text,
+        )
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _render(self, messages: list[dict[str, Any]], settings: Settings = NO_SETTINGS) -> str:
-        return self._render_as_is(*self._tools.prepare(messages, settings.tools), settings.kwargs)
+    def _render(self, messages: list[dict[str, Any]], template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS) -> str:
+        return self._render_as_is(*self._tools.prepare(messages, template_inputs.tools), template_inputs.kwargs)
 
     def _render_as_is(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any]
@@ -154,6 +167,6 @@ class ChatPrompt:
             raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error
 
 
-def opened_by(prompt: str) -> str:
+def reasoning_prefix_of(prompt: str) -> str:
     """Return the beginning of the answer that the template has written."""
     return f"{_THOUGHT}\n" if prompt.rstrip().endswith(_THOUGHT) else ""

@@ -14,16 +14,16 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from backends.common.images.decoding import on_white, read_image
-from backends.generation.engine.ipc import Picture
+from backends.generation.engine.ipc import RGBImage
 
 # The engine refuses a side that is 200 times the other.
 _LONGEST = 199
 
 
-class Sight(abc.ABC):
+class ImageProcessor(abc.ABC):
     """What a model sees of a picture."""
 
-    stand_in: str
+    placeholder: str
     """What the model's text has in place of a picture, apart from one token for each of its parts."""
     own_tokens: int = 0
     """How many tokens of the stand-in are counted among those parts."""
@@ -32,17 +32,17 @@ class Sight(abc.ABC):
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
         """Return the picture at the size that the model takes, and its number of tokens."""
 
-    def read(self, content: bytes, max_pixels: int, param: str) -> tuple[Picture, int]:
+    def read(self, content: bytes, max_pixels: int, param: str) -> tuple[RGBImage, int]:
         """Decode and scale a picture; return with it how many pixels it had. Raises InvalidRequest naming `param`."""
         whole = on_white(read_image(content, max_pixels, param))
         image, tokens = self.fit(whole)
-        return Picture(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
+        return RGBImage(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
 
 
-class Grid(Sight):
+class QwenVLImageProcessor(ImageProcessor):
     """Qwen's: as large as the picture itself, up to `most` square cells, each of them a token."""
 
-    stand_in = "<|vision_start|><|vision_end|>"
+    placeholder = "<|vision_start|><|vision_end|>"
 
     def __init__(self, preprocessor: dict[str, Any], max_tokens: int):
         self._cell = preprocessor["patch_size"] * preprocessor["merge_size"]
@@ -71,10 +71,10 @@ class Grid(Sight):
         return min(columns, longest), min(rows, longest)
 
 
-class Square(Sight):
+class LlavaImageProcessor(ImageProcessor):
     """LLaVA's: the middle of the picture, at one size."""
 
-    stand_in, own_tokens = "<image>\n", 1
+    placeholder, own_tokens = "<image>\n", 1
 
     def __init__(self, preprocessor: dict[str, Any], tokens: int):
         self._size = (preprocessor["crop_size"]["width"], preprocessor["crop_size"]["height"])
@@ -84,14 +84,14 @@ class Square(Sight):
         return ImageOps.fit(image, self._size, Image.Resampling.BICUBIC), self._tokens
 
 
-def sight_of(folder: Path, parameters: Mapping[str, str]) -> Sight | None:
+def load_image_processor(folder: Path, parameters: Mapping[str, str]) -> ImageProcessor | None:
     """Return how the model in `folder` sees; None if it does not. Raises ValueError for a kind not known here."""
     if not (folder / "openvino_vision_embeddings_model.xml").exists():
         return None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     if config["model_type"] in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
-        return Grid(preprocessor, int(parameters["image_tokens"]))
+        return QwenVLImageProcessor(preprocessor, int(parameters["image_tokens"]))
     if config["model_type"] == "llava":
-        return Square(preprocessor, config["image_seq_length"])
+        return LlavaImageProcessor(preprocessor, config["image_seq_length"])
     raise ValueError(f"images for models of type {config['model_type']} are not supported")

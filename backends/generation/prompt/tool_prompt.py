@@ -97,17 +97,17 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 
 def _without_calls(messages: Messages) -> Messages:
     """Return the messages with calls as text, and their answers as the user's: what Hermes' templates write."""
-    written: Messages = []
+    prompt_text: Messages = []
     answers = False
     for message in messages:
         if message["role"] != "tool":
-            written.append(_with_written_calls(message))
+            prompt_text.append(_with_written_calls(message))
         elif answers:
-            written[-1] = {"role": "user", "content": f"{written[-1]['content']}\n{_answer(message)}"}
+            prompt_text[-1] = {"role": "user", "content": f"{prompt_text[-1]['content']}\n{_answer(message)}"}
         else:
-            written.append({"role": "user", "content": _answer(message)})
+            prompt_text.append({"role": "user", "content": _answer(message)})
         answers = message["role"] == "tool"
-    return written
+    return prompt_text
 
 
 def _with_written_calls(message: dict[str, Any]) -> dict[str, Any]:

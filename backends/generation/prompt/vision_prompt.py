@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.generation.engine.ipc import Picture
-from backends.generation.prompt.chat_prompt import NO_SETTINGS, ChatPrompt, Prompt, Settings, find_pictures, opened_by
-from backends.generation.prompt.image_processor import Sight
+from backends.generation.engine.ipc import RGBImage
+from backends.generation.prompt.chat_prompt import (
+    NO_TEMPLATE_INPUTS,
+    ChatPrompt,
+    Prompt,
+    TemplateInputs,
+    find_images,
+    reasoning_prefix_of,
+)
+from backends.generation.prompt.image_processor import ImageProcessor
 
 # The engine's tags, and those that it has for videos and audio.
 _TAG = "<ov_genai_image_{}>"
@@ -28,9 +35,9 @@ class VisionPrompt(ChatPrompt):
     the engine. To tell them apart, the template is given marks that nobody can guess.
     """
 
-    def __init__(self, folder: Path, context_length: int, sight: Sight, max_pixels: int):
+    def __init__(self, folder: Path, context_length: int, image_processor: ImageProcessor, max_pixels: int):
         super().__init__(folder, context_length)
-        self._sight, self._max_pixels = sight, max_pixels
+        self._image_processor, self._max_pixels = image_processor, max_pixels
         self._secret = secrets.token_hex(8)
         self._forbidden = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
         self._takes_parts = self._shows([{"type": "text", "text": self._secret}])
@@ -39,49 +46,55 @@ class VisionPrompt(ChatPrompt):
         self,
         messages: list[dict[str, Any]],
         images: Sequence[bytes] = (),
-        settings: Settings = NO_SETTINGS,
+        template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
         """Return the prompt. Raises InvalidRequest for a picture that cannot be read, and as `encode` does."""
-        places = find_pictures(messages)
+        places = find_images(messages)
         if len(places) != len(images):
             raise ValueError(f"{len(places)} parts are images, and there are {len(images)} of them")
         params = [f"messages[{i}].content[{j}].image_url.url" for i, j in places]
-        pictures = self._pictures(images, params)
-        rendered = self._spoil(self._render(self._marked(messages), settings))
-        marks = [self._mark(number) for number in range(len(pictures))]
+        rgb_images = self._decode_images(images, params)
+        rendered = self._spoil(self._render(self._marked(messages), template_inputs))
+        marks = [self._mark(number) for number in range(len(rgb_images))]
         for mark, param in zip(marks, params, strict=True):
             if rendered.count(mark) != 1:
                 raise InvalidRequest("The model's chat template takes no image here", param)
-        return self._prompt(rendered, marks, pictures)
+        return self._prompt(rendered, marks, rgb_images)
 
-    def _pictures(self, images: Sequence[bytes], params: Sequence[str]) -> list[Picture]:
+    def _decode_images(self, images: Sequence[bytes], params: Sequence[str]) -> list[RGBImage]:
         """Decode the images, which together have the limit of one."""
-        pictures, max_pixels = list[Picture](), self._max_pixels
+        rgb_images, max_pixels = list[RGBImage](), self._max_pixels
         for image, param in zip(images, params, strict=True):
-            picture, size = self._sight.read(image, max_pixels, param)
-            pictures.append(picture)
+            rgb_image, size = self._image_processor.read(image, max_pixels, param)
+            rgb_images.append(rgb_image)
             max_pixels -= size
-        return pictures
+        return rgb_images
 
     def read_text(self, text: str) -> Prompt:
         """Return a prompt that is text to go on with. Raises InvalidRequest as any ChatPrompt does."""
         spoilt = self._spoil(text)
         prompt = super().read_text(spoilt)
-        return replace(prompt, ids=b"", text=spoilt, written=text)
+        return replace(prompt, ids=b"", text=spoilt, prompt_text=text)
 
     def read_ids(self, ids: Sequence[int]) -> Prompt:
         """Refuse: the engine of a model that sees takes text alone."""
         raise InvalidRequest("This model takes prompts as text, not as token ids", "prompt")
 
-    def _prompt(self, rendered: str, marks: list[str], pictures: list[Picture]) -> Prompt:
+    def _prompt(self, rendered: str, marks: list[str], rgb_images: list[RGBImage]) -> Prompt:
         """Put the tags in, and count."""
         text = counted = rendered
         for number, mark in enumerate(marks):
             text = text.replace(mark, _TAG.format(number))
-            counted = counted.replace(mark, self._sight.stand_in)
+            counted = counted.replace(mark, self._image_processor.placeholder)
         tokens = len(self.tokenizer.encode(counted, add_special_tokens=False).ids)
-        tokens += sum(picture.tokens - self._sight.own_tokens for picture in pictures)
-        return Prompt(tokens, self.room_after(tokens), text=text, pictures=tuple(pictures), opened=opened_by(text))
+        tokens += sum(rgb_image.tokens - self._image_processor.own_tokens for rgb_image in rgb_images)
+        return Prompt(
+            tokens,
+            self.remaining_context_after(tokens),
+            text=text,
+            rgb_images=tuple(rgb_images),
+            reasoning_prefix=reasoning_prefix_of(text),
+        )
 
     def _marked(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the messages with marks in place of pictures, their contents in the form that the template takes."""

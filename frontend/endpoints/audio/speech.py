@@ -15,7 +15,7 @@ from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, Paylo
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
 from frontend.http import sse
 from frontend.http.body import RequestBody, read_body
-from frontend.inference.response_stream import LONGEST_SECONDS, Answer, events_of
+from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream, events_of
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -141,7 +141,7 @@ class Speech:
     def wait(self) -> None:
         """Wait for the first sentence, so that a failure before it keeps its status."""
         patience = services().settings.request_timeout
-        self._answer = Answer(self._call, "num_output_tokens", patience, self._names)
+        self._answer = ResponseStream(self._call, "num_output_tokens", patience, self._names)
 
     def audio(self) -> Iterator[bytes]:
         """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""

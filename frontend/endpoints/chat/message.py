@@ -2,28 +2,28 @@
 
 from typing import Any
 
-from frontend.parsing.events import Arguments, CallBroken, CallStarted, Piece, Said, Thought
-from frontend.parsing.pipeline import Reader
+from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
+from frontend.parsing.pipeline import ParserPipeline
 
 Delta = dict[str, Any]
 
 
-class Reply:
+class MessageBuilder:
     """Folds what `reader` finds in a model's text."""
 
-    def __init__(self, reader: Reader):
-        self._reader = reader
+    def __init__(self, pipeline: ParserPipeline):
+        self._pipeline = pipeline
         self._content: list[str] = []
         self._thoughts: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
 
     def push(self, text: str) -> list[Delta]:
         """Return the deltas of more text."""
-        return [self._fold(piece) for piece in self._reader.push(text)]
+        return [self._fold(piece) for piece in self._pipeline.push(text)]
 
     def end(self) -> list[Delta]:
         """Return the deltas of what was kept back, when no more text will come."""
-        return [self._fold(piece) for piece in self._reader.end()]
+        return [self._fold(piece) for piece in self._pipeline.end()]
 
     def finish_reason(self, of_the_model: str) -> str:
         """Return OpenAI's finish_reason: a model that called has not just stopped."""
@@ -40,22 +40,22 @@ class Reply:
             message["tool_calls"] = list(self._calls.values())
         return message
 
-    def _fold(self, piece: Piece) -> Delta:
+    def _fold(self, piece: Event) -> Delta:
         match piece:
-            case Said(text):
+            case TextDelta(text):
                 self._content.append(text)
                 return {"content": text}
-            case Thought(text):
+            case ReasoningDelta(text):
                 self._thoughts.append(text)
                 return {"reasoning_content": text}
-            case CallStarted(call, id, name):
+            case ToolCallStart(call, id, name):
                 self._calls[call] = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
                 started = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
                 return {"tool_calls": [{"index": call} | started]}
-            case Arguments(call, text):
+            case ToolCallArguments(call, text):
                 self._calls[call]["function"]["arguments"] += text
                 return {"tool_calls": [{"index": call, "function": {"arguments": text}}]}
-            case CallBroken(call, text):
+            case ToolCallAborted(call, text):
                 # What a stream has sent it cannot take back; but it says what was written, and does not end in a call.
                 del self._calls[call]
                 self._content.append(text)

@@ -5,9 +5,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from frontend.generation.sampling import SamplingFields, StreamOptions
-from frontend.generation.structured_output import GuidedFields
+from frontend.generation.structured_output import StructuredOutputFields
 from frontend.generation.tools import Conversation, ToolFields
-from frontend.http.body import refuse_unsupported
+from frontend.http.body import reject_unsupported
 
 # Fields that are not served, each with the values that ask for nothing and so are let through.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -22,7 +22,7 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-class ChatCompletionRequest(ToolFields, GuidedFields, SamplingFields):
+class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
 
     model: str
@@ -38,8 +38,8 @@ class ChatCompletionRequest(ToolFields, GuidedFields, SamplingFields):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        refuse_unsupported(fields, _UNSUPPORTED)
+    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        reject_unsupported(fields, _UNSUPPORTED)
         return fields
 
     @property

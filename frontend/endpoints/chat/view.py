@@ -10,18 +10,18 @@ import orjson
 from flask import Blueprint, Response, request, stream_with_context
 
 from frontend.access_log import log_fields
-from frontend.endpoints.chat.message import Reply
+from frontend.endpoints.chat.message import MessageBuilder
 from frontend.endpoints.chat.protocol import ChatCompletionRequest
 from frontend.errors import InvalidRequest
 from frontend.generation.logprobs import chat_logprobs, read_logprobs
 from frontend.generation.messages import inline_media_size
-from frontend.generation.routing import answers_to, model_for
-from frontend.generation.tools import describe_tools, reader_of, tool_parameters
+from frontend.generation.routing import select_model, start_choices
+from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http import sse
 from frontend.http.body import read_body
 from frontend.inference.choices import Choices
 from frontend.inference.response_stream import events_of
-from frontend.parsing.pipeline import Reader
+from frontend.parsing.pipeline import ParserPipeline
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("chat", __name__)
@@ -43,14 +43,14 @@ def _begin() -> tuple["Completion", bool, bool]:
     stream = _wants_stream(body)
     if body.stream_options and not stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
-    model = model_for(body.model, body.messages)
+    model = select_model(body.model, body.messages)
     log_fields()["model"] = model.id
     with_boxes = model.task == "ocr" and (body.metadata or {}).get("boxes") == "true"
-    new_reader = reader_of(model, body)
+    new_pipeline = pipeline_factory(model, body)
     about_tools = tool_parameters(model, body, body.constraint()) | {"stream": stream}
     samplings = [body.sampling_parameters(number) | about_tools for number in range(body.count)]
-    choices = answers_to(model, body.messages, samplings, describe_tools(body))
-    completion = Completion(model, choices, new_reader, with_boxes)
+    choices = start_choices(model, body.messages, samplings, describe_tools(body))
+    completion = Completion(model, choices, new_pipeline, with_boxes)
     return completion, stream, bool(body.stream_options and body.stream_options.include_usage)
 
 
@@ -70,10 +70,14 @@ class Completion:
     """
 
     def __init__(
-        self, model: Model, choices: Choices, new_reader: Callable[[], Reader] = Reader, with_boxes: bool = False
+        self,
+        model: Model,
+        choices: Choices,
+        new_pipeline: Callable[[], ParserPipeline] = ParserPipeline,
+        with_boxes: bool = False,
     ):
         self._choices, self._with_boxes = choices, with_boxes
-        self._replies = defaultdict[int, Reply](lambda: Reply(new_reader()))
+        self._builders = defaultdict[int, MessageBuilder](lambda: MessageBuilder(new_pipeline()))
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -93,14 +97,14 @@ class Completion:
         return self._base | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
     def _choice(self, number: int, responses: list[dict[str, Any]]) -> dict[str, Any]:
-        reply = self._replies[number]
+        builder = self._builders[number]
         for response in responses:
-            reply.push(response["text_output"])
-        reply.end()
-        message = reply.message()
+            builder.push(response["text_output"])
+        builder.end()
+        message = builder.message()
         if self._with_boxes:
             message["boxes"] = [box for response in responses for box in response.get("boxes", ())]
-        finish_reason, entries = reply.finish_reason(responses[-1]["finish_reason"]), read_logprobs(responses)
+        finish_reason, entries = builder.finish_reason(responses[-1]["finish_reason"]), read_logprobs(responses)
         logprobs = None if entries is None else chat_logprobs(entries)
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
@@ -127,13 +131,13 @@ class Completion:
             entries = read_logprobs([response])
             logprobs = chat_logprobs(entries) if entries else None
             boxes = {"boxes": response["boxes"]} if self._with_boxes and "boxes" in response else {}
-            reply = self._replies[number]
-            deltas = reply.push(response["text_output"]) + (reply.end() if "finish_reason" in response else [])
+            builder = self._builders[number]
+            deltas = builder.push(response["text_output"]) + (builder.end() if "finish_reason" in response else [])
             for delta in deltas or ([{"content": ""}] if logprobs else []):
                 events += chunk(number, delta | boxes, logprobs)
                 logprobs = None
             if "finish_reason" in response:
-                events += chunk(number, {}, finish_reason=reply.finish_reason(response["finish_reason"]))
+                events += chunk(number, {}, finish_reason=builder.finish_reason(response["finish_reason"]))
                 self._count(number, response)
             if events:
                 yield events

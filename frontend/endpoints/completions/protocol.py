@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
-from frontend.http.body import refuse_unsupported
+from frontend.http.body import reject_unsupported
 
 # Answers that one request may ask for: as many as an engine steps at once.
 _MAX_CHOICES = 64
@@ -43,8 +43,8 @@ class CompletionRequest(SamplingFields):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        refuse_unsupported(fields, _UNSUPPORTED)
+    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        reject_unsupported(fields, _UNSUPPORTED)
         return fields
 
     @field_validator("prompt", mode="plain")

@@ -17,7 +17,7 @@ from frontend.generation.logprobs import CompletionLogprobs, read_logprobs
 from frontend.generation.send import send_prompt
 from frontend.http import sse
 from frontend.http.body import read_body
-from frontend.inference.response_stream import Answer, await_all, events_of
+from frontend.inference.response_stream import ResponseStream, await_all, events_of
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -74,7 +74,7 @@ class Completions:
         for answer in self._answers:
             answer.close()
 
-    def _whole(self, index: int, answer: Answer) -> dict[str, Any]:
+    def _whole(self, index: int, answer: ResponseStream) -> dict[str, Any]:
         responses = [response for response in answer.responses() if response]
         self._count(index, responses[-1])
         text = "".join(response["text_output"] for response in responses)
@@ -106,7 +106,7 @@ class Completions:
         self._log_fields |= self._usage
 
 
-def _begin(model: Model, body: CompletionRequest) -> list[Answer]:
+def _begin(model: Model, body: CompletionRequest) -> list[ResponseStream]:
     """Have all answers begun, and wait until each has: what is wrong with a prompt has its status, and its name."""
     how = {"stream": bool(body.stream), "echo": bool(body.echo)}
     asked = [

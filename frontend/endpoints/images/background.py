@@ -12,7 +12,7 @@ from frontend.endpoints.media_completion import media_completion
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
 from frontend.http.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
-from frontend.inference.response_stream import Answer, give_up
+from frontend.inference.response_stream import ResponseStream, cancel_all
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -56,7 +56,7 @@ def remove_background() -> Response:
             call, param = calls.pop(0)
             images.append(_receive(call, {"image": param}))
     except BaseException:
-        give_up((call for call, _ in calls), _LAST)
+        cancel_all((call for call, _ in calls), _LAST)
         raise
     answer = media_completion(model.id, "image", f"image/{kind}", images)
     return Response(orjson.dumps(answer), content_type="application/json")
@@ -73,7 +73,7 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     try:
         calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
     except BaseException:
-        give_up((call for call, _ in calls), _LAST)
+        cancel_all((call for call, _ in calls), _LAST)
         raise
     return model, body.output_format, calls
 
@@ -94,7 +94,7 @@ def _send(model: Model, content: bytes, options: dict[str, Any]) -> Call:
 
 
 def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
-    (response,) = Answer(call, _LAST, names=names).responses()
+    (response,) = ResponseStream(call, _LAST, names=names).responses()
     assert response is not None  # noqa: S101
     content: bytes = response[_LAST]
     return content

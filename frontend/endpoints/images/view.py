@@ -14,7 +14,7 @@ from frontend.endpoints.images.protocol import EditForm, GenerationRequest, Imag
 from frontend.errors import InvalidRequest, NoSuchPath
 from frontend.http import sse
 from frontend.http.body import FileField, read_body, read_form, read_upload
-from frontend.inference.response_stream import LONGEST_SECONDS, Answer, events_of
+from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream, events_of
 from frontend.services import services
 from frontend.triton.client import Call
 
@@ -109,7 +109,7 @@ class Images:
         self.fields, self._log_fields = fields, log_fields()
         self._address = _address()
         names: dict[str | None, str] = {"image": image_field}
-        self._answer = Answer(call, "num_input_tokens", services().settings.request_timeout, names)
+        self._answer = ResponseStream(call, "num_input_tokens", services().settings.request_timeout, names)
 
     def body(self) -> dict[str, Any]:
         """Return them all, in OpenAI's shape. Raises APIError."""

@@ -122,20 +122,20 @@ Input = Annotated[
 _OUTPUT = TypeAdapter(Items)
 
 
-class Placed(NamedTuple):
+class LocatedMessage(NamedTuple):
     """A message, where in the request it stands, and where the parts of its content and the calls in it do."""
 
     message: ChatMessage
-    place: str
+    path: str
     contents: Sequence[str] = ()
     calls: Sequence[str] = ()
 
 
-class _Turn:
+class AssistantTurn:
     """What an assistant thought, said and called at once: items of their own, and one message."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._thoughts: list[str] = []
         self._said: dict[str, str | list[ContentPart]] = {}
         self._calls: dict[str, ToolCall] = {}
@@ -144,65 +144,65 @@ class _Turn:
         """Tell whether the item belongs to it: who has said something, and called nothing, is done."""
         return isinstance(item, FunctionCall) or bool(self._calls) or not self._said
 
-    def add(self, item: InputMessage | FunctionCall | Reasoning, place: str) -> None:
+    def add(self, item: InputMessage | FunctionCall | Reasoning, path: str) -> None:
         """Add an item. Raises InvalidRequest for one call too many."""
         match item:
             case Reasoning():
                 self._thoughts.append(item.text)
             case FunctionCall(call_id=id, name=name, arguments=arguments):
                 if len(self._calls) == MAX_CALLS:
-                    raise InvalidRequest(f"There are more than {MAX_CALLS} calls in one turn", param=place)
-                self._calls[place] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
+                    raise InvalidRequest(f"There are more than {MAX_CALLS} calls in one turn", param=path)
+                self._calls[path] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
             case InputMessage(content=content):
-                self._said[f"{place}.content"] = _content(content)
+                self._said[f"{path}.content"] = _content(content)
 
-    def message(self, is_last: bool = False) -> Placed | None:
+    def message(self, is_last: bool = False) -> LocatedMessage | None:
         """Return it as a message; None for thoughts that nothing came of, but for those that were cut off at last."""
         thoughts = "".join(self._thoughts) or None
         if not (self._said or self._calls or (thoughts and is_last)):
             return None
         said = list(self._said.values())
         content = said[0] if len(said) == 1 else [part for each in said for part in _parts_of(each)]
-        contents = [place for field, each in self._said.items() for place in _places(field, each)]
+        contents = [path for field, each in self._said.items() for path in _paths(field, each)]
         calls = [*self._calls.values()] or None
         message = ChatMessage(role="assistant", content=content, tool_calls=calls, reasoning_content=thoughts)
-        return Placed(message, self._place, contents, [*self._calls])
+        return LocatedMessage(message, self._path, contents, [*self._calls])
 
 
-def read_items(items: Sequence[InputItem]) -> list[Placed]:
+def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
     """Return the messages that the items of `input` mean. Raises InvalidRequest."""
-    found: list[Placed | None] = []
-    turn: _Turn | None = None
+    found: list[LocatedMessage | None] = []
+    turn: AssistantTurn | None = None
     for number, item in enumerate(items):
-        place = f"input[{number}]"
+        path = f"input[{number}]"
         if isinstance(item, FunctionCallOutput) or (isinstance(item, InputMessage) and item.role != "assistant"):
             found += [turn.message()] if turn else []
-            found.append(_placed(item, place))
+            found.append(_locate(item, path))
             turn = None
             continue
         if turn and not turn.goes_on_with(item):
             found.append(turn.message())
             turn = None
-        turn = turn or _Turn(place)
-        turn.add(item, place)
+        turn = turn or AssistantTurn(path)
+        turn.add(item, path)
     found += [turn.message(is_last=True)] if turn else []
-    return [placed for placed in found if placed]
+    return [located for located in found if located]
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
     """Return the messages that the output of a response means to the next one."""
-    return [placed.message for placed in read_items(_OUTPUT.validate_python(output))]
+    return [located.message for located in read_items(_OUTPUT.validate_python(output))]
 
 
-def _placed(item: InputMessage | FunctionCallOutput, place: str) -> Placed:
+def _locate(item: InputMessage | FunctionCallOutput, path: str) -> LocatedMessage:
     if isinstance(item, FunctionCallOutput):
         message = ChatMessage(role="tool", content=_content(item.output), tool_call_id=item.call_id)
-        return Placed(message, place, _places(f"{place}.output", message.content))
+        return LocatedMessage(message, path, _paths(f"{path}.output", message.content))
     message = ChatMessage(role=item.role, content=_content(item.content))
-    return Placed(message, place, _places(f"{place}.content", message.content))
+    return LocatedMessage(message, path, _paths(f"{path}.content", message.content))
 
 
-def _places(field: str, content: str | list[ContentPart]) -> list[str]:
+def _paths(field: str, content: str | list[ContentPart]) -> list[str]:
     return [field] if isinstance(content, str) else [f"{field}[{number}]" for number in range(len(content))]
 
 
@@ -215,29 +215,29 @@ def _parts_of(content: str | list[ContentPart]) -> list[ContentPart]:
 
 
 @contextmanager
-def named_by(conversation: Sequence[Placed]) -> Iterator[None]:
+def with_request_paths(conversation: Sequence[LocatedMessage]) -> Iterator[None]:
     """Have an error name a part of the conversation as the request does, and not as chat would."""
     try:
         yield
     except APIError as error:
-        error.param = _place(error.param, conversation)
+        error.param = _path(error.param, conversation)
         raise
 
 
-def _place(param: str | None, conversation: Sequence[Placed]) -> str | None:
+def _path(param: str | None, conversation: Sequence[LocatedMessage]) -> str | None:
     found = _MESSAGE.fullmatch(param or "")
     if not found:
         return param
     if found[1] is None or int(found[1]) >= len(conversation):
         return "input"
-    placed, rest = conversation[int(found[1])], found[2]
-    if not placed.place.startswith("input["):
-        return placed.place
+    located, rest = conversation[int(found[1])], found[2]
+    if not located.path.startswith("input["):
+        return located.path
     if call := _CALL.fullmatch(rest):
-        return placed.calls[int(call[1])] + _renamed(call[2])
+        return located.calls[int(call[1])] + _renamed(call[2])
     if part := _CONTENT.fullmatch(rest):
-        return placed.contents[int(part[1])] + _renamed(part[2])
-    return placed.place + _renamed(rest)
+        return located.contents[int(part[1])] + _renamed(part[2])
+    return located.path + _renamed(rest)
 
 
 def _renamed(field: str) -> str:

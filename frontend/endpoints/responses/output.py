@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from frontend.endpoints.responses.events import ResponseEvents
-from frontend.parsing.events import Arguments, CallBroken, CallStarted, Piece, Said, Thought
+from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
 
 Item = dict[str, Any]
 
@@ -25,7 +25,7 @@ class ResponseOutput:
         self._open: Item | None = None
         self._calls: dict[int, Item] = {}
 
-    def push(self, pieces: Iterable[Piece]) -> bytes:
+    def push(self, pieces: Iterable[Event]) -> bytes:
         """Take more of the answer; return the events of it."""
         return b"".join(self._fold(piece) for piece in pieces)
 
@@ -37,21 +37,21 @@ class ResponseOutput:
         is_call = self._open is not None and self._open["type"] == "function_call"
         return events + self._close("completed" if is_call else status)  # a call that is cut off is none
 
-    def _fold(self, piece: Piece) -> bytes:
+    def _fold(self, piece: Event) -> bytes:
         match piece:
-            case Said(text):
+            case TextDelta(text):
                 return self._say("message", text)
-            case Thought(text):
+            case ReasoningDelta(text):
                 return self._say("reasoning", text)
-            case CallStarted(call, id, name):
+            case ToolCallStart(call, id, name):
                 item = {"id": _id("fc"), "type": "function_call", "call_id": id, "name": name}
                 begun = self._begin(item | {"arguments": "", "status": "in_progress"})
                 self._calls[call] = self.items[-1]
                 return begun
-            case Arguments(call, text):
+            case ToolCallArguments(call, text):
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
-            case CallBroken(call, text):
+            case ToolCallAborted(call, text):
                 # What a stream has sent it cannot take back; but whoever looks at the whole is not to make the call.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call))

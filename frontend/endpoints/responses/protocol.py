@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from frontend.endpoints.responses.items import Input, Placed, read_items
+from frontend.endpoints.responses.items import Input, LocatedMessage, read_items
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields
-from frontend.generation.structured_output import Form, JSONSchemaFormat
+from frontend.generation.structured_output import JSONSchemaFormat, ResponseFormat
 from frontend.generation.tools import ChatMessage, Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
-from frontend.http.body import RequestBody, refuse_unsupported
+from frontend.http.body import RequestBody, reject_unsupported
 
 # Fields that are not served, each with the values that ask for nothing and so are let through.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -41,7 +41,7 @@ _ECHOED: dict[str, Any] = {
 }
 
 
-class SchemaForm(JSONSchemaFormat):
+class JSONSchemaTextFormat(JSONSchemaFormat):
     """The responses API's way to ask for JSON by a schema."""
 
     type: Literal["json_schema"]
@@ -50,7 +50,7 @@ class SchemaForm(JSONSchemaFormat):
 class TextFields(RequestBody):
     """What the text of the answer is to be like."""
 
-    format: Form[SchemaForm] | None = None
+    format: ResponseFormat[JSONSchemaTextFormat] | None = None
 
 
 class ReasoningFields(RequestBody):
@@ -117,11 +117,11 @@ class ResponseRequest(SamplingFields):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        refuse_unsupported(fields, _UNSUPPORTED)
+    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        reject_unsupported(fields, _UNSUPPORTED)
         text = fields.get("text")
         if isinstance(text, dict):
-            refuse_unsupported(
+            reject_unsupported(
                 {f"text.{name}": value for name, value in text.items()},
                 {"text.verbosity": ("medium",)},
             )
@@ -174,10 +174,10 @@ class ResponseRequest(SamplingFields):
         form = self.text.format if self.text else None
         return form.model_dump(by_alias=True) if form else {"type": "text"}
 
-    def conversation(self) -> list[Placed]:
+    def conversation(self) -> list[LocatedMessage]:
         """Return the messages of `input`. Raises InvalidRequest."""
         if isinstance(self.input, str):
-            return [Placed(ChatMessage(role="user", content=self.input), "input")]
+            return [LocatedMessage(ChatMessage(role="user", content=self.input), "input")]
         messages = read_items(self.input)
         if not messages:
             raise InvalidRequest("There is nothing to be answered in the input", param="input")

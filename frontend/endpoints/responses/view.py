@@ -9,17 +9,17 @@ from flask import Blueprint, Response, stream_with_context
 
 from frontend.access_log import log_fields
 from frontend.endpoints.responses.events import ResponseEvents, usage
-from frontend.endpoints.responses.items import Placed, inline_image_size, named_by, read_output
+from frontend.endpoints.responses.items import LocatedMessage, inline_image_size, read_output, with_request_paths
 from frontend.endpoints.responses.output import ResponseOutput
 from frontend.endpoints.responses.protocol import ResponseRequest
 from frontend.errors import APIError, InvalidRequest, NoSuchPath
-from frontend.generation.routing import answer_to, model_for
-from frontend.generation.tools import ChatMessage, checked_calls, describe_tools, reader_of, tool_parameters
+from frontend.generation.routing import select_model, start
+from frontend.generation.tools import ChatMessage, checked_calls, describe_tools, pipeline_factory, tool_parameters
 from frontend.http import sse
 from frontend.http.body import read_body
 from frontend.inference.choices import Responses
 from frontend.inference.response_stream import events_of
-from frontend.parsing.pipeline import Reader
+from frontend.parsing.pipeline import ParserPipeline
 from frontend.services import services
 from frontend.storage.responses import ResponseStore, StoredResponse
 from frontend.triton.registry import Model
@@ -65,29 +65,33 @@ def _not_found(identifier: str) -> APIError:
 def _begin(body: ResponseRequest) -> "ResponseInMaking":
     """Have the conversation answered: instructions, what was said before, the input. Raises APIError."""
     # Instructions are for one answer alone: they are not remembered.
-    told = [Placed(ChatMessage(role="system", content=body.instructions), _INSTRUCTIONS)] if body.instructions else []
+    told = (
+        [LocatedMessage(ChatMessage(role="system", content=body.instructions), _INSTRUCTIONS)]
+        if body.instructions
+        else []
+    )
     conversation = [*told, *_said_before(body.previous_response_id), *body.conversation()]
     tools = body.tool_fields()
-    with named_by(conversation):
-        messages = checked_calls([placed.message for placed in conversation])
-        model = model_for(body.model, messages)
+    with with_request_paths(conversation):
+        messages = checked_calls([located.message for located in conversation])
+        model = select_model(body.model, messages)
         log_fields()["model"] = model.id
-        reader = reader_of(model, tools)()
+        pipeline = pipeline_factory(model, tools)()
         sampling = body.sampling_parameters() | {"stream": bool(body.stream)}
         sampling |= tool_parameters(model, tools, sampling.get("constraint"))
-        answer = answer_to(model, messages, sampling, describe_tools(tools))
+        answer = start(model, messages, sampling, describe_tools(tools))
     store = services().responses if body.store is not False else None
-    return ResponseInMaking(model, answer, reader, body, conversation, store)
+    return ResponseInMaking(model, answer, pipeline, body, conversation, store)
 
 
-def _said_before(identifier: str | None) -> list[Placed]:
+def _said_before(identifier: str | None) -> list[LocatedMessage]:
     if identifier is None:
         return []
     stored = services().responses.get(identifier)
     if stored is None:
         message = f"Previous response with id '{identifier}' not found."
         raise InvalidRequest(message, param="previous_response_id", code="previous_response_not_found")
-    return [Placed(ChatMessage.model_validate(message), "previous_response_id") for message in stored.messages]
+    return [LocatedMessage(ChatMessage.model_validate(message), "previous_response_id") for message in stored.messages]
 
 
 class ResponseInMaking:
@@ -100,12 +104,12 @@ class ResponseInMaking:
         self,
         model: Model,
         answer: Responses,
-        reader: Reader,
+        pipeline: ParserPipeline,
         body: ResponseRequest,
-        conversation: Sequence[Placed],
+        conversation: Sequence[LocatedMessage],
         store: ResponseStore | None,
     ):
-        self._answer, self._reader, self._conversation, self._store = answer, reader, conversation, store
+        self._answer, self._pipeline, self._conversation, self._store = answer, pipeline, conversation, store
         self._events = ResponseEvents()
         self._output = ResponseOutput(self._events)
         self._response = body.echoed() | {
@@ -124,7 +128,7 @@ class ResponseInMaking:
 
     def plain(self) -> dict[str, Any]:
         """Return the whole response. Raises APIError."""
-        with named_by(self._conversation):
+        with with_request_paths(self._conversation):
             responses = [response for response in self._answer.responses() if response]
         for response in responses:
             self._read(response)
@@ -153,9 +157,9 @@ class ResponseInMaking:
 
     def _read(self, response: Mapping[str, Any]) -> bytes:
         """Take what a response says; return the events of it."""
-        events = self._output.push(self._reader.push(response["text_output"]))
+        events = self._output.push(self._pipeline.push(response["text_output"]))
         if "finish_reason" in response:
-            events += self._output.push(self._reader.end()) + self._output.end(_status(response))
+            events += self._output.push(self._pipeline.end()) + self._output.end(_status(response))
         return events
 
     def _finished(self, last: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +174,7 @@ class ResponseInMaking:
         }
         self._log_fields |= {"prompt_tokens": used["input_tokens"], "completion_tokens": used["output_tokens"]}
         if self._store:
-            said = [placed.message for placed in self._conversation if placed.place != _INSTRUCTIONS]
+            said = [located.message for located in self._conversation if located.path != _INSTRUCTIONS]
             said += read_output(self._output.items)
             self._store.put(StoredResponse(finished, [message.model_dump(exclude_none=True) for message in said]))
         return finished

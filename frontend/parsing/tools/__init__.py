@@ -6,9 +6,9 @@ from frontend.parsing.tools.hermes import HERMES
 from frontend.parsing.tools.llama3 import LLAMA3
 from frontend.parsing.tools.mistral import MISTRAL, MISTRAL_NAMED
 from frontend.parsing.tools.phi import PHI
-from frontend.parsing.tools.tool_format import Family, ToolParser
+from frontend.parsing.tools.tool_format import ToolFormat, ToolParser
 
-FAMILIES = {
+TOOL_FORMATS = {
     "hermes": HERMES,
     "llama3": LLAMA3,
     "mistral": MISTRAL,
@@ -21,4 +21,4 @@ FAMILIES = {
 DEFAULT = "hermes"
 """What the backend asks for of a model whose template knows nothing of tools."""
 
-__all__ = ["DEFAULT", "FAMILIES", "Family", "ToolParser"]
+__all__ = ["DEFAULT", "TOOL_FORMATS", "ToolFormat", "ToolParser"]

@@ -6,48 +6,48 @@ V3 and R1 write `function`, a separator, the name, and the arguments in a fence;
 from collections.abc import Sequence
 
 from frontend.parsing.tools.json_calls import read_arguments
-from frontend.parsing.tools.scanner import Source, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps
 from frontend.parsing.tools.tool_constraints import Function, parameters_of, tagged_any
-from frontend.parsing.tools.tool_format import Constraint, Family
+from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
 _ALL, _ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _CALL, _CALL_END, _SEPARATOR = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
 _FENCE, _FENCE_END = "```json", "```"
 
 
-def _grammar(source: Source) -> Steps[None]:
-    while tag := (yield from source.prose(_ALL, _CALL)):
+def _grammar(scanner: Scanner) -> Steps[None]:
+    while tag := (yield from scanner.text_until(_ALL, _CALL)):
         if tag == _ALL:
-            yield from source.skip_space()
-            yield from source.expect(_CALL)
-        yield from _call(source)
+            yield from scanner.skip_space()
+            yield from scanner.expect(_CALL)
+        yield from _call(scanner)
 
 
-def _call(source: Source) -> Steps[None]:
-    name = yield from source.name()
-    yield from source.expect(_SEPARATOR)
-    if (yield from source.coming()) != "{":
-        name = yield from source.name()
-        yield from source.skip_space()
-        yield from source.at(_FENCE)
-    yield from source.skip_space()
-    yield from read_arguments(source, name)
+def _call(scanner: Scanner) -> Steps[None]:
+    name = yield from scanner.name()
+    yield from scanner.expect(_SEPARATOR)
+    if (yield from scanner.peek()) != "{":
+        name = yield from scanner.name()
+        yield from scanner.skip_space()
+        yield from scanner.accept(_FENCE)
+    yield from scanner.skip_space()
+    yield from read_arguments(scanner, name)
     for closing in (_FENCE_END, _CALL_END, _ALL_END):
-        yield from source.skip_space()
-        yield from source.at(closing)
+        yield from scanner.skip_space()
+        yield from scanner.accept(closing)
 
 
-def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
     begin = f"{_ALL}{_CALL}function{_SEPARATOR}"
     end = f"\n{_FENCE_END}{_CALL_END}{_ALL_END}"
     return tagged_any([(f"{begin}{f['name']}\n{_FENCE}\n", parameters_of(f), end) for f in functions])
 
 
-def _constrain_bare(functions: Sequence[Function], maximum: int | None) -> Constraint:
+def _constrain_bare(functions: Sequence[Function], max_calls: int | None) -> Constraint:
     end = f"{_CALL_END}{_ALL_END}"
     return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
 
 
-_MARKS = (_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR)
-DEEPSEEK = Family(_grammar, _constrain, _MARKS)
-DEEPSEEK_BARE = Family(_grammar, _constrain_bare, _MARKS)
+_TAGS = (_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR)
+DEEPSEEK = ToolFormat(_grammar, _constrain, _TAGS)
+DEEPSEEK_BARE = ToolFormat(_grammar, _constrain_bare, _TAGS)

@@ -6,23 +6,23 @@ Small ones now and then write the object alone, or in a fence: measured of Qwen 
 from collections.abc import Sequence
 
 from frontend.parsing.tools.generic import FENCE, FENCE_END, bare_calls, json_calls
-from frontend.parsing.tools.scanner import Source, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, Family
+from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
-def _grammar(source: Source) -> Steps[None]:
-    yield from bare_calls(source)
-    while tag := (yield from source.prose(_OPEN, FENCE)):
-        yield from json_calls(source)
-        yield from source.skip_space()
-        yield from source.at(_CLOSE if tag == _OPEN else FENCE_END)
+def _grammar(scanner: Scanner) -> Steps[None]:
+    yield from bare_calls(scanner)
+    while tag := (yield from scanner.text_until(_OPEN, FENCE)):
+        yield from json_calls(scanner)
+        yield from scanner.skip_space()
+        yield from scanner.accept(_CLOSE if tag == _OPEN else FENCE_END)
 
 
-def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
-    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", maximum)
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", max_calls)
 
 
-HERMES = Family(_grammar, _constrain, (_OPEN, _CLOSE))
+HERMES = ToolFormat(_grammar, _constrain, (_OPEN, _CLOSE))

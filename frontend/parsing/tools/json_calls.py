@@ -4,107 +4,107 @@ from typing import Any
 
 import orjson
 
-from frontend.parsing.tools.scanner import Malformed, Source, Steps
+from frontend.parsing.tools.scanner import Malformed, Scanner, Steps
 
 # What some write beside name and arguments.
 _OTHER_KEYS = ("id", "type", "index")
 
 
-def read_calls(source: Source) -> Steps[None]:
+def read_calls(scanner: Scanner) -> Steps[None]:
     """Read an object, or a list of objects, one a call. Raises Malformed."""
-    if not (yield from source.at("[")):
-        yield from read_call(source)
+    if not (yield from scanner.accept("[")):
+        yield from read_call(scanner)
         return
     while True:
-        yield from source.skip_space()
-        yield from read_call(source)
-        yield from source.skip_space()
-        if not (yield from source.at(",")):
+        yield from scanner.skip_space()
+        yield from read_call(scanner)
+        yield from scanner.skip_space()
+        if not (yield from scanner.accept(",")):
             break
-    yield from source.at("]")
-    source.mark()
+    yield from scanner.accept("]")
+    scanner.mark()
 
 
-def read_call(source: Source) -> Steps[None]:
+def read_call(scanner: Scanner) -> Steps[None]:
     """Read `{"name": …, "arguments": {…}}`; Llama says `parameters`. Raises Malformed.
 
     Small models forget to close the object, or close it twice: once there are name and arguments, it is a call.
     """
     name, arguments, complete = None, None, False
-    yield from source.expect("{")
-    yield from source.skip_space()
-    while (yield from source.coming()) != "}":
-        key = yield from _read(source)
-        yield from source.skip_space()
-        yield from source.expect(":")
-        yield from source.skip_space()
+    yield from scanner.expect("{")
+    yield from scanner.skip_space()
+    while (yield from scanner.peek()) != "}":
+        key = yield from _read(scanner)
+        yield from scanner.skip_space()
+        yield from scanner.expect(":")
+        yield from scanner.skip_space()
         if key == "name":
-            name = yield from _read(source)
-            source.check(name)
+            name = yield from _read(scanner)
+            scanner.check(name)
         elif key not in ("arguments", "parameters"):
             if not complete and key not in _OTHER_KEYS:
                 raise Malformed  # an answer in JSON, which nobody should wait for
-            yield from _read(source)
+            yield from _read(scanner)
         elif complete or arguments is not None:
             raise Malformed
         elif name is not None:
-            yield from read_arguments(source, name)
+            yield from read_arguments(scanner, name)
             complete = True
         else:
-            arguments = _text_of((yield from _read(source)))
-        if not (yield from _goes_on(source)):
+            arguments = _text_of((yield from _read(scanner)))
+        if not (yield from _goes_on(scanner)):
             break
-    closed = yield from _closed(source)
+    closed = yield from _closed(scanner)
     if arguments is None and not complete and not closed:
         raise Malformed  # arguments may be missing, but not cut off
     if not complete:
-        _call(source, name, arguments or "{}")
-    source.mark()
+        _call(scanner, name, arguments or "{}")
+    scanner.mark()
 
 
-def read_arguments(source: Source, name: str) -> Steps[None]:
+def read_arguments(scanner: Scanner, name: str) -> Steps[None]:
     """Read the arguments of a call: an object, the same in a string, or null. Raises Malformed."""
-    if (yield from source.coming()) != "{":
-        _call(source, name, _text_of((yield from _read(source))))
+    if (yield from scanner.peek()) != "{":
+        _call(scanner, name, _text_of((yield from _read(scanner))))
         return
-    source.start(name)
+    scanner.start(name)
     pieces: list[str] = []
 
     def pass_on(piece: str) -> None:
         pieces.append(piece)
-        source.argue(piece)
+        scanner.emit_arguments(piece)
 
-    yield from source.value(pass_on)
+    yield from scanner.value(pass_on)
     _parsed("".join(pieces))
-    source.called()
+    scanner.end_call()
 
 
-def _goes_on(source: Source) -> Steps[bool]:
-    yield from source.skip_space()
-    comma = yield from source.at(",")
-    yield from source.skip_space()
+def _goes_on(scanner: Scanner) -> Steps[bool]:
+    yield from scanner.skip_space()
+    comma = yield from scanner.accept(",")
+    yield from scanner.skip_space()
     return comma
 
 
-def _closed(source: Source) -> Steps[bool]:
+def _closed(scanner: Scanner) -> Steps[bool]:
     """Pass over what closes an object, once or more often; tell whether anything did."""
     closed = False
-    while (yield from source.coming()) == "}":
-        yield from source.skip_space()
-        closed = yield from source.at("}")
+    while (yield from scanner.peek()) == "}":
+        yield from scanner.skip_space()
+        closed = yield from scanner.accept("}")
     return closed
 
 
-def _call(source: Source, name: Any, arguments: str) -> None:
-    source.start(name)
-    source.argue(arguments)
-    source.called()
+def _call(scanner: Scanner, name: Any, arguments: str) -> None:
+    scanner.start(name)
+    scanner.emit_arguments(arguments)
+    scanner.end_call()
 
 
-def _read(source: Source) -> Steps[Any]:
+def _read(scanner: Scanner) -> Steps[Any]:
     """Return a whole JSON value."""
     pieces: list[str] = []
-    yield from source.value(pieces.append)
+    yield from scanner.value(pieces.append)
     return _parsed("".join(pieces))
 
 

@@ -3,31 +3,31 @@
 from collections.abc import Sequence
 
 from frontend.parsing.tools.json_calls import read_call
-from frontend.parsing.tools.scanner import Source, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, Family
+from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
 _TAG = "<|python_tag|>"
 
 
-def _grammar(source: Source) -> Steps[None]:
-    if source.untouched and (yield from source.coming()) == "{":
-        yield from _calls(source)
-    while (yield from source.prose(_TAG)):
-        yield from _calls(source)
+def _grammar(scanner: Scanner) -> Steps[None]:
+    if scanner.untouched and (yield from scanner.peek()) == "{":
+        yield from _calls(scanner)
+    while (yield from scanner.text_until(_TAG)):
+        yield from _calls(scanner)
 
 
-def _calls(source: Source) -> Steps[None]:
+def _calls(scanner: Scanner) -> Steps[None]:
     while True:
-        yield from source.skip_space()
-        yield from read_call(source)
-        yield from source.skip_space()
-        if not (yield from source.at(";")):
+        yield from scanner.skip_space()
+        yield from read_call(scanner)
+        yield from scanner.skip_space()
+        if not (yield from scanner.accept(";")):
             return
 
 
-def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
-    return tagged("", call_schema(functions, "parameters"), "", "; ", maximum)
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+    return tagged("", call_schema(functions, "parameters"), "", "; ", max_calls)
 
 
-LLAMA3 = Family(_grammar, _constrain, (_TAG,))
+LLAMA3 = ToolFormat(_grammar, _constrain, (_TAG,))

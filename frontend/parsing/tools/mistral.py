@@ -5,43 +5,43 @@ import string
 from collections.abc import Sequence
 
 from frontend.parsing.tools.json_calls import read_arguments, read_calls
-from frontend.parsing.tools.scanner import Source, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps
 from frontend.parsing.tools.tool_constraints import Function, calls_schema, parameters_of, tagged, tagged_any
-from frontend.parsing.tools.tool_format import Constraint, Family
+from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
 _TAG, _ID, _ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _ID_LENGTH = 9
 
 
-def _grammar(source: Source) -> Steps[None]:
-    while (yield from source.prose(_TAG)):
-        yield from source.skip_space()
-        if (yield from source.coming()) in ("[", "{"):
-            yield from read_calls(source)
+def _grammar(scanner: Scanner) -> Steps[None]:
+    while (yield from scanner.text_until(_TAG)):
+        yield from scanner.skip_space()
+        if (yield from scanner.peek()) in ("[", "{"):
+            yield from read_calls(scanner)
         else:
-            yield from _named(source)
+            yield from _named(scanner)
 
 
-def _named(source: Source) -> Steps[None]:
-    name = yield from source.name()
-    if (yield from source.at(_ID)):
-        yield from source.name()
-    yield from source.at(_ARGUMENTS)
-    yield from source.skip_space()
-    yield from read_arguments(source, name)
+def _named(scanner: Scanner) -> Steps[None]:
+    name = yield from scanner.name()
+    if (yield from scanner.accept(_ID)):
+        yield from scanner.name()
+    yield from scanner.accept(_ARGUMENTS)
+    yield from scanner.skip_space()
+    yield from read_arguments(scanner, name)
 
 
 def _new_id() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_ID_LENGTH))
 
 
-def _constrain(functions: Sequence[Function], maximum: int | None) -> Constraint:
-    return tagged(_TAG, calls_schema(functions, maximum), "", maximum=1)
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+    return tagged(_TAG, calls_schema(functions, max_calls), "", max_calls=1)
 
 
-def _constrain_named(functions: Sequence[Function], maximum: int | None) -> Constraint:
+def _constrain_named(functions: Sequence[Function], max_calls: int | None) -> Constraint:
     return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", parameters_of(f), "") for f in functions])
 
 
-MISTRAL = Family(_grammar, _constrain, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)
-MISTRAL_NAMED = Family(_grammar, _constrain_named, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)
+MISTRAL = ToolFormat(_grammar, _constrain, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)
+MISTRAL_NAMED = ToolFormat(_grammar, _constrain_named, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)

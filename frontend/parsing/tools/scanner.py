@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Generator
 from typing import Any, TypeVar
 
-from frontend.parsing.events import Arguments, CallBroken, CallStarted, Piece, Said
+from frontend.parsing.events import Event, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
 from frontend.parsing.reasoning import overlap
 from frontend.parsing.tools.json_value import JsonValue
 
@@ -22,18 +22,18 @@ class Malformed(Exception):
     """What looked like a call is none."""
 
 
-class Source:
+class Scanner:
     """The text, and what has been found in it.
 
     `names` are the tools that may be called, `most` how many calls are passed on, `new_id` makes the id of a call.
     """
 
-    def __init__(self, names: Collection[str], maximum: int | None, new_id: Callable[[], str]):
-        self._names, self._maximum, self._new_id = names, maximum, new_id
+    def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):
+        self._names, self._max_calls, self._new_id = names, max_calls, new_id
         self._text, self._place, self._mark = "", 0, 0
         self._raw: list[str] = []  # what was read since the mark and is no longer in the text
         self._space = ""  # between what was said and what comes: it is left out before and after calls
-        self._found: list[Piece] = []
+        self._found: list[Event] = []
         self._started = self._calls = 0  # those begun, and those that turned out whole
         self._open: int | None = None
         self._muted = False
@@ -49,25 +49,25 @@ class Source:
         self._raw.append(self._text[self._mark : self._place])
         self._text, self._place, self._mark = self._text[self._place :] + text, 0, 0
 
-    def take(self) -> list[Piece]:
+    def drain(self) -> list[Event]:
         """Return what was found since the last time."""
         found, self._found = self._found, []
         return found
 
-    def give_up(self) -> None:
+    def fail_call(self) -> None:
         """Pass on what was read since the mark as it was written: it is no call."""
         raw = "".join(self._raw) + self._text[self._mark : self._place]
         if self._open is None or self._muted:
             self._say(raw)
         else:
-            self._found.append(CallBroken(self._open, raw))
+            self._found.append(ToolCallAborted(self._open, raw))
         self._open, self._muted, self.untouched = None, False, False
         self.mark()
 
     def finish(self) -> None:
         """Pass on the white space at the end of an answer that called nothing."""
         if self._space and not self._calls:
-            self._found.append(Said(self._space))
+            self._found.append(TextDelta(self._space))
 
     # For grammars.
 
@@ -76,7 +76,7 @@ class Source:
         self._raw.clear()
         self._mark = self._place
 
-    def prose(self, *tags: str) -> Steps[str]:
+    def text_until(self, *tags: str) -> Steps[str]:
         """Pass text on up to the first of the tags, and that over; return it, or nothing at the end."""
         while True:
             rest = self._text[self._place :]
@@ -93,7 +93,7 @@ class Source:
                 return ""
             yield
 
-    def coming(self) -> Steps[str]:
+    def peek(self) -> Steps[str]:
         """Return the next character that is not white space, without passing anything; nothing at the end."""
         while not (rest := self._text[self._place :].lstrip()) and not self.over:
             yield
@@ -101,10 +101,10 @@ class Source:
 
     def skip_space(self) -> Steps[None]:
         """Pass over white space."""
-        yield from self.coming()
+        yield from self.peek()
         self._place = len(self._text) - len(self._text[self._place :].lstrip())
 
-    def at(self, literal: str) -> Steps[bool]:
+    def accept(self, literal: str) -> Steps[bool]:
         """Tell whether `literal` comes next, and pass over it."""
         while True:
             rest = self._text[self._place : self._place + len(literal)]
@@ -117,7 +117,7 @@ class Source:
 
     def expect(self, literal: str) -> Steps[None]:
         """Pass over `literal`. Raises Malformed if something else comes."""
-        if not (yield from self.at(literal)):
+        if not (yield from self.accept(literal)):
             raise Malformed
 
     def name(self) -> Steps[str]:
@@ -152,21 +152,21 @@ class Source:
     def start(self, name: Any) -> None:
         """Begin a call. Raises Malformed if there is no such tool."""
         self.check(name)
-        self._muted = self._maximum is not None and self._calls >= self._maximum
+        self._muted = self._max_calls is not None and self._calls >= self._max_calls
         self._open = self._started
         if not self._muted:
             self._started += 1
             # Should the call turn out to be none, the space before it is a part of what was written.
             self._raw.insert(0, self._space)
             self._space = ""
-            self._found.append(CallStarted(self._open, self._new_id(), name))
+            self._found.append(ToolCallStart(self._open, self._new_id(), name))
 
-    def argue(self, text: str) -> None:
+    def emit_arguments(self, text: str) -> None:
         """Pass on some of the call's arguments."""
         if self._open is not None and not self._muted:
-            self._found.append(Arguments(self._open, text))
+            self._found.append(ToolCallArguments(self._open, text))
 
-    def called(self) -> None:
+    def end_call(self) -> None:
         """Note that the call is whole; what follows is only its closing."""
         self._calls += not self._muted
         self._open, self._muted, self.untouched = None, False, False
@@ -178,4 +178,4 @@ class Source:
         self._space = (self._space + text)[len(bare) :]
         if bare:
             self.untouched = False
-            self._found.append(Said(bare))
+            self._found.append(TextDelta(bare))

@@ -11,10 +11,10 @@ Function = Mapping[str, Any]
 
 
 def tagged(
-    begin: str, schema: dict[str, Any], end: str, separator: str = "", maximum: int | None = None
+    begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
 ) -> dict[str, Any]:
     """Return the shape of calls that are each in tags."""
-    return _tagged([(begin, schema, end)], separator, maximum)
+    return _tagged([(begin, schema, end)], separator, max_calls)
 
 
 def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, Any]:
@@ -22,14 +22,14 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, 
     return _tagged(choices, "", 1)
 
 
-def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, maximum: int | None) -> dict[str, Any]:
+def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, max_calls: int | None) -> dict[str, Any]:
     described = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in tags]
     # What a grammar cannot say of a tool's parameters is left to whoever made the tool.
-    shape = {"kind": "tagged", "tags": described, "separator": separator, "min": 1, "max": maximum}
+    shape = {"kind": "tagged", "tags": described, "separator": separator, "min": 1, "max": max_calls}
     return shape | {"strict": False, "param": "tools"}
 
 
-def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
+def call_schema(functions: Sequence[Function], arguments: str = "arguments", accept: str = "#") -> dict[str, Any]:
     """Return the schema of one call of any of the functions; `at` is where it will stand in a larger one."""
     return {
         "anyOf": [
@@ -37,7 +37,7 @@ def call_schema(functions: Sequence[Function], arguments: str = "arguments", at:
                 "type": "object",
                 "properties": {
                     "name": {"const": function["name"]},
-                    arguments: _moved(parameters_of(function), f"{at}/anyOf/{number}/properties/{arguments}"),
+                    arguments: _moved(parameters_of(function), f"{accept}/anyOf/{number}/properties/{arguments}"),
                 },
                 "required": ["name", arguments],
                 "additionalProperties": False,
@@ -47,10 +47,10 @@ def call_schema(functions: Sequence[Function], arguments: str = "arguments", at:
     }
 
 
-def calls_schema(functions: Sequence[Function], maximum: int | None, arguments: str = "arguments") -> dict[str, Any]:
+def calls_schema(functions: Sequence[Function], max_calls: int | None, arguments: str = "arguments") -> dict[str, Any]:
     """Return the schema of a list of calls."""
     schema = {"type": "array", "items": call_schema(functions, arguments, "#/items"), "minItems": 1}
-    return schema if maximum is None else schema | {"maxItems": maximum}
+    return schema if max_calls is None else schema | {"maxItems": max_calls}
 
 
 def parameters_of(function: Function) -> dict[str, Any]:

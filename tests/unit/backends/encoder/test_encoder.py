@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from backends.common.errors import InvalidRequest
 from backends.encoder.batches import plan
 from backends.encoder.pooling import POOLINGS, normalize
-from backends.encoder.request import Job, tokenize
+from backends.encoder.request import EncodeRequest, tokenize
 from backends.encoder.tokens import TextTokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh", "yes", "no", "Q:", "D:", "?"]
@@ -97,22 +97,26 @@ class TestTokens:
 
 class TestJobs:
     def test_a_job_with_a_bad_row_fails_alone(self, path):
-        jobs = [Job(texts=["a"]), Job(texts=["b", "a b c d e f"]), Job(texts=["a b c d e f"], truncate=True)]
-        tokenize(jobs, TextTokenizer(path, 5))
-        assert [job.failure is None for job in jobs] == [True, False, True]
-        assert jobs[1].failure.row == 1
-        assert [len(job.tokens) for job in jobs] == [1, 0, 1]
+        items = [
+            EncodeRequest(texts=["a"]),
+            EncodeRequest(texts=["b", "a b c d e f"]),
+            EncodeRequest(texts=["a b c d e f"], truncate=True),
+        ]
+        tokenize(items, TextTokenizer(path, 5))
+        assert [item.failure is None for item in items] == [True, False, True]
+        assert items[1].failure.row == 1
+        assert [len(item.tokens) for item in items] == [1, 0, 1]
 
     def test_what_is_not_a_number_fails_the_job_and_names_the_row(self):
-        job, fine = Job(texts=["a", "b"]), Job(texts=["a"])
-        job.finish(np.array([[1, 2], [np.nan, 1]], np.float32))
+        item, fine = EncodeRequest(texts=["a", "b"]), EncodeRequest(texts=["a"])
+        item.finish(np.array([[1, 2], [np.nan, 1]], np.float32))
         fine.finish(np.array([[1, 2]], np.float32))
-        assert job.failure.row == 1
+        assert item.failure.row == 1
         assert fine.failure is None
 
     def test_a_caller_who_left_is_noticed(self):
-        assert not Job().is_abandoned()
-        assert Job(is_cancelled=lambda: True).is_abandoned()
+        assert not EncodeRequest().is_abandoned()
+        assert EncodeRequest(is_cancelled=lambda: True).is_abandoned()
 
 
 class TestPlan:

@@ -51,15 +51,15 @@ def encoded(pixels):
     return content.getvalue()
 
 
-def read(engine, pixels):
-    return [part for part in read_text(engine, encoded(pixels), LIMITS) if part]
+def read(recognizer, pixels):
+    return [part for part in read_text(recognizer, encoded(pixels), LIMITS) if part]
 
 
 def test_a_line_a_part_and_a_few_pieces_at_a_time():
-    engine = FakeEngine()
-    parts = read(engine, picture(10, 20, 30))
+    recognizer = FakeEngine()
+    parts = read(recognizer, picture(10, 20, 30))
     assert [part.text for part in parts] == ["10", "\n20", "\n30"]
-    assert [count for count in engine.reads if count] == [2, 1]
+    assert [count for count in recognizer.reads if count] == [2, 1]
     assert parts[1].boxes == [{"text": "20", "score": 1.0, "box": [[0, 6], [40, 6], [40, 7], [0, 7]]}]
 
 
@@ -69,19 +69,19 @@ def test_what_is_read_unsurely_is_left_out():
 
 
 def test_what_makes_little_sense_is_tried_the_other_way_up():
-    engine = FakeEngine({"20": 0.6})
-    assert "".join(part.text for part in read(engine, picture(10, 20))) == "10\n20"
-    assert engine.reads == [2, 1]
+    recognizer = FakeEngine({"20": 0.6})
+    assert "".join(part.text for part in read(recognizer, picture(10, 20))) == "10\n20"
+    assert recognizer.reads == [2, 1]
 
 
 def test_a_page_on_its_head_is_turned_and_boxes_stay_where_they_are():
     pixels = picture(10, 20)
     pixels[2, 0] = (10, 0, 9)
     pixels[6, 0] = (20, 0, 9)
-    engine = FakeEngine()
-    parts = read(engine, np.ascontiguousarray(pixels[::-1, ::-1]))
+    recognizer = FakeEngine()
+    parts = read(recognizer, np.ascontiguousarray(pixels[::-1, ::-1]))
     assert [part.text for part in parts] == ["10", "\n20"]
-    assert engine.looks == 2
+    assert recognizer.looks == 2
     assert parts[0].boxes[0]["box"] == [[40, 28], [0, 28], [0, 27], [40, 27]]
 
 

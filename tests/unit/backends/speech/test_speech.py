@@ -11,7 +11,7 @@ import pytest
 from backends.common.audio.encoding import FORMATS, Encoder
 from backends.common.errors import InvalidRequest
 from backends.speech.sentences import cut, split_sentences
-from backends.speech.synthesis import Job, Options
+from backends.speech.synthesis import Options, SpeechSynthesis
 from backends.speech.tempo import change_tempo
 from backends.speech.voices import Voices
 
@@ -140,28 +140,30 @@ def pool():
 
 class TestJob:
     def test_a_chunk_a_sentence(self, pool):
-        job = Job(FakeEngine(), "hello|you", Options(format="pcm"), None, pool, 2)
-        first, second, end = job.chunks()
+        synthesis = SpeechSynthesis(FakeEngine(), "hello|you", Options(format="pcm"), None, pool, 2)
+        first, second, end = synthesis.chunks()
         assert (len(first), len(second), len(end)) == (RATE, RATE * 3 // 5, 0)
-        assert (job.num_input_tokens, job.num_output_tokens) == (8, 80)
+        assert (synthesis.num_input_tokens, synthesis.num_output_tokens) == (8, 80)
 
     @pytest.mark.parametrize(("speed", "own"), [(0.25, 0.5), (1, 1), (1.5, 1.5), (4, 2)])
     def test_what_the_model_cannot_do_is_done_to_its_sound(self, pool, speed, own):
         engine = FakeEngine()
-        content = b"".join(Job(engine, "hello there", Options(speed=speed, format="pcm"), None, pool, 2).chunks())
+        content = b"".join(
+            SpeechSynthesis(engine, "hello there", Options(speed=speed, format="pcm"), None, pool, 2).chunks()
+        )
         assert engine.speeds_asked == [own]
         assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
 
     def test_sentences_come_in_order_and_none_is_spoken_too_far_ahead(self, pool):
         engine = FakeEngine()
-        chunks = Job(engine, "a|bb|ccc|dddd|eeeee|ffffff", Options(format="pcm"), None, pool, 2).chunks()
+        chunks = SpeechSynthesis(engine, "a|bb|ccc|dddd|eeeee|ffffff", Options(format="pcm"), None, pool, 2).chunks()
         assert len(next(chunks)) == RATE // 5
         assert len(engine.speeds_asked) <= 4
         assert [len(chunk) * 5 // RATE for chunk in chunks] == [2, 3, 4, 5, 6, 0]
 
     def test_one_who_leaves_has_nothing_more_spoken(self, pool):
         engine = FakeEngine()
-        chunks = Job(engine, "|".join("abcdefgh"), Options(format="pcm"), None, pool, 2).chunks()
+        chunks = SpeechSynthesis(engine, "|".join("abcdefgh"), Options(format="pcm"), None, pool, 2).chunks()
         next(chunks)
         chunks.close()
         spoken = len(engine.speeds_asked)
@@ -171,5 +173,5 @@ class TestJob:
     @pytest.mark.parametrize("text", ["", "!", "bad", "hello|bad"])
     def test_what_cannot_be_spoken(self, pool, text):
         with pytest.raises(InvalidRequest) as caught:
-            list(Job(FakeEngine(), text, Options(), None, pool, 2).chunks())
+            list(SpeechSynthesis(FakeEngine(), text, Options(), None, pool, 2).chunks())
         assert caught.value.param == "input"

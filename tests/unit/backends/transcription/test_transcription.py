@@ -11,11 +11,11 @@ import pytest
 
 from backends.common.audio.decoding import RATE, read_blocks
 from backends.common.errors import InvalidRequest
-from backends.common.round_robin import Turns
+from backends.common.round_robin import RoundRobin
 from backends.transcription import windows
 from backends.transcription.ctranslate2_engine import _is_doubtful
 from backends.transcription.engines import Decoded, Options, Segment, nearest
-from backends.transcription.transcriber import Job
+from backends.transcription.transcriber import Transcriber
 from backends.transcription.windows import find_windows
 
 
@@ -146,7 +146,7 @@ class TestAudio:
 class FakeEngine:
     """Two segments a window; remembers what it was asked."""
 
-    together, remembers = 3, True
+    batch_size, uses_previous_text = 3, True
 
     def __init__(self):
         self.asked = []
@@ -159,8 +159,8 @@ class FakeEngine:
             yield Decoded(segments, options.language or "en")
 
 
-def job(engine, seconds, alone=True, **options):
-    return Job(engine, wav(tone(seconds)), Options(vad=False, **options), 60, 600, lambda: alone)
+def transcriber(engine, seconds, alone=True, **options):
+    return Transcriber(engine, wav(tone(seconds)), Options(vad=False, **options), 60, 600, lambda: alone)
 
 
 def segments_of(made):
@@ -170,7 +170,7 @@ def segments_of(made):
 class TestJob:
     def test_times_go_on_from_window_to_window_and_so_does_the_context(self):
         engine = FakeEngine()
-        made = job(engine, 100, alone=False, prompt="names")
+        made = transcriber(engine, 100, alone=False, prompt="names")
         segments = segments_of(made)
         assert [segment["id"] for segment in segments] == list(range(len(segments)))
         starts = [segment["start"] for segment in segments]
@@ -185,15 +185,15 @@ class TestJob:
 
     def test_alone_windows_are_decoded_together_once_the_language_is_known(self):
         engine = FakeEngine()
-        made = Job(engine, wav(tone(170)), Options(vad=False, prompt="names"), 300, 600, lambda: True)
+        made = Transcriber(engine, wav(tone(170)), Options(vad=False, prompt="names"), 300, 600, lambda: True)
         assert len(segments_of(made)) >= 12
         assert [count for count, _ in engine.asked][:2] == [1, 3]
         assert engine.asked[1][1].prompt == "names"
 
     def test_an_engine_that_forgets_gets_the_callers_prompt_alone(self):
         engine = FakeEngine()
-        engine.remembers = False
-        segments_of(job(engine, 100, prompt="names"))
+        engine.uses_previous_text = False
+        segments_of(transcriber(engine, 100, prompt="names"))
         assert {options.prompt for _, options in engine.asked} == {"names"}
 
 
@@ -207,7 +207,7 @@ class Guessing(FakeEngine):
 
 def test_what_was_guessed_is_not_the_next_prompt():
     engine = Guessing()
-    segments_of(job(engine, 100, prompt="names"))
+    segments_of(transcriber(engine, 100, prompt="names"))
     assert {options.prompt for _, options in engine.asked} == {"names"}
 
 
@@ -224,13 +224,13 @@ class SilentFirst(FakeEngine):
 
 
 def test_silence_does_not_decide_the_language():
-    made = job(SilentFirst(), 80)
+    made = transcriber(SilentFirst(), 80)
     assert len(segments_of(made)) >= 4
     assert made.language == "fr"
 
 
 def test_no_time_goes_beyond_the_audio():
-    assert [segment["end"] for segment in segments_of(job(FakeEngine(), 1.5))] == [1, 1.5]
+    assert [segment["end"] for segment in segments_of(transcriber(FakeEngine(), 1.5))] == [1, 1.5]
 
 
 class TestWindows:
@@ -307,7 +307,7 @@ class Work:
 class TestTurns:
     @pytest.fixture
     def turns(self):
-        turns = Turns()
+        turns = RoundRobin()
         yield turns
         turns.stop()
 

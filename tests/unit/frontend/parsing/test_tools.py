@@ -6,27 +6,29 @@ import random
 import orjson
 import pytest
 
-from frontend.endpoints.chat.message import Reply
-from frontend.parsing.pipeline import Reader
-from frontend.parsing.reasoning import ThoughtParser
-from frontend.parsing.tools import FAMILIES, ToolParser
+from frontend.endpoints.chat.message import MessageBuilder
+from frontend.parsing.pipeline import ParserPipeline
+from frontend.parsing.reasoning import ReasoningParser
+from frontend.parsing.tools import TOOL_FORMATS, ToolParser
 
 NAMES = {"weather", "f", "get-time_2"}
 
 
-def fold(family, pieces, maximum=None, finish="stop", thinks=False):
+def fold(tool_format, pieces, max_calls=None, finish="stop", reasons=False):
     """Content, calls, thoughts and finish_reason of an answer, whole; the stream is checked to tell the same."""
-    parsers = [ThoughtParser()] if thinks else []
-    reply = Reply(Reader([*parsers, ToolParser(FAMILIES[family], NAMES, maximum)] if family else parsers))
-    deltas = [delta for piece in pieces for delta in reply.push(piece)] + reply.end()
-    message = reply.message()
+    parsers = [ReasoningParser()] if reasons else []
+    builder = MessageBuilder(
+        ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
+    )
+    deltas = [delta for piece in pieces for delta in builder.push(piece)] + builder.end()
+    message = builder.message()
     calls = [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])]
     for _, arguments in calls:
         assert isinstance(orjson.loads(arguments), dict)
-    if reply.finish_reason("stop") == "tool_calls":
+    if builder.finish_reason("stop") == "tool_calls":
         assert streamed_calls(deltas)[-len(calls) :] == calls or len(calls) < len(streamed_calls(deltas))
     assert "".join(delta.get("content", "") for delta in deltas) == (message["content"] or "")
-    return message["content"], calls, message.get("reasoning_content"), reply.finish_reason(finish)
+    return message["content"], calls, message.get("reasoning_content"), builder.finish_reason(finish)
 
 
 def streamed_calls(deltas):
@@ -43,17 +45,17 @@ def streamed_calls(deltas):
     return [tuple(call) for call in calls.values()]
 
 
-def in_every_way(family, text, **options):
+def in_every_way(tool_format, text, **options):
     """The fold of the text, which is the same whole, in two pieces cut anywhere, in characters, and at random."""
-    whole = fold(family, [text], **options)
+    whole = fold(tool_format, [text], **options)
     for place in range(len(text) + 1):
-        assert fold(family, [text[:place], text[place:]], **options) == whole, place
-    assert fold(family, list(text), **options) == whole
+        assert fold(tool_format, [text[:place], text[place:]], **options) == whole, place
+    assert fold(tool_format, list(text), **options) == whole
     chance = random.Random(7)  # noqa: S311
     for _ in range(40):
         cuts = sorted(chance.choices(range(len(text) + 1), k=chance.randrange(1, 12)))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        assert fold(family, pieces, **options) == whole
+        assert fold(tool_format, pieces, **options) == whole
     return whole
 
 
@@ -62,7 +64,7 @@ TRICKY = (
 )
 
 
-def written(family, name, arguments):
+def written(tool_format, name, arguments):
     """A call as the family writes it."""
     return {
         "hermes": f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>',
@@ -75,34 +77,44 @@ def written(family, name, arguments):
         "deepseek-v3.1": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{arguments}"
         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         "generic": f'```json\n{{"name": "{name}", "arguments": {arguments}}}\n```',
-    }[family]
+    }[tool_format]
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
+@pytest.fixture(params=TOOL_FORMATS)
+def tool_format(request):
     return request.param
 
 
-def test_one_call(family):
-    assert in_every_way(family, written(family, "weather", TRICKY)) == (None, [("weather", TRICKY)], None, "tool_calls")
+def test_one_call(tool_format):
+    assert in_every_way(tool_format, written(tool_format, "weather", TRICKY)) == (
+        None,
+        [("weather", TRICKY)],
+        None,
+        "tool_calls",
+    )
 
 
-def test_without_arguments(family):
-    assert in_every_way(family, written(family, "f", "{}")) == (None, [("f", "{}")], None, "tool_calls")
+def test_without_arguments(tool_format):
+    assert in_every_way(tool_format, written(tool_format, "f", "{}")) == (None, [("f", "{}")], None, "tool_calls")
 
 
-def test_two_calls(family):
-    text = written(family, "f", '{"a": 1}') + "\n" + written(family, "get-time_2", '{"b": "2"}')
-    assert in_every_way(family, text) == (None, [("f", '{"a": 1}'), ("get-time_2", '{"b": "2"}')], None, "tool_calls")
+def test_two_calls(tool_format):
+    text = written(tool_format, "f", '{"a": 1}') + "\n" + written(tool_format, "get-time_2", '{"b": "2"}')
+    assert in_every_way(tool_format, text) == (
+        None,
+        [("f", '{"a": 1}'), ("get-time_2", '{"b": "2"}')],
+        None,
+        "tool_calls",
+    )
 
 
-def test_a_second_call_is_left_out_if_only_one_is_wanted(family):
-    text = written(family, "f", '{"a": 1}') + "\n" + written(family, "f", '{"b": "2"}')
-    assert in_every_way(family, text, maximum=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
+def test_a_second_call_is_left_out_if_only_one_is_wanted(tool_format):
+    text = written(tool_format, "f", '{"a": 1}') + "\n" + written(tool_format, "f", '{"b": "2"}')
+    assert in_every_way(tool_format, text, max_calls=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
 
 
-def test_text_around_is_content(family):
-    content, calls, _, finish = in_every_way(family, f" I look.\n\n{written(family, 'f', '{}')}\n Done \n")
+def test_text_around_is_content(tool_format):
+    content, calls, _, finish = in_every_way(tool_format, f" I look.\n\n{written(tool_format, 'f', '{}')}\n Done \n")
     assert (calls, finish) == ([("f", "{}")], "tool_calls")
     assert content.startswith(" I look.")
     assert content.endswith("Done")
@@ -110,43 +122,43 @@ def test_text_around_is_content(family):
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "Hello\n\n", " <tool", "[TOOL_", "<|", "`", " a < b [c] {d} "])
-def test_text_alone_is_left_as_it_is(family, text):
-    assert in_every_way(family, text) == (text, [], None, "stop")
+def test_text_alone_is_left_as_it_is(tool_format, text):
+    assert in_every_way(tool_format, text) == (text, [], None, "stop")
 
 
 @pytest.mark.parametrize("arguments", ["{oops}", '{"a": 1]', '{"a": tru}', "[1]", "7", '"x"', "{'a': 1}", '{"a" 1}'])
-def test_what_is_malformed_comes_out_as_text(family, arguments):
-    content, calls, _, finish = in_every_way(family, "Look: " + written(family, "f", arguments))
+def test_what_is_malformed_comes_out_as_text(tool_format, arguments):
+    content, calls, _, finish = in_every_way(tool_format, "Look: " + written(tool_format, "f", arguments))
     assert (calls, finish) == ([], "stop")
-    assert content == "Look: " + written(family, "f", arguments)
+    assert content == "Look: " + written(tool_format, "f", arguments)
 
 
-def test_a_tool_that_there_is_not_comes_out_as_text(family):
-    text = written(family, "rm", '{"a": 1}')
-    assert in_every_way(family, text) == (text, [], None, "stop")
+def test_a_tool_that_there_is_not_comes_out_as_text(tool_format):
+    text = written(tool_format, "rm", '{"a": 1}')
+    assert in_every_way(tool_format, text) == (text, [], None, "stop")
 
 
-def test_an_answer_cut_off_anywhere_is_not_lost(family):
-    text = written(family, "weather", '{"city": "Zürich"}')
+def test_an_answer_cut_off_anywhere_is_not_lost(tool_format):
+    text = written(tool_format, "weather", '{"city": "Zürich"}')
     for length in range(len(text)):
-        content, calls, _, _ = fold(family, [text[:length]], finish="length")
+        content, calls, _, _ = fold(tool_format, [text[:length]], finish="length")
         assert calls == [("weather", '{"city": "Zürich"}')] or content == text[:length]
 
 
-def test_calls_around_a_malformed_one_are_calls(family):
-    good, bad = written(family, "f", '{"a": 1}'), written(family, "f", "{oops}")
-    content, calls, _, _ = in_every_way(family, f"{good}\n{bad}\n{good}")
+def test_calls_around_a_malformed_one_are_calls(tool_format):
+    good, bad = written(tool_format, "f", '{"a": 1}'), written(tool_format, "f", "{oops}")
+    content, calls, _, _ = in_every_way(tool_format, f"{good}\n{bad}\n{good}")
     assert calls == [("f", '{"a": 1}')] * 2
     assert "oops" in content
 
 
-def test_line_breaks_in_strings_are_escaped(family):
-    text = written(family, "f", '{"code": "a\n\tb"}')
-    assert in_every_way(family, text)[1] == [("f", '{"code": "a\\n\\tb"}')]
+def test_line_breaks_in_strings_are_escaped(tool_format):
+    text = written(tool_format, "f", '{"code": "a\n\tb"}')
+    assert in_every_way(tool_format, text)[1] == [("f", '{"code": "a\\n\\tb"}')]
 
 
 @pytest.mark.parametrize(
-    ("family", "text", "calls"),
+    ("tool_format", "text", "calls"),
     [
         ("hermes", '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>', [("f", '{"a":1}')]),
         ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', [("f", '{"a": 1}')]),
@@ -186,8 +198,8 @@ def test_line_breaks_in_strings_are_escaped(family):
         ("generic", ' [{"name": "f", "arguments": {}}, {"name": "weather"}]', [("f", "{}"), ("weather", "{}")]),
     ],
 )
-def test_ways_to_write_it(family, text, calls):
-    assert in_every_way(family, text) == (None, calls, None, "tool_calls")
+def test_ways_to_write_it(tool_format, text, calls):
+    assert in_every_way(tool_format, text) == (None, calls, None, "tool_calls")
 
 
 def test_what_follows_a_call_and_is_none_is_all_that_is_left():
@@ -195,22 +207,23 @@ def test_what_follows_a_call_and_is_none_is_all_that_is_left():
     assert in_every_way("hermes", text) == ('\n{"temperature": 7}', [("f", "{}")], None, "tool_calls")
 
 
-@pytest.mark.parametrize("family", ["llama3", "generic", "hermes"])
+@pytest.mark.parametrize("tool_format", ["llama3", "generic", "hermes"])
 @pytest.mark.parametrize("text", ['{"answer": 42}', '{"name": "Ann", "age": 3} ', "{", "[1, 2]", '{"name": 5}'])
-def test_an_answer_in_json_is_no_call(family, text):
-    assert in_every_way(family, text) == (text, [], None, "stop")
+def test_an_answer_in_json_is_no_call(tool_format, text):
+    assert in_every_way(tool_format, text) == (text, [], None, "stop")
 
 
 def test_nobody_waits_for_the_end_of_an_answer_in_json():
-    reply = Reply(Reader([ToolParser(FAMILIES["generic"], NAMES)]))
-    assert reply.push('{"answer": "4') == [{"content": '{"answer":'}, {"content": ' "4'}]
-    assert reply.push("2") == [{"content": "2"}]
+    builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["generic"], NAMES)]))
+    assert builder.push('{"answer": "4') == [{"content": '{"answer":'}, {"content": ' "4'}]
+    assert builder.push("2") == [{"content": "2"}]
 
 
 def test_arguments_are_streamed_as_they_come():
-    reply = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
+    builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     deltas = [
-        reply.push(piece) for piece in ('<tool_call>{"name": "f", "arg', 'uments": {"a', '": "b', '"}}</tool', "_call>")
+        builder.push(piece)
+        for piece in ('<tool_call>{"name": "f", "arg', 'uments": {"a', '": "b', '"}}</tool', "_call>")
     ]
     assert deltas[0] == []
     (started,), argued = deltas[1][0]["tool_calls"], [d[-1]["tool_calls"][0] for d in deltas[1:4]]
@@ -221,20 +234,20 @@ def test_arguments_are_streamed_as_they_come():
 
 
 def test_a_stream_that_began_a_call_which_is_none_says_what_was_written_and_does_not_end_in_a_call():
-    reply = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
+    builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     text = '<tool_call>{"name": "f", "arguments": {"a": oops}}</tool_call>'
-    deltas = [delta for character in text for delta in reply.push(character)] + reply.end()
+    deltas = [delta for character in text for delta in builder.push(character)] + builder.end()
     assert "".join(delta.get("content", "") for delta in deltas) == text
-    assert reply.finish_reason("stop") == "stop"
-    good = Reply(Reader([ToolParser(FAMILIES["hermes"], NAMES)]))
+    assert builder.finish_reason("stop") == "stop"
+    good = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     after = good.push(text + '<tool_call>{"name": "f"}</tool_call>')
     assert [d["tool_calls"][0]["index"] for d in after if "tool_calls" in d and "id" in d["tool_calls"][0]] == [0, 1]
 
 
 def test_ids_of_mistral_have_nine_characters():
-    reply = Reply(Reader([ToolParser(FAMILIES["mistral"], NAMES)]))
-    reply.push("[TOOL_CALLS]f[ARGS]{}")
-    (call,) = reply.message()["tool_calls"]
+    builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["mistral"], NAMES)]))
+    builder.push("[TOOL_CALLS]f[ARGS]{}")
+    (call,) = builder.message()["tool_calls"]
     assert len(call["id"]) == 9
     assert call["id"].isalnum()
 
@@ -260,14 +273,14 @@ THOUGHTS = [
 
 @pytest.mark.parametrize(("text", "content", "thought"), THOUGHTS)
 def test_thoughts(text, content, thought):
-    assert in_every_way(None, text, thinks=True) == (content, [], thought, "stop")
+    assert in_every_way(None, text, reasons=True) == (content, [], thought, "stop")
 
 
-def test_a_thought_before_a_call(family):
-    text = f"<think>\nI call {written(family, 'f', '{}')}?\n</think>\n\n{written(family, 'f', TRICKY)}"
-    content, calls, thought, finish = in_every_way(family, text, thinks=True)
+def test_a_thought_before_a_call(tool_format):
+    text = f"<think>\nI call {written(tool_format, 'f', '{}')}?\n</think>\n\n{written(tool_format, 'f', TRICKY)}"
+    content, calls, thought, finish = in_every_way(tool_format, text, reasons=True)
     assert (content, calls, finish) == (None, [("f", TRICKY)], "tool_calls")
-    assert thought == f"I call {written(family, 'f', '{}')}?"
+    assert thought == f"I call {written(tool_format, 'f', '{}')}?"
 
 
 FUNCTIONS = [
@@ -289,9 +302,9 @@ def resolve(schema, reference):
     return schema
 
 
-@pytest.mark.parametrize("maximum", [None, 1])
-def test_shapes_of_calls_are_read_as_calls(family, maximum):
-    shape = FAMILIES[family].constrain(FUNCTIONS, maximum)
+@pytest.mark.parametrize("max_calls", [None, 1])
+def test_shapes_of_calls_are_read_as_calls(tool_format, max_calls):
+    shape = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, max_calls)
     assert (shape["kind"], shape["min"]) == ("tagged", 1)
     one = shape["tags"][0]
     calls = '{"name": "f", "arguments": {"x": 1}}'
@@ -299,13 +312,13 @@ def test_shapes_of_calls_are_read_as_calls(family, maximum):
         calls = '{"x": 1}'
     elif one["schema"].get("type") == "array":
         calls = f"[{calls}]"
-    calls = calls.replace("arguments", "parameters") if family == "llama3" else calls
-    assert fold(family, [one["begin"] + calls + one["end"]])[1] == [("f", '{"x": 1}')]
+    calls = calls.replace("arguments", "parameters") if tool_format == "llama3" else calls
+    assert fold(tool_format, [one["begin"] + calls + one["end"]])[1] == [("f", '{"x": 1}')]
 
 
 def test_references_in_schemas_still_lead_where_they_led():
-    for family, schema_of in (("hermes", lambda s: s), ("mistral", lambda s: s["items"])):
-        schema = FAMILIES[family].constrain(FUNCTIONS, None)["tags"][0]["schema"]
+    for tool_format, schema_of in (("hermes", lambda s: s), ("mistral", lambda s: s["items"])):
+        schema = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, None)["tags"][0]["schema"]
         arguments = schema_of(schema)["anyOf"][0]["properties"]["arguments"]
         assert resolve(schema, arguments["properties"]["x"]["$ref"]) == {"type": "integer"}
     assert FUNCTIONS[0]["parameters"]["properties"]["x"]["$ref"] == "#/$defs/X"

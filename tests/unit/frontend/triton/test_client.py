@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from frontend.errors import EngineFailure, InvalidRequest, Overloaded, Unavailable
-from frontend.triton.status import described
+from frontend.triton.status import error_from_backend
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,6 @@ from frontend.triton.status import described
 )
 def test_a_described_error(status, code, kind):
     failure = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
-    error = described(orjson.dumps(failure).decode())
+    error = error_from_backend(orjson.dumps(failure).decode())
     assert type(error) is kind
     assert (str(error), error.param, error.code, error.row) == ("why", "messages", code or kind.code, 3)

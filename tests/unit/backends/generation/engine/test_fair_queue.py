@@ -10,8 +10,8 @@ class Request(NamedTuple):
     client: str
 
 
-def queue_of(places, *waiting):
-    queue = FairQueue[Request](places)
+def queue_of(slots, *waiting):
+    queue = FairQueue[Request](slots)
     for number, client in enumerate(waiting):
         queue.put(Request(number, client))
     return queue

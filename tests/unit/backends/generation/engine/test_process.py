@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import openvino_genai as genai
 import pytest
 
-from backends.generation.engine.ipc import Add, Cancel, Failed, StepResult
+from backends.generation.engine.ipc import Cancel, Failed, Generate, StepResult
 from backends.generation.engine.process import Engine
 
 IDS = bytes(8)
@@ -82,10 +82,10 @@ class FakeCompiler:
 class Driver:
     """An engine that runs in a thread; `first` and `ended` are what it has told, with the time."""
 
-    def __init__(self, places=8, seconds=0.02):
+    def __init__(self, slots=8, seconds=0.02):
         self.pipeline, self.compiler = FakePipeline(), FakeCompiler(seconds)
         self.socket, theirs = Pipe()
-        self.engine = Engine(self.pipeline, [0], theirs, self.compiler, places, 0)
+        self.engine = Engine(self.pipeline, [0], theirs, self.compiler, slots, 0)
         self.thread = threading.Thread(target=self._run)
         self.asked, self.first, self.ended, self.failed = set(), {}, {}, {}
 
@@ -96,7 +96,7 @@ class Driver:
     def add(self, number, client="a", grammar=None, tokens=3):
         self.asked.add(number)
         parameters = {"max_tokens": tokens, "temperature": 0} | ({"grammar": grammar} if grammar else {})
-        self.socket.send(Add(number, client, IDS, parameters, 100))
+        self.socket.send(Generate(number, client, IDS, parameters, 100))
 
     def until(self, condition, seconds=10):
         end = time.monotonic() + seconds
@@ -143,7 +143,7 @@ def test_all_are_answered_whoever_asks(drive):
 
 
 def test_grammars_that_wait_hold_up_nobody_else(drive):
-    driver = drive(places=4)
+    driver = drive(slots=4)
     for number in range(1, 31):
         driver.add(number, grammar=f"g{number}")
     driver.add(31)
@@ -169,7 +169,7 @@ def test_what_is_compiled_runs_before_the_next_is_compiled(drive):
 
 
 def test_new_grammars_are_compiled_among_many_that_are(drive):
-    driver = drive(places=4)
+    driver = drive(slots=4)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
     driver.add(2, client="b", grammar="new", tokens=1)
@@ -193,7 +193,7 @@ def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
 
 def test_compiled_grammars_have_their_share_of_the_places(drive):
     """Others ask for more than there are, without a grammar, all the time."""
-    driver = drive(places=4, seconds=0.1)
+    driver = drive(slots=4, seconds=0.1)
     plain = iter(range(1000, 100_000))
 
     def keep_busy():
@@ -214,11 +214,11 @@ def test_a_grammar_that_is_none_fails_those_who_asked_for_it_alone(drive):
     driver.add(1, grammar="bad")
     driver.add(2, grammar="good")
     driver.until(lambda: 1 in driver.failed and 2 in driver.ended)
-    assert (driver.failed[1].callers_fault, driver.failed[1].message) == (True, "no grammar")
+    assert (driver.failed[1].is_client_error, driver.failed[1].message) == (True, "no grammar")
 
 
 def test_who_leaves_gives_back_the_place_wherever_it_was(drive):
-    driver = drive(places=2, seconds=0.05)
+    driver = drive(slots=2, seconds=0.05)
     for number in range(1, 21):
         driver.add(number, grammar=f"g{number}" if number % 2 else None, tokens=10_000)
     driver.until(lambda: driver.first)

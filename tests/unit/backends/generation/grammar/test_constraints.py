@@ -6,11 +6,11 @@ import time
 import pytest
 
 from backends.common.errors import InvalidRequest
-from backends.generation.grammar.constraints import grammar_of
+from backends.generation.grammar.constraints import grammar_from
 
 
 def by_schema(schema, **more):
-    return grammar_of({"kind": "json_schema", "schema": schema, "param": "guided_json", **more})
+    return grammar_from({"kind": "json_schema", "schema": schema, "param": "guided_json", **more})
 
 
 def test_json_is_written_without_free_white_space():
@@ -71,24 +71,24 @@ def test_without_strict_it_is_left_out():
 @pytest.mark.parametrize("pattern", ["[a-z", "a{1,100000}", "(a{100}){100}", "(?<=a)b", r"(a)\1", "(" * 3000])
 def test_a_regular_expression_is_refused(pattern):
     with pytest.raises(InvalidRequest):
-        grammar_of({"kind": "regex", "pattern": pattern, "param": "guided_regex"})
+        grammar_from({"kind": "regex", "pattern": pattern, "param": "guided_regex"})
 
 
 def test_choices():
-    assert grammar_of({"kind": "choice", "choices": ['say "yes"', "no"]}) == 'root ::= ("say \\"yes\\"" | "no")\n'
+    assert grammar_from({"kind": "choice", "choices": ['say "yes"', "no"]}) == 'root ::= ("say \\"yes\\"" | "no")\n'
     with pytest.raises(InvalidRequest, match="choices"):
-        grammar_of({"kind": "choice", "choices": [str(i) for i in range(10_000)], "param": "guided_choice"})
+        grammar_from({"kind": "choice", "choices": [str(i) for i in range(10_000)], "param": "guided_choice"})
 
 
 def test_tags_can_be_repeated():
     tag = {"begin": "<tool_call>", "schema": {"type": "object"}, "end": "</tool_call>"}
-    grammar = grammar_of({"kind": "tagged", "tags": [tag], "min": 1, "max": None, "separator": "\n"})
+    grammar = grammar_from({"kind": "tagged", "tags": [tag], "min": 1, "max": None, "separator": "\n"})
     assert "*" in grammar.splitlines()[0]
 
 
 def test_either_of_two_forms():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
     calls = {"kind": "tagged", "tags": [tag], "min": 1, "max": 1}
-    grammar = grammar_of({"kind": "either", "of": [calls, {"kind": "choice", "choices": ["yes"]}], "param": "tools"})
+    grammar = grammar_from({"kind": "either", "of": [calls, {"kind": "choice", "choices": ["yes"]}], "param": "tools"})
     assert '"<a>"' in grammar
     assert '"yes"' in grammar

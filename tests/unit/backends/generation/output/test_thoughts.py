@@ -2,11 +2,11 @@
 
 import pytest
 
-from backends.generation.output.thoughts import ThoughtCounter
+from backends.generation.output.thoughts import ReasoningCounter
 
 
 @pytest.mark.parametrize(
-    ("opened", "pieces", "tokens"),
+    ("reasoning_prefix", "pieces", "tokens"),
     [
         ("", ["<think>", "Hm", ".", "</think>", "Four"], 4),
         ("", ["\n", "<thi", "nk>", "Hm", "</th", "ink>", "<think>"], 6),
@@ -19,8 +19,8 @@ from backends.generation.output.thoughts import ThoughtCounter
         ("", [], 0),
     ],
 )
-def test_thoughts_are_counted(opened, pieces, tokens):
-    counter = ThoughtCounter(opened)
+def test_thoughts_are_counted(reasoning_prefix, pieces, tokens):
+    counter = ReasoningCounter(reasoning_prefix)
     for piece in pieces:
         counter.push(piece)
     assert counter.tokens == tokens

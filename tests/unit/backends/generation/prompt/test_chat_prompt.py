@@ -54,7 +54,7 @@ def test_a_context_that_is_too_short_says_both_numbers(folder):
 
 def test_room_for_the_answer(folder):
     prompt = ChatPrompt(folder, 50)
-    assert prompt.room_after(20) == 30
+    assert prompt.remaining_context_after(20) == 30
 
 
 def test_templates_are_sandboxed(folder):
@@ -70,7 +70,7 @@ def test_text_to_go_on_with_has_no_template_but_the_tokenizers_own_tokens(folder
     begin.save(str(folder / "tokenizer.json"))
     prompt = ChatPrompt(folder, 50).read_text("abc")
     ids = memoryview(prompt.ids).cast("q").tolist()
-    assert (ids[0], prompt.num_tokens, prompt.room, prompt.written) == (256, 4, 46, "abc")
+    assert (ids[0], prompt.num_tokens, prompt.remaining_context, prompt.prompt_text) == (256, 4, 46, "abc")
 
 
 def test_token_ids_are_taken_as_they_are(folder):

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from backends.generation.output.text import Detokenizer
-from backends.generation.prompt.chat_prompt import ChatPrompt, Settings, opened_by
+from backends.generation.prompt.chat_prompt import ChatPrompt, TemplateInputs, reasoning_prefix_of
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call12345", "type": "function", "function": {"name": "weather", "arguments": {"city": "Köln"}}}
@@ -40,8 +40,8 @@ def open_prompt(tmp_path):
 
 
 def rendered(prompt, messages, tools=(), kwargs=None):
-    settings = Settings(list(tools), kwargs or {})
-    ids = memoryview(prompt.read(messages, (), settings).ids).cast("q").tolist()
+    template_inputs = TemplateInputs(list(tools), kwargs or {})
+    ids = memoryview(prompt.read(messages, (), template_inputs).ids).cast("q").tolist()
     return prompt.tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -89,9 +89,9 @@ def test_what_else_the_template_is_given(open_prompt):
 
 
 def test_a_thought_that_the_template_opens_is_opened_in_the_answer_too(open_prompt):
-    assert open_prompt("{{ messages[0].content }}<assistant><think>\n").read([USER]).opened == "<think>\n"
-    assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").read([USER]).opened == ""
-    assert opened_by("<think> <assistant>") == ""
+    assert open_prompt("{{ messages[0].content }}<assistant><think>\n").read([USER]).reasoning_prefix == "<think>\n"
+    assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").read([USER]).reasoning_prefix == ""
+    assert reasoning_prefix_of("<think> <assistant>") == ""
 
 
 def test_special_tokens_that_mark_calls_are_written_out(open_prompt):

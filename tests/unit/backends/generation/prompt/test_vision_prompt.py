@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from backends.common.errors import InvalidRequest
 from backends.generation.prompt.chat_prompt import ChatPrompt
-from backends.generation.prompt.image_processor import Grid, sight_of
+from backends.generation.prompt.image_processor import QwenVLImageProcessor, load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt
 
 PARTS = """{% for message in messages %}<{{ message.role }}>{% for part in message.content %}
@@ -25,7 +25,7 @@ def text(value):
     return {"type": "text", "text": value}
 
 
-def picture(width=56, height=56, color="red", mode="RGB"):
+def rgb_image(width=56, height=56, color="red", mode="RGB"):
     content = io.BytesIO()
     Image.new(mode, (width, height), color).save(content, "PNG")
     return content.getvalue()
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 def open_prompt(folder, template=PARTS, context=1000):
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return VisionPrompt(folder, context, sight_of(folder, PARAMETERS), 20_000)
+    return VisionPrompt(folder, context, load_image_processor(folder, PARAMETERS), 20_000)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def open_prompt(folder, template=PARTS, context=1000):
     ],
 )
 def test_the_size_of_a_picture_in_tokens(width, height, cells):
-    assert Grid(PREPROCESSOR, 64).cells(width / 28, height / 28) == cells
+    assert QwenVLImageProcessor(PREPROCESSOR, 64).cells(width / 28, height / 28) == cells
 
 
 @pytest.mark.parametrize("template", [PARTS, TEXTS])
@@ -73,17 +73,17 @@ def test_tags_stand_where_the_pictures_are(folder, template):
         {"role": "user", "content": [text("a"), IMAGE, text("b"), IMAGE]},
         {"role": "user", "content": [IMAGE, text("c")]},
     ]
-    prompt = open_prompt(folder, template).read(messages, [picture(), picture(56, 84), picture()])
+    prompt = open_prompt(folder, template).read(messages, [rgb_image(), rgb_image(56, 84), rgb_image()])
     assert prompt.text == ("<system>be kind<user>a<ov_genai_image_0>b<ov_genai_image_1><user><ov_genai_image_2>c")
-    assert [(p.width, p.height, p.tokens) for p in prompt.pictures] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
+    assert [(p.width, p.height, p.tokens) for p in prompt.rgb_images] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
     assert prompt.num_tokens == len("<system>be kind<user>ab<user>c") + 3 * 2 + 14
-    assert prompt.room == 1000 - prompt.num_tokens
+    assert prompt.remaining_context == 1000 - prompt.num_tokens
 
 
-@pytest.mark.parametrize("written", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"])
-def test_what_looks_like_a_tag_is_text(folder, written):
-    prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(written)]}], [picture()])
-    assert prompt.text == f"<user><ov_genai_image_0>{written[0]} {written[1:]}"
+@pytest.mark.parametrize("prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"])
+def test_what_looks_like_a_tag_is_text(folder, prompt_text):
+    prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(prompt_text)]}], [rgb_image()])
+    assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
 def test_a_picture_that_cannot_be_read_is_named(folder):
@@ -92,51 +92,55 @@ def test_a_picture_that_cannot_be_read_is_named(folder):
         open_prompt(folder).read(messages, [b"no picture"])
     assert caught.value.param == "messages[0].content[1].image_url.url"
     with pytest.raises(InvalidRequest) as caught:
-        open_prompt(folder).read(messages, [picture(200, 200)])
+        open_prompt(folder).read(messages, [rgb_image(200, 200)])
     assert caught.value.code == "too_large"
 
 
 def test_the_pictures_of_a_request_have_one_limit_together(folder):
     with pytest.raises(InvalidRequest, match="pixels") as caught:
-        open_prompt(folder).read([{"role": "user", "content": [IMAGE, IMAGE]}], [picture(140, 100), picture(140, 100)])
+        open_prompt(folder).read(
+            [{"role": "user", "content": [IMAGE, IMAGE]}], [rgb_image(140, 100), rgb_image(140, 100)]
+        )
     assert caught.value.param == "messages[0].content[1].image_url.url"
 
 
 def test_transparency_is_white(folder):
-    (seen,) = open_prompt(folder).read([{"role": "user", "content": [IMAGE]}], [picture(mode="RGBA", color=0)]).pictures
+    (seen,) = (
+        open_prompt(folder).read([{"role": "user", "content": [IMAGE]}], [rgb_image(mode="RGBA", color=0)]).rgb_images
+    )
     assert set(seen.pixels) == {255}
 
 
 def test_a_template_that_leaves_a_picture_out(folder):
     with pytest.raises(InvalidRequest, match="takes no image here") as caught:
-        open_prompt(folder, DEAF).read([{"role": "system", "content": [IMAGE]}], [picture()])
+        open_prompt(folder, DEAF).read([{"role": "system", "content": [IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
 def test_pictures_count_against_the_context(folder):
     with pytest.raises(InvalidRequest, match="resulted in 71 tokens") as caught:
-        open_prompt(folder, context=71).read([{"role": "user", "content": [IMAGE, text("a" * 59)]}], [picture()])
+        open_prompt(folder, context=71).read([{"role": "user", "content": [IMAGE, text("a" * 59)]}], [rgb_image()])
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_a_model_of_text_alone(folder):
     (folder / "openvino_vision_embeddings_model.xml").unlink()
     (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
-    assert sight_of(folder, {}) is None
+    assert load_image_processor(folder, {}) is None
     with pytest.raises(InvalidRequest, match="takes no images") as caught:
-        ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [picture()])
+        ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[1]"
 
 
 def test_a_kind_that_is_not_known(folder):
     (folder / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
     with pytest.raises(ValueError, match="idefics3"):
-        sight_of(folder, PARAMETERS)
+        load_image_processor(folder, PARAMETERS)
 
 
 def test_text_to_go_on_with_has_no_tags_and_token_ids_are_refused(folder):
     prompt = open_prompt(folder).read_text("a<ov_genai_image_0>")
-    assert (prompt.text, prompt.written, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
+    assert (prompt.text, prompt.prompt_text, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
     with pytest.raises(InvalidRequest, match="not as token ids") as caught:
         open_prompt(folder).read_ids([1])
     assert caught.value.param == "prompt"
