@@ -3,7 +3,6 @@
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from contract.parameters import GenerationParameters, read_parameters
 from tests.support.load import Load
 from tests.support.stack import read_config
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
 _SPAWN = get_context("spawn")
 
 
@@ -34,22 +33,22 @@ def bare_pipeline(model_folder: Path) -> Iterator[Connection]:
 
 
 def _serve_bare(pipe: Connection, model_folder: Path) -> None:
-    sys.path.insert(0, str(_CHECKOUT / "backends"))
-    from backends.generation.engine.process import load_pipeline, warm_up
+    from backends.generation.engine.pipeline import load_pipeline, warm_up
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
-    parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
+    texts = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
+    parameters = read_parameters(GenerationParameters, texts)
     folder = model_folder / "1"
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)
     warm_up(pipeline, end_tokens, has_vision=False, num_draft_tokens=0)
-    prompt = ChatPrompt(folder, int(parameters["context_length"]))
+    prompt = ChatPrompt(folder, parameters.context_length)
     pipe.send("ready")
     number = 0
     while True:
-        texts, max_tokens = pipe.recv()
-        pipe.send(_generate(pipeline, prompt, end_tokens, texts, max_tokens, number))
-        number += len(texts)
+        prompts, max_tokens = pipe.recv()
+        pipe.send(_generate(pipeline, prompt, end_tokens, prompts, max_tokens, number))
+        number += len(prompts)
 
 
 def _generate(
@@ -58,7 +57,7 @@ def _generate(
     import numpy as np
     import openvino
 
-    from backends.generation.engine.generation_config import build_config
+    from backends.generation.engine.pipeline import build_config
 
     config = build_config({"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}, max_tokens, end_tokens)
     started, tokens = time.perf_counter(), 0

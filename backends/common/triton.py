@@ -1,16 +1,37 @@
-"""What all backends say to Triton in the same way: tensors, probes, described errors."""
+"""What every backend exchanges with Triton: its model's configuration, inputs, outputs and errors."""
 
 import json
-from typing import Any
+import logging
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import EngineFailure, RequestFailure
+from contract.parameters import read_parameters
+from contract.tensors import TaskTensors
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+P = TypeVar("P")
+_TYPES = {"INT32": np.int32, "FP32": np.float32}
 
 
-def read_parameters(request: Any) -> dict[str, Any]:
-    """Return the request's Triton parameters; `probe` among them asks for an empty answer at once."""
+def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
+    """Return the folder of the model's version and its parameters, from the arguments of Triton's `initialize`.
+
+    Also has the log go to Triton's.
+    """
+    logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
+    config = json.loads(args["model_config"])
+    texts = {key: value["string_value"] for key, value in config["parameters"].items()}
+    return Path(args["model_repository"]) / args["model_version"], read_parameters(kind, texts)
+
+
+def request_parameters(request: Any) -> dict[str, Any]:
+    """Return the request's Triton parameters; `probe` among them asks for an empty response at once."""
     parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
     return parameters
 
@@ -27,25 +48,17 @@ def read_strings(request: Any, name: str) -> list[bytes]:
     return [value if isinstance(value, bytes) else str(value).encode() for value in values]
 
 
-def read_options(request: Any) -> dict[str, Any]:
-    """Return what the input `options`, a JSON object, asks for. The frontend has checked it."""
-    options: dict[str, Any] = json.loads(read_strings(request, "options")[0])
-    return options
-
-
 def has_input(request: Any, name: str) -> bool:
-    """Tell whether the request has this input."""
+    """Return whether the request has this input."""
     return pb_utils.get_input_tensor_by_name(request, name) is not None
 
 
-def string(name: str, value: str) -> Any:
-    """Build an output of one string."""
-    return pb_utils.Tensor(name, np.array([value.encode()], dtype=np.object_))
+def response(tensors: TaskTensors, **values: Any) -> Any:
+    """Build a response with these outputs of a task: str, bytes, numbers, or arrays for batched tasks.
 
-
-def number(name: str, value: int) -> Any:
-    """Build an output of one INT32."""
-    return pb_utils.Tensor(name, np.array([value], dtype=np.int32))
+    Raises KeyError for an output that the task does not have.
+    """
+    return pb_utils.InferenceResponse([_tensor(name, tensors.outputs[name], value) for name, value in values.items()])
 
 
 def error_response(error: BaseException) -> Any:
@@ -58,4 +71,12 @@ def error_response(error: BaseException) -> Any:
     described = {"message": str(failure)} | {
         name: getattr(failure, name) for name in ("status", "param", "code", "row")
     }
-    return pb_utils.InferenceResponse([string("error", json.dumps(described, ensure_ascii=False))])
+    return pb_utils.InferenceResponse([_tensor("error", "STRING", json.dumps(described, ensure_ascii=False))])
+
+
+def _tensor(name: str, kind: str, value: Any) -> Any:
+    if kind == "STRING":
+        return pb_utils.Tensor(name, np.array([value.encode()], dtype=np.object_))
+    if kind == "UINT8":
+        return pb_utils.Tensor(name, np.frombuffer(value, np.uint8))
+    return pb_utils.Tensor(name, np.atleast_1d(np.asarray(value, _TYPES[kind])))

@@ -3,7 +3,7 @@
 import queue
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -13,67 +13,14 @@ from backends.common.errors import EngineDown, InvalidRequest
 from backends.common.images.encoding import write_image
 from backends.diffusion.canvas import Canvas, Limits, Pixels, blank_canvas, canvas_of
 from backends.diffusion.pipelines import SEEDS, Latent, Order, Pipelines
+from contract.options import ImageGenerationOptions
+from contract.parameters import DiffusionParameters
 
 # How often is looked whether the caller has left.
 _POLL_SECONDS = 0.1
 
 # An image may be large, and all of the queue are decoded by threads of their own.
 _ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller asks for; None: what the model is configured for."""
-
-    negative_prompt: str | None = None
-    width: int | None = None
-    height: int | None = None
-    n: int = 1
-    seed: int | None = None
-    quality: str = "standard"
-    style: str = "vivid"
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    strength: float | None = None
-    partial_images: int = 0
-    format: str = "png"
-    compression: int = 90
-    """The quality of a JPEG or WebP, to 100."""
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Width and height if they were asked for."""
-        return None if self.width is None or self.height is None else (self.width, self.height)
-
-
-@dataclass(frozen=True)
-class DiffusionDefaults:
-    """What the model's configuration says of steps and guidance."""
-
-    steps: dict[str, int]
-    guidance: dict[str, float]
-    strength: float
-    max_steps: int
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> "DiffusionDefaults":
-        return cls(
-            {"standard": int(parameters["steps_standard"]), "hd": int(parameters["steps_hd"])},
-            {"vivid": float(parameters["guidance_vivid"]), "natural": float(parameters["guidance_natural"])},
-            float(parameters["strength"]),
-            int(parameters["max_steps"]),
-        )
-
-    def order(self, prompt: str, options: Options, canvas: Canvas) -> Order:
-        """Return what is to be painted. Raises InvalidRequest on what the model does not allow."""
-        steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
-        if strength is None:  # a masked part starts from nothing
-            strength = self.strength if canvas.mask is None else 1.0
-        steps = self.steps[options.quality] if steps is None else steps
-        if not 1 <= steps <= self.max_steps:
-            raise InvalidRequest(f"This model takes 1 to {self.max_steps} steps", "num_inference_steps")
-        guidance = self.guidance[options.style] if guidance is None else guidance
-        return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)
 
 
 @dataclass(frozen=True)
@@ -92,10 +39,10 @@ class ImageRequest:
         self,
         pipelines: Pipelines,
         pool: Executor,
-        defaults: DiffusionDefaults,
+        defaults: DiffusionParameters,
         limits: Limits,
         prompt: str,
-        options: Options,
+        options: ImageGenerationOptions,
         image: bytes | None = None,
         mask: bytes | None = None,
     ):
@@ -110,7 +57,7 @@ class ImageRequest:
         """Yield previews and pictures in order, and None now and then. Raises InvalidRequest."""
         options = self._options
         self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
-        order = self._defaults.order(self.prompt, options, self._canvas())
+        order = _order(self._defaults, self.prompt, options, self._canvas())
         if self._pipelines.only_inpaints and order.canvas.mask is None:
             raise InvalidRequest("This model only changes the masked part of an image", "mask")
         order = replace(order, negative_prompt=self._negative_prompt(order))
@@ -179,3 +126,17 @@ class ImageRequest:
 def _shown(previews: int, steps: int) -> set[int]:
     """Return after which steps there is a preview: spread evenly, none after the last."""
     return {number * steps // (previews + 1) - 1 for number in range(1, previews + 1)} - {-1}
+
+
+def _order(defaults: DiffusionParameters, prompt: str, options: ImageGenerationOptions, canvas: Canvas) -> Order:
+    """Return what is to be painted. Raises InvalidRequest on what the model does not allow."""
+    steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
+    if strength is None:  # a masked part starts from nothing
+        strength = defaults.strength if canvas.mask is None else 1.0
+    if steps is None:
+        steps = defaults.steps_hd if options.quality == "hd" else defaults.steps_standard
+    if not 1 <= steps <= defaults.max_steps:
+        raise InvalidRequest(f"This model takes 1 to {defaults.max_steps} steps", "num_inference_steps")
+    if guidance is None:
+        guidance = defaults.guidance_natural if options.style == "natural" else defaults.guidance_vivid
+    return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)

@@ -1,32 +1,29 @@
-"""Triton's Python backend for diffusion: a prompt in, and perhaps an image and a mask; a response a picture out."""
+"""Triton's Python backend for diffusion: a prompt in, and perhaps an image and a mask; a response per image out."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
-from backends.common.triton import has_input, number, read_options, read_strings, string
+from backends.common.triton import has_input, load_model_config, read_strings, response
 from backends.diffusion.canvas import Limits
-from backends.diffusion.image_request import DiffusionDefaults, ImageRequest, Options, Picture
+from backends.diffusion.image_request import ImageRequest, Picture
 from backends.diffusion.pipelines import Pipelines
+from contract.options import ImageGenerationOptions
+from contract.parameters import DiffusionParameters
+from contract.tensors import IMAGE_GENERATION
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = load_model_config(args)
-        self._pipelines = Pipelines(folder, parameters)
-        self._defaults = DiffusionDefaults.of(parameters)
-        maximum, max_input = int(parameters["max_pixels"]), int(parameters["max_input_pixels"])
-        self._limits = Limits(self._pipelines.step, maximum, max_input)
+        folder, self._parameters = load_model_config(args, DiffusionParameters)
+        self._pipelines = Pipelines(folder, self._parameters)
+        limits = self._parameters.max_pixels, self._parameters.max_input_pixels
+        self._limits = Limits(self._pipelines.step, *limits)
         # The pipelines share their memory: one picture at a time, and requests take turns picture by picture.
         self._pool = ThreadPoolExecutor(1, "paint")
-        capacity = int(parameters["queue_size"])
         # A request's thread mostly waits for the one above.
-        self.start(capacity, threads=capacity)
+        self.start(self._parameters.queue_size, threads=self._parameters.queue_size)
 
     def finalize(self) -> None:
         self._pipelines.close()
@@ -34,31 +31,24 @@ class TritonPythonModel(StepwiseModel):
         self._pool.shutdown(cancel_futures=True)
 
     def responses(self, request: Any) -> Iterator[Any]:
-        options = Options(**read_options(request))
+        options = ImageGenerationOptions.from_json(read_strings(request, "options")[0])
         prompt = read_strings(request, "prompt")[0].decode()
-        image, mask = (
-            read_strings(request, name)[0] if has_input(request, name) else None for name in ("image", "mask")
-        )
-        image_request = ImageRequest(
-            self._pipelines, self._pool, self._defaults, self._limits, prompt, options, image, mask
-        )
-        return _work(image_request, prompt)
+        files = [read_strings(request, name)[0] if has_input(request, name) else None for name in ("image", "mask")]
+        engine = self._pipelines, self._pool, self._parameters, self._limits
+        return _work(ImageRequest(*engine, prompt, options, *files), prompt)
 
 
 def _work(image_request: ImageRequest, prompt: str) -> Iterator[Any]:
     for picture in image_request.pictures():
-        yield picture and pb_utils.InferenceResponse(_tensors(picture, image_request, prompt))
+        yield picture and response(IMAGE_GENERATION, **_values(picture, image_request, prompt))
 
 
-def _tensors(picture: Picture, image_request: ImageRequest, prompt: str) -> list[Any]:
-    tensors = [
-        pb_utils.Tensor("image_output", np.frombuffer(picture.content, np.uint8)),
-        number("index", picture.index),
-    ]
+def _values(picture: Picture, image_request: ImageRequest, prompt: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"image_output": picture.content, "index": picture.index}
     if picture.preview is not None:
-        return [*tensors, number("partial", picture.preview)]
+        return values | {"partial": picture.preview}
     if image_request.prompt != prompt:
-        tensors.append(string("revised_prompt", image_request.prompt))
+        values["revised_prompt"] = image_request.prompt
     if picture.index == image_request.n - 1:
-        tensors.append(number("num_input_tokens", image_request.num_input_tokens))
-    return tensors
+        values["num_input_tokens"] = image_request.num_input_tokens
+    return values

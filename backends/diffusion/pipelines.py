@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import openvino_genai
 from numpy.typing import NDArray
 
 from backends.diffusion.canvas import Canvas, Pixels
+from contract.parameters import DiffusionParameters
 
 Latent = NDArray[np.float32]
 
@@ -49,12 +50,12 @@ class Order:
 class Pipelines:
     """Paints one picture at a time; `cut` and `preview` may be called from any thread, while it paints."""
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        self._folder, self._device = folder, parameters["device"]
-        self._properties = {"INFERENCE_PRECISION_HINT": parameters["precision"]}
+    def __init__(self, folder: Path, parameters: DiffusionParameters):
+        self._folder, self._device = folder, parameters.device
+        self._properties = {"INFERENCE_PRECISION_HINT": parameters.precision}
         # Of the kernels that the engine makes for each size: as many as it would keep by itself are gigabytes.
-        self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = parameters["kernel_cache"]
-        if threads := int(parameters["threads"]):
+        self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = str(parameters.kernel_cache)
+        if threads := parameters.threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         self.step = 16 if index["_class_name"].startswith("Flux") else 8

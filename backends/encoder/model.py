@@ -6,14 +6,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import InvalidRequest
-from backends.common.model_config import load_model_config
-from backends.common.triton import error_response, has_input, read_parameters, read_strings
+from backends.common.triton import (
+    error_response,
+    has_input,
+    load_model_config,
+    read_strings,
+    request_parameters,
+    response,
+)
 from backends.encoder.network import Network
 from backends.encoder.request import EncodeRequest, tokenize
 from backends.encoder.tokens import Text, TextTokenizer, Tokens
+from contract.parameters import EncoderParameters
+from contract.tensors import TENSORS
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +33,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = load_model_config(args)
-        self._output = _OUTPUT[parameters["task"]]
-        template, limit = parameters.get("template"), int(parameters["context_length"])
-        self._prompts = {kind: parameters.get(f"{kind}_prompt", "") for kind in ("query", "document")}
-        self._tokenizer = TextTokenizer(folder / "tokenizer.json", limit, template)
+        folder, parameters = load_model_config(args, EncoderParameters)
+        self._tensors, self._output = TENSORS[parameters.task], _OUTPUT[parameters.task]
+        self._prompts = {"query": parameters.query_prompt, "document": parameters.document_prompt}
+        self._tokenizer = TextTokenizer(folder / "tokenizer.json", parameters.context_length, parameters.template)
         self._network = Network(folder, parameters)
         self._network.run([Tokens([1] * 16, [0] * 16)])  # the first run is slow
 
@@ -44,7 +50,7 @@ class TritonPythonModel:
 
     def _read(self, request: Any) -> EncodeRequest:
         try:
-            parameters = read_parameters(request)
+            parameters = request_parameters(request)
             if parameters.get("probe"):
                 return EncodeRequest()
             if has_input(request, "token_ids"):
@@ -76,11 +82,9 @@ class TritonPythonModel:
         if item.failure:
             return error_response(item.failure)
         if item.rows is None:
-            return pb_utils.InferenceResponse([])
+            return response(self._tensors)
         counts = np.array([[len(row.ids)] for row in item.tokens], np.int32)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(self._output, item.rows), pb_utils.Tensor("num_input_tokens", counts)]
-        )
+        return response(self._tensors, **{self._output: item.rows}, num_input_tokens=counts)
 
 
 def _together(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:

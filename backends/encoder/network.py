@@ -1,14 +1,74 @@
-"""The network itself: an ONNX model on onnxruntime, from rows of tokens to rows of numbers."""
+"""The network: an ONNX model on onnxruntime, from rows of tokens, batched with little padding, to rows of numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.common.onnx_session import open_session
-from backends.encoder.batches import plan
-from backends.encoder.pooling import POOLINGS, Array, normalize
 from backends.encoder.tokens import Tokens
+from contract.parameters import EncoderParameters
+
+Array = NDArray[np.float32]
+# (output of the network, [rows, tokens, width] or [rows, width]; tokens of each row) → [rows, width]
+Pooling = Callable[[Array, NDArray[np.int64]], Array]
+
+
+def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Average each row's tokens, padding left out."""
+    mask = (np.arange(hidden.shape[1]) < lengths[:, None]).astype(np.float32)
+    averages: Array = np.einsum("btw,bt->bw", hidden, mask) / lengths[:, None].astype(np.float32)
+    return averages
+
+
+def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take each row's first token."""
+    return hidden[:, 0]
+
+
+def last(hidden: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take each row's last token that is not padding."""
+    rows: Array = hidden[np.arange(len(hidden)), lengths - 1]
+    return rows
+
+
+def none(output: Array, lengths: NDArray[np.int64]) -> Array:
+    """Take the output as it is: the network pools by itself, as a classifier does."""
+    return output
+
+
+POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last": last, "none": none}
+
+
+def normalize(rows: Array) -> Array:
+    """Give each row the length 1."""
+    with np.errstate(invalid="ignore"):
+        normalized: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return normalized
+
+
+# What starting one more run costs, in tokens computed: beyond that much padding two runs are cheaper than one.
+_RUN_TOKENS = 24
+
+
+def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield batches of row numbers, the longest rows first, each batch of at most `budget` tokens padding included.
+
+    A row over the budget is a batch of its own.
+    """
+    batch: list[int] = []
+    padding = longest = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        padding += longest - lengths[row] if batch else 0
+        if batch and ((len(batch) + 1) * longest > budget or padding > _RUN_TOKENS):
+            yield batch
+            batch, padding = [], 0
+        if not batch:
+            longest = lengths[row]
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 class Network:
@@ -18,13 +78,13 @@ class Network:
     difference of these words' logits: how a language model says yes or no.
     """
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        self._session = open_session(folder / "model.onnx", parameters["device"], int(parameters["threads"]))
+    def __init__(self, folder: Path, parameters: EncoderParameters):
+        self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._output = [self._session.get_outputs()[0].name]
-        self._pool = POOLINGS[parameters["pooling"]]
-        self._normalize = parameters["normalize"] == "true"
-        self._budget = int(parameters["max_batch_tokens"])
+        self._pool = POOLINGS[parameters.pooling]
+        self._normalize = parameters.normalize
+        self._budget = parameters.max_batch_tokens
         score = folder / "score.npy"
         self._score: Array | None = np.load(score) if score.exists() else None
 

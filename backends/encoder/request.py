@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from backends.common.errors import EngineFailure, InvalidRequest
-from backends.encoder.pooling import Array
+from backends.encoder.network import Array
 from backends.encoder.tokens import Text, TextTokenizer, Tokens
 
 

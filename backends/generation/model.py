@@ -10,38 +10,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 
 from backends.common.errors import InvalidRequest, QueueFull
-from backends.common.model_config import load_model_config
-from backends.common.triton import error_response, has_input, number, read_parameters, read_strings, string
+from backends.common.triton import (
+    FINAL,
+    error_response,
+    has_input,
+    load_model_config,
+    read_strings,
+    request_parameters,
+    response,
+)
 from backends.generation.engine.client import EngineClient
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.output.answer import Answer
-from backends.generation.output.logprobs import TokenTexts
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.sender import Sender
-from backends.generation.output.text import Detokenizer
+from backends.generation.output.text import Detokenizer, TokenTexts
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt
+from contract.parameters import GenerationParameters
+from contract.tensors import CHAT
 
 log = logging.getLogger(__name__)
-
-_INPUTS = ("messages", "prompt", "token_ids", "sampling_parameters", "tools", "image")
-_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = load_model_config(args)
+        folder, parameters = load_model_config(args, GenerationParameters)
         self._prompt = _open_prompt(folder, parameters)
         self._texts = TokenTexts(self._prompt.tokenizer)
-        self._capacity = int(parameters["max_num_seqs"]) + int(parameters["queue_size"])
+        self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
         # Those with images, of which each takes megabytes until the engine has seen them.
         self._with_images: weakref.WeakSet[Answer] = weakref.WeakSet()
-        self._max_with_images = int(parameters["max_num_seqs"])
+        self._max_with_images = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
@@ -57,10 +61,10 @@ class TritonPythonModel:
             try:
                 self._accept(request, reply)
             except QueueFull as error:
-                reply.send(error_response(error), _FINAL)
+                reply.send(error_response(error), FINAL)
             except Exception as error:
                 log.exception("request %s failed", request.request_id())
-                reply.send(error_response(error), _FINAL)
+                reply.send(error_response(error), FINAL)
 
     def finalize(self) -> None:
         self._preparers.shutdown(cancel_futures=True)
@@ -71,9 +75,9 @@ class TritonPythonModel:
         gc.collect()
 
     def _accept(self, request: Any, reply: Any) -> None:
-        asked = read_parameters(request)
+        asked = request_parameters(request)
         if asked.get("probe"):
-            reply.send(flags=_FINAL)
+            reply.send(flags=FINAL)
             return
         client = str(asked.get("client", ""))
         if max(len(self._sender), len(self._preparing)) >= self._capacity:
@@ -81,7 +85,7 @@ class TritonPythonModel:
         if self._sender.count(client) >= self._max_per_client:
             raise QueueFull
         # The tensors belong to Triton and go when execute returns.
-        inputs = {name: read_strings(request, name) for name in _INPUTS if has_input(request, name)}
+        inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
         answer = Answer(reply, request.request_id(), client)
         if inputs.get("image"):
             if len(self._with_images) >= self._max_with_images:
@@ -124,30 +128,27 @@ class TritonPythonModel:
             self._engine.cancel(answer)
             if not isinstance(error, InvalidRequest):
                 log.error("request %s failed: %r", answer.request_id, error)
-            answer.reply.send(error_response(error), _FINAL)
+            answer.reply.send(error_response(error), FINAL)
             return True
         if not (delta.text or delta.logprobs or delta.finish_reason):
             return False
-        tensors = [string("text_output", delta.text)]
+        values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
             entries = [entry for token, value in delta.logprobs if (entry := self._texts.describe(token, value))]
-            tensors.append(string("logprobs", json.dumps(entries)))
+            values["logprobs"] = json.dumps(entries)
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # a stop string was met: the engine does not know
-            tensors += [
-                string("finish_reason", delta.finish_reason),
-                number("num_input_tokens", delta.num_input_tokens),
-                number("num_output_tokens", delta.num_output_tokens),
-            ]
+            values["finish_reason"] = delta.finish_reason
+            values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
-                tensors.append(number("num_reasoning_tokens", delta.num_reasoning_tokens))
-        answer.reply.send(pb_utils.InferenceResponse(tensors), _FINAL if delta.finish_reason else 0)
+                values["num_reasoning_tokens"] = delta.num_reasoning_tokens
+        answer.reply.send(response(CHAT, **values), FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
 
     def _abandon(self, answer: Answer) -> None:
         self._engine.cancel(answer)
-        answer.reply.send(flags=_FINAL)
+        answer.reply.send(flags=FINAL)
 
     def _tick(self) -> None:
         self._metrics.publish(self._engine.gauges)
@@ -164,9 +165,8 @@ def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters:
     return prompt.read(json.loads(inputs["messages"][0]), inputs.get("image", []), template_inputs)
 
 
-def _open_prompt(folder: Path, parameters: dict[str, str]) -> ChatPrompt:
-    context_length = int(parameters["context_length"])
-    image_processor = load_image_processor(folder, parameters)
+def _open_prompt(folder: Path, parameters: GenerationParameters) -> ChatPrompt:
+    image_processor = load_image_processor(folder, parameters.image_tokens)
     if image_processor is None:
-        return ChatPrompt(folder, context_length)
-    return VisionPrompt(folder, context_length, image_processor, int(parameters["max_pixels"]))
+        return ChatPrompt(folder, parameters.context_length)
+    return VisionPrompt(folder, parameters.context_length, image_processor, parameters.max_pixels)

@@ -10,22 +10,10 @@ from backends.common.images.decoding import read_image
 from backends.ocr.layout import Line, find_lines
 from backends.ocr.page import lay_out, look_at, pages
 from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
+from contract.parameters import OCRParameters
 
 # What is read less surely than this is tried the other way up.
 _UNSURE = 0.75
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is taken, and what is told: pieces read less surely than `min_score` are left out.
-
-    `batch_size` pieces are read at a time, or as many more as their last line has.
-    """
-
-    max_pixels: int
-    max_side: int
-    min_score: float
-    batch_size: int
 
 
 @dataclass
@@ -36,7 +24,7 @@ class Part:
     boxes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_text(recognizer: TextRecognizer, content: bytes, limits: Limits) -> Iterator[Part | None]:
+def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters) -> Iterator[Part | None]:
     """Yield each line as it is read, and None at the end of a step without one. Raises InvalidRequest."""
     sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
     del content

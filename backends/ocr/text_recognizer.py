@@ -1,6 +1,6 @@
 """PP-OCR through RapidOCR: where a picture has text, and what a piece of it says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from rapidocr.main import RapidOCRError
 from rapidocr.utils.process_img import map_boxes_to_original
 
 from backends.common.onnx_session import open_session
+from contract.parameters import OCRParameters
 
 Pixels = NDArray[np.uint8]
 """Blue, green and red, [height, width, 3]."""
@@ -41,18 +42,18 @@ class Found(NamedTuple):
 class TextRecognizer:
     """`find` and `read` may be called from any thread."""
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+    def __init__(self, folder: Path, parameters: OCRParameters):
         self._ocr = RapidOCR(
             params={
                 "Global.log_level": "critical",
-                "Global.max_side_len": int(parameters["max_side"]),
-                "Rec.rec_batch_num": int(parameters["batch_size"]),
+                "Global.max_side_len": parameters.max_side,
+                "Rec.rec_batch_num": parameters.batch_size,
             }
         )
         for part, file in (("Det", "detection"), ("Cls", "orientation"), ("Rec", "recognition")):
             config = self._ocr.cfg[part]
             config._set_flag("allow_objects", True)
-            config.session = open_session(folder / f"{file}.onnx", parameters["device"], int(parameters["threads"]))
+            config.session = open_session(folder / f"{file}.onnx", parameters.device, parameters.threads)
 
     def find(self, picture: Pixels) -> Found:
         """Return the pieces of text in a picture, in no order."""

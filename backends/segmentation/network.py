@@ -1,9 +1,7 @@
 """The ONNX session: pictures that wait are put through it together."""
 
-import json
 import queue
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from PIL import Image
 
 from backends.common.errors import EngineDown
 from backends.common.onnx_session import open_session
+from contract.parameters import SegmentationParameters
 
 Mask = NDArray[np.float32]
 
@@ -20,16 +19,16 @@ Mask = NDArray[np.float32]
 class Network:
     """Tells what of a picture is in the foreground. `submit` may be called from any thread."""
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        self._session = open_session(folder / "model.onnx", parameters["device"], int(parameters["threads"]))
+    def __init__(self, folder: Path, parameters: SegmentationParameters):
+        self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
         self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0].name
-        self._size = int(parameters["size"])
+        self._size = parameters.size
         self._mean, self._std = (
-            np.array(json.loads(parameters[name]), np.float32).reshape(3, 1, 1) for name in ("mean", "std")
+            np.array(values, np.float32).reshape(3, 1, 1) for values in (parameters.mean, parameters.std)
         )
-        self._sigmoid = parameters["sigmoid"] == "true"
+        self._sigmoid = parameters.sigmoid
         fixed = self._input.shape[0]
-        self._maximum = fixed if isinstance(fixed, int) else int(parameters["batch_size"])
+        self._maximum = fixed if isinstance(fixed, int) else parameters.batch_size
         self._waiting: queue.SimpleQueue[tuple[Mask, Future[Mask]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()

@@ -1,7 +1,6 @@
 """One picture: its foreground cut out, at its own size."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -12,6 +11,7 @@ from PIL import Image
 from backends.common.images.decoding import read_image
 from backends.common.images.encoding import check_side, write_image
 from backends.segmentation.network import Mask, Network
+from contract.options import BackgroundRemovalOptions
 
 # How far from an edge, as a part of the picture's longer side, refinement looks at colours; how much they must differ.
 _REACH = 1 / 160
@@ -21,15 +21,9 @@ _SMOOTHNESS = 1e-5
 _SURE = 0.02
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a caller asks for; `refine`: have the edge of the mask follow that of the picture."""
-
-    format: str = "png"
-    refine: bool = False
-
-
-def remove_background(network: Network, content: bytes, options: Options, max_pixels: int) -> Iterator[bytes | None]:
+def remove_background(
+    network: Network, content: bytes, options: BackgroundRemovalOptions, max_pixels: int
+) -> Iterator[bytes | None]:
     """Yield None at the end of each step, and then the encoded picture. Raises InvalidRequest."""
     picture = read_image(content, max_pixels)
     check_side(picture, options.format, "output_format")

@@ -1,12 +1,14 @@
 """Which engines there are, and what each must do."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
 
@@ -14,7 +16,7 @@ Samples = NDArray[np.float32]
 _ENGINES = {
     "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
     "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
-    "pocket-tts": ("backends.speech.pocket_tts_engine", "CloningEngine"),
+    "pocket-tts": ("backends.speech.pocket_tts_engine", "PocketTTSEngine"),
 }
 
 
@@ -48,9 +50,9 @@ class SpeechEngine(Protocol):
         ...
 
 
-def load_engine(folder: Path, parameters: Mapping[str, str]) -> SpeechEngine:
+def load_engine(folder: Path, parameters: SpeechParameters) -> SpeechEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
-    module, name = _ENGINES[parameters["engine"]]
+    module, name = _ENGINES[parameters.engine]
     made: Any = getattr(importlib.import_module(module), name)
     engine: SpeechEngine = made(folder, parameters)
     return engine

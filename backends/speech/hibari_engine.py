@@ -1,6 +1,6 @@
 """hibari: small English voices, each a model of its own of 8 MB, distilled from Kokoro's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from hibari import Hibari
@@ -10,6 +10,7 @@ from hibari.voices import VOICES
 from backends.speech.engines import Samples
 from backends.speech.sentences import cut, split_sentences
 from backends.speech.voices import Voices, cannot_clone
+from contract.parameters import SpeechParameters
 
 _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
@@ -20,14 +21,14 @@ class HibariEngine:
     rate, hop = 24_000, 300
     speeds = (0.5, 2.0)
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+    def __init__(self, folder: Path, parameters: SpeechParameters):
         files = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
         readers = {british: G2P(british=british) for british in {bool(VOICES[name]["british"]) for name in files}}
         self._voices = {
             name: HibariVoice(Hibari(name, str(path), g2p=readers[VOICES[name]["british"]]))
             for name, path in files.items()
         }
-        self._names = Voices(files, parameters)
+        self._names = Voices(files, parameters.voice, parameters.voice_aliases)
 
     def voice(self, name: str | None, reference: bytes | None) -> "HibariVoice":
         if reference is not None:

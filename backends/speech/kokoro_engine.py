@@ -12,6 +12,7 @@ from backends.speech.engines import Samples
 from backends.speech.kokoro_g2p import KokoroG2P
 from backends.speech.sentences import cut, split_sentences
 from backends.speech.voices import Voices, cannot_clone
+from contract.parameters import SpeechParameters
 
 _MAX_CHARACTERS = 150
 
@@ -22,14 +23,14 @@ class KokoroEngine:
     rate, hop = 24_000, 600
     speeds = (0.5, 2.0)
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
-        self._session = open_session(folder / "kokoro.onnx", parameters["device"], int(parameters["threads"]))
+    def __init__(self, folder: Path, parameters: SpeechParameters):
+        self._session = open_session(folder / "kokoro.onnx", parameters.device, parameters.threads)
         self._ids: dict[str, int] = json.loads((folder / "vocab.json").read_bytes())["vocab"]
         self._styles: dict[str, Samples] = {}
         for path in sorted(folder.glob("*.npz")):
             with np.load(path) as styles:
                 self._styles |= {name: styles[name].astype(np.float32) for name in styles.files}
-        self._names = Voices(self._styles, parameters)
+        self._names = Voices(self._styles, parameters.voice, parameters.voice_aliases)
         self._g2p = KokoroG2P()
 
     def voice(self, name: str | None, reference: bytes | None) -> "KokoroVoice":

@@ -1,31 +1,29 @@
-"""Triton's Python backend for speech: text in, a response a sentence out."""
+"""Triton's Python backend for speech: text in, a response per sentence out."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
 from backends.common.errors import InvalidRequest
-from backends.common.model_config import load_model_config
 from backends.common.stepwise import StepwiseModel
-from backends.common.triton import has_input, number, read_options, read_strings
+from backends.common.triton import has_input, load_model_config, read_strings, response
 from backends.speech.engines import load_engine
-from backends.speech.synthesis import Options, SpeechSynthesis
+from backends.speech.synthesis import SpeechSynthesis
+from contract.options import SpeechOptions
+from contract.parameters import SpeechParameters
+from contract.tensors import SPEECH
 
 
 class TritonPythonModel(StepwiseModel):
     def initialize(self, args: dict[str, str]) -> None:
-        folder, parameters = load_model_config(args)
+        folder, parameters = load_model_config(args, SpeechParameters)
         self._engine = load_engine(folder, parameters)
-        self._max_characters = int(parameters["max_characters"])
-        self._parallel = int(parameters["parallel"])
+        self._max_characters, self._parallel = parameters.max_characters, parameters.parallel
         self._pool = ThreadPoolExecutor(self._parallel, "speak")
-        self.start(int(parameters["queue_size"]), self._parallel)
+        self.start(parameters.queue_size, self._parallel)
 
     def responses(self, request: Any) -> Iterator[Any]:
-        options = Options(**read_options(request))
+        options = SpeechOptions.from_json(read_strings(request, "options")[0])
         text = read_strings(request, "text_input")[0].decode()
         if len(text) > self._max_characters:
             message = f"The text has {len(text)} characters; this model takes {self._max_characters} at most"
@@ -40,10 +38,6 @@ class TritonPythonModel(StepwiseModel):
 
 def _work(synthesis: SpeechSynthesis) -> Iterator[Any]:
     for chunk in synthesis.chunks():
-        yield pb_utils.InferenceResponse([_audio(chunk)]) if chunk else None
-    counts = [number(name, getattr(synthesis, name)) for name in ("num_input_tokens", "num_output_tokens")]
-    yield pb_utils.InferenceResponse([_audio(b""), *counts])
-
-
-def _audio(content: bytes) -> Any:
-    return pb_utils.Tensor("audio", np.frombuffer(content, np.uint8))
+        yield response(SPEECH, audio=chunk) if chunk else None
+    counts = {name: getattr(synthesis, name) for name in ("num_input_tokens", "num_output_tokens")}
+    yield response(SPEECH, audio=b"", **counts)

@@ -3,10 +3,8 @@
 import hashlib
 import logging
 import os
-import socket
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from backends.common.audio.decoding import read_blocks
+from backends.common.child_process import ChildProcess
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
 from backends.speech.engines import Samples
 from backends.speech.sentences import split_sentences
 from backends.speech.voices import Voices, cannot_clone
+from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +31,27 @@ _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 class PocketTTSEngine:
     """model.safetensors, its tokenizer, perhaps config.yaml, and voices in other .safetensors files.
 
-    `python` among the parameters is the interpreter that has the package. A process that died is started again by the
-    next request.
+    The parameter `environment` names the Python environment that has the package. A process that died is started again
+    by the next request.
     """
 
     hop = 1920
     speeds = (1.0, 1.0)
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+    def __init__(self, folder: Path, parameters: SpeechParameters):
+        environments = os.environ.get("TRIDENT_ENVIRONMENTS", "")
+        python = Path(environments) / parameters.environment / "bin" / "python"
+        if not (environments and python.exists()):
+            raise EngineDown(f"{python} is missing; TRIDENT_ENVIRONMENTS names the folder of Python environments")
         script = Path(__file__).with_name("pocket_tts_process.py")
-        self._command = [parameters["python"], str(script), str(folder), parameters["threads"]]
+        self._command = [str(python), str(script), str(folder), str(parameters.threads)]
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._connection: Connection | None = None
         about = self._start()
         self.rate, self._can_clone = int(about["rate"]), bool(about["can_clone"])
         names = [path.stem for path in sorted(folder.glob("*.safetensors")) if path.stem != "model"]
-        self._names = Voices(names, parameters) if names else None
+        self._names = Voices(names, parameters.voice, parameters.voice_aliases) if names else None
 
     def voice(self, name: str | None, reference: bytes | None) -> "PocketTTSVoice":
         if reference is not None:
@@ -77,14 +81,10 @@ class PocketTTSEngine:
         return result
 
     def _start(self) -> dict[str, Any]:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # The stub's own libraries are not those of the other Python.
-            environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
-            self._process = subprocess.Popen(
-                [*self._command, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment
-            )
-        self._connection = Connection(ours.detach())
+        # The stub's own libraries are not those of the other Python.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
+        self._process = ChildProcess(self._command, environment)
+        self._connection = self._process.connection
         try:
             about: dict[str, Any] = self._connection.recv()
         except EOFError:
@@ -93,11 +93,8 @@ class PocketTTSEngine:
         return about
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._process.close()
         self._connection = self._process = None
 
 

@@ -4,23 +4,14 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 
 from backends.common.audio.encoding import Encoder
 from backends.common.errors import InvalidRequest, RequestFailure
 from backends.speech.engines import Samples, SpeechEngine
 from backends.speech.tempo import change_tempo
+from contract.options import SpeechOptions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller asks for."""
-
-    voice: str | None = None
-    speed: float = 1.0
-    format: str = "mp3"
 
 
 class SpeechSynthesis:
@@ -30,7 +21,13 @@ class SpeechSynthesis:
     """
 
     def __init__(
-        self, engine: SpeechEngine, text: str, options: Options, reference: bytes | None, pool: Executor, ahead: int
+        self,
+        engine: SpeechEngine,
+        text: str,
+        options: SpeechOptions,
+        reference: bytes | None,
+        pool: Executor,
+        ahead: int,
     ):
         if not any(character.isalnum() for character in text):
             raise InvalidRequest("There is nothing in the text that can be spoken", "input")

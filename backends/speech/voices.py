@@ -1,6 +1,5 @@
 """Names of voices: the model's own, and others that its configuration maps to them."""
 
-import json
 from collections.abc import Iterable, Mapping
 
 from backends.common.errors import InvalidRequest
@@ -9,10 +8,10 @@ from backends.common.errors import InvalidRequest
 class Voices:
     """Finds out which voice a name means."""
 
-    def __init__(self, names: Iterable[str], parameters: Mapping[str, str]):
+    def __init__(self, names: Iterable[str], default: str, aliases: Mapping[str, str]):
         self._names = tuple(names)
-        self._aliases: dict[str, str] = json.loads(parameters["voice_aliases"])
-        self._default = parameters["voice"]
+        self._aliases = aliases
+        self._default = default
 
     def find(self, name: str | None) -> str:
         """Return a voice's own name; that of the default for None. Raises InvalidRequest with the names there are."""

@@ -1,7 +1,7 @@
 """Whisper on faster-whisper (CTranslate2)."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from backends.common.audio.decoding import RATE, Samples
-from backends.transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
+from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, compression_ratio, nearest, temperatures
+from contract.options import TranscriptionOptions
+from contract.parameters import TranscriptionParameters
 
 # What faster-whisper calls improbable, or silence.
 _IMPROBABLE, _SILENT = -1.0, 0.6
@@ -23,12 +25,12 @@ class CTranslate2Engine:
 
     uses_previous_text = True
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+    def __init__(self, folder: Path, parameters: TranscriptionParameters):
         self._model = WhisperModel(
             str(folder),
-            device=parameters["device"].lower(),
-            compute_type=parameters["compute_type"],
-            cpu_threads=int(parameters["threads"]),
+            device=parameters.device.lower(),
+            compute_type=parameters.compute_type,
+            cpu_threads=parameters.threads,
             local_files_only=True,
         )
         self._batched = BatchedInferencePipeline(self._model)
@@ -37,9 +39,9 @@ class CTranslate2Engine:
         self._known = frozenset(code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None) or frozenset(
             {"en"}
         )
-        self._beam_size, self.batch_size = int(parameters["beam_size"]), int(parameters["batch_size"])
+        self._beam_size, self.batch_size = parameters.beam_size, parameters.batch_size
 
-    def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded]:
         if len(windows) == 1:
             yield self._alone(windows[0], options)
             return
@@ -47,11 +49,11 @@ class CTranslate2Engine:
             seconds = len(window) / RATE
             yield self._alone(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
 
-    def _alone(self, window: Samples, options: Options) -> Decoded:
-        segments, info = self._model.transcribe(window, temperature=options.temperatures(), **self._arguments(options))
+    def _alone(self, window: Samples, options: TranscriptionOptions) -> Decoded:
+        segments, info = self._model.transcribe(window, temperature=temperatures(options), **self._arguments(options))
         return Decoded([_convert(segment, 0) for segment in segments], options.language or info.language)
 
-    def _decode_batch(self, windows: Sequence[Samples], options: Options) -> list[list[Segment]]:
+    def _decode_batch(self, windows: Sequence[Samples], options: TranscriptionOptions) -> list[list[Segment]]:
         """Return the segments of each window."""
         ends = list(itertools.accumulate(len(window) for window in windows))
         starts = [0, *ends[:-1]]
@@ -73,7 +75,7 @@ class CTranslate2Engine:
                 found[place].append(_convert(segment, starts[place] / RATE))
         return found
 
-    def _arguments(self, options: Options) -> dict[str, Any]:
+    def _arguments(self, options: TranscriptionOptions) -> dict[str, Any]:
         return {
             "language": nearest(options.language, self._known),
             "initial_prompt": options.prompt or None,

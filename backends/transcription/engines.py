@@ -2,12 +2,13 @@
 
 import importlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from backends.common.audio.decoding import Samples
+from contract.options import TranscriptionOptions
+from contract.parameters import TranscriptionParameters
 
 # A model's parameter `engine` → module and class. Imported when wanted: a process has one of them.
 _ENGINES = {
@@ -15,7 +16,7 @@ _ENGINES = {
     "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
 }
 
-FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Temperatures tried one after the other while an answer repeats itself or is improbable, as OpenAI's Whisper does."""
 
 REPETITIVE = 2.4
@@ -23,22 +24,6 @@ REPETITIVE = 2.4
 
 # Codes that callers use → those of models that lack them.
 _NEAREST = {"fil": "tl", "yue": "zh"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller asks for."""
-
-    language: str | None = None
-    prompt: str | None = None
-    task: str = "transcribe"
-    temperature: float = 0.0
-    word_timestamps: bool = False
-    vad: bool = True
-
-    def temperatures(self) -> tuple[float, ...]:
-        """Return what to sample with, one after the other."""
-        return (self.temperature,) if self.temperature else FALLBACK
 
 
 class Word(NamedTuple):
@@ -78,7 +63,7 @@ class TranscriptionEngine(Protocol):
     uses_previous_text: bool
     """Whether the text before a window, as its prompt, does it good."""
 
-    def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded | None]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
         """Yield what is said in each window of at most 30 seconds, in order; None at the end of a step in between.
 
         `options.language` None: it is found out. Several windows are only given together with a language.
@@ -86,9 +71,9 @@ class TranscriptionEngine(Protocol):
         ...
 
 
-def load_engine(folder: Path, parameters: Mapping[str, str]) -> TranscriptionEngine:
+def load_engine(folder: Path, parameters: TranscriptionParameters) -> TranscriptionEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
-    module, name = _ENGINES[parameters["engine"]]
+    module, name = _ENGINES[parameters.engine]
     made: Any = getattr(importlib.import_module(module), name)
     engine: TranscriptionEngine = made(folder, parameters)
     return engine
@@ -103,3 +88,8 @@ def compression_ratio(text: str) -> float:
     """Return how much smaller a text can be made: a lot, if it repeats itself."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
+
+
+def temperatures(options: TranscriptionOptions) -> tuple[float, ...]:
+    """Return the temperatures to sample with, one after the other."""
+    return (options.temperature,) if options.temperature else _FALLBACK

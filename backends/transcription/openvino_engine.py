@@ -1,14 +1,16 @@
 """Whisper on OpenVINO GenAI: faster on CPUs when greedy. It tells neither how probable a text is nor silence."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import openvino_genai
 
 from backends.common.audio.decoding import RATE, Samples
-from backends.transcription.engines import REPETITIVE, Decoded, Options, Segment, Word, compression_ratio, nearest
+from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, compression_ratio, nearest, temperatures
+from contract.options import TranscriptionOptions
+from contract.parameters import TranscriptionParameters
 
 # What the model left of a window is decoded again if it is as long as this, and the model got on by as much.
 _REST_SECONDS = 1.0
@@ -24,26 +26,26 @@ class OpenVINOEngine:
     # With the text before it as its prompt the model leaves out timestamps.
     uses_previous_text = False
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str]):
+    def __init__(self, folder: Path, parameters: TranscriptionParameters):
         self._pipeline = openvino_genai.ASRPipeline(
             folder,
-            parameters["device"],
+            parameters.device,
             word_timestamps=True,
-            INFERENCE_PRECISION_HINT=parameters["precision"],
-            INFERENCE_NUM_THREADS=int(parameters["threads"]),
+            INFERENCE_PRECISION_HINT=parameters.precision,
+            INFERENCE_NUM_THREADS=parameters.threads,
         )
         self._tokenizer = self._pipeline.get_tokenizer()
         published = json.loads((folder / "generation_config.json").read_bytes())
         self._known = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
-        self._beam_size = int(parameters["beam_size"])
+        self._beam_size = parameters.beam_size
 
-    def decode(self, windows: Sequence[Samples], options: Options) -> Iterator[Decoded | None]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
         for window in windows:
             segments: list[Segment] = []
             start, seconds, language = 0.0, len(window) / RATE, ""
             while seconds - start > (_REST_SECONDS if start else 0):
                 rest = window[int(start * RATE) :]
-                for temperature in options.temperatures():
+                for temperature in temperatures(options):
                     result = self._generate(rest, options, temperature)
                     if compression_ratio(result.texts[0]) <= REPETITIVE:
                         break
@@ -57,7 +59,7 @@ class OpenVINOEngine:
                 yield None
             yield Decoded(segments, options.language or (language if language in self._known else ""))
 
-    def _generate(self, samples: Samples, options: Options, temperature: float) -> Any:
+    def _generate(self, samples: Samples, options: TranscriptionOptions, temperature: float) -> Any:
         config = self._pipeline.get_generation_config()
         config.return_timestamps, config.word_timestamps = True, options.word_timestamps
         if self._known:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from backends.common.audio.decoding import RATE, read_blocks
-from backends.transcription.engines import Options, Segment, TranscriptionEngine
-from backends.transcription.windows import Window, find_windows
+import numpy as np
+from faster_whisper.vad import SpeechTimestampsMap, VadOptions, get_speech_timestamps
+
+from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
+from backends.transcription.engines import Segment, TranscriptionEngine
+from contract.options import TranscriptionOptions
 
 # So much of the text before a window goes into it as its prompt, so that names and style go on.
 _CONTEXT_CHARACTERS = 200
@@ -25,7 +28,7 @@ class Transcriber:
         self,
         engine: TranscriptionEngine,
         content: bytes,
-        options: Options,
+        options: TranscriptionOptions,
         block_seconds: float,
         max_seconds: float,
         alone: Callable[[], bool],
@@ -52,7 +55,7 @@ class Transcriber:
                 del windows[:batch_size]
             self.duration += len(samples) / RATE
 
-    def _decode(self, windows: list[Window], options: Options) -> Iterator[dict[str, Any] | None]:
+    def _decode(self, windows: "list[Window]", options: TranscriptionOptions) -> Iterator[dict[str, Any] | None]:
         waiting = iter(windows)
         for decoded in self._engine.decode([window.samples for window in windows], options):
             if decoded is None:
@@ -77,7 +80,7 @@ class Transcriber:
         if segments:
             self._options = replace(self._options, language=self.language, prompt=prompt)
 
-    def _describe(self, segment: Segment, window: Window) -> dict[str, Any]:
+    def _describe(self, segment: Segment, window: "Window") -> dict[str, Any]:
         def at(time: float, is_end: bool) -> float:
             return round(self.duration + window.original(time, is_end), 2)
 
@@ -100,3 +103,59 @@ class Transcriber:
                 {"word": word.word, "start": at(word.start, False), "end": at(word.end, True)} for word in segment.words
             ]
         return described
+
+
+WINDOW_SECONDS = 30
+
+# Longer pauses are cut down to twice the padding; no stretch of speech is longer than a window.
+_VAD = VadOptions(min_silence_duration_ms=500, speech_pad_ms=400, max_speech_duration_s=WINDOW_SECONDS - 1)
+_MAXIMUM = WINDOW_SECONDS * RATE
+
+# All that is left after this much of a window cannot be heard apart.
+_MINIMUM = RATE // 10
+
+
+class Window(NamedTuple):
+    """Samples that belong together, and how a time in them, in seconds, becomes one of the block.
+
+    The second argument tells whether it is the end of something: at a cut, it then stays before the pause.
+    """
+
+    samples: Samples
+    original: Callable[[float, bool], float]
+
+
+def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
+    """Yield the windows of a block: stretches with speech joined, without the pauses; or all of it, cut where quiet."""
+    pieces = _speech(samples) if vad else _cut(samples)
+    for window in pieces:
+        joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])
+        if len(joined) >= _MINIMUM:
+            yield Window(joined, _original(window, len(joined) / RATE))
+
+
+def _original(pieces: list[dict[str, int]], length: float) -> Callable[[float, bool], float]:
+    restore = SpeechTimestampsMap(pieces, RATE)
+    return lambda time, is_end: float(restore.get_original_time(min(max(time, 0.0), length), is_end=is_end))
+
+
+def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
+    waiting: list[dict[str, int]] = []
+    length = 0
+    for piece in get_speech_timestamps(samples, _VAD):
+        added = piece["end"] - piece["start"]
+        if waiting and length + added > _MAXIMUM:
+            yield waiting
+            waiting, length = [], 0
+        waiting, length = [*waiting, piece], length + added
+    if waiting:
+        yield waiting
+
+
+def _cut(samples: Samples) -> Iterator[list[dict[str, int]]]:
+    start = 0
+    while len(samples) - start > _MAXIMUM:
+        end = start + quietest(samples[start : start + _MAXIMUM], seconds=10)
+        yield [{"start": start, "end": end}]
+        start = end
+    yield [{"start": start, "end": len(samples)}]

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from contract.text import byte_alphabet
+
 
 def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write openvino_detokenizer.xml and .bin beside a model; the tokenizer is a byte-level BPE one.
@@ -32,7 +34,7 @@ def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     """Return what each token id stands for; nothing for special tokens, which no grammar may bring into the text."""
-    alphabet = _alphabet()
+    alphabet = byte_alphabet()
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = []
     for i in range(tokenizer.get_vocab_size()):
@@ -41,10 +43,3 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
         else:
             vocabulary.append(bytes(map(alphabet.__getitem__, tokenizer.id_to_token(i) or "")))
     return vocabulary
-
-
-def _alphabet() -> dict[str, int]:
-    """Return the byte of each character that byte-level BPE writes bytes with: the printable ones are themselves."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from export import environments
-
 # The first letter of a voice of Kokoro's is its language, the second its gender.
 _LANGUAGES = {
     "a": "en-US",
@@ -63,4 +61,4 @@ def convert_pocket_tts(source: Path, version: Path, options: Mapping[str, str]) 
         shutil.copyfile(path, version / path.name)
     described = [{"id": path.stem, "language": "en-US", "gender": "unknown"} for path in voices]
     first = voices[0].stem if voices else ""
-    return {"voices": json.dumps(described), "voice": first, "python": str(environments.python(".venv-voice"))}
+    return {"voices": json.dumps(described), "voice": first, "environment": ".venv-voice"}

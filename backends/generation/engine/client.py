@@ -2,18 +2,15 @@
 
 import json
 import logging
-import os
 import queue
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from backends.common.child_process import ChildProcess, own_module
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
 from backends.generation.engine.ipc import (
     Cancel,
@@ -28,6 +25,7 @@ from backends.generation.engine.ipc import (
 )
 from backends.generation.output.answer import Answer
 from backends.generation.prompt.chat_prompt import Prompt
+from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +60,14 @@ class _Link:
 class EngineClient:
     """`on_progress(answers)` is called with those that have something new, from this object's own thread."""
 
-    def __init__(self, folder: Path, parameters: Mapping[str, str], on_progress: Callable[[Iterable[Answer]], None]):
+    def __init__(self, folder: Path, parameters: GenerationParameters, on_progress: Callable[[Iterable[Answer]], None]):
         self._folder, self._parameters, self._on_progress = folder, parameters, on_progress
         self.gauges = Gauges()
         self._lock = threading.Lock()
         self._answers: dict[int, Answer] = {}
         self._next_number = 0
         self._link: _Link | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._restarting = False
         self._deferred: list[tuple[Answer, Prompt]] = []
         """What came while one engine was ending by itself, and the next one loading."""
@@ -116,15 +114,10 @@ class EngineClient:
 
     def _connect(self) -> None:
         """Start the process and wait until it is ready."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [_python(), "-m", "backends.generation.engine.process", str(theirs.fileno()), str(self._folder)]
-            self._process = subprocess.Popen(
-                [*command, json.dumps(dict(self._parameters))],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        connection = Connection(ours.detach())
+        command, environment = own_module("backends.generation.engine.process")
+        arguments = [str(self._folder), json.dumps(asdict(self._parameters))]
+        self._process = ChildProcess([*command, *arguments], environment)
+        connection = self._process.connection
         try:
             ready = connection.recv()
         except (EOFError, OSError) as error:
@@ -233,9 +226,3 @@ def _message(answer: Answer, prompt: Prompt) -> Generate | GenerateWithImages:
             answer.number, answer.client, prompt.text, prompt.rgb_images, answer.parameters, prompt.remaining_context
         )
     return Generate(answer.number, answer.client, prompt.ids, answer.parameters, prompt.remaining_context)
-
-
-def _python() -> str:
-    """Return an interpreter. Inside Triton's stub sys.executable may be the stub itself."""
-    candidates = [sys.executable, shutil.which("python3")]
-    return next(path for path in candidates if path and "python" in Path(path).name and "stub" not in Path(path).name)

@@ -1,7 +1,7 @@
 """The engine's process: OpenVINO GenAI's continuous batching, stepped for all requests by one thread.
 
 A process of its own, because `step()` holds Python's lock from beginning to end: beside it, nothing could be read,
-sent or cancelled. It talks to `engine_client.py` over a socket: requests come in between steps, tokens go out once a
+sent or cancelled. It talks to `client.py` over a socket: requests come in between steps, tokens go out once a
 step. It ends when the socket does.
 """
 
@@ -13,7 +13,6 @@ import select
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
+from backends.common.child_process import open_connection
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.fair_queue import FairQueue
-from backends.generation.engine.generation_config import build_config
 from backends.generation.engine.ipc import (
     Cancel,
     Failed,
@@ -34,74 +33,23 @@ from backends.generation.engine.ipc import (
     NewTokens,
     Ready,
     ReadyToRestart,
-    RGBImage,
     Shutdown,
     StepResult,
 )
+from backends.generation.engine.pipeline import (
+    build_config,
+    configured_draft_tokens,
+    has_vision_tower,
+    image_tensor,
+    load_pipeline,
+    warm_up,
+)
 from backends.generation.grammar.compiler import GrammarCompiler
+from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
 
 _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
-
-
-def load_pipeline(
-    folder: Path, parameters: Mapping[str, str], tokenizer: genai.Tokenizer | None = None
-) -> genai.ContinuousBatchingPipeline:
-    """Load the model in `folder` as config.pbtxt's parameters say. Raises KeyError for one that is missing."""
-    scheduler = genai.SchedulerConfig()
-    scheduler.cache_size = int(parameters["cache_size_gb"])
-    scheduler.max_num_seqs = int(parameters["max_num_seqs"])
-    scheduler.max_num_batched_tokens = int(parameters["max_num_batched_tokens"])
-    scheduler.dynamic_split_fuse = True
-    scheduler.enable_prefix_caching = True
-    properties = {
-        "INFERENCE_PRECISION_HINT": parameters["precision"],
-        "KV_CACHE_PRECISION": parameters["kv_cache_precision"],
-        # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
-        "ENABLE_CPU_PINNING": False,
-    }
-    if configured_draft_tokens(folder, parameters):
-        properties["prompt_lookup"] = True
-    tokenizer = tokenizer or genai.Tokenizer(str(folder))
-    return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters["device"], **properties)
-
-
-def configured_draft_tokens(folder: Path, parameters: Mapping[str, str]) -> int:
-    """Return how many tokens the pipeline guesses at a time from the prompt; none for a model that sees."""
-    return 0 if _has_vision(folder) else max(0, int(parameters.get("prompt_lookup", "0")))
-
-
-def _has_vision(folder: Path) -> bool:
-    return (folder / "openvino_vision_embeddings_model.xml").exists()
-
-
-def warm_up(
-    pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
-) -> None:
-    """Generate a little before the model is called ready: the first steps compile kernels."""
-    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
-    for width in (1, 4):
-        handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
-        while pipeline.has_non_finished_requests():
-            pipeline.step()
-        for handle in handles:
-            handle.read_all()
-
-
-def _add_example(
-    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, has_vision: bool
-) -> Any:
-    if has_vision:  # token ids would break it
-        black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
-        text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
-        return pipeline.add_request(number, text, [_tensor(black)], config)
-    ids = np.full((1, 16 + 8 * number), number, dtype=np.int64)
-    return pipeline.add_request(number, openvino.Tensor(ids), config)
-
-
-def _tensor(rgb_image: RGBImage) -> openvino.Tensor:
-    return openvino.Tensor(np.frombuffer(rgb_image.pixels, np.uint8).reshape(rgb_image.height, rgb_image.width, 3))
 
 
 # Each takes the better part of a megabyte, and none is ever given back: after so many the process ends as soon as there
@@ -272,7 +220,7 @@ class Engine:
             return
         message = self._awaiting_images.pop(next(iter(self._awaiting_images)))
         begun = time.monotonic()
-        self._add(message, message.text, [_tensor(rgb_image) for rgb_image in message.rgb_images])
+        self._add(message, message.text, [image_tensor(rgb_image) for rgb_image in message.rgb_images])
         self._next_prefill = 2 * time.monotonic() - begun
 
     def _add(self, message: Generate | GenerateWithImages, *prompt: Any) -> None:
@@ -336,19 +284,19 @@ class Engine:
 
 
 def main() -> None:
-    """Load the model and serve: `engine.py SOCKET_FD FOLDER PARAMETERS_JSON`."""
-    descriptor, folder, parameters = int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    """Load the model and serve: `process.py FOLDER PARAMETERS_JSON CONNECTION`."""
+    folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
     with contextlib.suppress(OSError):  # the launcher's other processes give way to it, where they may
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     logging.basicConfig(level=logging.INFO, format=f"{folder.parent.name} engine: %(message)s")
-    socket = Connection(descriptor)
+    socket = open_connection()
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))
     pipeline = load_pipeline(folder, parameters, tokenizer)
     num_draft_tokens = configured_draft_tokens(folder, parameters)
-    warm_up(pipeline, end_tokens, _has_vision(folder), num_draft_tokens)
+    warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
     compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-    engine = Engine(pipeline, end_tokens, socket, compiler, int(parameters["max_num_seqs"]), num_draft_tokens)
+    engine = Engine(pipeline, end_tokens, socket, compiler, parameters.max_num_seqs, num_draft_tokens)
     socket.send(Ready())
     try:
         engine.run()

@@ -6,21 +6,18 @@ the tokenizer, and `generate()` of another pipeline lets go of Python's lock. So
 same tokenizer and a network that computes nothing, and a thread that has it generate one token by each new grammar:
 when the first pipeline then sees that grammar, it is there.
 
-Before that a process of its own tries the grammar (`python grammar_compiler.py SOCKET_FD FOLDER END`): some take for
+Before that a process of its own tries the grammar (`compiler.py FOLDER END CONNECTION`): some take for
 ever to compile, or for each token, and some end the process.
 """
 
 import logging
 import os
 import resource
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +27,8 @@ import openvino_genai as genai
 import psutil
 from openvino.op.util import Variable, VariableInfo
 from openvino.opset6 import assign, read_value
+
+from backends.common.child_process import ChildProcess, open_connection, own_module
 
 log = logging.getLogger(__name__)
 
@@ -115,18 +114,9 @@ class _Trial:
     """The process that tries grammars."""
 
     def __init__(self, folder: Path, end: int):
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [
-                sys.executable,
-                "-m",
-                "backends.generation.grammar.compiler",
-                str(theirs.fileno()),
-                str(folder),
-                str(end),
-            ]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-        self._connection = Connection(ours.detach())
+        command, environment = own_module("backends.generation.grammar.compiler")
+        self._process = ChildProcess([*command, str(folder), str(end)], environment)
+        self._connection = self._process.connection
         self.count, self.is_over = 0, False
         if not self._connection.poll(_START_SECONDS):
             self.end()
@@ -159,9 +149,7 @@ class _Trial:
     def end(self) -> None:
         """Stop the process."""
         self.is_over = True
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
+        self._process.close()
 
 
 def _reason(error: Exception) -> str:
@@ -196,9 +184,9 @@ def _silent_network(vocabulary: int) -> openvino.Model:
 
 def main() -> None:
     """Try grammars until the socket closes."""
-    descriptor, folder, end = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, end = sys.argv[1], int(sys.argv[2])
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    connection = Connection(descriptor)
+    connection = open_connection()
     model = SilentModel(genai.Tokenizer(folder), end)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     connection.send(None)

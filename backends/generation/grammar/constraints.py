@@ -1,19 +1,4 @@
-"""What an answer must look like: from the request's constraint to a grammar for the engine.
-
-A constraint has a `kind` and what belongs to it:
-
-| kind | |
-|---|---|
-| `json_object` | any JSON object |
-| `json_schema` | `schema`; `strict` (true): refuse what a grammar cannot say, or leave it out |
-| `regex` | `pattern`, for the whole answer |
-| `choice` | `choices`: texts, of which the answer is one |
-| `grammar` | `grammar`: EBNF, the engine's own notation |
-| `either` | `of`: constraints, of which the answer keeps to one |
-| `tagged` | `tags`: {`begin`, `schema`, `end`} each, `min` to `max` of them, `separator` between |
-
-`param` names the request's field, for errors.
-"""
+"""Constraints (contract/constraints.py) as grammars for the engine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,74 +7,72 @@ from backends.common.errors import InvalidRequest
 from backends.generation.grammar.ebnf import MAX_CHARACTERS, NotPossible, Rules, any_of, literal, repeat
 from backends.generation.grammar.json_schema import JSONGrammar
 from backends.generation.grammar.regex import regex_grammar
+from contract.constraints import (
+    ChoiceConstraint,
+    Constraint,
+    EitherConstraint,
+    GrammarConstraint,
+    JSONObjectConstraint,
+    JSONSchemaConstraint,
+    RegexConstraint,
+    ToolCallsConstraint,
+    constraint_from_json,
+)
 
 _MAX_CHOICES = 1_000
 _MAX_TAGS = 128
 
 
-def grammar_from(constraint: Mapping[str, Any]) -> str:
-    """Return the grammar. Raises InvalidRequest, which names the request's field."""
+def grammar_from(content: Mapping[str, Any]) -> str:
+    """Return the grammar for a constraint in JSON. Raises InvalidRequest, which names the request's field."""
     try:
-        if constraint["kind"] == "grammar":
-            return _grammar(constraint)
+        constraint = constraint_from_json(content)
+        if isinstance(constraint, GrammarConstraint):
+            return _checked(constraint.grammar)
         rules = Rules()
-        return rules.text(_WRITERS[constraint["kind"]](rules, constraint))
+        return rules.text(_expression(rules, constraint))
     except NotPossible as error:
-        raise InvalidRequest(str(error), constraint.get("param")) from error
+        raise InvalidRequest(str(error), content.get("param")) from error
     except RecursionError as error:
-        raise InvalidRequest("nested too deeply", constraint.get("param")) from error
+        raise InvalidRequest("nested too deeply", content.get("param")) from error
     except (TypeError, AttributeError, ValueError, KeyError) as error:
-        raise InvalidRequest("it is no schema", constraint.get("param")) from error
+        raise InvalidRequest("it is no schema", content.get("param")) from error
 
 
-def _json_object(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    return JSONGrammar(rules).value({"type": "object"})
+def _expression(rules: Rules, constraint: Constraint) -> str:
+    match constraint:
+        case JSONObjectConstraint():
+            return JSONGrammar(rules).value({"type": "object"})
+        case JSONSchemaConstraint(schema=schema, strict=strict):
+            return JSONGrammar(rules, strict).value(schema)
+        case RegexConstraint(pattern=pattern):
+            return regex_grammar(pattern)
+        case ChoiceConstraint(choices=choices):
+            if len(choices) > _MAX_CHOICES:
+                raise NotPossible(f"more than {_MAX_CHOICES} choices")
+            return any_of(map(literal, choices))
+        case EitherConstraint(of=constraints):
+            return any_of(f"({_expression(rules, one)})" for one in constraints)
+        case ToolCallsConstraint():
+            return _tool_calls(rules, constraint)
+        case GrammarConstraint():
+            raise NotPossible("a grammar cannot be combined with another constraint")
 
 
-def _json_schema(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    return JSONGrammar(rules, constraint.get("strict", True)).value(constraint["schema"])
-
-
-def _regex(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    return regex_grammar(constraint["pattern"])
-
-
-def _choice(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    choices = constraint["choices"]
-    if len(choices) > _MAX_CHOICES:
-        raise NotPossible(f"more than {_MAX_CHOICES} choices")
-    return any_of(map(literal, choices))
-
-
-def _grammar(constraint: Mapping[str, Any]) -> str:
-    grammar: str = constraint["grammar"]
+def _checked(grammar: str) -> str:
     if len(grammar) > MAX_CHARACTERS:
         raise NotPossible(f"longer than {MAX_CHARACTERS} characters")
     grammar.encode()  # half a character is none: ValueError
     return grammar
 
 
-def _either(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    return any_of(f"({_WRITERS[one['kind']](rules, one)})" for one in constraint["of"])
-
-
-def _tagged(rules: Rules, constraint: Mapping[str, Any]) -> str:
-    tags, minimum, maximum = constraint["tags"], constraint.get("min", 1), constraint.get("max", 1)
-    if len(tags) > _MAX_TAGS:
+def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
+    if len(calls.tags) > _MAX_TAGS:
         raise NotPossible(f"more than {_MAX_TAGS} tags")
     # Each schema has definitions of its own, so each has a writer; the rules are shared.
-    values = [JSONGrammar(rules, constraint.get("strict", True)).value(tag["schema"]) for tag in tags]
-    parts = [f"{literal(t['begin'])} ({v}) {literal(t['end'])}" for t, v in zip(tags, values, strict=True)]
+    values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
+    parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")
-    more = repeat(f"({literal(constraint.get('separator', ''))} {one})", max(0, minimum - 1), maximum and maximum - 1)
-    return f"{one} {more}" if minimum else f"({one} {more})?"
-
-
-_WRITERS = {
-    "json_object": _json_object,
-    "json_schema": _json_schema,
-    "regex": _regex,
-    "choice": _choice,
-    "either": _either,
-    "tagged": _tagged,
-}
+    further = None if calls.max_calls is None else calls.max_calls - 1
+    more = repeat(f"({literal(calls.separator)} {one})", max(0, calls.min_calls - 1), further)
+    return f"{one} {more}" if calls.min_calls else f"({one} {more})?"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.generation.output.text import Detokenizer, StopStrings
-from backends.generation.output.thoughts import CLOSE, ReasoningCounter
+from backends.generation.output.text import Detokenizer, ReasoningCounter, StopStrings
+from contract.reasoning import CLOSE
 
 
 class Answer:

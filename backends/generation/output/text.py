@@ -1,9 +1,14 @@
-"""From token ids to text that may be shown: no half characters, nothing at or past a stop string."""
+"""Token ids to text: no half characters, nothing at or past a stop string, reasoning counted, tokens by themselves."""
 
+import json
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from contract.reasoning import CLOSE, OPEN
+from contract.text import byte_alphabet, suffix_overlap
 
 
 class Detokenizer:
@@ -53,7 +58,7 @@ class StopStrings:
         if found:
             self.hit, self._kept = True, ""
             return text[: min(found)[0]]
-        keep = max(self._overlap(text, stop) for stop in self._stops)
+        keep = max(suffix_overlap(text, stop) for stop in self._stops)
         self._kept = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -62,8 +67,63 @@ class StopStrings:
         kept, self._kept = self._kept, ""
         return kept
 
-    @staticmethod
-    def _overlap(text: str, stop: str) -> int:
-        """Return the length of the longest end of `text` that begins `stop`."""
-        longest = min(len(text), len(stop) - 1)
-        return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+class ReasoningCounter:
+    """Counts the tokens from `<think>`, which an answer with a thought begins with, to `</think>`, or to its end.
+
+    `opened` is what the prompt has begun already. Text may come late: a token counts with the text that it completes.
+    """
+
+    def __init__(self, reasoning_prefix: str = ""):
+        self._count = 0
+        self._text, self._begun, self._over = reasoning_prefix, False, False
+
+    def push(self, text: str) -> None:
+        """Take one more token's text."""
+        if self._over:
+            return
+        self._count += 1
+        self._text += text
+        if not self._begun:
+            self._begin()
+        if self._begun:
+            self._over = CLOSE in self._text
+            self._text = self._text[-len(CLOSE) :]
+
+    def _begin(self) -> None:
+        begun = self._text.lstrip()
+        self._begun = begun.startswith(OPEN)
+        if not self._begun and not OPEN.startswith(begun):
+            self._count, self._over = 0, True
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of the thought so far; none while it is open whether there is one."""
+        return self._count if self._begun else 0
+
+
+class TokenTexts:
+    """Knows what a model's tokens are when they stand alone, where a character may be cut in two."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        described = json.loads(tokenizer.to_str())
+        self._added = {token["id"]: token for token in described["added_tokens"]}
+        self._bytes = byte_alphabet() if '"ByteLevel"' in json.dumps(described["decoder"]) else {}
+
+    def describe(self, token: int, logprob: float) -> dict[str, Any] | None:
+        """Return OpenAI's entry without its alternatives; None for a token that the text does not show."""
+        if token in self._added and self._added[token]["special"]:
+            return None
+        content = self._content(token)
+        return {"token": content.decode(errors="replace"), "logprob": logprob, "bytes": list(content)}
+
+    def _content(self, token: int) -> bytes:
+        letters = self._tokenizer.id_to_token(token) or ""
+        if token not in self._added and letters and all(letter in self._bytes for letter in letters):
+            return bytes(self._bytes[letter] for letter in letters)
+        if letters.startswith("<0x") and len(letters) == 6:  # SentencePiece's single bytes
+            return bytes([int(letters[3:5], 16)])
+        text: str = self._tokenizer.decode([token], skip_special_tokens=False)
+        # SentencePiece's decoder takes off the blank that begins a text.
+        return (f" {text}" if letters.startswith("\u2581") and not text.startswith(" ") else text).encode()

@@ -1,44 +1,18 @@
 """From messages to token ids: the model's chat template and tokenizer, both beside the weights."""
 
-import datetime
-import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.tool_prompt import ToolPrompt
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes HTML, which would put \u003c into prompts.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().astimezone().strftime(form)
-
-
-# What a template may end the prompt with: the answer then goes on inside of a thought.
-_THOUGHT = "<think>"
+from contract.chat_template import TemplateRejected, load_chat_template
+from contract.reasoning import OPEN
 
 
 @dataclass(frozen=True)
@@ -76,17 +50,10 @@ def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 class ChatPrompt:
-    """Renders and tokenizes conversations for one model.
-
-    The environment follows Hugging Face transformers' `apply_chat_template`, which templates are written for;
-    sandboxed, since a template comes with downloaded weights.
-    """
+    """Renders and tokenizes conversations for one model."""
 
     def __init__(self, folder: Path, context_length: int):
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _tojson
-        environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
-        self._template = environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+        self._template = load_chat_template(folder)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._context_length = context_length
         self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
@@ -160,13 +127,12 @@ class ChatPrompt:
     def _render_as_is(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any]
     ) -> str:
-        given = {**kwargs, "messages": messages, "tools": tools, "add_generation_prompt": True}
         try:
-            return self._template.render(given)
-        except TemplateError as error:
-            raise InvalidRequest(f"The model's chat template refuses these messages: {error}", "messages") from error
+            return self._template.render(messages, tools, kwargs)
+        except TemplateRejected as error:
+            raise InvalidRequest(str(error), "messages") from error
 
 
 def reasoning_prefix_of(prompt: str) -> str:
     """Return the beginning of the answer that the template has written."""
-    return f"{_THOUGHT}\n" if prompt.rstrip().endswith(_THOUGHT) else ""
+    return f"{OPEN}\n" if prompt.rstrip().endswith(OPEN) else ""

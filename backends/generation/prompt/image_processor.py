@@ -7,7 +7,6 @@ and without telling how many tokens there will be.
 import abc
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +83,14 @@ class LlavaImageProcessor(ImageProcessor):
         return ImageOps.fit(image, self._size, Image.Resampling.BICUBIC), self._tokens
 
 
-def load_image_processor(folder: Path, parameters: Mapping[str, str]) -> ImageProcessor | None:
+def load_image_processor(folder: Path, max_image_tokens: int) -> ImageProcessor | None:
     """Return how the model in `folder` sees; None if it does not. Raises ValueError for a kind not known here."""
     if not (folder / "openvino_vision_embeddings_model.xml").exists():
         return None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     if config["model_type"] in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
-        return QwenVLImageProcessor(preprocessor, int(parameters["image_tokens"]))
+        return QwenVLImageProcessor(preprocessor, max_image_tokens)
     if config["model_type"] == "llava":
         return LlavaImageProcessor(preprocessor, config["image_seq_length"])
     raise ValueError(f"images for models of type {config['model_type']} are not supported")

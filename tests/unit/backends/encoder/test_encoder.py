@@ -5,8 +5,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from backends.common.errors import InvalidRequest
-from backends.encoder.batches import plan
-from backends.encoder.pooling import POOLINGS, normalize
+from backends.encoder.network import POOLINGS, normalize, plan
 from backends.encoder.request import EncodeRequest, tokenize
 from backends.encoder.tokens import TextTokenizer
 

@@ -9,10 +9,20 @@ from PIL import Image
 from backends.common.errors import InvalidRequest
 from backends.ocr.layout import Line
 from backends.ocr.page import lay_out, pages
-from backends.ocr.read_text import Limits, _Writer, read_text
+from backends.ocr.read_text import _Writer, read_text
 from backends.ocr.text_recognizer import Found, Text
+from contract.parameters import OCRParameters
 
-LIMITS = Limits(max_pixels=10_000_000, max_side=1400, min_score=0.5, batch_size=2)
+LIMITS = OCRParameters(
+    device="CPU",
+    threads=0,
+    parallel=1,
+    batch_size=2,
+    max_side=1400,
+    min_score=0.5,
+    max_pixels=10_000_000,
+    queue_size=1,
+)
 
 
 class FakeEngine:

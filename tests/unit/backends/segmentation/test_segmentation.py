@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.segmentation.remove_background import Options, remove_background
+from backends.segmentation.remove_background import remove_background
+from contract.options import BackgroundRemovalOptions
 
 
 class FakeNetwork:
@@ -35,7 +36,7 @@ def photo(width=200, height=100, mode="RGB"):
 
 
 def cut(content, **options):
-    *steps, made = remove_background(FakeNetwork(), content, Options(**options), 1_000_000)
+    *steps, made = remove_background(FakeNetwork(), content, BackgroundRemovalOptions(**options), 1_000_000)
     assert steps == [None, None]
     return Image.open(io.BytesIO(made))
 

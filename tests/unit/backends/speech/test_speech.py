@@ -11,9 +11,10 @@ import pytest
 from backends.common.audio.encoding import FORMATS, Encoder
 from backends.common.errors import InvalidRequest
 from backends.speech.sentences import cut, split_sentences
-from backends.speech.synthesis import Options, SpeechSynthesis
+from backends.speech.synthesis import SpeechSynthesis
 from backends.speech.tempo import change_tempo
 from backends.speech.voices import Voices
+from contract.options import SpeechOptions
 
 RATE = 24_000
 
@@ -95,18 +96,18 @@ class TestEncoder:
         assert samples == pytest.approx([1, -1], abs=0.001)
 
 
-NAMES = {"voice": "ann", "voice_aliases": '{"alloy": "bob", "echo": "gone"}'}
+ALIASES = {"alloy": "bob", "echo": "gone"}
 
 
 class TestVoices:
     @pytest.mark.parametrize(("name", "voice"), [(None, "ann"), ("bob", "bob"), ("alloy", "bob")])
     def test_found(self, name, voice):
-        assert Voices(["ann", "bob"], NAMES).find(name) == voice
+        assert Voices(["ann", "bob"], "ann", ALIASES).find(name) == voice
 
     @pytest.mark.parametrize("name", ["carl", "echo", "Ann "])
     def test_not_found(self, name):
         with pytest.raises(InvalidRequest, match="ann, bob, alloy") as caught:
-            Voices(["ann", "bob"], NAMES).find(name)
+            Voices(["ann", "bob"], "ann", ALIASES).find(name)
         assert (caught.value.param, caught.value.code) == ("voice", "voice_not_found")
 
 
@@ -140,7 +141,7 @@ def pool():
 
 class TestJob:
     def test_a_chunk_a_sentence(self, pool):
-        synthesis = SpeechSynthesis(FakeEngine(), "hello|you", Options(format="pcm"), None, pool, 2)
+        synthesis = SpeechSynthesis(FakeEngine(), "hello|you", SpeechOptions(format="pcm"), None, pool, 2)
         first, second, end = synthesis.chunks()
         assert (len(first), len(second), len(end)) == (RATE, RATE * 3 // 5, 0)
         assert (synthesis.num_input_tokens, synthesis.num_output_tokens) == (8, 80)
@@ -149,21 +150,23 @@ class TestJob:
     def test_what_the_model_cannot_do_is_done_to_its_sound(self, pool, speed, own):
         engine = FakeEngine()
         content = b"".join(
-            SpeechSynthesis(engine, "hello there", Options(speed=speed, format="pcm"), None, pool, 2).chunks()
+            SpeechSynthesis(engine, "hello there", SpeechOptions(speed=speed, format="pcm"), None, pool, 2).chunks()
         )
         assert engine.speeds_asked == [own]
         assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
 
     def test_sentences_come_in_order_and_none_is_spoken_too_far_ahead(self, pool):
         engine = FakeEngine()
-        chunks = SpeechSynthesis(engine, "a|bb|ccc|dddd|eeeee|ffffff", Options(format="pcm"), None, pool, 2).chunks()
+        chunks = SpeechSynthesis(
+            engine, "a|bb|ccc|dddd|eeeee|ffffff", SpeechOptions(format="pcm"), None, pool, 2
+        ).chunks()
         assert len(next(chunks)) == RATE // 5
         assert len(engine.speeds_asked) <= 4
         assert [len(chunk) * 5 // RATE for chunk in chunks] == [2, 3, 4, 5, 6, 0]
 
     def test_one_who_leaves_has_nothing_more_spoken(self, pool):
         engine = FakeEngine()
-        chunks = SpeechSynthesis(engine, "|".join("abcdefgh"), Options(format="pcm"), None, pool, 2).chunks()
+        chunks = SpeechSynthesis(engine, "|".join("abcdefgh"), SpeechOptions(format="pcm"), None, pool, 2).chunks()
         next(chunks)
         chunks.close()
         spoken = len(engine.speeds_asked)
@@ -173,5 +176,5 @@ class TestJob:
     @pytest.mark.parametrize("text", ["", "!", "bad", "hello|bad"])
     def test_what_cannot_be_spoken(self, pool, text):
         with pytest.raises(InvalidRequest) as caught:
-            list(SpeechSynthesis(FakeEngine(), text, Options(), None, pool, 2).chunks())
+            list(SpeechSynthesis(FakeEngine(), text, SpeechOptions(), None, pool, 2).chunks())
         assert caught.value.param == "input"

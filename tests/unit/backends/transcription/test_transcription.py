@@ -11,12 +11,12 @@ import pytest
 
 from backends.common.audio.decoding import RATE, read_blocks
 from backends.common.errors import InvalidRequest
-from backends.common.round_robin import RoundRobin
-from backends.transcription import windows
+from backends.common.stepwise import RoundRobin
+from backends.transcription import transcriber as windows
 from backends.transcription.ctranslate2_engine import _is_doubtful
-from backends.transcription.engines import Decoded, Options, Segment, nearest
-from backends.transcription.transcriber import Transcriber
-from backends.transcription.windows import find_windows
+from backends.transcription.engines import Decoded, Segment, nearest
+from backends.transcription.transcriber import Transcriber, find_windows
+from contract.options import TranscriptionOptions
 
 
 def tone(seconds, rate=RATE, channels=1):
@@ -160,7 +160,7 @@ class FakeEngine:
 
 
 def transcriber(engine, seconds, alone=True, **options):
-    return Transcriber(engine, wav(tone(seconds)), Options(vad=False, **options), 60, 600, lambda: alone)
+    return Transcriber(engine, wav(tone(seconds)), TranscriptionOptions(vad=False, **options), 60, 600, lambda: alone)
 
 
 def segments_of(made):
@@ -185,7 +185,9 @@ class TestJob:
 
     def test_alone_windows_are_decoded_together_once_the_language_is_known(self):
         engine = FakeEngine()
-        made = Transcriber(engine, wav(tone(170)), Options(vad=False, prompt="names"), 300, 600, lambda: True)
+        made = Transcriber(
+            engine, wav(tone(170)), TranscriptionOptions(vad=False, prompt="names"), 300, 600, lambda: True
+        )
         assert len(segments_of(made)) >= 12
         assert [count for count, _ in engine.asked][:2] == [1, 3]
         assert engine.asked[1][1].prompt == "names"

@@ -75,20 +75,24 @@ def test_a_regular_expression_is_refused(pattern):
 
 
 def test_choices():
-    assert grammar_from({"kind": "choice", "choices": ['say "yes"', "no"]}) == 'root ::= ("say \\"yes\\"" | "no")\n'
+    assert (
+        grammar_from({"kind": "choice", "choices": ['say "yes"', "no"], "param": "guided_choice"})
+        == 'root ::= ("say \\"yes\\"" | "no")\n'
+    )
     with pytest.raises(InvalidRequest, match="choices"):
         grammar_from({"kind": "choice", "choices": [str(i) for i in range(10_000)], "param": "guided_choice"})
 
 
 def test_tags_can_be_repeated():
     tag = {"begin": "<tool_call>", "schema": {"type": "object"}, "end": "</tool_call>"}
-    grammar = grammar_from({"kind": "tagged", "tags": [tag], "min": 1, "max": None, "separator": "\n"})
+    grammar = grammar_from({"kind": "tool_calls", "tags": [tag], "max_calls": None, "separator": "\n"})
     assert "*" in grammar.splitlines()[0]
 
 
 def test_either_of_two_forms():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
-    calls = {"kind": "tagged", "tags": [tag], "min": 1, "max": 1}
-    grammar = grammar_from({"kind": "either", "of": [calls, {"kind": "choice", "choices": ["yes"]}], "param": "tools"})
+    calls = {"kind": "tool_calls", "tags": [tag], "max_calls": 1}
+    choice = {"kind": "choice", "choices": ["yes"], "param": "guided_choice"}
+    grammar = grammar_from({"kind": "either", "of": [calls, choice], "param": "tools"})
     assert '"<a>"' in grammar
     assert '"yes"' in grammar

@@ -17,7 +17,7 @@ PARTS = """{% for message in messages %}<{{ message.role }}>{% for part in messa
 TEXTS = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 DEAF = "{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}{% endif %}{% endfor %}"
 PREPROCESSOR = {"patch_size": 14, "merge_size": 2, "min_pixels": 4 * 28**2, "max_pixels": 100 * 28**2}
-PARAMETERS = {"image_tokens": "64"}
+MAX_IMAGE_TOKENS = 64
 IMAGE = {"type": "image"}
 
 
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 def open_prompt(folder, template=PARTS, context=1000):
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return VisionPrompt(folder, context, load_image_processor(folder, PARAMETERS), 20_000)
+    return VisionPrompt(folder, context, load_image_processor(folder, MAX_IMAGE_TOKENS), 20_000)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_tags_stand_where_the_pictures_are(folder, template):
     assert prompt.remaining_context == 1000 - prompt.num_tokens
 
 
-@pytest.mark.parametrize("prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"])
+@pytest.mark.parametrize(
+    "prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"]
+)
 def test_what_looks_like_a_tag_is_text(folder, prompt_text):
     prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(prompt_text)]}], [rgb_image()])
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
@@ -135,7 +137,7 @@ def test_a_model_of_text_alone(folder):
 def test_a_kind_that_is_not_known(folder):
     (folder / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
     with pytest.raises(ValueError, match="idefics3"):
-        load_image_processor(folder, PARAMETERS)
+        load_image_processor(folder, MAX_IMAGE_TOKENS)
 
 
 def test_text_to_go_on_with_has_no_tags_and_token_ids_are_refused(folder):

@@ -1,0 +1,126 @@
+"""OpenVINO GenAI's pipeline: loaded as the model is configured, warmed up, asked with a generation config."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+
+from backends.common.errors import InvalidRequest
+from backends.generation.engine.ipc import RGBImage
+from contract.parameters import GenerationParameters
+
+log = logging.getLogger(__name__)
+
+# Below this the engine would divide by zero; it is greedy decoding anyway.
+_GREEDY_BELOW = 1e-5
+
+# Of the last tokens so many, or fewer, are looked for in what comes before.
+_LOOKUP_NGRAM = 3
+
+# Names that mean the same on both sides.
+_SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos")
+
+
+def build_config(
+    parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
+) -> genai.GenerationConfig:
+    """Return the engine's config; `room` is the number of tokens that still fit into the context.
+
+    `guesses`: how many tokens the pipeline, if it does, may guess at a time from what is in the prompt.
+    `temperature` 0 is greedy decoding, as in OpenAI's API. The answer ends at any of `end_tokens`. Raises
+    InvalidRequest for a value the engine does not take.
+    """
+    config = genai.GenerationConfig()
+    config.apply_chat_template = False  # that has been done
+    config.max_new_tokens = min(parameters.get("max_tokens") or remaining_context, remaining_context)
+    config.set_eos_token_id(end_tokens[0])
+    config.stop_token_ids = set(end_tokens)
+    for name in _SAME:
+        if name in parameters:
+            setattr(config, name, parameters[name])
+    if parameters.get("top_k", -1) > 0:
+        config.top_k = parameters["top_k"]
+    if parameters.get("logprobs"):
+        config.logprobs = 1  # the engine tells those of the tokens it has taken alone
+    config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
+    if grammar := parameters.get("grammar"):
+        config.structured_output_config = genai.StructuredOutputConfig(grammar=grammar)
+        # Made to go on after the grammar's end, the engine would forget the grammar.
+        config.ignore_eos, config.min_new_tokens = False, 0
+    config.rng_seed = parameters.get("seed", 0) % (1 << 63)
+    config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
+    if not config.do_sample:
+        config.temperature = 1.0
+    if num_draft_tokens:
+        config.num_assistant_tokens, config.max_ngram_size = num_draft_tokens, _LOOKUP_NGRAM
+    try:
+        config.validate()
+    except RuntimeError as error:
+        log.warning("refused by the engine: %s", error)
+        raise InvalidRequest("The engine does not take this combination of sampling parameters") from error
+    return config
+
+
+def load_pipeline(
+    folder: Path, parameters: GenerationParameters, tokenizer: genai.Tokenizer | None = None
+) -> genai.ContinuousBatchingPipeline:
+    """Load the model in `folder` as config.pbtxt's parameters say."""
+    scheduler = genai.SchedulerConfig()
+    scheduler.cache_size = parameters.cache_size_gb
+    scheduler.max_num_seqs = parameters.max_num_seqs
+    scheduler.max_num_batched_tokens = parameters.max_num_batched_tokens
+    scheduler.dynamic_split_fuse = True
+    scheduler.enable_prefix_caching = True
+    properties = {
+        "INFERENCE_PRECISION_HINT": parameters.precision,
+        "KV_CACHE_PRECISION": parameters.kv_cache_precision,
+        # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if configured_draft_tokens(folder, parameters):
+        properties["prompt_lookup"] = True
+    tokenizer = tokenizer or genai.Tokenizer(str(folder))
+    return genai.ContinuousBatchingPipeline(str(folder), tokenizer, scheduler, parameters.device, **properties)
+
+
+def configured_draft_tokens(folder: Path, parameters: GenerationParameters) -> int:
+    """Return how many tokens the pipeline guesses at a time from the prompt; none for a model that sees."""
+    return 0 if has_vision_tower(folder) else max(0, parameters.prompt_lookup)
+
+
+def has_vision_tower(folder: Path) -> bool:
+    """Return whether the model in `folder` accepts images."""
+    return (folder / "openvino_vision_embeddings_model.xml").exists()
+
+
+def warm_up(
+    pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
+) -> None:
+    """Generate a little before the model is called ready: the first steps compile kernels."""
+    config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
+    for width in (1, 4):
+        handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+        for handle in handles:
+            handle.read_all()
+
+
+def _add_example(
+    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, has_vision: bool
+) -> Any:
+    if has_vision:  # token ids would break it
+        black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
+        text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
+        return pipeline.add_request(number, text, [image_tensor(black)], config)
+    ids = np.full((1, 16 + 8 * number), number, dtype=np.int64)
+    return pipeline.add_request(number, openvino.Tensor(ids), config)
+
+
+def image_tensor(rgb_image: RGBImage) -> openvino.Tensor:
+    """Return an image as the pipeline takes it."""
+    return openvino.Tensor(np.frombuffer(rgb_image.pixels, np.uint8).reshape(rgb_image.height, rgb_image.width, 3))

@@ -1,0 +1,85 @@
+"""Chat templates, rendered as Hugging Face's `apply_chat_template` does, for which they are written."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token")
+
+RESERVED_NAMES = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
+"""Variables of a template that a request cannot set."""
+
+
+class TemplateRejected(ValueError):
+    """The template does not accept the messages. The message says why."""
+
+
+class ChatTemplate:
+    """One model's template. Sandboxed, since templates come with downloaded weights."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] = MappingProxyType({})):
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _tojson
+        environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        environment.globals |= special_tokens
+        self._template = environment.from_string(source)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """Return the prompt, up to where the assistant's message begins. `kwargs` are further variables.
+
+        Raises TemplateRejected.
+        """
+        variables = {**kwargs, "messages": messages, "tools": tools or None, "add_generation_prompt": True}
+        try:
+            return self._template.render(variables)
+        except Exception as error:  # a template is a program, and may fail in any way on what it was not written for
+            raise TemplateRejected(f"The model's chat template rejects these messages: {error}") from error
+
+
+def load_chat_template(folder: Path) -> ChatTemplate:
+    """Load the template of `folder`: chat_template.jinja, else tokenizer_config.json. Raises OSError or KeyError."""
+    path = folder / "tokenizer_config.json"
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tokens = {name: _token(config.get(name)) for name in _SPECIAL_TOKENS}
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return ChatTemplate(file.read_text(encoding="utf-8"), tokens)
+    found = config["chat_template"]
+    source = found if isinstance(found, str) else next(t["template"] for t in found if t["name"] == "default")
+    return ChatTemplate(str(source), tokens)
+
+
+def _token(value: Any) -> str:
+    """Return a special token, which some configurations describe with an object."""
+    return str(value["content"] if isinstance(value, dict) else value or "")
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes HTML, which would put \u003c into prompts.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(form)

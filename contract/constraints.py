@@ -1,0 +1,119 @@
+"""What an output must match: the types of constraint that a chat model can be given, and their JSON.
+
+`param` is the request's field that asks for it, for errors.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class JSONObjectConstraint:
+    """Any JSON object."""
+
+    param: str
+
+
+@dataclass(frozen=True)
+class JSONSchemaConstraint:
+    """JSON that is valid by `schema`. `strict`: keywords that a grammar cannot express are rejected, not ignored."""
+
+    schema: dict[str, Any]
+    param: str
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class RegexConstraint:
+    """A text that `pattern` matches as a whole."""
+
+    pattern: str
+    param: str
+
+
+@dataclass(frozen=True)
+class ChoiceConstraint:
+    """One of `choices`."""
+
+    choices: Sequence[str]
+    param: str
+
+
+@dataclass(frozen=True)
+class GrammarConstraint:
+    """A text of `grammar`, in the engine's EBNF."""
+
+    grammar: str
+    param: str
+
+
+@dataclass(frozen=True)
+class ToolCallTag:
+    """One way to write a call: `begin`, one JSON value of `schema`, `end`."""
+
+    begin: str
+    schema: dict[str, Any]
+    end: str
+
+
+@dataclass(frozen=True)
+class ToolCallsConstraint:
+    """`min_calls` to `max_calls` (None: any number) calls, each in one of `tags`, with `separator` between them."""
+
+    tags: Sequence[ToolCallTag]
+    separator: str = ""
+    min_calls: int = 1
+    max_calls: int | None = None
+    strict: bool = False
+    param: str = "tools"
+
+
+@dataclass(frozen=True)
+class EitherConstraint:
+    """One of several constraints."""
+
+    of: "Sequence[Constraint]"
+    param: str
+
+
+Constraint = (
+    JSONObjectConstraint
+    | JSONSchemaConstraint
+    | RegexConstraint
+    | ChoiceConstraint
+    | GrammarConstraint
+    | ToolCallsConstraint
+    | EitherConstraint
+)
+
+_KINDS: dict[str, type[Constraint]] = {
+    "json_object": JSONObjectConstraint,
+    "json_schema": JSONSchemaConstraint,
+    "regex": RegexConstraint,
+    "choice": ChoiceConstraint,
+    "grammar": GrammarConstraint,
+    "tool_calls": ToolCallsConstraint,
+    "either": EitherConstraint,
+}
+
+
+def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
+    """Return a constraint as a JSON object: its fields, and its `kind`."""
+    kind = next(name for name, of_kind in _KINDS.items() if type(constraint) is of_kind)
+    values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
+    if isinstance(constraint, EitherConstraint):
+        values["of"] = [constraint_to_json(one) for one in constraint.of]
+    if isinstance(constraint, ToolCallsConstraint):
+        values["tags"] = [vars(tag) for tag in constraint.tags]
+    return {"kind": kind, **values}
+
+
+def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
+    """Return the constraint that a JSON object describes. Raises KeyError or TypeError if it describes none."""
+    values = {name: value for name, value in content.items() if name != "kind"}
+    if content["kind"] == "either":
+        values["of"] = [constraint_from_json(one) for one in content["of"]]
+    if content["kind"] == "tool_calls":
+        values["tags"] = [ToolCallTag(**tag) for tag in content["tags"]]
+    return _KINDS[content["kind"]](**values)

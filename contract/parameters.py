@@ -1,0 +1,178 @@
+"""The parameters of config.pbtxt that backends read: one dataclass a backend.
+
+The export writes them as text, from the catalog and from what a conversion finds in the weights; an operator may edit
+them there. In lists and tables the text is JSON.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+log = logging.getLogger(__name__)
+
+# Parameters that had another name once → the name now.
+_RENAMED = {"most_seconds": "max_seconds"}
+
+
+@dataclass(frozen=True)
+class GenerationParameters:
+    """Chat models on OpenVINO GenAI."""
+
+    device: str
+    precision: str
+    kv_cache_precision: str
+    cache_size_gb: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    queue_size: int
+    context_length: int
+    max_pixels: int
+    image_tokens: int
+    prompt_lookup: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderParameters:
+    """Embedding models and rerankers on onnxruntime."""
+
+    task: str
+    device: str
+    threads: int
+    context_length: int
+    pooling: str
+    max_batch_tokens: int
+    normalize: bool = False
+    query_prompt: str = ""
+    document_prompt: str = ""
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class TranscriptionParameters:
+    """Whisper."""
+
+    engine: str
+    device: str
+    compute_type: str
+    precision: str
+    threads: int
+    batch_size: int
+    beam_size: int
+    block_seconds: float
+    max_seconds: float
+    queue_size: int
+
+
+@dataclass(frozen=True)
+class SpeechParameters:
+    """Models that speak."""
+
+    engine: str
+    device: str
+    threads: int
+    parallel: int
+    max_characters: int
+    queue_size: int
+    voice: str
+    voice_aliases: dict[str, str]
+    environment: str = ""
+    """The Python environment, in the folder TRIDENT_ENVIRONMENTS, that the engine's process runs in."""
+
+
+@dataclass(frozen=True)
+class SegmentationParameters:
+    """Background removal on onnxruntime."""
+
+    device: str
+    threads: int
+    parallel: int
+    batch_size: int
+    size: int
+    mean: list[float]
+    std: list[float]
+    sigmoid: bool
+    max_pixels: int
+    queue_size: int
+
+
+@dataclass(frozen=True)
+class OCRParameters:
+    """PP-OCR through RapidOCR."""
+
+    device: str
+    threads: int
+    parallel: int
+    batch_size: int
+    max_side: int
+    min_score: float
+    max_pixels: int
+    queue_size: int
+
+
+@dataclass(frozen=True)
+class DiffusionParameters:
+    """Image generation on OpenVINO GenAI."""
+
+    device: str
+    precision: str
+    threads: int
+    kernel_cache: int
+    steps_standard: int
+    steps_hd: int
+    guidance_vivid: float
+    guidance_natural: float
+    strength: float
+    max_steps: int
+    max_pixels: int
+    max_input_pixels: int
+    queue_size: int
+
+
+PARAMETERS: dict[str, type[Any]] = {
+    "generation": GenerationParameters,
+    "encoder": EncoderParameters,
+    "transcription": TranscriptionParameters,
+    "speech": SpeechParameters,
+    "segmentation": SegmentationParameters,
+    "ocr": OCRParameters,
+    "diffusion": DiffusionParameters,
+}
+"""By backend."""
+
+P = TypeVar("P")
+
+
+def read_parameters(kind: type[P], texts: Mapping[str, str]) -> P:
+    """Return a backend's parameters from the texts in config.pbtxt. Raises ValueError for one missing or wrong."""
+    texts = _with_new_names(texts)
+    values = {}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in texts:
+            values[field.name] = _convert(field.name, hints[field.name], texts[field.name])
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"config.pbtxt lacks the parameter '{field.name}': export the model again")
+    return kind(**values)
+
+
+def _with_new_names(texts: Mapping[str, str]) -> dict[str, str]:
+    renamed = dict(texts)
+    for old, new in _RENAMED.items():
+        if old in renamed:
+            log.warning("the parameter '%s' is now called '%s'", old, new)
+            renamed.setdefault(new, renamed.pop(old))
+    return renamed
+
+
+def _convert(name: str, kind: Any, text: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text]
+        if kind in (int, float):
+            return kind(text)
+        return text if kind in (str, str | None) else json.loads(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"config.pbtxt: the parameter '{name}' cannot be '{text[:100]}'") from None

@@ -1,0 +1,116 @@
+"""The tensors of each task: what a request to its models has, and what their responses have.
+
+Names follow Triton's vLLM backend where it has them. Types are Triton's, without TYPE_. Every backend also has the
+output `error` (JSON: status, message, param, code, row), which comes alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_ROWS = 64
+"""Rows of one request to a batched model, and of one batch."""
+
+
+@dataclass(frozen=True)
+class TaskTensors:
+    """The inputs and outputs of a task, name → type."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    last_output: str | None = None
+    """The output that only the last response has; None where there is one response."""
+    optional: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    """Inputs with any number of values; all others have one."""
+    decoupled: bool = True
+    """Whether a request has any number of responses."""
+    batched: bool = field(default=False)
+    """Whether requests are rows, which Triton puts together with those of other requests."""
+
+
+CHAT = TaskTensors(
+    # messages, sampling_parameters and tools are JSON, token_ids little-endian int32, image encoded files.
+    inputs={
+        "messages": "STRING",
+        "prompt": "STRING",
+        "token_ids": "STRING",
+        "sampling_parameters": "STRING",
+        "tools": "STRING",
+        "image": "STRING",
+    },
+    outputs={
+        "text_output": "STRING",
+        "finish_reason": "STRING",
+        "num_input_tokens": "INT32",
+        "num_output_tokens": "INT32",
+        "num_reasoning_tokens": "INT32",
+        "logprobs": "STRING",
+    },
+    last_output="finish_reason",
+    optional=("messages", "prompt", "token_ids", "tools", "image"),
+    lists=("image",),
+)
+
+EMBEDDING = TaskTensors(
+    inputs={"text": "STRING", "token_ids": "STRING"},
+    outputs={"embedding": "FP32", "num_input_tokens": "INT32"},
+    optional=("text", "token_ids"),
+    decoupled=False,
+    batched=True,
+)
+
+RERANK = TaskTensors(
+    inputs={"query": "STRING", "document": "STRING"},
+    outputs={"score": "FP32", "num_input_tokens": "INT32"},
+    decoupled=False,
+    batched=True,
+)
+
+TRANSCRIPTION = TaskTensors(
+    inputs={"audio": "STRING", "options": "STRING"},
+    outputs={"text_output": "STRING", "segments": "STRING", "language": "STRING", "duration": "FP32"},
+    last_output="duration",
+)
+
+SPEECH = TaskTensors(
+    inputs={"text_input": "STRING", "options": "STRING", "reference_audio": "STRING"},
+    outputs={"audio": "UINT8", "num_input_tokens": "INT32", "num_output_tokens": "INT32"},
+    last_output="num_output_tokens",
+    optional=("reference_audio",),
+)
+
+BACKGROUND_REMOVAL = TaskTensors(
+    inputs={"image": "STRING", "options": "STRING"},
+    outputs={"image_output": "UINT8"},
+    last_output="image_output",
+)
+
+IMAGE_GENERATION = TaskTensors(
+    inputs={"prompt": "STRING", "options": "STRING", "image": "STRING", "mask": "STRING"},
+    outputs={
+        "image_output": "UINT8",
+        "index": "INT32",
+        "partial": "INT32",
+        "num_input_tokens": "INT32",
+        "revised_prompt": "STRING",
+    },
+    last_output="num_input_tokens",
+    optional=("image", "mask"),
+)
+
+OCR = TaskTensors(
+    inputs={"image": "STRING"},
+    outputs={"text_output": "STRING", "boxes": "STRING", "num_output_tokens": "INT32"},
+    last_output="num_output_tokens",
+)
+
+TENSORS = {
+    "chat": CHAT,
+    "embedding": EMBEDDING,
+    "rerank": RERANK,
+    "transcription": TRANSCRIPTION,
+    "speech": SPEECH,
+    "background_removal": BACKGROUND_REMOVAL,
+    "image_generation": IMAGE_GENERATION,
+    "ocr": OCR,
+}

@@ -1,0 +1,37 @@
+"""Stands in for the module that only Triton's stub has."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class Tensor:
+    def __init__(self, name, values):
+        self._name, self._values = name, values
+
+    def name(self):
+        return self._name
+
+    def as_numpy(self):
+        return self._values
+
+
+class InferenceResponse:
+    def __init__(self, output_tensors):
+        self._tensors = output_tensors
+
+    def values(self):
+        """Output name → its one value, or its array."""
+        arrays = {tensor.name(): tensor.as_numpy() for tensor in self._tensors}
+        return {
+            name: array if array.size != 1 or array.dtype == np.uint8 else array[0] for name, array in arrays.items()
+        }
+
+
+sys.modules["triton_python_backend_utils"] = SimpleNamespace(
+    Tensor=Tensor,
+    InferenceResponse=InferenceResponse,
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+    get_input_tensor_by_name=lambda request, name: request.inputs.get(name),
+)
