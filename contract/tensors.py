@@ -17,8 +17,8 @@ class TaskTensors:
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    last_output: str | None = None
-    """The output that only the last response has; None where there is one response."""
+    last_output: str = ""
+    """The output that only the last response has; empty where there is one response."""
     optional: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     """Inputs with any number of values; all others have one."""

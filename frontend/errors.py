@@ -10,6 +10,8 @@ APIError
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -28,16 +30,26 @@ class APIError(Exception):
     type = "api_error"
     code: str | None = None
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        literal_body: dict[str, Any] | None = None,
+    ):
         super().__init__(message)
         self.param = param
         self.code = code or type(self).code
+        self._literal_body = literal_body
         self.row: int | None = None
         """In a batch, which row it is about."""
 
     def body(self) -> dict[str, Any]:
-        """Return the response body, in OpenAI's shape."""
-        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+        """Return the response body, in OpenAI's shape unless another one is prescribed for this error."""
+        return self._literal_body or {
+            "error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
+        }
 
     def log_fields(self) -> dict[str, Any]:
         """Return what the access log says of an answer that fails with this after its status has gone out."""
@@ -113,6 +125,16 @@ class ClientClosedRequest(APIError):
     status, type, code = 499, "invalid_request_error", "client_closed_request"
 
 
+@contextmanager
+def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
+    """Have an APIError name the request's field: `rename` maps the name that the code within the block knows."""
+    try:
+        yield
+    except APIError as error:
+        error.param = rename(error.param)
+        raise
+
+
 def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
     """Return the error for one file, uploaded or named, over the limit."""
     return PayloadTooLarge(f"The file is over the limit of {limit} bytes", param=param)
@@ -120,12 +142,12 @@ def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
 
 def register_error_handlers(app: Flask) -> None:
     """Make `app` answer every failure in the one shape."""
-    app.register_error_handler(APIError, _answer)
-    app.register_error_handler(HTTPException, _answer_http)
-    app.register_error_handler(Exception, _answer_unforeseen)
+    app.register_error_handler(APIError, _respond)
+    app.register_error_handler(HTTPException, _respond_http)
+    app.register_error_handler(Exception, _respond_unforeseen)
 
 
-def _answer(error: APIError) -> Response:
+def _respond(error: APIError) -> Response:
     response = Response(orjson.dumps(error.body()), error.status, content_type="application/json")
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = "1"
@@ -133,19 +155,19 @@ def _answer(error: APIError) -> Response:
     return response
 
 
-def _answer_http(error: HTTPException) -> Response:
+def _respond_http(error: HTTPException) -> Response:
     """Translate what Flask itself raises."""
     if isinstance(error, NotFound):
-        return _answer(NoSuchPath(f"There is no {request.path}"))
+        return _respond(NoSuchPath(f"There is no {request.path}"))
     if isinstance(error, MethodNotAllowed):
-        response = _answer(WrongMethod(f"{request.path} does not take {request.method}"))
+        response = _respond(WrongMethod(f"{request.path} does not take {request.method}"))
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     if isinstance(error, RequestEntityTooLarge):
-        return _answer(PayloadTooLarge("The request body is too large"))
-    return _answer(InvalidRequest(error.description or error.name))
+        return _respond(PayloadTooLarge("The request body is too large"))
+    return _respond(InvalidRequest(error.description or error.name))
 
 
-def _answer_unforeseen(error: Exception) -> Response:
+def _respond_unforeseen(error: Exception) -> Response:
     log.exception("unforeseen error", exc_info=error)
-    return _answer(EngineFailure("Internal error; the log of the server tells more", code="internal_error"))
+    return _respond(EngineFailure("Internal error; the log of the server tells more", code="internal_error"))

@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         return self.triton or f"127.0.0.1:{self.triton_grpc_port}"
 
     @property
+    def model_repository(self) -> Path:
+        """Holds the models that Triton loads."""
+        return self.cache / "model_repository"
+
+    @property
     def run_folder(self) -> Path:
         """What this instance, told apart by its port, keeps while it runs."""
         return self.cache / "run" / str(self.port)

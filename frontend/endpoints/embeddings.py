@@ -4,13 +4,13 @@ import base64
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 from flask import Blueprint, Response
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from frontend.errors import InvalidRequest
-from frontend.http.body import RequestBody, read_body
+from frontend.http.body import RequestBody, are_token_ids, read_body
+from frontend.http.respond import json_response
 from frontend.inference.batching import bounded, infer_rows
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -41,10 +41,10 @@ class EmbeddingRequest(RequestBody):
             raise InvalidRequest("embedding input must be a string or an array of strings", param="input")
         if not value:
             raise InvalidRequest("embedding input cannot be empty", param="input")
-        items = [value] if isinstance(value, str) or _are_ids(value) else value
+        items = [value] if isinstance(value, str) or are_token_ids(value) else value
         if len(items) > _MAX_INPUTS:
             raise InvalidRequest(f"embedding input takes at most {_MAX_INPUTS} items, not {len(items)}", param="input")
-        if not (all(type(item) is str for item in items) or all(map(_are_ids, items))):
+        if not (all(type(item) is str for item in items) or all(map(are_token_ids, items))):
             raise InvalidRequest("embedding input must contain only strings", param="input", code="invalid_type")
         if "" in items or [] in items:
             raise InvalidRequest("embedding input cannot be empty", param="input")
@@ -63,11 +63,6 @@ class EmbeddingRequest(RequestBody):
         return {"truncate": bool(self.truncate), "input_type": kind}
 
 
-def _are_ids(value: Any) -> bool:
-    """Tell whether this is one text as token ids."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
-
-
 @blueprint.post("/embeddings")
 def create_embedding() -> Response:
     """Answer one vector a text, in the order of the texts."""
@@ -78,13 +73,13 @@ def create_embedding() -> Response:
     vectors = _shorten(result["embedding"], body.dimensions)
     encode = _encode_base64 if body.encoding_format == "base64" else _as_it_is
     tokens = int(result["num_input_tokens"].sum())
-    answer = {
+    content = {
         "object": "list",
         "data": [{"object": "embedding", "index": i, "embedding": encode(row)} for i, row in enumerate(vectors)],
         "model": model.id,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
+    return json_response(content)
 
 
 def _check_dimensions(dimensions: int | None, model: Model) -> None:

@@ -1,8 +1,9 @@
 """GET /health: whether every wanted model answers."""
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 
 from frontend.errors import Unavailable
+from frontend.http.respond import json_response
 from frontend.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -13,12 +14,12 @@ def get_health() -> Response:
     """Answer 200 `{"status": "ok"}`, or 503 with what is wrong, in AHA's shape."""
     try:
         missing = services().registry.unanswering()
-    except Unavailable:
-        return _unhealthy("model not initialized")
-    return _unhealthy(f"not answering: {', '.join(missing)}") if missing else jsonify(status="ok")
+    except Unavailable as error:
+        raise _unhealthy("model not initialized") from error
+    if missing:
+        raise _unhealthy(f"not answering: {', '.join(missing)}")
+    return json_response({"status": "ok"})
 
 
-def _unhealthy(error: str) -> Response:
-    response = jsonify(status="unhealthy", error=error)
-    response.status_code = 503
-    return response
+def _unhealthy(error: str) -> Unavailable:
+    return Unavailable(error, literal_body={"status": "unhealthy", "error": error})

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 
 from frontend.errors import Unavailable
+from frontend.http.respond import json_response
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -16,17 +17,15 @@ def list_models() -> Response:
     """List the loaded models; 503 with AHA's literal body while there is none."""
     try:
         models = services().registry.models()
-    except Unavailable:
-        response = jsonify(error="model not initialized")
-        response.status_code = 503
-        return response
-    return jsonify(object="list", data=[_describe(model) for model in models])
+    except Unavailable as error:
+        raise Unavailable(str(error), literal_body={"error": "model not initialized"}) from error
+    return json_response({"object": "list", "data": [_describe(model) for model in models]})
 
 
 @blueprint.get("/models/<path:name>")
 def retrieve_model(name: str) -> Response:
     """Describe one model, found by its id, its name in Triton or an alias."""
-    return jsonify(_describe(services().registry.get(name)))
+    return json_response(_describe(services().registry.get(name)))
 
 
 def _describe(model: Model) -> dict[str, Any]:

@@ -4,12 +4,12 @@ import uuid
 from typing import Any
 
 import numpy as np
-import orjson
 from flask import Blueprint, Response
 from pydantic import Field, field_validator
 
 from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, read_body
+from frontend.http.respond import json_response
 from frontend.inference.batching import bounded, infer_rows
 from frontend.services import services
 from frontend.triton.registry import Model
@@ -69,7 +69,7 @@ def create_rerank() -> Response:
         if body.return_documents is not False:
             result["document"] = body.documents[result["index"]]
     identity = {"id": f"rerank-{uuid.uuid4().hex}", "object": "list", "model": model.id}
-    return _answer(identity | {"results": results, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+    return json_response(identity | {"results": results, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
 
 @v2.post("/rerank")
@@ -82,7 +82,7 @@ def create_rerank_v2() -> Response:
         for result in results:
             result["document"] = {"text": body.documents[result["index"]]}
     meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": tokens}}
-    return _answer({"id": uuid.uuid4().hex, "results": results, "meta": meta})
+    return json_response({"id": uuid.uuid4().hex, "results": results, "meta": meta})
 
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
@@ -97,7 +97,3 @@ def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[
     best = np.argsort(-logits, kind="stable")[: body.top_n]
     results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]
     return results, int(output["num_input_tokens"].sum())
-
-
-def _answer(content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), content_type="application/json")

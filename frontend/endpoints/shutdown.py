@@ -3,8 +3,10 @@
 import ipaddress
 import sys
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 
+from frontend.errors import Forbidden
+from frontend.http.respond import json_response
 from frontend.services import services
 
 blueprint = Blueprint("shutdown", __name__)
@@ -18,10 +20,8 @@ def shut_down() -> Response:
     allowed = services().settings.allow_remote_shutdown
     print(f"[SHUTDOWN] Shutdown requested (remote_allowed: {str(allowed).lower()})", file=sys.stderr, flush=True)
     if not allowed and not _is_local():
-        response = jsonify(error=_FORBIDDEN)
-        response.status_code = 403
-        return response
-    response = jsonify(message="Shutting down...")
+        raise Forbidden(_FORBIDDEN, literal_body={"error": _FORBIDDEN})
+    response = json_response({"message": "Shutting down..."})
     response.call_on_close(services().shut_down)
     return response
 

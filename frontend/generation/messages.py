@@ -1,19 +1,29 @@
-"""Messages with text, audio and images in them, as chat takes them and AHA's speech does."""
+"""Messages of a conversation: their parts, the tool calls in them, and what makes a history valid."""
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+import orjson
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from frontend.errors import InvalidRequest
-from frontend.http.body import RequestBody
+from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond
+
+MAX_CALLS = 128
+"""In one turn of the model."""
 
 # Each may be fetched from somewhere, and keeps a model busy.
 _MAX_FILES = 16
 
 
+def require_field(part: Any, name: str) -> None:
+    """Raise ValueError unless a part of some `type` has the field that this type needs."""
+    if getattr(part, name) is None:
+        raise ValueError(f"a part of type {part.type} needs '{name}'")
+
+
 class MediaUrl(RequestBody):
-    """Where something is: see frontend/media.py."""
+    """Where something is: see frontend/media/."""
 
     url: str
 
@@ -36,9 +46,7 @@ class ContentPart(RequestBody):
 
     @model_validator(mode="after")
     def _has_content(self) -> "ContentPart":
-        wanted = {"image": "image_url", "audio": "audio_url"}.get(self.type, self.type)
-        if getattr(self, wanted) is None:
-            raise ValueError(f"a part of type {self.type} needs '{wanted}'")
+        require_field(self, {"image": "image_url", "audio": "audio_url"}.get(self.type, self.type))
         return self
 
     @property
@@ -49,18 +57,51 @@ class ContentPart(RequestBody):
         return self.type.removeprefix("input_").removesuffix("_url")
 
 
+Part = TypeVar("Part")
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Field(min_length=1), Tag("<parts>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
     Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
 ]
+"""A text, or a list of parts."""
 
 
 class Message(RequestBody):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content
+    content: Content[ContentPart]
     name: str | None = None
+
+
+class CalledFunction(RequestBody):
+    """A function that the model has called; `arguments` are JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(RequestBody):
+    """A call that the model has made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Message):
+    """A message of a conversation in which tools may have been called."""
+
+    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _allow_no_content(cls, fields: Any) -> Any:
+        """An assistant that only calls, and a tool that has nothing to say, have none, or null, or an empty list."""
+        if isinstance(fields, dict) and fields.get("role") in ("assistant", "tool"):
+            return fields | {"content": fields.get("content") or ""}
+        return fields
 
 
 class Media(NamedTuple):
@@ -114,3 +155,58 @@ def unchecked_parts(fields: Any, name: str) -> Iterator[dict[str, Any]]:
     for item in found if isinstance(found, list) else ():
         content = item.get("content") if isinstance(item, dict) else None
         yield from (part for part in content if isinstance(part, dict)) if isinstance(content, list) else ()
+
+
+def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """Return the messages. Raises InvalidRequest for calls that are none, and for answers without a call."""
+    callable_ids: set[str] = set()
+    for number, message in enumerate(messages):
+        path = f"messages[{number}]"
+        if message.role == "tool":
+            _check_answer(message, path, callable_ids)
+            continue
+        callable_ids = set()
+        if message.tool_calls and message.role != "assistant":
+            _reject("Only an assistant's message has calls", f"{path}.tool_calls")
+        for place, call in enumerate(message.tool_calls or ()):
+            _check_call(call, f"{path}.tool_calls[{place}]", callable_ids)
+            callable_ids.add(call.id)
+    return messages
+
+
+def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) -> None:
+    if message.tool_call_id is None:
+        raise InvalidRequest(
+            f"Invalid request: missing required parameter '{path}.tool_call_id'",
+            param=f"{path}.tool_call_id",
+            code="missing_parameter",
+        )
+    if message.tool_call_id not in callable_ids:
+        _reject("No call with this id comes before it", f"{path}.tool_call_id")
+    for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
+        if part.kind != "text":
+            _reject("A tool answers with text alone", f"{path}.content[{place}]")
+
+
+def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
+    if call.id in others:
+        _reject("Two calls have this id", f"{path}.id")
+    if levels_beyond(parse_arguments(call.function.arguments), MAX_LEVELS):
+        _reject(f"Arguments nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
+
+
+def parse_arguments(written: str) -> dict[str, Any]:
+    """Return a call's arguments. Those of a call that was cut off are no JSON, and clients send them back as well."""
+    try:
+        arguments = orjson.loads(written or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"arguments": written}
+
+
+def _reject(message: str, param: str) -> NoReturn:
+    raise InvalidRequest(message, param=param)
+
+
+Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(checked_calls)]
+"""The messages of a request."""

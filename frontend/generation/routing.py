@@ -1,19 +1,27 @@
-"""Who answers a conversation, and with what: chat models, and those that hear or read what is in it."""
+"""Routes a conversation to a chat, transcription or OCR model, depending on its media, and prompts to chat models."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from frontend.errors import InvalidRequest
-from frontend.generation.audio_transcript import AudioTranscript
-from frontend.generation.image_text import ImageText
-from frontend.generation.messages import Message, has_media
-from frontend.generation.send import read_conversation, reject_structured_output, send
-from frontend.generation.tools import ChatMessage
+from flask import request
+
+from contract.options import SamplingParameters
+from contract.tensors import CHAT
+from frontend.errors import InvalidRequest, PayloadTooLarge
+from frontend.generation.messages import ChatMessage, Message, find_media, has_media
+from frontend.generation.render import check_parts, render_messages
+from frontend.generation.sequential import AudioTranscript, ImageText, transcribe
+from frontend.generation.structured_output import reject_structured_output
 from frontend.inference.choices import Choices, Responses
-from frontend.inference.response_stream import ResponseStream, await_all
+from frontend.inference.response_stream import ResponseStream, await_all, start_call
+from frontend.media.sources import read_media
 from frontend.services import services
+from frontend.triton.native import ChatModel, ModelCall, NativeChatModel
 from frontend.triton.registry import Model
+from frontend.triton.vllm import VllmChatModel
+
+Tools = Sequence[Mapping[str, Any]]
 
 # What a conversation with such media can be answered by, the best first: a model's task, or its capability.
 _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -25,41 +33,93 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def select_model(name: str, messages: Sequence[Message]) -> Model:
-    """Return the model asked for: one that chats, for audio also one that transcribes, for images one that reads."""
+    """Return the model that `name` means for these messages: with audio also one that transcribes, and so on."""
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
     return services().registry.require(name, *_TASKS[kinds])
 
 
 def start(
-    model: Model, messages: Sequence[ChatMessage], sampling: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()
+    model: Model,
+    messages: Sequence[ChatMessage],
+    sampling: SamplingParameters,
+    tools: Tools = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> Responses:
-    """Have a conversation answered. Raises APIError, naming a part of `messages` that cannot be read."""
-    if model.task != "chat":
-        reject_structured_output(sampling)
+    """Start one response to a conversation. Raises APIError, naming a part of `messages` that cannot be read."""
+    if model.task == "chat":
+        chat_model = _chat_model(model, sampling)
+        prompt = _conversation(model, chat_model, messages, sampling, tools)
+        return ResponseStream(_start_call(model, chat_model, prompt, sampling), CHAT.last_output)
+    reject_structured_output(sampling)
     if model.task == "transcription":
         return AudioTranscript(model, messages)
-    if model.task == "ocr":
-        return ImageText(model, messages)
-    return ResponseStream(send(model, read_conversation(model, messages, tools, sampling), sampling), "finish_reason")
+    return ImageText(model, messages, with_boxes=(metadata or {}).get("boxes") == "true")
 
 
 def start_choices(
     model: Model,
     messages: Sequence[ChatMessage],
-    samplings: Sequence[dict[str, Any]],
-    tools: Sequence[Mapping[str, Any]] = (),
+    samplings: Sequence[SamplingParameters],
+    tools: Tools = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> Choices:
-    """Have a conversation answered several times, once for each of `samplings`. Raises APIError."""
+    """Start several responses to a conversation, one for each of `samplings`. Raises APIError."""
     if len(samplings) == 1:
-        return Choices(lambda _: [start(model, messages, samplings[0], tools)], 1)
+        return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata)], 1)
     if model.task != "chat":
         raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
-    conversation = read_conversation(model, messages, tools, samplings[0])
-
-    # Streamed, so that the others need not wait for the first one's end: see Choices.
-    samplings = [sampling | {"stream": True} for sampling in samplings]
+    chat_model = _chat_model(model, samplings[0])
+    prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
     def start_some(numbers: Sequence[int]) -> Sequence[Responses]:
-        return await_all([partial(send, model, conversation, samplings[number]) for number in numbers], "finish_reason")
+        # Streamed, so that the others need not wait for the first one's end: see Choices.
+        calls = [partial(_start_call, model, chat_model, prompt, samplings[n] | {"stream": True}) for n in numbers]
+        return await_all(calls, CHAT.last_output)
 
     return Choices(start_some, len(samplings))
+
+
+def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
+    """Start to continue a text, or token ids. With `echo` the output begins with the prompt. Raises APIError."""
+    chat_model = _chat_model(model, sampling)
+    return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
+
+
+def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
+    """Return the chat model behind `model`. Raises InvalidRequest for structured output that it does not honor."""
+    vllm = model.speaks_vllm
+    chat_model: ChatModel = (
+        VllmChatModel(model, services().settings.model_repository) if vllm else NativeChatModel(model)
+    )
+    if not chat_model.honors_structured_output:
+        reject_structured_output(sampling)
+    return chat_model
+
+
+def _conversation(
+    model: Model, chat_model: ChatModel, messages: Sequence[ChatMessage], sampling: SamplingParameters, tools: Tools
+) -> Any:
+    """Return the model's prompt for a conversation, whose media are resolved first. Raises APIError."""
+    check_parts(messages, chat_model.accepts_images)
+    images = _read_images(messages)
+    transcripts = {audio.param: transcribe(audio) for audio in find_media(messages, "audio")}
+    rendered = render_messages(messages, model, transcripts)
+    return chat_model.conversation(rendered, images, tools, sampling.get("chat_template_kwargs", {}))
+
+
+def _read_images(messages: Sequence[Message]) -> list[bytes]:
+    """Return the encoded images of all messages, in order. Together they have the limit of a file. Raises APIError."""
+    settings, images = services().settings, list[bytes]()
+    for image in find_media(messages, "image"):
+        images.append(read_media(image.url, image.param, settings))
+        if sum(map(len, images)) > settings.max_upload_bytes:
+            raise PayloadTooLarge(
+                f"The images are together over the limit of {settings.max_upload_bytes} bytes", param=image.param
+            )
+    return images
+
+
+def _start_call(model: Model, chat_model: ChatModel, prompt: Any, sampling: SamplingParameters) -> ModelCall:
+    inputs = chat_model.inputs(prompt, sampling)
+    timeout = services().settings.request_timeout
+    return chat_model.responses(start_call(model, inputs, timeout=timeout, client=request.remote_addr or ""), prompt)

@@ -1,10 +1,12 @@
 """How text is to be generated: the fields that chat, completions and responses have in common."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from frontend.http.body import RequestBody
+from contract.options import SamplingParameters
+from frontend.http.body import RequestBody, reject_unsupported
 
 # The engine computes in float32, where what is much smaller is zero.
 _SMALLEST = 1e-6
@@ -34,6 +36,9 @@ class StreamOptions(RequestBody):
 class SamplingFields(RequestBody):
     """OpenAI's sampling fields, and those vLLM's clients add to them."""
 
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Fields that are not served, each with the values that ask for nothing and so are accepted."""
+
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=_SMALLEST, le=1)
@@ -46,6 +51,12 @@ class SamplingFields(RequestBody):
     min_tokens: int | None = Field(None, ge=0)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: list[str] | None = Field(None, max_length=4)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        reject_unsupported(fields, cls.unsupported)
+        return fields
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -64,7 +75,7 @@ class SamplingFields(RequestBody):
         """How long the answer may be; None: as long as the model's context has room."""
         raise NotImplementedError
 
-    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
         """Return what the backend is to sample choice `number` with; what is absent has OpenAI's defaults.
 
         Choices differ where the request has a seed: each has the next one.
@@ -72,4 +83,4 @@ class SamplingFields(RequestBody):
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:
             given["seed"] = self.seed + number
-        return {name: value for name, value in given.items() if value is not None}
+        return cast(SamplingParameters, {name: value for name, value in given.items() if value is not None})

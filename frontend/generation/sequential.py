@@ -4,8 +4,16 @@ import abc
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import orjson
+
+from contract.options import TranscriptionOptions
+from contract.tensors import OCR
 from frontend.generation.messages import Media, Message, find_media
-from frontend.inference.response_stream import Closable
+from frontend.http.respond import Closable
+from frontend.inference.response_stream import ResponseStream, start_call
+from frontend.inference.transcription import Transcription
+from frontend.media.sources import read_media
+from frontend.services import services
 from frontend.triton.registry import Model
 
 Work = TypeVar("Work", bound=Closable)
@@ -67,3 +75,59 @@ class SequentialMedia(abc.ABC, Generic[Work]):
     def close(self) -> None:
         """Stop reading."""
         self._current.close()
+
+
+class AudioTranscript(SequentialMedia[Transcription]):
+    """The text of all audio in a conversation: AHA's speech recognition."""
+
+    kind, between = "audio", "\n"
+
+    def open(self, media: Media) -> Transcription:
+        return _transcribe(self._model, media)
+
+    def texts(self, work: Transcription, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
+        for segments in work.segments(heartbeat):
+            if segments is None:
+                yield None
+            for segment in segments or ():
+                yield MediaText(segment["text"], len(segment["tokens"]), {})
+
+
+class ImageText(SequentialMedia[ResponseStream]):
+    """The text in all images of a conversation: AHA's OCR. Its characters count as tokens.
+
+    `with_boxes`: messages also have the field `boxes`, where in the images the text is.
+    """
+
+    kind, between = "image", "\n\n"
+
+    def __init__(self, model: Model, messages: Iterable[Message], with_boxes: bool):
+        self._with_boxes = with_boxes
+        super().__init__(model, messages)
+
+    def open(self, media: Media) -> ResponseStream:
+        settings = services().settings
+        inputs = {"image": read_media(media.url, media.param, settings)}
+        call = start_call(self._model, inputs, timeout=settings.request_timeout)
+        return ResponseStream(call, OCR.last_output, names={"image": media.param})
+
+    def texts(self, work: ResponseStream, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
+        for response in work.responses(heartbeat):
+            if response is None:
+                yield None
+                continue
+            boxes = [{"image": number} | box for box in orjson.loads(response["boxes"])]
+            fields = {"message_fields": {"boxes": boxes}} if self._with_boxes else {}
+            yield MediaText(response["text_output"], response.get("num_output_tokens", 0), fields)
+
+
+def transcribe(audio: Media) -> str:
+    """Return what is said in the audio, by the default model for that. Raises APIError."""
+    return _transcribe(services().registry.require(None, "transcription"), audio).text()
+
+
+def _transcribe(model: Model, audio: Media) -> Transcription:
+    settings = services().settings
+    return Transcription(
+        model, lambda: read_media(audio.url, audio.param, settings), TranscriptionOptions(), audio.param
+    )

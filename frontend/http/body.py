@@ -1,25 +1,22 @@
-"""From a request's body to its validated model, with errors that name the field."""
+"""From a JSON body to its validated model, with errors that name the field."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from frontend.errors import InvalidRequest, PayloadTooLarge, file_too_large
+from frontend.errors import InvalidRequest, PayloadTooLarge
 from frontend.services import services
+from frontend.settings import Settings
 
 Body = TypeVar("Body", bound="RequestBody")
-Form = TypeVar("Form", bound="FormBody")
 
 MAX_LEVELS = 64
 """Of lists and objects: deeper than any schema or arguments, and shallow enough for whatever walks through them."""
-
-# What a form may have beside its file.
-_FORM_BYTES = 1_000_000
 
 # Slashes may be escaped in it.
 _LONG_STRING = re.compile(rb'"(?=[^"]{1024})(?:[^"\\]++|\\/)*+"')
@@ -33,75 +30,21 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
-class FormBody(BaseModel):
-    """The fields of a form, which are all text; a name that ends in [] stands for a list."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class FileField(NamedTuple):
-    """A form's file: its field, and what it is called where it is missing."""
-
-    name: str
-    what: str
-
-
-def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
-    """Return the form's fields, but for the files, of which it may have so many, as `model`.
-
-    Raises InvalidRequest or PayloadTooLarge.
-    """
-    if request.mimetype != "multipart/form-data":
-        # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
-        raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
-    request.max_content_length = files * services().settings.max_upload_bytes + _FORM_BYTES
-    try:
-        fields: dict[str, Any] = {
-            name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
-            for name, values in request.form.lists()
-        }
-    except RequestEntityTooLarge:
-        raise file_too_large(services().settings.max_upload_bytes, file.name) from None
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise _explain(error) from error
-
-
-def read_upload(file: FileField) -> bytes:
-    """Return the content of a form's file, and forget it. Raises InvalidRequest or PayloadTooLarge."""
-    upload = request.files.get(file.name)
-    if upload is None:
-        raise InvalidRequest(f"{file.what} is required", param=file.name, code="missing_file")
-    limit = services().settings.max_upload_bytes
-    content = upload.stream.read(limit + 1)
-    upload.close()
-    if len(content) > limit:
-        raise file_too_large(limit, file.name)
-    if not content:
-        raise InvalidRequest(f"The {file.what.lower()} is empty", param=file.name, code="empty_file")
-    return content
-
-
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
     """Return the request's JSON body as `model`. Raises InvalidRequest or PayloadTooLarge.
 
     `inline_size` tells how many characters of a parsed body are files in base64: those have the limit of a file.
     """
-    limit = services().settings.max_body_bytes
-    too_large = PayloadTooLarge(f"The request body is over the limit of {limit} bytes")
+    settings = services().settings
+    limit = settings.max_body_bytes
     if inline_size:
-        maximum = services().settings.max_upload_bytes
-        too_large = PayloadTooLarge(
-            f"The request body is over {limit} bytes, or the files in it together over {maximum}"
-        )
-        request.max_content_length = limit + maximum * 4 // 3
+        request.max_content_length = limit + settings.max_upload_bytes * 4 // 3
     try:
         content = request.get_data(cache=False)
     except RequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large(settings, inline_size is not None) from None
     if inline_size and len(content) > limit and len(content) - _long_strings(content) > limit:
-        raise too_large  # unparsed: small values take many times their room
+        raise _too_large(settings, True)  # unparsed: small values take many times their room
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -109,11 +52,18 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     if not isinstance(fields, dict):
         raise InvalidRequest("The request body must be a JSON object", code="invalid_json")
     if inline_size and len(content) - inline_size(fields) > limit:
-        raise too_large
+        raise _too_large(settings, True)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise _explain(error) from error
+        raise invalid_field(error) from error
+
+
+def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:
+    limit, files = settings.max_body_bytes, settings.max_upload_bytes
+    if with_files:
+        return PayloadTooLarge(f"The request body is over {limit} bytes, or the files in it together over {files}")
+    return PayloadTooLarge(f"The request body is over the limit of {limit} bytes")
 
 
 def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
@@ -146,8 +96,8 @@ def _long_strings(content: bytes) -> int:
     return sum(match.end() - match.start() for match in _LONG_STRING.finditer(content))
 
 
-def _explain(error: ValidationError) -> InvalidRequest:
-    """Turn pydantic's first complaint into ours."""
+def invalid_field(error: ValidationError) -> InvalidRequest:
+    """Return pydantic's first complaint as our error."""
     first = error.errors(include_url=False, include_context=False)[0]
     param, kind, message = _path(first["loc"]), first["type"], first["msg"].removeprefix("Value error, ")
     if kind == "missing":
@@ -167,3 +117,14 @@ def _path(location: tuple[Any, ...]) -> str:
         elif not part.startswith("<"):
             path += f".{part}" if path else part
     return path
+
+
+def tag_of(value: Any, default: str = "") -> str:
+    """Return the tag, in the angle brackets that paths leave out, of an object of a union: its `type`."""
+    kind = (value.get("type") or default) if isinstance(value, dict) else default
+    return f"<{kind}>" if isinstance(kind, str) else "<>"
+
+
+def are_token_ids(value: Any) -> bool:
+    """Return whether this is one text as token ids. Only the model knows which ids exist."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)

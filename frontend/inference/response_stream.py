@@ -1,19 +1,22 @@
-"""The responses of a model that answers in many, one HTTP request's worth of them."""
+"""Calls to models that send many responses, one HTTP request's worth of them."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from flask import request
 
-from frontend.errors import APIError, EngineFailure
-from frontend.http import sse
+from frontend.access_log import log_fields, request_id
+from frontend.errors import APIError, EngineFailure, located
 from frontend.http.disconnect import ClientWatch
+from frontend.services import services
 from frontend.triton.client import Call
+from frontend.triton.native import ModelCall
+from frontend.triton.registry import Model
 from frontend.triton.status import error_from_grpc
-from frontend.triton.vllm import VllmCall
+from frontend.triton.tensors import Value
 
 LONGEST_SECONDS = 86_400.0
 """The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
@@ -21,6 +24,17 @@ LONGEST_SECONDS = 86_400.0
 HEARTBEAT_SECONDS = 1.0
 _MOMENT_SECONDS = 0.5
 _NO_NAMES: Mapping[str | None, str] = {}
+
+
+def start_call(
+    model: Model, inputs: Mapping[str, Value], *, timeout: float = LONGEST_SECONDS, client: str | None = None
+) -> Call:
+    """Start a request to a model that sends many responses. `timeout` is in seconds, to the last of them.
+
+    `client`: who asks, for models that are fair between clients.
+    """
+    log_fields()["model"] = model.id
+    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)
 
 
 class ResponseStream:
@@ -33,7 +47,7 @@ class ResponseStream:
 
     def __init__(
         self,
-        call: Call | VllmCall,
+        call: ModelCall,
         last: str,
         patience: float | None = None,
         names: Mapping[str | None, str] = _NO_NAMES,
@@ -92,15 +106,15 @@ class ResponseStream:
 
     def _read(self, seconds: float | None) -> dict[str, Any] | None:
         try:
-            return self._call.next(seconds)
-        except APIError as error:
+            with located(lambda name: self._names.get(name, name)):
+                return self._call.next(seconds)
+        except APIError:
             self._over = True  # a failure is the last response
-            error.param = self._names.get(error.param, error.param)
             raise
 
 
 def await_all(
-    begin: Sequence[Callable[[], Call | VllmCall]],
+    begin: Sequence[Callable[[], ModelCall]],
     last: str,
     named: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[ResponseStream]:
@@ -108,7 +122,7 @@ def await_all(
 
     `named(number)` is round whatever may fail of a call. Raises APIError.
     """
-    calls: deque[Call | VllmCall] = deque()
+    calls: deque[ModelCall] = deque()
     answers: list[ResponseStream] = []
     try:
         for number, begin_one in enumerate(begin):
@@ -125,7 +139,7 @@ def await_all(
     return answers
 
 
-def cancel_all(calls: Iterable[Call | VllmCall], last: str) -> None:
+def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
     """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
 
     What is wrong with one request is often wrong with the next.
@@ -141,32 +155,3 @@ def cancel_all(calls: Iterable[Call | VllmCall], last: str) -> None:
         else:
             if response is not None and last not in response:
                 call.cancel()
-
-
-class Closable(Protocol):
-    """What goes on for as long as it is not closed."""
-
-    def close(self) -> None: ...
-
-
-def _error_event(error: APIError) -> bytes:
-    return sse.encode_event(error.body())
-
-
-def events_of(
-    events: Iterator[bytes],
-    source: Closable,
-    fields: dict[str, Any],
-    failure: Callable[[APIError], bytes] = _error_event,
-) -> Iterator[bytes]:
-    """Yield the events of a stream, and a failure on the way as its last one, which the log's `fields` tell of.
-
-    Closes their source, however it ends.
-    """
-    try:
-        yield from events
-    except APIError as error:
-        fields |= error.log_fields()
-        yield failure(error)
-    finally:
-        source.close()

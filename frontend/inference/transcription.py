@@ -1,39 +1,36 @@
-"""One call to a transcription model: the encoded file in, segments out."""
+"""One call to a transcription model: an encoded file in, segments out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from frontend.access_log import log_fields, request_id
-from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream
+from contract.options import TranscriptionOptions
+from contract.tensors import TRANSCRIPTION
+from frontend.access_log import log_fields
+from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.services import services
-from frontend.triton.client import Call
 from frontend.triton.registry import Model
 
 
-def send_audio(model: Model, read: Callable[[], bytes], options: Mapping[str, Any]) -> Call:
-    """Send what `read` returns, an encoded file, to the model. It is not held in memory any longer than that takes."""
-    log_fields()["model"] = model.id
-    inputs = {"audio": read(), "options": orjson.dumps(options)}
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
-
-
 class Transcription:
-    """The segments of one file; `param` is the request's field that has it.
+    """The segments of one file. Waits for the first of them. Raises APIError.
 
-    Waits for the first segment. Raises APIError.
+    `read` returns the encoded file, which is not held in memory any longer than sending it takes; `param` is the
+    request's field that has it.
     """
 
-    def __init__(self, call: Call, param: str = "file"):
+    def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
         self._log_fields = log_fields()
-        self._answer = ResponseStream(call, "duration", services().settings.request_timeout, {"file": param})
+        call = start_call(model, {"audio": read(), "options": options.to_json()})
+        patience = services().settings.request_timeout
+        self._responses = ResponseStream(call, TRANSCRIPTION.last_output, patience, {"file": param})
         self.language, self.duration = "", 0.0
+        """Known once all segments are."""
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the segments of each response, and then know language and duration; None for each second without one
-        if asked."""
-        for response in self._answer.responses(heartbeat):
+        """Yield the segments of each response; None for each second without one if asked."""
+        for response in self._responses.responses(heartbeat):
             if response is None:
                 yield None
                 continue
@@ -48,7 +45,7 @@ class Transcription:
 
     def close(self) -> None:
         """Cancel the call, if it is still running."""
-        self._answer.close()
+        self._responses.close()
 
 
 def join_text(segments: Iterable[Mapping[str, Any]]) -> str:

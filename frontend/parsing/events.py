@@ -1,4 +1,4 @@
-"""What an answer consists of, in the order in which it becomes known."""
+"""The events that a model's text is parsed into, in the order in which they become known."""
 
 from typing import NamedTuple
 

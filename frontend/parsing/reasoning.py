@@ -1,11 +1,8 @@
 """The thoughts that a model writes between `<think>` and `</think>` before it answers."""
 
+from contract.reasoning import CLOSE, OPEN
+from contract.text import suffix_overlap
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta
-
-_OPEN, _CLOSE = "<think>", "</think>"
-
-TAGS = (_OPEN, _CLOSE)
-"""What must not be left out of the text, although some tokenizers count it as special."""
 
 
 class ReasoningParser:
@@ -34,10 +31,10 @@ class ReasoningParser:
 
     def _before(self) -> list[Event]:
         begun = self._kept.lstrip()
-        if begun.startswith(_OPEN):
-            self._kept, self._step = begun[len(_OPEN) :].lstrip(), self._open
+        if begun.startswith(OPEN):
+            self._kept, self._step = begun[len(OPEN) :].lstrip(), self._open
             return self._open()
-        if _OPEN.startswith(begun):
+        if OPEN.startswith(begun):
             return []
         self._step = self._said
         return self._said()
@@ -50,11 +47,11 @@ class ReasoningParser:
         return self._inside()
 
     def _inside(self) -> list[Event]:
-        thought, closed, rest = self._kept.partition(_CLOSE)
+        thought, closed, rest = self._kept.partition(CLOSE)
         if closed:
             self._kept, self._step = rest, self._after
             return [*_thought(thought.rstrip()), *self._after()]
-        sure = self._kept[: len(self._kept) - overlap(self._kept, _CLOSE)].rstrip()
+        sure = self._kept[: len(self._kept) - suffix_overlap(self._kept, CLOSE)].rstrip()
         self._kept = self._kept[len(sure) :]
         return _thought(sure)
 
@@ -68,12 +65,6 @@ class ReasoningParser:
     def _said(self) -> list[Event]:
         text, self._kept = self._kept, ""
         return [TextDelta(text)] if text else []
-
-
-def overlap(text: str, tag: str) -> int:
-    """Return the length of the longest end of `text` that begins `tag`."""
-    longest = min(len(text), len(tag) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(tag[:n])), 0)
 
 
 def _thought(text: str) -> list[Event]:

@@ -70,6 +70,7 @@ class Registry:
 
     def __init__(self, settings: Settings, triton: Triton):
         self._settings, self._triton = settings, triton
+        self._aliases = settings.all_aliases
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._read_at = float("-inf")
@@ -95,7 +96,7 @@ class Registry:
         Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
         """
         models = self.models()
-        target = self._settings.all_aliases.get(name, name) if name is not None else None
+        target = self._aliases.get(name, name) if name is not None else None
         found = next((m for m in models if target in (m.name, m.id)), None)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
@@ -110,7 +111,7 @@ class Registry:
 
     def get(self, name: str) -> Model:
         """Return the model of this name, id or alias, whatever its task. Raises ModelNotFound, Unavailable."""
-        target = self._settings.all_aliases.get(name, name)
+        target = self._aliases.get(name, name)
         for model in self.models():
             if target in (model.name, model.id, model.task):
                 return model

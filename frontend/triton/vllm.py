@@ -1,36 +1,129 @@
-"""What Triton's stock vLLM backend takes and answers, which differs from backends/generation: one text in.
+"""Chat models on Triton's stock vLLM backend, which reads one text: the chat template is rendered here.
 
 The contract is that of vllm_backend's src/model.py and src/utils/request.py, releases 24.12 and later.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import gevent
 import orjson
+from tokenizers import Tokenizer
 
-from frontend.errors import EngineFailure
+from contract.chat_template import TemplateRejected, load_chat_template
+from contract.options import SamplingParameters
+from frontend.errors import EngineFailure, InvalidRequest
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
 from frontend.triton.tensors import Value
 
+log = logging.getLogger(__name__)
+
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
-# Among the sampling parameters, but for our own backend.
-_NOT_VLLMS = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
+# Sampling parameters that only our own backend has.
+_NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
 # What the backend writes where an answer goes on.
 _GOES_ON = "None"
 
 
-def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], room: int) -> dict[str, Value]:
-    """Return the tensors of a request; `room` is what the context has left, vLLM's own default being 16 tokens.
+class _Prompt(NamedTuple):
+    """A text for the model; `param` is the request's field it comes from, `preface` what the output begins with."""
+
+    text: str
+    param: str
+    preface: str = ""
+
+
+class VllmChatModel:
+    """A model whose parameter `tokenizer` names a folder, absolute or in that of the model in `repository`."""
+
+    accepts_images = False
+    honors_structured_output = False
+
+    def __init__(self, model: Model, repository: Path):
+        if "tokenizer" not in model.parameters:
+            raise EngineFailure(f"The configuration of '{model.name}' has no parameter 'tokenizer'")
+        self._model = model
+        self._tokenizer = _open_tokenizer(repository / model.name / model.parameters["tokenizer"])
+
+    def conversation(
+        self,
+        messages: list[dict[str, Any]],
+        images: Sequence[bytes],
+        tools: Sequence[Mapping[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> Any:
+        return _Prompt(self._tokenizer.render(messages, tools, template_kwargs), "messages")
+
+    def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
+        if not isinstance(prompt, str):
+            raise InvalidRequest("This model takes prompts as text, not as token ids", param="prompt")
+        return _Prompt(prompt, "prompt", prompt if echo else "")
+
+    def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
+        """What vLLM would reject without saying that the caller is at fault is rejected here."""
+        tokens, limit = self._tokenizer.count(prompt.text), self._model.number("context_length")
+        if not tokens:
+            raise InvalidRequest("The prompt is empty", param=prompt.param)
+        if tokens >= limit:
+            raise InvalidRequest(
+                f"This model's maximum context length is {limit} tokens. However, your {prompt.param} resulted in "
+                f"{tokens} tokens. Please reduce the length of the {prompt.param}.",
+                param=prompt.param,
+                code="context_length_exceeded",
+            )
+        return vllm_inputs(self._model, prompt.text, sampling, limit - tokens)
+
+    def responses(self, call: Call, prompt: Any) -> "VllmCall":
+        return VllmCall(call, prompt.preface)
+
+
+class _ModelTokenizer:
+    """The chat template and the tokenizer in `folder`."""
+
+    def __init__(self, folder: Path):
+        self._template = load_chat_template(folder)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._begin = "".join(self._tokenizer.encode("").tokens[:1])
+
+    def render(self, messages: list[dict[str, Any]], tools: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the prompt without the token that vLLM's tokenizer begins with. Raises InvalidRequest."""
+        try:
+            rendered = self._template.render(messages, list(tools), kwargs)
+        except TemplateRejected as error:
+            raise InvalidRequest(str(error), param="messages") from error
+        return rendered.removeprefix(self._begin)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens the engine will read. Others go on meanwhile: a long text takes a while."""
+        count: int = gevent.get_hub().threadpool.apply(lambda: len(self._tokenizer.encode(text).ids))
+        return count
+
+
+@functools.lru_cache(maxsize=16)
+def _open_tokenizer(folder: Path) -> _ModelTokenizer:
+    """Return the template and the tokenizer of a folder, read once. Raises EngineFailure if they cannot be."""
+    try:
+        return _ModelTokenizer(folder)
+    except Exception as error:  # tokenizers raises nothing more exact
+        log.exception("the chat template and the tokenizer in %s cannot be read", folder)
+        raise EngineFailure("The model's tokenizer cannot be read; the log of the server tells more") from error
+
+
+def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_context: int) -> dict[str, Value]:
+    """Return the tensors of a request; `remaining_context` tokens still fit (vLLM itself would stop at 16).
 
     Raises EngineFailure if the model's configuration leaves out some of them.
     """
-    parameters = {name: value for name, value in sampling.items() if name not in _NOT_VLLMS}
+    parameters = {name: value for name, value in sampling.items() if name not in _NATIVE_ONLY}
     if sampling.get("visible_tokens"):
         parameters["skip_special_tokens"] = False
-    parameters["max_tokens"] = min(parameters.get("max_tokens", room), room)
+    parameters["max_tokens"] = min(parameters.get("max_tokens", remaining_context), remaining_context)
     if parameters.get("top_k") == 0:
         parameters["top_k"] = -1  # not all versions know 0 for all tokens
     inputs: dict[str, Value] = {

@@ -9,9 +9,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from contract.tool_formats import TAGS
+
 Messages = list[dict[str, Any]]
 Tools = list[dict[str, Any]]
 Render = Callable[[Messages, Tools | None], str]
+
+_OPEN, _CLOSE = TAGS["hermes"]
 
 # As Qwen 2.5 was trained to read it, and many others that came after Hermes.
 _INSTRUCTIONS = """# Tools
@@ -20,13 +24,13 @@ You may call one or more functions to assist with the user query.
 
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>
-{}
+{tools}
 </tools>
 
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
+For each function call, return a json object with function name and arguments within {open}{close} XML tags:
+{open}
 {{"name": <function-name>, "arguments": <args-json-object>}}
-</tool_call>"""
+{close}"""
 
 
 class ToolPrompt:
@@ -114,8 +118,8 @@ def _with_written_calls(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
     calls = [
-        f'<tool_call>\n{{"name": {_json(call["function"]["name"])}, "arguments": '
-        f"{_json(call['function']['arguments'])}}}\n</tool_call>"
+        f'{_OPEN}\n{{"name": {_json(call["function"]["name"])}, "arguments": '
+        f"{_json(call['function']['arguments'])}}}\n{_CLOSE}"
         for call in message["tool_calls"]
     ]
     return {"role": "assistant", "content": "\n".join(filter(None, [_text(message), *calls]))}
@@ -129,7 +133,7 @@ def _with_system_tools(messages: Messages, tools: Tools) -> Messages:
 
 def _with_instructions(messages: Messages, tools: Tools) -> Messages:
     """Return the messages with the tools in the system message."""
-    instructions = _INSTRUCTIONS.format("\n".join(map(_json, tools)))
+    instructions = _INSTRUCTIONS.format(tools="\n".join(map(_json, tools)), open=_OPEN, close=_CLOSE)
     system, others = _split_system(messages)
     return [{"role": "system", "content": "\n\n".join(filter(None, [system, instructions]))}, *others]
 

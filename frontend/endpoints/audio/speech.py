@@ -8,14 +8,15 @@ import orjson
 from flask import Blueprint, Response, request
 from pydantic import Field, model_validator
 
-from frontend.access_log import log_fields, request_id
+from contract.options import SpeechOptions
+from contract.tensors import SPEECH
 from frontend.endpoints.audio import wav
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
-from frontend.http import sse
 from frontend.http.body import RequestBody, read_body
-from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream, events_of
+from frontend.http.respond import StreamedResponse, encode_event, json_response
+from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -77,36 +78,37 @@ class SpeechRequest(RequestBody):
             raise InvalidRequest("One reference audio at most", param=more[0].param)
         return first
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> SpeechOptions:
         """Return what the backend is to do."""
         voice = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
-        return {"voice": voice, "speed": self.speed, "format": "wav" if self.messages else self.response_format}
+        return SpeechOptions(voice, self.speed, "wav" if self.messages else self.response_format)
 
 
 @blueprint.post("/audio/speech")
 def create_speech() -> Response:
     """Answer the text as speech: the audio as it is made, or AHA's completion with a WAV file in it."""
-    speech, shape = _send()
-    speech.wait()
+    model, call, names, shape = _send()
+    speech = Speech(model, call, names)
     if shape == "completion":
-        return Response(orjson.dumps(speech.completion()), content_type="application/json")
+        return json_response(speech.completion())
     if shape == "sse":
-        return Response(speech.events(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
+        return speech.event_stream()
     return Response(speech.audio(), content_type=_CONTENT_TYPES[shape])
 
 
-def _send() -> tuple["Speech", str]:
-    """Send the text to the model; return with it how to answer. The body, perhaps large, is gone after it."""
+def _send() -> tuple[Model, Call, dict[str | None, str], str]:
+    """Send the text; return with the call the names of fields, and the shape of the response.
+
+    The body, perhaps large, is gone after it.
+    """
     body = read_body(SpeechRequest, inline_media_size)
     model = services().registry.require(body.model, "speech")
-    log_fields()["model"] = model.id
-    inputs: dict[str, Any] = {"text_input": body.text(), "options": orjson.dumps(body.options())}
+    inputs: dict[str, Any] = {"text_input": body.text(), "options": body.options().to_json()}
     reference = body.reference()
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
-    call = services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
     shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format
-    return Speech(model, call, {"file": reference.param} if reference else {}), shape
+    return model, start_call(model, inputs), {"file": reference.param} if reference else {}, shape
 
 
 @blueprint.get("/audio/voices")
@@ -118,7 +120,7 @@ def list_voices() -> Response:
     else:
         models = [model for model in registry.models() if model.task == "speech"]
     voices = [voice for model in models for voice in _voices(model)]
-    return Response(orjson.dumps({"object": "list", "voices": voices}), content_type="application/json")
+    return json_response({"object": "list", "voices": voices})
 
 
 def _voices(model: Model) -> Iterator[dict[str, Any]]:
@@ -130,18 +132,18 @@ def _voices(model: Model) -> Iterator[dict[str, Any]]:
         )
 
 
-class Speech:
-    """One text being spoken. Raises APIError."""
+class Speech(StreamedResponse):
+    """One text being spoken. Waits for the first sentence, so that a failure before it keeps its status.
+
+    Raises APIError.
+    """
 
     def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
-        self._model, self._call, self._names = model, call, names
-        self._log_fields = log_fields()
-        self._usage: dict[str, int] = {}
-
-    def wait(self) -> None:
-        """Wait for the first sentence, so that a failure before it keeps its status."""
         patience = services().settings.request_timeout
-        self._answer = ResponseStream(self._call, "num_output_tokens", patience, self._names)
+        self._responses = ResponseStream(call, SPEECH.last_output, patience, names)
+        super().__init__(self._responses)
+        self._model = model
+        self._usage: dict[str, int] = {}
 
     def audio(self) -> Iterator[bytes]:
         """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""
@@ -154,23 +156,18 @@ class Speech:
             if not isinstance(error, ClientClosedRequest):  # then nobody is left to be told
                 raise
         finally:
-            self._answer.close()
+            self._responses.close()
 
-    def events(self) -> Iterator[bytes]:
-        """Yield OpenAI's speech events; a failure on the way is an event too."""
-        return events_of(self._events(), self._answer, self._log_fields)
-
-    def _events(self) -> Iterator[bytes]:
+    def events(self) -> Iterator[bytes | None]:
+        """Yield OpenAI's speech events."""
         for chunk in self._chunks(heartbeat=True):
             if chunk is None:
-                yield sse.HEARTBEAT
+                yield None
             elif chunk:
                 audio = base64.b64encode(chunk).decode()
-                yield sse.encode_event({"type": "speech.audio.delta", "audio": audio})
+                yield encode_event({"type": "speech.audio.delta", "audio": audio})
         names = ("input_tokens", "output_tokens", "total_tokens")
-        yield sse.encode_event(
-            {"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))}
-        )
+        yield encode_event({"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))})
 
     def completion(self) -> dict[str, Any]:
         """Return AHA's answer: a `chat.completion` whose content is the whole file."""
@@ -178,13 +175,13 @@ class Speech:
         for chunk in self._chunks():
             content += chunk or b""
             if len(content) > limit:
-                self._answer.close()
+                self._responses.close()
                 raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
         file = wav.with_length(bytes(content))
         return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}
 
     def _chunks(self, heartbeat: bool = False) -> Iterator[bytes | None]:
-        for response in self._answer.responses(heartbeat):
+        for response in self._responses.responses(heartbeat):
             if response is None:
                 yield None
                 continue

@@ -1,19 +1,18 @@
 """POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
-import orjson
 from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
-from frontend.access_log import log_fields
+from contract.options import TranscriptionOptions
 from frontend.endpoints.audio.subtitles import to_srt, to_vtt
 from frontend.errors import InvalidRequest
-from frontend.http import sse
-from frontend.http.body import FileField, FormBody, read_form, read_upload
-from frontend.inference.response_stream import events_of
-from frontend.inference.transcription import Transcription, join_text, send_audio
+from frontend.http.multipart import FileField, FormBody, read_form, read_upload
+from frontend.http.respond import StreamedResponse, encode_event, json_response
+from frontend.inference.transcription import Transcription, join_text
 from frontend.services import services
 
 blueprint = Blueprint("transcriptions", __name__)
@@ -34,9 +33,9 @@ class TranslationRequest(FormBody):
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: float = Field(0.0, ge=0, le=1)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> TranscriptionOptions:
         """Return what the backend is to do."""
-        return {"task": "translate", "prompt": self.prompt, "temperature": self.temperature}
+        return TranscriptionOptions(task="translate", prompt=self.prompt, temperature=self.temperature)
 
 
 class TranscriptionRequest(TranslationRequest):
@@ -66,47 +65,48 @@ class TranscriptionRequest(TranslationRequest):
             raise InvalidRequest("A stream has response_format json or text", param="response_format")
         return self
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> TranscriptionOptions:
         """Return what the backend is to do."""
-        return super().options() | {
-            "task": "transcribe",
-            "language": self.language,
-            "word_timestamps": "word" in self.timestamp_granularities,
-            "vad": self.vad_filter,
-        }
+        return replace(
+            super().options(),
+            task="transcribe",
+            language=self.language,
+            word_timestamps="word" in self.timestamp_granularities,
+            vad=self.vad_filter,
+        )
 
 
 @blueprint.post("/audio/transcriptions")
 def create_transcription() -> Response:
     """Answer what is said in the uploaded file, in its language."""
     form = read_form(TranscriptionRequest, _FILE)
-    transcription = _start(form)
+    transcript = _start(form)
     if form.stream:
-        return Response(transcription.stream(), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-    return transcription.answer(form.response_format, "word" in form.timestamp_granularities)
+        return transcript.event_stream()
+    return transcript.whole(form.response_format, "word" in form.timestamp_granularities)
 
 
 @blueprint.post("/audio/translations")
 def create_translation() -> Response:
     """Answer what is said in the uploaded file, in English."""
     form = read_form(TranslationRequest, _FILE)
-    return _start(form).answer(form.response_format, words=False)
+    return _start(form).whole(form.response_format, words=False)
 
 
 def _start(form: TranslationRequest) -> "Transcript":
-    model = services().registry.require(form.model, "transcription")
-    call = send_audio(model, lambda: read_upload(_FILE), form.options())
-    return Transcript(Transcription(call), str(form.options()["task"]))
+    model, options = services().registry.require(form.model, "transcription"), form.options()
+    return Transcript(Transcription(model, lambda: read_upload(_FILE), options), options.task)
 
 
-class Transcript:
-    """A transcription as OpenAI's objects."""
+class Transcript(StreamedResponse):
+    """A transcription in OpenAI's formats."""
 
     def __init__(self, transcription: Transcription, task: str):
-        self._transcription, self._task, self._log_fields = transcription, task, log_fields()
+        super().__init__(transcription)
+        self._transcription, self._task = transcription, task
 
-    def answer(self, form: str, words: bool) -> Response:
-        """Return the whole in the form asked for."""
+    def whole(self, response_format: str, words: bool) -> Response:
+        """Return all of it in one of the formats. Raises APIError."""
         segments = [segment for part in self._transcription.segments() if part for segment in part]
         text = join_text(segments)
         plain: dict[str, Callable[[], str]] = {
@@ -114,11 +114,11 @@ class Transcript:
             "srt": lambda: to_srt(segments),
             "vtt": lambda: to_vtt(segments),
         }
-        if form in plain:
-            kind = "text/vtt" if form == "vtt" else "text/plain"
-            return Response(plain[form](), content_type=f"{kind}; charset=utf-8")
+        if response_format in plain:
+            kind = "text/vtt" if response_format == "vtt" else "text/plain"
+            return Response(plain[response_format](), content_type=f"{kind}; charset=utf-8")
         body: dict[str, Any] = {"text": text}
-        if form == "verbose_json":
+        if response_format == "verbose_json":
             spoken = [word for segment in segments for word in segment.pop("words", [])]
             body = {
                 "task": self._task,
@@ -126,23 +126,20 @@ class Transcript:
                 "duration": self._transcription.duration,
             } | body
             body |= {"segments": segments} | ({"words": spoken} if words else {})
-        return Response(orjson.dumps(body | {"usage": self._usage()}), content_type="application/json")
+        return json_response(body | {"usage": self._usage()})
 
-    def stream(self) -> Iterator[bytes]:
-        """Yield OpenAI's transcript events; a failure on the way is an event too."""
-        return events_of(self._events(), self._transcription, self._log_fields)
-
-    def _events(self) -> Iterator[bytes]:
+    def events(self) -> Iterator[bytes | None]:
+        """Yield OpenAI's transcript events."""
         text = ""
         for segments in self._transcription.segments(heartbeat=True):
             if segments is None:
-                yield sse.HEARTBEAT
+                yield None
                 continue
             for segment in segments:
                 delta = segment["text"] if text else segment["text"].lstrip()
                 text += delta
-                yield sse.encode_event({"type": "transcript.text.delta", "delta": delta})
-        yield sse.encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
+                yield encode_event({"type": "transcript.text.delta", "delta": delta})
+        yield encode_event({"type": "transcript.text.done", "text": text.strip(), "usage": self._usage()})
 
     def _usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": round(self._transcription.duration)}

@@ -1,29 +1,29 @@
 """What POST /chat/completions takes."""
 
-from typing import Any
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from contract.options import SamplingParameters
+from frontend.generation.messages import Conversation
 from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.generation.structured_output import StructuredOutputFields
-from frontend.generation.tools import Conversation, ToolFields
-from frontend.http.body import reject_unsupported
-
-# Fields that are not served, each with the values that ask for nothing and so are let through.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-}
+from frontend.generation.tools import ToolFields
 
 
 class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
+
+    unsupported: ClassVar = {
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "top_logprobs": (0,),
+        "logit_bias": ({},),
+        "modalities": (["text"],),
+        "audio": (),
+        "prediction": (),
+        "web_search_options": (),
+    }
 
     model: str
     messages: Conversation
@@ -36,12 +36,6 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     user: str | None = None
     metadata: dict[str, str] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        reject_unsupported(fields, _UNSUPPORTED)
-        return fields
-
     @property
     def count(self) -> int:
         """How many answers there are to be."""
@@ -52,8 +46,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
         """How long the answer may be; the newer of OpenAI's two names wins."""
         return self.max_completion_tokens or self.max_tokens
 
-    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
+    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
         """Return what the backend is to sample choice `number` with."""
-        more = {"logprobs": self.logprobs, "constraint": self.constraint()}
-        given = {name: value for name, value in more.items() if value is not None}
-        return super().sampling_parameters(number) | given
+        parameters = super().sampling_parameters(number)
+        return parameters if self.logprobs is None else parameters | {"logprobs": self.logprobs}

@@ -1,12 +1,13 @@
 """What POST /completions takes."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
-from frontend.http.body import reject_unsupported
+from frontend.http.body import are_token_ids
 
 # Answers that one request may ask for: as many as an engine steps at once.
 _MAX_CHOICES = 64
@@ -14,23 +15,22 @@ _MAX_CHOICES = 64
 # OpenAI's default, unlike chat's.
 _DEFAULT_TOKENS = 16
 
-# Fields that are not served, each with the values that ask for nothing and so are let through.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "suffix": ("",),
-    "logprobs": (0,),  # more are alternatives, which the engine does not tell
-    "prompt_logprobs": (),
-    "logit_bias": ({},),
-    "best_of": (1,),
-    "response_format": ({"type": "text"},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-}
-
 
 class CompletionRequest(SamplingFields):
     """The body of OpenAI's operation createCompletion, and the sampling fields vLLM's clients add to it."""
+
+    unsupported: ClassVar = {
+        "suffix": ("",),
+        "logprobs": (0,),  # more are alternatives, which the engine does not tell
+        "prompt_logprobs": (),
+        "logit_bias": ({},),
+        "best_of": (1,),
+        "response_format": ({"type": "text"},),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "guided_grammar": (),
+    }
 
     model: str
     prompt: Any
@@ -41,12 +41,6 @@ class CompletionRequest(SamplingFields):
     n: int | None = Field(None, ge=1)
     user: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        reject_unsupported(fields, _UNSUPPORTED)
-        return fields
-
     @field_validator("prompt", mode="plain")
     @classmethod
     def _check_prompt(cls, value: Any) -> Any:
@@ -54,7 +48,7 @@ class CompletionRequest(SamplingFields):
         prompts = value if _is_list(value) else [value]
         if value is None or value == [] or "" in prompts or [] in prompts:
             raise InvalidRequest("The prompt is empty", param="prompt")
-        if not (all(type(prompt) is str for prompt in prompts) or all(map(_are_ids, prompts))):
+        if not (all(type(prompt) is str for prompt in prompts) or all(map(are_token_ids, prompts))):
             kinds = "a string, an array of strings, of token ids, or of arrays of token ids"
             raise InvalidRequest(f"The prompt must be {kinds}", param="prompt", code="invalid_type")
         return value
@@ -91,16 +85,12 @@ class CompletionRequest(SamplingFields):
         """How long each answer may be."""
         return self.max_tokens or _DEFAULT_TOKENS
 
-    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
-        """Return what the backend is to sample answer `number` of a prompt with."""
-        return super().sampling_parameters(number) | ({"logprobs": True} if self.logprobs is not None else {})
+    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
+        """Return what the backend is to sample choice `number` of a prompt with."""
+        parameters = super().sampling_parameters(number) | {"stream": bool(self.stream), "echo": bool(self.echo)}
+        return parameters if self.logprobs is None else parameters | {"logprobs": True}
 
 
 def _is_list(value: Any) -> bool:
-    """Tell whether this is several prompts."""
-    return isinstance(value, list) and not _are_ids(value)
-
-
-def _are_ids(value: Any) -> bool:
-    """Tell whether this is one prompt as token ids. Which there are the model knows."""
-    return isinstance(value, list) and bool(value) and all(type(item) is int and abs(item) < 2**31 for item in value)
+    """Return whether this is several prompts."""
+    return isinstance(value, list) and not are_token_ids(value)

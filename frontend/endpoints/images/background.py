@@ -1,18 +1,20 @@
 """POST /images/remove_background: AHA's, with images in messages, or a form with one `image`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 from flask import Blueprint, Response, request
 from pydantic import Field
 
-from frontend.access_log import log_fields, request_id
+from contract.options import BackgroundRemovalOptions
+from contract.tensors import BACKGROUND_REMOVAL
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
-from frontend.http.body import FileField, FormBody, RequestBody, read_body, read_form, read_upload
-from frontend.inference.response_stream import ResponseStream, cancel_all
+from frontend.http.body import RequestBody, read_body
+from frontend.http.multipart import FileField, FormBody, read_form, read_upload
+from frontend.http.respond import json_response
+from frontend.inference.response_stream import ResponseStream, cancel_all, start_call
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.client import Call
@@ -21,7 +23,7 @@ from frontend.triton.registry import Model
 blueprint = Blueprint("background", __name__)
 
 _FILE = FileField("image", "Image file")
-_LAST = "image_output"
+_LAST = BACKGROUND_REMOVAL.last_output
 
 
 class RemovalForm(FormBody):
@@ -58,8 +60,7 @@ def remove_background() -> Response:
     except BaseException:
         cancel_all((call for call, _ in calls), _LAST)
         raise
-    answer = media_completion(model.id, "image", f"image/{kind}", images)
-    return Response(orjson.dumps(answer), content_type="application/json")
+    return json_response(media_completion(model.id, "image", f"image/{kind}", images))
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
@@ -78,19 +79,17 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     return model, body.output_format, calls
 
 
-def _options(asked: RemovalForm | RemovalRequest) -> dict[str, Any]:
-    return {"format": asked.output_format, "refine": asked.refine}
+def _options(fields: RemovalForm | RemovalRequest) -> BackgroundRemovalOptions:
+    return BackgroundRemovalOptions(fields.output_format, fields.refine)
 
 
 def _read(image: Media) -> bytes:
     return read_media(image.url, image.param, services().settings)
 
 
-def _send(model: Model, content: bytes, options: dict[str, Any]) -> Call:
-    log_fields()["model"] = model.id
-    inputs = {"image": content, "options": orjson.dumps(options)}
-    timeout = services().settings.request_timeout
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout)
+def _send(model: Model, content: bytes, options: BackgroundRemovalOptions) -> Call:
+    inputs: dict[str, bytes | str] = {"image": content, "options": options.to_json()}
+    return start_call(model, inputs, timeout=services().settings.request_timeout)
 
 
 def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from contract.options import ImageGenerationOptions
 from frontend.errors import InvalidRequest
-from frontend.http.body import FormBody, RequestBody
+from frontend.http.body import RequestBody
+from frontend.http.multipart import FormBody
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
@@ -61,28 +63,27 @@ class ImageFields(BaseModel):
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"
 
-    def options(self) -> dict[str, Any]:
-        """Return what the backend is to do."""
-        options: dict[str, Any] = {name: getattr(self, name) for name in _PASSED_ON}
-        options |= {"format": self.output_format, "compression": self.output_compression}
-        options["quality"] = "standard" if self.quality in _STANDARD else "hd"
-        if found := _SIZE.fullmatch(self.size):
-            options |= {"width": int(found[1]), "height": int(found[2])}
-        return options
+    def options(self) -> ImageGenerationOptions:
+        """Return what the backend is to make."""
+        size = _SIZE.fullmatch(self.size)
+        return ImageGenerationOptions(
+            negative_prompt=self.negative_prompt,
+            width=int(size[1]) if size else None,
+            height=int(size[2]) if size else None,
+            n=self.n,
+            seed=self.seed,
+            quality="standard" if self.quality in _STANDARD else "hd",
+            style=self.style,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            strength=self.strength,
+            partial_images=self.partial_images,
+            format=self.output_format,
+            compression=self.output_compression,
+        )
 
 
 _STANDARD = ("auto", "standard", "low", "medium")
-
-_PASSED_ON = (
-    "n",
-    "style",
-    "seed",
-    "partial_images",
-    "negative_prompt",
-    "num_inference_steps",
-    "guidance_scale",
-    "strength",
-)
 
 
 class GenerationRequest(ImageFields, RequestBody):

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, request
 
-from frontend.access_log import log_fields, request_id
+from contract.tensors import IMAGE_GENERATION
 from frontend.endpoints.images.protocol import EditForm, GenerationRequest, ImageFields, VariationForm
 from frontend.errors import InvalidRequest, NoSuchPath
-from frontend.http import sse
-from frontend.http.body import FileField, read_body, read_form, read_upload
-from frontend.inference.response_stream import LONGEST_SECONDS, ResponseStream, events_of
+from frontend.http.body import read_body
+from frontend.http.multipart import FileField, read_form, read_upload
+from frontend.http.respond import StreamedResponse, encode_event, json_response
+from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.services import services
 from frontend.triton.client import Call
 
@@ -31,7 +31,7 @@ _MASK = FileField("mask", "Mask file")
 def create_image() -> Response:
     """Answer with images made of a prompt."""
     body = read_body(GenerationRequest)
-    return _answer(Images(_send(body, body.prompt), body), "image_generation")
+    return Images(_send(body, body.prompt), body, "image_generation").respond()
 
 
 @blueprint.post("/images/edits")
@@ -39,7 +39,7 @@ def create_image_edit() -> Response:
     """Answer with the image changed as the prompt says: where the mask is transparent, or as a whole."""
     form = read_form(EditForm, _IMAGE, files=2)
     image = _image_field()
-    return _answer(Images(_send(form, form.prompt, image, _has_mask()), form, image.name), "image_edit")
+    return Images(_send(form, form.prompt, image, _has_mask()), form, "image_edit", image.name).respond()
 
 
 @blueprint.post("/images/variations")
@@ -47,7 +47,7 @@ def create_image_variation() -> Response:
     """Answer with images like the one uploaded."""
     form = read_form(VariationForm, _IMAGE)
     image = _image_field()
-    return _answer(Images(_send(form, "", image), form, image.name), "image_variation")
+    return Images(_send(form, "", image), form, "image_variation", image.name).respond()
 
 
 @blueprint.get("/images/files/<name>")
@@ -87,63 +87,57 @@ def _has_mask() -> bool:
 def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
     """Send what is asked for. The files are not held in memory any longer than that takes."""
     model = services().registry.require(fields.model, "image_generation")
-    log_fields()["model"] = model.id
-    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": orjson.dumps(fields.options())}
+    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
     if image:
         inputs["image"] = read_upload(image)
     if with_mask:
         inputs["mask"] = read_upload(_MASK)
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=LONGEST_SECONDS)
+    return start_call(model, inputs)
 
 
-def _answer(images: "Images", kind: str) -> Response:
-    if images.fields.stream:
-        return Response(images.events(kind), headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-    return Response(orjson.dumps(images.body()), content_type="application/json")
+class Images(StreamedResponse):
+    """One request's images. Waits for the first of them, or its first preview. Raises APIError."""
 
-
-class Images:
-    """One request's images in the making."""
-
-    def __init__(self, call: Call, fields: ImageFields, image_field: str = "image"):
-        self.fields, self._log_fields = fields, log_fields()
-        self._address = _address()
+    def __init__(self, call: Call, fields: ImageFields, kind: str, image_field: str = "image"):
         names: dict[str | None, str] = {"image": image_field}
-        self._answer = ResponseStream(call, "num_input_tokens", services().settings.request_timeout, names)
+        patience = services().settings.request_timeout
+        self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, patience, names)
+        super().__init__(self._responses)
+        self._fields, self._kind, self._address = fields, kind, _address()
 
-    def body(self) -> dict[str, Any]:
-        """Return them all, in OpenAI's shape. Raises APIError."""
+    def respond(self) -> Response:
+        """Return the images as events, or all at once. Raises APIError."""
+        return self.event_stream() if self._fields.stream else json_response(self._whole())
+
+    def _whole(self) -> dict[str, Any]:
         data, usage = [], {}
-        for response in self._answer.responses():
+        for response in self._responses.responses():
             if response:
                 data.append(self._where(response["image_output"]) | {"revised_prompt": response.get("revised_prompt")})
                 usage = self._usage(response)
         return {"created": int(time.time()), "data": data, "usage": usage}
 
-    def events(self, kind: str) -> Iterator[bytes]:
-        """Yield OpenAI's events; a failure on the way is an event too."""
-        return events_of(self._events(kind), self._answer, self._log_fields)
-
-    def _events(self, kind: str) -> Iterator[bytes]:
-        described = {"size": self.fields.size, "quality": self.fields.quality, "background": "opaque"}
-        described["output_format"] = self.fields.output_format
-        for response in self._answer.responses(heartbeat=True):
+    def events(self) -> Iterator[bytes | None]:
+        """Yield OpenAI's events."""
+        described = {"size": self._fields.size, "quality": self._fields.quality, "background": "opaque"}
+        described["output_format"] = self._fields.output_format
+        for response in self._responses.responses(heartbeat=True):
             if response is None:
-                yield sse.HEARTBEAT
+                yield None
                 continue
             event = described | {"created_at": int(time.time()), "index": response["index"]}
             event["b64_json"] = base64.b64encode(response["image_output"]).decode()
             if "partial" in response:
-                event |= {"type": f"{kind}.partial_image", "partial_image_index": response["partial"]}
+                event |= {"type": f"{self._kind}.partial_image", "partial_image_index": response["partial"]}
             else:
-                event |= {"type": f"{kind}.completed", "revised_prompt": response.get("revised_prompt")}
+                event |= {"type": f"{self._kind}.completed", "revised_prompt": response.get("revised_prompt")}
                 event["usage"] = self._usage(response)
-            yield sse.encode_event(event)
+            yield encode_event(event)
 
     def _where(self, content: bytes) -> dict[str, Any]:
-        if not self.fields.by_url():
+        if not self._fields.by_url():
             return {"b64_json": base64.b64encode(content).decode()}
-        name = services().images.put(content, self.fields.output_format)
+        name = services().images.put(content, self._fields.output_format)
         return {"url": f"{self._address}/v1/images/files/{name}"}
 
     def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from frontend.http import sse
+from frontend.http.respond import encode_event
 
 
 def usage(last: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,4 +39,4 @@ class ResponseEvents:
     def _event(self, kind: str, fields: Mapping[str, Any]) -> bytes:
         event = {"type": f"response.{kind}", "sequence_number": self._number, **fields}
         self._number += 1
-        return sse.encode_event(event, f"response.{kind}")
+        return encode_event(event, f"response.{kind}")

@@ -1,16 +1,26 @@
 """The items of a conversation as the responses API has them, and the messages that they mean."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
-from frontend.errors import APIError, InvalidRequest
-from frontend.generation.messages import ContentPart, MediaUrl, unchecked_parts
-from frontend.generation.tools import MAX_CALLS, CalledFunction, ChatMessage, Name, ToolCall
-from frontend.http.body import RequestBody
+from frontend.errors import InvalidRequest, located
+from frontend.generation.messages import (
+    MAX_CALLS,
+    CalledFunction,
+    ChatMessage,
+    Content,
+    ContentPart,
+    MediaUrl,
+    ToolCall,
+    require_field,
+    unchecked_parts,
+)
+from frontend.generation.tools import Name
+from frontend.http.body import RequestBody, tag_of
 
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
@@ -30,9 +40,7 @@ class InputPart(RequestBody):
 
     @model_validator(mode="after")
     def _has_content(self) -> "InputPart":
-        wanted = {"refusal": "refusal", "input_image": "image_url"}.get(self.type, "text")
-        if getattr(self, wanted) is None:
-            raise ValueError(f"a part of type {self.type} needs '{wanted}'")
+        require_field(self, {"refusal": "refusal", "input_image": "image_url"}.get(self.type, "text"))
         return self
 
     def as_part(self) -> ContentPart:
@@ -43,17 +51,11 @@ class InputPart(RequestBody):
         return ContentPart(type="text", text=self.refusal if self.type == "refusal" else self.text)
 
 
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[InputPart], Field(min_length=1), Tag("<parts>")],
-    Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
-]
-
-
 class InputMessage(RequestBody):
     """A message of anybody's, also one that was an output."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    content: Content[InputPart]
 
 
 class FunctionCall(RequestBody):
@@ -68,7 +70,7 @@ class FunctionCallOutput(RequestBody):
     """What came of a call."""
 
     call_id: str
-    output: Content
+    output: Content[InputPart]
 
     @field_validator("output", mode="before")
     @classmethod
@@ -101,16 +103,17 @@ InputItem = (
 )
 
 
-def _kind(item: Any) -> str:
-    kind = (item.get("type") or "message") if isinstance(item, dict) else "message"
-    return f"<{kind}>" if isinstance(kind, str) else "<>"
+def _item_tag(item: Any) -> str:
+    return tag_of(item, "message")
 
 
 Items = Annotated[
     list[
         Annotated[
             InputItem,
-            Discriminator(_kind, custom_error_type="kind", custom_error_message="items of this type are not supported"),
+            Discriminator(
+                _item_tag, custom_error_type="kind", custom_error_message="items of this type are not supported"
+            ),
         ]
     ],
     Field(min_length=1),
@@ -186,12 +189,12 @@ def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
         turn = turn or AssistantTurn(path)
         turn.add(item, path)
     found += [turn.message(is_last=True)] if turn else []
-    return [located for located in found if located]
+    return [message for message in found if message]
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
     """Return the messages that the output of a response means to the next one."""
-    return [located.message for located in read_items(_OUTPUT.validate_python(output))]
+    return [one.message for one in read_items(_OUTPUT.validate_python(output))]
 
 
 def _locate(item: InputMessage | FunctionCallOutput, path: str) -> LocatedMessage:
@@ -214,14 +217,9 @@ def _parts_of(content: str | list[ContentPart]) -> list[ContentPart]:
     return [ContentPart(type="text", text=content)] if isinstance(content, str) else content
 
 
-@contextmanager
-def with_request_paths(conversation: Sequence[LocatedMessage]) -> Iterator[None]:
+def with_request_paths(conversation: Sequence[LocatedMessage]) -> AbstractContextManager[None]:
     """Have an error name a part of the conversation as the request does, and not as chat would."""
-    try:
-        yield
-    except APIError as error:
-        error.param = _path(error.param, conversation)
-        raise
+    return located(lambda name: _path(name, conversation))
 
 
 def _path(param: str | None, conversation: Sequence[LocatedMessage]) -> str | None:
@@ -230,14 +228,14 @@ def _path(param: str | None, conversation: Sequence[LocatedMessage]) -> str | No
         return param
     if found[1] is None or int(found[1]) >= len(conversation):
         return "input"
-    located, rest = conversation[int(found[1])], found[2]
-    if not located.path.startswith("input["):
-        return located.path
+    source, rest = conversation[int(found[1])], found[2]
+    if not source.path.startswith("input["):
+        return source.path
     if call := _CALL.fullmatch(rest):
-        return located.calls[int(call[1])] + _renamed(call[2])
+        return source.calls[int(call[1])] + _renamed(call[2])
     if part := _CONTENT.fullmatch(rest):
-        return located.contents[int(part[1])] + _renamed(part[2])
-    return located.path + _renamed(rest)
+        return source.contents[int(part[1])] + _renamed(part[2])
+    return source.path + _renamed(rest)
 
 
 def _renamed(field: str) -> str:

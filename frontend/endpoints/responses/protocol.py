@@ -1,28 +1,17 @@
 """What POST /responses takes."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
+from contract.constraints import Constraint
 from frontend.endpoints.responses.items import Input, LocatedMessage, read_items
-from frontend.errors import InvalidRequest
+from frontend.errors import InvalidRequest, located
+from frontend.generation.messages import ChatMessage
 from frontend.generation.sampling import SamplingFields
 from frontend.generation.structured_output import JSONSchemaFormat, ResponseFormat
-from frontend.generation.tools import ChatMessage, Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
+from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolChoice, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
-
-# Fields that are not served, each with the values that ask for nothing and so are let through.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "include": ([], ["reasoning.encrypted_content"]),
-    "background": (False,),
-    "conversation": (),
-    "prompt": (),
-    "context_management": ([],),
-    "moderation": (),
-    "top_logprobs": (0,),
-    "truncation": ("disabled",),
-    "service_tier": ("auto", "default"),
-}
 
 # Echoed as they came, or as OpenAI's defaults.
 _ECHOED: dict[str, Any] = {
@@ -51,6 +40,13 @@ class TextFields(RequestBody):
     """What the text of the answer is to be like."""
 
     format: ResponseFormat[JSONSchemaTextFormat] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_verbosity(cls, fields: Any) -> Any:
+        if isinstance(fields, dict):
+            reject_unsupported({"text.verbosity": fields.get("verbosity")}, {"text.verbosity": ("medium",)})
+        return fields
 
 
 class ReasoningFields(RequestBody):
@@ -89,14 +85,20 @@ class NamedFunctionTool(OfAFunction, NamedFunction):
         return NamedTool(type="function", function=self)
 
 
-ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("<mode>")] | Annotated[NamedFunctionTool, Tag("<tool>")],
-    Discriminator(lambda value: "<tool>" if isinstance(value, dict | NamedFunctionTool) else "<mode>"),
-]
-
-
 class ResponseRequest(SamplingFields):
     """The body of OpenAI's operation createResponse, and the sampling fields vLLM's clients add to it."""
+
+    unsupported: ClassVar = {
+        "include": ([], ["reasoning.encrypted_content"]),
+        "background": (False,),
+        "conversation": (),
+        "prompt": (),
+        "context_management": ([],),
+        "moderation": (),
+        "top_logprobs": (0,),
+        "truncation": ("disabled",),
+        "service_tier": ("auto", "default"),
+    }
 
     model: str
     input: Input
@@ -112,49 +114,29 @@ class ResponseRequest(SamplingFields):
     store: bool | None = None
     text: TextFields | None = None
     tools: list[FunctionTool] | None = Field(None, max_length=128)
-    tool_choice: ToolChoice | None = None
+    tool_choice: ToolChoice[NamedFunctionTool] | None = None
     user: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        reject_unsupported(fields, _UNSUPPORTED)
-        text = fields.get("text")
-        if isinstance(text, dict):
-            reject_unsupported(
-                {f"text.{name}": value for name, value in text.items()},
-                {"text.verbosity": ("medium",)},
-            )
-        return fields
 
     @property
     def token_limit(self) -> int | None:
         """How long the answer may be."""
         return self.max_output_tokens
 
-    def constraint(self) -> dict[str, Any] | None:
-        """Return what the backend is to keep the answer to. Raises InvalidRequest."""
-        form = self.text.format if self.text else None
-        return form.constraint("text.format") if form else None
-
-    def sampling_parameters(self, number: int = 0) -> dict[str, Any]:
-        """Return what the backend is to sample with, and the form that the answer is to have."""
-        constraint = self.constraint()
-        return super().sampling_parameters(number) | ({"constraint": constraint} if constraint else {})
+    def constraint(self) -> Constraint | None:
+        """Return what the output must match. Raises InvalidRequest."""
+        text_format = self.text.format if self.text else None
+        return text_format.constraint("text.format") if text_format else None
 
     def tool_fields(self) -> ToolFields:
         """Return what is said of tools and of thinking, as chat has it. Raises InvalidRequest."""
         choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
-        try:
+        with located(lambda name: name and name.replace(".function", "")):
             return ToolFields(
                 tools=[tool.as_tool() for tool in self.tools or ()],
                 tool_choice=choice,
                 parallel_tool_calls=self.parallel_tool_calls,
                 reasoning_effort=self.reasoning.effort if self.reasoning else None,
             )
-        except InvalidRequest as error:
-            error.param = error.param and error.param.replace(".function", "")
-            raise
 
     def echoed(self) -> dict[str, Any]:
         """Return what a response says of the request that it answers."""

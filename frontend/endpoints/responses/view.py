@@ -1,11 +1,10 @@
-"""POST /responses: OpenAI's createResponse, plain and streamed, and the responses that were answered."""
+"""POST /responses: OpenAI's createResponse, plain and streamed, and the responses that are stored."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-from flask import Blueprint, Response, stream_with_context
+from flask import Blueprint, Response
 
 from frontend.access_log import log_fields
 from frontend.endpoints.responses.events import ResponseEvents, usage
@@ -13,12 +12,12 @@ from frontend.endpoints.responses.items import LocatedMessage, inline_image_size
 from frontend.endpoints.responses.output import ResponseOutput
 from frontend.endpoints.responses.protocol import ResponseRequest
 from frontend.errors import APIError, InvalidRequest, NoSuchPath
+from frontend.generation.messages import ChatMessage, checked_calls
 from frontend.generation.routing import select_model, start
-from frontend.generation.tools import ChatMessage, checked_calls, describe_tools, pipeline_factory, tool_parameters
-from frontend.http import sse
+from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
+from frontend.http.respond import StreamedResponse, json_response
 from frontend.inference.choices import Responses
-from frontend.inference.response_stream import events_of
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.services import services
 from frontend.storage.responses import ResponseStore, StoredResponse
@@ -33,11 +32,8 @@ _INSTRUCTIONS = "instructions"
 def create_response() -> Response:
     """Answer a conversation, and remember it. The first token is awaited before the status goes out."""
     body = read_body(ResponseRequest, inline_image_size)
-    making = _begin(body)
-    if body.stream:
-        events = stream_with_context(making.stream())
-        return Response(events, headers=sse.HEADERS, content_type=sse.CONTENT_TYPE)
-    return Response(orjson.dumps(making.plain()), content_type="application/json")
+    created = _start(body)
+    return created.event_stream() if body.stream else json_response(created.whole())
 
 
 @blueprint.get("/responses/<identifier>")
@@ -46,7 +42,7 @@ def retrieve_response(identifier: str) -> Response:
     stored = services().responses.get(identifier)
     if stored is None:
         raise _not_found(identifier)
-    return Response(orjson.dumps(stored.response), content_type="application/json")
+    return json_response(stored.response)
 
 
 @blueprint.delete("/responses/<identifier>")
@@ -54,37 +50,33 @@ def delete_response(identifier: str) -> Response:
     """Forget a response; those that followed on it keep what they have of it."""
     if not services().responses.delete(identifier):
         raise _not_found(identifier)
-    deleted = {"id": identifier, "object": "response", "deleted": True}
-    return Response(orjson.dumps(deleted), content_type="application/json")
+    return json_response({"id": identifier, "object": "response", "deleted": True})
 
 
 def _not_found(identifier: str) -> APIError:
     return NoSuchPath(f"Response with id '{identifier}' not found.", param="response_id")
 
 
-def _begin(body: ResponseRequest) -> "ResponseInMaking":
+def _start(body: ResponseRequest) -> "CreatedResponse":
     """Have the conversation answered: instructions, what was said before, the input. Raises APIError."""
     # Instructions are for one answer alone: they are not remembered.
-    told = (
-        [LocatedMessage(ChatMessage(role="system", content=body.instructions), _INSTRUCTIONS)]
-        if body.instructions
-        else []
-    )
-    conversation = [*told, *_said_before(body.previous_response_id), *body.conversation()]
+    system = ChatMessage(role="system", content=body.instructions or "")
+    instructions = [LocatedMessage(system, _INSTRUCTIONS)] if body.instructions else []
+    conversation = [*instructions, *_previous_messages(body.previous_response_id), *body.conversation()]
     tools = body.tool_fields()
     with with_request_paths(conversation):
-        messages = checked_calls([located.message for located in conversation])
+        messages = checked_calls([one.message for one in conversation])
         model = select_model(body.model, messages)
         log_fields()["model"] = model.id
         pipeline = pipeline_factory(model, tools)()
-        sampling = body.sampling_parameters() | {"stream": bool(body.stream)}
-        sampling |= tool_parameters(model, tools, sampling.get("constraint"))
-        answer = start(model, messages, sampling, describe_tools(tools))
+        parameters = tool_parameters(model, tools, body.constraint())
+        sampling = body.sampling_parameters() | parameters | {"stream": bool(body.stream)}
+        source = start(model, messages, sampling, describe_tools(tools))
     store = services().responses if body.store is not False else None
-    return ResponseInMaking(model, answer, pipeline, body, conversation, store)
+    return CreatedResponse(model, source, pipeline, body, conversation, store)
 
 
-def _said_before(identifier: str | None) -> list[LocatedMessage]:
+def _previous_messages(identifier: str | None) -> list[LocatedMessage]:
     if identifier is None:
         return []
     stored = services().responses.get(identifier)
@@ -94,8 +86,8 @@ def _said_before(identifier: str | None) -> list[LocatedMessage]:
     return [LocatedMessage(ChatMessage.model_validate(message), "previous_response_id") for message in stored.messages]
 
 
-class ResponseInMaking:
-    """One answer: folds the model's responses into OpenAI's `response`, whole or as events, and keeps it in `store`.
+class CreatedResponse(StreamedResponse):
+    """One response: folds the model's responses into OpenAI's `response`, whole or as events, and keeps it in `store`.
 
     The next one will follow on the conversation, but for its instructions, and the answer.
     """
@@ -103,13 +95,14 @@ class ResponseInMaking:
     def __init__(
         self,
         model: Model,
-        answer: Responses,
+        source: Responses,
         pipeline: ParserPipeline,
         body: ResponseRequest,
         conversation: Sequence[LocatedMessage],
         store: ResponseStore | None,
     ):
-        self._answer, self._pipeline, self._conversation, self._store = answer, pipeline, conversation, store
+        super().__init__(source)
+        self._responses, self._pipeline, self._conversation, self._store = source, pipeline, conversation, store
         self._events = ResponseEvents()
         self._output = ResponseOutput(self._events)
         self._response = body.echoed() | {
@@ -124,31 +117,27 @@ class ResponseInMaking:
             "output": [],
             "usage": None,
         }
-        self._log_fields = log_fields()
 
-    def plain(self) -> dict[str, Any]:
+    def whole(self) -> dict[str, Any]:
         """Return the whole response. Raises APIError."""
         with with_request_paths(self._conversation):
-            responses = [response for response in self._answer.responses() if response]
+            responses = [response for response in self._responses.responses() if response]
         for response in responses:
             self._read(response)
         return self._finished(responses[-1])
 
-    def stream(self) -> Iterator[bytes]:
-        """Yield the response as events; a failure on the way is `response.failed`. Closes the call, however it ends."""
+    def failure_event(self, error: APIError) -> bytes:
+        """Return `response.failed`."""
+        failed = {"status": "failed", "error": {"code": "server_error", "message": str(error)}}
+        return self._events.state("failed", self._response | failed)
 
-        def failure(error: APIError) -> bytes:
-            failed = {"status": "failed", "error": {"code": "server_error", "message": str(error)}}
-            return self._events.state("failed", self._response | failed)
-
-        return events_of(self._all_events(), self._answer, self._log_fields, failure)
-
-    def _all_events(self) -> Iterator[bytes]:
+    def events(self) -> Iterator[bytes | None]:
+        """Yield the response as events."""
         events, last = self._events, {}
         yield events.state("created", self._response) + events.state("in_progress", self._response)
-        for response in self._answer.responses(heartbeat=True):
+        for response in self._responses.responses(heartbeat=True):
             if response is None:
-                yield sse.HEARTBEAT
+                yield None
             else:
                 last = response
                 yield from filter(None, [self._read(response)])
@@ -174,7 +163,7 @@ class ResponseInMaking:
         }
         self._log_fields |= {"prompt_tokens": used["input_tokens"], "completion_tokens": used["output_tokens"]}
         if self._store:
-            said = [located.message for located in self._conversation if located.path != _INSTRUCTIONS]
+            said = [one.message for one in self._conversation if one.path != _INSTRUCTIONS]
             said += read_output(self._output.items)
             self._store.put(StoredResponse(finished, [message.model_dump(exclude_none=True) for message in said]))
         return finished

@@ -6,7 +6,7 @@ from frontend.parsing.tools.hermes import HERMES
 from frontend.parsing.tools.llama3 import LLAMA3
 from frontend.parsing.tools.mistral import MISTRAL, MISTRAL_NAMED
 from frontend.parsing.tools.phi import PHI
-from frontend.parsing.tools.tool_format import ToolFormat, ToolParser
+from frontend.parsing.tools.scanner import ToolFormat, ToolParser
 
 TOOL_FORMATS = {
     "hermes": HERMES,
@@ -18,7 +18,4 @@ TOOL_FORMATS = {
     "deepseek-v3.1": DEEPSEEK_BARE,
     "generic": GENERIC,
 }
-DEFAULT = "hermes"
-"""What the backend asks for of a model whose template knows nothing of tools."""
-
-__all__ = ["DEFAULT", "TOOL_FORMATS", "ToolFormat", "ToolParser"]
+__all__ = ["TOOL_FORMATS", "ToolFormat", "ToolParser"]

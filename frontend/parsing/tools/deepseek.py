@@ -5,14 +5,13 @@ V3 and R1 write `function`, a separator, the name, and the arguments in a fence;
 
 from collections.abc import Sequence
 
-from frontend.parsing.tools.json_calls import read_arguments
-from frontend.parsing.tools.scanner import Scanner, Steps
+from contract.constraints import ToolCallsConstraint
+from contract.tool_formats import TAGS
+from frontend.parsing.tools.json_calls import FENCE, FENCE_END, read_arguments
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, parameters_of, tagged_any
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
-_ALL, _ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
-_CALL, _CALL_END, _SEPARATOR = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
-_FENCE, _FENCE_END = "```json", "```"
+_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR = TAGS["deepseek"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -29,25 +28,24 @@ def _call(scanner: Scanner) -> Steps[None]:
     if (yield from scanner.peek()) != "{":
         name = yield from scanner.name()
         yield from scanner.skip_space()
-        yield from scanner.accept(_FENCE)
+        yield from scanner.accept(FENCE)
     yield from scanner.skip_space()
     yield from read_arguments(scanner, name)
-    for closing in (_FENCE_END, _CALL_END, _ALL_END):
+    for closing in (FENCE_END, _CALL_END, _ALL_END):
         yield from scanner.skip_space()
         yield from scanner.accept(closing)
 
 
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     begin = f"{_ALL}{_CALL}function{_SEPARATOR}"
-    end = f"\n{_FENCE_END}{_CALL_END}{_ALL_END}"
-    return tagged_any([(f"{begin}{f['name']}\n{_FENCE}\n", parameters_of(f), end) for f in functions])
+    end = f"\n{FENCE_END}{_CALL_END}{_ALL_END}"
+    return tagged_any([(f"{begin}{f['name']}\n{FENCE}\n", parameters_of(f), end) for f in functions])
 
 
-def _constrain_bare(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain_bare(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     end = f"{_CALL_END}{_ALL_END}"
     return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
 
 
-_TAGS = (_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR)
-DEEPSEEK = ToolFormat(_grammar, _constrain, _TAGS)
-DEEPSEEK_BARE = ToolFormat(_grammar, _constrain_bare, _TAGS)
+DEEPSEEK = ToolFormat(_grammar, _constrain, TAGS["deepseek"])
+DEEPSEEK_BARE = ToolFormat(_grammar, _constrain_bare, TAGS["deepseek-v3.1"])

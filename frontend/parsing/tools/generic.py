@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from frontend.parsing.tools.json_calls import read_calls
-from frontend.parsing.tools.scanner import Scanner, Steps
+from contract.constraints import ToolCallsConstraint
+from frontend.parsing.tools.json_calls import FENCE, FENCE_END, bare_calls, json_calls
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, call_schema, calls_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
-
-FENCE, FENCE_END = "```json", "```"
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -18,22 +16,7 @@ def _grammar(scanner: Scanner) -> Steps[None]:
         yield from scanner.accept(FENCE_END)
 
 
-def bare_calls(scanner: Scanner) -> Steps[None]:
-    """Read the calls that an answer begins with, if it does."""
-    if scanner.untouched and (yield from scanner.peek()) in ("{", "["):
-        yield from json_calls(scanner)
-
-
-def json_calls(scanner: Scanner) -> Steps[None]:
-    """Read one after the other, whatever white space is between."""
-    while True:
-        yield from scanner.skip_space()
-        yield from read_calls(scanner)
-        if (yield from scanner.peek()) not in ("{", "["):
-            return
-
-
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     if max_calls == 1:
         return tagged("", call_schema(functions), "", max_calls=1)
     return tagged("", calls_schema(functions, max_calls), "", max_calls=1)

@@ -5,12 +5,13 @@ Small ones now and then write the object alone, or in a fence: measured of Qwen 
 
 from collections.abc import Sequence
 
-from frontend.parsing.tools.generic import FENCE, FENCE_END, bare_calls, json_calls
-from frontend.parsing.tools.scanner import Scanner, Steps
+from contract.constraints import ToolCallsConstraint
+from contract.tool_formats import TAGS
+from frontend.parsing.tools.json_calls import FENCE, FENCE_END, bare_calls, json_calls
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_OPEN, _CLOSE = TAGS["hermes"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -21,8 +22,8 @@ def _grammar(scanner: Scanner) -> Steps[None]:
         yield from scanner.accept(_CLOSE if tag == _OPEN else FENCE_END)
 
 
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", max_calls)
 
 
-HERMES = ToolFormat(_grammar, _constrain, (_OPEN, _CLOSE))
+HERMES = ToolFormat(_grammar, _constrain, TAGS["hermes"])

@@ -6,8 +6,25 @@ import orjson
 
 from frontend.parsing.tools.scanner import Malformed, Scanner, Steps
 
+FENCE, FENCE_END = "```json", "```"
+
 # What some write beside name and arguments.
 _OTHER_KEYS = ("id", "type", "index")
+
+
+def bare_calls(scanner: Scanner) -> Steps[None]:
+    """Read the calls that an answer begins with, if it does."""
+    if scanner.untouched and (yield from scanner.peek()) in ("{", "["):
+        yield from json_calls(scanner)
+
+
+def json_calls(scanner: Scanner) -> Steps[None]:
+    """Read one after the other, whatever white space is between."""
+    while True:
+        yield from scanner.skip_space()
+        yield from read_calls(scanner)
+        if (yield from scanner.peek()) not in ("{", "["):
+            return
 
 
 def read_calls(scanner: Scanner) -> Steps[None]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from contract.constraints import ToolCallsConstraint
+from contract.tool_formats import TAGS
 from frontend.parsing.tools.json_calls import read_call
-from frontend.parsing.tools.scanner import Scanner, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
-_TAG = "<|python_tag|>"
+(_TAG,) = TAGS["llama3"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -26,8 +27,8 @@ def _calls(scanner: Scanner) -> Steps[None]:
             return
 
 
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     return tagged("", call_schema(functions, "parameters"), "", "; ", max_calls)
 
 
-LLAMA3 = ToolFormat(_grammar, _constrain, (_TAG,))
+LLAMA3 = ToolFormat(_grammar, _constrain, TAGS["llama3"])

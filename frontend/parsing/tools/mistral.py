@@ -4,13 +4,13 @@ import secrets
 import string
 from collections.abc import Sequence
 
+from contract.constraints import ToolCallsConstraint
+from contract.tool_formats import CALL_ID_LENGTH, TAGS
 from frontend.parsing.tools.json_calls import read_arguments, read_calls
-from frontend.parsing.tools.scanner import Scanner, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, calls_schema, parameters_of, tagged, tagged_any
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
-_TAG, _ID, _ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
-_ID_LENGTH = 9
+_TAG, _ID, _ARGUMENTS = TAGS["mistral"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -32,16 +32,16 @@ def _named(scanner: Scanner) -> Steps[None]:
 
 
 def _new_id() -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_ID_LENGTH))
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(CALL_ID_LENGTH["mistral"]))
 
 
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     return tagged(_TAG, calls_schema(functions, max_calls), "", max_calls=1)
 
 
-def _constrain_named(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain_named(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", parameters_of(f), "") for f in functions])
 
 
-MISTRAL = ToolFormat(_grammar, _constrain, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)
-MISTRAL_NAMED = ToolFormat(_grammar, _constrain_named, (_TAG, _ID, _ARGUMENTS), _new_id, _ID_LENGTH)
+MISTRAL = ToolFormat(_grammar, _constrain, TAGS["mistral"], _new_id)
+MISTRAL_NAMED = ToolFormat(_grammar, _constrain_named, TAGS["mistral-v11"], _new_id)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from contract.constraints import ToolCallsConstraint
+from contract.tool_formats import TAGS
 from frontend.parsing.tools.json_calls import read_calls
-from frontend.parsing.tools.scanner import Scanner, Steps
+from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, calls_schema, tagged
-from frontend.parsing.tools.tool_format import Constraint, ToolFormat
 
-_OPEN, _CLOSE, _BARE = "<|tool_call|>", "<|/tool_call|>", "functools"
+(_OPEN, _CLOSE), _BARE = TAGS["phi"], "functools"
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -18,8 +19,8 @@ def _grammar(scanner: Scanner) -> Steps[None]:
         yield from scanner.accept(_CLOSE)
 
 
-def _constrain(functions: Sequence[Function], max_calls: int | None) -> Constraint:
+def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     return tagged(_OPEN, calls_schema(functions, max_calls), _CLOSE, max_calls=1)
 
 
-PHI = ToolFormat(_grammar, _constrain, (_OPEN, _CLOSE))
+PHI = ToolFormat(_grammar, _constrain, TAGS["phi"])

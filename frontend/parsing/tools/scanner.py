@@ -1,21 +1,28 @@
-"""A model's text on its way to the grammar of a family of models, which reads it as if it were all there.
+"""Tool calls in a model's text: a scanner for the grammar of a tool format, which reads it as if it were all there.
 
 A grammar is a generator: it yields wherever it needs more text than has come yet. So it is written down as the format
 is, and any split of the text gives the same.
 """
 
+import json
 import re
-from collections.abc import Callable, Collection, Generator
+import secrets
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from contract.constraints import ToolCallsConstraint
+from contract.text import suffix_overlap
 from frontend.parsing.events import Event, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
-from frontend.parsing.reasoning import overlap
-from frontend.parsing.tools.json_value import JsonValue
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]*")
+_CLOSERS = {"{": "}", "[": "]"}
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
+_BETWEEN = re.compile(r"[ \t\n\r,:0-9+\-.eEtrufalsn]+")
+_SCALAR = re.compile(r"[0-9a-zA-Z+\-.]+")
 
 
 class Malformed(Exception):
@@ -81,7 +88,7 @@ class Scanner:
         while True:
             rest = self._text[self._place :]
             places = [(rest.index(tag), tag) for tag in tags if tag in rest]
-            kept = 0 if places or self.over else max(overlap(rest, tag) for tag in tags)
+            kept = 0 if places or self.over else max(suffix_overlap(rest, tag) for tag in tags)
             end = min(places)[0] if places else len(rest) - kept
             self._say(rest[:end])
             self._place += end
@@ -179,3 +186,111 @@ class Scanner:
         if bare:
             self.untouched = False
             self._found.append(TextDelta(bare))
+
+
+class JsonValue:
+    """Follows one value to its end. It does not prove it valid, but stops where it cannot be.
+
+    A line break, or another control character, in a string is forbidden in JSON and common in what models write: it
+    comes out escaped.
+    """
+
+    def __init__(self) -> None:
+        self.over = self.broken = False
+        self._closers: list[str] = []
+        self._in_string = self._in_scalar = self._escaped = False
+
+    def read(self, text: str, place: int) -> tuple[str, int]:
+        """Return what of the text from `place` on belongs to the value, and the place after it."""
+        pieces: list[str] = []
+        while place < len(text) and not (self.over or self.broken):
+            step = self._string if self._in_string else self._scalar if self._in_scalar else self._structure
+            piece, place = step(text, place)
+            pieces.append(piece)
+        return "".join(pieces), place
+
+    def _string(self, text: str, place: int) -> tuple[str, int]:
+        if not self._escaped and (plain := _PLAIN.match(text, place)):
+            return plain[0], plain.end()
+        character = text[place]
+        if self._escaped:
+            self._escaped = False
+        elif character == "\\":
+            self._escaped = True
+        elif character == '"':
+            self._in_string, self.over = False, not self._closers
+        else:
+            character = json.dumps(character)[1:-1]
+        return character, place + 1
+
+    def _scalar(self, text: str, place: int) -> tuple[str, int]:
+        more = _SCALAR.match(text, place)
+        if more:
+            return more[0], more.end()
+        self.over = True
+        return "", place
+
+    def _structure(self, text: str, place: int) -> tuple[str, int]:
+        character = text[place]
+        if character in _CLOSERS:
+            self._closers.append(_CLOSERS[character])
+        elif character == '"':
+            self._in_string = True
+        elif self._closers and character == self._closers[-1]:
+            self._closers.pop()
+            self.over = not self._closers
+        elif self._closers and (between := _BETWEEN.match(text, place)):
+            return between[0], between.end()
+        elif not self._closers and _SCALAR.match(character):
+            self._in_scalar = True
+            return "", place
+        else:
+            self.broken = True
+            return "", place
+        return character, place + 1
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How one family of models writes calls; `tags` are those of contract/tool_formats.py."""
+
+    grammar: Callable[[Scanner], Steps[None]]
+    constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]
+    """From functions (name, parameters) and the maximum number of calls to what an output that calls them matches."""
+    tags: tuple[str, ...]
+    new_id: Callable[[], str] = _new_id
+
+
+class ToolParser:
+    """Finds the calls in an answer that comes in pieces of any size. What is malformed is passed on as text."""
+
+    def __init__(self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None):
+        self._tool_format = tool_format
+        self._scanner = Scanner(names, max_calls, tool_format.new_id)
+        self._steps = self._parse()
+
+    def push(self, text: str) -> list[Event]:
+        """Return what is sure now."""
+        self._scanner.add(text)
+        next(self._steps, None)
+        return self._scanner.drain()
+
+    def end(self) -> list[Event]:
+        """Return what was kept back, when no more text will come."""
+        self._scanner.over = True
+        next(self._steps, None)
+        self._scanner.finish()
+        return self._scanner.drain()
+
+    def _parse(self) -> Steps[None]:
+        while True:
+            try:
+                yield from self._tool_format.grammar(self._scanner)
+            except Malformed:
+                self._scanner.fail_call()
+            else:
+                return

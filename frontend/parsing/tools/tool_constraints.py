@@ -1,32 +1,23 @@
-"""The shapes of calls, for an engine that can be made to keep to one.
-
-`tagged`: begin, one JSON value of the schema, end, for one of the tags; `min` to `max` times (None: any number),
-with the separator between.
-"""
+"""What an output that calls tools matches, for an engine that can be made to keep to it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from contract.constraints import ToolCallsConstraint, ToolCallTag
 
 Function = Mapping[str, Any]
 
 
 def tagged(
     begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
-) -> dict[str, Any]:
-    """Return the shape of calls that are each in tags."""
-    return _tagged([(begin, schema, end)], separator, max_calls)
+) -> ToolCallsConstraint:
+    """Return the constraint for calls that are each between the same tags."""
+    return ToolCallsConstraint([ToolCallTag(begin, schema, end)], separator, max_calls=max_calls)
 
 
-def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> dict[str, Any]:
-    """Return the shape of one call, where each of the choices (begin, schema, end) is one tool."""
-    return _tagged(choices, "", 1)
-
-
-def _tagged(tags: Sequence[tuple[str, dict[str, Any], str]], separator: str, max_calls: int | None) -> dict[str, Any]:
-    described = [{"begin": begin, "schema": schema, "end": end} for begin, schema, end in tags]
-    # What a grammar cannot say of a tool's parameters is left to whoever made the tool.
-    shape = {"kind": "tagged", "tags": described, "separator": separator, "min": 1, "max": max_calls}
-    return shape | {"strict": False, "param": "tools"}
+def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsConstraint:
+    """Return the constraint for one call, where each of the choices (begin, schema, end) is one tool."""
+    return ToolCallsConstraint([ToolCallTag(*choice) for choice in choices], max_calls=1)
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", accept: str = "#") -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_a_model_that_must_call_is_constrained(client, triton, choice, names, ma
     (tag,) = constraint["tags"]
     assert [s["properties"]["name"]["const"] for s in tag["schema"]["anyOf"]] == names
     assert (tag["begin"], tag["end"], constraint["separator"]) == ("<tool_call>\n", "\n</tool_call>", "\n")
-    assert (constraint["kind"], constraint["min"], constraint["max"]) == ("tagged", 1, maximum)
+    assert (constraint["kind"], constraint["min_calls"], constraint["max_calls"]) == ("tool_calls", 1, maximum)
     assert [tool["function"]["name"] for tool in inputs(triton)["tools"]] == ["weather", "time"]
 
 
@@ -312,4 +312,4 @@ def test_a_model_that_may_call_either_calls_or_keeps_to_the_form(client, triton)
     triton.will_answer(last("{}"))
     post(client, tools=[TOOL], response_format={"type": "json_object"})
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
-    assert [one["kind"] for one in constraint["of"]] == ["tagged", "json_object"]
+    assert [one["kind"] for one in constraint["of"]] == ["tool_calls", "json_object"]

@@ -304,21 +304,21 @@ def resolve(schema, reference):
 
 @pytest.mark.parametrize("max_calls", [None, 1])
 def test_shapes_of_calls_are_read_as_calls(tool_format, max_calls):
-    shape = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, max_calls)
-    assert (shape["kind"], shape["min"]) == ("tagged", 1)
-    one = shape["tags"][0]
+    constraint = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, max_calls)
+    assert constraint.min_calls == 1
+    one = constraint.tags[0]
     calls = '{"name": "f", "arguments": {"x": 1}}'
-    if "name" not in json.dumps(one["schema"]):
+    if "name" not in json.dumps(one.schema):
         calls = '{"x": 1}'
-    elif one["schema"].get("type") == "array":
+    elif one.schema.get("type") == "array":
         calls = f"[{calls}]"
     calls = calls.replace("arguments", "parameters") if tool_format == "llama3" else calls
-    assert fold(tool_format, [one["begin"] + calls + one["end"]])[1] == [("f", '{"x": 1}')]
+    assert fold(tool_format, [one.begin + calls + one.end])[1] == [("f", '{"x": 1}')]
 
 
 def test_references_in_schemas_still_lead_where_they_led():
     for tool_format, schema_of in (("hermes", lambda s: s), ("mistral", lambda s: s["items"])):
-        schema = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, None)["tags"][0]["schema"]
+        schema = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, None).tags[0].schema
         arguments = schema_of(schema)["anyOf"][0]["properties"]["arguments"]
         assert resolve(schema, arguments["properties"]["x"]["$ref"]) == {"type": "integer"}
     assert FUNCTIONS[0]["parameters"]["properties"]["x"]["$ref"] == "#/$defs/X"

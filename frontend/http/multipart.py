@@ -1,0 +1,66 @@
+"""From a request's form to its validated fields and its files."""
+
+from typing import Any, NamedTuple, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from frontend.errors import InvalidRequest, file_too_large
+from frontend.http.body import invalid_field
+from frontend.services import services
+
+Form = TypeVar("Form", bound="FormBody")
+
+# What a form may have beside its file.
+_FORM_BYTES = 1_000_000
+
+
+class FormBody(BaseModel):
+    """The fields of a form, which are all text; a name that ends in [] stands for a list."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class FileField(NamedTuple):
+    """A form's file: its field, and what it is called where it is missing."""
+
+    name: str
+    what: str
+
+
+def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
+    """Return the form's fields, but for the files, of which it may have so many, as `model`.
+
+    Raises InvalidRequest or PayloadTooLarge.
+    """
+    if request.mimetype != "multipart/form-data":
+        # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
+        raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
+    request.max_content_length = files * services().settings.max_upload_bytes + _FORM_BYTES
+    try:
+        fields: dict[str, Any] = {
+            name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
+            for name, values in request.form.lists()
+        }
+    except RequestEntityTooLarge:
+        raise file_too_large(services().settings.max_upload_bytes, file.name) from None
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+def read_upload(file: FileField) -> bytes:
+    """Return the content of a form's file, and forget it. Raises InvalidRequest or PayloadTooLarge."""
+    upload = request.files.get(file.name)
+    if upload is None:
+        raise InvalidRequest(f"{file.what} is required", param=file.name, code="missing_file")
+    limit = services().settings.max_upload_bytes
+    content = upload.stream.read(limit + 1)
+    upload.close()
+    if len(content) > limit:
+        raise file_too_large(limit, file.name)
+    if not content:
+        raise InvalidRequest(f"The {file.what.lower()} is empty", param=file.name, code="empty_file")
+    return content

@@ -1,0 +1,78 @@
+"""Chat models on our own backend, and what both kinds of chat model do (the other one is in vllm.py)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+
+from contract.options import SamplingParameters
+from frontend.triton.client import Call
+from frontend.triton.registry import Model
+from frontend.triton.tensors import Value
+
+
+class ModelCall(Protocol):
+    """A call whose responses are those of contract/tensors.py."""
+
+    def next(self, timeout: float | None = None) -> dict[str, Any] | None: ...
+    def cancel(self) -> None: ...
+
+
+class ChatModel(Protocol):
+    """From a conversation, or a prompt, to a request, and back to responses. Each kind has its own form of a prompt."""
+
+    accepts_images: bool
+    honors_structured_output: bool
+
+    def conversation(
+        self,
+        messages: list[dict[str, Any]],
+        images: Sequence[bytes],
+        tools: Sequence[Mapping[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Return the prompt that a conversation makes. Raises APIError."""
+        ...
+
+    def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
+        """Return the prompt that is a text, or token ids, to continue. Raises InvalidRequest."""
+        ...
+
+    def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
+        """Return the tensors of a request. Raises APIError."""
+        ...
+
+    def responses(self, call: Call, prompt: Any) -> ModelCall:
+        """Return the responses of a call."""
+        ...
+
+
+class NativeChatModel:
+    """A model of backends/generation, which renders templates and counts tokens itself."""
+
+    honors_structured_output = True
+
+    def __init__(self, model: Model):
+        self.accepts_images = model.serves("vision")
+
+    def conversation(
+        self,
+        messages: list[dict[str, Any]],
+        images: Sequence[bytes],
+        tools: Sequence[Mapping[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> Any:
+        inputs: dict[str, Value] = {"messages": orjson.dumps(messages)}
+        if tools:
+            inputs["tools"] = orjson.dumps(tools)
+        return inputs | {"image": images} if images else inputs
+
+    def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
+        return {"prompt": prompt} if isinstance(prompt, str) else {"token_ids": np.array(prompt, "<i4").tobytes()}
+
+    def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
+        return {**prompt, "sampling_parameters": orjson.dumps(sampling)}
+
+    def responses(self, call: Call, prompt: Any) -> ModelCall:
+        return call
