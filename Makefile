@@ -9,18 +9,20 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-# $(call install,LOCK,FLAGS,BIN): a line that counts; what goes wrong is said as pip says it.
-install = $(or $(3),$(BIN))/python -m pip --disable-pip-version-check install --require-hashes $(2) -r requirements/$(1).lock | awk -v total=$$(grep -c == requirements/$(1).lock) \
+# $(call pip,BIN,WHAT): what pip warns of is shown only if the install fails.
+pip = $(1)/python -m pip --disable-pip-version-check install $(2) 2> .venv/pip.log
+failed = { cat .venv/pip.log >&2; exit 1; }
+# $(call install,LOCK,FLAGS,BIN): a line that counts packages.
+install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1).lock) | awk -v total=$$(grep -c == requirements/$(1).lock) \
 	'/^Collecting/ {printf "\r  fetching package %d of %d", ++n, total; fflush()} \
-	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}'
+	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}' || $(failed)
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-export PYTHONPATH := $(CURDIR)
 
 .PHONY: help install serve stop export test test-all test-fast lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: MODELS=\"name …\" (make export ARGS=--list shows them), ARGS=\"--flag …\", PYTHON=python3.12, TRIDENT_CACHE=folder"
+	@echo "  Variables: MODELS=\"name …\" (.venv/bin/trident list shows them), ARGS=\"--flag …\", PYTHON=python3.12, TRIDENT_CACHE=folder"
 
 install: .venv/serve.stamp ## make .venv with all that serving needs
 
@@ -31,10 +33,12 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "The venv module is missing: on Debian and Ubuntu," \
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
-.venv/serve.stamp: requirements/pip.lock requirements/serve.lock requirements/triton.lock | .venv/bin/python
+.venv/serve.stamp: requirements/pip.lock requirements/build.lock requirements/serve.lock requirements/triton.lock pyproject.toml | .venv/bin/python
 	@echo "trident: installing what serving needs (about 400 MB)"
 	@$(call install,pip)
+	@$(call install,build,--no-deps)
 	@$(call install,serve)
+	@$(call pip,$(BIN),--quiet --no-deps --no-build-isolation --editable .) || $(failed)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(call install,triton,--no-deps); \
 		else echo "trident: Triton's wheel is for Linux on x86-64 alone; use --triton HOST:PORT"; fi
 	@touch $@
@@ -70,21 +74,20 @@ install: .venv/serve.stamp ## make .venv with all that serving needs
 	@touch $@
 
 export: install ## fetch and convert MODELS into the model repository
-	@$(BIN)/python -m export $(if $(ARGS),$(ARGS),$(MODELS))
+	@$(BIN)/trident export $(or $(ARGS),$(MODELS))
 
 serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
-	@$(BIN)/python -m export $(MODELS)
-	@exec $(BIN)/python -m trident.launch --models "$(MODELS)" $(ARGS)
+	@exec $(BIN)/trident serve $(MODELS) $(ARGS)
 
 stop: install ## stop what `make serve` started
-	@$(BIN)/python -m trident.launch.stop $(ARGS)
+	@$(BIN)/trident stop $(ARGS)
 
 test: lint ## check and test, with the real Triton and real models; heavy suites only if what they test has changed
-	@$(BIN)/python -m export $(MODELS)
+	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest --skip-unchanged $(ARGS)
 
 test-all: lint ## the same with all heavy suites
-	@$(BIN)/python -m export $(MODELS)
+	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-fast: .venv/dev.stamp ## the tests that need no Triton: seconds
@@ -99,14 +102,14 @@ format: .venv/dev.stamp ## let ruff rewrite the code
 
 bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, latency or lookup
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
-	@$(BIN)/python -m export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
+	@$(BIN)/trident export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 # The locks of the environments leave out what torch.lock has.
 lock: .venv/dev.stamp ## pin the newest versions that fit again
-	@cd requirements && for name in serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
-		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; \
+	@cd requirements && for name in build serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
+		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			kokoro) source=$$name.in; flags="-c serve.lock";; \

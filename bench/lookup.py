@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.load import chat_body, run_streams
-from tests.support.stack import cache_with, running_stack
+from tests.support.stack import repository_with, running_stack
 
 MODEL = "smollm2-135m"
 _TEXT = (
@@ -42,7 +42,9 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running_stack([MODEL]) as plain,
         running_stack(
-            [MODEL], "--cache", str(cache_with(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens}))
+            [MODEL],
+            "--model-repository",
+            str(repository_with(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens})),
         ) as guessing,
     ):
         for kind, prompt in _PROMPTS.items():

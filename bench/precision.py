@@ -16,7 +16,7 @@ import openvino
 import openvino_genai as genai
 
 from bench.chat import MODEL, unpacked_gguf
-from export.__main__ import cache_folder
+from contract.paths import default_cache, default_model_repository
 from export.converters.gguf import requantize, save_openvino
 
 _ANSWER_TOKENS = 100
@@ -36,10 +36,10 @@ def main() -> None:
     """Print a line a candidate."""
     from tokenizers import Tokenizer
 
-    served = cache_folder() / "model_repository" / MODEL / "1"
+    served = default_model_repository() / MODEL / "1"
     tokenizer = Tokenizer.from_file(str(served / "tokenizer.json"))
     prompts = [_encode(tokenizer, text) for text in _PROMPTS]
-    with tempfile.TemporaryDirectory(dir=cache_folder() / "bench") as folder:
+    with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         reference, grouped = make_weights(Path(folder), served, "F16"), make_weights(Path(folder), served, "Q8_0")
         judge = openvino.Core().compile_model(
             openvino.Core().read_model(reference / "openvino_model.xml"), "CPU", _exact("KV_CACHE_PRECISION")

@@ -18,7 +18,7 @@ from pathlib import Path
 import orjson
 
 from bench.clients import run_clients
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from tests.support.stack import running_stack
 
 MODEL = "hibari"
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     ours, theirs = _SPAWN.Pipe()
-    path = cache_folder() / "model_repository" / MODEL / "1" / "heart.onnx"
+    path = default_model_repository() / MODEL / "1" / "heart.onnx"
     bare = _SPAWN.Process(target=_serve_bare, args=(theirs, path), daemon=True)
     bare.start()
     contenders = [(form, clients) for form in ("pcm", "mp3") for clients in (1, 4)]

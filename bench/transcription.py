@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.clients import run_clients
 from bench.encoder_rivals import CHECKOUT, wait_for
-from export.__main__ import cache_folder
+from contract.paths import default_cache, default_model_repository
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import free_ports, read_config, running_stack
 
@@ -80,11 +80,11 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="one client, and no other server: quick for long files")
     arguments = parser.parse_args()
     rounds, length = arguments.rounds, _SECONDS * arguments.times
-    path = cache_folder() / "bench" / f"two_cities-{arguments.times}.wav"
+    path = default_cache() / "bench" / f"two_cities-{arguments.times}.wav"
     _repeat(package_files(MOONSHINE) / "two_cities.wav", path, arguments.times)
     part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    folder = cache_folder() / "model_repository" / MODEL
+    folder = default_model_repository() / MODEL
     ours, theirs = _SPAWN.Pipe()
     parameters = {key: value.string_value for key, value in read_config(folder).parameters.items()}
     bare = _SPAWN.Process(target=_serve_bare, args=(theirs, folder / "1", parameters), daemon=True)

@@ -12,17 +12,17 @@ from pathlib import Path
 from bench.chat import MODEL, Texts
 from bench.precision import make_weights
 from bench.rivals import bare_pipeline
-from export.__main__ import cache_folder
+from contract.paths import default_cache, default_model_repository
 
 _ROUNDS = 9
 
 
 def main() -> None:
     """Print a line a number of streams."""
-    served = cache_folder() / "model_repository" / MODEL
+    served = default_model_repository() / MODEL
     texts = Texts()
-    (cache_folder() / "bench").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder() / "bench") as folder:
+    (default_cache() / "bench").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         grouped = Path(folder) / "grouped"
         shutil.copytree(served, grouped, ignore=shutil.ignore_patterns("openvino_model.*"))
         made = make_weights(Path(folder), served / "1", "Q8_0")

@@ -4,9 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from contract.paths import CHECKOUT
 from export.fetch import ExportError
-
-CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def make(target: str) -> None:

@@ -2,6 +2,7 @@
 
 import calendar
 import json
+from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -35,6 +36,37 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
     for key, value in (public | parameters | entry.parameters).items():
         config.parameters[key].string_value = value
     return str(text_format.MessageToString(config))
+
+
+def read_model_parameters(config: Path) -> dict[str, str]:
+    """Return the parameters in a config.pbtxt."""
+    parsed = text_format.Parse(config.read_text(encoding="utf-8"), pb.ModelConfig())
+    return {key: str(value.string_value) for key, value in parsed.parameters.items()}
+
+
+def merge_edits(before: str, edited: str, after: str) -> str:
+    """Return `after`, a new configuration, with what an operator has changed in `before` to get `edited`.
+
+    A text that the new export would not change, or that nobody has edited, stays as it is to the letter.
+    """
+    if edited == before or before == after:
+        return after if edited == before else edited
+    old, own, new = (text_format.Parse(text, pb.ModelConfig()) for text in (before, edited, after))
+    for field in pb.ModelConfig.DESCRIPTOR.fields:
+        if field.name != "parameters" and getattr(own, field.name) != getattr(old, field.name):
+            new.ClearField(field.name)
+            part = pb.ModelConfig()
+            part.CopyFrom(own)
+            for other in part.DESCRIPTOR.fields:
+                if other.name != field.name:
+                    part.ClearField(other.name)
+            new.MergeFrom(part)
+    for key in {*own.parameters, *old.parameters}:
+        if key not in own.parameters:
+            new.parameters.pop(key, None)
+        elif key not in old.parameters or own.parameters[key] != old.parameters[key]:
+            new.parameters[key].CopyFrom(own.parameters[key])
+    return str(text_format.MessageToString(new))
 
 
 def _type(name: str) -> int:

@@ -1,4 +1,4 @@
-"""One JSON line a request on the `access` logger, and the request id that ties it to Triton's."""
+"""One line a request, JSON or text, on the `access` logger, and the request id that ties it to Triton's."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, Response, current_app, g, has_request_context, request
 
 log = logging.getLogger("access")
 
@@ -33,8 +33,9 @@ def request_id() -> str:
     return identifier
 
 
-def register_access_log(app: Flask) -> None:
-    """Give every answer of `app` its X-Request-Id and every request its line, written when the answer is out."""
+def register_access_log(app: Flask, form: str = "json") -> None:
+    """Give every response of `app` its X-Request-Id and every request its line (json or text), written at its end."""
+    app.extensions["access_log_format"] = form
     app.before_request(_start)
     app.after_request(_finish)
 
@@ -44,14 +45,25 @@ def _start() -> None:
 
 
 def _finish(response: Response) -> Response:
-    started, fields = g.get("started", time.monotonic()), log_fields()
+    started, fields, form = (
+        g.get("started", time.monotonic()),
+        log_fields(),
+        current_app.extensions["access_log_format"],
+    )
     line = {"request_id": request_id(), "method": request.method, "path": request.path, "remote": request.remote_addr}
     response.headers["X-Request-Id"] = request_id()
 
     def write() -> None:
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         status = fields.pop("status", response.status_code)
-        log.info(orjson.dumps(line | {"status": status, "ms": milliseconds} | fields).decode())
+        log.info(_format(line | {"status": status, "ms": milliseconds} | fields, form))
 
     response.call_on_close(write)
     return response
+
+
+def _format(line: dict[str, Any], form: str) -> str:
+    if form == "json":
+        return orjson.dumps(line).decode()
+    head = " ".join(str(line.pop(name)) for name in ("remote", "method", "path", "status"))
+    return f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flask import Flask
 
 from frontend.access_log import register_access_log
-from frontend.endpoints import BLUEPRINTS
+from frontend.endpoints import BLUEPRINTS, UNVERSIONED
 from frontend.errors import register_error_handlers
 from frontend.services import Services
 from frontend.settings import Settings
@@ -31,8 +31,10 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
         ResponseStore(ExpiringFiles(settings.response_folder, settings.response_seconds, settings.response_bytes)),
         shut_down,
     )
-    register_access_log(app)
+    register_access_log(app, settings.log_format)
     register_error_handlers(app)
+    for blueprint in UNVERSIONED:
+        app.register_blueprint(blueprint)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
         if blueprint.url_prefix is None:

@@ -1,4 +1,4 @@
-"""The frontend's own process: gunicorn with gevent workers. `python -m frontend.launch.web`, the same flags."""
+"""The frontend's own process: gunicorn with gevent workers. `python -m frontend.server`, set by the environment."""
 
 # Before anything else is imported: whatever has already got hold of a lock or a socket stays as it was.
 from gevent import monkey
@@ -68,8 +68,9 @@ def _stop_gunicorn() -> None:
 
 def main() -> None:
     """Serve until told to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    Web(load_settings(sys.argv[1:])).run()
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    Web(settings).run()
 
 
 if __name__ == "__main__":

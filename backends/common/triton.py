@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,8 @@ def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
 
     Also has the log go to Triton's.
     """
-    logging.basicConfig(level=logging.INFO, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
+    level = os.environ.get("TRIDENT_LOG_LEVEL", "info").upper()
+    logging.basicConfig(level=level, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
     config = json.loads(args["model_config"])
     texts = {key: value["string_value"] for key, value in config["parameters"].items()}
     return Path(args["model_repository"]) / args["model_version"], read_parameters(kind, texts)

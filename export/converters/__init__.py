@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from contract.paths import CHECKOUT
 from export.converters import (
     diffusion,
     encoder,
@@ -15,8 +16,6 @@ from export.converters import (
     whisper,
 )
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
-
 
 class Conversion(NamedTuple):
     """`convert(source, version, options)` makes a version folder of a fetched file or folder, and returns parameters
@@ -27,7 +26,7 @@ class Conversion(NamedTuple):
 
     def source(self) -> str:
         """Return the text of the files."""
-        return "".join((_CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
+        return "".join((CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
 
 
 CONVERTERS = {

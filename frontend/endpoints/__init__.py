@@ -12,6 +12,7 @@ from frontend.endpoints.models import blueprint as models
 from frontend.endpoints.rerank import blueprint as rerank
 from frontend.endpoints.rerank import v2 as rerank_v2
 from frontend.endpoints.responses.view import blueprint as responses
+from frontend.endpoints.root import blueprint as root
 from frontend.endpoints.shutdown import blueprint as shutdown
 
 BLUEPRINTS = (
@@ -29,3 +30,6 @@ BLUEPRINTS = (
     health,
     shutdown,
 )
+
+UNVERSIONED = (root,)
+"""Served without `/v1` only."""

@@ -16,7 +16,7 @@ from openai import BadRequestError, OpenAI
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from tests.support.live import export, url
 from tests.support.stack import running_stack
 
@@ -58,7 +58,7 @@ def texts_of_any_length(count, max_words):
 
 def reference(texts):
     """Each text by itself through a plain session, mean of its tokens, length 1."""
-    folder = cache_folder() / "model_repository" / FLOAT / "1"
+    folder = default_model_repository() / FLOAT / "1"
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -122,7 +122,7 @@ class TestEmbeddings:
         assert np.abs(short - cut).max() < 1e-6
 
     def test_token_ids_with_their_special_tokens_are_the_text(self, client):
-        tokenizer = Tokenizer.from_file(str(cache_folder() / "model_repository" / FLOAT / "1" / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(default_model_repository() / FLOAT / "1" / "tokenizer.json"))
         tokenizer.no_padding()
         ids = [tokenizer.encode(sentence).ids for sentence in SENTENCES[:3]]
         assert np.abs(embed(client, ids) - embed(client, SENTENCES[:3])).max() <= 1e-5

@@ -22,7 +22,7 @@ MODEL = "stable-diffusion-1.5"
 def artist(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffusion")
     run_in(".venv-openvino", "tiny_stable_diffusion", folder / "w")
-    with running_stack([MODEL], "--cache", str(export_own(MODEL, folder / "w"))) as settings:
+    with running_stack([MODEL], "--model-repository", str(export_own(MODEL, folder / "w"))) as settings:
         yield settings
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from export.catalog import load_catalog
 from tests.support.live import MODEL, export_own, run_in, url
 from tests.support.stack import running_stack
@@ -18,10 +18,10 @@ def test_a_language_model_scores_by_yes_and_no(tmp_path):
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
     (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
-    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
+    tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
     made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
-    expected, cache = json.loads(made), export_own(name, tmp_path / "w")
-    with running_stack([name], "--cache", str(cache)) as settings:
+    expected, repository = json.loads(made), export_own(name, tmp_path / "w")
+    with running_stack([name], "--model-repository", str(repository)) as settings:
         question = {"query": "What is Rust?", "documents": documents, "raw_scores": True}
         body = requests.post(url(settings, "/v1/rerank"), json=question, timeout=60).json()
         assert body["model"] == "Qwen/Qwen3-Reranker-0.6B"

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from tests.support.live import MODEL, export_own, run_in, url, user
 from tests.support.pictures import encoded, photograph
 from tests.support.stack import running_stack
@@ -20,10 +20,12 @@ KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
 @pytest.fixture(scope="module", params=KINDS)
 def seer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vision")
-    tokenizer = cache_folder() / "model_repository" / MODEL / "1" / "tokenizer.json"
+    tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
     run_in(".venv-openvino", "tiny_vision_language", tokenizer, folder / "w", KINDS[request.param])
-    cache = export_own(request.param, folder / "w")
-    with running_stack([request.param], "--cache", str(cache), "--unknown-model", "default") as settings:
+    repository = export_own(request.param, folder / "w")
+    with running_stack(
+        [request.param], "--model-repository", str(repository), "--unknown-model", "default"
+    ) as settings:
         yield settings
 
 

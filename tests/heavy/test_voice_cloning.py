@@ -15,8 +15,8 @@ def cloner(tmp_path_factory):
     """Pocket TTS with random weights of its architecture, in the layout in which the real ones are published."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
-    cache = export_own("pocket-tts", folder / "w")
-    with running_stack(["pocket-tts"], "--cache", str(cache)) as settings:
+    repository = export_own("pocket-tts", folder / "w")
+    with running_stack(["pocket-tts"], "--model-repository", str(repository)) as settings:
         yield settings
 
 

@@ -59,7 +59,7 @@ def test_triton_listens_on_loopback_alone(stack):
 
 
 def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
-    command = [sys.executable, "-m", "trident.launch", "--port", str(stack.port), "--models", MODEL]
+    command = [sys.executable, "-m", "trident", "serve", MODEL, "--port", str(stack.port)]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     assert output.returncode == 1
     assert "make stop" in output.stderr

@@ -5,15 +5,15 @@ from openai import OpenAI
 from tokenizers import Tokenizer
 
 from tests.support.live import MODEL, url, user
-from tests.support.stack import cache_with, running_stack
+from tests.support.stack import repository_with, running_stack
 
 TEMPLATE = "<｜User｜>请回答：{{ messages[0].content }}<｜Assistant｜>"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    cache = cache_with(tmp_path_factory.mktemp("template"), MODEL, {})
-    version = cache / "model_repository" / MODEL / "1"
+def repository(tmp_path_factory):
+    repository = repository_with(tmp_path_factory.mktemp("template"), MODEL, {})
+    version = repository / MODEL / "1"
     source = version.resolve()
     version.unlink()
     version.mkdir()
@@ -21,13 +21,13 @@ def cache(tmp_path_factory):
         (version / path.name).symlink_to(path)
     (version / "chat_template.jinja").unlink()
     (version / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    return cache
+    return repository
 
 
-def test_a_template_with_chinese_characters_is_read_as_utf8(cache):
-    tokenizer = Tokenizer.from_file(str(cache / "model_repository" / MODEL / "1" / "tokenizer.json"))
+def test_a_template_with_chinese_characters_is_read_as_utf8(repository):
+    tokenizer = Tokenizer.from_file(str(repository / MODEL / "1" / "tokenizer.json"))
     prompt = TEMPLATE.replace("{{ messages[0].content }}", "你好")
-    with running_stack([MODEL], "--cache", str(cache)) as settings:
+    with running_stack([MODEL], "--model-repository", str(repository)) as settings:
         client = OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=60)
         completion = client.chat.completions.create(model=MODEL, messages=user("你好"), max_tokens=4)
     assert completion.usage.prompt_tokens == len(tokenizer.encode(prompt, add_special_tokens=False).ids)

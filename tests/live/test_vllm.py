@@ -21,8 +21,8 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("vllm")
-    model = cache / "model_repository" / "words"
+    repository = tmp_path_factory.mktemp("vllm")
+    model = repository / "words"
     (model / "1").mkdir(parents=True)
     (model / "tokenizer").mkdir()
     shutil.copy(CONTRACT / "config.pbtxt", model)
@@ -32,7 +32,7 @@ def stack(tmp_path_factory):
     tokenizer.save(str(model / "tokenizer" / "tokenizer.json"))
     config = {"chat_template": TEMPLATE, "bos_token": {"content": ""}}
     (model / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    with running_stack(["words"], "--cache", str(cache)) as settings:
+    with running_stack(["words"], "--model-repository", str(repository)) as settings:
         yield settings
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.catalog import load_catalog
+from frontend.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STARTERS = [entry.name for entry in load_catalog().values() if entry.starter]
@@ -15,26 +16,28 @@ MODEL = STARTERS[0]
 
 
 def export(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "export", *arguments], cwd=CHECKOUT, check=True)
+    subprocess.run([sys.executable, "-m", "trident", "export", *arguments], cwd=CHECKOUT, check=True)
 
 
 def run_in(environment: str, module: str, *arguments: str | Path) -> str:
     """Run a module of these tests in one of the environments that have torch; return what it prints."""
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
-    command = [CHECKOUT / environment / "bin" / "python", "-m", f"tests.support.{module}", *arguments]
+    python = str(CHECKOUT / environment / "bin" / "python")
+    command = [python, "-m", f"tests.support.{module}", *map(str, arguments)]
     return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
 
 
 def export_own(name: str, weights: Path) -> Path:
-    """Export a model of a folder of weights, by the real command, into a cache beside it; return the cache."""
-    cache = weights.parent / "cache"
-    command = [sys.executable, "-m", "export", name, "--weights", weights]
-    environment = {"TRIDENT_CACHE": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(weights.parent)}
+    """Export a model of a folder of weights, by the real command, into a repository beside it; return that."""
+    repository = weights.parent / "repository"
+    command = [sys.executable, "-m", "trident", "export", name, "--weights", str(weights)]
+    environment = {"TRIDENT_CACHE": str(weights.parent / "cache"), "TRIDENT_MODEL_REPOSITORY": str(repository)}
+    environment |= {"PATH": "/usr/bin:/bin", "HOME": str(weights.parent)}
     subprocess.run(command, cwd=CHECKOUT, env=environment, check=True)
-    return cache
+    return repository
 
 
-def url(settings, path: str) -> str:
+def url(settings: Settings, path: str) -> str:
     return f"http://127.0.0.1:{settings.port}{path}"
 
 
@@ -42,7 +45,7 @@ def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def metric(settings, name: str) -> float:
+def metric(settings: Settings, name: str) -> float:
     """One of the backend's numbers, as Triton publishes it."""
     with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from export.__main__ import cache_folder
+from contract.paths import default_cache
 from export.catalog import Package
 from export.fetch import fetch_wheel
 
@@ -29,7 +29,7 @@ MOONSHINE = Package(
 
 def package_files(package: Package) -> Path:
     """Return the folder with the package's recordings and their words, or with its one file."""
-    downloads, target = cache_folder() / "downloads", cache_folder() / "tests" / package.name
+    downloads, target = default_cache() / "downloads", default_cache() / "tests" / package.name
     if not target.exists():
         downloads.mkdir(parents=True, exist_ok=True)
         wheel = fetch_wheel(package, downloads, tqdm(disable=True))
@@ -45,7 +45,7 @@ def package_files(package: Package) -> Path:
 
 def librivox() -> dict[Path, str]:
     """Return five clips of a book read aloud → their words: Debian's pocketsphinx-testdata, unpacked, not installed."""
-    target = cache_folder() / "tests" / "pocketsphinx-testdata"
+    target = default_cache() / "tests" / "pocketsphinx-testdata"
     if not target.exists():
         target.mkdir(parents=True)
         command = (

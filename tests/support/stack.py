@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.__main__ import cache_folder
+from contract.paths import default_model_repository
 from frontend.settings import Settings
 
 _START_SECONDS = 120
@@ -39,7 +39,7 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
     settings = Settings(
         port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
     )
-    command = [sys.executable, "-m", "trident.launch", "--models", " ".join(models), "--port", str(port)]
+    command = [sys.executable, "-m", "trident", "serve", *models, "--port", str(port)]
     command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
     with tempfile.NamedTemporaryFile("w+", suffix=".log", encoding="utf-8") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)
@@ -56,9 +56,9 @@ def read_config(model: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
-def cache_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
-    """Return a cache, made in `folder`, with one of the exported models run otherwise than its config.pbtxt says."""
-    source, made = cache_folder() / "model_repository" / model, folder / "model_repository" / model
+def repository_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
+    """Return `folder` as a model repository with one of the exported models, run with other parameters."""
+    source, made = default_model_repository() / model, folder / model
     made.mkdir(parents=True)
     (made / "1").symlink_to(source / "1")
     config = read_config(source)

@@ -139,7 +139,11 @@ def shutdowns() -> list[str]:
 @pytest.fixture
 def make_client(triton: FakeTriton, shutdowns: list[str], tmp_path: Any) -> Callable[..., FlaskClient]:
     def make(**settings: Any) -> FlaskClient:
-        app = create_app(Settings(cache=tmp_path, **settings), triton, lambda: shutdowns.append("now"))
+        app = create_app(
+            Settings(cache=tmp_path, model_repository=tmp_path / "model_repository", **settings),
+            triton,
+            lambda: shutdowns.append("now"),
+        )
         return app.test_client()
 
     return make

@@ -1,1 +1,1 @@
-"""Starts and watches Triton and the frontend together. Nothing imports this package."""
+"""Starts Triton and the frontend, and keeps them running."""

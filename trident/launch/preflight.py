@@ -1,13 +1,10 @@
 """Says what keeps the embedded Triton from running here, and what to do about it, before anything is started."""
 
-import fcntl
 import os
 import platform
 import socket
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,21 +31,6 @@ def check_embedded(settings: Settings) -> None:
 def check_frontend(settings: Settings) -> None:
     """Raise LaunchError if the frontend's own port is taken."""
     _check_port(settings.host, settings.port, "port")
-
-
-@contextmanager
-def only_launcher(settings: Settings) -> Iterator[None]:
-    """Hold the run folder for this process. Raises LaunchError if another launcher has it."""
-    settings.run_folder.mkdir(parents=True, exist_ok=True)
-    with (settings.run_folder / "lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LaunchError(
-                f"Trident already runs, or starts, on port {settings.port}: `make stop` ends it; "
-                "--port chooses another."
-            ) from None
-        yield
 
 
 def _check_platform() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +16,13 @@ from typing import Any
 
 import orjson
 
+from contract.paths import CHECKOUT
 from frontend.settings import Settings
 from trident.launch.children import start_child
 from trident.launch.examples import example
-from trident.launch.preflight import LaunchError, check_embedded, check_frontend, only_launcher
+from trident.launch.instance import Instance
+from trident.launch.logs import ChildLog
+from trident.launch.preflight import LaunchError, check_embedded, check_frontend
 from trident.launch.triton_server import TritonServer
 
 _CHECK_SECONDS = 0.5
@@ -43,7 +47,7 @@ class Supervisor:
         self._settings = settings
         # Not an Event: its lock must not be asked for in a signal handler.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._triton = None if settings.triton else TritonServer(settings)
+        self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
         self._url = f"http://{host}:{settings.port}"
@@ -54,11 +58,13 @@ class Supervisor:
 
     def run(self) -> None:
         """Start, say where, keep going until stopped. Raises LaunchError when something cannot be started."""
-        with only_launcher(self._settings):
+        instance = Instance(self._settings)
+        with instance.hold(self._url):
             check_frontend(self._settings)
-            if self._triton:
+            if self._settings.triton is None:
                 check_embedded(self._settings)
-            self._settings.pid_file.write_text(str(os.getpid()), encoding="utf-8")
+                self._triton = TritonServer(self._settings)
+            instance.write_pid()
             self._run()
 
     def _stop_asked(self, seconds: float) -> bool:
@@ -86,12 +92,14 @@ class Supervisor:
         started = time.monotonic()
         if self._triton:
             _say(f"Starting Triton with {', '.join(self._settings.models) or 'no model'} (log: {self._triton.log})")
-            self._triton.log.unlink(missing_ok=True)  # a restart adds to it: what went wrong must stay readable
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
         self._forget_files()  # of one that did not end by itself
-        self._web = start_child([sys.executable, "-m", "frontend.server", *sys.argv[1:]])
+        command = [sys.executable, "-m", "frontend.server"]
+        environment = os.environ | self._settings.as_environment()
+        self._web = start_child(command, environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ChildLog(self._settings.run_folder / "frontend.log", echo=True).follow(self._web.stdout)
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
         self._first_answers()
 
@@ -204,6 +212,19 @@ class Supervisor:
         if self._triton:
             self._triton.stop()
         _say("Stopped")
+
+
+def run(settings: Settings) -> int:
+    """Run until stopped; return the exit code."""
+    supervisor = Supervisor(settings)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.request_stop())
+    try:
+        supervisor.run()
+    except LaunchError as error:
+        print(f"\ntrident: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _say(text: str) -> None:

@@ -14,11 +14,18 @@ from pathlib import Path
 
 import psutil
 
+from contract.paths import CHECKOUT
 from frontend.settings import Settings
 from trident.launch.children import start_child
+from trident.launch.logs import ChildLog
 from trident.launch.preflight import LaunchError, libpython_folder
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+_LOG_LEVELS = {
+    "debug": ["--log-verbose=1"],
+    "info": [],
+    "warning": ["--log-info=false"],
+    "error": ["--log-info=false", "--log-warning=false"],
+}
 _STOP_SECONDS = 8
 _EXIT_SECONDS = 5
 _SILENCE_SECONDS = 15.0
@@ -29,8 +36,9 @@ class TritonServer:
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._folder = settings.run_folder.absolute() / "triton"
-        self.log = settings.run_folder / "triton.log"
+        self._folder = settings.run_folder / "triton"
+        self._log = ChildLog(settings.run_folder / "triton.log")
+        self.log = self._log.path
         self._process: subprocess.Popen[bytes] | None = None
         self._backends: set[int] = set()
         self._answered: float | None = None
@@ -41,10 +49,12 @@ class TritonServer:
         wheel = _wheel_folder()
         self._assemble(wheel)
         self._backends, self._answered = set(), None
-        with self.log.open("ab") as log:
-            command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
-            # The stub finds `backends` in the folder that Triton runs in; it ignores PYTHONPATH.
-            self._process = start_child(command, _environment(wheel), cwd=self._folder, stdout=log, stderr=log)
+        command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
+        # The stub finds `backends` and `contract` in the folder that Triton runs in; it ignores PYTHONPATH.
+        environment = _environment(wheel, self._settings)
+        pipe = subprocess.PIPE
+        self._process = start_child(command, environment, cwd=self._folder, stdout=pipe, stderr=subprocess.STDOUT)
+        self._log.follow(self._process.stdout)
 
     def check(self) -> None:
         """Raise LaunchError if Triton, or a backend process that it had, is gone, or Triton hangs.
@@ -108,13 +118,14 @@ class TritonServer:
             "metrics": settings.triton_metrics_port,
         }
         return [
-            f"--model-repository={settings.cache.absolute() / 'model_repository'}",
+            f"--model-repository={settings.model_repository}",
             f"--backend-directory={self._folder / 'backends'}",
             "--model-control-mode=explicit",
             *[f"--load-model={name}" for name in settings.models],
             *[f"--{name}-address=127.0.0.1" for name in ports],
             *[f"--{name}-port={port}" for name, port in ports.items()],
             "--allow-gpu-metrics=false",
+            *_LOG_LEVELS[settings.log_level],
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
@@ -134,7 +145,9 @@ class TritonServer:
         backends = self._folder / "backends"
         shutil.rmtree(backends, ignore_errors=True)
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(_CHECKOUT / "backends", backends, ignore=ignore)
+        shutil.copytree(CHECKOUT / "backends", backends, ignore=ignore)
+        shutil.rmtree(self._folder / "contract", ignore_errors=True)
+        shutil.copytree(CHECKOUT / "contract", self._folder / "contract", ignore=ignore)
         shutil.copytree(wheel / "tritonserver" / "backends" / "python", backends / "python", ignore=ignore)
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         stub = wheel / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
@@ -148,7 +161,7 @@ def _wheel_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _environment(wheel: Path) -> dict[str, str]:
+def _environment(wheel: Path, settings: Settings) -> dict[str, str]:
     libraries = [wheel.parent / "nvidia_pytriton.libs", libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return {
@@ -157,6 +170,8 @@ def _environment(wheel: Path) -> dict[str, str]:
         # The stub finds its packages through the first python on the path.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "TRIDENT_ENVIRONMENTS": str(CHECKOUT),
+        "TRIDENT_LOG_LEVEL": settings.log_level,
     }
 
 

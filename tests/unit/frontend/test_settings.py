@@ -1,28 +1,29 @@
 """Flags over environment over file."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from frontend.settings import load_settings
+from frontend.settings import GROUPS, Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name in ("TRIDENT_CONFIG", "TRIDENT_PORT", "TRIDENT_MODELS"):
-        monkeypatch.delenv(name, raising=False)
+    for field in dataclasses.fields(Settings):
+        monkeypatch.delenv(f"TRIDENT_{field.name.upper()}", raising=False)
+    monkeypatch.delenv("TRIDENT_CONFIG", raising=False)
 
 
 def test_precedence(monkeypatch, tmp_path):
     (tmp_path / "trident.toml").write_text(
         'port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n', encoding="utf-8"
     )
-    assert load_settings([]).port == 1001
+    assert load_settings().port == 1001
     monkeypatch.setenv("TRIDENT_PORT", "1002")
-    assert load_settings([]).port == 1002
-    settings = load_settings(["--port", "1003"])
+    assert load_settings().port == 1002
+    settings = load_settings({"port": "1003"})
     assert (settings.port, settings.host) == (1003, "0.0.0.0")
     assert settings.all_aliases["mine"] == "chat"
     assert settings.all_aliases["gpt-4o"] == "chat"
@@ -31,7 +32,7 @@ def test_precedence(monkeypatch, tmp_path):
 def test_a_file_elsewhere(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
-    assert load_settings([]).port == 1004
+    assert load_settings().port == 1004
 
 
 @pytest.mark.parametrize(
@@ -45,43 +46,80 @@ def test_a_file_elsewhere(monkeypatch, tmp_path):
     ],
 )
 def test_a_folder_may_have_any_name(given, folders):
-    flags = [word for value in given for word in ("--allow-files", value)]
-    assert load_settings(flags).allow_files == tuple(map(Path, folders))
+    assert load_settings({"allow_files": given}).allow_files == tuple(map(Path, folders))
 
 
-@pytest.mark.parametrize("given", [["--models", "a b"], ["--models", "a,b"], ["--models", "a", "--models", "b"]])
+@pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ["a b"]])
 def test_models_as_people_write_them(given):
-    assert load_settings(given).models == ("a", "b")
+    assert load_settings({"models": given}).models == ("a", "b")
+
+
+def test_tritons_ports_follow_the_port():
+    settings = load_settings({"port": 8000})
+    assert (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port) == (8001, 8002, 8003)
+    settings = load_settings({"port": 8000, "triton_grpc_port": "9"})
+    assert (settings.triton_http_port, settings.triton_grpc_port) == (8001, 9)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "named"),
     [
-        ["--port", "0"],
-        ["--port", "99999"],
-        ["--triton", "nowhere"],
-        ["--unknown-model", "guess"],
-        ["--request-timeout", "0"],
-        ["--port", "5", "--triton-http-port", "5"],
+        ({"port": "0"}, "--port"),
+        ({"port": "99999"}, "--port"),
+        ({"port": "1.5"}, "--port"),
+        ({"triton": "nowhere"}, "--triton"),
+        ({"unknown_model": "guess"}, "--unknown-model"),
+        ({"request_timeout": "0"}, "--request-timeout"),
+        ({"request_timeout": "nan"}, "--request-timeout"),
+        ({"aliases": "[1"}, "--aliases"),
+        ({"public_url": "ftp://x"}, "--public-url"),
+        ({"port": "5", "triton_http_port": "5"}, "must differ"),
+        ({"port": "65534"}, "at most 65535"),
     ],
 )
-def test_wrong_values_are_refused(wrong):
-    with pytest.raises(ValidationError):
+def test_wrong_values_are_rejected_by_name(wrong, named):
+    with pytest.raises(SettingsError, match=named):
         load_settings(wrong)
 
 
-def test_an_unknown_flag_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        load_settings(["--prot", "5"])
+def test_a_wrong_variable_or_key_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRIDENT_WORKERS", "few")
+    with pytest.raises(SettingsError, match="TRIDENT_WORKERS: 'few'"):
+        load_settings()
+    monkeypatch.delenv("TRIDENT_WORKERS")
+    (tmp_path / "trident.toml").write_text("port = true\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"port in trident\.toml"):
+        load_settings()
 
 
-def test_an_unknown_key_of_the_file_is_refused(tmp_path):
-    (tmp_path / "trident.toml").write_text("prot = 5\n", encoding="utf-8")
-    with pytest.raises(ValidationError):
-        load_settings([])
+@pytest.mark.parametrize(("content", "message"), [("prot = 5\n", "unknown key 'prot'"), ("port =", "not TOML")])
+def test_a_wrong_file_is_rejected(tmp_path, content, message):
+    (tmp_path / "trident.toml").write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
 
 
 def test_the_running_instances_files_are_told_apart_by_port(tmp_path):
-    a, b = (load_settings(["--port", port, "--cache", str(tmp_path)]).pid_file for port in ("1001", "1002"))
+    a, b = (load_settings({"port": port, "cache": tmp_path}).pid_file for port in (1001, 1101))
     assert a != b
     assert tmp_path in a.parents
+
+
+def test_a_process_of_ours_gets_the_same_settings(monkeypatch, tmp_path):
+    (tmp_path / "trident.toml").write_text("port = 7\n", encoding="utf-8")
+    given = {
+        "port": 1003,
+        "models": ("a", "b"),
+        "allow_files": tuple(map(Path, ("/my sounds", '/odd"name', "/back\\slash"))),
+    }
+    given |= {"aliases": {"mine": "chat", "gpt-4o": ""}, "transcribe_audio": True, "triton": "other:8001"}
+    settings = load_settings(given)
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
+
+
+def test_every_option_has_a_group_and_says_what_it_is():
+    for field in dataclasses.fields(Settings):
+        assert field.metadata["group"] in GROUPS
+        assert field.metadata["help"]

@@ -1,13 +1,16 @@
-"""The catalog: what can be exported, from where, and how it is served. The file is `catalog.toml`."""
+"""The catalog: what can be exported, from where, and how it is served. A model is a file of its name, NAME.toml."""
 
 import datetime
 import functools
-import hashlib
+import json
 import tomllib
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_FOLDER = Path(__file__).parent
+_DEFAULTS = _FOLDER.parent / "defaults.toml"
 
 
 class Package(BaseModel):
@@ -62,17 +65,30 @@ class Entry(BaseModel):
             raise ValueError("a model has either packages or weights")
         return self
 
-    def fingerprint(self, sources: str) -> str:
-        """Tell whether an exported model is still what this entry and its sources (converter, weights) would make."""
-        return hashlib.sha256((self.model_dump_json() + sources).encode()).hexdigest()
+    def sources(self) -> str:
+        """Return what a conversion of this model depends on, besides its converter."""
+        packages = [package.model_dump() for package in self.packages]
+        return json.dumps([self.converter, self.conversion, packages, self.weights], sort_keys=True)
 
 
 @functools.cache
 def load_catalog() -> dict[str, Entry]:
-    """Read the catalog: name → entry, in the file's order."""
-    catalog = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+    """Read the catalog: name → entry, the starter set first, then by name."""
+    defaults = tomllib.loads(_DEFAULTS.read_text(encoding="utf-8"))
+    starters: list[str] = defaults["starters"]
     entries = {}
-    for name, table in catalog["models"].items():
-        shared = catalog["backends"].get(table["backend"], {}).get("parameters", {})
-        entries[name] = Entry(name=name, **table | {"parameters": shared | table.get("parameters", {})})
+    for path in sorted(_FOLDER.glob("*.toml"), key=lambda path: (_rank(path.stem, starters), path.stem)):
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        parameters = defaults.get(table["backend"], {}) | table.get("parameters", {})
+        given = {"name": path.stem, "starter": path.stem in starters, "parameters": parameters}
+        entries[path.stem] = Entry(**table | given)
     return entries
+
+
+def starter_names() -> list[str]:
+    """Return the models that are served unless others are named."""
+    return [name for name, entry in load_catalog().items() if entry.starter]
+
+
+def _rank(name: str, starters: list[str]) -> int:
+    return starters.index(name) if name in starters else len(starters)

