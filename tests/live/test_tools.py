@@ -1,12 +1,9 @@
 """Tools through the whole stack with OpenAI's own client."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-
-import jsonschema
 
 from tests.support.live import MODEL, user
-from tests.support.schemas import random_schema
+from tests.support.structured import check_forced_calls
 
 WEATHER = {
     "type": "function",
@@ -59,28 +56,8 @@ def test_a_call_that_the_model_was_shown_how_to_make(client):
     assert [call.function.arguments for call in streamed.tool_calls] == ['{"city": "Rome"}']
 
 
-def test_a_hundred_forced_calls_match_their_parameters(client):
-    """One tool of three, by name or any: streamed and not, in parallel or one alone."""
-
-    def call(seed):
-        schemas = {f"tool_{number}": random_schema(3 * seed + number) for number in range(3)}
-        tools = [{"type": "function", "function": {"name": name, "parameters": s}} for name, s in schemas.items()]
-        named = {"type": "function", "function": {"name": "tool_1"}}
-        fields = {"tools": tools, "tool_choice": named if seed % 2 else "required", "seed": seed, "temperature": 1}
-        fields |= {"parallel_tool_calls": False, "max_tokens": 1000}
-        messages = user(f"Please do number {seed}.")
-        if seed % 3:
-            choice = ask(client, messages, **fields).choices[0]
-        else:
-            with client.chat.completions.stream(model=MODEL, messages=messages, **fields) as stream:
-                choice = stream.get_final_completion().choices[0]
-        (made,) = choice.message.tool_calls
-        assert made.function.name == "tool_1" or not seed % 2
-        jsonschema.validate(json.loads(made.function.arguments), schemas[made.function.name])
-        return choice.finish_reason
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(call, range(100))) == ["tool_calls"] * 100
+def test_forced_calls_match_their_parameters(client):
+    check_forced_calls(client, 12)
 
 
 def test_a_small_model_that_must_call_comes_to_an_end(client):

@@ -34,4 +34,4 @@ class ChildLog:
                 text = line.decode(errors="replace").rstrip("\n")
                 self._handler.emit(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
                 if self._echo:
-                    print(text, file=sys.stderr, flush=True)
+                    sys.stderr.write(text + "\n")  # in one piece, beside what the launcher says
