@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 
 from bench.clients import Rate, run_clients
-from bench.contest import Rival, Work, print_ratios
+from bench.contest import Rival, Work, print_ratios, timed
 from contract.paths import default_cache, default_model_repository
 from export.catalog import load_catalog
 from tests.support.pictures import photograph
@@ -34,7 +34,7 @@ def _rembg() -> Work:
     from rembg.bg import new_session, remove
 
     session = new_session(MODEL)
-    return lambda content: remove(content, session=session)
+    return timed(lambda content: remove(content, session=session))
 
 
 def _bare() -> Work:
@@ -42,7 +42,7 @@ def _bare() -> Work:
 
     session = onnxruntime.InferenceSession(default_model_repository() / MODEL / "1" / "model.onnx")
     name, pixels = session.get_inputs()[0].name, np.random.default_rng(0).random((1, 3, 320, 320), np.float32)
-    return lambda content: session.run([session.get_outputs()[0].name], {name: pixels})
+    return timed(lambda _: session.run([session.get_outputs()[0].name], {name: pixels}))
 
 
 def main() -> None:
@@ -54,13 +54,13 @@ def main() -> None:
     photograph("astronaut").resize((1024, 768)).save(file, "JPEG", quality=90)
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head + file.getvalue() + b"\r\n--x--\r\n"
-    rivals = {"rembg": Rival(_rembg), "bare session": Rival(_bare)}
     speeds: dict[str, list[float]] = {}
     latencies: list[Rate] = []
-    with running_stack([MODEL]) as stack:
+    with running_stack([MODEL]) as stack, Rival(_rembg) as rembg, Rival(_bare) as bare:
+        rivals = {"rembg": rembg, "bare session": bare}
         for _ in range(rounds + 1):
             for name, rival in rivals.items():
-                speeds.setdefault(name, []).append(_IMAGES / rival.seconds([file.getvalue()] * _IMAGES))
+                speeds.setdefault(name, []).append(_IMAGES / rival.ask([file.getvalue()] * _IMAGES))
             for clients in (1, 4):
                 rate = run_clients(stack.port, "/v1/images/remove_background", [body] * _IMAGES, clients, _KIND)
                 speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)

@@ -15,6 +15,7 @@ import grpc
 import orjson
 from tritonclient.grpc import service_pb2_grpc
 
+from bench.contest import Rival, print_ratios
 from bench.rivals import bare_pipeline, llama_server
 from contract.paths import default_cache, default_model_repository
 from export.catalog import load_catalog
@@ -66,13 +67,12 @@ def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
     def through_stack(count: int) -> Load:
         return run_streams(port, [chat_body(MODEL, text, tokens) for text in texts.take(count)])
 
-    with bare_pipeline(default_model_repository() / MODEL) as bare:
+    with Rival(bare_pipeline, default_model_repository() / MODEL) as bare:
         for count in streams:
             with llama_server(q8_gguf(), count, 18080) as llama_port:
                 results: dict[str, list[Load]] = {"stack": [], "bare": [], "llama": []}
-                for _ in range(rounds):
-                    bare.send((texts.take(count), tokens))
-                    results["bare"].append(bare.recv())
+                for _ in range(rounds + 1):
+                    results["bare"].append(bare.ask((texts.take(count), tokens)))
                     results["stack"].append(through_stack(count))
                     bodies = [chat_body("m", text, tokens) for text in texts.take(count)]
                     results["llama"].append(run_streams(llama_port, bodies))
@@ -80,25 +80,11 @@ def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
 
 
 def _print_row(count: int, results: dict[str, list[Load]]) -> None:
-    def middle(name: str, value: str) -> float:
-        return float(statistics.median(getattr(load, value) for load in results[name]))
-
-    def ratio(rival: str) -> float:
-        rounds = zip(results["stack"], results[rival], strict=True)
-        return statistics.median(stack.tokens_per_second / other.tokens_per_second for stack, other in rounds)
-
-    later = statistics.median(
-        stack.first_token_ms - bare.first_token_ms
-        for stack, bare in zip(results["stack"], results["bare"], strict=True)
-    )
-    for name in results:
-        speed, first = middle(name, "tokens_per_second"), middle(name, "first_token_ms")
-        print(f"{count:3d} streams, {name:5}: {speed:5.0f} tokens/s, first token after {first:5.0f} ms")
-    print(
-        f"            stack / bare = {ratio('bare'):.2f}, stack / llama.cpp = {ratio('llama'):.2f}, "
-        f"first token {later:.0f} ms later than bare",
-        flush=True,
-    )
+    print(f"{count} streams")
+    speeds = {name: [load.tokens_per_second for load in loads] for name, loads in results.items()}
+    print_ratios(speeds, ["bare", "llama"], "tokens/s")
+    first = {name: statistics.median(load.first_token_ms for load in loads[1:]) for name, loads in results.items()}
+    print("  first token: " + ", ".join(f"{name} {value:.0f} ms" for name, value in first.items()), flush=True)
 
 
 def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:

@@ -6,7 +6,6 @@ the median of those of neighbouring rounds.
 """
 
 import argparse
-import functools
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from bench.clients import Rate, run_clients
-from bench.contest import Rival, Work, print_ratios
+from bench.contest import Rival, Work, print_ratios, timed
 from contract.paths import default_cache
 from export.environments import run
 from tests.support.stack import running_stack
@@ -40,7 +39,7 @@ def _genai(folder: Path) -> Work:
 
     pipeline = openvino_genai.Text2ImagePipeline(folder, "CPU", INFERENCE_PRECISION_HINT="f32")
     size = {"width": _SIDE, "height": _SIDE}
-    return lambda _: pipeline.generate("a red cat", num_inference_steps=_STEPS, guidance_scale=7.5, **size)
+    return timed(lambda prompt: pipeline.generate(prompt, num_inference_steps=_STEPS, guidance_scale=7.5, **size))
 
 
 def main() -> None:
@@ -49,7 +48,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     repository = _exported()
-    rival = Rival(functools.partial(_genai, repository / MODEL / "1"))
     fields = {
         "prompt": "a red cat",
         "size": f"{_SIDE}x{_SIDE}",
@@ -62,9 +60,12 @@ def main() -> None:
     }
     speeds: dict[str, list[float]] = {"pipeline": []}
     latencies: list[Rate] = []
-    with running_stack([MODEL], "--model-repository", str(repository)) as stack:
+    with (
+        running_stack([MODEL], "--model-repository", str(repository)) as stack,
+        Rival(_genai, repository / MODEL / "1") as rival,
+    ):
         for _ in range(rounds + 1):
-            speeds["pipeline"].append(_STEPS * _IMAGES / rival.seconds([b""] * _IMAGES))
+            speeds["pipeline"].append(_STEPS * _IMAGES / rival.ask([fields["prompt"]] * _IMAGES))
             for name, body in bodies.items():
                 rate = run_clients(stack.port, "/v1/images/generations", [body] * _IMAGES, 1)
                 speeds.setdefault(name, []).append(_STEPS * rate.requests_per_second)

@@ -16,6 +16,7 @@ import orjson
 from tokenizers import Tokenizer
 
 from bench.clients import run_clients
+from bench.contest import print_ratios
 from bench.encoder_rivals import InProcess, infinity, published_weights, triton_alone
 from contract.paths import default_model_repository
 from tests.support.stack import running_stack
@@ -62,22 +63,14 @@ def in_process(rival: InProcess) -> Contender:
 
 
 def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], Batches], rounds: int) -> None:
-    """Print the medians of texts a second, and ours against each rival's."""
+    """Print the medians of texts a second, and what they are of each rival's."""
     speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
-    for run in contenders.values():
-        run(batches()[:2])  # warm
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         work = batches()
         for contender, run in contenders.items():
             speeds[contender].append(run(work))
     print(f"\n{name}")
-    for contender, values in speeds.items():
-        ratios = [
-            f"{ours} ÷ it = {statistics.median(a / b for a, b in zip(speeds[ours], values, strict=True)):.2f}"
-            for ours in speeds
-            if ours.startswith("stack") and not contender.startswith("stack")
-        ]
-        print(f"  {contender:22} {statistics.median(values):6.0f} texts/s  {', '.join(ratios)}", flush=True)
+    print_ratios(speeds, [contender for contender in speeds if not contender.startswith("stack")], "texts/s")
 
 
 def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, rounds: int) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=80)
-    parser.add_argument("--guesses", default="3")
+    parser.add_argument("--num-draft-tokens", default="3")
     args = parser.parse_args()
     number = 0
 

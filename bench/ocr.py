@@ -13,7 +13,7 @@ import orjson
 from PIL import Image
 
 from bench.clients import Rate, run_clients
-from bench.contest import Rival, Work, print_ratios
+from bench.contest import Rival, Work, print_ratios, timed
 from tests.support.pages import CHINESE, ENGLISH, photographed, rendered, table
 from tests.support.stack import running_stack
 
@@ -24,7 +24,7 @@ def _rapidocr() -> Work:
     from rapidocr import RapidOCR
 
     engine = RapidOCR(params={"Global.log_level": "critical"})
-    return lambda content: engine(content)
+    return timed(engine)
 
 
 def main() -> None:
@@ -34,12 +34,11 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     pages = [_encode(page) for page in (photographed(), rendered(ENGLISH * 4), rendered(CHINESE * 4), table())]
     bodies = [_request(page) for page in pages]
-    rival = Rival(_rapidocr)
     speeds: dict[str, list[float]] = {"rapidocr": []}
     latencies: list[Rate] = []
-    with running_stack([MODEL]) as stack:
+    with running_stack([MODEL]) as stack, Rival(_rapidocr) as rival:
         for _ in range(rounds + 1):
-            speeds["rapidocr"].append(len(pages) / rival.seconds(pages))
+            speeds["rapidocr"].append(len(pages) / rival.ask(pages))
             for clients in (1, 4):
                 rate = run_clients(stack.port, "/v1/chat/completions", bodies, clients)
                 speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)

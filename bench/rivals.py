@@ -1,38 +1,23 @@
 """What the stack is measured against, each in a process of its own: the bare pipeline, and llama.cpp's server."""
 
+import itertools
 import json
 import os
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from bench.contest import Rival, Work
 from contract.parameters import GenerationParameters, read_parameters
 from tests.support.load import Load
 from tests.support.stack import read_config
 
-_SPAWN = get_context("spawn")
 
-
-@contextmanager
-def bare_pipeline(model_folder: Path) -> Iterator[Connection]:
-    """Run the engine without anything around it; send it (texts, max_tokens), receive a Load."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve_bare, args=(theirs, model_folder), daemon=True)
-    process.start()
-    assert ours.recv() == "ready"
-    try:
-        yield ours
-    finally:
-        process.kill()
-        process.join()
-
-
-def _serve_bare(pipe: Connection, model_folder: Path) -> None:
+def bare_pipeline(model_folder: Path) -> Work:
+    """Run the engine without anything around it; (texts, max_tokens) → a Load."""
     from backends.generation.engine.pipeline import load_pipeline, warm_up
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
@@ -43,16 +28,16 @@ def _serve_bare(pipe: Connection, model_folder: Path) -> None:
     pipeline = load_pipeline(folder, parameters)
     warm_up(pipeline, end_tokens, has_vision=False, num_draft_tokens=0)
     prompt = ChatPrompt(folder, parameters.context_length)
-    pipe.send("ready")
-    number = 0
-    while True:
-        prompts, max_tokens = pipe.recv()
-        pipe.send(_generate(pipeline, prompt, end_tokens, prompts, max_tokens, number))
-        number += len(prompts)
+    numbers = itertools.count()
+
+    def generate(question: tuple[list[str], int]) -> Load:
+        return _generate(pipeline, prompt, end_tokens, *question, numbers)
+
+    return generate
 
 
 def _generate(
-    pipeline: Any, prompt: Any, end_tokens: list[int], texts: list[str], max_tokens: int, number: int
+    pipeline: Any, prompt: Any, end_tokens: list[int], texts: list[str], max_tokens: int, numbers: Iterator[int]
 ) -> Load:
     import numpy as np
     import openvino
@@ -63,9 +48,9 @@ def _generate(
     started, tokens = time.perf_counter(), 0
     first: dict[int, float] = {}
     handles = []
-    for i, text in enumerate(texts):
+    for text in texts:
         ids = np.array([prompt.encode([{"role": "user", "content": text}])], dtype=np.int64)
-        handles.append(pipeline.add_request(number + i, openvino.Tensor(ids), config))
+        handles.append(pipeline.add_request(next(numbers), openvino.Tensor(ids), config))
     while pipeline.has_non_finished_requests():
         pipeline.step()
         for i, handle in enumerate(handles):
@@ -79,18 +64,11 @@ def _generate(
 @contextmanager
 def llama_server(gguf: Path, parallel: int, port: int) -> Iterator[int]:
     """Run llama.cpp's HTTP server with `parallel` slots; yields its port."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve_llama, args=(theirs, gguf, parallel, port), daemon=True)
-    process.start()
-    assert ours.poll(60), "llama.cpp's server did not start"
-    try:
-        yield int(ours.recv())
-    finally:
-        process.kill()
-        process.join()
+    with Rival(_llama, gguf, parallel, port) as server:
+        yield int(server.ask())
 
 
-def _serve_llama(pipe: Connection, gguf: Path, parallel: int, port: int) -> None:
+def _llama(gguf: Path, parallel: int, port: int) -> Work:
     import xllamacpp
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it logs every request
@@ -100,6 +78,4 @@ def _serve_llama(pipe: Connection, gguf: Path, parallel: int, port: int) -> None
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
     params.hostnames, params.port = ["127.0.0.1"], port
     server = xllamacpp.Server(params)
-    pipe.send(server.listening_address.rsplit(":", 1)[1])
-    while True:
-        time.sleep(60)
+    return lambda _: server.listening_address.rsplit(":", 1)[1]

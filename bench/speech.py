@@ -11,13 +11,12 @@ import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import orjson
 
 from bench.clients import run_clients
+from bench.contest import Rival, Work, print_ratios
 from contract.paths import default_model_repository
 from tests.support.stack import running_stack
 
@@ -28,11 +27,10 @@ He bought a loaf of bread and some cheese at the market. Nobody knew where the o
 The train to London leaves at seven in the morning. It takes a long time to learn how to play the piano.
 There was a large map of the world on the wall. The doctor told him to drink more water and to sleep longer."""
 _CORES = os.cpu_count() or 1
-_SPAWN = get_context("spawn")
 
 
-def _serve_bare(pipe: Connection, path: Path) -> None:
-    """Speak the text received, that many times at once, and answer the seconds it took and those of one speech."""
+def _bare(path: Path) -> Work:
+    """Speak a text so many times at once, and answer the seconds it took and those of one speech."""
     from hibari import Hibari
 
     speaker = Hibari(model=str(path))
@@ -41,12 +39,15 @@ def _serve_bare(pipe: Connection, path: Path) -> None:
         samples = sum(len(sentence) for sentence in speaker.stream(text, seed=0))
         return samples / float(speaker.sample_rate)
 
-    with ThreadPoolExecutor(_CORES) as pool:
-        while True:
-            text, times = pipe.recv()
-            started = time.perf_counter()
-            seconds = list(pool.map(speak, [text] * times))
-            pipe.send((time.perf_counter() - started, seconds[0]))
+    pool = ThreadPoolExecutor(_CORES)
+
+    def spoken(question: tuple[str, int]) -> tuple[float, float]:
+        text, times = question
+        started = time.perf_counter()
+        seconds = list(pool.map(speak, [text] * times))
+        return time.perf_counter() - started, seconds[0]
+
+    return spoken
 
 
 def _first_sound(port: int, body: bytes) -> float:
@@ -67,18 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    ours, theirs = _SPAWN.Pipe()
     path = default_model_repository() / MODEL / "1" / "heart.onnx"
-    bare = _SPAWN.Process(target=_serve_bare, args=(theirs, path), daemon=True)
-    bare.start()
     contenders = [(form, clients) for form in ("pcm", "mp3") for clients in (1, 4)]
     speeds: dict[str, list[float]] = {}
     first: list[float] = []
-    with running_stack([MODEL]) as stack:
+    with running_stack([MODEL]) as stack, Rival(_bare, path) as bare:
         for _ in range(rounds + 1):
             for name, times in (("hibari", 1), ("hibari, all cores", _CORES)):
-                ours.send((_TEXT, times))
-                took, seconds = ours.recv()
+                took, seconds = bare.ask((_TEXT, times))
                 speeds.setdefault(name, []).append(seconds * times / took)
             for form, clients in contenders:
                 body = orjson.dumps({"input": _TEXT, "voice": "alloy", "response_format": form})
@@ -86,12 +83,7 @@ def main() -> None:
                 label = f"{form}, {clients} client{'s' * (clients > 1)}"
                 speeds.setdefault(label, []).append(rate.requests_per_second * seconds)
                 first += [_first_sound(stack.port, body)] if clients == 1 else []
-    bare.kill()
-    bare.join()
-    for name, values in speeds.items():
-        pairs = zip(values[1:], speeds["hibari"][1:], strict=True)  # the first round warms up
-        ratio = statistics.median(value / other for value, other in pairs)
-        print(f"{name:18} {statistics.median(values[1:]):5.0f} × real time, ÷ hibari = {ratio:.2f}")
+    print_ratios(speeds, ["hibari"], "× real time")
     print(f"first sound of ten sentences: {statistics.median(first[2:]):.0f} ms at 1 client (wanted: 150 at most)")
 
 

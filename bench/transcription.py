@@ -7,18 +7,15 @@ median of those of neighbouring rounds.
 
 import argparse
 import json
-import statistics
 import subprocess
 import tempfile
-import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bench.clients import run_clients
+from bench.contest import Rival, Work, print_ratios, timed
 from bench.encoder_rivals import CHECKOUT, wait_for
 from contract.paths import default_cache, default_model_repository
 from tests.support.recordings import MOONSHINE, package_files
@@ -27,20 +24,18 @@ from tests.support.stack import free_ports, read_config, running_stack
 MODEL, OPENVINO = "whisper-base", "whisper-base-openvino"
 _SECONDS = 44.37
 _KIND = "multipart/form-data; boundary=x"
-_SPAWN = get_context("spawn")
 
 
-def _serve_bare(pipe: Connection, folder: Path, parameters: dict[str, str]) -> None:
-    """Transcribe the file named and answer the seconds it took, again and again."""
+def _bare(folder: Path, parameters: dict[str, str]) -> Work:
     from faster_whisper import WhisperModel
 
     model = WhisperModel(str(folder), device="cpu", compute_type=parameters["compute_type"], local_files_only=True)
-    while True:
-        path = pipe.recv()
-        started = time.perf_counter()
+
+    def transcribe(path: str) -> None:
         segments, _ = model.transcribe(path, beam_size=int(parameters["beam_size"]), vad_filter=True)
         list(segments)
-        pipe.send(time.perf_counter() - started)
+
+    return timed(transcribe)
 
 
 def _repeat(source: Path, target: Path, times: int) -> None:
@@ -51,7 +46,7 @@ def _repeat(source: Path, target: Path, times: int) -> None:
 
 
 @contextmanager
-def _rival(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
+def _server(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
     """Run faster-whisper-server with the same options; yields its port."""
     (port,) = free_ports(1)
     model = {"compute_type": parameters["compute_type"], "device": "cpu", "local_files_only": True}
@@ -85,18 +80,18 @@ def main() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
     file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     folder = default_model_repository() / MODEL
-    ours, theirs = _SPAWN.Pipe()
     parameters = {key: value.string_value for key, value in read_config(folder).parameters.items()}
-    bare = _SPAWN.Process(target=_serve_bare, args=(theirs, folder / "1", parameters), daemon=True)
-    bare.start()
     speeds: dict[str, list[float]] = {"faster-whisper": []}
-    with running_stack([MODEL, OPENVINO]) as stack, _rival(folder / "1", parameters) as rival:
+    with (
+        running_stack([MODEL, OPENVINO]) as stack,
+        _server(folder / "1", parameters) as rival,
+        Rival(_bare, folder / "1", parameters) as bare,
+    ):
         servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
         if arguments.alone:
             del servers["fw-server"]
         for _ in range(rounds + 1):
-            ours.send(str(path))
-            speeds["faster-whisper"].append(length / ours.recv())
+            speeds["faster-whisper"].append(length / bare.ask([str(path)]))
             for name, (port, model) in servers.items():
                 field = part % (b"model", model.encode()) if model else b""
                 body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
@@ -104,12 +99,7 @@ def main() -> None:
                     rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _KIND)
                     label = f"{name}, {clients} client{'s' * (clients > 1)}"
                     speeds.setdefault(label, []).append(rate.requests_per_second * length)
-    bare.kill()
-    bare.join()
-    for name, values in speeds.items():
-        pairs = zip(values[1:], speeds["faster-whisper"][1:], strict=True)  # the first round warms up
-        ratio = statistics.median(value / other for value, other in pairs)
-        print(f"{name:26} {statistics.median(values[1:]):5.1f} × real time, ÷ faster-whisper = {ratio:.2f}")
+    print_ratios(speeds, ["faster-whisper"], "× real time")
 
 
 if __name__ == "__main__":

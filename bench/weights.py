@@ -5,11 +5,11 @@ reads them from a Q8_0 file (int8 in groups of 32), taking turns.
 """
 
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 
 from bench.chat import MODEL, Texts
+from bench.contest import Rival, print_ratios
 from bench.precision import make_weights
 from bench.rivals import bare_pipeline
 from contract.paths import default_cache, default_model_repository
@@ -28,16 +28,14 @@ def main() -> None:
         made = make_weights(Path(folder), served / "1", "Q8_0")
         for name in ("openvino_model.xml", "openvino_model.bin"):
             (made / name).rename(grouped / "1" / name)
-        with bare_pipeline(served) as ours, bare_pipeline(grouped) as theirs:
+        with Rival(bare_pipeline, served) as ours, Rival(bare_pipeline, grouped) as theirs:
             for streams in (1, 8, 32):
-                ratios = []
-                for _ in range(_ROUNDS):
-                    speeds = []
-                    for pipeline in (ours, theirs):
-                        pipeline.send((texts.take(streams), 60))
-                        speeds.append(pipeline.recv().tokens_per_second)
-                    ratios.append(speeds[0] / speeds[1])
-                print(f"{streams:3d} streams: as served / Q8_0 = {statistics.median(ratios):.2f}", flush=True)
+                speeds: dict[str, list[float]] = {"as served": [], "Q8_0": []}
+                for _ in range(_ROUNDS + 1):
+                    for pipeline, measured in zip((ours, theirs), speeds.values(), strict=True):
+                        measured.append(pipeline.ask((texts.take(streams), 60)).tokens_per_second)
+                print(f"{streams} streams")
+                print_ratios(speeds, ["Q8_0"], "tokens/s")
 
 
 if __name__ == "__main__":

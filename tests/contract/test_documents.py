@@ -1,5 +1,6 @@
 """What the documents say is there, is there."""
 
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
