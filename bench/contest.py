@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 _SPAWN = get_context("spawn")
