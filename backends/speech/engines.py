@@ -1,13 +1,14 @@
-"""Which engines there are, and what each must do."""
+"""Which engines there are, what each must do, and which voice a name means."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.common.errors import InvalidRequest
 from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
@@ -56,3 +57,27 @@ def load_engine(folder: Path, parameters: SpeechParameters) -> SpeechEngine:
     made: Any = getattr(importlib.import_module(module), name)
     engine: SpeechEngine = made(folder, parameters)
     return engine
+
+
+class Voices:
+    """Finds out which voice a name means."""
+
+    def __init__(self, names: Iterable[str], default: str, aliases: Mapping[str, str]):
+        self._names = tuple(names)
+        self._aliases = aliases
+        self._default = default
+
+    def find(self, name: str | None) -> str:
+        """Return a voice's own name; that of the default for None. Raises InvalidRequest with the names there are."""
+        wanted = name or self._default
+        found = wanted if wanted in self._names else self._aliases.get(wanted, "")
+        if found not in self._names:
+            known = ", ".join([*self._names, *self._aliases])
+            raise InvalidRequest(f"There is no voice '{wanted}'; there are: {known}", "voice", "voice_not_found")
+        return found
+
+
+def cannot_clone() -> InvalidRequest:
+    """Return the error for a reference that this model does not listen to."""
+    message = "This model speaks with voices of its own and cannot take over the one of a reference audio"
+    return InvalidRequest(message, "messages", "voice_cloning_unsupported")

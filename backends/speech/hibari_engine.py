@@ -7,9 +7,8 @@ from hibari import Hibari
 from hibari.g2p import G2P
 from hibari.voices import VOICES
 
-from backends.speech.engines import Samples
+from backends.speech.engines import Samples, Voices, cannot_clone
 from backends.speech.sentences import cut, split_sentences
-from backends.speech.voices import Voices, cannot_clone
 from contract.parameters import SpeechParameters
 
 _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400

@@ -8,10 +8,9 @@ import numpy as np
 import onnxruntime
 
 from backends.common.onnx_session import open_session
-from backends.speech.engines import Samples
+from backends.speech.engines import Samples, Voices, cannot_clone
 from backends.speech.kokoro_g2p import KokoroG2P
 from backends.speech.sentences import cut, split_sentences
-from backends.speech.voices import Voices, cannot_clone
 from contract.parameters import SpeechParameters
 
 _MAX_CHARACTERS = 150

@@ -14,9 +14,8 @@ import numpy as np
 from backends.common.audio.decoding import read_blocks
 from backends.common.child_process import ChildProcess
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
-from backends.speech.engines import Samples
+from backends.speech.engines import Samples, Voices, cannot_clone
 from backends.speech.sentences import split_sentences
-from backends.speech.voices import Voices, cannot_clone
 from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)

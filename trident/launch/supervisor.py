@@ -18,10 +18,9 @@ import orjson
 
 from contract.paths import CHECKOUT
 from frontend.settings import Settings
-from trident.launch.children import start_child
+from trident.launch.children import ChildLog, start_child
 from trident.launch.examples import example
 from trident.launch.instance import Instance
-from trident.launch.logs import ChildLog
 from trident.launch.preflight import LaunchError, check_embedded, check_frontend
 from trident.launch.triton_server import TritonServer
 

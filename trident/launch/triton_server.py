@@ -16,8 +16,7 @@ import psutil
 
 from contract.paths import CHECKOUT
 from frontend.settings import Settings
-from trident.launch.children import start_child
-from trident.launch.logs import ChildLog
+from trident.launch.children import ChildLog, start_child
 from trident.launch.preflight import LaunchError, libpython_folder
 
 _LOG_LEVELS = {

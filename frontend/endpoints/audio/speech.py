@@ -1,6 +1,7 @@
 """POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's, and GET /audio/voices."""
 
 import base64
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -10,7 +11,6 @@ from pydantic import Field, model_validator
 
 from contract.options import SpeechOptions
 from contract.tensors import SPEECH
-from frontend.endpoints.audio import wav
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
@@ -177,7 +177,7 @@ class Speech(StreamedResponse):
             if len(content) > limit:
                 self._responses.close()
                 raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
-        file = wav.with_length(bytes(content))
+        file = _with_length(bytes(content))
         return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}
 
     def _chunks(self, heartbeat: bool = False) -> Iterator[bytes | None]:
@@ -191,3 +191,10 @@ class Speech(StreamedResponse):
                 self._usage["total_tokens"] = prompt + completion
                 self._log_fields |= self._usage
             yield response["audio"]
+
+
+def _with_length(content: bytes) -> bytes:
+    """Return a WAV file with its length in its header, where a stream has 2³²-1 instead."""
+    data = content.index(b"data") + 4
+    sizes = struct.pack("<I", len(content) - 8), struct.pack("<I", len(content) - data - 4)
+    return b"".join([content[:4], sizes[0], content[8:data], sizes[1], content[data + 4 :]])

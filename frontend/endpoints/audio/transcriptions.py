@@ -1,6 +1,6 @@
 """POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -8,7 +8,6 @@ from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
 from contract.options import TranscriptionOptions
-from frontend.endpoints.audio.subtitles import to_srt, to_vtt
 from frontend.errors import InvalidRequest
 from frontend.http.multipart import FileField, FormBody, read_form, read_upload
 from frontend.http.respond import StreamedResponse, encode_event, json_response
@@ -143,3 +142,28 @@ class Transcript(StreamedResponse):
 
     def _usage(self) -> dict[str, Any]:
         return {"type": "duration", "seconds": round(self._transcription.duration)}
+
+
+def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Return SubRip: numbered, commas before the milliseconds."""
+    blocks = (
+        f"{number}\n{_time(segment['start'], ',')} --> {_time(segment['end'], ',')}\n{segment['text'].strip()}\n"
+        for number, segment in enumerate(segments, 1)
+    )
+    return "\n".join(blocks)
+
+
+def to_vtt(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Return WebVTT. An arrow in the text would begin another cue."""
+    blocks = (
+        f"{_time(segment['start'], '.')} --> {_time(segment['end'], '.')}\n"
+        f"{segment['text'].strip().replace('-->', '->')}\n"
+        for segment in segments
+    )
+    return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _time(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"

@@ -10,10 +10,9 @@ import pytest
 
 from backends.common.audio.encoding import FORMATS, Encoder
 from backends.common.errors import InvalidRequest
+from backends.speech.engines import Voices
 from backends.speech.sentences import cut, split_sentences
-from backends.speech.synthesis import SpeechSynthesis
-from backends.speech.tempo import change_tempo
-from backends.speech.voices import Voices
+from backends.speech.synthesis import SpeechSynthesis, change_tempo
 from contract.options import SpeechOptions
 
 RATE = 24_000

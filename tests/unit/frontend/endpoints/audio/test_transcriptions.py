@@ -6,8 +6,7 @@ import time
 import orjson
 import pytest
 
-from frontend.endpoints.audio.subtitles import to_srt, to_vtt
-from frontend.endpoints.audio.transcriptions import LANGUAGES
+from frontend.endpoints.audio.transcriptions import LANGUAGES, to_srt, to_vtt
 from frontend.errors import EngineFailure, InvalidRequest
 
 SEGMENTS = [
