@@ -11,6 +11,7 @@ from flask import Flask, Response, current_app, g, has_request_context, request
 
 log = logging.getLogger("access")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -66,4 +67,5 @@ def _format(line: dict[str, Any], form: str) -> str:
     if form == "json":
         return orjson.dumps(line).decode()
     head = " ".join(str(line.pop(name)) for name in ("remote", "method", "path", "status"))
-    return f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"
+    text = f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # a path cannot begin another line

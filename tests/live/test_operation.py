@@ -1,6 +1,8 @@
 """Starting, stopping, deadlines and failures of a whole Trident."""
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +15,10 @@ import pytest
 import requests
 from openai import OpenAI
 
-from tests.support.live import MODEL, url, user, wait_until
-from tests.support.stack import running_stack
+from contract.paths import default_model_repository
+from frontend.settings import Settings
+from tests.support.live import MODEL, STARTERS, url, user, wait_until
+from tests.support.stack import read_config, running_stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +74,83 @@ def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
 def test_a_model_that_is_not_exported_is_told_at_the_start():
     with pytest.raises(RuntimeError, match=r"(?s)Triton stopped.*no-such-model"), running_stack(["no-such-model"]):
         pass
+
+
+def test_a_repository_that_was_moved_still_loads(tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(default_model_repository() / MODEL, moved / MODEL, copy_function=os.link)
+    with running_stack([MODEL], "--model-repository", str(moved)) as own:
+        assert recovers(own)
+
+
+def test_no_model_configuration_has_a_path_of_this_machine():
+    configurations = list(default_model_repository().glob("*/config.pbtxt"))
+    assert len(configurations) >= len(STARTERS)
+    for path in configurations:
+        values = read_config(path.parent).parameters.values()
+        assert not [value.string_value for value in values if value.string_value.startswith("/")], path
+
+
+def test_a_second_instance_on_another_port_needs_no_other_flag(stack):
+    port = first_of_free_ports(4)
+    command = [sys.executable, "-m", "trident"]
+    second = subprocess.Popen([*command, "serve", MODEL, "--port", str(port)])
+    own = Settings(port=port)
+    try:
+        wait_until(lambda: healthy(own), 60, "the second instance")
+        assert recovers(own)
+        listed = subprocess.run([*command, "ps"], capture_output=True, encoding="utf-8", timeout=30, check=True).stdout
+        assert {str(port), str(stack.port)} <= set(listed.split())
+        subprocess.run([*command, "stop", "--port", str(port)], timeout=30, check=True)
+        assert second.wait(15) == 0
+        assert healthy(stack)
+    finally:
+        second.terminate()
+        second.wait(30)
+
+
+def first_of_free_ports(count):
+    """Return a port after which `count` - 1 more are free."""
+    for port in range(20_000, 30_000, count):
+        with contextlib.ExitStack() as sockets:
+            try:
+                for each in range(port, port + count):
+                    sockets.enter_context(socket.create_server(("127.0.0.1", each)))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no free ports")
+
+
+def test_what_users_send_is_in_no_log(stack):
+    """Neither in valid requests nor in failing ones; the access log's lines are there."""
+    canary = "zebrafishcanary"
+    tool = {"type": "function", "function": {"name": canary, "parameters": {"type": "object", "properties": {}}}}
+    grammar = {"guided_grammar": f"root ::= {canary}("}
+    requested = [
+        ("/v1/chat/completions", {"messages": user(canary), "max_tokens": 5}, 200),
+        ("/v1/chat/completions", {"messages": user(canary), "max_tokens": 5, "stream": True}, 200),
+        ("/v1/chat/completions", {"messages": user("Hi"), "tools": [tool], "max_tokens": 5}, 200),
+        ("/v1/chat/completions", {"messages": user(canary), "max_tokens": -1}, 400),
+        ("/v1/chat/completions", {"messages": user("Hi"), "max_tokens": 5} | grammar, 400),
+        ("/v1/chat/completions", {"messages": user(canary * 100_000)}, 400),
+        ("/v1/chat/completions", {"messages": user("Hi"), "model": canary}, 404),
+        ("/v1/completions", {"prompt": canary, "max_tokens": 5}, 200),
+        ("/v1/responses", {"input": canary, "max_output_tokens": 16}, 200),
+        ("/v1/embeddings", {"input": canary, "model": "text-embedding-3-small"}, 200),
+        ("/v1/embeddings", {"input": canary * 10_000, "model": "text-embedding-3-small"}, 400),
+        ("/v1/rerank", {"query": canary, "documents": [canary]}, 200),
+        ("/v1/audio/speech", {"input": canary}, 200),
+        ("/v1/audio/speech", {"input": canary, "voice": canary}, 400),
+    ]
+    for path, body, status in requested:
+        model = {"model": "gpt-4"} if "chat" in path or path in ("/v1/completions", "/v1/responses") else {}
+        response = requests.post(url(stack, path), json=model | body, timeout=60)
+        assert response.status_code == status, (path, body, response.text)
+    logs = {path.name: path.read_text(encoding="utf-8") for path in stack.run_folder.glob("*.log*")}
+    assert "/v1/audio/speech" in logs["frontend.log"]
+    assert {"frontend.log", "triton.log"} <= logs.keys()
+    assert not [name for name, text in logs.items() if canary in text.lower()]
 
 
 def test_the_deadline_is_504_and_in_mid_stream_an_event(stack):

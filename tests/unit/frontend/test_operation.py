@@ -133,6 +133,20 @@ def test_the_access_log_has_one_line_a_request(client, triton, caplog):
     assert line["ms"] >= 0
 
 
+def test_the_access_log_as_text(make_client, caplog):
+    client = make_client(log_format="text")
+    with caplog.at_level(logging.INFO, logger="access"):
+        client.get("/v1/no%0Asuch", headers={"X-Request-Id": "r-2"}).close()
+    (line,) = [record.message for record in caplog.records if record.name == "access"]
+    assert line.startswith(r"127.0.0.1 GET /v1/no\nsuch 404 request_id=r-2 ms=")
+
+
+def test_the_root_says_where_things_are(client):
+    response = client.get("/", headers={"Host": "example.org:8080"})
+    assert (response.status_code, response.content_type) == (200, "text/plain; charset=utf-8")
+    assert "http://example.org:8080/v1/models" in response.get_data(as_text=True)
+
+
 class TestRegistry:
     """Which model a name means."""
 
