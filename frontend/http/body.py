@@ -126,5 +126,5 @@ def tag_of(value: Any, default: str = "") -> str:
 
 
 def are_token_ids(value: Any) -> bool:
-    """Return whether this is one text as token ids. Only the model knows which ids exist."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**31 for item in value)
+    """Return whether this is one text as token ids: integers of 32 bits. Only the model knows which of them exist."""
+    return isinstance(value, list) and all(type(item) is int and -(2**31) <= item < 2**31 for item in value)

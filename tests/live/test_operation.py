@@ -18,7 +18,7 @@ from openai import OpenAI
 from contract.paths import default_model_repository
 from frontend.settings import Settings
 from tests.support.live import MODEL, STARTERS, url, user, wait_until
-from tests.support.stack import read_config, running_stack
+from tests.support.stack import free_ports, read_config, running_stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
     command = [sys.executable, "-m", "trident", "serve", MODEL, "--port", str(stack.port)]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     assert output.returncode == 1
-    assert "make stop" in output.stderr
+    assert f"trident stop --port {stack.port}" in output.stderr
     assert "Traceback" not in output.stderr
     assert stack.pid_file.exists()
 
@@ -170,9 +170,9 @@ def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        command = [sys.executable, "-m", "frontend.server", "--port", str(free_port()), "--triton", address]
-        web = subprocess.Popen(command)
-        base = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        settings = Settings(port=free_ports(1)[0], triton=address)
+        web = subprocess.Popen([sys.executable, "-m", "frontend.server"], env=os.environ | settings.as_environment())
+        base = url(settings, "")
         try:
             wait_until(lambda: answers(base), 15, "the frontend")
             assert requests.get(f"{base}/health", timeout=10).json()["error"] == "model not initialized"
@@ -184,11 +184,6 @@ def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
         finally:
             web.terminate()
             assert web.wait(15) == 0
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def answers(base):
@@ -210,13 +205,13 @@ class TestWhenSomethingDies:
 
     @pytest.mark.parametrize(
         "words",
-        [("engine.py",), ("triton_python_backend_stub",), ("bin/tritonserver",)],
+        [("backends.generation.engine.process",), ("triton_python_backend_stub",), ("bin/tritonserver",)],
         ids=["engine", "stub", "triton"],
     )
     def test_it_is_said_and_mended(self, own, words):
         stream = chat(own, stream=True, extra_body={"ignore_eos": True})
         next(stream)
-        (victim,) = [process for process in family(own, *words) if words[0] in " ".join(process.cmdline()[:2])]
+        (victim,) = [process for process in family(own, *words) if words[0] in " ".join(process.cmdline()[:3])]
         victim.send_signal(signal.SIGKILL)
         with pytest.raises(openai.APIError):
             for _ in stream:

@@ -88,6 +88,6 @@ def _check_port(host: str, port: int, name: str) -> None:
         except OSError as error:
             flag = "--" + name.replace("_", "-")
             raise LaunchError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). If Trident already runs there, `make stop` ends "
-                f"it; else choose another with {flag}."
+                f"Cannot listen on {host}:{port} ({error.strerror}). If `trident ps` shows a Trident there, "
+                f"`trident stop --port PORT` ends it; else choose another port with {flag}."
             ) from error

@@ -63,7 +63,7 @@ def test_no_wheel(settings, monkeypatch):
 def test_a_port_in_use(settings, name):
     with socket.create_server(("127.0.0.1", getattr(settings, name))):
         flag = "--" + name.replace("_", "-")
-        with pytest.raises(LaunchError, match=rf"make stop.*{flag}"):
+        with pytest.raises(LaunchError, match=rf"trident stop.*{flag}"):
             check_embedded(settings)
 
 
