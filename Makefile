@@ -82,16 +82,19 @@ serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 stop: install ## stop what `make serve` started
 	@$(BIN)/trident stop $(ARGS)
 
+# Of what runs in the tests' own process; what the live tests run in others is not counted.
+COVERAGE = --cov --cov-report=term
+
 test: lint ## check and test, with the real Triton and real models; heavy suites only if what they test has changed
 	@$(BIN)/trident export $(MODELS)
-	@$(BIN)/python -m pytest --skip-unchanged $(ARGS)
+	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
 test-all: lint ## the same with all heavy suites
 	@$(BIN)/trident export $(MODELS)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
 test-fast: .venv/dev.stamp ## the tests that need no Triton: seconds
-	@$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
 lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
