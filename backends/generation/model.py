@@ -23,10 +23,9 @@ from backends.common.triton import (
 )
 from backends.generation.engine.client import EngineClient
 from backends.generation.grammar.constraints import grammar_from
-from backends.generation.output.answer import Answer
+from backends.generation.output.answer import Answer, Detokenizer, TokenTexts
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.sender import Sender
-from backends.generation.output.text import Detokenizer, TokenTexts
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt

@@ -9,12 +9,10 @@ from flask import request
 from contract.options import SamplingParameters
 from contract.tensors import CHAT
 from frontend.errors import InvalidRequest, PayloadTooLarge
-from frontend.generation.messages import ChatMessage, Message, find_media, has_media
-from frontend.generation.render import check_parts, render_messages
+from frontend.generation.messages import ChatMessage, Message, check_parts, find_media, has_media, render_messages
 from frontend.generation.sequential import AudioTranscript, ImageText, transcribe
 from frontend.generation.structured_output import reject_structured_output
-from frontend.inference.choices import Choices, Responses
-from frontend.inference.response_stream import ResponseStream, await_all, start_call
+from frontend.inference.response_stream import Choices, Responses, ResponseStream, await_all, start_call
 from frontend.media.sources import read_media
 from frontend.services import services
 from frontend.triton.native import ChatModel, ModelCall, NativeChatModel

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
-from contract import reasoning, tool_formats
 from contract.chat_template import RESERVED_NAMES
 from contract.constraints import Constraint, EitherConstraint, GrammarConstraint, constraint_to_json
+from contract.model_text import DEFAULT_TOOL_FORMAT, REASONING_TAGS
 from contract.options import SamplingParameters
 from frontend.errors import EngineFailure, InvalidRequest
 from frontend.generation.messages import MAX_CALLS
@@ -138,7 +138,7 @@ def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | Non
     `constraint` is what other fields ask for: a model that may call tools either calls, or matches it. Raises
     EngineFailure for a model whose configuration names an unknown format.
     """
-    tags: tuple[str, ...] = reasoning.TAGS if _reasons(model) else ()
+    tags: tuple[str, ...] = REASONING_TAGS if _reasons(model) else ()
     if body.callable_tools:
         tags += _tool_format(model).tags
         constraint = _with_calls(model, body, constraint)
@@ -183,7 +183,7 @@ def _reasons(model: Model) -> bool:
 
 
 def _tool_format(model: Model) -> ToolFormat:
-    name = model.parameters.get("tool_format", tool_formats.DEFAULT)
+    name = model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT)
     if name not in TOOL_FORMATS:
         raise EngineFailure(f"The configuration of '{model.name}' has the unknown tool_format '{name}'")
     return TOOL_FORMATS[name]

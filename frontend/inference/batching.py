@@ -10,7 +10,7 @@ from flask import request
 
 from frontend.access_log import log_fields, request_id
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
-from frontend.http.disconnect import ClientWatch
+from frontend.http.respond import ClientWatch
 from frontend.services import services
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model

@@ -1,16 +1,19 @@
-"""Calls to models that send many responses, one HTTP request's worth of them."""
+"""Calls to models that send many responses: one, several, and those of the choices of one conversation."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
+import gevent
+import orjson
 from flask import request
+from gevent.queue import Empty, SimpleQueue
 
 from frontend.access_log import log_fields, request_id
-from frontend.errors import APIError, EngineFailure, located
-from frontend.http.disconnect import ClientWatch
+from frontend.errors import APIError, EngineFailure
+from frontend.http.respond import ClientWatch
 from frontend.services import services
 from frontend.triton.client import Call
 from frontend.triton.native import ModelCall
@@ -106,10 +109,10 @@ class ResponseStream:
 
     def _read(self, seconds: float | None) -> dict[str, Any] | None:
         try:
-            with located(lambda name: self._names.get(name, name)):
-                return self._call.next(seconds)
-        except APIError:
+            return self._call.next(seconds)
+        except APIError as error:
             self._over = True  # a failure is the last response
+            error.param = self._names.get(error.param, error.param)
             raise
 
 
@@ -140,7 +143,7 @@ def await_all(
 
 
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
-    """Cancel calls nothing has been heard of, but for those that end by themselves in a moment (see Answer._cancel).
+    """Cancel calls without a response yet, except those that end by themselves in a moment: see ResponseStream._cancel.
 
     What is wrong with one request is often wrong with the next.
     """
@@ -155,3 +158,78 @@ def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
         else:
             if response is not None and last not in response:
                 call.cancel()
+
+
+class Responses(Protocol):
+    """Where a choice has its text from."""
+
+    def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
+    def close(self) -> None: ...
+
+
+class Choices:
+    """`count` answers, of which `start` begins some and returns them once each has its first response.
+
+    The first one is begun alone: when it has a response its prompt is in the engine's cache, and the others need not
+    compute it again. Raises APIError.
+    """
+
+    def __init__(self, start: Callable[[Sequence[int]], Sequence[Responses]], count: int):
+        self._answers = list(start([0]))
+        if count > 1:
+            try:
+                self._answers += start(range(1, count))
+            except BaseException:
+                self.close()
+                raise
+
+    def responses(self, heartbeat: bool = False) -> Iterator[tuple[int, dict[str, Any]] | None]:
+        """Yield the responses of all, each with its choice's number; None for a second without any if asked."""
+        try:
+            if len(self._answers) == 1:
+                for response in self._answers[0].responses(heartbeat):
+                    yield None if response is None else (0, response)
+            else:
+                yield from self._merged(heartbeat)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop whatever is still going on."""
+        for answer in self._answers:
+            answer.close()
+
+    def _merged(self, heartbeat: bool) -> Iterator[tuple[int, dict[str, Any]] | None]:
+        arrived: SimpleQueue[tuple[int, dict[str, Any] | BaseException | None]] = SimpleQueue()
+        readers = [gevent.spawn(_read, number, answer, arrived) for number, answer in enumerate(self._answers)]
+        open_answers = len(readers)
+        try:
+            while open_answers:
+                try:
+                    number, response = arrived.get(timeout=HEARTBEAT_SECONDS if heartbeat else None)
+                except Empty:
+                    yield None
+                    continue
+                if isinstance(response, BaseException):
+                    raise response
+                if response is None:
+                    open_answers -= 1
+                else:
+                    yield number, response
+        finally:
+            gevent.killall(readers)
+
+
+def _read(number: int, answer: Responses, arrived: Any) -> None:
+    try:
+        for response in answer.responses():
+            arrived.put((number, response))
+        arrived.put((number, None))
+    except BaseException as error:
+        arrived.put((number, error))
+
+
+def read_logprobs(responses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """Return the tokens of these responses, each with `token`, `logprob` and `bytes`; None if none were told."""
+    given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
+    return [entry for entries in given for entry in entries] if given else None

@@ -1,7 +1,6 @@
 """The thoughts that a model writes between `<think>` and `</think>` before it answers."""
 
-from contract.reasoning import CLOSE, OPEN
-from contract.text import suffix_overlap
+from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta
 
 
@@ -31,10 +30,10 @@ class ReasoningParser:
 
     def _before(self) -> list[Event]:
         begun = self._kept.lstrip()
-        if begun.startswith(OPEN):
-            self._kept, self._step = begun[len(OPEN) :].lstrip(), self._open
+        if begun.startswith(REASONING_OPEN):
+            self._kept, self._step = begun[len(REASONING_OPEN) :].lstrip(), self._open
             return self._open()
-        if OPEN.startswith(begun):
+        if REASONING_OPEN.startswith(begun):
             return []
         self._step = self._said
         return self._said()
@@ -47,11 +46,11 @@ class ReasoningParser:
         return self._inside()
 
     def _inside(self) -> list[Event]:
-        thought, closed, rest = self._kept.partition(CLOSE)
+        thought, closed, rest = self._kept.partition(REASONING_CLOSE)
         if closed:
             self._kept, self._step = rest, self._after
             return [*_thought(thought.rstrip()), *self._after()]
-        sure = self._kept[: len(self._kept) - suffix_overlap(self._kept, CLOSE)].rstrip()
+        sure = self._kept[: len(self._kept) - suffix_overlap(self._kept, REASONING_CLOSE)].rstrip()
         self._kept = self._kept[len(sure) :]
         return _thought(sure)
 

@@ -1,4 +1,4 @@
-"""The one place that talks to Triton: streams and management over gRPC here, single answers over HTTP in unary.py."""
+"""The one place that talks to Triton: streams and management over gRPC; single answers over HTTP, by http_client.py."""
 
 import contextlib
 import logging

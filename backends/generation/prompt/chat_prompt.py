@@ -12,7 +12,7 @@ from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.tool_prompt import ToolPrompt
 from contract.chat_template import TemplateRejected, load_chat_template
-from contract.reasoning import OPEN
+from contract.model_text import REASONING_OPEN
 
 
 @dataclass(frozen=True)
@@ -135,4 +135,4 @@ class ChatPrompt:
 
 def reasoning_prefix_of(prompt: str) -> str:
     """Return the beginning of the answer that the template has written."""
-    return f"{OPEN}\n" if prompt.rstrip().endswith(OPEN) else ""
+    return f"{REASONING_OPEN}\n" if prompt.rstrip().endswith(REASONING_OPEN) else ""

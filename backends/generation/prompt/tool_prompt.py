@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from contract.tool_formats import TAGS
+from contract.model_text import TOOL_TAGS
 
 Messages = list[dict[str, Any]]
 Tools = list[dict[str, Any]]
 Render = Callable[[Messages, Tools | None], str]
 
-_OPEN, _CLOSE = TAGS["hermes"]
+_OPEN, _CLOSE = TOOL_TAGS["hermes"]
 
 # As Qwen 2.5 was trained to read it, and many others that came after Hermes.
 _INSTRUCTIONS = """# Tools

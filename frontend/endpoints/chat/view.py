@@ -9,16 +9,14 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from frontend.access_log import log_fields
-from frontend.endpoints.chat.message import MessageBuilder
-from frontend.endpoints.chat.protocol import ChatCompletionRequest
+from frontend.endpoints.chat.protocol import ChatCompletionRequest, MessageBuilder, chat_logprobs
 from frontend.errors import InvalidRequest
-from frontend.generation.logprobs import chat_logprobs, read_logprobs
 from frontend.generation.messages import inline_media_size
 from frontend.generation.routing import select_model, start_choices
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
 from frontend.http.respond import DONE, StreamedResponse, encode_event, json_response
-from frontend.inference.choices import Choices
+from frontend.inference.response_stream import Choices, read_logprobs
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.triton.registry import Model
 

@@ -1,5 +1,6 @@
 """POST /completions: OpenAI's createCompletion, which continues prompts. Plain and streamed."""
 
+import codecs
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,10 @@ from contract.tensors import CHAT
 from frontend.access_log import log_fields
 from frontend.endpoints.completions.protocol import CompletionRequest
 from frontend.errors import InvalidRequest, located
-from frontend.generation.logprobs import CompletionLogprobs, read_logprobs
 from frontend.generation.routing import start_prompt
 from frontend.http.body import read_body
 from frontend.http.respond import DONE, Closable, StreamedResponse, encode_event, json_response
-from frontend.inference.response_stream import ResponseStream, await_all
+from frontend.inference.response_stream import ResponseStream, await_all, read_logprobs
 from frontend.services import services
 from frontend.triton.registry import Model
 
@@ -57,6 +57,28 @@ class _Streams(list[ResponseStream], Closable):
     def close(self) -> None:
         for stream in self:
             stream.close()
+
+
+class CompletionLogprobs:
+    """Returns them as completions have them, for one piece of an answer after the other."""
+
+    def __init__(self) -> None:
+        # A character may be of several tokens: it begins where the last of them completes it.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._offset = 0
+
+    def of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return OpenAI's object for the next tokens."""
+        offsets = []
+        for entry in entries:
+            offsets.append(self._offset)
+            self._offset += len(self._decoder.decode(bytes(entry["bytes"])))
+        return {
+            "tokens": [entry["token"] for entry in entries],
+            "token_logprobs": [entry["logprob"] for entry in entries],
+            "top_logprobs": None,
+            "text_offset": offsets,
+        }
 
 
 class Completion(StreamedResponse):

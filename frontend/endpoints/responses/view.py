@@ -17,7 +17,7 @@ from frontend.generation.routing import select_model, start
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
 from frontend.http.respond import StreamedResponse, json_response
-from frontend.inference.choices import Responses
+from frontend.inference.response_stream import Responses
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.services import services
 from frontend.storage.responses import ResponseStore, StoredResponse

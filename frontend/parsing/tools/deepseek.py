@@ -6,12 +6,12 @@ V3 and R1 write `function`, a separator, the name, and the arguments in a fence;
 from collections.abc import Sequence
 
 from contract.constraints import ToolCallsConstraint
-from contract.tool_formats import TAGS
+from contract.model_text import TOOL_TAGS
 from frontend.parsing.tools.json_calls import FENCE, FENCE_END, read_arguments
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, parameters_of, tagged_any
 
-_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR = TAGS["deepseek"]
+_ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR = TOOL_TAGS["deepseek"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -47,5 +47,5 @@ def _constrain_bare(functions: Sequence[Function], max_calls: int | None) -> Too
     return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
 
 
-DEEPSEEK = ToolFormat(_grammar, _constrain, TAGS["deepseek"])
-DEEPSEEK_BARE = ToolFormat(_grammar, _constrain_bare, TAGS["deepseek-v3.1"])
+DEEPSEEK = ToolFormat(_grammar, _constrain, TOOL_TAGS["deepseek"])
+DEEPSEEK_BARE = ToolFormat(_grammar, _constrain_bare, TOOL_TAGS["deepseek-v3.1"])

@@ -6,12 +6,12 @@ Small ones now and then write the object alone, or in a fence: measured of Qwen 
 from collections.abc import Sequence
 
 from contract.constraints import ToolCallsConstraint
-from contract.tool_formats import TAGS
+from contract.model_text import TOOL_TAGS
 from frontend.parsing.tools.json_calls import FENCE, FENCE_END, bare_calls, json_calls
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
 
-_OPEN, _CLOSE = TAGS["hermes"]
+_OPEN, _CLOSE = TOOL_TAGS["hermes"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -26,4 +26,4 @@ def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCall
     return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", max_calls)
 
 
-HERMES = ToolFormat(_grammar, _constrain, TAGS["hermes"])
+HERMES = ToolFormat(_grammar, _constrain, TOOL_TAGS["hermes"])

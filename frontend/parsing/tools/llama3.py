@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from contract.constraints import ToolCallsConstraint
-from contract.tool_formats import TAGS
+from contract.model_text import TOOL_TAGS
 from frontend.parsing.tools.json_calls import read_call
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, call_schema, tagged
 
-(_TAG,) = TAGS["llama3"]
+(_TAG,) = TOOL_TAGS["llama3"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -31,4 +31,4 @@ def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCall
     return tagged("", call_schema(functions, "parameters"), "", "; ", max_calls)
 
 
-LLAMA3 = ToolFormat(_grammar, _constrain, TAGS["llama3"])
+LLAMA3 = ToolFormat(_grammar, _constrain, TOOL_TAGS["llama3"])

@@ -5,12 +5,12 @@ import string
 from collections.abc import Sequence
 
 from contract.constraints import ToolCallsConstraint
-from contract.tool_formats import CALL_ID_LENGTH, TAGS
+from contract.model_text import CALL_ID_LENGTH, TOOL_TAGS
 from frontend.parsing.tools.json_calls import read_arguments, read_calls
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, calls_schema, parameters_of, tagged, tagged_any
 
-_TAG, _ID, _ARGUMENTS = TAGS["mistral"]
+_TAG, _ID, _ARGUMENTS = TOOL_TAGS["mistral"]
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -43,5 +43,5 @@ def _constrain_named(functions: Sequence[Function], max_calls: int | None) -> To
     return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", parameters_of(f), "") for f in functions])
 
 
-MISTRAL = ToolFormat(_grammar, _constrain, TAGS["mistral"], _new_id)
-MISTRAL_NAMED = ToolFormat(_grammar, _constrain_named, TAGS["mistral-v11"], _new_id)
+MISTRAL = ToolFormat(_grammar, _constrain, TOOL_TAGS["mistral"], _new_id)
+MISTRAL_NAMED = ToolFormat(_grammar, _constrain_named, TOOL_TAGS["mistral-v11"], _new_id)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from contract.constraints import ToolCallsConstraint
-from contract.tool_formats import TAGS
+from contract.model_text import TOOL_TAGS
 from frontend.parsing.tools.json_calls import read_calls
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
 from frontend.parsing.tools.tool_constraints import Function, calls_schema, tagged
 
-(_OPEN, _CLOSE), _BARE = TAGS["phi"], "functools"
+(_OPEN, _CLOSE), _BARE = TOOL_TAGS["phi"], "functools"
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
@@ -23,4 +23,4 @@ def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCall
     return tagged(_OPEN, calls_schema(functions, max_calls), _CLOSE, max_calls=1)
 
 
-PHI = ToolFormat(_grammar, _constrain, TAGS["phi"])
+PHI = ToolFormat(_grammar, _constrain, TOOL_TAGS["phi"])

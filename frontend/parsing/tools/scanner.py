@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contract.constraints import ToolCallsConstraint
-from contract.text import suffix_overlap
+from contract.model_text import suffix_overlap
 from frontend.parsing.events import Event, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
 
 T = TypeVar("T")
@@ -256,7 +256,7 @@ def _new_id() -> str:
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """How one family of models writes calls; `tags` are those of contract/tool_formats.py."""
+    """How one family of models writes calls; `tags` are those of contract/model_text.py."""
 
     grammar: Callable[[Scanner], Steps[None]]
     constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]

@@ -17,9 +17,9 @@ from contract.constraints import (
     constraint_from_json,
     constraint_to_json,
 )
+from contract.model_text import byte_alphabet, suffix_overlap
 from contract.options import SpeechOptions
 from contract.parameters import SegmentationParameters, TranscriptionParameters, read_parameters
-from contract.text import byte_alphabet, suffix_overlap
 
 CALLS = ToolCallsConstraint([ToolCallTag("<a>", {"type": "object"}, "</a>")], "\n", max_calls=8)
 CONSTRAINTS = [

@@ -6,7 +6,7 @@ import random
 import orjson
 import pytest
 
-from frontend.endpoints.chat.message import MessageBuilder
+from frontend.endpoints.chat.protocol import MessageBuilder
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.parsing.reasoning import ReasoningParser
 from frontend.parsing.tools import TOOL_FORMATS, ToolParser

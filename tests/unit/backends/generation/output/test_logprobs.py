@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.text import TokenTexts
+from backends.generation.output.answer import TokenTexts
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.answer import Answer
-from backends.generation.output.text import Detokenizer, StopStrings
+from backends.generation.output.answer import Answer, Detokenizer, StopStrings
 
 
 @pytest.fixture(scope="module")

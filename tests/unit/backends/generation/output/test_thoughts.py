@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.generation.output.text import ReasoningCounter
+from backends.generation.output.answer import ReasoningCounter
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.text import Detokenizer
+from backends.generation.output.answer import Detokenizer
 from backends.generation.prompt.chat_prompt import ChatPrompt, TemplateInputs, reasoning_prefix_of
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}

@@ -4,8 +4,8 @@ import numpy as np
 import orjson
 import pytest
 
+from frontend.endpoints.completions.view import CompletionLogprobs
 from frontend.errors import EngineFailure, InvalidRequest
-from frontend.generation.logprobs import CompletionLogprobs
 from tests.unit.conftest import delta, last
 from tests.unit.frontend.endpoints.chat.test_view import events
 
