@@ -1,20 +1,13 @@
 """Every sampling field does what it says: with the real model, and tests that fail if the field is ignored."""
 
 import math
-import random
 
 import openai
 import pytest
 
-from tests.support.live import MODEL, user
+from tests.support.sampling import STORY, ask, check_streams
 
-STORY = "Write a short story about a fox, a river and a bridge."
 LIST = "Repeat the word apple fifty times, with nothing in between."
-
-
-def ask(client, text=STORY, **fields):
-    fields = {"model": MODEL, "max_tokens": 40, "seed": 7} | fields
-    return client.chat.completions.create(messages=user(text), **fields)
 
 
 def said(client, *args, **fields):
@@ -112,43 +105,5 @@ def test_what_the_engine_cannot_give_is_refused(client):
         assert failure.value.code == "unsupported_parameter"
 
 
-def random_fields(number):
-    dice = random.Random(number)  # noqa: S311
-    fields = {"seed": number, "max_tokens": dice.randint(1, 40), "temperature": dice.choice([0, 0.5, 1, 1.5])}
-    for name, values in (
-        ("top_p", (0.5, 0.9)),
-        ("frequency_penalty", (-0.5, 0.5)),
-        ("presence_penalty", (0.5, 1.0)),
-        ("stop", (["."], ["the", "\n"], "and")),
-        ("logprobs", (True,)),
-    ):
-        if dice.random() < 0.4:
-            fields[name] = dice.choice(values)
-    return fields
-
-
-def whole(completion):
-    """Text, finish reason, usage and tokens of a plain answer."""
-    choice = completion.choices[0]
-    tokens = [entry.token for entry in choice.logprobs.content] if choice.logprobs else []
-    return choice.message.content, choice.finish_reason, completion.usage, tokens
-
-
-def folded(chunks):
-    """The same of a streamed one."""
-    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
-    text = "".join(choice.delta.content or "" for choice in choices)
-    tokens = [entry.token for choice in choices if choice.logprobs for entry in choice.logprobs.content]
-    return text, choices[-1].finish_reason, chunks[-1].usage, tokens
-
-
 def test_a_stream_equals_the_plain_answer(client):
-    """For 100 random requests. Where what was cached is rounded otherwise, a second plain answer decides."""
-    different = []
-    for number in range(100):
-        fields, question = random_fields(number), f"Tell me fact number {number} about the sea."
-        plain = whole(ask(client, question, **fields))
-        streamed = folded(list(ask(client, question, stream=True, stream_options={"include_usage": True}, **fields)))
-        if streamed != plain and streamed != whole(ask(client, question, **fields)):
-            different.append((number, streamed, plain))
-    assert different == []
+    check_streams(client, 12)

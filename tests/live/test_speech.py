@@ -8,13 +8,12 @@ import wave
 from concurrent.futures import ThreadPoolExecutor
 
 import av
-import jiwer
 import numpy as np
 import pytest
 import requests
 
 from tests.support.live import url
-from tests.support.speech import SENTENCES, clone, heard, reference, speak, words
+from tests.support.speech import SENTENCES, check_words, clone, heard, reference, speak
 
 FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
@@ -30,8 +29,7 @@ def seconds(content, form):
 
 class TestWords:
     def test_what_is_said_is_heard(self, stack):
-        texts = [heard(stack, speak(stack, input=sentence).content) for sentence in SENTENCES]
-        assert jiwer.wer([words(s) for s in SENTENCES], [words(t) for t in texts]) <= 0.05
+        check_words(stack, SENTENCES[:5])
 
     def test_numbers_dates_and_money_are_read(self, stack):
         said = speak(stack, input="On March 3rd, 2024, 1,250 people paid $9.99 at 7:30 pm.").content

@@ -57,7 +57,7 @@ def test_a_call_that_the_model_was_shown_how_to_make(client):
 
 
 def test_forced_calls_match_their_parameters(client):
-    check_forced_calls(client, 12)
+    check_forced_calls(client, 8)
 
 
 def test_a_small_model_that_must_call_comes_to_an_end(client):

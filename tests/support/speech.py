@@ -4,12 +4,14 @@ import base64
 import io
 import re
 import wave
+from concurrent.futures import ThreadPoolExecutor
 
+import jiwer
 import numpy as np
 import requests
 
 from tests.support.live import url
-from tests.support.recordings import AUDIOEVAL, MOONSHINE, package_files
+from tests.support.recordings import AUDIOEVAL, MOONSHINE, librivox, package_files
 
 TWO_CITIES = package_files(MOONSHINE) / "two_cities.wav"
 CLIPS = sorted(package_files(AUDIOEVAL).glob("*/*.wav"))
@@ -86,3 +88,28 @@ def reference(start):
 def clone(stack, address, text="Hello there. How are you?", **body):
     parts = [{"type": "text", "text": text}, {"type": "audio", "audio_url": {"url": address}}]
     return speak(stack, "/audio/speech", messages=[{"role": "user", "content": parts}], **{"voice": None} | body)
+
+
+def check_words(stack, sentences):
+    """Check that what is spoken is what is heard in it again."""
+    texts = [heard(stack, speak(stack, input=sentence).content) for sentence in sentences]
+    assert jiwer.wer([words(s) for s in sentences], [words(t) for t in texts]) <= 0.05
+
+
+def transcribed(client, path, **options):
+    with path.open("rb") as file:
+        return client.audio.transcriptions.create(model="whisper-base", file=file, **options)
+
+
+def check_bad_files_among_good_ones(stack, client, count):
+    """Check that of `count` files at once, of which half are none, each good one has the text it has alone."""
+    clips = list(librivox())[: max(1, count // 4)]
+    expected = [transcribed(client, path).text for path in clips]
+
+    def ask(number):
+        if number % 2:
+            return post(stack, b"junk" * number * 1000).status_code == 400
+        return transcribed(client, clips[number // 2 % len(clips)]).text == expected[number // 2 % len(clips)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(count)))
