@@ -125,4 +125,4 @@ lock: .venv/dev.stamp ## pin the newest versions that fit again
 			&& mv $$name.new $$name.lock || exit 1; done
 
 clean: ## remove .venv and what tools left behind; the cache stays
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .coverage
