@@ -1,6 +1,22 @@
 """Triton's Python backends. Imported before any library, so that libraries read and write text as UTF-8."""
 
+import contextlib
 import locale
+import logging
+import os
+import sys
 
 # Triton's stub runs in the C locale whatever the environment says, and Python would take text for ASCII.
-locale.setlocale(locale.LC_ALL, "C.UTF-8")
+for _name in ("C.UTF-8", "en_US.UTF-8"):  # older systems lack the first
+    with contextlib.suppress(locale.Error):
+        locale.setlocale(locale.LC_ALL, _name)
+        break
+
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would report each start to the internet
+
+
+def start_logging(name: str) -> None:
+    """Log to stderr, which is Triton's log, each line after `name`. Libraries never debug: they would tell contents."""
+    level = logging.getLevelNamesMapping()[os.environ.get("TRIDENT_LOG_LEVEL", "info").upper()]
+    logging.basicConfig(level=max(level, logging.INFO), format=f"{name}: %(message)s", stream=sys.stderr)
+    logging.getLogger("backends").setLevel(level)

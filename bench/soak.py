@@ -70,7 +70,8 @@ def memory(settings: Settings) -> dict[str, float]:
         name = next(
             name
             for mark, name in (
-                ("engine.py", "engine"),
+                ("grammar.compiler", "grammar compiler"),
+                ("engine.process", "engine"),
                 ("/smollm2-135m/", "backend, chat"),
                 ("/whisper-base/", "backend, transcription"),
                 ("/hibari/", "backend, speech"),

@@ -163,14 +163,14 @@ def _with_new_names(texts: Mapping[str, str]) -> dict[str, str]:
     for old, new in _RENAMED.items():
         if old in renamed:
             log.warning("the parameter '%s' is now called '%s'", old, new)
-            renamed.setdefault(new, renamed.pop(old))
+            renamed[new] = renamed.pop(old)  # an operator's edit: the export writes the new name alone
     return renamed
 
 
 def _convert(name: str, kind: Any, text: str) -> Any:
     try:
         if kind is bool:
-            return {"true": True, "false": False}[text]
+            return {"true": True, "false": False}[text.lower()]
         if kind in (int, float):
             return kind(text)
         return text if kind in (str, str | None) else json.loads(text)

@@ -30,7 +30,7 @@ def _explain(package: Package, output: str) -> ExportError:
     name = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
         return ExportError(
-            f"{name}: the downloaded file does not have the sha256 in export/catalog.toml. "
+            f"{name}: the downloaded file does not have the sha256 in export/catalog/. "
             "It is not used. Try again; if it happens again, the published file has changed: report it."
         )
     if "No space left" in output:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
 from tqdm import tqdm
 
 from export import environments
@@ -39,10 +40,12 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
         return target
     if entry.requires:
         environments.make(entry.requires)
-    if weights is None and record.get("weights"):
-        weights = Path(record["weights"])
-    made_of = _made_of(entry, weights, record)
-    if record and all(record.get(name) == value for name, value in made_of.items()):
+    known = record or _read_record(cache / "converted" / entry.name)
+    if weights is None and known.get("weights"):
+        weights = Path(known["weights"])
+    made_of = _made_of(entry, weights, known)
+    is_current = is_exported(entry.name, repository) and made_of.items() <= record.items()
+    if is_current:
         parameters = record["parameters"]
         if record["config"] == render_config(entry, parameters):
             print(f"{entry.name}: already there")
@@ -57,11 +60,13 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
 
 
 @contextlib.contextmanager
-def only_one(cache: Path) -> Iterator[None]:
-    """Hold the export lock: a second export waits, then finds the work done."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "export.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def only_one(*folders: Path) -> Iterator[None]:
+    """Hold the export's lock of each folder: a second export waits, then finds the work done."""
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(set(folders)):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = locks.enter_context((folder / ".export.lock").open("w", encoding="utf-8"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -83,8 +88,7 @@ def _made_of(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict
 def _convert(entry: Entry, cache: Path, weights: Path | None, made_of: dict[str, Any]) -> Path:
     """Return the folder of a finished conversion, made now unless the cache has it."""
     folder = cache / "converted" / entry.name
-    record = _read_record(folder)
-    if all(record.get(name) == value for name, value in made_of.items()):
+    if made_of.items() <= _read_record(folder).items():
         return folder
     if not (entry.packages or weights):
         raise ExportError(
@@ -114,10 +118,12 @@ def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]
     """Put a conversion into the repository, with its configuration."""
     config = render_config(entry, record["parameters"])
     before, current = _read_record(target).get("config"), target / "config.pbtxt"
+    config_text = config
     if before is not None and current.exists():
-        config_text = merge_edits(before, current.read_text(encoding="utf-8"), config)
-    else:
-        config_text = config
+        try:
+            config_text = merge_edits(before, current.read_text(encoding="utf-8"), config)
+        except text_format.ParseError as error:
+            raise ExportError(f"{current}, line {error}: correct it, or remove the file to have a new one") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     with _whole(target) as made:
         _link_tree(converted / "1", made / "1")
@@ -132,20 +138,28 @@ def _whole(target: Path) -> Iterator[Path]:
         made = Path(folder) / target.name
         made.mkdir()
         yield made
-        shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+        old = Path(folder) / "old"
+        if target.exists():
+            target.rename(old)
+        try:
+            made.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
 
 
 def _link_tree(source: Path, target: Path) -> None:
     """Make `target` a copy of a folder, of hard links where the file system allows."""
-
-    def link_or_copy(one: str, other: str) -> None:
+    for path in [source, *sorted(source.rglob("*"))]:
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+            continue
         try:
-            os.link(one, other)
+            os.link(path, place)
         except OSError:
-            shutil.copyfile(one, other)
-
-    shutil.copytree(source, target, copy_function=link_or_copy)
+            shutil.copyfile(path, place)
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:

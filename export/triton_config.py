@@ -52,8 +52,9 @@ def merge_edits(before: str, edited: str, after: str) -> str:
     if edited == before or before == after:
         return after if edited == before else edited
     old, own, new = (text_format.Parse(text, pb.ModelConfig()) for text in (before, edited, after))
+    own_fields, old_fields = ({field.name: value for field, value in c.ListFields()} for c in (own, old))
     for field in pb.ModelConfig.DESCRIPTOR.fields:
-        if field.name != "parameters" and getattr(own, field.name) != getattr(old, field.name):
+        if field.name != "parameters" and own_fields.get(field.name) != old_fields.get(field.name):
             new.ClearField(field.name)
             part = pb.ModelConfig()
             part.CopyFrom(own)

@@ -53,7 +53,11 @@ class APIError(Exception):
 
     def log_fields(self) -> dict[str, Any]:
         """Return what the access log says of an answer that fails with this after its status has gone out."""
-        return {"status": self.status, "error": f"{self.code}: {self}"}
+        return {"status": self.status, "error": self.log_text()}
+
+    def log_text(self) -> str:
+        """Return the code, and the field or what happened. A message to the client may quote what was sent."""
+        return f"{self.code}: {self if self.status >= 500 else self.param}"
 
 
 class InvalidRequest(APIError):
@@ -151,7 +155,7 @@ def _respond(error: APIError) -> Response:
     response = Response(orjson.dumps(error.body()), error.status, content_type="application/json")
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = "1"
-    log_fields()["error"] = f"{error.code}: {error}"
+    log_fields()["error"] = error.log_text()
     return response
 
 

@@ -69,7 +69,10 @@ def _stop_gunicorn() -> None:
 def main() -> None:
     """Serve until told to stop."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # Libraries do not debug: they would tell the URLs and the contents of files.
+    logging.basicConfig(level=max(level, logging.INFO), format="%(message)s", stream=sys.stderr)
+    logging.getLogger("frontend").setLevel(level)
     Web(settings).run()
 
 

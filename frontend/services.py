@@ -1,19 +1,23 @@
 """What every view works with, made once by the application factory."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flask import current_app
+from flask import current_app, request
 
+from frontend.access_log import log_fields
 from frontend.settings import Settings
 from frontend.storage.images import ImageStore
 from frontend.storage.responses import ResponseStore
 from frontend.triton.admission import Admission
 from frontend.triton.client import Call
 from frontend.triton.http_client import Inference
-from frontend.triton.registry import Registry
+from frontend.triton.registry import Model, Registry
 from frontend.triton.tensors import Value
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Triton(Protocol):
@@ -45,6 +49,22 @@ class Services:
     responses: ResponseStore
     shut_down: Callable[[], None]
     """Begins the shutdown of the whole of Trident and returns at once."""
+
+
+def require_model(name: str | None, *tasks: str) -> Model:
+    """Return the model that `name` means for one of `tasks`, and put it in the access log. Raises APIError."""
+    model = services().registry.require(name, *tasks)
+    log_fields().setdefault("model", model.id)
+    return model
+
+
+def public_address() -> str:
+    """Return where the client reaches this server: as the operator says, or as the client has called it."""
+    settings = services().settings
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = request.headers.get("Host", "")
+    return f"{request.scheme}://{host if _HOST.fullmatch(host) else f'{settings.host}:{settings.port}'}"
 
 
 def services() -> Services:

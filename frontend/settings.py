@@ -20,6 +20,7 @@ from frontend.aliases import DEFAULT_ALIASES
 GROUPS = ("serving", "models", "limits", "security", "storage", "logging")
 
 _PREFIX = "TRIDENT_"
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 class SettingsError(ValueError):
@@ -57,7 +58,7 @@ class Settings:
     Raises SettingsError for a value that is out of bounds.
     """
 
-    host: str = _option("127.0.0.1", "serving", "address the API listens on", "ADDRESS")
+    host: str = _option("127.0.0.1", "serving", "address the API listens on", "ADDRESS", pattern=r".+")
     port: int = _option(10100, "serving", "port the API listens on", "PORT", minimum=1, maximum=65535)
     workers: int = _option(1, "serving", "frontend processes", "N", minimum=1)
     public_url: str | None = _option(
@@ -75,7 +76,12 @@ class Settings:
         pattern=r".*:\d+",
     )
     triton_http_port: int = _option(
-        None, "serving", "Triton's HTTP port; default: the port after --port", "PORT", minimum=1, maximum=65535
+        None,
+        "serving",
+        "Triton's HTTP port; default: --port plus 1, or with --triton the port before its gRPC port",
+        "PORT",
+        minimum=1,
+        maximum=65535,
     )
     triton_grpc_port: int = _option(
         None, "serving", "embedded Triton's gRPC port; default: --port plus 2", "PORT", minimum=1, maximum=65535
@@ -125,12 +131,14 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None:
                 self._set(field.name, _checked(field, hints[field.name], value))
-        for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port"), 1):
+        # Beside --port; of a Triton that runs elsewhere, which has its HTTP port before its gRPC port, beside that one.
+        first = int(self.triton.rpartition(":")[2]) - 1 if self.triton else self.port + 1
+        for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
-                self._set(name, self.port + offset)
+                self._set(name, first + offset)
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))  # as in a parsed URL
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
-        if self.triton is None and (len(set(ports)) < len(ports) or max(ports) > 65535):
+        if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(f"port and Triton's three ports must differ and be at most 65535, not {ports}")
 
     def _set(self, name: str, value: Any) -> None:
@@ -175,7 +183,7 @@ class Settings:
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings, of `flags` (by field), the environment and the file. Raises SettingsError."""
-    values = _read_file(Path(os.environ.get("TRIDENT_CONFIG", "trident.toml")))
+    values = _read_file(Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml"))
     for field in dataclasses.fields(Settings):
         variable = _PREFIX + field.name.upper()
         if os.environ.get(variable):
@@ -195,9 +203,11 @@ class _Given:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     known = {field.name for field in dataclasses.fields(Settings)}
     if unknown := sorted(table.keys() - known):
         raise SettingsError(f"{path}: unknown key '{unknown[0]}'")
@@ -209,7 +219,7 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
     name, value = (given.name, given.value) if isinstance(given, _Given) else (field.name, given)
     try:
         value = _convert(kind, value)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         raise SettingsError(f"{name}: '{value}' is not valid") from None
     bounds = field.metadata
     if bounds["choices"] and value not in bounds["choices"]:
@@ -225,11 +235,9 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
 
 def _convert(kind: Any, value: Any) -> Any:
     if kind is bool:
-        return (
-            value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        )
+        return value if isinstance(value, bool) else _WORDS[value.lower()]
     if kind in (int, float):
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError
         return kind(value)
     if kind is Path:
@@ -243,8 +251,10 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _split(value: Any) -> list[str]:
-    """Return the names in `a b`, `a,b`, `"a with a blank"`, or a list of such."""
-    if not isinstance(value, str):
+    """Return the names in `a b`, `a,b`, `"a with a blank"`, or several of such from a command line; a list as it is."""
+    if isinstance(value, list):
+        return [str(item) for item in value if item]
+    if isinstance(value, tuple):
         return [name for item in value for name in ([str(item)] if isinstance(item, Path) else _split(str(item)))]
     names = shlex.shlex(value, posix=True)
     names.whitespace, names.whitespace_split = ", \t\n", True

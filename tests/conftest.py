@@ -8,7 +8,7 @@ from openai import OpenAI
 from tests.support.live import STARTERS, url
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import running_stack
-from tests.support.suites import FOLDER, load_suites, record_passed, unchanged_suites
+from tests.support.suites import FOLDER, fingerprint, load_suites, record_passed, unchanged_suites
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,9 @@ class HeavySuites:
     """Skips suites that need not run again, and keeps the record of those that passed as a whole."""
 
     def __init__(self, skip_unchanged):
-        self._unchanged = unchanged_suites() if skip_unchanged else []
+        # Now, not at the end: what is edited meanwhile has not been tested.
+        self._fingerprints = {name: fingerprint(inputs) for name, inputs in load_suites().items()}
+        self._unchanged = unchanged_suites(self._fingerprints) if skip_unchanged else []
         self._skipped = set()
         self._expected = defaultdict(set)
         self._passed = defaultdict(set)
@@ -63,11 +65,12 @@ class HeavySuites:
             self._passed[suite].add(report.nodeid)
 
     def pytest_sessionfinish(self, session):
-        # A part of a suite (-k, or one test by name) says nothing about the whole.
-        partly = session.config.getoption("keyword") or any("::" in argument for argument in session.config.args)
+        # A part of a suite says nothing about the whole.
+        chosen = [session.config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
+        partly = any(chosen) or any("::" in argument for argument in session.config.args)
         whole = [name for name, tests in self._expected.items() if tests == self._passed[name]]
         if whole and not partly:
-            record_passed([name for name in whole if name in load_suites()])
+            record_passed({name: self._fingerprints[name] for name in whole if name in self._fingerprints})
 
     def pytest_terminal_summary(self, terminalreporter):
         if self._skipped:

@@ -1,15 +1,13 @@
 """What every backend exchanges with Triton: its model's configuration, inputs, outputs and errors."""
 
 import json
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from backends import start_logging
 from backends.common.errors import EngineFailure, RequestFailure
 from contract.parameters import read_parameters
 from contract.tensors import TaskTensors
@@ -25,8 +23,7 @@ def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
 
     Also has the log go to Triton's.
     """
-    level = os.environ.get("TRIDENT_LOG_LEVEL", "info").upper()
-    logging.basicConfig(level=level, format=f"{args['model_name']}: %(message)s", stream=sys.stderr)
+    start_logging(args["model_name"])
     config = json.loads(args["model_config"])
     texts = {key: value["string_value"] for key, value in config["parameters"].items()}
     return Path(args["model_repository"]) / args["model_version"], read_parameters(kind, texts)

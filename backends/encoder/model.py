@@ -88,7 +88,7 @@ class TritonPythonModel:
 
 
 def _together(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
-    """Take a step for all jobs at once; if that fails, for one after the other, so that only the one at fault does."""
+    """Take a step for all requests at once; if it fails, for each by itself, so that only the one at fault fails."""
     if not items:
         return
     try:

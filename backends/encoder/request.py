@@ -26,7 +26,7 @@ class EncodeRequest:
     failure: Exception | None = None
 
     def is_abandoned(self) -> bool:
-        """Tell whether the caller has left; the job has failed then."""
+        """Tell whether the caller has left; the request has failed then."""
         if self.is_cancelled():
             self.failure = EngineFailure("The request was cancelled")
         return self.failure is not None
@@ -40,7 +40,7 @@ class EncodeRequest:
 
 
 def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
-    """Tokenize all jobs' rows in one call; a job with a row that cannot be used fails, and no other."""
+    """Tokenize all requests' rows in one call; a request with a row that cannot be used fails, and no other."""
     texts = [text for item in items for text in item.texts]
     rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))
     for item in items:

@@ -1,7 +1,7 @@
 """Pocket TTS in a process of its own, with its own Python: the package needs torch.
 
-`python cloning_process.py FOLDER THREADS SOCKET`. Everything it is asked and answers goes over the socket, see
-`cloning_engine.py`. It imports nothing of this project's, and nothing from the network.
+`python pocket_tts_process.py FOLDER THREADS SOCKET`. Everything it is asked and answers goes over the socket, see
+`pocket_tts_engine.py`. It imports nothing of this project's, and nothing from the network.
 """
 
 import os
@@ -101,8 +101,9 @@ def main() -> None:
             try:
                 connection.send((True, getattr(speaker, method)(*arguments)))
             except Exception as error:
-                traceback.print_exc()
-                connection.send((False, repr(error)))
+                # Where, but not what: an error's message may have the user's text in it.
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                connection.send((False, f"{type(error).__name__} in {place.name}, line {place.lineno}"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
 def split_sentences(text: str, maximum: int) -> Iterator[str]:
-    """Yield the sentences of `text`, with English and Chinese marks, those over `most` characters cut."""
+    """Yield the sentences of `text`, with English and Chinese marks, those over `maximum` characters cut."""
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):
@@ -23,7 +23,7 @@ def split_sentences(text: str, maximum: int) -> Iterator[str]:
 
 
 def cut(text: str, maximum: int) -> Iterator[str]:
-    """Yield `text` in pieces of at most `most` characters, cut after punctuation, else between words, else anywhere."""
+    """Yield `text` in pieces of at most `maximum` characters: cut after punctuation, between words, or anywhere."""
     while len(text) > maximum:
         place = next(
             (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, maximum)])), maximum

@@ -1,4 +1,4 @@
-"""Which engines there are, what each must do, and what passes between them and the jobs."""
+"""Which engines there are, what each must do, and what passes between them and the requests."""
 
 import importlib
 import zlib

@@ -1,28 +1,28 @@
 """What converts what: one function a conversion, from fetched files to a version folder that a backend loads."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from contract.paths import CHECKOUT
-from export.converters import (
-    diffusion,
-    encoder,
-    gguf,
-    ocr,
-    segmentation,
-    speech,
-    vision_language,
-    whisper,
-)
+
+Convert = Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
 
 
 class Conversion(NamedTuple):
-    """`convert(source, version, options)` makes a version folder of a fetched file or folder, and returns parameters
-    for config.pbtxt. A change in one of `files` exports what it made again."""
+    """`function`, a module in this folder and its function, makes a version folder. It is imported when it is called,
+    since what converts (OpenVINO) is not for the launcher's process. A change in one of `files` exports what it made
+    again."""
 
-    convert: Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
+    function: str
     files: tuple[str, ...]
+
+    def convert(self, source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+        """Make a version folder of a fetched file or folder, and return parameters for config.pbtxt."""
+        module, _, name = self.function.partition(".")
+        convert: Convert = getattr(import_module(f"export.converters.{module}"), name)
+        return convert(source, version, options)
 
     def source(self) -> str:
         """Return the text of the files."""
@@ -31,17 +31,18 @@ class Conversion(NamedTuple):
 
 CONVERTERS = {
     "gguf": Conversion(
-        gguf.convert_gguf,
+        "gguf.convert_gguf",
         (
             "export/converters/gguf.py",
             "export/converters/gguf_tokenizer.py",
             "export/converters/openvino_detokenizer.py",
             "export/converters/openvino_weights.py",
+            "contract/byte_alphabet.py",
         ),
     ),
-    "ctranslate2": Conversion(whisper.convert_published, ("export/converters/whisper.py",)),
+    "ctranslate2": Conversion("whisper.convert_published", ("export/converters/whisper.py",)),
     "openvino-whisper": Conversion(
-        whisper.convert_to_openvino,
+        "whisper.convert_to_openvino",
         (
             "export/converters/whisper.py",
             "export/isolated/openvino_whisper.py",
@@ -49,12 +50,12 @@ CONVERTERS = {
             "requirements/openvino.lock",
         ),
     ),
-    "hibari": Conversion(speech.convert_hibari, ("export/converters/speech.py",)),
-    "kokoro": Conversion(speech.convert_kokoro, ("export/converters/speech.py",)),
-    "pocket-tts": Conversion(speech.convert_pocket_tts, ("export/converters/speech.py",)),
-    "onnx-segmentation": Conversion(segmentation.convert_published, ("export/converters/segmentation.py",)),
+    "hibari": Conversion("speech.convert_hibari", ("export/converters/speech.py",)),
+    "kokoro": Conversion("speech.convert_kokoro", ("export/converters/speech.py",)),
+    "pocket-tts": Conversion("speech.convert_pocket_tts", ("export/converters/speech.py",)),
+    "onnx-segmentation": Conversion("segmentation.convert_published", ("export/converters/segmentation.py",)),
     "vision-language": Conversion(
-        vision_language.convert_published,
+        "vision_language.convert_published",
         (
             "export/converters/vision_language.py",
             "export/isolated/openvino_vision_language.py",
@@ -62,13 +63,13 @@ CONVERTERS = {
         ),
     ),
     "diffusers": Conversion(
-        diffusion.convert_to_openvino,
+        "diffusion.convert_to_openvino",
         ("export/converters/diffusion.py", "export/isolated/openvino_diffusion.py", "requirements/openvino.lock"),
     ),
-    "onnx-ocr": Conversion(ocr.convert_published, ("export/converters/ocr.py",)),
-    "onnx-encoder": Conversion(encoder.convert_published, ("export/converters/encoder.py",)),
+    "onnx-ocr": Conversion("ocr.convert_published", ("export/converters/ocr.py",)),
+    "onnx-encoder": Conversion("encoder.convert_published", ("export/converters/encoder.py",)),
     "optimum-encoder": Conversion(
-        encoder.convert_with_optimum,
+        "encoder.convert_with_optimum",
         (
             "export/converters/encoder.py",
             "export/isolated/onnx_encoder.py",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from contract.model_text import byte_alphabet
+from contract.byte_alphabet import byte_alphabet
 
 
 def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:

@@ -11,7 +11,7 @@ from export.fetch import ExportError
 
 _FORMATS = ("fp32", "int8", "int4")
 
-# Those that the backend knows the images of: see generation/pictures.py.
+# Those that the backend knows the images of: see backends/generation/prompt/image_processor.py.
 _KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
 
 

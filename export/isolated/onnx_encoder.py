@@ -1,4 +1,4 @@
-"""`python -m export.optimum_onnx SOURCE TARGET OPTIONS`, run in the environment with torch: safetensors to ONNX."""
+"""`python -m export.isolated.onnx_encoder SOURCE TARGET OPTIONS`, run in .venv-onnx: safetensors to ONNX."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`python -m export.openvino_diffusion SOURCE TARGET FORMAT`, run in the environment with diffusers.
+"""`python -m export.isolated.openvino_diffusion SOURCE TARGET FORMAT`, run in the environment with diffusers.
 
 SOURCE is a published folder with model_index.json (Stable Diffusion, XL, LCM, FLUX); TARGET gets what OpenVINO GenAI
 loads, with weights in FORMAT: fp32, fp16 or int8.

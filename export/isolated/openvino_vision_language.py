@@ -1,4 +1,4 @@
-"""`python -m export.vision_language SOURCE TARGET [WEIGHT_FORMAT]`, run in .venv-openvino: chat models that see images.
+"""`python -m export.isolated.openvino_vision_language SOURCE TARGET [WEIGHT_FORMAT]`, run in .venv-openvino.
 
 SOURCE is a published folder of Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA; TARGET gets what OpenVINO GenAI loads, and what
 the generation backend reads beside it. WEIGHT_FORMAT is int8 (the default), int4 or fp32.

@@ -1,4 +1,4 @@
-"""`python -m export.openvino_whisper SOURCE TARGET`, run in the environment with torch: CTranslate2 to OpenVINO.
+"""`python -m export.isolated.openvino_whisper SOURCE TARGET`, run in .venv-openvino: CTranslate2 to OpenVINO.
 
 SOURCE has model.bin, config.json and tokenizer.json; TARGET gets what OpenVINO GenAI loads.
 """

@@ -12,7 +12,7 @@ from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, are_token_ids, read_body
 from frontend.http.respond import json_response
 from frontend.inference.batching import bounded, infer_rows
-from frontend.services import services
+from frontend.services import require_model
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("embeddings", __name__)
@@ -67,7 +67,7 @@ class EmbeddingRequest(RequestBody):
 def create_embedding() -> Response:
     """Answer one vector a text, in the order of the texts."""
     body = read_body(EmbeddingRequest)
-    model = services().registry.require(body.model, "embedding")
+    model = require_model(body.model, "embedding")
     _check_dimensions(body.dimensions, model)
     result = infer_rows(model, body.columns(model), body.parameters(), "input")
     vectors = _shorten(result["embedding"], body.dimensions)

@@ -11,7 +11,7 @@ from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, read_body
 from frontend.http.respond import json_response
 from frontend.inference.batching import bounded, infer_rows
-from frontend.services import services
+from frontend.services import require_model
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("rerank", __name__)
@@ -62,7 +62,7 @@ class RerankRequest(RequestBody):
 def create_rerank() -> Response:
     """Answer the documents, the most relevant first, with scores from 0 to 1 (`raw_scores`: logits)."""
     body = read_body(RerankRequest)
-    model = services().registry.require(body.model, "rerank")
+    model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=bool(body.truncate))
     for result in results:
         result["score"] = result["relevance_score"]
@@ -76,7 +76,7 @@ def create_rerank() -> Response:
 def create_rerank_v2() -> Response:
     """Answer as Cohere's v2 does: without the documents unless asked, and long ones are cut."""
     body = read_body(RerankRequest)
-    model = services().registry.require(body.model, "rerank")
+    model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=body.truncate is not False)
     if body.return_documents:
         for result in results:

@@ -1,6 +1,8 @@
 """GET /: where things are, until there is a page."""
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+
+from frontend.services import public_address
 
 blueprint = Blueprint("root", __name__)
 
@@ -16,4 +18,4 @@ Docs:    README.md and ARCHITECTURE.md in the checkout
 @blueprint.get("/")
 def get_root() -> Response:
     """Answer with the addresses of the API and the documentation, as text."""
-    return Response(_TEXT.format(address=request.host_url.rstrip("/")), content_type="text/plain; charset=utf-8")
+    return Response(_TEXT.format(address=public_address()), content_type="text/plain; charset=utf-8")

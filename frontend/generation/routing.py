@@ -14,7 +14,7 @@ from frontend.generation.sequential import AudioTranscript, ImageText, transcrib
 from frontend.generation.structured_output import reject_structured_output
 from frontend.inference.response_stream import Choices, Responses, ResponseStream, await_all, start_call
 from frontend.media.sources import read_media
-from frontend.services import services
+from frontend.services import require_model, services
 from frontend.triton.native import ChatModel, ModelCall, NativeChatModel
 from frontend.triton.registry import Model
 from frontend.triton.vllm import VllmChatModel
@@ -33,7 +33,7 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 def select_model(name: str, messages: Sequence[Message]) -> Model:
     """Return the model that `name` means for these messages: with audio also one that transcribes, and so on."""
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
-    return services().registry.require(name, *_TASKS[kinds])
+    return require_model(name, *_TASKS[kinds])
 
 
 def start(

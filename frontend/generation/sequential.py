@@ -13,7 +13,7 @@ from frontend.http.respond import Closable
 from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.inference.transcription import Transcription
 from frontend.media.sources import read_media
-from frontend.services import services
+from frontend.services import require_model, services
 from frontend.triton.registry import Model
 
 Work = TypeVar("Work", bound=Closable)
@@ -123,7 +123,7 @@ class ImageText(SequentialMedia[ResponseStream]):
 
 def transcribe(audio: Media) -> str:
     """Return what is said in the audio, by the default model for that. Raises APIError."""
-    return _transcribe(services().registry.require(None, "transcription"), audio).text()
+    return _transcribe(require_model(None, "transcription"), audio).text()
 
 
 def _transcribe(model: Model, audio: Media) -> Transcription:

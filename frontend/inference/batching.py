@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flask import request
 
-from frontend.access_log import log_fields, request_id
+from frontend.access_log import request_id
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
 from frontend.http.respond import ClientWatch
 from frontend.services import services
@@ -32,7 +32,6 @@ def infer_rows(
 
     Raises APIError; one about a row names it as an item of the request's `param`.
     """
-    log_fields()["model"] = model.id
     run = _Run(model, columns, parameters)
     watch = ClientWatch(request.environ, run.cancel)
     try:

@@ -11,7 +11,7 @@ import orjson
 from flask import request
 from gevent.queue import Empty, SimpleQueue
 
-from frontend.access_log import log_fields, request_id
+from frontend.access_log import request_id
 from frontend.errors import APIError, EngineFailure
 from frontend.http.respond import ClientWatch
 from frontend.services import services
@@ -36,7 +36,6 @@ def start_call(
 
     `client`: who asks, for models that are fair between clients.
     """
-    log_fields()["model"] = model.id
     return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)
 
 

@@ -31,10 +31,10 @@ def read_media(url: str, param: str, settings: Settings) -> bytes:
         "https": remote.fetch,
     }
     try:
-        pipeline = readers.get(url.partition(":")[0].lower())
-        if pipeline is None:
+        reader = readers.get(url.partition(":")[0].lower())
+        if reader is None:
             raise InvalidRequest("A URL begins with data:, base64://, file://, http:// or https://", code="invalid_url")
-        content = pipeline(url, settings)
+        content = reader(url, settings)
         if not content:
             raise InvalidRequest("The file is empty", code="empty_file")
         if len(content) > settings.max_upload_bytes:

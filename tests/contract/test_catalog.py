@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,5 +67,7 @@ def test_aliases_mean_tasks_that_exist():
 @pytest.mark.parametrize("name", CONVERTERS)
 def test_a_conversion_knows_its_files(name):
     conversion = CONVERTERS[name]
-    assert f"{conversion.convert.__module__.replace('.', '/')}.py" in conversion.files
+    module, _, function = conversion.function.partition(".")
+    assert f"export/converters/{module}.py" in conversion.files
+    assert callable(getattr(import_module(f"export.converters.{module}"), function))
     assert conversion.source()

@@ -12,9 +12,10 @@ _RECORD = FOLDER / "passed.json"
 
 
 def load_suites() -> dict[str, list[str]]:
-    """Return suite → its inputs, as paths below the checkout; the suite's own file is one of them."""
+    """Return suite → its inputs, as paths below the checkout: its own file, what all have in common, and its list."""
     tables = tomllib.loads((FOLDER / "suites.toml").read_text(encoding="utf-8"))
-    return {name: [f"tests/heavy/{name}.py", *table["inputs"]] for name, table in tables.items()}
+    common = tables.pop("all")["inputs"]
+    return {name: [f"tests/heavy/{name}.py", *common, *table["inputs"]] for name, table in tables.items()}
 
 
 def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
@@ -25,17 +26,15 @@ def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
     return digest.hexdigest()
 
 
-def unchanged_suites() -> list[str]:
-    """Return the suites that have passed with exactly these inputs."""
+def unchanged_suites(fingerprints: dict[str, str]) -> list[str]:
+    """Return the suites that have passed with inputs of exactly these fingerprints."""
     passed = _read_record()
-    return [name for name, inputs in load_suites().items() if passed.get(name) == fingerprint(inputs)]
+    return [name for name, value in fingerprints.items() if passed.get(name) == value]
 
 
-def record_passed(names: list[str]) -> None:
-    """Note in the tracked record that these suites have passed with their inputs as they are."""
-    suites = load_suites()
-    passed = {name: value for name, value in _read_record().items() if name in suites}
-    passed |= {name: fingerprint(suites[name]) for name in names}
+def record_passed(fingerprints: dict[str, str]) -> None:
+    """Note in the tracked record that these suites have passed with inputs of these fingerprints."""
+    passed = {name: value for name, value in _read_record().items() if name in load_suites()} | fingerprints
     _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -1,13 +1,14 @@
 """trident stop, status and ps: the instances that run on this machine."""
 
+import contextlib
 import json
+import os
+import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from frontend.settings import Settings, load_settings
 from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
 from trident.launch.instance import Instance, running_instances
 
@@ -21,22 +22,25 @@ _WHICH = ("port", "cache")
 @setting_options(_WHICH)
 def stop(**flags: Any) -> None:
     """Stop the instance on a port, and wait until it has ended."""
-    import psutil
-
     settings = settings_of(flags)
-    instance = Instance(settings)
+    instance = Instance(settings.run_folder)
     if not instance.is_running():
         click.echo(f"No Trident runs on port {settings.port}")
         return
-    process = psutil.Process(instance.pid())
-    click.echo(f"Stopping Trident on port {settings.port} (process {process.pid})")
-    process.terminate()
     try:
-        process.wait(_PATIENCE_SECONDS)
-    except psutil.TimeoutExpired:
-        fail(f"It still runs after {_PATIENCE_SECONDS} s: kill -9 {process.pid} ends it")
-    except psutil.NoSuchProcess:
-        pass
+        pid = instance.pid()
+        click.echo(f"Stopping Trident on port {settings.port} (process {pid})")
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        fail(f"Process {pid} is another user's: it can be stopped by them, or by root")
+    except (FileNotFoundError, ProcessLookupError):
+        click.echo("It has ended by itself")
+        return
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while instance.is_running():
+        if time.monotonic() > deadline:
+            fail(f"It still runs after {_PATIENCE_SECONDS} s: kill -9 {pid} ends it")
+        time.sleep(0.1)
     click.echo("Stopped")
 
 
@@ -45,7 +49,7 @@ def stop(**flags: Any) -> None:
 def status(**flags: Any) -> None:
     """Show whether an instance runs on a port, and whether its models answer. Exits with 1 unless all do."""
     settings = settings_of(flags)
-    instance = Instance(settings)
+    instance = Instance(settings.run_folder)
     if not instance.is_running():
         fail(f"No Trident runs on port {settings.port}")
     url = instance.url()
@@ -61,26 +65,29 @@ def status(**flags: Any) -> None:
 @setting_options(["cache"])
 def ps(**flags: Any) -> None:
     """List the instances that run on this machine, with their models."""
-    rows = [("PORT", "PID", "UPTIME", "MEMORY", "MODELS"), *map(_row, _running(settings_of(flags)))]
+    instances = running_instances(settings_of(flags).cache)
+    rows = [("PORT", "PID", "UPTIME", "MEMORY", "MODELS"), *filter(None, map(_row, instances))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _running(settings: Settings) -> Iterator[Instance]:
-    for port in running_instances(settings.cache):
-        yield Instance(load_settings({"port": port, "cache": settings.cache}))
-
-
-def _row(instance: Instance) -> tuple[str, ...]:
+def _row(instance: Instance) -> tuple[str, ...] | None:
+    """Return what `ps` shows of an instance; None if it has just ended."""
     import psutil
 
-    process = psutil.Process(instance.pid())
-    memory = sum(child.memory_info().rss for child in (process, *process.children(recursive=True)))
-    minutes = int(time.time() - process.create_time()) // 60
+    try:
+        process = psutil.Process(instance.pid())
+        started, memory = process.create_time(), 0
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory += each.memory_info().rss
+    except (psutil.Error, FileNotFoundError):
+        return None
+    minutes = int(time.time() - started) // 60
     models = " ".join(model["id"] for model in _models(instance.url())) or "-"
     uptime = f"{minutes // 60}:{minutes % 60:02}"
-    return str(instance.settings.port), str(process.pid), uptime, f"{memory / 1e9:.1f} GB", models
+    return str(instance.port), str(process.pid), uptime, f"{memory / 1e9:.1f} GB", models
 
 
 def _models(url: str) -> list[dict[str, Any]]:
@@ -89,7 +96,8 @@ def _models(url: str) -> list[dict[str, Any]]:
 
 
 def _get(url: str) -> dict[str, Any]:
-    import urllib.error  # slow to import, and not needed for --help
+    import http.client  # slow to import, and not needed for --help
+    import urllib.error
     import urllib.request
 
     try:
@@ -97,7 +105,10 @@ def _get(url: str) -> dict[str, Any]:
             content = response.read()
     except urllib.error.HTTPError as error:
         content = error.read()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return {}
-    body: dict[str, Any] = json.loads(content)
+    try:
+        body: dict[str, Any] = json.loads(content)
+    except ValueError:
+        return {}
     return body

@@ -4,12 +4,15 @@ import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from frontend.settings import Settings
 from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
+
+if TYPE_CHECKING:
+    from export.catalog import Entry
 
 _STORAGE = ("model_repository", "cache")
 
@@ -21,7 +24,7 @@ _STORAGE = ("model_repository", "cache")
 @setting_options(_STORAGE)
 def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: Any) -> None:
     """Fetch and convert models of the catalog into the model repository, by default the starter set."""
-    from export.catalog import load_catalog
+    from export.catalog import load_catalog, starter_names
 
     catalog, settings = load_catalog(), settings_of(flags)
     if unknown := [name for name in names if name not in catalog]:
@@ -30,21 +33,17 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
         raise click.UsageError("--weights needs the name of one model whose weights the package index does not have")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
-    export_models(names, settings, weights)
+    _export([catalog[name] for name in names or starter_names()], settings, weights)
 
 
-def export_models(names: Sequence[str], settings: Settings, weights: Path | None = None) -> tuple[str, ...]:
-    """Export those of the models that the catalog has; none: the starter set. Return all names."""
-    from export.catalog import load_catalog, starter_names
+def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None) -> None:
     from export.fetch import ExportError
     from export.repository import export_model, only_one
 
-    catalog, names = load_catalog(), names or starter_names()
     try:
-        with only_one(settings.cache):
-            for name in names:
-                if name in catalog:
-                    export_model(catalog[name], settings.cache, settings.model_repository, weights)
+        with only_one(settings.cache, settings.model_repository):
+            for entry in entries:
+                export_model(entry, settings.cache, settings.model_repository, weights)
     except ExportError as error:
         fail(str(error))
     except OSError as error:
@@ -53,7 +52,6 @@ def export_models(names: Sequence[str], settings: Settings, weights: Path | None
         fail(f"{error}. Set TRIDENT_CACHE, or TRIDENT_MODEL_REPOSITORY, to a folder with room that you may write.")
     except KeyboardInterrupt:
         fail("stopped; finished parts are kept")
-    return tuple(names)
 
 
 @click.command("list", cls=GroupedCommand)

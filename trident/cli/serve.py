@@ -1,5 +1,7 @@
 """trident serve: export what is missing, start Triton and the frontend, keep them running."""
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -19,9 +21,15 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
     """
     settings = settings_of(flags | ({"models": names} if names else {}))
     if settings.triton is None:
-        from trident.cli.models import export_models
+        from export.catalog import load_catalog, starter_names
 
-        settings = settings_of(flags | {"models": export_models(settings.models, settings)})
+        models = settings.models or starter_names()
+        if wanted := [name for name in models if name in load_catalog()]:
+            # In a process of its own: what a conversion has loaded and allocated is not the launcher's.
+            command = [sys.executable, "-m", "trident", "export", *wanted]
+            if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
+                sys.exit(code)
+        settings = settings_of(flags | {"models": models})
     from trident.launch.supervisor import run
 
     sys.exit(run(settings))

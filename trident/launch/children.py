@@ -17,6 +17,7 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 _MAX_BYTES, _MAX_FILES = 10_000_000, 5
+_MOMENT_SECONDS = 2.0
 
 # Files of all sizes come and go. With a heap for each thread, or with large blocks in heaps, memory grows with each one
 # of another size; so there are two heaps, and a block of 256 KB and more goes back to the system when it is free.
@@ -62,15 +63,27 @@ class ChildLog:
         if has_old:
             self._handler.doRollover()
 
+        self._thread: threading.Thread | None = None
+
     def follow(self, output: IO[bytes] | None) -> None:
         """Copy what a process writes, until it has ended."""
         assert output is not None  # noqa: S101
-        threading.Thread(target=self._copy, args=(output,), name=f"log {self.path.name}", daemon=True).start()
+        name = f"log {self.path.name}"
+        self._thread = threading.Thread(target=self._copy, args=(output,), name=name, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait, for a moment at most, until what a process that has ended said is all there."""
+        if self._thread:
+            self._thread.join(_MOMENT_SECONDS)
 
     def _copy(self, output: IO[bytes]) -> None:
         with output:
             for line in output:
                 text = line.decode(errors="replace").rstrip("\n")
-                self._handler.emit(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
+                self._handler.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
                 if self._echo:
-                    sys.stderr.write(text + "\n")  # in one piece, beside what the launcher says
+                    try:
+                        sys.stderr.write(text + "\n")  # in one piece, beside what the launcher says
+                    except (OSError, ValueError):
+                        self._echo = False  # the terminal is closed; the file goes on

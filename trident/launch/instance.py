@@ -2,66 +2,78 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from frontend.settings import Settings
 from trident.launch.preflight import LaunchError
+
+_LOCK_SECONDS = 1.0
 
 
 class Instance:
-    """The run folder of `settings`: its lock, the launcher's process id, its URL."""
+    """A run folder, of the port's name: its lock, the launcher's process id, its URL."""
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
-        self._url_file = settings.run_folder / "url"
+    def __init__(self, run_folder: Path):
+        self._folder = run_folder
+        self.port = int(run_folder.name)
+        self._url_file, self._pid_file = run_folder / "url", run_folder / "trident.pid"
 
     @contextmanager
     def hold(self, url: str) -> Iterator[None]:
         """Hold the run folder for this process. Raises LaunchError if another launcher has it."""
-        self.settings.run_folder.mkdir(parents=True, exist_ok=True)
-        with (self.settings.run_folder / "lock").open("w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LaunchError(
-                    f"Trident already runs, or starts, on port {self.settings.port}: `trident stop --port "
-                    f"{self.settings.port}` stops it; --port chooses another."
-                ) from None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w", encoding="utf-8") as lock:
+            self._lock(lock)
+            self._pid_file.unlink(missing_ok=True)  # of a launcher that was killed
             self._url_file.write_text(url, encoding="utf-8")
             yield
 
+    def _lock(self, lock: IO[str]) -> None:
+        """Take the lock. Whoever looks whether it is held has it for a moment."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LaunchError(
+                        f"Trident already runs, or starts, on port {self.port}: `trident stop --port {self.port}` "
+                        "stops it; --port chooses another."
+                    ) from None
+                time.sleep(0.05)
+
     def is_running(self) -> bool:
         """Return whether a launcher holds the run folder and has written its process id."""
-        return _is_held(self.settings.run_folder) and self.settings.pid_file.exists()
+        try:
+            with (self._folder / "lock").open(encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return self._pid_file.exists()
+        return False
 
     def write_pid(self) -> None:
         """Note that this process is the launcher."""
-        self.settings.pid_file.write_text(str(os.getpid()), encoding="utf-8")
+        new = self._pid_file.with_suffix(".new")
+        new.write_text(str(os.getpid()), encoding="utf-8")
+        new.replace(self._pid_file)
 
     def pid(self) -> int:
-        """Return the launcher's process id."""
-        return int(self.settings.pid_file.read_text(encoding="utf-8"))
+        """Return the launcher's process id. Raises FileNotFoundError if it has just ended."""
+        return int(self._pid_file.read_text(encoding="utf-8"))
 
     def url(self) -> str:
         """Return where this machine reaches the API, without /v1."""
         return self._url_file.read_text(encoding="utf-8")
 
 
-def running_instances(cache: Path) -> Iterator[int]:
-    """Yield the ports of the instances that run with this cache."""
-    for folder in sorted(cache.glob("run/*"), key=lambda folder: folder.name.zfill(5)):
-        if folder.name.isdigit() and _is_held(folder) and (folder / "trident.pid").exists():
-            yield int(folder.name)
-
-
-def _is_held(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("r+", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def running_instances(cache: Path) -> Iterator[Instance]:
+    """Yield the instances that run with this cache, by port."""
+    folders = [folder for folder in cache.glob("run/*") if folder.name.isdigit()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name)):
+        if (instance := Instance(folder)).is_running():
+            yield instance

@@ -48,6 +48,7 @@ class Supervisor:
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
+        self._web_log: ChildLog | None = None
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
         self._url = f"http://{host}:{settings.port}"
 
@@ -57,7 +58,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start, say where, keep going until stopped. Raises LaunchError when something cannot be started."""
-        instance = Instance(self._settings)
+        instance = Instance(self._settings.run_folder)
         with instance.hold(self._url):
             check_frontend(self._settings)
             if self._settings.triton is None:
@@ -90,7 +91,7 @@ class Supervisor:
     def _start(self) -> None:
         started = time.monotonic()
         if self._triton:
-            _say(f"Starting Triton with {', '.join(self._settings.models) or 'no model'} (log: {self._triton.log})")
+            _say(f"Starting Triton with {', '.join(self._settings.models)} (log: {self._triton.log})")
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
@@ -98,7 +99,8 @@ class Supervisor:
         command = [sys.executable, "-m", "frontend.server"]
         environment = os.environ | self._settings.as_environment()
         self._web = start_child(command, environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        ChildLog(self._settings.run_folder / "frontend.log", echo=True).follow(self._web.stdout)
+        self._web_log = ChildLog(self._settings.run_folder / "frontend.log", echo=True)
+        self._web_log.follow(self._web.stdout)
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
         self._first_answers()
 
@@ -158,7 +160,7 @@ class Supervisor:
                 f"  curl {self._url}{path} -H 'Content-Type: application/json' \\\n    -d '{json.dumps(body)}'\n",
                 flush=True,
             )
-        print("Ctrl-C or `make stop` stops it.", flush=True)
+        print(f"Ctrl-C or `trident stop --port {self._settings.port}` stops it.", flush=True)
 
     def _watch(self) -> None:
         pause, started = 1.0, time.monotonic()
@@ -198,6 +200,8 @@ class Supervisor:
         if code == 0:
             raise _Stopped
         if code is not None:
+            if self._web_log:
+                self._web_log.finish()
             raise _FrontendStopped(f"The frontend stopped with exit code {code}; what it said is above.")
 
     def _stop_all(self) -> None:

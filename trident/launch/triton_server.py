@@ -61,6 +61,7 @@ class TritonServer:
         Triton itself revives neither. A crash can end in a lock that the signal's handler waits for, for ever.
         """
         if self._process is None or self._process.poll() is not None:
+            self._log.finish()
             raise LaunchError(f"Triton stopped.\n{self.last_errors()}")
         if gone := [pid for pid in self._backends if not _alive(pid)]:
             raise LaunchError(f"Triton's backend process {gone[0]} died.\n{self.last_errors()}")

@@ -18,10 +18,10 @@ Request = TypeVar("Request", bound=Waiting)
 
 
 class FairQueue(Generic[Request]):
-    """Has `places` requests under way. A place goes to the client that has the fewest, in order among its own.
+    """Has `slots` requests under way. A slot goes to the client that has the fewest, in order among its own.
 
-    A client takes seven eighths at most, rounded up, of the places that the others leave: of eight or more there is one
-    for whoever comes.
+    A client takes seven eighths at most, rounded up, of the slots that the others leave: of eight or more, one stays
+    free for the next client.
     """
 
     def __init__(self, slots: int):

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class Generate(NamedTuple):
-    """Backend to engine: generate. `prompt_ids` are int64 in memory order; `room` is what the context has left."""
+    """Backend to engine: generate. `prompt_ids` are int64 in memory order; `remaining_context` is in tokens."""
 
     number: int
     client: str

@@ -28,9 +28,9 @@ _SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty
 def build_config(
     parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
 ) -> genai.GenerationConfig:
-    """Return the engine's config; `room` is the number of tokens that still fit into the context.
+    """Return the engine's config; `remaining_context` is the number of tokens that still fit into the context.
 
-    `guesses`: how many tokens the pipeline, if it does, may guess at a time from what is in the prompt.
+    `num_draft_tokens`: how many tokens of the prompt the pipeline may propose at a time, where it does prompt lookup.
     `temperature` 0 is greedy decoding, as in OpenAI's API. The answer ends at any of `end_tokens`. Raises
     InvalidRequest for a value the engine does not take.
     """

@@ -21,6 +21,7 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
+from backends import start_logging
 from backends.common.child_process import open_connection
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.fair_queue import FairQueue
@@ -288,8 +289,7 @@ def main() -> None:
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
     with contextlib.suppress(OSError):  # the launcher's other processes give way to it, where they may
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    level = os.environ.get("TRIDENT_LOG_LEVEL", "info").upper()
-    logging.basicConfig(level=level, format=f"{folder.parent.name} engine: %(message)s")
+    start_logging(f"{folder.parent.name} engine")
     socket = open_connection()
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     tokenizer = genai.Tokenizer(str(folder))

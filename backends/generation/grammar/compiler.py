@@ -92,7 +92,7 @@ class GrammarCompiler:
             log.exception("a grammar could not be tried")
             reason = "it could not be compiled"
         if reason:
-            log.warning("a grammar is refused: %s", reason)
+            log.warning("a grammar of %d characters is refused", len(grammar))
         on_done(grammar, reason)
 
     def _compile(self, grammar: str) -> str | None:

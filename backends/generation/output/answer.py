@@ -9,7 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from contract.model_text import REASONING_CLOSE, REASONING_OPEN, byte_alphabet, suffix_overlap
+from contract.byte_alphabet import byte_alphabet
+from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 
 
 class Detokenizer:
@@ -72,7 +73,8 @@ class StopStrings:
 class ReasoningCounter:
     """Counts the tokens from `<think>`, which an answer with a thought begins with, to `</think>`, or to its end.
 
-    `opened` is what the prompt has begun already. Text may come late: a token counts with the text that it completes.
+    `reasoning_prefix` is the part of it that the prompt has. Text may come late: a token counts with the text that it
+    completes.
     """
 
     def __init__(self, reasoning_prefix: str = ""):
@@ -161,7 +163,7 @@ class Answer:
         detokenizer: Detokenizer,
         reasoning_prefix: str = "",
     ) -> None:
-        """Make the answer ready for the engine; `opened` is put before its text."""
+        """Make the answer ready for the engine; `reasoning_prefix` is put before its text."""
         self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.

@@ -25,7 +25,7 @@ class ImageProcessor(abc.ABC):
     placeholder: str
     """What the model's text has in place of a picture, apart from one token for each of its parts."""
     own_tokens: int = 0
-    """How many tokens of the stand-in are counted among those parts."""
+    """How many tokens of the placeholder are counted among those parts."""
 
     @abc.abstractmethod
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
@@ -39,7 +39,7 @@ class ImageProcessor(abc.ABC):
 
 
 class QwenVLImageProcessor(ImageProcessor):
-    """Qwen's: as large as the picture itself, up to `most` square cells, each of them a token."""
+    """Qwen's: as large as the picture itself, up to `max_tokens` square cells, each of them a token."""
 
     placeholder = "<|vision_start|><|vision_end|>"
 

@@ -101,17 +101,17 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 
 def _without_calls(messages: Messages) -> Messages:
     """Return the messages with calls as text, and their answers as the user's: what Hermes' templates write."""
-    prompt_text: Messages = []
+    written: Messages = []
     answers = False
     for message in messages:
         if message["role"] != "tool":
-            prompt_text.append(_with_written_calls(message))
+            written.append(_with_written_calls(message))
         elif answers:
-            prompt_text[-1] = {"role": "user", "content": f"{prompt_text[-1]['content']}\n{_answer(message)}"}
+            written[-1] = {"role": "user", "content": f"{written[-1]['content']}\n{_answer(message)}"}
         else:
-            prompt_text.append({"role": "user", "content": _answer(message)})
+            written.append({"role": "user", "content": _answer(message)})
         answers = message["role"] == "tool"
-    return prompt_text
+    return written
 
 
 def _with_written_calls(message: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from frontend.http.body import RequestBody, read_body
 from frontend.http.respond import StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.media.sources import read_media
-from frontend.services import services
+from frontend.services import require_model, services
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
 
@@ -102,7 +102,7 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     The body, perhaps large, is gone after it.
     """
     body = read_body(SpeechRequest, inline_media_size)
-    model = services().registry.require(body.model, "speech")
+    model = require_model(body.model, "speech")
     inputs: dict[str, Any] = {"text_input": body.text(), "options": body.options().to_json()}
     reference = body.reference()
     if reference:

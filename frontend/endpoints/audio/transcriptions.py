@@ -12,7 +12,7 @@ from frontend.errors import InvalidRequest
 from frontend.http.multipart import FileField, FormBody, read_form, read_upload
 from frontend.http.respond import StreamedResponse, encode_event, json_response
 from frontend.inference.transcription import Transcription, join_text
-from frontend.services import services
+from frontend.services import require_model
 
 blueprint = Blueprint("transcriptions", __name__)
 
@@ -93,7 +93,7 @@ def create_translation() -> Response:
 
 
 def _start(form: TranslationRequest) -> "Transcript":
-    model, options = services().registry.require(form.model, "transcription"), form.options()
+    model, options = require_model(form.model, "transcription"), form.options()
     return Transcript(Transcription(model, lambda: read_upload(_FILE), options), options.task)
 
 

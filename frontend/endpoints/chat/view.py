@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from frontend.access_log import log_fields
 from frontend.endpoints.chat.protocol import ChatCompletionRequest, MessageBuilder, chat_logprobs
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import inline_media_size
@@ -37,7 +36,6 @@ def _start() -> tuple["Completion", bool]:
     if body.stream_options and not stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
     model = select_model(body.model, body.messages)
-    log_fields()["model"] = model.id
     new_pipeline = pipeline_factory(model, body)
     shared = tool_parameters(model, body, body.constraint()) | {"stream": stream}
     samplings = [body.sampling_parameters(number) | shared for number in range(body.count)]

@@ -10,14 +10,13 @@ from typing import Any
 from flask import Blueprint, Response
 
 from contract.tensors import CHAT
-from frontend.access_log import log_fields
 from frontend.endpoints.completions.protocol import CompletionRequest
 from frontend.errors import InvalidRequest, located
 from frontend.generation.routing import start_prompt
 from frontend.http.body import read_body
 from frontend.http.respond import DONE, Closable, StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, await_all, read_logprobs
-from frontend.services import services
+from frontend.services import require_model
 from frontend.triton.registry import Model
 
 blueprint = Blueprint("completions", __name__)
@@ -31,8 +30,7 @@ def create_completion() -> Response:
     body = read_body(CompletionRequest)
     if body.stream_options and not body.stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
-    model = services().registry.require(body.model, "chat")
-    log_fields()["model"] = model.id
+    model = require_model(body.model, "chat")
     completion = Completion(model, _start(model, body), body)
     return completion.event_stream() if body.stream else json_response(completion.whole())
 

@@ -16,7 +16,7 @@ from frontend.http.multipart import FileField, FormBody, read_form, read_upload
 from frontend.http.respond import json_response
 from frontend.inference.response_stream import ResponseStream, cancel_all, start_call
 from frontend.media.sources import read_media
-from frontend.services import services
+from frontend.services import require_model, services
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
 
@@ -48,7 +48,7 @@ def remove_background() -> Response:
     """Answer with the images without their backgrounds, in order; to a form with the file itself."""
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
-        model = services().registry.require(form.model, "background_removal")
+        model = require_model(form.model, "background_removal")
         call = _send(model, read_upload(_FILE), _options(form))
         return Response(_receive(call, {}), content_type=f"image/{form.output_format}")
     model, kind, calls = _send_all()
@@ -66,7 +66,7 @@ def remove_background() -> Response:
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     """Send all images of the body, which may be large and is gone after it."""
     body = read_body(RemovalRequest, inline_media_size)
-    model = services().registry.require(body.model, "background_removal")
+    model = require_model(body.model, "background_removal")
     media = list(find_media(body.messages, "image"))
     if not media:
         raise InvalidRequest("There is no image in the messages", param="messages", code="missing_image")

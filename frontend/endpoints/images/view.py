@@ -1,7 +1,6 @@
 """POST /images/generations, /images/edits and /images/variations: OpenAI's, and the images that their URLs name."""
 
 import base64
-import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,13 +14,12 @@ from frontend.http.body import read_body
 from frontend.http.multipart import FileField, read_form, read_upload
 from frontend.http.respond import StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, start_call
-from frontend.services import services
+from frontend.services import public_address, require_model, services
 from frontend.triton.client import Call
 
 blueprint = Blueprint("images", __name__)
 
 # Names that Docker gives have underscores, which Flask does not take.
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 _IMAGE = FileField("image", "Image file")
 _MASK = FileField("mask", "Mask file")
@@ -68,15 +66,6 @@ def _image_field() -> FileField:
     return _IMAGE._replace(name=names[0]) if names else _IMAGE
 
 
-def _address() -> str:
-    """Return where the client finds us: as the operator says, or as it has called us."""
-    settings = services().settings
-    if settings.public_url:
-        return settings.public_url.rstrip("/")
-    host = request.headers.get("Host", "")
-    return f"{request.scheme}://{host if _HOST.fullmatch(host) else f'{settings.host}:{settings.port}'}"
-
-
 def _has_mask() -> bool:
     """Tell whether there is a mask. Raises InvalidRequest where there is something else of its name."""
     if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
@@ -86,7 +75,7 @@ def _has_mask() -> bool:
 
 def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
     """Send what is asked for. The files are not held in memory any longer than that takes."""
-    model = services().registry.require(fields.model, "image_generation")
+    model = require_model(fields.model, "image_generation")
     inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
     if image:
         inputs["image"] = read_upload(image)
@@ -103,7 +92,7 @@ class Images(StreamedResponse):
         patience = services().settings.request_timeout
         self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, patience, names)
         super().__init__(self._responses)
-        self._fields, self._kind, self._address = fields, kind, _address()
+        self._fields, self._kind, self._address = fields, kind, public_address()
 
     def respond(self) -> Response:
         """Return the images as events, or all at once. Raises APIError."""

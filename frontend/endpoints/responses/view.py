@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from frontend.access_log import log_fields
 from frontend.endpoints.responses.events import ResponseEvents, usage
 from frontend.endpoints.responses.items import LocatedMessage, inline_image_size, read_output, with_request_paths
 from frontend.endpoints.responses.output import ResponseOutput
@@ -67,7 +66,6 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
     with with_request_paths(conversation):
         messages = checked_calls([one.message for one in conversation])
         model = select_model(body.model, messages)
-        log_fields()["model"] = model.id
         pipeline = pipeline_factory(model, tools)()
         parameters = tool_parameters(model, tools, body.constraint())
         sampling = body.sampling_parameters() | parameters | {"stream": bool(body.stream)}

@@ -32,7 +32,7 @@ class Malformed(Exception):
 class Scanner:
     """The text, and what has been found in it.
 
-    `names` are the tools that may be called, `most` how many calls are passed on, `new_id` makes the id of a call.
+    `names` are the tools that may be called, `max_calls` how many calls are passed on, `new_id` makes the id of a call.
     """
 
     def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):

@@ -20,7 +20,7 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsC
     return ToolCallsConstraint([ToolCallTag(*choice) for choice in choices], max_calls=1)
 
 
-def call_schema(functions: Sequence[Function], arguments: str = "arguments", accept: str = "#") -> dict[str, Any]:
+def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
     """Return the schema of one call of any of the functions; `at` is where it will stand in a larger one."""
     return {
         "anyOf": [
@@ -28,7 +28,7 @@ def call_schema(functions: Sequence[Function], arguments: str = "arguments", acc
                 "type": "object",
                 "properties": {
                     "name": {"const": function["name"]},
-                    arguments: _moved(parameters_of(function), f"{accept}/anyOf/{number}/properties/{arguments}"),
+                    arguments: _moved(parameters_of(function), f"{at}/anyOf/{number}/properties/{arguments}"),
                 },
                 "required": ["name", arguments],
                 "additionalProperties": False,

@@ -3,15 +3,16 @@
 import errno
 import os
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from export import repository
 from export.catalog import Entry, Package, load_catalog
-from export.converters import Conversion
 from export.fetch import ExportError
-from export.repository import export_model
-from export.triton_config import read_model_parameters, render_config
+from export.repository import export_model, is_exported
+from export.triton_config import merge_edits, read_model_parameters, render_config
 from tests.unit.export.conftest import make_wheel
 
 
@@ -40,7 +41,7 @@ def conversions(monkeypatch):
         (version / "weights").write_bytes(source.read_bytes())
         return {"context_length": "8"}
 
-    monkeypatch.setitem(repository.CONVERTERS, "gguf", Conversion(convert, ()))
+    monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
     return made
 
 
@@ -89,7 +90,7 @@ def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions
         (version / "weights").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(repository.CONVERTERS, "gguf", Conversion(fail, ()))
+    monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=fail, source=lambda: ""))
     with pytest.raises(KeyboardInterrupt):
         make(entry.model_copy(update={"conversion": {"quantize": "int8"}}), tmp_path)
     assert (folder / "1" / "weights").read_bytes() == b"weights"
@@ -139,6 +140,44 @@ def test_other_edits_survive_too(entry, conversions, tmp_path):
     assert (parameters(folder)["reasoning"], parameters(folder)["precision"]) == ("think", "bf16")
 
 
+def test_a_part_that_was_removed_stays_removed():
+    before = 'name: "tiny"\ndynamic_batching {\n}\n'
+    after = before + 'parameters {\n  key: "new"\n  value {\n    string_value: "1"\n  }\n}\n'
+    merged = merge_edits(before, 'name: "tiny"\n', after)
+    assert "dynamic_batching" not in merged
+    assert '"new"' in merged
+
+
+def test_a_configuration_that_was_deleted_is_written_again(entry, conversions, tmp_path):
+    (make(entry, tmp_path) / "config.pbtxt").unlink()
+    assert parameters(make(entry, tmp_path))["context_length"] == "8"
+    assert len(conversions) == 1
+
+
+def test_an_edit_that_is_no_configuration_is_named(entry, conversions, tmp_path):
+    folder = make(entry, tmp_path)
+    edit(folder, "backend:", "backend")
+    with pytest.raises(ExportError, match=r"config\.pbtxt, line"):
+        make(entry.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
+    assert (folder / "1" / "weights").read_bytes() == b"weights"
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(entry, conversions, tmp_path, monkeypatch):
+    folder = make(entry, tmp_path)
+    rename = Path.rename
+
+    def fail_for_the_new(self, target):
+        if target == folder and self.name == "tiny":
+            raise OSError(errno.ENOTEMPTY, "not empty")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(OSError, match="not empty"):
+        make(entry.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
+    assert (folder / "1" / "weights").read_bytes() == b"weights"
+    assert is_exported("tiny", folder.parent)
+
+
 def test_no_configuration_has_an_absolute_path(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     assert str(tmp_path) not in (folder / "config.pbtxt").read_text(encoding="utf-8")
@@ -172,7 +211,7 @@ class TestOwnWeights:
             made.append(source)
             return {"context_length": "8"}
 
-        monkeypatch.setitem(repository.CONVERTERS, "gguf", Conversion(convert, ()))
+        monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
         return made
 
     def test_without_them_it_says_where_they_are(self, entry, conversions, tmp_path):
@@ -200,7 +239,7 @@ class TestOwnWeights:
         def convert(source, version, options):
             (source / "model.onnx").read_bytes()
 
-        monkeypatch.setitem(repository.CONVERTERS, "gguf", Conversion(convert, ()))
+        monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
         with pytest.raises(ExportError, match=r"lack .*model\.onnx"):
             make(entry, tmp_path, weights)
 

@@ -46,10 +46,41 @@ def test_a_file_elsewhere(monkeypatch, tmp_path):
     ],
 )
 def test_a_folder_may_have_any_name(given, folders):
-    assert load_settings({"allow_files": given}).allow_files == tuple(map(Path, folders))
+    assert load_settings({"allow_files": tuple(given)}).allow_files == tuple(map(Path, folders))
 
 
-@pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ["a b"]])
+def test_the_items_of_a_list_in_the_file_are_taken_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "trident.toml").write_text('allow_files = ["/srv/my files", "/a,b"]', encoding="utf-8")
+    monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
+    assert load_settings().allow_files == (Path("/srv/my files"), Path("/a,b"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"port = [", "is not TOML"), (b"\xff", "is not TOML"), (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, content, message):
+    (tmp_path / "trident.toml").write_bytes(content)
+    monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_a_triton_elsewhere_has_its_http_port_before_its_grpc_port():
+    assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
+    settings = load_settings({"port": 65535, "triton": "gpu:8001"})
+    assert load_settings_from(settings) == settings
+
+
+def load_settings_from(settings):
+    """What a process of ours loads from the environment it gets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.as_environment().items():
+            patch.setenv(name, value)
+        return load_settings()
+
+
+@pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ("a b",)])
 def test_models_as_people_write_them(given):
     assert load_settings({"models": given}).models == ("a", "b")
 

@@ -83,7 +83,7 @@ def test_a_failed_export_is_said_without_a_traceback(monkeypatch, tmp_path):
     text = run("export", "smollm2-135m", code=1)
     assert "Check the network" in text
     assert "Traceback" not in text
-    assert not (tmp_path / "repository").exists()
+    assert not list((tmp_path / "repository").glob("*/"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_without_an_instance(tmp_path):
 
 def test_ps_lists_what_runs_and_not_what_has_ended(tmp_path):
     settings = Settings(port=5998, cache=tmp_path / "cache")
-    instance = Instance(settings)
+    instance = Instance(settings.run_folder)
     with instance.hold("http://127.0.0.1:9"):
         assert not instance.is_running()
         instance.write_pid()
@@ -122,7 +122,7 @@ def test_stop_ends_the_process_that_holds_the_folder(tmp_path):
 import sys, time
 from frontend.settings import Settings
 from trident.launch.instance import Instance
-instance = Instance(Settings(port=5997, cache=sys.argv[1]))
+instance = Instance(Settings(port=5997, cache=sys.argv[1]).run_folder)
 with instance.hold("http://127.0.0.1:9"):
     instance.write_pid()
     time.sleep(60)
@@ -131,10 +131,24 @@ with instance.hold("http://127.0.0.1:9"):
     process = subprocess.Popen([sys.executable, "-c", code, str(settings.cache)])
     try:
         deadline = time.monotonic() + 10
-        while not Instance(settings).is_running():
+        while not Instance(settings.run_folder).is_running():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert "Stopped" in run("stop", "--port", "5997")
-        assert not Instance(settings).is_running()
+        assert not Instance(settings.run_folder).is_running()
     finally:
         process.kill()
+
+
+def test_the_launcher_has_nothing_that_runs_or_converts_models():
+    code = "import sys, trident.cli.serve, trident.launch.supervisor, export.repository; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+    assert not {"openvino", "openvino_genai", "gevent", "flask"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("package", ["backends", "export"])
+def test_nothing_is_reported_to_the_internet(package):
+    code = f"import sys, {package}, openvino_genai, openvino.tools.ovc; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
+    assert "openvino.tools.ovc.telemetry_stub" in loaded.split()
+    assert "openvino_telemetry.main" not in loaded.split()
