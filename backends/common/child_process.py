@@ -30,7 +30,7 @@ class ChildProcess:
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it. The connection stays open, for whoever reads from it to notice."""
+        """End it. The connection stays open, so that its reader notices."""
         self._process.kill()
         self._process.wait()
 

@@ -145,7 +145,7 @@ class StepwiseModel(abc.ABC):
 
 
 class _Work:
-    """A request's responses in the making, and the caller who waits for them."""
+    """A request's responses in the making, and its caller."""
 
     def __init__(self, responses: Iterator[Any], reply: Any, request_id: str):
         self._responses, self._reply, self._request_id = responses, reply, request_id

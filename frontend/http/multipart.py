@@ -30,7 +30,7 @@ class FileField(NamedTuple):
 
 
 def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
-    """Return the form's fields, but for the files, of which it may have so many, as `model`.
+    """Return the fields of a form with up to `files` files, except those, as `model`.
 
     Raises InvalidRequest or PayloadTooLarge.
     """

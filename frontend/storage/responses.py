@@ -22,7 +22,7 @@ class StoredResponse(NamedTuple):
 
 
 class ResponseStore:
-    """Responses by their ids, which nobody can guess: whoever has one may read it."""
+    """Responses by their ids, which nobody can guess: an id is all that reading one needs."""
 
     def __init__(self, files: ExpiringFiles):
         self._files = files

@@ -32,7 +32,7 @@ class Instance:
             yield
 
     def _lock(self, lock: IO[str]) -> None:
-        """Take the lock. Whoever looks whether it is held has it for a moment."""
+        """Take the lock. A check whether it is held has it for a moment: try again."""
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:

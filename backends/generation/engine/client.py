@@ -54,7 +54,7 @@ class _Link:
                 try:
                     self.connection.send(message)
                 except OSError:
-                    return  # the engine is gone, as whoever receives from it is about to see
+                    return  # the engine has died, as the receiving thread is about to see
 
 
 class EngineClient:

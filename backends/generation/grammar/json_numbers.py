@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.generation.grammar.ebnf import NotPossible, any_of, literal, repeat
 
-# As many as a double holds exactly: more would be lost by whoever reads them.
+# As many as a double holds exactly: readers would lose more.
 _DIGITS = 15
 _MAXIMUM = 10**_DIGITS - 1
 _MAX_DECIMALS = 6

@@ -52,7 +52,7 @@ class ResponseOutput:
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case ToolCallAborted(call, text):
-                # What a stream has sent it cannot take back; but whoever looks at the whole is not to make the call.
+                # A stream cannot take back what it has sent; but a client that looks at the whole does not make the call.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call))
                 return events + self._say("message", text)
