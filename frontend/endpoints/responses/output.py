@@ -52,7 +52,7 @@ class ResponseOutput:
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case ToolCallAborted(call, text):
-                # A stream cannot take back what it has sent; but a client that looks at the whole does not make the call.
+                # A stream cannot take back what it sent; but a client that looks at the whole does not make the call.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call))
                 return events + self._say("message", text)
