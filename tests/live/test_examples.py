@@ -15,6 +15,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.clips import opening
 from tests.support.live import MODEL, shell, url, wait_until
 from tests.support.pages import ENGLISH, rendered
 from tests.support.pictures import photograph
@@ -216,7 +217,7 @@ def test_the_routers_embeddings_and_rerank(lenient):
     assert answer["usage"]["total_tokens"] > 0
 
 
-AUDIO = package_files(MOONSHINE) / "two_cities.wav"
+AUDIO = opening()
 
 
 @pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
@@ -244,7 +245,9 @@ def test_ahas_speech_recognition_in_a_chat(lenient, stack):
 
 
 def test_audio_for_a_chat_model_is_written_down_first(lenient):
-    body = (ASR % f"file://{AUDIO}").replace('"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20')
+    body = (ASR % f"file://{package_files(MOONSHINE) / 'two_cities.wav'}").replace(
+        '"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20'
+    )
     answer = post(lenient, "/v1/chat/completions", body)
     assert answer["usage"]["prompt_tokens"] > 100
     assert answer["choices"][0]["message"]["content"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import requests
 
+from tests.support.clips import opening
 from tests.support.recordings import librivox
 from tests.support.speech import (
     CLIPS,
@@ -70,7 +71,7 @@ class TestTimes:
         assert "".join(word.word for word in answer.words).strip() == answer.text
 
     def test_subtitles(self, stack):
-        content = TWO_CITIES.read_bytes()
+        content = opening().read_bytes()
         srt = post(stack, content, response_format="srt")
         assert srt.text.startswith("1\n00:00:00,")
         vtt = post(stack, content, response_format="vtt")
