@@ -20,6 +20,7 @@ class Rival:
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         self._process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
 
     def __enter__(self) -> "Rival":
         return self

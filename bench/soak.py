@@ -67,20 +67,17 @@ def memory(settings: Settings) -> dict[str, float]:
     found = {"launcher": launcher.memory_info().rss / 1e6}
     for child in launcher.children(recursive=True):
         command = " ".join(child.cmdline()[:3])
-        name = next(
-            name
-            for mark, name in (
-                ("grammar.compiler", "grammar compiler"),
-                ("engine.process", "engine"),
-                ("/smollm2-135m/", "backend, chat"),
-                ("/whisper-base/", "backend, transcription"),
-                ("/hibari/", "backend, speech"),
-                ("/u2netp/", "backend, background removal"),
-                ("tritonserver", "triton"),
-                ("frontend.server", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
-            )
-            if mark in command
+        marks = (
+            ("grammar.compiler", "grammar compiler"),
+            ("engine.process", "engine"),
+            ("/smollm2-135m/", "backend, chat"),
+            ("/whisper-base/", "backend, transcription"),
+            ("/hibari/", "backend, speech"),
+            ("/u2netp/", "backend, background removal"),
+            ("tritonserver", "triton"),
+            ("frontend.server", "frontend worker" if child.ppid() != launcher.pid else "frontend master"),
         )
+        name = next((name for mark, name in marks if mark in command), command)
         found[name] = child.memory_info().rss / 1e6
     return found
 

@@ -29,7 +29,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
-        settings = settings_of(flags | {"models": models})
+        settings = settings_of(flags | {"models": list(models)})
     from trident.launch.supervisor import run
 
     sys.exit(run(settings))

@@ -29,7 +29,10 @@ class Instance:
             self._lock(lock)
             self._pid_file.unlink(missing_ok=True)  # of a launcher that was killed
             self._url_file.write_text(url, encoding="utf-8")
-            yield
+            try:
+                yield
+            finally:
+                self._pid_file.unlink(missing_ok=True)
 
     def _lock(self, lock: IO[str]) -> None:
         """Take the lock. A check whether it is held has it for a moment: try again."""

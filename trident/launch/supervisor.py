@@ -86,7 +86,6 @@ class Supervisor:
         finally:
             self._stop_all()
             self._forget_files()
-            self._settings.pid_file.unlink(missing_ok=True)
 
     def _start(self) -> None:
         started = time.monotonic()
