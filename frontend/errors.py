@@ -1,11 +1,11 @@
-"""Every error the API answers with, and the only handlers that turn one into a response.
+"""The errors the API returns, their types, and the only handlers that turn an error into a response.
 
 APIError
 ├── InvalidRequest 400        ├── EngineFailure 500
 ├── Forbidden 403             ├── Unavailable 503
-├── NoSuchPath 404            │   └── Overloaded 503
+├── NotFound 404              │   └── Overloaded 503
 ├── ModelNotFound 404         ├── DeadlineExceeded 504
-├── WrongMethod 405           └── ClientClosedRequest 499 (nobody is left to read it; it is for the log)
+├── WrongMethod 405           └── ClientClosedRequest 499 (only logged: the client has disconnected)
 └── PayloadTooLarge 413
 """
 
@@ -16,19 +16,42 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import NotFound as HTTPNotFound
 
 from frontend.access_log import log_fields
 
 log = logging.getLogger(__name__)
 
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    429: "rate_limit_exceeded",
+    499: "invalid_request_error",
+    500: "api_error",
+    503: "service_unavailable",
+    504: "timeout_error",
+}
+"""The `type` of an error by its HTTP status."""
+
+ERROR_TYPES_BY_CODE = {
+    "model_not_found": "invalid_request_error",
+    "overloaded": "overloaded_error",
+    "circuit_breaker_open": "circuit_breaker_open",
+}
+"""The codes whose `type` differs from that of their status."""
+
 
 class APIError(Exception):
-    """An error with OpenAI's four fields and an HTTP status."""
+    """An error with an HTTP status and OpenAI's four fields."""
 
     status = 500
-    type = "api_error"
-    code: str | None = None
+    code: str = "internal_error"
 
     def __init__(
         self,
@@ -43,95 +66,103 @@ class APIError(Exception):
         self.code = code or type(self).code
         self._literal_body = literal_body
         self.row: int | None = None
-        """In a batch, which row it is about."""
+        """The index of the row of a batch that caused the error."""
+
+    @property
+    def type(self) -> str:
+        """The error type that clients see."""
+        return ERROR_TYPES_BY_CODE.get(self.code) or ERROR_TYPES[self.status]
 
     def body(self) -> dict[str, Any]:
-        """Return the response body, in OpenAI's shape unless another one is prescribed for this error."""
+        """Return the response body: OpenAI's shape, unless the error has a literal body."""
         return self._literal_body or {
             "error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         }
 
     def log_fields(self) -> dict[str, Any]:
-        """Return what the access log says of an answer that fails with this after its status has gone out."""
+        """Return the access log fields of a response that fails after its status has been sent."""
         return {"status": self.status, "error": self.log_text()}
 
     def log_text(self) -> str:
-        """Return the code, and the field or what happened. A message to the client may quote what was sent."""
+        """Return the code, with the message of a server error or the field of a client error.
+
+        The message of a client error is not logged because it may quote the request.
+        """
         return f"{self.code}: {self if self.status >= 500 else self.param}"
 
 
 class InvalidRequest(APIError):
-    """The request is wrong; `param` names the field."""
+    """A field of the request is invalid; `param` names it."""
 
-    status, type, code = 400, "invalid_request_error", "invalid_value"
+    status, code = 400, "invalid_value"
 
 
 class Forbidden(APIError):
-    """The caller may not do this."""
+    """The client may not use this endpoint."""
 
-    status, type, code = 403, "permission_error", "forbidden"
+    status, code = 403, "forbidden"
 
 
-class NoSuchPath(APIError):
-    """There is no such endpoint."""
+class NotFound(APIError):
+    """The path, or the stored object it names, does not exist."""
 
-    status, type, code = 404, "invalid_request_error", "not_found"
+    status, code = 404, "not_found"
 
 
 class ModelNotFound(APIError):
-    """No model, and no alias, has this name."""
+    """No model or alias has this name."""
 
-    status, type, code = 404, "invalid_request_error", "model_not_found"
+    status, code = 404, "model_not_found"
 
     def __init__(self, name: str):
         super().__init__(f"The model '{name}' does not exist", param="model")
 
 
 class WrongMethod(APIError):
-    """The endpoint is there, but not for this method."""
+    """The endpoint does not support this HTTP method."""
 
-    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+    status, code = 405, "method_not_allowed"
 
 
 class PayloadTooLarge(APIError):
-    """A body, a file or a string is over its limit."""
+    """A body, a file or a string exceeds its limit."""
 
-    status, type, code = 413, "invalid_request_error", "payload_too_large"
+    status, code = 413, "payload_too_large"
 
 
 class EngineFailure(APIError):
     """The model failed on this request."""
 
-    status, type, code = 500, "api_error", "engine_failure"
+    status, code = 500, "engine_failure"
 
 
 class Unavailable(APIError):
-    """The model, or Triton, cannot answer now."""
+    """The model or Triton is not ready."""
 
-    status, type, code = 503, "service_unavailable", "model_not_loaded"
+    status, code = 503, "model_not_loaded"
 
 
 class Overloaded(Unavailable):
     """The model's queue is full."""
 
-    type, code = "overloaded_error", "overloaded"
+    code = "overloaded"
 
 
 class DeadlineExceeded(APIError):
-    """The request took longer than it may."""
+    """The request exceeded its time limit."""
 
-    status, type, code = 504, "timeout_error", "deadline_exceeded"
+    status, code = 504, "deadline_exceeded"
 
 
 class ClientClosedRequest(APIError):
-    """The client went away before it had its answer."""
+    """The client disconnected before the response was complete."""
 
-    status, type, code = 499, "invalid_request_error", "client_closed_request"
+    status, code = 499, "client_closed_request"
 
 
 @contextmanager
 def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
-    """Have an APIError name the request's field: `rename` maps the name that the code within the block knows."""
+    """Map the `param` of an APIError raised in the block to the field of the request, with `rename`."""
     try:
         yield
     except APIError as error:
@@ -140,15 +171,15 @@ def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
 
 
 def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
-    """Return the error for one file, uploaded or named, over the limit."""
-    return PayloadTooLarge(f"The file is over the limit of {limit} bytes", param=param)
+    """Return the error for an uploaded or fetched file that exceeds `limit` bytes."""
+    return PayloadTooLarge(f"The file exceeds the limit of {limit} bytes", param=param)
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Make `app` answer every failure in the one shape."""
+    """Make `app` return every failure in OpenAI's error shape."""
     app.register_error_handler(APIError, _respond)
     app.register_error_handler(HTTPException, _respond_http)
-    app.register_error_handler(Exception, _respond_unforeseen)
+    app.register_error_handler(Exception, _respond_unexpected)
 
 
 def _respond(error: APIError) -> Response:
@@ -160,11 +191,11 @@ def _respond(error: APIError) -> Response:
 
 
 def _respond_http(error: HTTPException) -> Response:
-    """Translate what Flask itself raises."""
-    if isinstance(error, NotFound):
-        return _respond(NoSuchPath(f"There is no {request.path}"))
+    """Translate an error that Flask raises."""
+    if isinstance(error, HTTPNotFound):
+        return _respond(NotFound(f"Unknown path: {request.path}"))
     if isinstance(error, MethodNotAllowed):
-        response = _respond(WrongMethod(f"{request.path} does not take {request.method}"))
+        response = _respond(WrongMethod(f"{request.path} does not support {request.method}"))
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     if isinstance(error, RequestEntityTooLarge):
@@ -172,6 +203,6 @@ def _respond_http(error: HTTPException) -> Response:
     return _respond(InvalidRequest(error.description or error.name))
 
 
-def _respond_unforeseen(error: Exception) -> Response:
-    log.exception("unforeseen error", exc_info=error)
-    return _respond(EngineFailure("Internal error; the log of the server tells more", code="internal_error"))
+def _respond_unexpected(error: Exception) -> Response:
+    log.exception("unexpected error", exc_info=error)
+    return _respond(EngineFailure("Internal error; see the server log", code="internal_error"))

@@ -1,11 +1,11 @@
-"""POST /rerank, as AHA, Jina and others have it, and /v2/rerank in Cohere's shape."""
+"""POST /rerank, in the shape that AHA and Jina share, and POST /v2/rerank, in Cohere's shape."""
 
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from flask import Blueprint, Response
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, read_body
@@ -19,17 +19,28 @@ v2 = Blueprint("rerank_v2", __name__, url_prefix="/v2")
 
 _MAX_DOCUMENTS = 2048
 
+_DOCUMENTS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}}
+
 
 class RerankRequest(RequestBody):
-    """A query and the documents to put in the order of their relevance to it."""
+    """A query, and the documents to rank by relevance to it."""
 
-    query: str
-    documents: list[Any]
-    model: str | None = None
-    top_n: int | None = Field(None, ge=0)
-    return_documents: bool | None = None
-    raw_scores: bool | None = None
-    truncate: bool | None = None
+    query: str = Field(description="The query.")
+    documents: Annotated[list[Any], WithJsonSchema(_DOCUMENTS_SCHEMA)] = Field(
+        description="Up to 2,048 strings, or objects with a string `text`."
+    )
+    model: str | None = Field(None, description="ID, name or alias of the model. The default rerank model if omitted.")
+    top_n: int | None = Field(None, ge=0, description="Return this many of the best documents. All if omitted.")
+    return_documents: bool | None = Field(
+        None,
+        description="Include the documents in the results. If omitted: true in `/v1/rerank`, false in `/v2/rerank`.",
+    )
+    raw_scores: bool = Field(False, description="Return logits instead of scores from 0 to 1.")
+    truncate: bool | None = Field(
+        None,
+        description="Truncate documents that exceed the model's context instead of rejecting them. If omitted: "
+        "false in `/v1/rerank`, true in `/v2/rerank`.",
+    )
 
     @field_validator("query")
     @classmethod
@@ -41,26 +52,26 @@ class RerankRequest(RequestBody):
     @field_validator("documents")
     @classmethod
     def _check_documents(cls, documents: list[Any]) -> list[str]:
-        """Accept strings and `{"text": …}`; the messages are AHA's."""
+        """Accept strings and `{"text": …}`. The message for an empty list follows AHA's."""
         if not documents:
             raise InvalidRequest("rerank documents cannot be empty", param="documents")
         if len(documents) > _MAX_DOCUMENTS:
-            message = f"rerank takes at most {_MAX_DOCUMENTS} documents, not {len(documents)}"
+            message = f"rerank request has {len(documents)} documents (limit {_MAX_DOCUMENTS})"
             raise InvalidRequest(message, param="documents")
         texts: list[Any] = [document.get("text") if isinstance(document, dict) else document for document in documents]
-        for number, text in enumerate(texts):
-            where = f"documents[{number}]"
+        for index, text in enumerate(texts):
+            param = f"documents[{index}]"
             if not isinstance(text, str):
-                message = f"Invalid value for '{where}': a document is a string, or an object with a string 'text'"
-                raise InvalidRequest(message, param=where, code="invalid_type")
+                message = f"Invalid value for '{param}': must be a string, or an object with a string 'text'"
+                raise InvalidRequest(message, param=param, code="invalid_type")
             if not text:
-                raise InvalidRequest("rerank documents cannot contain empty strings", param=where)
+                raise InvalidRequest("rerank documents cannot contain empty strings", param=param)
         return texts
 
 
 @blueprint.post("/rerank")
 def create_rerank() -> Response:
-    """Answer the documents, the most relevant first, with scores from 0 to 1 (`raw_scores`: logits)."""
+    """Return the documents ranked by relevance, with scores from 0 to 1 (`raw_scores`: logits)."""
     body = read_body(RerankRequest)
     model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=bool(body.truncate))
@@ -74,7 +85,7 @@ def create_rerank() -> Response:
 
 @v2.post("/rerank")
 def create_rerank_v2() -> Response:
-    """Answer as Cohere's v2 does: without the documents unless asked, and long ones are cut."""
+    """Return the ranking in Cohere's v2 shape: documents only on request, and long documents truncated."""
     body = read_body(RerankRequest)
     model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=body.truncate is not False)
@@ -86,13 +97,13 @@ def create_rerank_v2() -> Response:
 
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
-    """Return the best `top_n` as index and score, and how many tokens were read. Equal scores keep their order."""
+    """Return the best `top_n` documents as index and score, and the number of tokens. Equal scores keep their order."""
     query = bounded(body.query, model, False, "query")
     documents = [bounded(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
     columns = {"query": [query] * len(documents), "document": documents}
     output = infer_rows(model, columns, {"truncate": truncate}, "documents")
     logits = output["score"][:, 0].astype(np.float64)
-    with np.errstate(over="ignore"):  # far below zero it comes out as 0, which is right
+    with np.errstate(over="ignore"):  # exp overflows for very low logits, and the score is 0 as it should be
         scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
     best = np.argsort(-logits, kind="stable")[: body.top_n]
     results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]

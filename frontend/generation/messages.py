@@ -1,4 +1,4 @@
-"""Messages: their parts and tool calls, what makes a history valid, and how they look to a chat model."""
+"""Messages: their content parts and tool calls, the validation of a history, and rendering for a chat model."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,39 +14,41 @@ from frontend.services import services
 from frontend.triton.registry import Model
 
 MAX_CALLS = 128
-"""In one turn of the model."""
+"""Maximum number of tool calls in one assistant message."""
 
-# Each may be fetched from somewhere, and keeps a model busy.
+# Each file may need a download and takes model time.
 _MAX_FILES = 16
 
 
 def require_field(part: Any, name: str) -> None:
-    """Raise ValueError unless a part of some `type` has the field that this type needs."""
+    """Raise ValueError if a content part lacks the field that its `type` requires."""
     if getattr(part, name) is None:
-        raise ValueError(f"a part of type {part.type} needs '{name}'")
+        raise ValueError(f"a part of type {part.type} requires '{name}'")
 
 
 class MediaUrl(RequestBody):
-    """Where something is: see frontend/media/."""
+    """The URL of an image or an audio file."""
 
-    url: str
+    url: str = Field(description="`data:`, `base64://`, `http(s)://` or, where allowed, `file://` URL.")
 
 
 class InputAudio(RequestBody):
-    """OpenAI's way to send audio: base64. The file itself tells its format."""
+    """OpenAI's base64 audio. The format is detected from the data."""
 
-    data: str
+    data: str = Field(description="The audio file in base64; its format is detected.")
 
 
 class ContentPart(RequestBody):
-    """One part of a message's content. OpenAI's names of types, and AHA's (`image`, `audio`)."""
+    """One part of a message's content, with OpenAI's type names or AHA's (`image`, `audio`, `audio_url`)."""
 
-    type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"]
-    text: str | None = None
-    refusal: str | None = None
-    image_url: MediaUrl | None = None
-    audio_url: MediaUrl | None = None
-    input_audio: InputAudio | None = None
+    type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"] = Field(
+        description="Kind of the part. `image` means `image_url`; `audio` means `audio_url`."
+    )
+    text: str | None = Field(None, description="The text of a `text` part.")
+    refusal: str | None = Field(None, description="The text of a `refusal` part.")
+    image_url: MediaUrl | None = Field(None, description="The image of an `image` or `image_url` part.")
+    audio_url: MediaUrl | None = Field(None, description="The audio file of an `audio` or `audio_url` part.")
+    input_audio: InputAudio | None = Field(None, description="The audio file of an `input_audio` part.")
 
     @model_validator(mode="after")
     def _has_content(self) -> "ContentPart":
@@ -55,7 +57,7 @@ class ContentPart(RequestBody):
 
     @property
     def kind(self) -> str:
-        """What it is: text, image or audio."""
+        """The medium: text, image or audio."""
         if self.type == "refusal":
             return "text"
         return self.type.removeprefix("input_").removesuffix("_url")
@@ -66,78 +68,86 @@ Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
     Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
 ]
-"""A text, or a list of parts."""
+"""A text, or a list of content parts."""
 
 
 class Message(RequestBody):
     """One message of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content[ContentPart]
-    name: str | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="Author of the message. `developer` is treated as `system`."
+    )
+    content: Content[ContentPart] = Field(
+        description="A string, or a list of content parts. May be null or omitted for `assistant` and `tool`."
+    )
+    name: str | None = Field(None, description="Name of the function, in a `tool` message; otherwise ignored.")
 
 
 class CalledFunction(RequestBody):
-    """A function that the model has called; `arguments` are JSON."""
+    """The function of a tool call."""
 
-    name: str
-    arguments: str
+    name: str = Field(description="Name of the function.")
+    arguments: str = Field(description="The arguments, as JSON text.")
 
 
 class ToolCall(RequestBody):
-    """A call that the model has made."""
+    """A tool call of an assistant message."""
 
-    id: str
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    id: str = Field(description="ID of the call, unique in its message.")
+    type: Literal["function"] = Field("function", description="Always `function`.")
+    function: CalledFunction = Field(description="The function and its arguments.")
 
 
 class ChatMessage(Message):
-    """A message of a conversation in which tools may have been called."""
+    """One message of a chat, with tool calls and reasoning."""
 
-    tool_calls: list[ToolCall] | None = Field(None, max_length=MAX_CALLS)
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = Field(
+        None, max_length=MAX_CALLS, description="Tool calls of an `assistant` message."
+    )
+    tool_call_id: str | None = Field(
+        None, description="Required in a `tool` message: the ID of the call that this message is the result of."
+    )
+    reasoning_content: str | None = Field(None, description="Reasoning of an `assistant` message, for the template.")
 
     @model_validator(mode="before")
     @classmethod
     def _allow_no_content(cls, fields: Any) -> Any:
-        """An assistant that only calls, and a tool that has nothing to say, have none, or null, or an empty list."""
+        """Accept missing, null or empty content of assistant messages with only tool calls and of tool messages."""
         if isinstance(fields, dict) and fields.get("role") in ("assistant", "tool"):
             return fields | {"content": fields.get("content") or ""}
         return fields
 
 
 class Media(NamedTuple):
-    """A URL in a request, and the field it stands in."""
+    """A media URL in a request, and the path of its field."""
 
     url: str
     param: str
 
 
 def has_media(messages: Iterable[Message], kind: str) -> bool:
-    """Tell whether there are images, or audio. Raises InvalidRequest where there are too many."""
+    """Return whether the messages have media of this kind. Raises InvalidRequest if there are too many files."""
     return bool(list(find_media(messages, kind)))
 
 
 def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:
-    """Yield the images or the audio of all messages in order. Raises InvalidRequest where there is too much of it."""
+    """Yield the images or the audio files of all messages in order. Raises InvalidRequest if there are too many."""
     count = 0
-    for number, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if isinstance(message.content, str):
             continue
-        for place, part in enumerate(message.content):
+        for part_index, part in enumerate(message.content):
             if part.kind != kind:
                 continue
             count += 1
-            found = media_of(part, f"messages[{number}].content[{place}]")
+            found = media_of(part, f"messages[{index}].content[{part_index}]")
             if count > _MAX_FILES:
-                raise InvalidRequest(f"A request has {_MAX_FILES} files at most", param=found.param)
+                raise InvalidRequest(f"Too many files (limit {_MAX_FILES} per request)", param=found.param)
             yield found
 
 
 def media_of(part: ContentPart, path: str) -> Media:
-    """Return where the image or the audio of a part is; `path` is where the part is."""
+    """Return the image or audio file of a part; `path` is the path of the part in the request."""
     if part.type == "input_audio":
         assert part.input_audio is not None  # noqa: S101
         return Media(f"base64://{part.input_audio.data}", f"{path}.input_audio.data")
@@ -146,15 +156,15 @@ def media_of(part: ContentPart, path: str) -> Media:
 
 
 def inline_media_size(fields: Any) -> int:
-    """Return how many characters of a request, as parsed, are files inside of messages."""
+    """Return how many characters of an unvalidated request body are files in its messages."""
     parts = list(unchecked_parts(fields, "messages"))
-    places = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
-    values = [value for place in places if isinstance(place, dict) for value in place.values()]
+    sources = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
+    values = [value for source in sources if isinstance(source, dict) for value in source.values()]
     return sum(len(value) for value in values if isinstance(value, str))
 
 
 def unchecked_parts(fields: Any, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the parts of what a request, as parsed, has in its list `name`, whatever else may be in it."""
+    """Yield the content parts in the list `name` of an unvalidated request body; malformed entries are skipped."""
     found = fields.get(name) if isinstance(fields, dict) else None
     for item in found if isinstance(found, list) else ():
         content = item.get("content") if isinstance(item, dict) else None
@@ -162,23 +172,23 @@ def unchecked_parts(fields: Any, name: str) -> Iterator[dict[str, Any]]:
 
 
 def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """Return the messages. Raises InvalidRequest for calls that are none, and for answers without a call."""
+    """Return the messages unchanged. Raises InvalidRequest for invalid tool calls and for results without a call."""
     callable_ids: set[str] = set()
-    for number, message in enumerate(messages):
-        path = f"messages[{number}]"
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
         if message.role == "tool":
-            _check_answer(message, path, callable_ids)
+            _check_tool_result(message, path, callable_ids)
             continue
         callable_ids = set()
         if message.tool_calls and message.role != "assistant":
-            _reject("Only an assistant's message has calls", f"{path}.tool_calls")
-        for place, call in enumerate(message.tool_calls or ()):
-            _check_call(call, f"{path}.tool_calls[{place}]", callable_ids)
+            _reject("'tool_calls' is only allowed in assistant messages", f"{path}.tool_calls")
+        for call_index, call in enumerate(message.tool_calls or ()):
+            _check_call(call, f"{path}.tool_calls[{call_index}]", callable_ids)
             callable_ids.add(call.id)
     return messages
 
 
-def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) -> None:
+def _check_tool_result(message: ChatMessage, path: str, callable_ids: Iterable[str]) -> None:
     if message.tool_call_id is None:
         raise InvalidRequest(
             f"Invalid request: missing required parameter '{path}.tool_call_id'",
@@ -186,21 +196,21 @@ def _check_answer(message: ChatMessage, path: str, callable_ids: Iterable[str]) 
             code="missing_parameter",
         )
     if message.tool_call_id not in callable_ids:
-        _reject("No call with this id comes before it", f"{path}.tool_call_id")
-    for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
+        _reject("'tool_call_id' does not match a preceding tool call", f"{path}.tool_call_id")
+    for index, part in enumerate(message.content if isinstance(message.content, list) else ()):
         if part.kind != "text":
-            _reject("A tool answers with text alone", f"{path}.content[{place}]")
+            _reject("Tool messages may only contain text", f"{path}.content[{index}]")
 
 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
-        _reject("Two calls have this id", f"{path}.id")
+        _reject("Duplicate tool call ID", f"{path}.id")
     if levels_beyond(parse_arguments(call.function.arguments), MAX_LEVELS):
-        _reject(f"Arguments nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
+        _reject(f"'arguments' is nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
 
 
 def parse_arguments(written: str) -> dict[str, Any]:
-    """Return a call's arguments. Those of a call that was cut off are no JSON, and clients send them back as well."""
+    """Return a call's arguments as an object. Truncated calls have invalid JSON, and clients send them back as well."""
     try:
         arguments = orjson.loads(written or "{}")
     except orjson.JSONDecodeError:
@@ -217,22 +227,22 @@ Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(
 
 
 def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
-    """Raise InvalidRequest naming a part that the model cannot take: it reads text, and perhaps `accepts_images`.
+    """Raise InvalidRequest naming the first content part that the model does not support.
 
-    Audio can be written down, if the operator has switched that on.
+    Text is always supported, images if `accepts_images`, audio if the operator has enabled transcription.
     """
-    known = (
+    supported = (
         {"text"}
         | ({"image"} if accepts_images else set())
         | ({"audio"} if services().settings.transcribe_audio else set())
     )
-    for number, message in enumerate(messages):
-        for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
-            if part.kind not in known:
-                what = "text and images" if accepts_images else "text"
+    for index, message in enumerate(messages):
+        for part_index, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if part.kind not in supported:
+                kinds = "text and images" if accepts_images else "text"
                 raise InvalidRequest(
-                    f"This model reads {what} alone, not {part.type}",
-                    param=f"messages[{number}].content[{place}]",
+                    f"This model only supports {kinds}, not {part.type}",
+                    param=f"messages[{index}].content[{part_index}]",
                     code="unsupported_content",
                 )
 
@@ -240,26 +250,26 @@ def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
 def render_messages(
     messages: Iterable[ChatMessage], model: Model, transcripts: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return messages as the model gets them: those that `check_parts` has let pass.
+    """Return the messages as the chat backend receives them. They must have passed `check_parts`.
 
-    A message's parts are joined by line breaks; of one with images they stay apart, and an image is but its place. A
-    developer's message is a system message, which is what chat templates know. Audio is its text in `transcripts`, by
-    the field it stands in.
+    Text parts are joined by line breaks. A message with images keeps its parts, with `{"type": "image"}` in place of
+    each image. A developer message becomes a system message, the role that chat templates support. Audio is replaced by
+    its text in `transcripts`, keyed by the path of its field.
     """
     return [
         {
             "role": "system" if message.role == "developer" else message.role,
-            "content": _content(message.content, f"messages[{number}].content", transcripts),
+            "content": _content(message.content, f"messages[{index}].content", transcripts),
         }
         | _call_fields(message, model)
-        for number, message in enumerate(messages)
+        for index, message in enumerate(messages)
     ]
 
 
 def _content(content: str | list[ContentPart], path: str, transcripts: Mapping[str, str]) -> str | list[dict[str, str]]:
     if isinstance(content, str):
         return content
-    parts = [_part(part, f"{path}[{number}]", transcripts) for number, part in enumerate(content)]
+    parts = [_part(part, f"{path}[{index}]", transcripts) for index, part in enumerate(content)]
     if any(part["type"] == "image" for part in parts):
         return parts
     return "\n".join(part["text"] for part in parts)
@@ -273,10 +283,9 @@ def _part(part: ContentPart, path: str, transcripts: Mapping[str, str]) -> dict[
 
 
 def _call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:
-    """Return what a template gets of a message that calls tools, or answers a call.
+    """Return a message's template fields for tool calls, tool results and reasoning.
 
-    Arguments are objects, which is what templates are written for. Without text the content is null, by which some tell
-    that the message is all calls.
+    Arguments are objects, as templates expect. Content without text is null, which some templates test for.
     """
     fields: dict[str, Any] = {}
     if message.role == "tool":
@@ -299,7 +308,7 @@ def _call(call: ToolCall, model: Model) -> dict[str, Any]:
 
 
 def _id(id: str, model: Model) -> str:
-    """Return the id of a call as the model's template takes it: another model may have made it."""
+    """Return a call ID that the model's template accepts; another model may have generated the original."""
     length = CALL_ID_LENGTH.get(model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT))
     if length is None or (len(id) == length and id.isalnum()):
         return id

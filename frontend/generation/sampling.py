@@ -1,4 +1,4 @@
-"""How text is to be generated: the fields that chat, completions and responses have in common."""
+"""The sampling fields that chat, completions and responses share."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from contract.options import SamplingParameters
 from frontend.http.body import RequestBody, reject_unsupported
 
-# The engine computes in float32, where what is much smaller is zero.
+# The engine computes in float32, where much smaller values round to zero.
 _SMALLEST = 1e-6
 
-# Passed on to the backend as they are.
+# Passed to the backend unchanged.
 _SAMPLING = (
     "temperature",
     "top_p",
@@ -28,29 +28,60 @@ _SAMPLING = (
 
 
 class StreamOptions(RequestBody):
-    """What a stream carries besides text."""
+    """Options of a stream."""
 
-    include_usage: bool | None = None
+    include_usage: bool | None = Field(None, description="Send a last chunk with the token counts and no choices.")
 
 
 class SamplingFields(RequestBody):
-    """OpenAI's sampling fields, and those vLLM's clients add to them."""
+    """OpenAI's sampling fields, and the ones that vLLM's clients add."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Fields that are not served, each with the values that ask for nothing and so are accepted."""
+    """Unsupported fields, each with the values that have no effect and are therefore accepted."""
 
-    stream: bool | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=_SMALLEST, le=1)
-    top_k: int | None = Field(None, ge=-1)
-    min_p: float | None = Field(None, ge=0, lt=1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, ge=_SMALLEST, le=2)
-    ignore_eos: bool | None = None
-    min_tokens: int | None = Field(None, ge=0)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: list[str] | None = Field(None, max_length=4)
+    stream: bool | None = Field(None, description="Stream the response as server-sent events. False if omitted.")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="Sampling temperature; 0 always picks the most likely token. 1 if omitted."
+    )
+    top_p: float | None = Field(
+        None,
+        ge=_SMALLEST,
+        le=1,
+        description="Sample from the most likely tokens whose probabilities add up to this. 1 if omitted.",
+    )
+    top_k: int | None = Field(
+        None, ge=-1, description="Sample from this many of the most likely tokens; 0 or -1: all. All if omitted."
+    )
+    min_p: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Ignore tokens less likely than this fraction of the most likely token's probability.",
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Penalty per previous occurrence of a token in the output. 0 if omitted."
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Penalty for tokens that already occur in the output. 0 if omitted."
+    )
+    repetition_penalty: float | None = Field(
+        None,
+        ge=_SMALLEST,
+        le=2,
+        description="Divides the scores of tokens in the prompt and the output; above 1 discourages repetition.",
+    )
+    ignore_eos: bool | None = Field(None, description="Generate until the token limit, past end-of-sequence tokens.")
+    min_tokens: int | None = Field(None, ge=0, description="Generate at least this many tokens before stopping.")
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        lt=2**63,
+        description="Random seed. The same seed yields the same text, except for rounding differences when requests "
+        "share a batch. With several choices, each choice uses the next seed.",
+    )
+    stop: list[str] | None = Field(
+        None, max_length=4, description="Up to four strings that end the text; a single string is accepted too."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,20 +98,20 @@ class SamplingFields(RequestBody):
     @classmethod
     def _reject_empty_stop(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and "" in value:
-            raise ValueError("a stop string may not be empty")
+            raise ValueError("stop strings must not be empty")
         return value
 
     @property
     def token_limit(self) -> int | None:
-        """How long the answer may be; None: as long as the model's context has room."""
+        """The maximum number of output tokens; None: the rest of the model's context."""
         raise NotImplementedError
 
-    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
-        """Return what the backend is to sample choice `number` with; what is absent has OpenAI's defaults.
+    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+        """Return the backend's sampling parameters for the choice at this index; absent ones have OpenAI's defaults.
 
-        Choices differ where the request has a seed: each has the next one.
+        If the request has a seed, each choice uses the next one.
         """
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:
-            given["seed"] = self.seed + number
+            given["seed"] = self.seed + choice
         return cast(SamplingParameters, {name: value for name, value in given.items() if value is not None})

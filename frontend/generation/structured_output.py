@@ -1,4 +1,4 @@
-"""Structured output: OpenAI's response_format and vLLM's guided_ fields, which become one constraint.
+"""Structured output: turns OpenAI's response_format and vLLM's guided_ fields into one constraint.
 
 Only the backend knows whether a schema compiles; this module checks its structure.
 """
@@ -20,50 +20,55 @@ from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond, tag_of
 
-# A schema takes time in proportion.
+# Compiling takes time proportional to the size.
 _MAX_SCHEMA_BYTES = 64_000
 
 
 class JSONSchemaFormat(RequestBody):
     """OpenAI's `response_format.json_schema`."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
-    strict: bool | None = None
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$", description="Name of the schema.")
+    description: str | None = Field(None, description="Purpose of the schema; not shown to the model.")
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="JSON schema of the output, at most 64 KB and 64 levels."
+    )
+    strict: bool | None = Field(
+        None,
+        description="True: reject a schema with unsupported keywords. Otherwise such keywords are ignored.",
+    )
 
     def constraint(self, param: str) -> Constraint:
-        """Return what the answer is to be kept to; `param` is where the format stands. Raises InvalidRequest."""
+        """Return the constraint on the output; `param` is the path of this field. Raises InvalidRequest."""
         return _schema(self.schema_ or {}, f"{param}.schema", bool(self.strict))
 
 
 class TextFormat(RequestBody):
-    """Any text."""
+    """`{"type": "text"}`: no constraint."""
 
     type: Literal["text"]
 
     def constraint(self, _: str) -> None:
-        """Return what the answer is to be kept to: nothing."""
+        """Return None: the output is not constrained."""
 
 
 class ObjectFormat(RequestBody):
-    """Any JSON object."""
+    """`{"type": "json_object"}`: any JSON object."""
 
     type: Literal["json_object"]
 
     def constraint(self, param: str) -> Constraint:
-        """Return what the answer is to be kept to; `param` is where the format stands."""
+        """Return the constraint on the output; `param` is the path of this field."""
         return JSONObjectConstraint(param)
 
 
 class SchemaFormat(RequestBody):
-    """JSON by a schema."""
+    """`{"type": "json_schema", "json_schema": …}`: JSON that matches a schema."""
 
     type: Literal["json_schema"]
     json_schema: JSONSchemaFormat
 
     def constraint(self, param: str) -> Constraint:
-        """Return what the answer is to be kept to; `param` is where the format stands. Raises InvalidRequest."""
+        """Return the constraint on the output; `param` is the path of this field. Raises InvalidRequest."""
         return self.json_schema.constraint(f"{param}.json_schema")
 
 
@@ -74,25 +79,29 @@ ResponseFormat = Annotated[
     | Annotated[Schema, Tag("<json_schema>")],
     Discriminator(tag_of, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
 ]
-"""Any of the formats, with an API's own way to write the schema."""
+"""A response format; `Schema` is the API's own shape of the JSON schema format."""
 
 
 class StructuredOutputFields(RequestBody):
-    """The fields that say what the answer must look like; a request has one of them at most."""
+    """The structured output fields. A request may use at most one of them."""
 
-    response_format: ResponseFormat[SchemaFormat] | None = None
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = Field(None, min_length=1)
-    guided_choice: list[str] | None = Field(None, min_length=1)
-    guided_grammar: str | None = Field(None, min_length=1)
+    response_format: ResponseFormat[SchemaFormat] | None = Field(
+        None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
+    )
+    guided_json: dict[str, Any] | str | None = Field(
+        None, description="JSON schema of the output, as an object or as JSON text. Always strict."
+    )
+    guided_regex: str | None = Field(None, min_length=1, description="Regular expression that the output matches.")
+    guided_choice: list[str] | None = Field(None, min_length=1, description="The output is one of these strings.")
+    guided_grammar: str | None = Field(None, min_length=1, description="EBNF grammar of the output.")
 
     def constraint(self) -> Constraint | None:
-        """Return what the output must match. Raises InvalidRequest."""
+        """Return the constraint on the output, if any. Raises InvalidRequest."""
         asked: list[Constraint | None] = [self._by_format(), self._by_json(), *self._by_text()]
         found = [constraint for constraint in asked if constraint]
         if len(found) > 1:
             first, second = (constraint.param.partition(".")[0] for constraint in found[:2])
-            raise InvalidRequest(f"'{first}' and '{second}' exclude each other", param=second)
+            raise InvalidRequest(f"'{first}' and '{second}' are mutually exclusive", param=second)
         return found[0] if found else None
 
     def _by_format(self) -> Constraint | None:
@@ -104,9 +113,9 @@ class StructuredOutputFields(RequestBody):
             try:
                 schema = orjson.loads(schema)
             except orjson.JSONDecodeError as error:
-                raise InvalidRequest(f"'guided_json' is not JSON: {error}", param="guided_json") from error
+                raise InvalidRequest(f"'guided_json' is not valid JSON: {error}", param="guided_json") from error
             if not isinstance(schema, dict):
-                raise InvalidRequest("'guided_json' must be a JSON schema", param="guided_json")
+                raise InvalidRequest("'guided_json' must be a JSON object", param="guided_json")
         return None if schema is None else _schema(schema, "guided_json", strict=True)
 
     def _by_text(self) -> list[Constraint]:
@@ -121,17 +130,20 @@ class StructuredOutputFields(RequestBody):
 
 
 def reject_structured_output(sampling: SamplingParameters) -> None:
-    """Raise InvalidRequest for constraints and log probabilities, which only our own chat backend has."""
+    """Raise InvalidRequest if the request uses structured output or log probabilities.
+
+    For engines other than our own chat backend, which do not support them.
+    """
     constraint = sampling.get("constraint")
     param = constraint["param"] if constraint else "logprobs" if sampling.get("logprobs") else None
     if param:
         field = "tool_choice" if param == "tools" else param
-        raise InvalidRequest(f"This model does not take '{field}'", param=field, code="unsupported_parameter")
+        raise InvalidRequest(f"This model does not support '{field}'", param=field, code="unsupported_parameter")
 
 
 def _schema(schema: dict[str, Any], param: str, strict: bool) -> Constraint:
     if levels_beyond(schema, MAX_LEVELS):
         raise InvalidRequest(f"'{param}' is nested deeper than {MAX_LEVELS} levels", param=param)
     if len(orjson.dumps(schema)) > _MAX_SCHEMA_BYTES:
-        raise InvalidRequest(f"'{param}' is larger than {_MAX_SCHEMA_BYTES} bytes", param=param)
+        raise InvalidRequest(f"'{param}' exceeds the limit of {_MAX_SCHEMA_BYTES} bytes", param=param)
     return JSONSchemaConstraint(schema, param, strict)

@@ -1,4 +1,4 @@
-"""Tools in a request: what it may say of them, what the model is given, and what parses its output."""
+"""Tools and reasoning: the request fields, what the chat template and the sampler receive, and the output parsers."""
 
 import re
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from frontend.triton.registry import Model
 _MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-# A small model that may do nothing else goes on calling until its tokens are used up.
-_MAX_FORCED = 8
+# A small model that is forced to call tools keeps calling them until it reaches its token limit.
+_MAX_FORCED_CALLS = 8
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -33,38 +33,40 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 class Function(RequestBody):
     """A function that the model may call."""
 
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    name: Name = Field(description="Name of the function: letters, digits, `_` and `-`, at most 64 characters.")
+    description: str | None = Field(None, description="Tells the model what the function does.")
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments, an object.")
+    strict: bool | None = Field(
+        None, description="Ignored: calls match the parameters if `tool_choice` is `required` or names a function."
+    )
 
     @field_validator("parameters", mode="after")
     @classmethod
-    def _is_of_an_object(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_parameters(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value and value.get("type", "object") != "object":
-            raise ValueError("a function's parameters are an object")
+            raise ValueError("must be a schema of type object")
         _check_depth(value)
         return value
 
 
 class Tool(RequestBody):
-    """A tool; functions are the only kind."""
+    """A tool. Only functions are supported."""
 
-    type: Literal["function"]
-    function: Function
+    type: Literal["function"] = Field(description="Always `function`.")
+    function: Function = Field(description="The function.")
 
 
 class NamedFunction(RequestBody):
     """The name of a function."""
 
-    name: str
+    name: str = Field(description="Name of a function in `tools`.")
 
 
 class NamedTool(RequestBody):
-    """The one tool that is to be called."""
+    """The one tool that the model must call."""
 
-    type: Literal["function"]
-    function: NamedFunction
+    type: Literal["function"] = Field(description="Always `function`.")
+    function: NamedFunction = Field(description="The function to call.")
 
 
 Choice = TypeVar("Choice")
@@ -72,41 +74,54 @@ ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")] | Annotated[Choice, Tag("<tool>")],
     Discriminator(lambda value: "<tool>" if isinstance(value, dict | BaseModel) else "<mode>"),
 ]
-"""Whether to call a tool, or which one, in an API's own way to name it."""
+"""A tool choice; `Choice` is the API's own shape of a named tool."""
 
 
 class ToolFields(RequestBody):
-    """The fields about tools, and about how the model's template is filled in."""
+    """The fields for tools, reasoning and the chat template."""
 
-    tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: ToolChoice[NamedTool] | None = None
-    parallel_tool_calls: bool | None = None
-    reasoning_effort: Effort | None = None
-    enable_thinking: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=_MAX_KWARGS)
+    tools: list[Tool] | None = Field(None, max_length=128, description="Functions that the model may call.")
+    tool_choice: ToolChoice[NamedTool] | None = Field(
+        None,
+        description="`none`, `auto`, `required` (one to eight calls), or the one function to call. Required and named "
+        "calls always match the function's parameters. `auto` if omitted.",
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="False: at most one tool call per response. True if omitted."
+    )
+    reasoning_effort: Effort | None = Field(
+        None, description="Passed to the chat template; `none` also sets `enable_thinking` to false."
+    )
+    enable_thinking: bool | None = Field(
+        None, description="Passed to the chat template: whether a reasoning model reasons before it answers."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, max_length=_MAX_KWARGS, description="Further variables for the chat template, at most 16 KB."
+    )
 
     @field_validator("chat_template_kwargs", mode="after")
     @classmethod
-    def _fits_a_template(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_template_kwargs(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         for name in value or ():
             if not _IDENTIFIER.fullmatch(name) or name in RESERVED_NAMES:
-                raise ValueError(f"'{name[:64]}' cannot be set")
+                raise ValueError(f"'{name[:64]}' is not an allowed variable name")
         _check_depth(value)
         if len(orjson.dumps(value)) > _MAX_KWARGS_BYTES:
-            raise ValueError(f"over {_MAX_KWARGS_BYTES} bytes")
+            raise ValueError(f"exceeds the limit of {_MAX_KWARGS_BYTES} bytes")
         return value
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "ToolFields":
+    def _check_names(self) -> "ToolFields":
         names = [tool.function.name for tool in self.tools or ()]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                raise InvalidRequest(f"There are two tools called '{name}'", param=f"tools[{number}].function.name")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise InvalidRequest(f"Duplicate tool name '{name}'", param=f"tools[{index}].function.name")
         if not names and self.tool_choice not in (None, "none", "auto"):
-            raise InvalidRequest("'tool_choice' needs 'tools'", param="tool_choice")
+            raise InvalidRequest("'tool_choice' requires 'tools'", param="tool_choice")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
             raise InvalidRequest(
-                f"There is no tool called '{self.tool_choice.function.name}'", param="tool_choice.function.name"
+                f"'tool_choice' names an unknown tool: '{self.tool_choice.function.name}'",
+                param="tool_choice.function.name",
             )
         return self
 
@@ -116,27 +131,27 @@ class ToolFields(RequestBody):
         return [] if self.tool_choice == "none" else self.tools or []
 
     def template_kwargs(self) -> dict[str, Any]:
-        """Return what the chat template is given besides the conversation."""
+        """Return the chat template's variables other than the messages and the tools."""
         kwargs: dict[str, Any] = {}
         if self.reasoning_effort is not None:
             kwargs["reasoning_effort"] = self.reasoning_effort
         if self.reasoning_effort == "none":
-            kwargs["enable_thinking"] = False  # what templates that know of no effort call it
+            kwargs["enable_thinking"] = False  # the variable of templates that have no effort levels
         if self.enable_thinking is not None:
             kwargs["enable_thinking"] = self.enable_thinking
         return kwargs | (self.chat_template_kwargs or {})
 
 
 def describe_tools(body: ToolFields) -> list[dict[str, Any]]:
-    """Return the tools as chat templates take them: some look into the parameters of each."""
+    """Return the tools as chat templates expect them; some templates require `parameters`."""
     return [{"type": tool.type, "function": _describe(tool.function)} for tool in body.callable_tools]
 
 
 def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | None) -> SamplingParameters:
-    """Return the sampling parameters about tools and reasoning, and the constraint that the output must match.
+    """Return the sampling parameters for tools and reasoning, and the combined constraint on the output.
 
-    `constraint` is what other fields ask for: a model that may call tools either calls, or matches it. Raises
-    EngineFailure for a model whose configuration names an unknown format.
+    `constraint` is the one that structured output fields set. With `tool_choice: auto` the output is either tool calls
+    or text that satisfies it. Raises EngineFailure if the model's configuration names an unknown tool format.
     """
     tags: tuple[str, ...] = REASONING_TAGS if _reasons(model) else ()
     if body.callable_tools:
@@ -158,16 +173,16 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
         return constraint
     chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
     functions = [tool.function.model_dump() for tool in body.callable_tools if chosen in (None, tool.function.name)]
-    max_calls = 1 if chosen or body.parallel_tool_calls is False else _MAX_FORCED
+    max_calls = 1 if chosen or body.parallel_tool_calls is False else _MAX_FORCED_CALLS
     calls = _tool_format(model).constrain(functions, max_calls)
     return EitherConstraint([calls, constraint], "tools") if is_free and constraint else calls
 
 
 def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:
-    """Return what makes the parsers of one output. Raises InvalidRequest for tools that the model cannot call."""
+    """Return a factory of parser pipelines, one per choice. Raises InvalidRequest for tools without support."""
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
-        raise InvalidRequest(f"The model '{model.id}' calls no tools", param="tools")
+        raise InvalidRequest(f"The model '{model.id}' does not support tools", param="tools")
     max_calls = 1 if body.parallel_tool_calls is False else MAX_CALLS
     reasons, tool_format = _reasons(model), _tool_format(model) if names else None
 
@@ -185,7 +200,7 @@ def _reasons(model: Model) -> bool:
 def _tool_format(model: Model) -> ToolFormat:
     name = model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT)
     if name not in TOOL_FORMATS:
-        raise EngineFailure(f"The configuration of '{model.name}' has the unknown tool_format '{name}'")
+        raise EngineFailure(f"The configuration of '{model.name}' has an unknown tool_format: '{name}'")
     return TOOL_FORMATS[name]
 
 
@@ -196,6 +211,6 @@ def _describe(function: Function) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError if it is nested too deep for what is to be done with it."""
+    """Raise ValueError if `value` is nested too deeply."""
     if levels_beyond(value, MAX_LEVELS):
         raise ValueError(f"nested deeper than {MAX_LEVELS} levels")

@@ -1,4 +1,4 @@
-"""From a JSON body to its validated model, with errors that name the field."""
+"""Reading a JSON request body into its validated model; errors name the field."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,24 +16,25 @@ from frontend.settings import Settings
 Body = TypeVar("Body", bound="RequestBody")
 
 MAX_LEVELS = 64
-"""Of lists and objects: deeper than any schema or arguments, and shallow enough for whatever walks through them."""
+"""Nesting limit of lists and objects: deeper than real schemas and arguments, and safe for recursive code."""
 
-# Slashes may be escaped in it.
+# A string long enough to be a base64 file. JSON encoders may escape the slashes in it.
 _LONG_STRING = re.compile(rb'"(?=[^"]{1024})(?:[^"\\]++|\\/)*+"')
 
 _TYPE_ERRORS = ("_type", "_parsing", "is_instance", "_from_float")
 
 
 class RequestBody(BaseModel):
-    """A JSON body. Types are strict, as OpenAI's; fields that are not known are ignored, as by other servers."""
+    """A JSON object in a request. Types are strict, as in OpenAI's API. Unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
-    """Return the request's JSON body as `model`. Raises InvalidRequest or PayloadTooLarge.
+    """Return the request's JSON body as `model`. A top-level null counts as an omitted field, as in OpenAI's API.
 
-    `inline_size` tells how many characters of a parsed body are files in base64: those have the limit of a file.
+    `inline_size` returns how many characters of a parsed body are base64 files; these count against the upload limit
+    instead of the body limit. Raises InvalidRequest or PayloadTooLarge.
     """
     settings = services().settings
     limit = settings.max_body_bytes
@@ -44,7 +45,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     except RequestEntityTooLarge:
         raise _too_large(settings, inline_size is not None) from None
     if inline_size and len(content) > limit and len(content) - _long_strings(content) > limit:
-        raise _too_large(settings, True)  # unparsed: small values take many times their room
+        raise _too_large(settings, True)  # before parsing, which needs many times the memory
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -54,7 +55,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     if inline_size and len(content) - inline_size(fields) > limit:
         raise _too_large(settings, True)
     try:
-        return model.model_validate(fields)
+        return model.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise invalid_field(error) from error
 
@@ -62,15 +63,12 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
 def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:
     limit, files = settings.max_body_bytes, settings.max_upload_bytes
     if with_files:
-        return PayloadTooLarge(f"The request body is over {limit} bytes, or the files in it together over {files}")
-    return PayloadTooLarge(f"The request body is over the limit of {limit} bytes")
+        return PayloadTooLarge(f"The request body exceeds {limit} bytes, or its files together exceed {files} bytes")
+    return PayloadTooLarge(f"The request body exceeds the limit of {limit} bytes")
 
 
 def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuse fields that are not served, each unless its value is one of those that ask for nothing.
-
-    Raises InvalidRequest.
-    """
+    """Raise InvalidRequest for an unsupported field, unless its value is an `inert` one, which has no effect."""
     for name, values in inert.items():
         value = fields.get(name)
         if value is not None and value not in values:
@@ -78,7 +76,7 @@ def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
 
 
 def levels_beyond(value: Any, maximum: int) -> bool:
-    """Tell whether lists and objects are nested deeper than so many levels. Does not recurse itself."""
+    """Return whether lists and objects are nested deeper than `maximum` levels. Iterative, so safe at any depth."""
     level = [value]
     for _ in range(maximum):
         level = [item for outer in level for item in _items(outer)]
@@ -92,12 +90,12 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _long_strings(content: bytes) -> int:
-    """Return how many bytes of a JSON text are strings that can be files in base64."""
+    """Return how many bytes of a JSON text are strings that may be base64 files."""
     return sum(match.end() - match.start() for match in _LONG_STRING.finditer(content))
 
 
 def invalid_field(error: ValidationError) -> InvalidRequest:
-    """Return pydantic's first complaint as our error."""
+    """Return the first error that pydantic found as an InvalidRequest."""
     first = error.errors(include_url=False, include_context=False)[0]
     param, kind, message = _path(first["loc"]), first["type"], first["msg"].removeprefix("Value error, ")
     if kind == "missing":
@@ -109,7 +107,7 @@ def invalid_field(error: ValidationError) -> InvalidRequest:
 
 
 def _path(location: tuple[Any, ...]) -> str:
-    """Write a location as OpenAI does: `messages[0].content`. Tags of unions, in angle brackets, are left out."""
+    """Return a location as OpenAI writes it: `messages[0].content`. Union tags, in angle brackets, are omitted."""
     path = ""
     for part in location:
         if isinstance(part, int):
@@ -120,11 +118,11 @@ def _path(location: tuple[Any, ...]) -> str:
 
 
 def tag_of(value: Any, default: str = "") -> str:
-    """Return the tag, in the angle brackets that paths leave out, of an object of a union: its `type`."""
+    """Return the union tag of an object: its `type` in angle brackets, which error paths omit."""
     kind = (value.get("type") or default) if isinstance(value, dict) else default
     return f"<{kind}>" if isinstance(kind, str) else "<>"
 
 
 def are_token_ids(value: Any) -> bool:
-    """Return whether this is one text as token ids: integers of 32 bits. Only the model knows which of them exist."""
+    """Return whether `value` is a list of 32-bit integers. Whether the IDs exist is checked by the model."""
     return isinstance(value, list) and all(type(item) is int and -(2**31) <= item < 2**31 for item in value)

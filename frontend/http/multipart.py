@@ -1,4 +1,4 @@
-"""From a request's form to its validated fields and its files."""
+"""Reading a multipart form into its validated fields and its files."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,30 +12,30 @@ from frontend.services import services
 
 Form = TypeVar("Form", bound="FormBody")
 
-# What a form may have beside its file.
+# Maximum size of a form without its files.
 _FORM_BYTES = 1_000_000
 
 
 class FormBody(BaseModel):
-    """The fields of a form, which are all text; a name that ends in [] stands for a list."""
+    """The text fields of a form. A field whose name ends in `[]` is a list."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class FileField(NamedTuple):
-    """A form's file: its field, and what it is called where it is missing."""
+    """A file of a form: its field name, and the name that error messages use."""
 
     name: str
     what: str
 
 
 def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
-    """Return the fields of a form with up to `files` files, except those, as `model`.
+    """Return the text fields of a form with up to `files` files as `model`.
 
     Raises InvalidRequest or PayloadTooLarge.
     """
     if request.mimetype != "multipart/form-data":
-        # Of a form in another encoding werkzeug bounds neither the fields nor the time it takes to read them.
+        # werkzeug limits neither the size nor the parsing time of forms in other encodings.
         raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
     request.max_content_length = files * services().settings.max_upload_bytes + _FORM_BYTES
     try:
@@ -52,7 +52,7 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
 
 
 def read_upload(file: FileField) -> bytes:
-    """Return the content of a form's file, and forget it. Raises InvalidRequest or PayloadTooLarge."""
+    """Return the content of a form's file and close it. Raises InvalidRequest or PayloadTooLarge."""
     upload = request.files.get(file.name)
     if upload is None:
         raise InvalidRequest(f"{file.what} is required", param=file.name, code="missing_file")

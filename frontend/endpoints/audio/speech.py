@@ -1,4 +1,4 @@
-"""POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's, and GET /audio/voices."""
+"""POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's; GET /audio/voices."""
 
 import base64
 import struct
@@ -35,21 +35,32 @@ _CONTENT_TYPES = {
 
 
 class VoiceId(RequestBody):
-    """OpenAI's other way to name a voice."""
+    """OpenAI's object form of a voice."""
 
-    id: str
+    id: str = Field(description="Name of the voice.")
 
 
 class SpeechRequest(RequestBody):
-    """The fields of createSpeech, or AHA's `messages` instead of `input`. `instructions` are not followed."""
+    """The request body of createSpeech, or AHA's, which has `messages` instead of `input`."""
 
-    model: str | None = None
-    input: str | None = None
-    messages: list[Message] | None = Field(None, min_length=1)
-    voice: str | VoiceId | None = None
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4)
-    stream_format: Literal["audio", "sse"] = "audio"
+    model: str | None = Field(None, description="ID, name or alias of the model. The default speech model if omitted.")
+    input: str | None = Field(None, description="Text to speak. Required unless `messages` is given.")
+    messages: list[Message] | None = Field(
+        None,
+        min_length=1,
+        description="AHA's shape: text parts to speak, and at most one audio part, the reference of a voice to clone. "
+        "The response is a completion that contains a WAV file.",
+    )
+    voice: str | VoiceId | None = Field(
+        None, description="A voice or an alias that `GET /v1/audio/voices` lists. The model's default if omitted."
+    )
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
+        "mp3", description="Audio format; all are mono at 24 kHz, `pcm` is 16-bit little-endian."
+    )
+    speed: float = Field(1.0, ge=0.25, le=4, description="Speaking rate; the pitch stays the same.")
+    stream_format: Literal["audio", "sse"] = Field(
+        "audio", description="`audio`: the audio bytes as they are generated; `sse`: OpenAI's speech events."
+    )
 
     @model_validator(mode="after")
     def _has_text(self) -> "SpeechRequest":
@@ -58,11 +69,11 @@ class SpeechRequest(RequestBody):
                 "Invalid request: missing required parameter 'input'", param="input", code="missing_parameter"
             )
         if not self.text().strip():
-            raise InvalidRequest("There is no text to speak", param="messages" if self.messages else "input")
+            raise InvalidRequest("The text to speak is empty", param="messages" if self.messages else "input")
         return self
 
     def text(self) -> str:
-        """Return what is to be said: the texts of AHA's messages, a line each."""
+        """Return the text to speak; the texts of `messages` are joined by line breaks."""
         if not self.messages:
             return self.input or ""
         contents = [message.content for message in self.messages]
@@ -72,21 +83,21 @@ class SpeechRequest(RequestBody):
         return "\n".join(text for texts in parts for text in texts if text)
 
     def reference(self) -> Media | None:
-        """Return the audio whose voice is to speak. Raises InvalidRequest if there are several."""
+        """Return the reference audio of the voice to clone, if any. Raises InvalidRequest if there are several."""
         first, *more = [*find_media(self.messages or (), "audio"), None]
         if first and more[0]:
-            raise InvalidRequest("One reference audio at most", param=more[0].param)
+            raise InvalidRequest("Too many reference audio parts (limit 1)", param=more[0].param)
         return first
 
     def options(self) -> SpeechOptions:
-        """Return what the backend is to do."""
+        """Return the options for the backend."""
         voice = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
         return SpeechOptions(voice, self.speed, "wav" if self.messages else self.response_format)
 
 
 @blueprint.post("/audio/speech")
 def create_speech() -> Response:
-    """Answer the text as speech: the audio as it is made, or AHA's completion with a WAV file in it."""
+    """Return the text as speech: audio as it is generated, or AHA's completion that contains a WAV file."""
     model, call, names, shape = _send()
     speech = Speech(model, call, names)
     if shape == "completion":
@@ -97,9 +108,9 @@ def create_speech() -> Response:
 
 
 def _send() -> tuple[Model, Call, dict[str | None, str], str]:
-    """Send the text; return with the call the names of fields, and the shape of the response.
+    """Send the request to the model. Return the model, the call, the backend's field names → ours, and the shape.
 
-    The body, perhaps large, is gone after it.
+    A function of its own so that the body, which may be large, is freed when it returns.
     """
     body = read_body(SpeechRequest, inline_media_size)
     model = require_model(body.model, "speech")
@@ -113,7 +124,7 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
 
 @blueprint.get("/audio/voices")
 def list_voices() -> Response:
-    """List the voices of all models that speak, or of the one that `?model=` names, with their other names."""
+    """List the voices of all speech models, or of the one in `?model=`, with their aliases."""
     name, registry = request.args.get("model"), services().registry
     if name is not None:
         models = [registry.require(name, "speech")]
@@ -126,14 +137,14 @@ def list_voices() -> Response:
 def _voices(model: Model) -> Iterator[dict[str, Any]]:
     aliases = orjson.loads(model.parameters.get("voice_aliases", "{}"))
     for voice in orjson.loads(model.parameters.get("voices", "[]")):
-        names = [alias for alias, meant in aliases.items() if meant == voice["id"]]
+        names = [alias for alias, target in aliases.items() if target == voice["id"]]
         yield (
             {"id": voice["id"], "name": voice["id"], "object": "voice", "model": model.id} | voice | {"aliases": names}
         )
 
 
 class Speech(StreamedResponse):
-    """One text being spoken. Waits for the first sentence, so that a failure before it keeps its status.
+    """The speech of one text. Waits for the first sentence, so that an earlier failure gets its own status.
 
     Raises APIError.
     """
@@ -146,14 +157,14 @@ class Speech(StreamedResponse):
         self._usage: dict[str, int] = {}
 
     def audio(self) -> Iterator[bytes]:
-        """Yield the file. A failure on the way breaks the connection: there is no other way to tell."""
+        """Yield the audio file in chunks. A failure midway closes the connection."""
         try:
             for chunk in self._chunks():
                 if chunk:
                     yield chunk
         except APIError as error:
             self._log_fields |= error.log_fields()
-            if not isinstance(error, ClientClosedRequest):  # then nobody is left to be told
+            if not isinstance(error, ClientClosedRequest):  # the client has disconnected
                 raise
         finally:
             self._responses.close()
@@ -170,13 +181,15 @@ class Speech(StreamedResponse):
         yield encode_event({"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))})
 
     def completion(self) -> dict[str, Any]:
-        """Return AHA's answer: a `chat.completion` whose content is the whole file."""
+        """Return AHA's response: a `chat.completion` whose content is the complete file."""
         content, limit = bytearray(), services().settings.max_upload_bytes
         for chunk in self._chunks():
             content += chunk or b""
             if len(content) > limit:
                 self._responses.close()
-                raise PayloadTooLarge(f"The speech is over {limit} bytes; `input` has it streamed", param="messages")
+                raise PayloadTooLarge(
+                    f"The speech exceeds the limit of {limit} bytes; use 'input' to stream it", param="messages"
+                )
         file = _with_length(bytes(content))
         return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}
 
@@ -194,7 +207,7 @@ class Speech(StreamedResponse):
 
 
 def _with_length(content: bytes) -> bytes:
-    """Return a WAV file with its length in its header, where a stream has 2³²-1 instead."""
+    """Return a WAV file with the real lengths in its header, where a stream has 2³²-1."""
     data = content.index(b"data") + 4
     sizes = struct.pack("<I", len(content) - 8), struct.pack("<I", len(content) - data - 4)
     return b"".join([content[:4], sizes[0], content[8:data], sizes[1], content[data + 4 :]])

@@ -1,4 +1,4 @@
-"""POST /audio/transcriptions and /audio/translations: OpenAI's createTranscription and createTranslation."""
+"""POST /audio/transcriptions and /audio/translations (OpenAI's createTranscription and createTranslation)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from frontend.services import require_model
 
 blueprint = Blueprint("transcriptions", __name__)
 
-# AHA's list.
+# The languages of AHA's document.
 LANGUAGES = (
     *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
@@ -25,47 +25,64 @@ _FILE = FileField("file", "Audio file")
 
 
 class TranslationRequest(FormBody):
-    """The fields of createTranslation."""
+    """The form fields of createTranslation, except the file."""
 
-    model: str | None = None
-    prompt: str | None = Field(None, max_length=10_000)
-    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
-    temperature: float = Field(0.0, ge=0, le=1)
+    model: str | None = Field(
+        None, description="ID, name or alias of the model. The default transcription model if omitted."
+    )
+    prompt: str | None = Field(
+        None, max_length=10_000, description="Text that precedes the audio, to guide style and spelling."
+    )
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = Field(
+        "json", description="`verbose_json` adds segments with times, the language and the duration."
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Sampling temperature; 0: the most likely text, retried at higher temperatures if poor.",
+    )
 
     def options(self) -> TranscriptionOptions:
-        """Return what the backend is to do."""
+        """Return the options for the backend."""
         return TranscriptionOptions(task="translate", prompt=self.prompt, temperature=self.temperature)
 
 
 class TranscriptionRequest(TranslationRequest):
-    """The fields of createTranscription; `vad_filter` (leave silence out, on unless said) as speaches has it."""
+    """The form fields of createTranscription, except the file, with speaches' `vad_filter`."""
 
-    language: str | None = None
-    timestamp_granularities: tuple[Literal["word", "segment"], ...] = ("segment",)
-    stream: bool = False
-    vad_filter: bool = True
+    language: str | None = Field(
+        None, description=f"Language of the speech: {', '.join(LANGUAGES)}. Detected if omitted."
+    )
+    timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
+        ("segment",), description="`word` adds word times to `verbose_json`."
+    )
+    stream: bool = Field(
+        False, description="Stream OpenAI's transcript events, one per segment; only with `json` and `text`."
+    )
+    vad_filter: bool = Field(True, description="Skip silence and noise.")
 
     @field_validator("language")
     @classmethod
     def _check_language(cls, language: str | None) -> str | None:
         code = (language or "").lower()
         if code and code not in LANGUAGES:
-            raise ValueError(f"'{language}' is not one of {', '.join(sorted(LANGUAGES))}")
+            raise ValueError(f"must be one of {', '.join(sorted(LANGUAGES))}")
         return code or None
 
     @model_validator(mode="after")
     def _check_words(self) -> "TranscriptionRequest":
         if "word" in self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidRequest(
-                "timestamp_granularities with 'word' needs response_format verbose_json",
+                "'timestamp_granularities' with 'word' requires response_format verbose_json",
                 param="timestamp_granularities",
             )
         if self.stream and self.response_format not in ("json", "text"):
-            raise InvalidRequest("A stream has response_format json or text", param="response_format")
+            raise InvalidRequest("'stream' requires response_format json or text", param="response_format")
         return self
 
     def options(self) -> TranscriptionOptions:
-        """Return what the backend is to do."""
+        """Return the options for the backend."""
         return replace(
             super().options(),
             task="transcribe",
@@ -77,7 +94,7 @@ class TranscriptionRequest(TranslationRequest):
 
 @blueprint.post("/audio/transcriptions")
 def create_transcription() -> Response:
-    """Answer what is said in the uploaded file, in its language."""
+    """Transcribe the uploaded file in the language spoken."""
     form = read_form(TranscriptionRequest, _FILE)
     transcript = _start(form)
     if form.stream:
@@ -87,7 +104,7 @@ def create_transcription() -> Response:
 
 @blueprint.post("/audio/translations")
 def create_translation() -> Response:
-    """Answer what is said in the uploaded file, in English."""
+    """Transcribe the uploaded file in English."""
     form = read_form(TranslationRequest, _FILE)
     return _start(form).whole(form.response_format, words=False)
 
@@ -105,7 +122,7 @@ class Transcript(StreamedResponse):
         self._transcription, self._task = transcription, task
 
     def whole(self, response_format: str, words: bool) -> Response:
-        """Return all of it in one of the formats. Raises APIError."""
+        """Return the complete transcript in a format. Raises APIError."""
         segments = [segment for part in self._transcription.segments() if part for segment in part]
         text = join_text(segments)
         plain: dict[str, Callable[[], str]] = {
@@ -145,7 +162,7 @@ class Transcript(StreamedResponse):
 
 
 def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return SubRip: numbered, commas before the milliseconds."""
+    """Return the segments as SubRip: numbered, with a comma before the milliseconds."""
     blocks = (
         f"{number}\n{_time(segment['start'], ',')} --> {_time(segment['end'], ',')}\n{segment['text'].strip()}\n"
         for number, segment in enumerate(segments, 1)
@@ -154,7 +171,7 @@ def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def to_vtt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return WebVTT. An arrow in the text would begin another cue."""
+    """Return the segments as WebVTT. An arrow in the text would start another cue, so it is changed."""
     blocks = (
         f"{_time(segment['start'], '.')} --> {_time(segment['end'], '.')}\n"
         f"{segment['text'].strip().replace('-->', '->')}\n"

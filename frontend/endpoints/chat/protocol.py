@@ -1,4 +1,4 @@
-"""What POST /chat/completions takes, and the message it answers."""
+"""The request body of POST /chat/completions, and the message in its response."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from frontend.parsing.pipeline import ParserPipeline
 
 
 class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
-    """The body of OpenAI's operation createChatCompletion, and the sampling fields vLLM's clients add to it."""
+    """The request body of OpenAI's createChatCompletion, with vLLM's additional sampling fields."""
 
     unsupported: ClassVar = {
         "functions": ([],),
@@ -28,30 +28,38 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
         "web_search_options": (),
     }
 
-    model: str
-    messages: Conversation
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    n: int | None = Field(None, ge=1, le=8)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    model: str = Field(description="ID, name or alias of the model.")
+    messages: Conversation = Field(description="The conversation, oldest message first.")
+    stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
+    )
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="OpenAI's newer name of `max_tokens`; takes precedence."
+    )
+    n: int | None = Field(None, ge=1, le=8, description="Number of choices. 1 if omitted.")
+    logprobs: bool | None = Field(None, description="Return the log probability of each output token.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Only 0 is supported: the engine does not report alternatives."
+    )
+    user: str | None = Field(None, description="Ignored.")
+    metadata: dict[str, str] | None = Field(
+        None, description='With OCR models, `{"boxes": "true"}` adds the text boxes; otherwise ignored.'
+    )
 
     @property
     def count(self) -> int:
-        """How many answers there are to be."""
+        """The number of choices."""
         return self.n or 1
 
     @property
     def token_limit(self) -> int | None:
-        """How long the answer may be; the newer of OpenAI's two names wins."""
+        """The maximum number of output tokens; the newer of OpenAI's two names takes precedence."""
         return self.max_completion_tokens or self.max_tokens
 
-    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
-        """Return what the backend is to sample choice `number` with."""
-        parameters = super().sampling_parameters(number)
+    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+        """Return the backend's sampling parameters for the choice at this index."""
+        parameters = super().sampling_parameters(choice)
         return parameters if self.logprobs is None else parameters | {"logprobs": self.logprobs}
 
 
@@ -59,44 +67,44 @@ Delta = dict[str, Any]
 
 
 class MessageBuilder:
-    """Folds one answer, as the events of its text come, into a message, whole and in deltas."""
+    """Builds one choice's message from parser events, and its deltas for a stream."""
 
     def __init__(self, pipeline: ParserPipeline):
         self._pipeline = pipeline
         self._content: list[str] = []
-        self._thoughts: list[str] = []
+        self._reasoning: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
 
     def push(self, text: str) -> list[Delta]:
-        """Return the deltas of more text."""
-        return [self._fold(piece) for piece in self._pipeline.push(text)]
+        """Return the deltas for new model text."""
+        return [self._add(event) for event in self._pipeline.push(text)]
 
     def end(self) -> list[Delta]:
-        """Return the deltas of what was kept back, when no more text will come."""
-        return [self._fold(piece) for piece in self._pipeline.end()]
+        """Return the deltas for text that the parsers held back. Call once, after the last push."""
+        return [self._add(event) for event in self._pipeline.end()]
 
-    def finish_reason(self, of_the_model: str) -> str:
-        """Return OpenAI's finish_reason: a model that called has not just stopped."""
-        return "tool_calls" if self._calls and of_the_model == "stop" else of_the_model
+    def finish_reason(self, model_reason: str) -> str:
+        """Return OpenAI's finish_reason: `tool_calls` instead of `stop` if the message has calls."""
+        return "tool_calls" if self._calls and model_reason == "stop" else model_reason
 
     def message(self) -> dict[str, Any]:
-        """Return the whole as a message."""
+        """Return the complete message."""
         content = "".join(self._content)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if self._thoughts:
-            message["reasoning_content"] = "".join(self._thoughts)
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
         if self._calls:
             message["content"] = content or None
             message["tool_calls"] = list(self._calls.values())
         return message
 
-    def _fold(self, piece: Event) -> Delta:
-        match piece:
+    def _add(self, event: Event) -> Delta:
+        match event:
             case TextDelta(text):
                 self._content.append(text)
                 return {"content": text}
             case ReasoningDelta(text):
-                self._thoughts.append(text)
+                self._reasoning.append(text)
                 return {"reasoning_content": text}
             case ToolCallStart(call, id, name):
                 self._calls[call] = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
@@ -106,12 +114,12 @@ class MessageBuilder:
                 self._calls[call]["function"]["arguments"] += text
                 return {"tool_calls": [{"index": call, "function": {"arguments": text}}]}
             case ToolCallAborted(call, text):
-                # What a stream has sent it cannot take back; but it says what was written, and does not end in a call.
+                # A stream cannot retract what it has sent, but the text is sent and finish_reason is not tool_calls.
                 del self._calls[call]
                 self._content.append(text)
                 return {"content": text}
 
 
 def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return them as chat has them; alternatives the engine does not tell."""
+    """Return log probabilities in chat's shape. The engine does not report alternatives."""
     return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}

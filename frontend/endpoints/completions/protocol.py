@@ -1,27 +1,30 @@
-"""What POST /completions takes."""
+"""The request body of POST /completions."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
 
-# Answers that one request may ask for: as many as an engine steps at once.
+# As many as an engine steps at once.
 _MAX_CHOICES = 64
 
-# OpenAI's default, unlike chat's.
+# OpenAI's default for completions; chat has none.
 _DEFAULT_TOKENS = 16
+
+_PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
+_PROMPT_SCHEMA: dict[str, Any] = {"anyOf": [*_PROMPT, *({"type": "array", "items": kind} for kind in _PROMPT)]}
 
 
 class CompletionRequest(SamplingFields):
-    """The body of OpenAI's operation createCompletion, and the sampling fields vLLM's clients add to it."""
+    """The request body of OpenAI's createCompletion, with vLLM's additional sampling fields."""
 
     unsupported: ClassVar = {
         "suffix": ("",),
-        "logprobs": (0,),  # more are alternatives, which the engine does not tell
+        "logprobs": (0,),  # higher values ask for alternatives, which the engine does not report
         "prompt_logprobs": (),
         "logit_bias": ({},),
         "best_of": (1,),
@@ -32,65 +35,69 @@ class CompletionRequest(SamplingFields):
         "guided_grammar": (),
     }
 
-    model: str
-    prompt: Any
-    echo: bool | None = None
-    logprobs: int | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    n: int | None = Field(None, ge=1)
-    user: str | None = None
+    model: str = Field(description="ID, name or alias of the model.")
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA)] = Field(
+        description="Text or token IDs to continue, or a list of either. Prompts times `n` may be at most 64."
+    )
+    echo: bool | None = Field(None, description="Return the prompt before the generated text.")
+    logprobs: int | None = Field(
+        None, description="Only 0 is supported: the log probabilities of the output tokens, without alternatives."
+    )
+    stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
+    max_tokens: int | None = Field(None, ge=1, description="Maximum number of output tokens. 16 if omitted.")
+    n: int | None = Field(None, ge=1, description="Number of choices per prompt. 1 if omitted.")
+    user: str | None = Field(None, description="Ignored.")
 
     @field_validator("prompt", mode="plain")
     @classmethod
     def _check_prompt(cls, value: Any) -> Any:
-        """Accept a string, token ids, or a list of either."""
+        """Accept a string, token IDs, or a list of either."""
         prompts = value if _is_list(value) else [value]
         if value is None or value == [] or "" in prompts or [] in prompts:
-            raise InvalidRequest("The prompt is empty", param="prompt")
+            raise InvalidRequest("'prompt' must not be empty", param="prompt")
         if not (all(type(prompt) is str for prompt in prompts) or all(map(are_token_ids, prompts))):
-            kinds = "a string, an array of strings, of token ids, or of arrays of token ids"
-            raise InvalidRequest(f"The prompt must be {kinds}", param="prompt", code="invalid_type")
+            kinds = "a string, token IDs, or an array of either"
+            raise InvalidRequest(f"'prompt' must be {kinds}", param="prompt", code="invalid_type")
         return value
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "CompletionRequest":
+    def _reject_echo_with_logprobs(self) -> "CompletionRequest":
         if self.echo and self.logprobs is not None:
-            message = "Log probabilities of the prompt, which 'echo' would have, are not known"
+            message = "'logprobs' cannot be combined with 'echo': the engine does not report the prompt's"
             raise InvalidRequest(message, param="logprobs", code="unsupported_parameter")
         return self
 
     @model_validator(mode="after")
-    def _bound_choices(self) -> "CompletionRequest":
+    def _limit_choices(self) -> "CompletionRequest":
         choices = len(self.prompts) * self.choices_per_prompt
         if choices > _MAX_CHOICES:
-            message = f"A request has {_MAX_CHOICES} answers at most, not {choices}: prompts times n"
+            message = f"Too many choices: {choices} (prompts times 'n', limit {_MAX_CHOICES})"
             raise InvalidRequest(message, param="n" if self.choices_per_prompt > 1 else "prompt")
         return self
 
     @property
     def prompts(self) -> dict[str, str | list[int]]:
-        """The prompts in order, each under the name of the field that it stands in."""
+        """The prompts in order, keyed by the path of their field."""
         if _is_list(self.prompt):
-            return {f"prompt[{place}]": prompt for place, prompt in enumerate(self.prompt)}
+            return {f"prompt[{index}]": prompt for index, prompt in enumerate(self.prompt)}
         return {"prompt": self.prompt}
 
     @property
     def choices_per_prompt(self) -> int:
-        """How many answers each prompt gets."""
+        """The number of choices per prompt."""
         return self.n or 1
 
     @property
     def token_limit(self) -> int:
-        """How long each answer may be."""
+        """The maximum number of output tokens of each choice."""
         return self.max_tokens or _DEFAULT_TOKENS
 
-    def sampling_parameters(self, number: int = 0) -> SamplingParameters:
-        """Return what the backend is to sample choice `number` of a prompt with."""
-        parameters = super().sampling_parameters(number) | {"stream": bool(self.stream), "echo": bool(self.echo)}
+    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+        """Return the backend's sampling parameters for the choice of a prompt at this index."""
+        parameters = super().sampling_parameters(choice) | {"stream": bool(self.stream), "echo": bool(self.echo)}
         return parameters if self.logprobs is None else parameters | {"logprobs": True}
 
 
 def _is_list(value: Any) -> bool:
-    """Return whether this is several prompts."""
+    """Return whether `value` is a list of prompts."""
     return isinstance(value, list) and not are_token_ids(value)

@@ -1,10 +1,10 @@
-"""POST /images/remove_background: AHA's, with images in messages, or a form with one `image`."""
+"""POST /images/remove_background: AHA's shape, with images in messages, or a form with one `image`."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 from flask import Blueprint, Response, request
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from contract.options import BackgroundRemovalOptions
 from contract.tensors import BACKGROUND_REMOVAL
@@ -26,26 +26,29 @@ _FILE = FileField("image", "Image file")
 _LAST = BACKGROUND_REMOVAL.last_output
 
 
-class RemovalForm(FormBody):
-    """The fields beside the file."""
+class RemovalFields(BaseModel):
+    """The fields of both shapes."""
 
-    model: str | None = None
-    output_format: Literal["png", "webp"] = "png"
-    refine: bool = False
+    model: str | None = Field(
+        None, description="ID, name or alias of the model. The default background removal model if omitted."
+    )
+    output_format: Literal["png", "webp"] = Field("png", description="File format of the result, RGBA in both.")
+    refine: bool = Field(False, description="Align the edge of the mask with the edges in the image.")
 
 
-class RemovalRequest(RequestBody):
-    """AHA's fields, and those of the form."""
+class RemovalForm(RemovalFields, FormBody):
+    """The form fields, except the file."""
 
-    model: str | None = None
-    messages: list[Message] = Field(min_length=1)
-    output_format: Literal["png", "webp"] = "png"
-    refine: bool = False
+
+class RemovalRequest(RemovalFields, RequestBody):
+    """The JSON body in AHA's shape."""
+
+    messages: list[Message] = Field(min_length=1, description="Messages with 1 to 16 images.")
 
 
 @blueprint.post("/images/remove_background")
 def remove_background() -> Response:
-    """Answer with the images without their backgrounds, in order; to a form with the file itself."""
+    """Return the images without their backgrounds, in order; for a form, the file itself."""
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
         model = require_model(form.model, "background_removal")
@@ -64,12 +67,15 @@ def remove_background() -> Response:
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
-    """Send all images of the body, which may be large and is gone after it."""
+    """Send all images to the model.
+
+    A function of its own so that the body, which may be large, is freed when it returns.
+    """
     body = read_body(RemovalRequest, inline_media_size)
     model = require_model(body.model, "background_removal")
     media = list(find_media(body.messages, "image"))
     if not media:
-        raise InvalidRequest("There is no image in the messages", param="messages", code="missing_image")
+        raise InvalidRequest("The messages contain no image", param="messages", code="missing_image")
     calls: list[tuple[Call, str]] = []
     try:
         calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
@@ -79,7 +85,7 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     return model, body.output_format, calls
 
 
-def _options(fields: RemovalForm | RemovalRequest) -> BackgroundRemovalOptions:
+def _options(fields: RemovalFields) -> BackgroundRemovalOptions:
     return BackgroundRemovalOptions(fields.output_format, fields.refine)
 
 

@@ -1,4 +1,4 @@
-"""What the endpoints that make images take."""
+"""The request bodies and forms of image generation, edits and variations."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +15,7 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 def _check_size(value: Any) -> Any:
     if not isinstance(value, str) or not (value == "auto" or _SIZE.fullmatch(value)):
-        raise ValueError('must be "auto" or WIDTHxHEIGHT')
+        raise ValueError("must be 'auto' or WIDTHxHEIGHT")
     return value
 
 
@@ -24,47 +24,60 @@ Prompt = Annotated[str, Field(min_length=1, max_length=32_000, pattern=r"\S")]
 
 
 class ImageFields(BaseModel):
-    """The fields of all of them: OpenAI's, and those that other servers of diffusion models have."""
+    """The shared fields: OpenAI's, and the usual ones of other image generation servers."""
 
-    model: str | None = None
-    n: int = Field(1, ge=1, le=10)
-    size: Size = "auto"
-    quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] = "auto"
-    style: Literal["vivid", "natural"] = "vivid"
-    response_format: Literal["url", "b64_json"] | None = None
-    output_format: Literal["png", "jpeg", "webp"] = "png"
-    output_compression: int = Field(90, ge=0, le=100)
-    background: Literal["auto", "opaque", "transparent"] = "auto"
-    stream: bool = False
-    partial_images: int = Field(0, ge=0, le=3)
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    negative_prompt: str | None = Field(None, max_length=32_000)
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
-    guidance_scale: float | None = Field(None, ge=0, le=100)
-    strength: float | None = Field(None, gt=0, le=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """OpenAI lets any field be null where it may be left out."""
-        return {name: value for name, value in fields.items() if value is not None}
+    model: str | None = Field(
+        None, description="ID, name or alias of the model. The default image generation model if omitted."
+    )
+    n: int = Field(1, ge=1, le=10, description="Number of images.")
+    size: Size = Field(
+        "auto",
+        description="`WIDTHxHEIGHT` in multiples of 8 (FLUX: 16) pixels, or `auto`: the model's own size.",
+    )
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] = Field(
+        "auto", description="`hd`, `high`, `xhigh` and `max` use more steps."
+    )
+    style: Literal["vivid", "natural"] = Field("vivid", description="`vivid` follows the prompt more closely.")
+    response_format: Literal["url", "b64_json"] | None = Field(
+        None, description="`url` if omitted, except for OpenAI's GPT image model names: `b64_json`."
+    )
+    output_format: Literal["png", "jpeg", "webp"] = Field("png", description="File format of the images.")
+    output_compression: int = Field(90, ge=0, le=100, description="Quality of JPEG and WebP files.")
+    background: Literal["auto", "opaque", "transparent"] = Field(
+        "auto", description="`transparent` is rejected: the models do not support it."
+    )
+    stream: bool = Field(False, description="Stream OpenAI's image events.")
+    partial_images: int = Field(0, ge=0, le=3, description="Number of previews per image in a stream.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="The same seed yields the same image; each further image uses the next seed."
+    )
+    negative_prompt: str | None = Field(None, max_length=32_000, description="What the image should not show.")
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=1000, description="Number of denoising steps. The model's configuration if omitted."
+    )
+    guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="How closely to follow the prompt. The model's configuration if omitted."
+    )
+    strength: float | None = Field(
+        None, gt=0, le=1, description="How much of the input image to change, for edits and variations."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.background == "transparent":
-            raise InvalidRequest("This model makes no transparent backgrounds", param="background")
+            raise InvalidRequest("Transparent backgrounds are not supported", param="background")
         if self.partial_images and not self.stream:
-            raise InvalidRequest("'partial_images' needs 'stream': true", param="partial_images")
+            raise InvalidRequest("'partial_images' requires 'stream': true", param="partial_images")
         return self
 
     def by_url(self) -> bool:
-        """Tell whether the answer is to have URLs. Of OpenAI's models the newer ones have none to offer."""
+        """Return whether to return URLs. The default for OpenAI's GPT image model names is base64, as with OpenAI."""
         if self.response_format is None:
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"
 
     def options(self) -> ImageGenerationOptions:
-        """Return what the backend is to make."""
+        """Return the options for the backend."""
         size = _SIZE.fullmatch(self.size)
         return ImageGenerationOptions(
             negative_prompt=self.negative_prompt,
@@ -87,16 +100,16 @@ _STANDARD = ("auto", "standard", "low", "medium")
 
 
 class GenerationRequest(ImageFields, RequestBody):
-    """The body of OpenAI's operation createImage."""
+    """The request body of OpenAI's createImage."""
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Description of the image. Truncated at a word if too long for the model.")
 
 
 class EditForm(ImageFields, FormBody):
-    """The fields of createImageEdit beside the files."""
+    """The form fields of createImageEdit, except the files."""
 
-    prompt: Prompt
+    prompt: Prompt = Field(description="Description of the edited image.")
 
 
 class VariationForm(ImageFields, FormBody):
-    """The fields of createImageVariation beside the file."""
+    """The form fields of createImageVariation, except the file."""

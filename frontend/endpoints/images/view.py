@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from contract.tensors import IMAGE_GENERATION
 from frontend.endpoints.images.protocol import EditForm, GenerationRequest, ImageFields, VariationForm
-from frontend.errors import InvalidRequest, NoSuchPath
+from frontend.errors import InvalidRequest, NotFound
 from frontend.http.body import read_body
 from frontend.http.multipart import FileField, read_form, read_upload
 from frontend.http.respond import StreamedResponse, encode_event, json_response
@@ -53,7 +53,7 @@ def retrieve_image(name: str) -> Response:
     """Answer with an image that was made. Whoever knows its name may have it."""
     content = services().images.get(name)
     if content is None:
-        raise NoSuchPath("There is no such image, or no more")
+        raise NotFound("There is no such image, or no more")
     headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(content, content_type=f"image/{name.rpartition('.')[2]}", headers=headers)
 

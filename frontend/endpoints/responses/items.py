@@ -1,4 +1,4 @@
-"""The items of a conversation as the responses API has them, and the messages that they mean."""
+"""The Responses API's input items, and their translation into chat messages."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
 
-# What fields of a message are called in an item.
+# Fields of a chat message → their names in an item.
 _FIELDS = {".image_url.url": ".image_url", ".tool_call_id": ".call_id", ".id": ".call_id"}
 
 
 class InputPart(RequestBody):
     """One part of an item's content."""
 
-    type: Literal["input_text", "output_text", "refusal", "input_image"]
-    text: str | None = None
-    refusal: str | None = None
-    image_url: str | None = None
+    type: Literal["input_text", "output_text", "refusal", "input_image"] = Field(description="Kind of the part.")
+    text: str | None = Field(None, description="The text of an `input_text` or `output_text` part.")
+    refusal: str | None = Field(None, description="The text of a `refusal` part.")
+    image_url: str | None = Field(None, description="URL of an `input_image` part; the same schemes as in chat.")
 
     @model_validator(mode="after")
     def _has_content(self) -> "InputPart":
@@ -44,7 +44,7 @@ class InputPart(RequestBody):
         return self
 
     def as_part(self) -> ContentPart:
-        """Return it as chat has it."""
+        """Return the part in chat's shape."""
         if self.type == "input_image":
             assert self.image_url is not None  # noqa: S101
             return ContentPart(type="image_url", image_url=MediaUrl(url=self.image_url))
@@ -52,46 +52,46 @@ class InputPart(RequestBody):
 
 
 class InputMessage(RequestBody):
-    """A message of anybody's, also one that was an output."""
+    """A message, including a message from the output of an earlier response."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content[InputPart]
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="Author of the message.")
+    content: Content[InputPart] = Field(description="A string, or a list of content parts.")
 
 
 class FunctionCall(RequestBody):
-    """A call that a model made."""
+    """A tool call of the model."""
 
-    call_id: str = Field(min_length=1)
-    name: Name
-    arguments: str
+    call_id: str = Field(min_length=1, description="ID of the call.")
+    name: Name = Field(description="Name of the function.")
+    arguments: str = Field(description="The arguments, as JSON text.")
 
 
 class FunctionCallOutput(RequestBody):
-    """What came of a call."""
+    """The result of a tool call."""
 
-    call_id: str
-    output: Content[InputPart]
+    call_id: str = Field(description="ID of the call that this is the result of.")
+    output: Content[InputPart] = Field(description="A string, or a list of text parts.")
 
     @field_validator("output", mode="before")
     @classmethod
-    def _may_be_nothing(cls, value: Any) -> Any:
+    def _accept_empty_list(cls, value: Any) -> Any:
         return "" if value == [] else value
 
 
 class ReasoningText(RequestBody):
-    """Some of what a model thought."""
+    """A part of the model's reasoning."""
 
-    text: str = ""
+    text: str = Field("", description="The reasoning text.")
 
 
 class Reasoning(RequestBody):
-    """What a model thought before what it said or called next; that of OpenAI's own models is not to be read."""
+    """Reasoning that precedes the model's next message or call. The encrypted form of OpenAI's models is ignored."""
 
-    content: list[ReasoningText] | None = None
+    content: list[ReasoningText] | None = Field(None, description="Parts of the reasoning.")
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The complete reasoning text."""
         return "".join(part.text for part in self.content or ())
 
 
@@ -126,7 +126,7 @@ _OUTPUT = TypeAdapter(Items)
 
 
 class LocatedMessage(NamedTuple):
-    """A message, where in the request it stands, and where the parts of its content and the calls in it do."""
+    """A message, and the request paths of the item, of its content parts and of its tool calls."""
 
     message: ChatMessage
     path: str
@@ -135,55 +135,55 @@ class LocatedMessage(NamedTuple):
 
 
 class AssistantTurn:
-    """What an assistant thought, said and called at once: items of their own, and one message."""
+    """Collects the reasoning, messages and tool calls of one assistant turn: separate items, but one chat message."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._thoughts: list[str] = []
-        self._said: dict[str, str | list[ContentPart]] = {}
+        self._reasoning: list[str] = []
+        self._contents: dict[str, str | list[ContentPart]] = {}
         self._calls: dict[str, ToolCall] = {}
 
-    def goes_on_with(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
-        """Tell whether the item belongs to it: who has said something, and called nothing, is done."""
-        return isinstance(item, FunctionCall) or bool(self._calls) or not self._said
+    def includes(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
+        """Return whether the item belongs to this turn, which ends after a message unless it has tool calls."""
+        return isinstance(item, FunctionCall) or bool(self._calls) or not self._contents
 
     def add(self, item: InputMessage | FunctionCall | Reasoning, path: str) -> None:
-        """Add an item. Raises InvalidRequest for one call too many."""
+        """Add an item. Raises InvalidRequest if there are too many calls."""
         match item:
             case Reasoning():
-                self._thoughts.append(item.text)
+                self._reasoning.append(item.text)
             case FunctionCall(call_id=id, name=name, arguments=arguments):
                 if len(self._calls) == MAX_CALLS:
-                    raise InvalidRequest(f"There are more than {MAX_CALLS} calls in one turn", param=path)
+                    raise InvalidRequest(f"Too many tool calls in one turn (limit {MAX_CALLS})", param=path)
                 self._calls[path] = ToolCall(id=id, function=CalledFunction(name=name, arguments=arguments))
             case InputMessage(content=content):
-                self._said[f"{path}.content"] = _content(content)
+                self._contents[f"{path}.content"] = _content(content)
 
     def message(self, is_last: bool = False) -> LocatedMessage | None:
-        """Return it as a message; None for thoughts that nothing came of, but for those that were cut off at last."""
-        thoughts = "".join(self._thoughts) or None
-        if not (self._said or self._calls or (thoughts and is_last)):
+        """Return the turn as a message; None for reasoning that nothing follows, unless it is the end of the input."""
+        reasoning = "".join(self._reasoning) or None
+        if not (self._contents or self._calls or (reasoning and is_last)):
             return None
-        said = list(self._said.values())
-        content = said[0] if len(said) == 1 else [part for each in said for part in _parts_of(each)]
-        contents = [path for field, each in self._said.items() for path in _paths(field, each)]
+        contents = list(self._contents.values())
+        content = contents[0] if len(contents) == 1 else [part for each in contents for part in _parts_of(each)]
+        paths = [path for field, each in self._contents.items() for path in _paths(field, each)]
         calls = [*self._calls.values()] or None
-        message = ChatMessage(role="assistant", content=content, tool_calls=calls, reasoning_content=thoughts)
-        return LocatedMessage(message, self._path, contents, [*self._calls])
+        message = ChatMessage(role="assistant", content=content, tool_calls=calls, reasoning_content=reasoning)
+        return LocatedMessage(message, self._path, paths, [*self._calls])
 
 
 def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
-    """Return the messages that the items of `input` mean. Raises InvalidRequest."""
+    """Return the items of `input` as messages. Raises InvalidRequest."""
     found: list[LocatedMessage | None] = []
     turn: AssistantTurn | None = None
-    for number, item in enumerate(items):
-        path = f"input[{number}]"
+    for index, item in enumerate(items):
+        path = f"input[{index}]"
         if isinstance(item, FunctionCallOutput) or (isinstance(item, InputMessage) and item.role != "assistant"):
             found += [turn.message()] if turn else []
             found.append(_locate(item, path))
             turn = None
             continue
-        if turn and not turn.goes_on_with(item):
+        if turn and not turn.includes(item):
             found.append(turn.message())
             turn = None
         turn = turn or AssistantTurn(path)
@@ -193,7 +193,7 @@ def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
-    """Return the messages that the output of a response means to the next one."""
+    """Return the output of a response as messages, for the next request."""
     return [one.message for one in read_items(_OUTPUT.validate_python(output))]
 
 
@@ -206,7 +206,7 @@ def _locate(item: InputMessage | FunctionCallOutput, path: str) -> LocatedMessag
 
 
 def _paths(field: str, content: str | list[ContentPart]) -> list[str]:
-    return [field] if isinstance(content, str) else [f"{field}[{number}]" for number in range(len(content))]
+    return [field] if isinstance(content, str) else [f"{field}[{index}]" for index in range(len(content))]
 
 
 def _content(content: str | list[InputPart]) -> str | list[ContentPart]:
@@ -218,7 +218,7 @@ def _parts_of(content: str | list[ContentPart]) -> list[ContentPart]:
 
 
 def with_request_paths(conversation: Sequence[LocatedMessage]) -> AbstractContextManager[None]:
-    """Have an error name a part of the conversation as the request does, and not as chat would."""
+    """Make errors in the block name fields by their paths in the request instead of chat's."""
     return located(lambda name: _path(name, conversation))
 
 
@@ -246,5 +246,5 @@ def _renamed(field: str) -> str:
 
 
 def inline_image_size(fields: Any) -> int:
-    """Return how many characters of a request, as parsed, are images inside of its input."""
+    """Return how many characters of an unvalidated request body are images in its input."""
     return sum(len(url) for part in unchecked_parts(fields, "input") if isinstance(url := part.get("image_url"), str))

@@ -1,4 +1,4 @@
-"""What POST /responses takes."""
+"""The request body of POST /responses."""
 
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from frontend.generation.structured_output import JSONSchemaFormat, ResponseForm
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolChoice, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
 
-# Echoed as they came, or as OpenAI's defaults.
+# Returned as given, or with OpenAI's defaults.
 _ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -31,15 +31,17 @@ _ECHOED: dict[str, Any] = {
 
 
 class JSONSchemaTextFormat(JSONSchemaFormat):
-    """The responses API's way to ask for JSON by a schema."""
+    """The Responses API's shape of the JSON schema format."""
 
     type: Literal["json_schema"]
 
 
 class TextFields(RequestBody):
-    """What the text of the answer is to be like."""
+    """The options of the output text."""
 
-    format: ResponseFormat[JSONSchemaTextFormat] | None = None
+    format: ResponseFormat[JSONSchemaTextFormat] | None = Field(
+        None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -50,43 +52,45 @@ class TextFields(RequestBody):
 
 
 class ReasoningFields(RequestBody):
-    """How much a model is to think. Summaries are not made: the thoughts themselves are in the output."""
+    """The options of reasoning. Summaries are not generated: the output contains the reasoning itself."""
 
-    effort: Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
+    effort: Effort | None = Field(None, description="Passed to the chat template; `none` also turns reasoning off.")
+    summary: Literal["auto", "concise", "detailed"] | None = Field(
+        None, description="Ignored: the output contains the reasoning itself."
+    )
 
 
-class OfAFunction(RequestBody):
-    """Functions are the only kind of tools."""
+class FunctionOnly(RequestBody):
+    """A tool, or a tool choice, that must be a function."""
 
-    type: Literal["function"]
+    type: Literal["function"] = Field(description="Always `function`.")
 
     @model_validator(mode="before")
     @classmethod
-    def _is_a_function(cls, fields: Any) -> Any:
+    def _reject_other_types(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and fields.get("type", "function") != "function":
-            raise ValueError("functions are the only tools that are supported")
+            raise ValueError("only tools of type function are supported")
         return fields
 
 
-class FunctionTool(OfAFunction, Function):
-    """A tool as the responses API has it."""
+class FunctionTool(FunctionOnly, Function):
+    """A tool in the Responses API's shape."""
 
     def as_tool(self) -> Tool:
-        """Return it as chat has it."""
+        """Return the tool in chat's shape."""
         return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
 
 
-class NamedFunctionTool(OfAFunction, NamedFunction):
-    """The one tool that is to be called."""
+class NamedFunctionTool(FunctionOnly, NamedFunction):
+    """The one tool that the model must call."""
 
     def as_tool(self) -> NamedTool:
-        """Return it as chat has it."""
+        """Return the tool choice in chat's shape."""
         return NamedTool(type="function", function=self)
 
 
 class ResponseRequest(SamplingFields):
-    """The body of OpenAI's operation createResponse, and the sampling fields vLLM's clients add to it."""
+    """The request body of OpenAI's createResponse, with vLLM's additional sampling fields."""
 
     unsupported: ClassVar = {
         "include": ([], ["reasoning.encrypted_content"]),
@@ -100,35 +104,43 @@ class ResponseRequest(SamplingFields):
         "service_tier": ("auto", "default"),
     }
 
-    model: str
-    input: Input
-    instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
-    max_tool_calls: int | None = Field(None, ge=1)
-    metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
-    previous_response_id: str | None = None
-    prompt_cache_key: str | None = None
-    reasoning: ReasoningFields | None = None
-    safety_identifier: str | None = None
-    store: bool | None = None
-    text: TextFields | None = None
-    tools: list[FunctionTool] | None = Field(None, max_length=128)
-    tool_choice: ToolChoice[NamedFunctionTool] | None = None
-    user: str | None = None
+    model: str = Field(description="ID, name or alias of the model.")
+    input: Input = Field(description="A string, or a list of items: messages, tool calls and their outputs, reasoning.")
+    instructions: str | None = Field(None, description="System message for this response only; it is not stored.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
+    )
+    max_tool_calls: int | None = Field(None, ge=1, description="Ignored: it limits built-in tools, which do not exist.")
+    metadata: dict[str, str] | None = Field(None, description="Returned in the response.")
+    parallel_tool_calls: bool | None = Field(
+        None, description="False: at most one tool call per response. True if omitted."
+    )
+    previous_response_id: str | None = Field(None, description="ID of a stored response to continue from.")
+    prompt_cache_key: str | None = Field(None, description="Returned in the response; otherwise ignored.")
+    reasoning: ReasoningFields | None = Field(None, description="Options of reasoning.")
+    safety_identifier: str | None = Field(None, description="Returned in the response; otherwise ignored.")
+    store: bool | None = Field(
+        None, description="Store the response and its conversation until they expire or are evicted. True if omitted."
+    )
+    text: TextFields | None = Field(None, description="Options of the output text.")
+    tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions that the model may call.")
+    tool_choice: ToolChoice[NamedFunctionTool] | None = Field(
+        None, description="`none`, `auto`, `required` (one to eight calls), or the one function to call."
+    )
+    user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
     @property
     def token_limit(self) -> int | None:
-        """How long the answer may be."""
+        """The maximum number of output tokens."""
         return self.max_output_tokens
 
     def constraint(self) -> Constraint | None:
-        """Return what the output must match. Raises InvalidRequest."""
+        """Return the constraint on the output, if any. Raises InvalidRequest."""
         text_format = self.text.format if self.text else None
         return text_format.constraint("text.format") if text_format else None
 
     def tool_fields(self) -> ToolFields:
-        """Return what is said of tools and of thinking, as chat has it. Raises InvalidRequest."""
+        """Return the fields for tools and reasoning in chat's shape. Raises InvalidRequest."""
         choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
         with located(lambda name: name and name.replace(".function", "")):
             return ToolFields(
@@ -139,22 +151,22 @@ class ResponseRequest(SamplingFields):
             )
 
     def echoed(self) -> dict[str, Any]:
-        """Return what a response says of the request that it answers."""
+        """Return the request fields that the response repeats."""
         given = {name: getattr(self, name) for name in _ECHOED}
         return {name: default if given[name] is None else given[name] for name, default in _ECHOED.items()} | {
             "background": False,
             "reasoning": {"effort": None, "summary": None} | _dumped(self.reasoning),
             "service_tier": "default",
-            "text": {"format": self._form_asked_for(), "verbosity": "medium"},
+            "text": {"format": self._text_format(), "verbosity": "medium"},
             "tool_choice": _dumped(self.tool_choice) or self.tool_choice or "auto",
             "tools": [_dumped(tool) for tool in self.tools or ()],
             "top_logprobs": 0,
             "truncation": "disabled",
         }
 
-    def _form_asked_for(self) -> dict[str, Any]:
-        form = self.text.format if self.text else None
-        return form.model_dump(by_alias=True) if form else {"type": "text"}
+    def _text_format(self) -> dict[str, Any]:
+        text_format = self.text.format if self.text else None
+        return text_format.model_dump(by_alias=True) if text_format else {"type": "text"}
 
     def conversation(self) -> list[LocatedMessage]:
         """Return the messages of `input`. Raises InvalidRequest."""
@@ -162,7 +174,7 @@ class ResponseRequest(SamplingFields):
             return [LocatedMessage(ChatMessage(role="user", content=self.input), "input")]
         messages = read_items(self.input)
         if not messages:
-            raise InvalidRequest("There is nothing to be answered in the input", param="input")
+            raise InvalidRequest("'input' has no message to respond to", param="input")
         return messages
 
 

@@ -10,7 +10,7 @@ from frontend.endpoints.responses.events import ResponseEvents, usage
 from frontend.endpoints.responses.items import LocatedMessage, inline_image_size, read_output, with_request_paths
 from frontend.endpoints.responses.output import ResponseOutput
 from frontend.endpoints.responses.protocol import ResponseRequest
-from frontend.errors import APIError, InvalidRequest, NoSuchPath
+from frontend.errors import APIError, InvalidRequest, NotFound
 from frontend.generation.messages import ChatMessage, checked_calls
 from frontend.generation.routing import select_model, start
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
@@ -53,7 +53,7 @@ def delete_response(identifier: str) -> Response:
 
 
 def _not_found(identifier: str) -> APIError:
-    return NoSuchPath(f"Response with id '{identifier}' not found.", param="response_id")
+    return NotFound(f"Response with id '{identifier}' not found.", param="response_id")
 
 
 def _start(body: ResponseRequest) -> "CreatedResponse":
