@@ -1,1 +1,1 @@
-"""What is claimed about speed: each module prints a ratio against a rival or a limit, both measured in one run."""
+"""Benchmarks: each module prints ratios against a rival or a limit, both measured in the same run."""

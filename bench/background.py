@@ -1,8 +1,8 @@
-"""Background removal through the whole stack against rembg and the bare session, each in a process of its own.
+"""Benchmark of background removal: the full stack against rembg and the bare ONNX session, each in its own process.
 
-`make bench BENCH=background`. The same weights; a photograph of 1024 × 768 as JPEG in, PNG out. The bare session has
-its input made already, and encodes nothing: what is left is the limit. Contenders take turns, and a ratio is the median
-of those of neighbouring rounds.
+`make bench BENCH=background`. All use the same weights; the input is a 1024 × 768 JPEG photograph, the output a PNG.
+The bare session gets a prepared input and encodes nothing, so it is the upper limit. Contenders alternate; each ratio
+is the median of the ratios within a round.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.support.stack import running_stack
 
 MODEL = "u2netp"
 _IMAGES = 12
-_KIND = "multipart/form-data; boundary=x"
+_CONTENT_TYPE = "multipart/form-data; boundary=x"
 
 
 def _rembg() -> Work:
@@ -62,7 +62,7 @@ def main() -> None:
             for name, rival in rivals.items():
                 speeds.setdefault(name, []).append(_IMAGES / rival.ask([file.getvalue()] * _IMAGES))
             for clients in (1, 4):
-                rate = run_clients(stack.port, "/v1/images/remove_background", [body] * _IMAGES, clients, _KIND)
+                rate = run_clients(stack.port, "/v1/images/remove_background", [body] * _IMAGES, clients, _CONTENT_TYPE)
                 speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)
                 latencies += [rate] if clients == 1 else []
     print_ratios(speeds, list(rivals), "images/s")

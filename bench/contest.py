@@ -1,4 +1,4 @@
-"""Rivals in processes of their own that take turns with the stack, and the ratios between them."""
+"""Rivals, each in its own process, that alternate with the stack, and the ratios of their speeds."""
 
 import statistics
 import time
@@ -9,18 +9,18 @@ from typing import Any
 
 _SPAWN = get_context("spawn")
 
-# What a rival does with a question; the answer goes back through a pipe.
+# A rival's function from one request to its result; both are sent through a pipe.
 Work = Callable[[Any], Any]
 
 
 class Rival:
-    """`make(*arguments)`, called in a process of its own, returns what is done with each question."""
+    """A process that runs `make(*arguments)` once, then calls the function it returned for each request."""
 
     def __init__(self, make: Callable[..., Work], *arguments: object):
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
+        theirs.close()  # so that recv() raises EOFError when the process exits
 
     def __enter__(self) -> "Rival":
         return self
@@ -29,9 +29,9 @@ class Rival:
         self._process.kill()
         self._process.join()
 
-    def ask(self, question: object = None) -> Any:
-        """Return the answer to one question. Raises EOFError if the process has ended."""
-        self._pipe.send(question)
+    def ask(self, request: object = None) -> Any:
+        """Return the result of one request. Raises EOFError if the process has exited."""
+        self._pipe.send(request)
         return self._pipe.recv()
 
 
@@ -42,7 +42,7 @@ def _serve(pipe: Connection, make: Callable[..., Work], arguments: tuple[object,
 
 
 def timed(work: Work) -> Work:
-    """Return what does `work` with each of a list of inputs and answers the seconds that took."""
+    """Return a function that calls `work` for each input of a list and returns the seconds it took."""
 
     def seconds(inputs: Sequence[object]) -> float:
         started = time.perf_counter()
@@ -54,12 +54,12 @@ def timed(work: Work) -> Work:
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios of the same round, the first left out: it warms up."""
+    """Return the median of the ratios within each round, ignoring the first (warm-up) round."""
     return statistics.median(a / b for a, b in zip(ours[1:], theirs[1:], strict=True))
 
 
 def print_ratios(speeds: Mapping[str, Sequence[float]], rivals: Sequence[str], unit: str) -> None:
-    """Print each contender's median speed and its ratios to the rivals; the first round is not counted."""
+    """Print each contender's median speed and its ratios to the rivals, ignoring the first (warm-up) round."""
     width = max(map(len, speeds))
     for name, values in speeds.items():
         shown = "".join(f", ÷ {rival} = {median_ratio(values, speeds[rival]):.2f}" for rival in rivals)

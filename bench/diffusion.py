@@ -1,8 +1,8 @@
-"""Images made through the whole stack against OpenVINO GenAI's pipeline in a process of its own.
+"""Benchmark of image generation: the full stack against OpenVINO GenAI's pipeline in its own process.
 
-`make bench BENCH=diffusion`. Stable Diffusion 1.5 with few and random weights, 384 × 384, 20 steps: what is compared is
-what is around the engine, and of that there is more to see where a step is quick. Contenders take turns, and a ratio is
-the median of those of neighbouring rounds.
+`make bench BENCH=diffusion`. Stable Diffusion 1.5 with tiny random weights, 384 × 384, 20 steps: the benchmark measures
+the overhead around the engine, which shows more when steps are fast. Contenders alternate; each ratio is the median of
+the ratios within a round.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _STEPS, _SIDE, _IMAGES = 20, 384, 3
 
 
 def _exported() -> Path:
-    """Return a model repository with the tiny model in it."""
+    """Return a model repository that contains the tiny model."""
     folder = default_cache() / "bench" / "diffusion"
     if not (folder / "w").exists():
         run(".venv-openvino", "tests.support.tiny_stable_diffusion", str(folder / "w"))

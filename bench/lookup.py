@@ -1,7 +1,7 @@
-"""Guessing the next tokens from the prompt (the parameter `prompt_lookup`): `make bench BENCH=lookup`.
+"""Benchmark of prompt-lookup decoding (the parameter `prompt_lookup`): `make bench BENCH=lookup`.
 
-Through the whole stack, with and without, in turns: texts that are said again, where guesses are right, and stories,
-where they are not. A step with guesses in it takes longer, right or wrong, the more the busier the engine is.
+The full stack with and without it, alternating, on repeated texts, where draft tokens are accepted, and on stories,
+where they are not. A step with draft tokens takes longer whether they are accepted or not, and more so under load.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _TEXT = (
     "visitors can climb its 196 steps to see the bay."
 )
 _PROMPTS = {
-    "a text said again": "Number {}. Repeat this text word for word: " + _TEXT,
+    "a repeated text": "Number {}. Repeat this text word for word: " + _TEXT,
     "a story": "Number {}: tell me a long story about a fox in the wood and a bear who was his friend.",
 }
 
@@ -45,7 +45,7 @@ def main() -> None:
             [MODEL],
             "--model-repository",
             str(repository_with(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens})),
-        ) as guessing,
+        ) as lookup,
     ):
         for kind, prompt in _PROMPTS.items():
             for count in args.streams:
@@ -53,9 +53,9 @@ def main() -> None:
                 for _ in range(args.rounds):
                     number += count
                     without = speed(plain.port, prompt, count)
-                    ratios.append(speed(guessing.port, prompt, count) / without)
+                    ratios.append(speed(lookup.port, prompt, count) / without)
                 ratio = statistics.median(ratios)
-                print(f"{kind}, {count} streams: guessing {args.num_draft_tokens} / without = {ratio:.2f}", flush=True)
+                print(f"{kind}, {count} streams: {args.num_draft_tokens} draft tokens / none = {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

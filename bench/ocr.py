@@ -1,7 +1,7 @@
-"""Text in images through the whole stack against RapidOCR in a process of its own.
+"""Benchmark of OCR: the full stack against RapidOCR in its own process.
 
-`make bench BENCH=ocr`. The same networks and settings; four pages as PNG in, their text out, in one event a line or in
-one piece. Contenders take turns, and a ratio is the median of those of neighbouring rounds.
+`make bench BENCH=ocr`. Both use the same networks and settings and read four PNG pages. Contenders alternate; each
+ratio is the median of the ratios within a round.
 """
 
 import argparse

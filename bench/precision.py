@@ -1,8 +1,8 @@
-"""Which precision to serve with: `python -m bench.precision`.
+"""Benchmark of response quality by weight format, precision and KV cache: `python -m bench.precision`.
 
-Each candidate answers 50 prompts greedily; the fp32 model (float16 weights, which hold the published ones, computed in
-fp32 without any quantization) says how likely it finds those answers. A candidate is good
-enough if its answers' perplexity is at most 2% above that of the fp32 model's own answers.
+Each candidate generates greedy responses to 50 prompts, and the fp32 model (float16 weights dequantized from the
+published file, computed in fp32 without quantization) scores them. A candidate is good enough if the perplexity of its
+responses is at most 2% above that of the fp32 model's own responses.
 """
 
 import json
@@ -19,10 +19,10 @@ from bench.chat import MODEL, unpacked_gguf
 from contract.paths import default_cache, default_model_repository
 from export.converters.gguf import requantize, save_openvino
 
-_ANSWER_TOKENS = 100
+_RESPONSE_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 _LIMIT = 1.02
-# Precision, KV cache, and the size of the groups in which activations are quantized to int8 (0: they are not).
+# Precision, KV cache precision, and the group size of int8 activation quantization (0: not quantized).
 _CANDIDATES = (
     ("f32", "u8", "32"),
     ("f32", "f16", "32"),
@@ -33,7 +33,7 @@ _CANDIDATES = (
 
 
 def main() -> None:
-    """Print a line a candidate."""
+    """Print one line per candidate."""
     from tokenizers import Tokenizer
 
     served = default_model_repository() / MODEL / "1"
@@ -44,20 +44,20 @@ def main() -> None:
         judge = openvino.Core().compile_model(
             openvino.Core().read_model(reference / "openvino_model.xml"), "CPU", _exact("KV_CACHE_PRECISION")
         )
-        own, _ = _answer(reference, prompts, _exact("KV_CACHE_PRECISION"))
+        own, _ = _generate(reference, prompts, _exact("KV_CACHE_PRECISION"))
         base = _perplexity(judge, prompts, own)
-        print(f"fp32 itself: perplexity {base:.4f}")
+        print(f"fp32 reference: perplexity {base:.4f}")
         for name, weights in (("int8 per channel", served), ("int8 in groups of 32 (Q8_0)", grouped)):
             for precision, kv_cache, activations in _CANDIDATES:
                 properties = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": kv_cache}
                 properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = activations
-                answers, seconds = _answer(weights, prompts, properties)
-                ratio = _perplexity(judge, prompts, answers) / base
-                same = sum(a == b for a, b in zip(answers, own, strict=True))
+                responses, seconds = _generate(weights, prompts, properties)
+                ratio = _perplexity(judge, prompts, responses) / base
+                same = sum(a == b for a, b in zip(responses, own, strict=True))
                 print(
-                    f"{name:28} precision {precision:4} KV cache {kv_cache:4} activations' group {activations:3}: "
-                    f"perplexity x {ratio:.4f} ({'good' if ratio <= _LIMIT else 'worse than allowed'}), "
-                    f"{same} of {len(prompts)} answers the same, {sum(map(len, answers)) / seconds:.0f} tokens/s",
+                    f"{name:28} precision {precision:4} KV cache {kv_cache:4} activation group {activations:3}: "
+                    f"perplexity x {ratio:.4f} ({'good' if ratio <= _LIMIT else 'above the limit'}), "
+                    f"{same} of {len(prompts)} responses identical, {sum(map(len, responses)) / seconds:.0f} tokens/s",
                     flush=True,
                 )
 
@@ -74,7 +74,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def make_weights(folder: Path, served: Path, kind: str) -> Path:
-    """Return a folder with the model in OpenVINO's format, weights in `kind`."""
+    """Return a folder with the model in OpenVINO's format and its weights in the GGUF type `kind`."""
     made = folder / kind
     made.mkdir()
     requantize(unpacked_gguf(folder), made / "model.gguf", kind)
@@ -84,12 +84,12 @@ def make_weights(folder: Path, served: Path, kind: str) -> Path:
     return made
 
 
-def _answer(folder: Path, prompts: list[list[int]], properties: dict[str, str]) -> tuple[list[list[int]], float]:
+def _generate(folder: Path, prompts: list[list[int]], properties: dict[str, str]) -> tuple[list[list[int]], float]:
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size, scheduler.max_num_seqs = 2, len(prompts)
     pipeline = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
     config = genai.GenerationConfig()
-    config.max_new_tokens = _ANSWER_TOKENS
+    config.max_new_tokens = _RESPONSE_TOKENS
     config.stop_token_ids = set(
         json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     )
@@ -99,16 +99,16 @@ def _answer(folder: Path, prompts: list[list[int]], properties: dict[str, str]) 
     handles = [pipeline.add_request(i, tensor, config) for i, tensor in enumerate(tensors)]
     while pipeline.has_non_finished_requests():
         pipeline.step()
-    answers = [list(handle.read_all()[0].generated_ids) for handle in handles]
-    return answers, time.perf_counter() - started
+    responses = [list(handle.read_all()[0].generated_ids) for handle in handles]
+    return responses, time.perf_counter() - started
 
 
-def _perplexity(judge: Any, prompts: list[list[int]], answers: list[list[int]]) -> float:
-    """Return exp of the mean negative log-likelihood of all answer tokens under the judge."""
+def _perplexity(judge: Any, prompts: list[list[int]], responses: list[list[int]]) -> float:
+    """Return exp of the mean negative log-likelihood of all response tokens under the judge."""
     losses: list[float] = []
     request = judge.create_infer_request()
-    for prompt, answer in zip(prompts, answers, strict=True):
-        ids = np.array([prompt + answer], dtype=np.int64)
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = np.array([prompt + response], dtype=np.int64)
         request.reset_state()
         request.infer(
             {
@@ -120,7 +120,7 @@ def _perplexity(judge: Any, prompts: list[list[int]], answers: list[list[int]]) 
         )
         logits = request.get_tensor("logits").data[0, len(prompt) - 1 : -1].astype(np.float64)
         logits -= logits.max(-1, keepdims=True)
-        likelihood = logits[np.arange(len(answer)), answer] - np.log(np.exp(logits).sum(-1))
+        likelihood = logits[np.arange(len(response)), response] - np.log(np.exp(logits).sum(-1))
         losses += (-likelihood).tolist()
     return float(np.exp(np.mean(losses)))
 

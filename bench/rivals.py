@@ -1,4 +1,4 @@
-"""What the stack is measured against, each in a process of its own: the bare pipeline, and llama.cpp's server."""
+"""Rivals in the chat benchmark, each in its own process: the bare pipeline and llama.cpp's server."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from tests.support.stack import read_config
 
 
 def bare_pipeline(model_folder: Path) -> Work:
-    """Run the engine without anything around it; (texts, max_tokens) → a Load."""
+    """Return a function that runs the engine by itself: (texts, max_tokens) → Load."""
     from backends.generation.engine.pipeline import load_pipeline, warm_up
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
@@ -28,16 +28,16 @@ def bare_pipeline(model_folder: Path) -> Work:
     pipeline = load_pipeline(folder, parameters)
     warm_up(pipeline, end_tokens, has_vision=False, num_draft_tokens=0)
     prompt = ChatPrompt(folder, parameters.context_length)
-    numbers = itertools.count()
+    request_ids = itertools.count()
 
-    def generate(question: tuple[list[str], int]) -> Load:
-        return _generate(pipeline, prompt, end_tokens, *question, numbers)
+    def generate(request: tuple[list[str], int]) -> Load:
+        return _generate(pipeline, prompt, end_tokens, *request, request_ids)
 
     return generate
 
 
 def _generate(
-    pipeline: Any, prompt: Any, end_tokens: list[int], texts: list[str], max_tokens: int, numbers: Iterator[int]
+    pipeline: Any, prompt: Any, end_tokens: list[int], texts: list[str], max_tokens: int, request_ids: Iterator[int]
 ) -> Load:
     import numpy as np
     import openvino
@@ -50,7 +50,7 @@ def _generate(
     handles = []
     for text in texts:
         ids = np.array([prompt.encode([{"role": "user", "content": text}])], dtype=np.int64)
-        handles.append(pipeline.add_request(next(numbers), openvino.Tensor(ids), config))
+        handles.append(pipeline.add_request(next(request_ids), openvino.Tensor(ids), config))
     while pipeline.has_non_finished_requests():
         pipeline.step()
         for i, handle in enumerate(handles):
@@ -71,7 +71,7 @@ def llama_server(gguf: Path, parallel: int, port: int) -> Iterator[int]:
 def _llama(gguf: Path, parallel: int, port: int) -> Work:
     import xllamacpp
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it logs every request
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the server logs every request
     params = xllamacpp.CommonParams()
     params.model.path = str(gguf)
     params.n_parallel, params.n_ctx = parallel, 512 * parallel

@@ -1,7 +1,7 @@
-"""Memory under long use of speech and transcription: `python -m bench.soak_audio`.
+"""Soak test of speech and transcription: memory growth. `python -m bench.soak_audio`.
 
-Sends 500 requests from 4 clients, by turns a text to speak (in every format) and a recording to write down, a fifth of
-them cut off by a client that leaves, and prints each process's memory after the first 100 and at the end.
+Sends 500 requests from 4 clients, alternating between speech (in all formats) and transcription; in a fifth of them the
+client disconnects early. Prints each process's memory after the first 100 and at the end.
 """
 
 import argparse
@@ -21,64 +21,70 @@ from tests.support.stack import running_stack
 
 _MODELS = ["hibari", "whisper-base"]
 _FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-_CLIENTS, _WARM = 4, 100
+_CLIENTS, _WARMUP = 4, 100
 _WORDS = "fox bear wood river stone king moon bread wolf snow road house apple night sea fire bird ship lamp song"
 
 
 class Soak:
-    """Counts what came of the requests."""
+    """Sends speech and transcription requests and counts their outcomes."""
 
     def __init__(self, port: int, clips: list[Path]):
         self._port, self._clips = port, clips
         self.outcomes: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def request(self, number: int) -> None:
-        """Send one request; leave early if its number says so."""
-        dice = random.Random(number)  # noqa: S311
-        path, body, kind = self._transcription(dice) if number % 2 else self._speech(dice)
-        outcome = self._send(path, body, kind, dice.random() if number % 5 == 0 else None)
+    def request(self, index: int) -> None:
+        """Send one request; disconnect early if the index is a multiple of 5."""
+        rng = random.Random(index)  # noqa: S311
+        path, body, content_type = self._transcription(rng) if index % 2 else self._speech(rng)
+        outcome = self._send(path, body, content_type, rng.random() if index % 5 == 0 else None)
         with self._lock:
             self.outcomes[outcome] += 1
 
-    def _speech(self, dice: random.Random) -> tuple[str, bytes, str]:
-        sentences = [" ".join(dice.choices(_WORDS.split(), k=dice.randint(3, 20))) for _ in range(dice.randint(1, 30))]
-        body = {"input": ". ".join(sentences) + ".", "response_format": dice.choice(_FORMATS)}
+    def _speech(self, rng: random.Random) -> tuple[str, bytes, str]:
+        sentences = [" ".join(rng.choices(_WORDS.split(), k=rng.randint(3, 20))) for _ in range(rng.randint(1, 30))]
+        body = {"input": ". ".join(sentences) + ".", "response_format": rng.choice(_FORMATS)}
         return "/v1/audio/speech", orjson.dumps(body), "application/json"
 
-    def _transcription(self, dice: random.Random) -> tuple[str, bytes, str]:
+    def _transcription(self, rng: random.Random) -> tuple[str, bytes, str]:
         head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-        body = head + dice.choice(self._clips).read_bytes() + b"\r\n--x--\r\n"
+        body = head + rng.choice(self._clips).read_bytes() + b"\r\n--x--\r\n"
         return "/v1/audio/transcriptions", body, "multipart/form-data; boundary=x"
 
-    def _send(self, path: str, body: bytes, kind: str, leave: float | None) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120 if leave is None else 0.01 + leave)
+    def _send(self, path: str, body: bytes, content_type: str, disconnect_after: float | None) -> str:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self._port, timeout=120 if disconnect_after is None else 0.01 + disconnect_after
+        )
         try:
-            connection.request("POST", path, body, {"Content-Type": kind})
+            connection.request("POST", path, body, {"Content-Type": content_type})
             response = connection.getresponse()
-            content = response.read(100) if leave else response.read()
+            content = response.read(100) if disconnect_after else response.read()
         except TimeoutError:
-            return "cut off while waiting"
+            return "disconnected while waiting"
         finally:
             connection.close()
-        return ("answered" if leave is None else "cut off") if response.status == 200 else f"WRONG: {content[:200]!r}"
+        return (
+            ("completed" if disconnect_after is None else "disconnected mid-response")
+            if response.status == 200
+            else f"FAILED: {content[:200]!r}"
+        )
 
 
 def main() -> None:
-    """Run the soak."""
+    """Run the soak test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=500)
     total = parser.parse_args().requests
     clips = sorted(package_files(AUDIOEVAL).glob("*/*.wav"))
     with running_stack(_MODELS) as settings, ThreadPoolExecutor(_CLIENTS) as pool:
         soak = Soak(settings.port, clips)
-        list(pool.map(soak.request, range(_WARM)))
+        list(pool.map(soak.request, range(_WARMUP)))
         time.sleep(3)
         before = memory(settings)
-        list(pool.map(soak.request, range(_WARM, total)))
+        list(pool.map(soak.request, range(_WARMUP, total)))
         time.sleep(3)
         print(f"{total} requests: {dict(soak.outcomes)}")
-        print_growth(before, memory(settings), _WARM, total)
+        print_growth(before, memory(settings), _WARMUP, total)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Speech through the whole stack against hibari in a process of its own: the same voice and text.
+"""Benchmark of speech: the full stack against hibari in its own process, with the same voice and text.
 
-`make bench BENCH=speech`. Prints how many seconds of speech a second both make: hibari one text after the other, and as
-many at once as there are cores; the stack at 1 and at 4 clients, as PCM (which is what hibari makes) and as MP3. And
-how long the first sound takes. Contenders take turns, and a ratio is the median of those of neighbouring rounds.
+`make bench BENCH=speech`. Prints the seconds of speech that each generates per second: hibari with one text at a time
+and with one per core; the stack at 1 and 4 clients, as PCM (hibari's own output) and as MP3. Also prints the time to
+first audio. Contenders alternate; each ratio is the median of the ratios within a round.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _CORES = os.cpu_count() or 1
 
 
 def _bare(path: Path) -> Work:
-    """Speak a text so many times at once, and answer the seconds it took and those of one speech."""
+    """Return a function that speaks a text several times at once: (elapsed seconds, seconds of speech in one)."""
     from hibari import Hibari
 
     speaker = Hibari(model=str(path))
@@ -41,8 +41,8 @@ def _bare(path: Path) -> Work:
 
     pool = ThreadPoolExecutor(_CORES)
 
-    def spoken(question: tuple[str, int]) -> tuple[float, float]:
-        text, times = question
+    def spoken(request: tuple[str, int]) -> tuple[float, float]:
+        text, times = request
         started = time.perf_counter()
         seconds = list(pool.map(speak, [text] * times))
         return time.perf_counter() - started, seconds[0]
@@ -50,8 +50,8 @@ def _bare(path: Path) -> Work:
     return spoken
 
 
-def _first_sound(port: int, body: bytes) -> float:
-    """Return the milliseconds to the first byte of audio."""
+def _first_audio_time(port: int, body: bytes) -> float:
+    """Return the time to the first byte of audio, in milliseconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     started = time.perf_counter()
     connection.request("POST", "/v1/audio/speech", body, {"Content-Type": "application/json"})
@@ -69,22 +69,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     path = default_model_repository() / MODEL / "1" / "heart.onnx"
-    contenders = [(form, clients) for form in ("pcm", "mp3") for clients in (1, 4)]
+    contenders = [(audio_format, clients) for audio_format in ("pcm", "mp3") for clients in (1, 4)]
     speeds: dict[str, list[float]] = {}
     first: list[float] = []
     with running_stack([MODEL]) as stack, Rival(_bare, path) as bare:
         for _ in range(rounds + 1):
             for name, times in (("hibari", 1), ("hibari, all cores", _CORES)):
-                took, seconds = bare.ask((_TEXT, times))
-                speeds.setdefault(name, []).append(seconds * times / took)
-            for form, clients in contenders:
-                body = orjson.dumps({"input": _TEXT, "voice": "alloy", "response_format": form})
+                elapsed, seconds = bare.ask((_TEXT, times))
+                speeds.setdefault(name, []).append(seconds * times / elapsed)
+            for audio_format, clients in contenders:
+                body = orjson.dumps({"input": _TEXT, "voice": "alloy", "response_format": audio_format})
                 rate = run_clients(stack.port, "/v1/audio/speech", [body] * clients, clients)
-                label = f"{form}, {clients} client{'s' * (clients > 1)}"
+                label = f"{audio_format}, {clients} client{'s' * (clients > 1)}"
                 speeds.setdefault(label, []).append(rate.requests_per_second * seconds)
-                first += [_first_sound(stack.port, body)] if clients == 1 else []
+                first += [_first_audio_time(stack.port, body)] if clients == 1 else []
     print_ratios(speeds, ["hibari"], "× real time")
-    print(f"first sound of ten sentences: {statistics.median(first[2:]):.0f} ms at 1 client (wanted: 150 at most)")
+    print(f"time to first audio of ten sentences: {statistics.median(first[2:]):.0f} ms at 1 client (target: ≤ 150 ms)")
 
 
 if __name__ == "__main__":

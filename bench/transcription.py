@@ -1,8 +1,8 @@
-"""Transcription through the whole stack against faster-whisper in a process of its own, and its server.
+"""Benchmark of transcription: the full stack against faster-whisper in its own process and faster-whisper-server.
 
-`make bench BENCH=transcription`. Same weights and options everywhere; beside it the stack with the other engine.
-Prints how many times faster than the speech each is, at 1 and at 4 clients. Contenders take turns, and a ratio is the
-median of those of neighbouring rounds.
+`make bench BENCH=transcription`. All use the same weights and options; the stack also runs with the OpenVINO engine.
+Prints speeds as multiples of real time, at 1 and 4 clients. Contenders alternate; each ratio is the median of the
+ratios within a round.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.support.stack import free_ports, read_config, running_stack
 
 MODEL, OPENVINO = "whisper-base", "whisper-base-openvino"
 _SECONDS = 44.37
-_KIND = "multipart/form-data; boundary=x"
+_CONTENT_TYPE = "multipart/form-data; boundary=x"
 
 
 def _bare(folder: Path, parameters: dict[str, str]) -> Work:
@@ -54,7 +54,7 @@ def _server(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
     entry = {"name": "whisper-1", "path": str(folder), "model_options": model, "transcribe_options": transcribe}
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary) / "config.yaml"
-        config.write_text(json.dumps({"models": [entry]}), encoding="utf-8")  # which is YAML too
+        config.write_text(json.dumps({"models": [entry]}), encoding="utf-8")  # JSON is valid YAML
         command = [str(CHECKOUT / ".venv-rivals" / "bin" / "faster-whisper-server"), "--config", str(config)]
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -71,8 +71,8 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--times", type=int, default=1, help="how often the 44 seconds follow each other")
-    parser.add_argument("--alone", action="store_true", help="one client, and no other server: quick for long files")
+    parser.add_argument("--times", type=int, default=1, help="how many times to repeat the 44-second recording")
+    parser.add_argument("--alone", action="store_true", help="one client, no faster-whisper-server (for long files)")
     arguments = parser.parse_args()
     rounds, length = arguments.rounds, _SECONDS * arguments.times
     path = default_cache() / "bench" / f"two_cities-{arguments.times}.wav"
@@ -96,7 +96,7 @@ def main() -> None:
                 field = part % (b"model", model.encode()) if model else b""
                 body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
                 for clients in (1,) if arguments.alone else (1, 4):
-                    rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _KIND)
+                    rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _CONTENT_TYPE)
                     label = f"{name}, {clients} client{'s' * (clients > 1)}"
                     speeds.setdefault(label, []).append(rate.requests_per_second * length)
     print_ratios(speeds, ["faster-whisper"], "× real time")

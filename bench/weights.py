@@ -1,7 +1,7 @@
-"""What the exporter's weights are worth: `python -m bench.weights`.
+"""Benchmark of the exporter's weights: `python -m bench.weights`.
 
-Prints the bare engine's speed with the weights as served (int8 per channel, merged) against the same ones as the engine
-reads them from a Q8_0 file (int8 in groups of 32), taking turns.
+Prints the bare engine's speed with the weights as served (int8 per channel, merged) against the same weights as the
+engine reads them from a Q8_0 file (int8 in groups of 32), alternating.
 """
 
 import shutil
@@ -18,7 +18,7 @@ _ROUNDS = 9
 
 
 def main() -> None:
-    """Print a line a number of streams."""
+    """Print the ratios at each number of streams."""
     served = default_model_repository() / MODEL
     texts = Texts()
     (default_cache() / "bench").mkdir(exist_ok=True)

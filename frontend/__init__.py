@@ -1,1 +1,1 @@
-"""Trident's HTTP frontend: OpenAI's API in, Triton requests out."""
+"""Trident's HTTP frontend: OpenAI-compatible requests in, Triton requests out."""

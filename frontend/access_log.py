@@ -1,4 +1,4 @@
-"""One line a request, JSON or text, on the `access` logger, and the request id that ties it to Triton's."""
+"""The access log (one line per request on the `access` logger, JSON or text) and the request ID shared with Triton."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ _ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def log_fields() -> dict[str, Any]:
-    """Return the fields that this request's line will have; add to them."""
+    """Return the extra fields of the current request's log line; callers add to them."""
     if not has_request_context():
         return {}
     if "log_fields" not in g:
@@ -26,7 +26,7 @@ def log_fields() -> dict[str, Any]:
 
 
 def request_id() -> str:
-    """Return this request's id: the caller's X-Request-Id if it is a sane one, else a new one."""
+    """Return the current request's ID: the client's X-Request-Id if it is valid, otherwise a new one."""
     if "request_id" not in g:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
@@ -35,7 +35,7 @@ def request_id() -> str:
 
 
 def register_access_log(app: Flask, form: str = "json") -> None:
-    """Give every response of `app` its X-Request-Id and every request its line (json or text), written at its end."""
+    """Add X-Request-Id to every response of `app`, and log a line (`form`: json or text) when each request ends."""
     app.extensions["access_log_format"] = form
     app.before_request(_start)
     app.after_request(_finish)
@@ -68,4 +68,4 @@ def _format(line: dict[str, Any], form: str) -> str:
         return orjson.dumps(line).decode()
     head = " ".join(str(line.pop(name)) for name in ("remote", "method", "path", "status"))
     text = f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # a path cannot begin another line
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # so that a path cannot forge a log line

@@ -1,6 +1,6 @@
-"""Names that OpenAI's clients and examples use."""
+"""Model names that OpenAI's clients and examples use, mapped to local models."""
 
-# A value is a task (then the task's default model is meant) or a model.
+# A value is a model, or a task, which stands for the default model of that task.
 DEFAULT_ALIASES = {
     "gpt-3.5-turbo": "chat",
     "gpt-4": "chat",

@@ -1,4 +1,4 @@
-"""The application factory: blueprints, hooks and error handlers, nothing else."""
+"""The application factory: creates the services and registers blueprints, hooks and error handlers."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from frontend.triton.registry import Registry
 
 
 def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[], None]) -> Flask:
-    """Build the WSGI application over a connection to Triton; `shut_down` is what POST /shutdown sets off."""
+    """Return the WSGI application for a Triton client; POST /shutdown calls `shut_down`."""
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False

@@ -1,6 +1,6 @@
-"""The frontend's own process: gunicorn with gevent workers. `python -m frontend.server`, set by the environment."""
+"""The frontend process, `python -m frontend.server`: gunicorn with gevent workers, configured by the environment."""
 
-# Before anything else is imported: whatever has already got hold of a lock or a socket stays as it was.
+# Must precede all other imports: locks and sockets that a module already holds are not patched.
 from gevent import monkey
 
 monkey.patch_all()
@@ -22,7 +22,7 @@ _NATIVE_THREADS = 64
 
 
 class Web(BaseApplication):  # type: ignore[misc]
-    """gunicorn, configured from our settings alone."""
+    """The gunicorn application, configured only from `Settings`."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -49,11 +49,11 @@ class Web(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """Build the application; gunicorn calls this in each worker, after the fork."""
+        """Return the application; gunicorn calls this in each worker, after the fork."""
         grpc.experimental.gevent.init_gevent()
         gevent.get_hub().threadpool.maxsize = _NATIVE_THREADS
 
-        # Only now: gRPC's channels do not survive a fork.
+        # Imported after the fork, because gRPC channels do not survive one.
         from frontend.app import create_app
         from frontend.triton.client import TritonClient
 
@@ -62,15 +62,15 @@ class Web(BaseApplication):  # type: ignore[misc]
 
 
 def _stop_gunicorn() -> None:
-    """Begin gunicorn's graceful shutdown; the launcher sees it end and stops Triton."""
+    """Start gunicorn's graceful shutdown; when gunicorn exits, the launcher stops Triton."""
     os.kill(os.getppid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Run the server until it is stopped."""
     settings = load_settings()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    # Libraries do not debug: they would tell the URLs and the contents of files.
+    # Libraries never log at debug level: they would log URLs and file contents.
     logging.basicConfig(level=max(level, logging.INFO), format="%(message)s", stream=sys.stderr)
     logging.getLogger("frontend").setLevel(level)
     Web(settings).run()

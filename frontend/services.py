@@ -1,4 +1,4 @@
-"""What every view works with, made once by the application factory."""
+"""The services that all views share, created once by the application factory."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Triton(Protocol):
-    """What the views need of Triton's client."""
+    """The part of the Triton client that views use."""
 
     def stream(
         self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
@@ -39,7 +39,7 @@ class Triton(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The application's parts."""
+    """The application's services."""
 
     settings: Settings
     triton: Triton
@@ -48,18 +48,18 @@ class Services:
     images: ImageStore
     responses: ResponseStore
     shut_down: Callable[[], None]
-    """Begins the shutdown of the whole of Trident and returns at once."""
+    """Starts shutting down all of Trident and returns immediately."""
 
 
 def require_model(name: str | None, *tasks: str) -> Model:
-    """Return the model that `name` means for one of `tasks`, and put it in the access log. Raises APIError."""
+    """Return the model that `name` refers to for one of `tasks`, and add it to the access log. Raises APIError."""
     model = services().registry.require(name, *tasks)
     log_fields().setdefault("model", model.id)
     return model
 
 
 def public_address() -> str:
-    """Return where the client reaches this server: as the operator says, or as the client has called it."""
+    """Return this server's base URL for clients: the configured public URL, or the address of the current request."""
     settings = services().settings
     if settings.public_url:
         return settings.public_url.rstrip("/")

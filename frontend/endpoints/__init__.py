@@ -1,4 +1,7 @@
-"""One file per resource of the API. A blueprint is served with and without `/v1`, unless it has its own prefix."""
+"""Views and protocols, one file or folder per API resource.
+
+Each blueprint is served with and without `/v1`, unless it has its own prefix.
+"""
 
 from frontend.endpoints.audio.speech import blueprint as speech
 from frontend.endpoints.audio.transcriptions import blueprint as transcriptions
@@ -32,4 +35,4 @@ BLUEPRINTS = (
 )
 
 UNVERSIONED = (root,)
-"""Served without `/v1` only."""
+"""Blueprints served only without `/v1`."""

@@ -1,4 +1,4 @@
-"""GET /health: whether every wanted model answers."""
+"""GET /health: whether every configured model responds."""
 
 from flask import Blueprint, Response
 
@@ -11,13 +11,13 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/health")
 def get_health() -> Response:
-    """Answer 200 `{"status": "ok"}`, or 503 with what is wrong, in AHA's shape."""
+    """Return 200 and `{"status": "ok"}`, or 503 and the reason in AHA's format."""
     try:
-        missing = services().registry.unanswering()
+        unresponsive = services().registry.unanswering()
     except Unavailable as error:
         raise _unhealthy("model not initialized") from error
-    if missing:
-        raise _unhealthy(f"not answering: {', '.join(missing)}")
+    if unresponsive:
+        raise _unhealthy(f"not responding: {', '.join(unresponsive)}")
     return json_response({"status": "ok"})
 
 

@@ -1,4 +1,4 @@
-"""AHA's answer with media in it: a `chat.completion` whose content is one part a file."""
+"""AHA's media response: a `chat.completion` whose content has one part per file."""
 
 import base64
 import time

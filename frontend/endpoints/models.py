@@ -1,4 +1,4 @@
-"""GET /models and /models/{id}: what is loaded, as Triton says."""
+"""GET /models and /models/{id}: the models that Triton has loaded."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ blueprint = Blueprint("models", __name__)
 
 @blueprint.get("/models")
 def list_models() -> Response:
-    """List the loaded models; 503 with AHA's literal body while there is none."""
+    """Return the loaded models, or 503 with AHA's literal body if there are none."""
     try:
         models = services().registry.models()
     except Unavailable as error:
@@ -24,7 +24,7 @@ def list_models() -> Response:
 
 @blueprint.get("/models/<path:name>")
 def retrieve_model(name: str) -> Response:
-    """Describe one model, found by its id, its name in Triton or an alias."""
+    """Return one model, found by its ID, its name in Triton or an alias."""
     return json_response(_describe(services().registry.get(name)))
 
 

@@ -1,4 +1,4 @@
-"""POST /shutdown: stop the whole of Trident, as AHA does."""
+"""POST /shutdown: stops all of Trident, as in AHA's API."""
 
 import ipaddress
 import sys
@@ -16,7 +16,10 @@ _FORBIDDEN = "Remote shutdown not allowed. Use --allow-remote-shutdown flag to e
 
 @blueprint.post("/shutdown")
 def shut_down() -> Response:
-    """Stop accepting, let running requests finish for a second, stop Triton, exit. Loopback only unless allowed."""
+    """Stop accepting requests, give running ones `drain_seconds` to finish, stop Triton and exit.
+
+    Only loopback clients may do this, unless `allow_remote_shutdown` is set.
+    """
     allowed = services().settings.allow_remote_shutdown
     print(f"[SHUTDOWN] Shutdown requested (remote_allowed: {str(allowed).lower()})", file=sys.stderr, flush=True)
     if not allowed and not _is_local():
@@ -27,8 +30,8 @@ def shut_down() -> Response:
 
 
 def _is_local() -> bool:
-    """Tell whether a program on this machine asks: not a proxy here for somebody elsewhere, nor a web page."""
-    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - no address at all is not local
+    """Return whether the client is a program on this machine, not a proxy for another one or a page of another site."""
+    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     address = getattr(address, "ipv4_mapped", None) or address
     forwarded = {"X-Forwarded-For", "Forwarded", "X-Real-IP"} & set(request.headers.keys())
     foreign_page = request.headers.get("Sec-Fetch-Site") == "cross-site"

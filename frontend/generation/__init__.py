@@ -1,1 +1,1 @@
-"""What chat, completions and responses share."""
+"""Text generation code that the chat, completions and responses endpoints share."""

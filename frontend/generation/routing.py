@@ -1,4 +1,4 @@
-"""Routes a conversation to a chat, transcription or OCR model, depending on its media, and prompts to chat models."""
+"""Routes conversations to a chat, transcription or OCR model, depending on their media, and prompts to chat models."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from frontend.triton.vllm import VllmChatModel
 
 Tools = Sequence[Mapping[str, Any]]
 
-# What a conversation with such media can be answered by, the best first: a model's task, or its capability.
+# Tasks or capabilities of the models for a conversation with such media, in order of preference.
 _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("chat",),
     ("audio",): ("transcription", "chat"),
@@ -31,7 +31,7 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def select_model(name: str, messages: Sequence[Message]) -> Model:
-    """Return the model that `name` means for these messages: with audio also one that transcribes, and so on."""
+    """Return the model that `name` selects for a conversation with the media in `messages`. Raises APIError."""
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
     return require_model(name, *_TASKS[kinds])
 
@@ -43,7 +43,7 @@ def start(
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Responses:
-    """Start one response to a conversation. Raises APIError, naming a part of `messages` that cannot be read."""
+    """Start one response to a conversation. Raises APIError, which names the part of `messages` that is invalid."""
     if model.task == "chat":
         chat_model = _chat_model(model, sampling)
         prompt = _conversation(model, chat_model, messages, sampling, tools)
@@ -65,26 +65,29 @@ def start_choices(
     if len(samplings) == 1:
         return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata)], 1)
     if model.task != "chat":
-        raise InvalidRequest(f"A model for {model.task} has one answer", param="n")
+        raise InvalidRequest(f"'n' must be 1 for {model.task} models", param="n")
     chat_model = _chat_model(model, samplings[0])
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
-    def start_some(numbers: Sequence[int]) -> Sequence[Responses]:
-        # Streamed, so that the others need not wait for the first one's end: see Choices.
-        calls = [partial(_start_call, model, chat_model, prompt, samplings[n] | {"stream": True}) for n in numbers]
+    def start_some(indices: Sequence[int]) -> Sequence[Responses]:
+        # Streamed, so that the other choices need not wait for the end of the first: see Choices.
+        calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
         return await_all(calls, CHAT.last_output)
 
     return Choices(start_some, len(samplings))
 
 
 def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
-    """Start to continue a text, or token ids. With `echo` the output begins with the prompt. Raises APIError."""
+    """Start a continuation of a text or token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
     chat_model = _chat_model(model, sampling)
     return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
 
 
 def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
-    """Return the chat model behind `model`. Raises InvalidRequest for structured output that it does not honor."""
+    """Return the chat model behind `model`.
+
+    Raises InvalidRequest if it does not support the structured output or log probabilities that `sampling` requests.
+    """
     vllm = model.speaks_vllm
     chat_model: ChatModel = (
         VllmChatModel(model, services().settings.model_repository) if vllm else NativeChatModel(model)
@@ -97,7 +100,7 @@ def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
 def _conversation(
     model: Model, chat_model: ChatModel, messages: Sequence[ChatMessage], sampling: SamplingParameters, tools: Tools
 ) -> Any:
-    """Return the model's prompt for a conversation, whose media are resolved first. Raises APIError."""
+    """Fetch the media of a conversation and return the model's prompt for it. Raises APIError."""
     check_parts(messages, chat_model.accepts_images)
     images = _read_images(messages)
     transcripts = {audio.param: transcribe(audio) for audio in find_media(messages, "audio")}
@@ -106,13 +109,16 @@ def _conversation(
 
 
 def _read_images(messages: Sequence[Message]) -> list[bytes]:
-    """Return the encoded images of all messages, in order. Together they have the limit of a file. Raises APIError."""
+    """Return the encoded images of all messages, in order.
+
+    Their total size has the limit of one file. Raises APIError.
+    """
     settings, images = services().settings, list[bytes]()
     for image in find_media(messages, "image"):
         images.append(read_media(image.url, image.param, settings))
         if sum(map(len, images)) > settings.max_upload_bytes:
             raise PayloadTooLarge(
-                f"The images are together over the limit of {settings.max_upload_bytes} bytes", param=image.param
+                f"The images together exceed the limit of {settings.max_upload_bytes} bytes", param=image.param
             )
     return images
 

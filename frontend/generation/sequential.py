@@ -1,4 +1,4 @@
-"""All images, or all audio files, of a conversation, one after the other, as the responses of a chat model."""
+"""Reads all images or all audio files of a conversation in order, and yields their text like a chat model."""
 
 import abc
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ Work = TypeVar("Work", bound=Closable)
 
 
 class MediaText(NamedTuple):
-    """Some text, how many tokens it counts as, and what else its response says."""
+    """A piece of text, its token count, and additional fields for its response."""
 
     text: str
     tokens: int
@@ -28,46 +28,52 @@ class MediaText(NamedTuple):
 
 
 class SequentialMedia(abc.ABC, Generic[Work]):
-    """Opens the first file at once, and each other one when the one before it has been read. Raises APIError."""
+    """The text of the media in a conversation, read one file after another.
+
+    Opens the first file on creation, and each further one after the previous one has been read. Raises APIError.
+    """
 
     kind: str
-    """Which files of the messages: image or audio. What else those say is not looked at."""
+    """The kind of media to read: image or audio. Everything else in the messages is ignored."""
 
     between: str
-    """What stands between the texts of two files."""
+    """The separator between the texts of two files."""
 
     def __init__(self, model: Model, messages: Iterable[Message]):
         self._model = model
-        first, *self._more = find_media(messages, self.kind)
+        first, *self._pending = find_media(messages, self.kind)
         self._current = self.open(first)
 
     @abc.abstractmethod
     def open(self, media: Media) -> Work:
-        """Begin with a file."""
+        """Start reading a file."""
 
     @abc.abstractmethod
-    def texts(self, work: Work, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
-        """Yield the text of file `number`; None for each second without any if asked."""
+    def texts(self, work: Work, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
+        """Yield the text of the file with this index. With `heartbeat`, yield None for each second without text."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield the text as it is read; the last response has the number of its tokens."""
-        tokens, number, between = 0, 0, ""
+        """Yield the text as it is read; the last response has the token counts.
+
+        With `heartbeat`, yield None for each second without text.
+        """
+        tokens, index, separator = 0, 0, ""
         try:
             while True:
-                begun = False
-                for piece in self.texts(self._current, number, heartbeat):
+                started = False
+                for piece in self.texts(self._current, index, heartbeat):
                     if piece is None:
                         yield None
                         continue
                     tokens += piece.tokens
-                    text = piece.text if begun or not piece.text else between + piece.text.lstrip()
-                    begun = begun or bool(text)
+                    text = piece.text if started or not piece.text else separator + piece.text.lstrip()
+                    started = started or bool(text)
                     yield {"text_output": text} | piece.more
-                if not self._more:
+                if not self._pending:
                     break
-                between = self.between if begun else between
-                self._current = self.open(self._more.pop(0))
-                number += 1
+                separator = self.between if started else separator
+                self._current = self.open(self._pending.pop(0))
+                index += 1
             yield {"text_output": "", "finish_reason": "stop", "num_input_tokens": 0, "num_output_tokens": tokens}
         finally:
             self.close()
@@ -78,14 +84,14 @@ class SequentialMedia(abc.ABC, Generic[Work]):
 
 
 class AudioTranscript(SequentialMedia[Transcription]):
-    """The text of all audio in a conversation: AHA's speech recognition."""
+    """The transcript of all audio in a conversation: AHA's speech recognition."""
 
     kind, between = "audio", "\n"
 
     def open(self, media: Media) -> Transcription:
         return _transcribe(self._model, media)
 
-    def texts(self, work: Transcription, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
+    def texts(self, work: Transcription, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for segments in work.segments(heartbeat):
             if segments is None:
                 yield None
@@ -94,9 +100,9 @@ class AudioTranscript(SequentialMedia[Transcription]):
 
 
 class ImageText(SequentialMedia[ResponseStream]):
-    """The text in all images of a conversation: AHA's OCR. Its characters count as tokens.
+    """The text in all images of a conversation: AHA's OCR. Each character counts as a token.
 
-    `with_boxes`: messages also have the field `boxes`, where in the images the text is.
+    With `with_boxes`, the message also has the field `boxes`: the positions of the text in the images.
     """
 
     kind, between = "image", "\n\n"
@@ -111,18 +117,18 @@ class ImageText(SequentialMedia[ResponseStream]):
         call = start_call(self._model, inputs, timeout=settings.request_timeout)
         return ResponseStream(call, OCR.last_output, names={"image": media.param})
 
-    def texts(self, work: ResponseStream, number: int, heartbeat: bool) -> Iterator[MediaText | None]:
+    def texts(self, work: ResponseStream, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for response in work.responses(heartbeat):
             if response is None:
                 yield None
                 continue
-            boxes = [{"image": number} | box for box in orjson.loads(response["boxes"])]
+            boxes = [{"image": index} | box for box in orjson.loads(response["boxes"])]
             fields = {"message_fields": {"boxes": boxes}} if self._with_boxes else {}
             yield MediaText(response["text_output"], response.get("num_output_tokens", 0), fields)
 
 
 def transcribe(audio: Media) -> str:
-    """Return what is said in the audio, by the default model for that. Raises APIError."""
+    """Return the transcript of the audio by the default transcription model. Raises APIError."""
     return _transcribe(require_model(None, "transcription"), audio).text()
 
 

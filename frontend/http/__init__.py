@@ -1,1 +1,1 @@
-"""Reads requests and writes responses: what every view does in the same way."""
+"""Request parsing and response writing, shared by all views."""

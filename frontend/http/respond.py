@@ -1,4 +1,4 @@
-"""Responses: JSON, and server-sent events as OpenAI's streams use them; and clients that leave before the end."""
+"""JSON responses, server-sent events in OpenAI's format, and detection of clients that disconnect early."""
 
 import abc
 import socket
@@ -19,38 +19,38 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def json_response(content: Any) -> Response:
-    """Return a 200 with `content`, in which arrays may be numpy's, as JSON."""
+    """Return a 200 response with `content` as JSON; `content` may contain NumPy arrays."""
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
 
 
 def encode_event(data: dict[str, Any], name: str | None = None) -> bytes:
-    """Return one event with `data` as its JSON, and perhaps a name."""
+    """Return a server-sent event with `data` as JSON and an optional event name."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
     return head + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
 class Closable(Protocol):
-    """Work that continues until it ends or is closed."""
+    """Work that runs until it ends or is closed."""
 
     def close(self) -> None: ...
 
 
 class StreamedResponse(abc.ABC):
-    """An HTTP response in the making, of what models send; closes their `source` however the stream ends."""
+    """An HTTP response streamed from model output; closes `source`, the calls to models, however the stream ends."""
 
     def __init__(self, source: Closable):
         self._source, self._log_fields = source, log_fields()
 
     @abc.abstractmethod
     def events(self) -> Iterator[bytes | None]:
-        """Yield encoded events; None after a second without one. Raises APIError."""
+        """Yield encoded events, or None for each second without one. Raises APIError."""
 
     def failure_event(self, error: APIError) -> bytes:
-        """Return the last event of a stream that fails."""
+        """Return the final event of a stream that fails."""
         return encode_event(error.body())
 
     def event_stream(self) -> Response:
-        """Return the response as server-sent events; a failure on the way is an event too."""
+        """Return the response as server-sent events; an error during the stream becomes an event."""
         return Response(stream_with_context(self._stream()), headers=_HEADERS, content_type=_EVENT_STREAM)
 
     def _stream(self) -> Iterator[bytes]:
@@ -65,14 +65,14 @@ class StreamedResponse(abc.ABC):
 
 
 class ClientWatch:
-    """Calls `on_gone` once if the client closes its connection before `close()`.
+    """Calls `on_disconnect` once if the client disconnects before `close()`.
 
-    Watches the socket for reading, since gunicorn would notice only at its next write. A client that sends more (a
-    pipelined request) is taken to be there, and not watched any further.
+    Watches the socket for incoming data, because gunicorn notices a disconnect only at its next write. A client that
+    sends more data (a pipelined request) counts as connected and is no longer watched.
     """
 
-    def __init__(self, environ: Mapping[str, Any], on_gone: Callable[[], None]):
-        self._on_gone = on_gone
+    def __init__(self, environ: Mapping[str, Any], on_disconnect: Callable[[], None]):
+        self._on_disconnect = on_disconnect
         self._socket: socket.socket | None = environ.get("gunicorn.socket")
         self._watcher = None
         if self._socket is not None and self._socket.fileno() >= 0:
@@ -87,12 +87,12 @@ class ClientWatch:
             self._watcher = None
 
     def _readable(self) -> None:
-        """Run in gevent's hub, which must not block: whatever follows is done in a greenlet."""
+        """Check the connection. Runs in gevent's hub, which must not block, so the callback gets its own greenlet."""
         self.close()
-        if self._is_gone():
-            gevent.spawn(self._on_gone)
+        if self._is_disconnected():
+            gevent.spawn(self._on_disconnect)
 
-    def _is_gone(self) -> bool:
+    def _is_disconnected(self) -> bool:
         assert self._socket is not None  # noqa: S101
         try:
             return socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""

@@ -1,1 +1,1 @@
-"""Calls to models in the words of a task: response streams, batches, choices."""
+"""Calls to models: response streams, batches, choices and transcriptions."""

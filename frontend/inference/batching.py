@@ -1,4 +1,4 @@
-"""Runs the rows of one HTTP request through a batched model: in requests that share it fairly, then put in order."""
+"""Runs the rows of one HTTP request through a batched model, in smaller requests that leave room for other clients."""
 
 import time
 from collections import deque
@@ -15,12 +15,12 @@ from frontend.services import services
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model
 
-# A request holds at most as many rows as the model batches, and no more text than takes a fraction of a second: so the
-# model turns to others in between, and stops soon when the client leaves.
-_ROWS, _BYTES = 64, 16_384
-_CHARACTERS_PER_TOKEN = 64
-# One is computed while the next one waits.
-_IN_FLIGHT = 2
+# A request has at most as many rows as the model's batch, and no more text than the model processes in a fraction of a
+# second, so that other clients' requests run in between and a client's disconnect takes effect soon.
+_MAX_ROWS, _MAX_BYTES = 64, 16_384
+_MAX_CHARACTERS_PER_TOKEN = 64
+# One runs while the next waits in the queue.
+_MAX_IN_FLIGHT = 2
 
 Columns = Mapping[str, Sequence[bytes]]
 
@@ -28,9 +28,9 @@ Columns = Mapping[str, Sequence[bytes]]
 def infer_rows(
     model: Model, columns: Columns, parameters: Mapping[str, bool | str], param: str
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value a row.
+    """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value per row.
 
-    Raises APIError; one about a row names it as an item of the request's `param`.
+    Raises APIError; an error about a row names it as an item of the request's `param`.
     """
     run = _Run(model, columns, parameters)
     watch = ClientWatch(request.environ, run.cancel)
@@ -48,12 +48,12 @@ def infer_rows(
 
 
 def bounded(text: str, model: Model, truncate: bool, param: str) -> bytes:
-    """Return a text as the model gets it. More characters than its tokens can have are cut off, or an error."""
-    limit = model.number("context_length") * _CHARACTERS_PER_TOKEN
+    """Return a text encoded for the model. Text that cannot fit the context is truncated, or raises InvalidRequest."""
+    limit = model.number("context_length") * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > limit and not truncate:
         raise InvalidRequest(
-            f"{param}: This model takes {model.number('context_length')} tokens and this input has {len(text)} "
-            "characters. Set 'truncate' to true to have it cut.",
+            f"{param}: This model accepts at most {model.number('context_length')} tokens, but this input has "
+            f"{len(text)} characters. Set 'truncate' to true to truncate it.",
             param=param,
             code="context_length_exceeded",
         )
@@ -68,7 +68,7 @@ class _Run:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Begin nothing more, and have Triton drop what has not begun."""
+        """Send no more requests, and cancel the pending ones, so that Triton drops those it has not started."""
         self._cancelled = True
         for _, inference in tuple(self._pending):
             inference.cancel()
@@ -78,14 +78,14 @@ class _Run:
         parts: list[dict[str, Any]] = []
         order: list[int] = []
         for rows in cut(sizes):
-            if len(self._pending) == _IN_FLIGHT:
+            if len(self._pending) == _MAX_IN_FLIGHT:
                 parts.append(self._next())
             self._start(rows)
             order += rows
         while self._pending:
             parts.append(self._next())
-        places = np.argsort(order)
-        return {name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]}
+        positions = np.argsort(order)
+        return {name: np.concatenate([part[name] for part in parts])[positions] for name in parts[0]}
 
     def _start(self, rows: list[int]) -> None:
         if self._cancelled:
@@ -115,14 +115,14 @@ class _Run:
 
 
 def cut(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the row numbers of each request: rows of like size together, in the order of their size.
+    """Yield the row indices of each request: rows of similar size together, in order of size.
 
-    One row alone may be over the limit of bytes.
+    A single row may exceed the byte limit.
     """
     rows: list[int] = []
     total = 0
     for row in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if rows and (len(rows) == _ROWS or total + sizes[row] > _BYTES):
+        if rows and (len(rows) == _MAX_ROWS or total + sizes[row] > _MAX_BYTES):
             yield rows
             rows, total = [], 0
         rows.append(row)

@@ -1,4 +1,4 @@
-"""Calls to models that send many responses: one, several, and those of the choices of one conversation."""
+"""Calls to models that stream responses: one call, several in parallel, and the choices of one conversation."""
 
 import time
 from collections import deque
@@ -22,29 +22,29 @@ from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
 LONGEST_SECONDS = 86_400.0
-"""The deadline of a call whose work takes long: there the time of a request counts between two responses (patience)."""
+"""The deadline of long calls; for these, the request timeout limits the wait for each response (`patience`)."""
 
 HEARTBEAT_SECONDS = 1.0
-_MOMENT_SECONDS = 0.5
+_GRACE_SECONDS = 0.5
 _NO_NAMES: Mapping[str | None, str] = {}
 
 
 def start_call(
     model: Model, inputs: Mapping[str, Value], *, timeout: float = LONGEST_SECONDS, client: str | None = None
 ) -> Call:
-    """Start a request to a model that sends many responses. `timeout` is in seconds, to the last of them.
+    """Start a request to a model that streams responses. `timeout` is the time until the last response, in seconds.
 
-    `client`: who asks, for models that are fair between clients.
+    `client` identifies the client, for models that schedule clients fairly.
     """
     return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)
 
 
 class ResponseStream:
-    """The responses of `call`, to the one that has the output `last`. If the client leaves, the call is cancelled.
+    """The responses of `call`, up to the one with the output `last`. A client's disconnect cancels the call.
 
-    Waits for the first one at once, so that a failure before it keeps its status. `patience`: seconds between two of
-    them; without it the call's own deadline counts. `names`: the backend's names of fields → the request's. Raises
-    APIError.
+    The constructor waits for the first response, so that an error before it keeps its HTTP status. `patience`: the
+    maximum wait for each response in seconds; without it, only the call's deadline applies. `names`: the backend's
+    field names → the request's. Raises APIError.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ResponseStream:
             raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield them all, and then close; None for each second without one if asked."""
+        """Yield all responses, then close. With `heartbeat`, yield None for each second without one."""
         try:
             response = self._first
             while response is not None:
@@ -74,19 +74,19 @@ class ResponseStream:
                 if self._over:
                     return
                 response = yield from self._next(heartbeat)
-            raise EngineFailure("The model ended its answer without its end")
+            raise EngineFailure("The model's response is incomplete")
         finally:
             self.close()
 
     def close(self) -> None:
-        """Stop whatever is still going on."""
+        """Stop watching the client, and cancel the call if it is still running."""
         self._watch.close()
         self._cancel()
 
     def _cancel(self) -> None:
-        """Cancel the call, unless it is about to end by itself.
+        """Cancel the call unless it has ended or is about to.
 
-        Where a cancellation meets the end of a stream, Triton 2.51 now and then corrupts its memory.
+        Triton 2.51 occasionally corrupts its memory if a cancellation coincides with the end of a stream.
         """
         if not self._over:
             self._call.cancel()
@@ -110,43 +110,43 @@ class ResponseStream:
         try:
             return self._call.next(seconds)
         except APIError as error:
-            self._over = True  # a failure is the last response
+            self._over = True  # nothing follows an error
             error.param = self._names.get(error.param, error.param)
             raise
 
 
 def await_all(
-    begin: Sequence[Callable[[], ModelCall]],
+    starters: Sequence[Callable[[], ModelCall]],
     last: str,
-    named: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+    error_context: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[ResponseStream]:
-    """Begin all calls, and return their answers, each with its first response. If one fails, all are stopped.
+    """Start all calls, and return their streams once each has its first response. If one fails, cancel all.
 
-    `named(number)` is round whatever may fail of a call. Raises APIError.
+    `error_context(index)` wraps everything that may raise for that call. Raises APIError.
     """
     calls: deque[ModelCall] = deque()
-    answers: list[ResponseStream] = []
+    streams: list[ResponseStream] = []
     try:
-        for number, begin_one in enumerate(begin):
-            with named(number):
-                calls.append(begin_one())
+        for index, start in enumerate(starters):
+            with error_context(index):
+                calls.append(start())
         while calls:
-            with named(len(answers)):
-                answers.append(ResponseStream(calls.popleft(), last))
+            with error_context(len(streams)):
+                streams.append(ResponseStream(calls.popleft(), last))
     except BaseException:
-        for answer in answers:
-            answer.close()
+        for stream in streams:
+            stream.close()
         cancel_all(calls, last)
         raise
-    return answers
+    return streams
 
 
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
-    """Cancel calls without a response yet, except those that end by themselves in a moment: see ResponseStream._cancel.
+    """Cancel calls without a response yet, except those that end soon by themselves (see ResponseStream._cancel).
 
-    What is wrong with one request is often wrong with the next.
+    Such calls are common: an error in one request often occurs in the others too.
     """
-    deadline = time.monotonic() + _MOMENT_SECONDS
+    deadline = time.monotonic() + _GRACE_SECONDS
     for call in calls:
         try:
             response = call.next(max(deadline - time.monotonic(), 0))
@@ -160,33 +160,33 @@ def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
 
 
 class Responses(Protocol):
-    """Where a choice has its text from."""
+    """The source of a choice's responses."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
     def close(self) -> None: ...
 
 
 class Choices:
-    """`count` answers, of which `start` begins some and returns them once each has its first response.
+    """The responses of `count` choices. `start` starts the given choices and returns them once each has a response.
 
-    The first one is begun alone: when it has a response its prompt is in the engine's cache, and the others need not
-    compute it again. Raises APIError.
+    The first choice is started on its own: once it responds, the prompt is in the engine's prefix cache, and the other
+    choices need not compute it again. Raises APIError.
     """
 
     def __init__(self, start: Callable[[Sequence[int]], Sequence[Responses]], count: int):
-        self._answers = list(start([0]))
+        self._streams = list(start([0]))
         if count > 1:
             try:
-                self._answers += start(range(1, count))
+                self._streams += start(range(1, count))
             except BaseException:
                 self.close()
                 raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[tuple[int, dict[str, Any]] | None]:
-        """Yield the responses of all, each with its choice's number; None for a second without any if asked."""
+        """Yield all responses with the index of their choice. With `heartbeat`, yield None for a second without one."""
         try:
-            if len(self._answers) == 1:
-                for response in self._answers[0].responses(heartbeat):
+            if len(self._streams) == 1:
+                for response in self._streams[0].responses(heartbeat):
                     yield None if response is None else (0, response)
             else:
                 yield from self._merged(heartbeat)
@@ -194,41 +194,41 @@ class Choices:
             self.close()
 
     def close(self) -> None:
-        """Stop whatever is still going on."""
-        for answer in self._answers:
-            answer.close()
+        """Cancel all calls that are still running."""
+        for stream in self._streams:
+            stream.close()
 
     def _merged(self, heartbeat: bool) -> Iterator[tuple[int, dict[str, Any]] | None]:
         arrived: SimpleQueue[tuple[int, dict[str, Any] | BaseException | None]] = SimpleQueue()
-        readers = [gevent.spawn(_read, number, answer, arrived) for number, answer in enumerate(self._answers)]
-        open_answers = len(readers)
+        readers = [gevent.spawn(_read, index, stream, arrived) for index, stream in enumerate(self._streams)]
+        open_streams = len(readers)
         try:
-            while open_answers:
+            while open_streams:
                 try:
-                    number, response = arrived.get(timeout=HEARTBEAT_SECONDS if heartbeat else None)
+                    index, response = arrived.get(timeout=HEARTBEAT_SECONDS if heartbeat else None)
                 except Empty:
                     yield None
                     continue
                 if isinstance(response, BaseException):
                     raise response
                 if response is None:
-                    open_answers -= 1
+                    open_streams -= 1
                 else:
-                    yield number, response
+                    yield index, response
         finally:
             gevent.killall(readers)
 
 
-def _read(number: int, answer: Responses, arrived: Any) -> None:
+def _read(index: int, stream: Responses, arrived: Any) -> None:
     try:
-        for response in answer.responses():
-            arrived.put((number, response))
-        arrived.put((number, None))
+        for response in stream.responses():
+            arrived.put((index, response))
+        arrived.put((index, None))
     except BaseException as error:
-        arrived.put((number, error))
+        arrived.put((index, error))
 
 
 def read_logprobs(responses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-    """Return the tokens of these responses, each with `token`, `logprob` and `bytes`; None if none were told."""
+    """Return the tokens of responses, each with `token`, `logprob` and `bytes`; None if no response has logprobs."""
     given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
     return [entry for entries in given for entry in entries] if given else None

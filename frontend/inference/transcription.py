@@ -1,4 +1,4 @@
-"""One call to a transcription model: an encoded file in, segments out."""
+"""A call to a transcription model: an encoded file in, segments out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,10 +14,10 @@ from frontend.triton.registry import Model
 
 
 class Transcription:
-    """The segments of one file. Waits for the first of them. Raises APIError.
+    """The segments of one file. The constructor waits for the first response. Raises APIError.
 
-    `read` returns the encoded file, which is not held in memory any longer than sending it takes; `param` is the
-    request's field that has it.
+    `read` returns the encoded file, which is kept in memory only until it is sent. `param` is the request's field with
+    the file.
     """
 
     def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
@@ -26,10 +26,10 @@ class Transcription:
         patience = services().settings.request_timeout
         self._responses = ResponseStream(call, TRANSCRIPTION.last_output, patience, {"file": param})
         self.language, self.duration = "", 0.0
-        """Known once all segments are."""
+        """Known only once all segments are; empty and 0 before."""
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the segments of each response; None for each second without one if asked."""
+        """Yield the segments of each response. With `heartbeat`, yield None for each second without one."""
         for response in self._responses.responses(heartbeat):
             if response is None:
                 yield None
@@ -49,5 +49,5 @@ class Transcription:
 
 
 def join_text(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the text of segments."""
+    """Return the joined text of segments."""
     return "".join(segment["text"] for segment in segments).strip()

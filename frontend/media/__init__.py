@@ -1,1 +1,1 @@
-"""Files that a request names instead of carrying them."""
+"""Files that a request references by URL."""

@@ -1,4 +1,4 @@
-"""Files on web servers: of public addresses, and of hosts that the operator allows."""
+"""Downloads from web servers with public addresses, and from hosts that the operator allows."""
 
 import ipaddress
 import socket
@@ -15,18 +15,18 @@ from frontend.settings import Settings
 
 _SECONDS = 30.0
 _SOCKET_TIMEOUT = urllib3.Timeout(connect=5, read=10)
-_REDIRECTS = 3
+_MAX_REDIRECTS = 3
 _HEADERS = {"User-Agent": "trident", "Accept-Encoding": "identity"}
 
-# Names are looked up on native threads, which a slow name server holds and others need.
-_under_way = gevent.lock.BoundedSemaphore(16)
+# Limits downloads, because they resolve host names on native threads, and a slow name server could occupy them all.
+_download_slots = gevent.lock.BoundedSemaphore(16)
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 
 
 class _Target(NamedTuple):
-    """Where a URL leads, the host's name as it goes over the wire."""
+    """The server and path of a URL; `host` is in wire form (IDNA)."""
 
     secure: bool
     host: str
@@ -40,30 +40,30 @@ class _Target(NamedTuple):
 
 
 def fetch(url: str, settings: Settings) -> bytes:
-    """Return what a web server has at `url`. Raises InvalidRequest, PayloadTooLarge, Overloaded."""
-    if not _under_way.acquire(blocking=False):
-        raise Overloaded("Too many files are being fetched")
+    """Return the content at `url`. Raises InvalidRequest, PayloadTooLarge, Overloaded."""
+    if not _download_slots.acquire(blocking=False):
+        raise Overloaded("Too many downloads are in progress")
     try:
         with gevent.Timeout(_SECONDS) as timer:
             return _follow(url, settings)
     except gevent.Timeout as late:
         if late is not timer:
             raise
-        raise _unreachable(f"The URL did not answer in {_SECONDS:.0f} seconds") from None
+        raise _unreachable(f"The download did not finish within {_SECONDS:.0f} seconds") from None
     finally:
-        _under_way.release()
+        _download_slots.release()
 
 
 def _follow(url: str, settings: Settings) -> bytes:
-    for _ in range(_REDIRECTS + 1):
-        answer = _get(_parse(url), settings)
-        if isinstance(answer, bytes):
-            return answer
+    for _ in range(_MAX_REDIRECTS + 1):
+        result = _get(_parse(url), settings)
+        if isinstance(result, bytes):
+            return result
         try:
-            url = urljoin(url, answer)
+            url = urljoin(url, result)
         except ValueError:
             break
-    raise _unreachable(f"The URL leads on to nowhere, or more than {_REDIRECTS} times")
+    raise _unreachable(f"Invalid redirect, or too many redirects (limit {_MAX_REDIRECTS})")
 
 
 def _parse(url: str) -> _Target:
@@ -78,11 +78,11 @@ def _parse(url: str) -> _Target:
         name = host if ":" in host else host.encode("idna").decode()
         return _Target(secure, name, parts.port or (443 if secure else 80), path)
     except ValueError:
-        raise InvalidRequest("The URL is not one of a web server", code="invalid_url") from None
+        raise InvalidRequest("Invalid http:// or https:// URL", code="invalid_url") from None
 
 
 def _get(target: _Target, settings: Settings) -> bytes | str:
-    """Return what is there, or where it leads on to. Tries the host's addresses one after the other."""
+    """Return the content, or the location of a redirect. Tries the host's addresses in turn."""
     for address in _addresses(target, settings):
         pool = _pool(target, address)
         try:
@@ -105,7 +105,7 @@ def _get(target: _Target, settings: Settings) -> bytes | str:
         finally:
             response.close()
             pool.close()
-    raise _unreachable("The URL does not answer")
+    raise _unreachable("The URL could not be downloaded")
 
 
 def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str:
@@ -113,7 +113,7 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
     if response.status in (301, 302, 303, 307, 308) and location:
         return location
     if response.status != 200:
-        raise _unreachable(f"The URL answered with status {response.status}")
+        raise _unreachable(f"The URL returned status {response.status}")
     content = bytearray()
     while block := response.read1(1 << 18):
         content += block
@@ -123,15 +123,15 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
 
 
 def _addresses(target: _Target, settings: Settings) -> Iterator[str]:
-    """Yield the addresses that were looked at, to be connected to as they are: a second look-up might give others."""
+    """Yield the host's checked addresses. Connect to these: a second lookup might return others."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise _unreachable("The URL's host is not known") from None
+        raise _unreachable("The host of the URL could not be resolved") from None
     addresses = [str(entry[4][0]) for entry in found]
     if target.host not in settings.allow_hosts and not all(map(is_public, addresses)):
         raise InvalidRequest(
-            "The URL is of a private address, and its host not one given with --allow-hosts", code="host_not_allowed"
+            "The host of the URL has a private address and is not listed in --allow-hosts", code="host_not_allowed"
         )
     yield from addresses
 
@@ -145,10 +145,10 @@ def _pool(target: _Target, address: str) -> urllib3.HTTPConnectionPool:
 
 
 def is_public(text: str) -> bool:
-    """Tell whether an address is one of the internet's, and not of this machine or the networks around it."""
+    """Return whether an address is on the public internet, not on this machine or a private network."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        # Addresses that a gateway turns into IPv4's.
+        # Addresses that a gateway translates to IPv4.
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

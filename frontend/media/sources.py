@@ -1,6 +1,6 @@
-"""Files that a request names instead of carrying them: data:, base64://, file:// and http(s)://.
+"""Files that a request references by URL: data:, base64://, file:// and http(s)://.
 
-Nothing is read from this machine or its network that the operator has not allowed (`allow_files`, `allow_hosts`).
+Files on this machine and hosts on its network must be allowed by the operator (`allow_files`, `allow_hosts`).
 """
 
 import base64
@@ -19,9 +19,9 @@ _SPACE = str.maketrans("", "", " \t\r\n")
 
 
 def read_media(url: str, param: str, settings: Settings) -> bytes:
-    """Return the content of what `url` names; `param` is the field it stands in.
+    """Return the content that `url` refers to; `param` is the request's field with the URL.
 
-    Raises InvalidRequest; PayloadTooLarge over the limit of an uploaded file; Overloaded.
+    Raises InvalidRequest, Overloaded, or PayloadTooLarge if the file exceeds the upload limit.
     """
     readers: dict[str, Callable[[str, Settings], bytes]] = {
         "data": _read_data,
@@ -33,7 +33,9 @@ def read_media(url: str, param: str, settings: Settings) -> bytes:
     try:
         reader = readers.get(url.partition(":")[0].lower())
         if reader is None:
-            raise InvalidRequest("A URL begins with data:, base64://, file://, http:// or https://", code="invalid_url")
+            raise InvalidRequest(
+                "The URL must start with data:, base64://, file://, http:// or https://", code="invalid_url"
+            )
         content = reader(url, settings)
         if not content:
             raise InvalidRequest("The file is empty", code="empty_file")
@@ -48,7 +50,7 @@ def read_media(url: str, param: str, settings: Settings) -> bytes:
 def _read_data(url: str, settings: Settings) -> bytes:
     head, comma, data = url.partition(",")
     if not comma:
-        raise InvalidRequest("A data: URL has a comma before its data", code="invalid_url")
+        raise InvalidRequest("A data: URL must have a comma before its data", code="invalid_url")
     if not head.lower().endswith(";base64"):
         return unquote_to_bytes(data)
     return _decode(unquote(data) if "%" in data else data)
@@ -59,30 +61,30 @@ def _read_base64(url: str, settings: Settings) -> bytes:
 
 
 def _decode(data: str) -> bytes:
-    """Return what base64 stands for; line breaks in it and padding left out are let pass."""
+    """Return decoded base64; line breaks and missing padding are accepted."""
     plain = data.translate(_SPACE) if any(map(str.isspace, data[:100])) else data
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRequest("The data is not base64", code="invalid_base64") from None
+        raise InvalidRequest("The data is not valid base64", code="invalid_base64") from None
 
 
 def _read_file(url: str, settings: Settings) -> bytes:
-    refused = "The file is not there, or not below a folder given with --allow-files"
+    message = "The file does not exist or is not in a folder listed in --allow-files"
     try:
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost"):
             raise PermissionError
         path = Path(unquote(parts.path)).resolve()
         _check_allowed(path, settings)
-        # Not a link put there since, nor a pipe that would block.
+        # Do not follow a link created since resolve(), and do not block on a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             return _read_regular(descriptor, settings)
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, RuntimeError):  # the last one for links in a circle
-        raise InvalidRequest(refused, code="file_not_allowed") from None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
+        raise InvalidRequest(message, code="file_not_allowed") from None
 
 
 def _check_allowed(path: Path, settings: Settings) -> None:
@@ -94,7 +96,7 @@ def _read_regular(descriptor: int, settings: Settings) -> bytes:
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode):
         raise PermissionError
-    # What was opened may be somewhere else than what was looked at: a folder on the way can have been changed.
+    # Check the opened file too: a folder on its path may have been replaced since the first check.
     _check_allowed(Path(f"/proc/self/fd/{descriptor}").readlink(), settings)
     if about.st_size > settings.max_upload_bytes:
         raise file_too_large(settings.max_upload_bytes)

@@ -1,1 +1,1 @@
-"""Files kept for a time: generated images and responses."""
+"""Temporary storage of generated images and responses."""

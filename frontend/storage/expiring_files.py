@@ -1,4 +1,4 @@
-"""Files kept for some time, in a folder of bounded size that all processes of the frontend share."""
+"""Files with a time to live, in a folder of limited size that all frontend processes share."""
 
 import os
 import tempfile
@@ -9,24 +9,24 @@ import gevent
 
 
 class ExpiringFiles:
-    """Files live for `seconds`; when there are more than `max_bytes` or `max_files`, the oldest go first.
+    """Files that expire after `seconds`; over `max_bytes` or `max_files`, the oldest are evicted.
 
-    What is in the folder is all there is to know. Who calls sees to it that names are safe.
+    The folder holds all of the state. Callers must pass only safe names.
     """
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int, max_files: int = 5000):
         self._folder, self._seconds, self._max_bytes, self._max_files = folder, seconds, max_bytes, max_files
 
     def put(self, name: str, content: bytes) -> bool:
-        """Keep a file, whole or not at all. Returns whether it is kept: not if it alone is over the bound."""
+        """Store a file atomically. Return whether it was stored; a file larger than `max_bytes` is not."""
         if len(content) > self._max_bytes:
             return False
-        gevent.get_hub().threadpool.apply(self._put, (name, content))  # there may be thousands to look at
+        gevent.get_hub().threadpool.apply(self._put, (name, content))  # may scan thousands of files
         return True
 
     def _put(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(len(content))
+        self._evict(len(content))
         descriptor, path = tempfile.mkstemp(dir=self._folder)
         try:
             with open(descriptor, "wb") as file:
@@ -37,31 +37,31 @@ class ExpiringFiles:
             raise
 
     def get(self, name: str) -> bytes | None:
-        """Return the file of this name; None if there is none, or no more."""
+        """Return the content of a file, or None if it does not exist or has expired."""
         path = self._folder / name
         if path.is_symlink():
             return None
         try:
-            if self._is_old(path.stat().st_mtime):
-                self._make_room(0)
+            if self._is_expired(path.stat().st_mtime):
+                self._evict(0)
                 return None
             return path.read_bytes()
         except FileNotFoundError:
             return None
 
     def delete(self, name: str) -> None:
-        """Forget a file, if it is there."""
+        """Delete a file if it exists."""
         (self._folder / name).unlink(missing_ok=True)
 
-    def _is_old(self, time_made: float) -> bool:
-        return time.time() - time_made > self._seconds
+    def _is_expired(self, created: float) -> bool:
+        return time.time() - created > self._seconds
 
-    def _make_room(self, needed: int) -> None:
-        """Remove what is old, and of the rest the oldest, until there is room for one more of so many bytes."""
+    def _evict(self, needed: int) -> None:
+        """Remove expired files, then the oldest, until one more file of `needed` bytes fits."""
         files = sorted(self._files())
         count, total = len(files), sum(size for _, size, _ in files) + needed
-        for made, size, path in files:
-            if not self._is_old(made) and total <= self._max_bytes and count < self._max_files:
+        for created, size, path in files:
+            if not self._is_expired(created) and total <= self._max_bytes and count < self._max_files:
                 break
             path.unlink(missing_ok=True)
             count, total = count - 1, total - size
@@ -71,7 +71,7 @@ class ExpiringFiles:
         for path in self._folder.iterdir():
             try:
                 stat = path.stat()
-            except FileNotFoundError:  # another process was quicker
+            except FileNotFoundError:  # another process has removed it
                 continue
             found.append((stat.st_mtime, stat.st_size, path))
         return found

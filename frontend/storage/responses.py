@@ -1,4 +1,4 @@
-"""Answered responses, each with its whole conversation, for as long as a next one may follow on them."""
+"""Stored responses, each with its whole conversation, which later requests can continue until it expires."""
 
 import logging
 import re
@@ -15,38 +15,41 @@ _ID = re.compile(r"resp_[0-9a-f]{64}")
 
 
 class StoredResponse(NamedTuple):
-    """A `response` as it was answered, and the messages so far: those before it, its input, its output."""
+    """A `response` as returned to the client, and its whole conversation: earlier messages, input and output."""
 
     response: dict[str, Any]
     messages: list[dict[str, Any]]
 
 
 class ResponseStore:
-    """Responses by their ids, which nobody can guess: an id is all that reading one needs."""
+    """Responses by ID. IDs are unguessable, because anyone with an ID can read the response."""
 
     def __init__(self, files: ExpiringFiles):
         self._files = files
 
     @staticmethod
     def new_id() -> str:
-        """Return an id for a response."""
+        """Return a new response ID."""
         return f"resp_{secrets.token_hex(32)}"
 
     def put(self, stored: StoredResponse) -> None:
-        """Keep a response under its own id, if there is room: what was answered stays answered."""
+        """Store a response under its ID, unless it exceeds the size limit.
+
+        Storage errors are only logged, so that the client still gets its response.
+        """
         try:
             self._files.put(stored.response["id"], orjson.dumps(stored._asdict()))
         except OSError:
-            log.exception("a response could not be kept")
+            log.exception("failed to store a response")
 
     def get(self, identifier: str) -> StoredResponse | None:
-        """Return the response of this id; None if there is none, or no more."""
+        """Return the response with this ID, or None if it does not exist or has expired."""
         content = self._files.get(identifier) if _ID.fullmatch(identifier) else None
         return None if content is None else StoredResponse(**orjson.loads(content))
 
     def delete(self, identifier: str) -> bool:
-        """Forget a response. Returns whether there was one."""
-        there = self.get(identifier) is not None
-        if there:
+        """Delete a response. Return whether it existed."""
+        exists = self.get(identifier) is not None
+        if exists:
             self._files.delete(identifier)
-        return there
+        return exists

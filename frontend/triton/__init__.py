@@ -1,1 +1,1 @@
-"""The only package that knows Triton."""
+"""The only package that depends on Triton."""

@@ -1,4 +1,4 @@
-"""Bounds the requests under way at each model: one more is refused at once, instead of waiting without end."""
+"""Limits the requests in progress per model: further requests are rejected immediately instead of waiting."""
 
 import threading
 from collections import Counter
@@ -9,25 +9,25 @@ from frontend.errors import Overloaded
 
 
 class Admission:
-    """Counts by model, for models whose queue nothing else bounds.
+    """Counts requests per model, for models whose queue has no other limit.
 
-    Triton could: but a queue with a limit makes this version's dynamic batcher overlook a request that comes in the
-    moment another one ends, for half a second.
+    Triton's own queue limit is not used: with it, this version's dynamic batcher overlooks for half a second a request
+    that arrives just as another ends.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: Counter[str] = Counter()
+        self._in_progress: Counter[str] = Counter()
 
     @contextmanager
     def enter(self, model: str, limit: int) -> Iterator[None]:
-        """Count a request while the block runs. Raises Overloaded if there are `limit` already."""
+        """Count a request while the block runs. Raises Overloaded if `limit` requests are already in progress."""
         with self._lock:
-            if self._under_way[model] >= limit:
+            if self._in_progress[model] >= limit:
                 raise Overloaded("The model's queue is full")
-            self._under_way[model] += 1
+            self._in_progress[model] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._under_way[model] -= 1
+                self._in_progress[model] -= 1

@@ -1,4 +1,4 @@
-"""The one place that talks to Triton: streams and management over gRPC; single answers over HTTP, by http_client.py."""
+"""The Triton client: streams and management over gRPC, single responses over HTTP (http_client.py)."""
 
 import contextlib
 import logging
@@ -22,26 +22,26 @@ _MAX_MESSAGE = 256 << 20
 _OPTIONS = [
     ("grpc.max_send_message_length", _MAX_MESSAGE),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    # Found again soon after it is back.
+    # Reconnect soon after Triton restarts.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-# Without this Triton reports a failed stream as text, without a status code.
+# Without this, Triton reports a failed stream as text, without a status code.
 _STATUS_CODES = (("triton_grpc_error", "true"),)
 _MANAGEMENT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model as Triton's repository index has it; `state` is READY, LOADING, UNLOADING or UNAVAILABLE."""
+    """A model in Triton's repository index; `state` is READY, LOADING, UNLOADING or UNAVAILABLE."""
 
     name: str
     state: str
 
 
 class Call:
-    """One request with many responses, under way; each is a dict of output name to value.
+    """A request in progress with many responses; each is a dict of output name → value.
 
     `cancel()` stops the work in Triton, from any thread and at any stage.
     """
@@ -53,7 +53,7 @@ class Call:
         threading.Thread(target=self._receive, name="triton-call", daemon=True).start()
 
     def cancel(self) -> None:
-        """Stop the work in Triton; does nothing to a call that is over."""
+        """Stop the work in Triton, unless the call has ended."""
         if not self._over:
             self._call.cancel()
 
@@ -79,7 +79,7 @@ class Call:
         except grpc.RpcError as error:
             self._arrived.put(_error_from_call(error))
         except Exception:
-            log.exception("a response of Triton's could not be read")
+            log.exception("failed to read a response from Triton")
             self._call.cancel()
             self._arrived.put(EngineFailure("The model's response could not be read"))
         else:
@@ -87,16 +87,16 @@ class Call:
 
 
 class TritonClient:
-    """Triton at `address` (HOST:PORT, gRPC) and that host's `http_port`.
+    """A client of Triton at `address` (HOST:PORT, gRPC) and at `http_port` on the same host.
 
-    Make it after forking: gRPC's channels do not survive that.
+    Create it after forking: gRPC channels do not survive a fork.
     """
 
     def __init__(self, address: str, http_port: int):
         self._unary = UnaryClient(address.rpartition(":")[0], http_port)
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # One request, many responses: called as such it costs less than as the stream both ways that is declared.
+        # Declared as a bidirectional stream, but cheaper to call as one request with many responses.
         self._infer = self._channel.unary_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -106,9 +106,9 @@ class TritonClient:
     def stream(
         self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
     ) -> Call:
-        """Start a request to a decoupled model. `timeout` is in seconds, to the last response.
+        """Start a request to a decoupled model. `timeout` is the time until the last response, in seconds.
 
-        `client`: whose request it is, for models that are fair between clients.
+        `client` identifies the client, for models that schedule clients fairly.
         """
         request = build_request(model, inputs, request_id)
         if client is not None:
@@ -124,11 +124,11 @@ class TritonClient:
         timeout: float,
         parameters: Mapping[str, bool | str],
     ) -> Inference:
-        """Start a request to a model that answers once. `timeout` is in seconds. Raises APIError."""
+        """Start a request to a model that sends one response. `timeout` is in seconds. Raises APIError."""
         return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
 
     def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None:
-        """Have the model's backend answer a request that asks for nothing. Raises APIError if it does not."""
+        """Send the model's backend a request without work. Raises APIError if it fails or does not respond in time."""
         request = build_request(model, dict.fromkeys(inputs, b""), "probe", batched)
         request.parameters["probe"].bool_param = True
         with _raise_api_errors():
@@ -136,7 +136,7 @@ class TritonClient:
                 pass
 
     def index(self) -> list[ModelState]:
-        """Return the repository's models. Raises Unavailable when Triton does not answer."""
+        """Return the models in the repository. Raises Unavailable if Triton does not respond."""
         with _raise_api_errors():
             index = self._stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=_MANAGEMENT_SECONDS)
         return [ModelState(model.name, model.state) for model in index.models]

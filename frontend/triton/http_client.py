@@ -1,6 +1,6 @@
-"""Requests with one response, over Triton's HTTP port: under gevent a gRPC call takes more than half as much CPU again.
+"""Requests with one response, over Triton's HTTP port: under gevent, a gRPC call takes over 50% more CPU.
 
-The protocol is KServe v2 with its binary tensor extension. Connections are kept and used again.
+The protocol is KServe v2 with its binary tensor extension. Connections are reused.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ _STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE"}
 
 
 class UnaryClient:
-    """Triton's HTTP server at `host`:`port`."""
+    """A pool of connections to Triton's HTTP server at `host`:`port`."""
 
     def __init__(self, host: str, port: int):
         self._host, self._port = host, port
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=_MAX_IDLE)
 
     def connect(self) -> http.client.HTTPConnection:
-        """Return a connection that nobody uses, new or used before. Raises OSError."""
+        """Return an idle connection, or a new one. Raises OSError."""
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
@@ -39,18 +39,18 @@ class UnaryClient:
         return connection
 
     def give_back(self, connection: http.client.HTTPConnection | None) -> None:
-        """Keep a connection whose response has been read for the next request."""
+        """Keep a connection for the next request; its response must have been read."""
         if connection is not None and connection.sock is not None:
             self._idle.append(connection)
 
     def forget_idle(self) -> None:
-        """Close the connections kept: Triton has gone since they were made."""
+        """Close the idle connections, because Triton has closed its end of them."""
         while self._idle:
             self._idle.pop().close()
 
 
 class Inference:
-    """One request under way, sent when it is made. `inputs` have one string a row, `timeout` is in seconds.
+    """A request in progress, sent on construction. `inputs` have one string per row; `timeout` is in seconds.
 
     Raises APIError.
     """
@@ -84,13 +84,13 @@ class Inference:
         self._cancelled = False
         self._connection: http.client.HTTPConnection | None = None
         try:
-            with contextlib.suppress(ConnectionError):  # _receive tries again
+            with contextlib.suppress(ConnectionError):  # _receive retries
                 self._send()
         except OSError as error:
             raise self._explain(error) from error
 
     def result(self) -> dict[str, Any]:
-        """Wait for the response: output name → array."""
+        """Wait for the response, and return output name → array."""
         try:
             response = self._receive()
             content = response.read()
@@ -98,7 +98,7 @@ class Inference:
             self._close()
             raise self._explain(error) from error
         self._client.give_back(self._connection)
-        self._connection = None  # it is somebody else's now
+        self._connection = None  # another request may be using it now
         if response.status != 200:
             raise error_from_grpc(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))
@@ -107,7 +107,7 @@ class Inference:
         return outputs
 
     def cancel(self) -> None:
-        """Wait no longer, from any greenlet."""
+        """Shut down the connection, so that `result` raises ClientClosedRequest. Callable from any greenlet."""
         self._cancelled = True
         if self._connection is not None and self._connection.sock is not None:
             with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class Inference:
         return connection
 
     def _receive(self) -> http.client.HTTPResponse:
-        """Return the response; if the connection was a kept one that Triton has closed, of a second try."""
+        """Return the response, retrying once in case Triton had closed an idle connection."""
         try:
             if self._connection is not None:
                 return self._connection.getresponse()

@@ -1,4 +1,4 @@
-"""Chat models on our own backend, and what both kinds of chat model do (the other one is in vllm.py)."""
+"""Chat models on our own backend, and the interface that they share with chat models on vLLM (vllm.py)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -13,14 +13,14 @@ from frontend.triton.tensors import Value
 
 
 class ModelCall(Protocol):
-    """A call whose responses are those of contract/tensors.py."""
+    """A call whose responses have the tensors in contract/tensors.py."""
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None: ...
     def cancel(self) -> None: ...
 
 
 class ChatModel(Protocol):
-    """From a conversation, or a prompt, to a request, and back to responses. Each kind has its own form of a prompt."""
+    """Converts a conversation or prompt to a request, and its call to responses. Each kind has its own prompt type."""
 
     accepts_images: bool
     honors_structured_output: bool
@@ -32,11 +32,11 @@ class ChatModel(Protocol):
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Any:
-        """Return the prompt that a conversation makes. Raises APIError."""
+        """Return the prompt for a conversation. Raises APIError."""
         ...
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
-        """Return the prompt that is a text, or token ids, to continue. Raises InvalidRequest."""
+        """Return the prompt for a text, or token IDs, to continue. Raises InvalidRequest."""
         ...
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:

@@ -1,4 +1,4 @@
-"""Which models there are and what they are for, as their configuration in Triton says."""
+"""The registry of models and their tasks, read from their configuration in Triton."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ _READY = "READY"
 
 
 class Triton(Protocol):
-    """What the registry needs of the client."""
+    """The part of the Triton client that the registry uses."""
 
     def index(self) -> list[ModelState]: ...
     def config(self, model: str) -> Any: ...
@@ -32,7 +32,7 @@ class Triton(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A model that Triton has loaded. `name` is Triton's, `id` the API's."""
+    """A model that Triton has loaded. `name` is its name in Triton, `id` its ID in the API."""
 
     name: str
     id: str
@@ -43,30 +43,32 @@ class Model:
     inputs: tuple[str, ...] = field(default=(), repr=False)
     batched: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What else its configuration says."""
+    """All parameters in its configuration."""
     fingerprint: str = ""
     """Changes with the weights, the engine and its precision."""
     state: str = _READY
 
     def serves(self, task: str) -> bool:
-        """Tell whether it is for this task, or has a capability of this name."""
+        """Return whether the model has this task or capability."""
         return task == self.task or task in self.capabilities
 
     @property
     def speaks_vllm(self) -> bool:
-        """Whether it has the tensors of Triton's stock vLLM backend: see frontend/triton/vllm.py."""
+        """Whether the model has the tensors of Triton's stock vLLM backend (frontend/triton/vllm.py)."""
         return self.task == "chat" and "text_input" in self.inputs
 
     def number(self, name: str) -> int:
-        """Return one of `parameters` that is a whole number. Raises EngineFailure if it is not there."""
+        """Return an integer parameter. Raises EngineFailure if it is missing or not an integer."""
         try:
             return int(self.parameters[name])
         except (KeyError, ValueError):
-            raise EngineFailure(f"The configuration of '{self.name}' has no number '{name}': export it again") from None
+            raise EngineFailure(
+                f"The configuration of '{self.name}' lacks the integer '{name}'; export it again"
+            ) from None
 
 
 class Registry:
-    """Finds models by name, id, alias or task. Asks Triton at most once a second."""
+    """Finds models by name, ID, alias or task. Queries Triton at most once a second."""
 
     def __init__(self, settings: Settings, triton: Triton):
         self._settings, self._triton = settings, triton
@@ -74,12 +76,12 @@ class Registry:
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._read_at = float("-inf")
-        self._answered: dict[str, float] = {}
+        self._responded_at: dict[str, float] = {}
 
     def models(self) -> list[Model]:
-        """Return the loaded models, in the order they were asked for.
+        """Return the loaded models, those in `settings.models` first and in that order.
 
-        While Triton does not answer, those it had, as UNAVAILABLE. Raises Unavailable if it never did, or has none.
+        While Triton does not respond, return the last known ones as UNAVAILABLE. Raises Unavailable if there are none.
         """
         if time.monotonic() - self._read_at >= _FRESH_SECONDS and (not self._models or not self._lock.locked()):
             with self._lock:
@@ -89,9 +91,10 @@ class Registry:
         return list(self._models.values())
 
     def require(self, name: str | None, *tasks: str) -> Model:
-        """Return the model that `name` means for one of `tasks`; None means the default: the first of the first task
-        that there is a model for. A capability counts as a task. Of the models of a task that `name` means, one that
-        also serves the first of `tasks` is preferred.
+        """Return the model that `name` refers to for one of `tasks`. A capability counts as a task.
+
+        None means the default model: the first model of the first task that has one. If `name` refers to a task, a
+        model that also serves the first of `tasks` is preferred.
 
         Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
         """
@@ -110,7 +113,7 @@ class Registry:
         return found
 
     def get(self, name: str) -> Model:
-        """Return the model of this name, id or alias, whatever its task. Raises ModelNotFound, Unavailable."""
+        """Return the model with this name, ID or alias, whatever its task. Raises ModelNotFound, Unavailable."""
         target = self._aliases.get(name, name)
         for model in self.models():
             if target in (model.name, model.id, model.task):
@@ -118,31 +121,31 @@ class Registry:
         raise ModelNotFound(name)
 
     def note_answer(self, model: Model) -> None:
-        """Remember that a model has just answered a request."""
-        self._answered[model.name] = time.monotonic()
+        """Record that a model has just responded to a request."""
+        self._responded_at[model.name] = time.monotonic()
 
     def unanswering(self) -> list[str]:
-        """Return the wanted models that do not answer a probe now. Raises Unavailable if Triton has none."""
+        """Return the required models that do not respond to a probe. Raises Unavailable if no model is loaded."""
         models = {model.name: model for model in self.models()}
-        wanted = self._settings.models or tuple(models)
-        return [name for name in wanted if name not in models or not self._answers(models[name])]
+        required = self._settings.models or tuple(models)
+        return [name for name in required if name not in models or not self._responds(models[name])]
 
-    def _answers(self, model: Model) -> bool:
+    def _responds(self, model: Model) -> bool:
         if model.speaks_vllm:
-            return model.state == _READY  # it knows no probes; an engine that fails has its model unloaded
+            return model.state == _READY  # vLLM has no probe; Triton unloads a model whose engine fails
         try:
             self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
         except DeadlineExceeded:
-            # In a batched model's queue a probe stands behind the requests: a busy model is not a dead one.
-            return time.monotonic() - self._answered.get(model.name, float("-inf")) < _BUSY_SECONDS
+            # A probe of a batched model queues behind requests, so a busy model may not respond to it in time.
+            return time.monotonic() - self._responded_at.get(model.name, float("-inf")) < _BUSY_SECONDS
         except APIError as error:
-            log.warning("%s does not answer: %s", model.name, error)
+            log.warning("%s is not responding: %s", model.name, error)
             return isinstance(error, InvalidRequest)
         return True
 
     def _raise_unknown(self, name: str, target: str | None) -> NoReturn:
         if target in self._settings.models:
-            raise Unavailable(f"The model '{name}' is not loaded now")
+            raise Unavailable(f"The model '{name}' is not currently loaded")
         raise ModelNotFound(name)
 
     def _refresh(self) -> None:
@@ -153,18 +156,18 @@ class Registry:
             ready = [model.name for model in self._triton.index() if model.state == _READY]
             models = {name: known.get(name) or self._read(name) for name in self._in_order(ready)}
         except APIError as error:
-            log.warning("Triton does not answer: %s", error)
+            log.warning("Triton is not responding: %s", error)
             self._models = {name: replace(model, state="UNAVAILABLE") for name, model in self._models.items()}
         else:
             self._models = {name: model for name, model in models.items() if model}
         self._read_at = time.monotonic()
 
     def _in_order(self, names: list[str]) -> list[str]:
-        order = {name: place for place, name in enumerate(self._settings.models)}
+        order = {name: position for position, name in enumerate(self._settings.models)}
         return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
     def _read(self, name: str) -> Model | None:
-        """Read a model's configuration; None for one that is not meant for the API."""
+        """Return a model from its configuration, or None if it has no task and so is not part of the API."""
         config = self._triton.config(name)
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         if "task" not in parameters:

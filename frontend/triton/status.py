@@ -1,4 +1,4 @@
-"""From what Triton or a backend says went wrong to what the caller is told: one table, by gRPC's status names."""
+"""Converts errors from Triton and its backends to API errors, by gRPC status name."""
 
 import logging
 
@@ -36,10 +36,10 @@ def error_from_backend(text: str) -> APIError:
 
 
 def error_from_grpc(status: str, details: str) -> APIError:
-    """Return the error for one of Triton's own; the caller is told what it may know, the log the rest."""
+    """Return the error for one of Triton's own. Details that are not for clients go to the log only."""
     kind = _ERRORS.get(status, EngineFailure)
     if kind is DeadlineExceeded:
-        return kind("The request took longer than it may and was stopped")
+        return kind("The request exceeded its time limit and was stopped")
     if kind is ClientClosedRequest:
         return kind("The client closed the request")
     if kind is InvalidRequest:

@@ -1,4 +1,4 @@
-"""Tensors on the wire of the KServe v2 protocol, in raw form."""
+"""Tensors in the raw wire format of the KServe v2 protocol."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-# One string, several, or yes or no.
+# A string, several strings, or a boolean.
 Value = bytes | str | bool | Sequence[bytes]
 _NUMBERS = {"INT32": np.int32, "INT64": np.int64, "UINT32": np.uint32, "FP32": np.float32}
 
@@ -27,7 +27,7 @@ def build_request(model: str, inputs: Mapping[str, Value], request_id: str, batc
 
 
 def read_response(response: Any) -> dict[str, Any]:
-    """Return output name → value, of a ModelInferResponse."""
+    """Return output name → value for a ModelInferResponse."""
     return {
         output.name: read_tensor(output.datatype, list(output.shape), raw)
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -45,5 +45,5 @@ def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
 
 
 def pack_strings(rows: Sequence[bytes]) -> bytes:
-    """Return strings as Triton wants them: each after its length."""
+    """Return strings in Triton's format, each preceded by its length."""
     return b"".join(struct.pack("<I", len(row)) + row for row in rows)

@@ -1,6 +1,6 @@
-"""Chat models on Triton's stock vLLM backend, which reads one text: the chat template is rendered here.
+"""Chat models on Triton's stock vLLM backend. Its input is a text, so the chat template is rendered here.
 
-The contract is that of vllm_backend's src/model.py and src/utils/request.py, releases 24.12 and later.
+The interface is defined by vllm_backend's src/model.py and src/utils/request.py, releases 24.12 and later.
 """
 
 import functools
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
-# Sampling parameters that only our own backend has.
+# Sampling parameters that only our own backend supports.
 _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
-# What the backend writes where an answer goes on.
-_GOES_ON = "None"
+# The backend's finish reason for a response that is not the last.
+_UNFINISHED = "None"
 
 
 class _Prompt(NamedTuple):
-    """A text for the model; `param` is the request's field it comes from, `preface` what the output begins with."""
+    """A text prompt; `param` is the request's field it comes from, `preface` the text that the output starts with."""
 
     text: str
     param: str
@@ -40,7 +40,7 @@ class _Prompt(NamedTuple):
 
 
 class VllmChatModel:
-    """A model whose parameter `tokenizer` names a folder, absolute or in that of the model in `repository`."""
+    """A model whose parameter `tokenizer` is a folder, absolute or relative to the model's folder in `repository`."""
 
     accepts_images = False
     honors_structured_output = False
@@ -62,11 +62,11 @@ class VllmChatModel:
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
         if not isinstance(prompt, str):
-            raise InvalidRequest("This model takes prompts as text, not as token ids", param="prompt")
+            raise InvalidRequest("This model accepts prompts only as text, not as token IDs", param="prompt")
         return _Prompt(prompt, "prompt", prompt if echo else "")
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
-        """What vLLM would reject without saying that the caller is at fault is rejected here."""
+        """Return the tensors of a request. Prompts that vLLM would answer with a 500 are rejected here."""
         tokens, limit = self._tokenizer.count(prompt.text), self._model.number("context_length")
         if not tokens:
             raise InvalidRequest("The prompt is empty", param=prompt.param)
@@ -89,47 +89,48 @@ class _ModelTokenizer:
     def __init__(self, folder: Path):
         self._template = load_chat_template(folder)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._begin = "".join(self._tokenizer.encode("").tokens[:1])
+        self._initial_token = "".join(self._tokenizer.encode("").tokens[:1])
 
     def render(self, messages: list[dict[str, Any]], tools: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Return the prompt without the token that vLLM's tokenizer begins with. Raises InvalidRequest."""
+        """Return the prompt without the initial token, which vLLM's tokenizer adds. Raises InvalidRequest."""
         try:
             rendered = self._template.render(messages, list(tools), kwargs)
         except TemplateRejected as error:
             raise InvalidRequest(str(error), param="messages") from error
-        return rendered.removeprefix(self._begin)
+        return rendered.removeprefix(self._initial_token)
 
     def count(self, text: str) -> int:
-        """Return how many tokens the engine will read. Others go on meanwhile: a long text takes a while."""
+        """Return the number of tokens that the engine reads. Runs on a native thread, as a long text takes a while."""
         count: int = gevent.get_hub().threadpool.apply(lambda: len(self._tokenizer.encode(text).ids))
         return count
 
 
 @functools.lru_cache(maxsize=16)
 def _open_tokenizer(folder: Path) -> _ModelTokenizer:
-    """Return the template and the tokenizer of a folder, read once. Raises EngineFailure if they cannot be."""
+    """Return the cached template and tokenizer of a folder. Raises EngineFailure if they cannot be read."""
     try:
         return _ModelTokenizer(folder)
-    except Exception as error:  # tokenizers raises nothing more exact
-        log.exception("the chat template and the tokenizer in %s cannot be read", folder)
-        raise EngineFailure("The model's tokenizer cannot be read; the log of the server tells more") from error
+    except Exception as error:  # tokenizers raises nothing more specific
+        log.exception("failed to read the chat template and the tokenizer in %s", folder)
+        raise EngineFailure("The model's tokenizer cannot be read; see the server log") from error
 
 
 def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_context: int) -> dict[str, Value]:
-    """Return the tensors of a request; `remaining_context` tokens still fit (vLLM itself would stop at 16).
+    """Return the tensors of a request. `remaining_context` is the default and the limit of `max_tokens` (vLLM's own
+    default is 16).
 
-    Raises EngineFailure if the model's configuration leaves out some of them.
+    Raises EngineFailure if the model's configuration lacks any of them.
     """
     parameters = {name: value for name, value in sampling.items() if name not in _NATIVE_ONLY}
     if sampling.get("visible_tokens"):
         parameters["skip_special_tokens"] = False
     parameters["max_tokens"] = min(parameters.get("max_tokens", remaining_context), remaining_context)
     if parameters.get("top_k") == 0:
-        parameters["top_k"] = -1  # not all versions know 0 for all tokens
+        parameters["top_k"] = -1  # not all versions accept 0 for all tokens
     inputs: dict[str, Value] = {
         "text_input": text,
         "stream": bool(sampling.get("stream")),
-        "exclude_input_in_output": True,  # what is not streamed would have it otherwise
+        "exclude_input_in_output": True,  # by default, output that is not streamed includes it
         "sampling_parameters": orjson.dumps(parameters),
         **dict.fromkeys(_RETURNED, True),
     }
@@ -139,7 +140,7 @@ def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_
 
 
 class VllmCall:
-    """A call to such a model, with responses as backends/generation has them; the first begins with `preface`."""
+    """A call to a model on vLLM, with responses like those of backends/generation; the first starts with `preface`."""
 
     def __init__(self, call: Call, preface: str = ""):
         self._call, self._preface = call, preface
@@ -154,12 +155,12 @@ class VllmCall:
         response = self._call.next(timeout)
         if response is None:
             return None
-        self._num_output_tokens += response["num_output_tokens"]  # of this response alone
+        self._num_output_tokens += response["num_output_tokens"]  # of this response only
         text, self._preface = self._preface + response["text_output"], ""
         finish_reason = response["finish_reason"]
-        if finish_reason == _GOES_ON:
+        if finish_reason == _UNFINISHED:
             return {"text_output": text}
         if finish_reason not in ("stop", "length"):
-            raise EngineFailure(f"The model ended its answer early: {finish_reason}")
+            raise EngineFailure(f"The model stopped early: {finish_reason}")
         counts = {"num_input_tokens": response["num_input_tokens"], "num_output_tokens": self._num_output_tokens}
         return {"text_output": text, "finish_reason": finish_reason} | counts

@@ -1,4 +1,4 @@
-"""A Triton that replays queued responses and records calls, behind the real application."""
+"""A fake Triton that replays queued responses and records calls, behind the real application."""
 
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def last(text: str = "", finish_reason: str = "stop", prompt: int = 7, completio
 
 
 class FakeCall:
-    """Replays responses; an exception among them is raised, TimeoutError only where the caller set a timeout."""
+    """Replays responses and raises exceptions among them; TimeoutError requires that the caller set a timeout."""
 
     def __init__(self, responses: list[Any]):
         self._responses = deque(responses)
@@ -43,7 +43,7 @@ class FakeCall:
 
 
 class FakeInference:
-    """Answers once; an exception is raised instead."""
+    """Returns one response; raises it if it is an exception."""
 
     def __init__(self, response: Any):
         self._response = response
@@ -59,12 +59,12 @@ class FakeInference:
 
 
 def encode(text: bytes) -> list[float]:
-    """What the fake encoder makes of a text: four numbers that tell it from others."""
+    """Return the fake embedding of a text: four numbers that distinguish it from other texts."""
     return [1.0, len(text), sum(text) % 97, text[0] if text else 0]
 
 
 class FakeTriton:
-    """A model of each task. `answers` are the chats to come; embeddings and scores are computed of the text."""
+    """One model per task. `answers` are the queued streams; embeddings and scores are computed from the text."""
 
     def __init__(self) -> None:
         names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription", "tiny-speech")
@@ -89,8 +89,8 @@ class FakeTriton:
         return self.answers.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
-        """Answer `encode` of the text, or minus the document's length; or request number n's of `infer_failures`."""
-        number = len(self.inferences)
+        """Return `encode` of each text or each document's negated length; raise `infer_failures[call index]` if set."""
+        index = len(self.inferences)
         self.requests.append({"model": model, "inputs": inputs} | options)
         texts = next(reversed(inputs.values()))
         if model == "tiny-embedding":
@@ -98,7 +98,7 @@ class FakeTriton:
         else:
             output = {"score": np.array([[-len(text)] for text in texts], np.float32)}
         counts = {"num_input_tokens": np.full((len(texts), 1), 2, np.int32)}
-        self.inferences.append(FakeInference(self.infer_failures.get(number, output | counts)))
+        self.inferences.append(FakeInference(self.infer_failures.get(index, output | counts)))
         return self.inferences[-1]
 
     def index(self) -> list[ModelState]:
@@ -155,13 +155,13 @@ def client(make_client: Callable[..., FlaskClient]) -> FlaskClient:
 
 
 def chat(**fields: Any) -> dict[str, Any]:
-    """A valid request, with `fields` over it."""
+    """Return a valid request, updated with `fields`."""
     return {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hi"}]} | fields
 
 
 @pytest.fixture
 def configure(triton, monkeypatch):
-    """Parameters of the chat model's configuration."""
+    """A function that sets parameters in the models' configurations."""
 
     def set_parameters(**parameters):
         config = triton.config

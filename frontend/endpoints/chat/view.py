@@ -24,13 +24,13 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.post("/chat/completions")
 def create_chat_completion() -> Response:
-    """Answer a conversation. The first token is awaited before the status goes out, streamed or not."""
+    """Return a chat completion. The first token is awaited before the status is sent, streamed or not."""
     completion, stream = _start()
     return completion.event_stream() if stream else json_response(completion.whole())
 
 
 def _start() -> tuple["Completion", bool]:
-    """Return the completion, and whether to stream it. A large body is gone after it."""
+    """Return the completion and whether to stream it. The request body, which may be large, is freed on return."""
     body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
@@ -38,24 +38,25 @@ def _start() -> tuple["Completion", bool]:
     model = select_model(body.model, body.messages)
     new_pipeline = pipeline_factory(model, body)
     shared = tool_parameters(model, body, body.constraint()) | {"stream": stream}
-    samplings = [body.sampling_parameters(number) | shared for number in range(body.count)]
+    samplings = [body.sampling_parameters(index) | shared for index in range(body.count)]
     choices = start_choices(model, body.messages, samplings, describe_tools(body), body.metadata)
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     return Completion(model, choices, new_pipeline, with_usage), stream
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:
-    """Tell whether to stream where the request leaves it open: AHA's unprefixed path streams, OpenAI's does not."""
+    """Return whether to stream. By default AHA's path (without /v1) streams and OpenAI's does not."""
     if body.stream is not None:
         return body.stream
     return not request.path.startswith("/v1/") and "application/json" not in request.headers.get("Accept", "")
 
 
 class Completion(StreamedResponse):
-    """The choices of a completion: folds responses into OpenAI's objects, whole or chunk by chunk.
+    """The choices of a chat completion: turns model responses into OpenAI's objects, whole or as chunks.
 
-    A response has `text_output`, and perhaps `logprobs` (JSON) and `message_fields`, lists that go into the message; a
-    choice's last one also `finish_reason`, `num_input_tokens`, `num_output_tokens`, and perhaps `num_reasoning_tokens`.
+    Each response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (lists added to the message).
+    A choice's last response also has `finish_reason`, `num_input_tokens`, `num_output_tokens`, and optionally
+    `num_reasoning_tokens`.
     """
 
     def __init__(self, model: Model, choices: Choices, new_pipeline: Callable[[], ParserPipeline], with_usage: bool):
@@ -73,14 +74,14 @@ class Completion(StreamedResponse):
     def whole(self) -> dict[str, Any]:
         """Return the completion as one `chat.completion`. Raises APIError."""
         responses: dict[int, list[dict[str, Any]]] = {}
-        for number, response in filter(None, self._choices.responses()):
-            responses.setdefault(number, []).append(response)
-            self._count(number, response)
-        choices = [self._choice(number, responses[number]) for number in sorted(responses)]
+        for index, response in filter(None, self._choices.responses()):
+            responses.setdefault(index, []).append(response)
+            self._count(index, response)
+        choices = [self._choice(index, responses[index]) for index in sorted(responses)]
         return self._base | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
-    def _choice(self, number: int, responses: list[dict[str, Any]]) -> dict[str, Any]:
-        builder = self._builders[number]
+    def _choice(self, index: int, responses: list[dict[str, Any]]) -> dict[str, Any]:
+        builder = self._builders[index]
         for response in responses:
             builder.push(response["text_output"])
         builder.end()
@@ -90,55 +91,55 @@ class Completion(StreamedResponse):
                 message.setdefault(name, []).extend(values)
         finish_reason, entries = builder.finish_reason(responses[-1]["finish_reason"]), read_logprobs(responses)
         logprobs = None if entries is None else chat_logprobs(entries)
-        return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the completion as chunks, those of one response together."""
-        begun: set[int] = set()
+        """Yield the completion as chunks; those of one model response are sent together."""
+        started: set[int] = set()
         for arrived in self._choices.responses(heartbeat=True):
             if arrived is None:
                 yield None
                 continue
-            number, response = arrived
+            index, response = arrived
             role = {"role": "assistant", "content": "", "refusal": None}
-            events = b"" if number in begun else self._chunk(number, role)
-            begun.add(number)
-            if events := events + self._chunks(number, response):
+            events = b"" if index in started else self._chunk(index, role)
+            started.add(index)
+            if events := events + self._chunks(index, response):
                 yield events
         usage = self._usage()
         if self._with_usage:
             yield encode_event(self._base | {"object": "chat.completion.chunk", "choices": [], "usage": usage})
         yield DONE
 
-    def _chunks(self, number: int, response: Mapping[str, Any]) -> bytes:
-        builder, fields = self._builders[number], response.get("message_fields", {})
+    def _chunks(self, index: int, response: Mapping[str, Any]) -> bytes:
+        builder, fields = self._builders[index], response.get("message_fields", {})
         entries = read_logprobs([response])
         logprobs, events = chat_logprobs(entries) if entries else None, b""
         deltas = builder.push(response["text_output"]) + (builder.end() if "finish_reason" in response else [])
         for delta in deltas or ([{"content": ""}] if logprobs else []):
-            events += self._chunk(number, delta | fields, logprobs)
+            events += self._chunk(index, delta | fields, logprobs)
             logprobs = None
         if "finish_reason" in response:
-            events += self._chunk(number, {}, finish_reason=builder.finish_reason(response["finish_reason"]))
-            self._count(number, response)
+            events += self._chunk(index, {}, finish_reason=builder.finish_reason(response["finish_reason"]))
+            self._count(index, response)
         return events
 
     def _chunk(
-        self, number: int, delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None
+        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None
     ) -> bytes:
-        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         no_usage = {"usage": None} if self._with_usage else {}
         return encode_event(self._base | {"object": "chat.completion.chunk", "choices": [choice]} | no_usage)
 
-    def _count(self, number: int, response: Mapping[str, Any]) -> None:
+    def _count(self, index: int, response: Mapping[str, Any]) -> None:
         if "finish_reason" in response:
-            thoughts = response.get("num_reasoning_tokens")
-            self._counts[number] = response["num_input_tokens"], response["num_output_tokens"], thoughts
+            reasoning = response.get("num_reasoning_tokens")
+            self._counts[index] = response["num_input_tokens"], response["num_output_tokens"], reasoning
 
     def _usage(self) -> dict[str, Any]:
-        prompts, completions, thoughts = zip(*self._counts.values(), strict=True)
+        prompts, completions, reasoning = zip(*self._counts.values(), strict=True)
         prompt, completion = max(prompts), sum(completions)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         self._log_fields |= usage
-        told = [count for count in thoughts if count is not None]
-        return usage | ({"completion_tokens_details": {"reasoning_tokens": sum(told)}} if told else {})
+        reported = [count for count in reasoning if count is not None]
+        return usage | ({"completion_tokens_details": {"reasoning_tokens": sum(reported)}} if reported else {})

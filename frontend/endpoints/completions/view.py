@@ -1,4 +1,4 @@
-"""POST /completions: OpenAI's createCompletion, which continues prompts. Plain and streamed."""
+"""POST /completions: OpenAI's createCompletion, which continues prompts, plain and streamed."""
 
 import codecs
 import time
@@ -26,7 +26,7 @@ _LAST = CHAT.last_output
 
 @blueprint.post("/completions")
 def create_completion() -> Response:
-    """Answer each prompt with what follows it. The first tokens are awaited before the status goes out."""
+    """Return the continuations of each prompt. Their first tokens are awaited before the status is sent."""
     body = read_body(CompletionRequest)
     if body.stream_options and not body.stream:
         raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
@@ -36,21 +36,21 @@ def create_completion() -> Response:
 
 
 def _start(model: Model, body: CompletionRequest) -> "_Streams":
-    """Start all choices, and wait until each has begun: what is wrong with a prompt has its status, and its name."""
-    asked = [
-        (path, prompt, number) for path, prompt in body.prompts.items() for number in range(body.choices_per_prompt)
+    """Start all choices and await the first response of each, so that errors keep their status and name the prompt."""
+    choices = [
+        (path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.choices_per_prompt)
     ]
-    start = [partial(start_prompt, model, prompt, body.sampling_parameters(number)) for _, prompt, number in asked]
+    start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
 
     def rename(path: str, name: str | None) -> str | None:
-        """Return the request's name of what the model calls `prompt`."""
+        """Return the request's name for the field that the model calls `prompt`."""
         return path + name.removeprefix("prompt") if name and name.startswith("prompt") else name
 
-    return _Streams(await_all(start, _LAST, lambda number: located(partial(rename, asked[number][0]))))
+    return _Streams(await_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))
 
 
 class _Streams(list[ResponseStream], Closable):
-    """The choices, which the engine makes at the same time."""
+    """The response streams of all choices, which the engine generates in parallel."""
 
     def close(self) -> None:
         for stream in self:
@@ -58,10 +58,10 @@ class _Streams(list[ResponseStream], Closable):
 
 
 class CompletionLogprobs:
-    """Returns them as completions have them, for one piece of an answer after the other."""
+    """Converter of log probabilities to the format of completions, for the successive responses of one choice."""
 
     def __init__(self) -> None:
-        # A character may be of several tokens: it begins where the last of them completes it.
+        # A character may span several tokens; the offset advances when the last of them completes it.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._offset = 0
 
@@ -80,7 +80,7 @@ class CompletionLogprobs:
 
 
 class Completion(StreamedResponse):
-    """The choices of one request: `n` a prompt, in the order of the prompts."""
+    """The choices of one request: `n` per prompt, in prompt order."""
 
     def __init__(self, model: Model, streams: _Streams, body: CompletionRequest):
         super().__init__(streams)
@@ -110,7 +110,7 @@ class Completion(StreamedResponse):
         return _choice(index, text, responses[-1][_LAST], CompletionLogprobs(), responses)
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the choices one after the other."""
+        """Yield the choices one after another."""
         no_usage = {"usage": None} if self._with_usage else {}
         for index, stream in enumerate(self._streams):
             logprobs = CompletionLogprobs()
@@ -128,7 +128,7 @@ class Completion(StreamedResponse):
         yield DONE
 
     def _count(self, index: int, last: dict[str, Any]) -> None:
-        """Add a choice to the usage; a prompt counts once, however many choices it has."""
+        """Add a choice to the usage; a prompt counts once, regardless of its number of choices."""
         if index % self._per_prompt == 0:
             self._usage["prompt_tokens"] += last["num_input_tokens"]
         self._usage["completion_tokens"] += last["num_output_tokens"]
@@ -144,5 +144,5 @@ def _choice(
     responses: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     entries = read_logprobs(responses)
-    told = None if entries is None else logprobs.of(entries)
-    return {"index": index, "text": text, "logprobs": told, "finish_reason": finish_reason}
+    converted = None if entries is None else logprobs.of(entries)
+    return {"index": index, "text": text, "logprobs": converted, "finish_reason": finish_reason}

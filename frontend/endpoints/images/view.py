@@ -1,4 +1,4 @@
-"""POST /images/generations, /images/edits and /images/variations: OpenAI's, and the images that their URLs name."""
+"""OpenAI's POST /images/generations, /images/edits and /images/variations, and the images at the URLs they return."""
 
 import base64
 import time
@@ -19,22 +19,20 @@ from frontend.triton.client import Call
 
 blueprint = Blueprint("images", __name__)
 
-# Names that Docker gives have underscores, which Flask does not take.
-
 _IMAGE = FileField("image", "Image file")
 _MASK = FileField("mask", "Mask file")
 
 
 @blueprint.post("/images/generations")
 def create_image() -> Response:
-    """Answer with images made of a prompt."""
+    """Return images generated from a prompt."""
     body = read_body(GenerationRequest)
     return Images(_send(body, body.prompt), body, "image_generation").respond()
 
 
 @blueprint.post("/images/edits")
 def create_image_edit() -> Response:
-    """Answer with the image changed as the prompt says: where the mask is transparent, or as a whole."""
+    """Return the image edited as the prompt says: where the mask is transparent, or everywhere without a mask."""
     form = read_form(EditForm, _IMAGE, files=2)
     image = _image_field()
     return Images(_send(form, form.prompt, image, _has_mask()), form, "image_edit", image.name).respond()
@@ -42,7 +40,7 @@ def create_image_edit() -> Response:
 
 @blueprint.post("/images/variations")
 def create_image_variation() -> Response:
-    """Answer with images like the one uploaded."""
+    """Return variations of the uploaded image."""
     form = read_form(VariationForm, _IMAGE)
     image = _image_field()
     return Images(_send(form, "", image), form, "image_variation", image.name).respond()
@@ -50,31 +48,31 @@ def create_image_variation() -> Response:
 
 @blueprint.get("/images/files/<name>")
 def retrieve_image(name: str) -> Response:
-    """Answer with an image that was made. Whoever knows its name may have it."""
+    """Return a generated image. Anyone who knows its name can read it."""
     content = services().images.get(name)
     if content is None:
-        raise NotFound("There is no such image, or no more")
+        raise NotFound("Image not found or expired")
     headers = {"Cache-Control": "private, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(content, content_type=f"image/{name.rpartition('.')[2]}", headers=headers)
 
 
 def _image_field() -> FileField:
-    """Return the field that has the image, which newer clients send as a list of one."""
+    """Return the field that holds the image. Newer clients send `image[]`, a list with one item."""
     names = [name for name in ("image", "image[]") for _ in request.files.getlist(name)]
     if len(names) > 1:
-        raise InvalidRequest("One image at a time, please", param=names[-1])
+        raise InvalidRequest("Too many images (limit 1)", param=names[-1])
     return _IMAGE._replace(name=names[0]) if names else _IMAGE
 
 
 def _has_mask() -> bool:
-    """Tell whether there is a mask. Raises InvalidRequest where there is something else of its name."""
+    """Return whether the request has a mask. Raises InvalidRequest if it is not exactly one file."""
     if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
-        raise InvalidRequest("'mask' has to be one file", param="mask")
+        raise InvalidRequest("'mask' must be one file", param="mask")
     return "mask" in request.files
 
 
 def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
-    """Send what is asked for. The files are not held in memory any longer than that takes."""
+    """Send the request to the model. The uploaded files are held in memory only while they are sent."""
     model = require_model(fields.model, "image_generation")
     inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
     if image:
@@ -85,36 +83,38 @@ def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with
 
 
 class Images(StreamedResponse):
-    """One request's images. Waits for the first of them, or its first preview. Raises APIError."""
+    """The images of one request. Waits for the first image or preview. Raises APIError."""
 
     def __init__(self, call: Call, fields: ImageFields, kind: str, image_field: str = "image"):
         names: dict[str | None, str] = {"image": image_field}
-        patience = services().settings.request_timeout
-        self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, patience, names)
+        timeout = services().settings.request_timeout
+        self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, timeout, names)
         super().__init__(self._responses)
         self._fields, self._kind, self._address = fields, kind, public_address()
 
     def respond(self) -> Response:
-        """Return the images as events, or all at once. Raises APIError."""
+        """Return the images as events, or all at once as JSON. Raises APIError."""
         return self.event_stream() if self._fields.stream else json_response(self._whole())
 
     def _whole(self) -> dict[str, Any]:
         data, usage = [], {}
         for response in self._responses.responses():
             if response:
-                data.append(self._where(response["image_output"]) | {"revised_prompt": response.get("revised_prompt")})
+                data.append(
+                    self._image_data(response["image_output"]) | {"revised_prompt": response.get("revised_prompt")}
+                )
                 usage = self._usage(response)
         return {"created": int(time.time()), "data": data, "usage": usage}
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield OpenAI's events."""
-        described = {"size": self._fields.size, "quality": self._fields.quality, "background": "opaque"}
-        described["output_format"] = self._fields.output_format
+        """Yield OpenAI's image events."""
+        common = {"size": self._fields.size, "quality": self._fields.quality, "background": "opaque"}
+        common["output_format"] = self._fields.output_format
         for response in self._responses.responses(heartbeat=True):
             if response is None:
                 yield None
                 continue
-            event = described | {"created_at": int(time.time()), "index": response["index"]}
+            event = common | {"created_at": int(time.time()), "index": response["index"]}
             event["b64_json"] = base64.b64encode(response["image_output"]).decode()
             if "partial" in response:
                 event |= {"type": f"{self._kind}.partial_image", "partial_image_index": response["partial"]}
@@ -123,14 +123,14 @@ class Images(StreamedResponse):
                 event["usage"] = self._usage(response)
             yield encode_event(event)
 
-    def _where(self, content: bytes) -> dict[str, Any]:
+    def _image_data(self, content: bytes) -> dict[str, Any]:
         if not self._fields.by_url():
             return {"b64_json": base64.b64encode(content).decode()}
         name = services().images.put(content, self._fields.output_format)
         return {"url": f"{self._address}/v1/images/files/{name}"}
 
     def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the prompt's tokens with the last image, and none with those before it."""
+        """Return the usage: the prompt's tokens with the last image, zero with earlier ones."""
         count = response.get("num_input_tokens", 0)
         if count:
             self._log_fields["prompt_tokens"] = count

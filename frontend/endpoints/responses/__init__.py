@@ -1,1 +1,1 @@
-"""POST /responses, and the responses that are stored."""
+"""POST /responses and the stored responses."""

@@ -1,4 +1,4 @@
-"""OpenAI's `response` object: what was used, and the events of its stream."""
+"""The usage of OpenAI's `response` object and the events of its stream."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from frontend.http.respond import encode_event
 
 
 def usage(last: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was used, from the model's last response."""
+    """Return the token usage, taken from the model's last response."""
     tokens_in, tokens_out = last["num_input_tokens"], last["num_output_tokens"]
     return {
         "input_tokens": tokens_in,
@@ -19,24 +19,24 @@ def usage(last: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ResponseEvents:
-    """The events of one response, numbered in the order in which they are made."""
+    """The events of one response, numbered in order of creation."""
 
     def __init__(self) -> None:
-        self._number = 0
+        self._sequence_number = 0
 
     def state(self, kind: str, response: Mapping[str, Any]) -> bytes:
-        """Return an event with the whole response in it: created, in_progress, completed, incomplete or failed."""
+        """Return an event that contains the whole response: created, in_progress, completed, incomplete or failed."""
         return self._event(kind, {"response": response})
 
     def item(self, kind: str, index: int, item: Mapping[str, Any]) -> bytes:
-        """Return an event with a whole item of the output in it: added or done."""
+        """Return an event that contains a whole output item: added or done."""
         return self._event(f"output_item.{kind}", {"output_index": index, "item": item})
 
     def of_item(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
-        """Return an event about an item."""
+        """Return an event that refers to an item."""
         return self._event(kind, {"item_id": item["id"], "output_index": index, **fields})
 
     def _event(self, kind: str, fields: Mapping[str, Any]) -> bytes:
-        event = {"type": f"response.{kind}", "sequence_number": self._number, **fields}
-        self._number += 1
+        event = {"type": f"response.{kind}", "sequence_number": self._sequence_number, **fields}
+        self._sequence_number += 1
         return encode_event(event, f"response.{kind}")

@@ -1,4 +1,4 @@
-"""The output of a response: what was thought, said and called, as items, and the events that tell of them."""
+"""The output of a response: reasoning, messages and function calls as items, and the events that stream them."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAb
 
 Item = dict[str, Any]
 
-# What the parts of a message and of thoughts have besides their text, and what deltas of it have.
+# Fields besides the text, in the content parts of messages and reasoning and in their deltas.
 _PARTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}, "reasoning_text": {}}
 _DELTAS: dict[str, dict[str, Any]] = {"output_text": {"logprobs": []}, "reasoning_text": {}}
 
 
 class ResponseOutput:
-    """Folds the pieces of an answer into `items`, one of which is open: what is of another kind closes it."""
+    """The output `items`, built from parser events. The last item stays open until another one starts."""
 
     def __init__(self, events: ResponseEvents):
         self.items: list[Item] = []
@@ -25,42 +25,45 @@ class ResponseOutput:
         self._open: Item | None = None
         self._calls: dict[int, Item] = {}
 
-    def push(self, pieces: Iterable[Event]) -> bytes:
-        """Take more of the answer; return the events of it."""
-        return b"".join(self._fold(piece) for piece in pieces)
+    def push(self, parsed: Iterable[Event]) -> bytes:
+        """Add parsed events to the output; return the stream events for them."""
+        return b"".join(self._fold(event) for event in parsed)
 
     def end(self, status: str) -> bytes:
-        """Close the last item, which is completed or incomplete. An answer that is whole has said something."""
+        """Close the last item with `status`, completed or incomplete; return the events.
+
+        A completed response has at least one item besides reasoning: if needed, an empty message.
+        """
         events = b""
         if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
-            events = self._say("message", "")
+            events = self._add_text("message", "")
         is_call = self._open is not None and self._open["type"] == "function_call"
-        return events + self._close("completed" if is_call else status)  # a call that is cut off is none
+        return events + self._close("completed" if is_call else status)  # truncated calls were aborted
 
-    def _fold(self, piece: Event) -> bytes:
-        match piece:
+    def _fold(self, event: Event) -> bytes:
+        match event:
             case TextDelta(text):
-                return self._say("message", text)
+                return self._add_text("message", text)
             case ReasoningDelta(text):
-                return self._say("reasoning", text)
+                return self._add_text("reasoning", text)
             case ToolCallStart(call, id, name):
                 item = {"id": _id("fc"), "type": "function_call", "call_id": id, "name": name}
-                begun = self._begin(item | {"arguments": "", "status": "in_progress"})
+                events = self._begin(item | {"arguments": "", "status": "in_progress"})
                 self._calls[call] = self.items[-1]
-                return begun
+                return events
             case ToolCallArguments(call, text):
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case ToolCallAborted(call, text):
-                # A stream cannot take back what it sent; but a client that looks at the whole does not make the call.
+                # Sent events cannot be withdrawn, but the final output omits the call, so clients do not run it.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call))
-                return events + self._say("message", text)
+                return events + self._add_text("message", text)
 
-    def _say(self, kind: str, text: str) -> bytes:
+    def _add_text(self, kind: str, text: str) -> bytes:
         events = b""
         if self._open is None or self._open["type"] != kind:
-            events = self._begin(_message() if kind == "message" else _thoughts())
+            events = self._begin(_message() if kind == "message" else _reasoning())
             events += self._about_part("content_part.added", {"part": _part(self.items[-1], "")})
         self._text.append(text)
         kind = _part_type(self.items[-1])
@@ -101,7 +104,7 @@ def _message() -> Item:
     return {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
 
 
-def _thoughts() -> Item:
+def _reasoning() -> Item:
     return {"id": _id("rs"), "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
 
 

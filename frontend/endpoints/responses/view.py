@@ -1,4 +1,4 @@
-"""POST /responses: OpenAI's createResponse, plain and streamed, and the responses that are stored."""
+"""POST /responses: OpenAI's createResponse, plain and streamed, and access to stored responses."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _INSTRUCTIONS = "instructions"
 
 @blueprint.post("/responses")
 def create_response() -> Response:
-    """Answer a conversation, and remember it. The first token is awaited before the status goes out."""
+    """Return a response, stored unless `store` is false. The first token is awaited before the status is sent."""
     body = read_body(ResponseRequest, inline_image_size)
     created = _start(body)
     return created.event_stream() if body.stream else json_response(created.whole())
@@ -37,7 +37,7 @@ def create_response() -> Response:
 
 @blueprint.get("/responses/<identifier>")
 def retrieve_response(identifier: str) -> Response:
-    """Answer with a response that is remembered. Whoever knows its id may have it."""
+    """Return a stored response. Anyone who knows its ID can read it."""
     stored = services().responses.get(identifier)
     if stored is None:
         raise _not_found(identifier)
@@ -46,7 +46,7 @@ def retrieve_response(identifier: str) -> Response:
 
 @blueprint.delete("/responses/<identifier>")
 def delete_response(identifier: str) -> Response:
-    """Forget a response; those that followed on it keep what they have of it."""
+    """Delete a stored response. Responses that continue it keep their copy of the conversation."""
     if not services().responses.delete(identifier):
         raise _not_found(identifier)
     return json_response({"id": identifier, "object": "response", "deleted": True})
@@ -57,8 +57,8 @@ def _not_found(identifier: str) -> APIError:
 
 
 def _start(body: ResponseRequest) -> "CreatedResponse":
-    """Have the conversation answered: instructions, what was said before, the input. Raises APIError."""
-    # Instructions are for one answer alone: they are not remembered.
+    """Start a response to the instructions, the previous messages and the input. Raises APIError."""
+    # Instructions apply only to this response; the stored conversation omits them.
     system = ChatMessage(role="system", content=body.instructions or "")
     instructions = [LocatedMessage(system, _INSTRUCTIONS)] if body.instructions else []
     conversation = [*instructions, *_previous_messages(body.previous_response_id), *body.conversation()]
@@ -85,9 +85,9 @@ def _previous_messages(identifier: str | None) -> list[LocatedMessage]:
 
 
 class CreatedResponse(StreamedResponse):
-    """One response: folds the model's responses into OpenAI's `response`, whole or as events, and keeps it in `store`.
+    """One response: turns model responses into OpenAI's `response`, whole or as events, and keeps it in `store`.
 
-    The next one will follow on the conversation, but for its instructions, and the answer.
+    The conversation is stored with it, without the instructions but with the output, for a response that continues it.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class CreatedResponse(StreamedResponse):
         return self._finished(responses[-1])
 
     def failure_event(self, error: APIError) -> bytes:
-        """Return `response.failed`."""
+        """Return the event `response.failed`."""
         failed = {"status": "failed", "error": {"code": "server_error", "message": str(error)}}
         return self._events.state("failed", self._response | failed)
 
@@ -143,14 +143,14 @@ class CreatedResponse(StreamedResponse):
         yield events.state(finished["status"], finished)
 
     def _read(self, response: Mapping[str, Any]) -> bytes:
-        """Take what a response says; return the events of it."""
+        """Add a model response to the output; return the events for it."""
         events = self._output.push(self._pipeline.push(response["text_output"]))
         if "finish_reason" in response:
             events += self._output.push(self._pipeline.end()) + self._output.end(_status(response))
         return events
 
     def _finished(self, last: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the response as it is at its end, and keep it: who has it can have the next one follow at once."""
+        """Return the finished response. It is stored before it is sent, so that a client can continue it at once."""
         status, used = _status(last), usage(last)
         finished = self._response | {
             "status": status,
@@ -161,9 +161,9 @@ class CreatedResponse(StreamedResponse):
         }
         self._log_fields |= {"prompt_tokens": used["input_tokens"], "completion_tokens": used["output_tokens"]}
         if self._store:
-            said = [one.message for one in self._conversation if one.path != _INSTRUCTIONS]
-            said += read_output(self._output.items)
-            self._store.put(StoredResponse(finished, [message.model_dump(exclude_none=True) for message in said]))
+            messages = [one.message for one in self._conversation if one.path != _INSTRUCTIONS]
+            messages += read_output(self._output.items)
+            self._store.put(StoredResponse(finished, [message.model_dump(exclude_none=True) for message in messages]))
         return finished
 
 

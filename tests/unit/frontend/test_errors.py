@@ -1,4 +1,4 @@
-"""Every failing path answers in the one shape, with a request id and no stack trace."""
+"""Every error response has the same format, with a request ID and no stack trace."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from frontend.errors import (
 from tests.unit.conftest import chat
 
 
-def check_shape(response, status):
+def check_format(response, status):
     assert response.status_code == status
     assert response.content_type == "application/json"
     assert response.headers["X-Request-Id"]
@@ -39,47 +39,47 @@ def check_shape(response, status):
         (DeadlineExceeded, 504),
     ],
 )
-def test_what_the_model_can_raise(client, triton, kind, status):
+def test_model_errors_map_to_statuses(client, triton, kind, status):
     triton.will_answer(kind("went wrong"))
-    assert check_shape(client.post("/v1/chat/completions", json=chat()), status)["message"] == "went wrong"
+    assert check_format(client.post("/v1/chat/completions", json=chat()), status)["message"] == "went wrong"
 
 
-def test_unforeseen_exceptions_tell_nothing(client, triton):
+def test_unexpected_exceptions_leak_nothing(client, triton):
     triton.will_answer(RuntimeError("secret /etc/path"))
-    error = check_shape(client.post("/v1/chat/completions", json=chat()), 500)
+    error = check_format(client.post("/v1/chat/completions", json=chat()), 500)
     assert "secret" not in error["message"]
 
 
 @pytest.mark.parametrize("path", ["/nope", "/v1/nope", "/v1/models/none", "/v1/chat"])
-def test_what_is_not_there(client, path):
-    check_shape(client.get(path), 404)
+def test_unknown_paths_and_models_are_404(client, path):
+    check_format(client.get(path), 404)
 
 
-def test_wrong_method(client):
+def test_wrong_method_is_405_with_allow_header(client):
     response = client.get("/v1/chat/completions")
-    check_shape(response, 405)
+    check_format(response, 405)
     assert "POST" in response.headers["Allow"]
 
 
-def test_unknown_model(client):
-    error = check_shape(client.post("/v1/chat/completions", json=chat(model="unknown-model")), 404)
+def test_unknown_model_is_404(client):
+    error = check_format(client.post("/v1/chat/completions", json=chat(model="unknown-model")), 404)
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "model", "model_not_found")
 
 
-def test_nothing_loaded_yet(client, triton):
+def test_no_model_loaded_is_503(client, triton):
     triton.down = Unavailable("no Triton")
-    error = check_shape(client.post("/v1/chat/completions", json=chat()), 503)
+    error = check_format(client.post("/v1/chat/completions", json=chat()), 503)
     assert (error["message"], error["code"]) == ("Model not initialized", "model_not_loaded")
 
 
-def test_missing_model_has_the_routers_message(client):
-    error = check_shape(client.post("/v1/chat/completions", json={"messages": []}), 400)
+def test_missing_model_has_the_prescribed_message(client):
+    error = check_format(client.post("/v1/chat/completions", json={"messages": []}), 400)
     assert error["message"] == "Invalid request: missing required parameter 'model'"
     assert (error["param"], error["code"]) == ("model", "missing_parameter")
 
 
 @pytest.mark.parametrize("kind", APIError.__subclasses__())
-def test_every_kind_has_its_three_constants(kind):
+def test_every_error_class_has_status_type_and_code(kind):
     assert kind.status >= 400
     assert kind.type
     assert kind.code

@@ -1,4 +1,4 @@
-"""Flags over environment over file."""
+"""Settings from flags, environment and file."""
 
 import dataclasses
 from pathlib import Path
@@ -9,14 +9,14 @@ from frontend.settings import GROUPS, Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
-def nothing_configured(monkeypatch, tmp_path):
+def no_configuration(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for field in dataclasses.fields(Settings):
         monkeypatch.delenv(f"TRIDENT_{field.name.upper()}", raising=False)
     monkeypatch.delenv("TRIDENT_CONFIG", raising=False)
 
 
-def test_precedence(monkeypatch, tmp_path):
+def test_precedence_is_flags_environment_file(monkeypatch, tmp_path):
     (tmp_path / "trident.toml").write_text(
         'port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n', encoding="utf-8"
     )
@@ -29,7 +29,7 @@ def test_precedence(monkeypatch, tmp_path):
     assert settings.all_aliases["gpt-4o"] == "chat"
 
 
-def test_a_file_elsewhere(monkeypatch, tmp_path):
+def test_trident_config_names_the_file(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings().port == 1004
@@ -45,11 +45,11 @@ def test_a_file_elsewhere(monkeypatch, tmp_path):
         (['"" ,'], []),
     ],
 )
-def test_a_folder_may_have_any_name(given, folders):
+def test_allow_files_supports_any_folder_name(given, folders):
     assert load_settings({"allow_files": tuple(given)}).allow_files == tuple(map(Path, folders))
 
 
-def test_the_items_of_a_list_in_the_file_are_taken_as_they_are(tmp_path, monkeypatch):
+def test_list_items_in_the_file_are_not_split(tmp_path, monkeypatch):
     (tmp_path / "trident.toml").write_text('allow_files = ["/srv/my files", "/a,b"]', encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
     assert load_settings().allow_files == (Path("/srv/my files"), Path("/a,b"))
@@ -59,21 +59,21 @@ def test_the_items_of_a_list_in_the_file_are_taken_as_they_are(tmp_path, monkeyp
     ("content", "message"),
     [(b"port = [", "is not TOML"), (b"\xff", "is not TOML"), (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'")],
 )
-def test_a_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, content, message):
+def test_an_invalid_file_is_rejected(tmp_path, monkeypatch, content, message):
     (tmp_path / "trident.toml").write_bytes(content)
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
     with pytest.raises(SettingsError, match=message):
         load_settings()
 
 
-def test_a_triton_elsewhere_has_its_http_port_before_its_grpc_port():
+def test_a_remote_tritons_http_port_precedes_its_grpc_port():
     assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
     settings = load_settings({"port": 65535, "triton": "gpu:8001"})
     assert load_settings_from(settings) == settings
 
 
 def load_settings_from(settings):
-    """What a process of ours loads from the environment it gets."""
+    """Return the settings that a child process loads from its environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.as_environment().items():
             patch.setenv(name, value)
@@ -81,11 +81,11 @@ def load_settings_from(settings):
 
 
 @pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ("a b",)])
-def test_models_as_people_write_them(given):
+def test_models_are_separated_by_spaces_or_commas(given):
     assert load_settings({"models": given}).models == ("a", "b")
 
 
-def test_tritons_ports_follow_the_port():
+def test_tritons_default_ports_follow_the_port():
     settings = load_settings({"port": 8000})
     assert (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port) == (8001, 8002, 8003)
     settings = load_settings({"port": 8000, "triton_grpc_port": "9"})
@@ -93,7 +93,7 @@ def test_tritons_ports_follow_the_port():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("flags", "message"),
     [
         ({"port": "0"}, "--port"),
         ({"port": "99999"}, "--port"),
@@ -108,12 +108,12 @@ def test_tritons_ports_follow_the_port():
         ({"port": "65534"}, "at most 65535"),
     ],
 )
-def test_wrong_values_are_rejected_by_name(wrong, named):
-    with pytest.raises(SettingsError, match=named):
-        load_settings(wrong)
+def test_invalid_flags_are_rejected_by_name(flags, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(flags)
 
 
-def test_a_wrong_variable_or_key_is_named(monkeypatch, tmp_path):
+def test_an_invalid_variable_or_key_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TRIDENT_WORKERS", "few")
     with pytest.raises(SettingsError, match="TRIDENT_WORKERS: 'few'"):
         load_settings()
@@ -124,19 +124,19 @@ def test_a_wrong_variable_or_key_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [("prot = 5\n", "unknown key 'prot'"), ("port =", "not TOML")])
-def test_a_wrong_file_is_rejected(tmp_path, content, message):
+def test_unknown_keys_and_invalid_toml_are_rejected(tmp_path, content, message):
     (tmp_path / "trident.toml").write_text(content, encoding="utf-8")
     with pytest.raises(SettingsError, match=message):
         load_settings()
 
 
-def test_the_running_instances_files_are_told_apart_by_port(tmp_path):
+def test_pid_files_differ_by_port(tmp_path):
     a, b = (load_settings({"port": port, "cache": tmp_path}).pid_file for port in (1001, 1101))
     assert a != b
     assert tmp_path in a.parents
 
 
-def test_a_process_of_ours_gets_the_same_settings(monkeypatch, tmp_path):
+def test_a_child_process_gets_the_same_settings(monkeypatch, tmp_path):
     (tmp_path / "trident.toml").write_text("port = 7\n", encoding="utf-8")
     given = {
         "port": 1003,
@@ -150,7 +150,7 @@ def test_a_process_of_ours_gets_the_same_settings(monkeypatch, tmp_path):
     assert load_settings() == settings
 
 
-def test_every_option_has_a_group_and_says_what_it_is():
+def test_every_option_has_a_group_and_help():
     for field in dataclasses.fields(Settings):
         assert field.metadata["group"] in GROUPS
         assert field.metadata["help"]

@@ -1,4 +1,4 @@
-"""POST /embeddings over a fake encoder: what it takes, what it answers, how rows are cut and put back."""
+"""POST /embeddings over a fake encoder: request fields, response formats, and splitting rows into batches in order."""
 
 import base64
 import random
@@ -33,7 +33,7 @@ def test_one_text(client, triton, path):
     assert triton.requests[0]["parameters"] == {"truncate": False, "input_type": "document"}
 
 
-def test_the_model_may_be_left_out_or_openais(client):
+def test_model_is_optional_and_openai_names_are_aliases(client):
     assert client.post("/embeddings", json={"input": "x"}).get_json()["model"] == "org/tiny-embedding"
     assert embed(client, model="text-embedding-ada-002", input="x").get_json()["model"] == "org/tiny-embedding"
     assert embed(client, model="tiny-chat", input="x").get_json()["error"]["param"] == "model"
@@ -55,20 +55,20 @@ def test_many_texts_of_any_length_keep_their_order(client, triton):
     ("sizes", "requests"),
     [([5] * 64, 1), ([5] * 65, 2), ([1 << 20, 1, 1 << 20], 3), ([16_384], 1), ([16_000, 384], 1), ([16_000, 385], 2)],
 )
-def test_rows_are_cut_by_number_and_size(sizes, requests):
+def test_rows_are_split_by_count_and_size(sizes, requests):
     parts = list(cut(sizes))
     assert len(parts) == requests
     assert sorted(row for part in parts for row in part) == list(range(len(sizes)))
 
 
-def test_base64_is_the_same_numbers(client):
+def test_base64_encodes_the_same_numbers(client):
     texts = ["one", "two words"]
     plain = vectors(embed(client, input=texts))
     encoded = vectors(embed(client, input=texts, encoding_format="base64"))
     assert [np.frombuffer(base64.b64decode(text), "<f4").tolist() for text in encoded] == plain
 
 
-def test_fewer_dimensions_have_length_one_again(client):
+def test_fewer_dimensions_are_normalized_again(client):
     (full,) = vectors(embed(client, input="Hello"))
     (short,) = vectors(embed(client, input="Hello", dimensions=2))
     np.testing.assert_allclose(short, np.array(full[:2]) / np.linalg.norm(full[:2]), rtol=1e-6)
@@ -83,12 +83,12 @@ def test_token_ids(client, triton, ids):
 
 
 @pytest.mark.parametrize(("given", "sent"), [("search_query", "query"), ("passage", "document"), (None, "document")])
-def test_the_kind_of_text(client, triton, given, sent):
+def test_input_type_and_truncate_reach_the_model(client, triton, given, sent):
     embed(client, input="x", input_type=given, truncate=True)
     assert triton.requests[0]["parameters"] == {"truncate": True, "input_type": sent}
 
 
-NEITHER = "embedding input must be a string or an array of strings"
+WRONG_TYPE = "embedding input must be a string or an array of strings"
 EMPTY = "embedding input cannot be empty"
 MIXED = "embedding input must contain only strings"
 
@@ -96,10 +96,10 @@ MIXED = "embedding input must contain only strings"
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (7, NEITHER),
-        (None, NEITHER),
-        ({"text": "x"}, NEITHER),
-        (True, NEITHER),
+        (7, WRONG_TYPE),
+        (None, "Invalid request: missing required parameter 'input'"),
+        ({"text": "x"}, WRONG_TYPE),
+        (True, WRONG_TYPE),
         ("", EMPTY),
         ([], EMPTY),
         (["x", ""], EMPTY),
@@ -112,10 +112,10 @@ MIXED = "embedding input must contain only strings"
         ([["x"]], MIXED),
         ([True], MIXED),
         ([2**31], MIXED),
-        (["x"] * 3000, "embedding input takes at most 2048 items, not 3000"),
+        (["x"] * 3000, "embedding input has 3000 items (limit 2048)"),
     ],
 )
-def test_wrong_input(client, triton, given, message):
+def test_invalid_input_is_rejected(client, triton, given, message):
     response = embed(client, input=given)
     error = response.get_json()["error"]
     assert (response.status_code, error["message"], error["param"]) == (400, message, "input")
@@ -134,7 +134,7 @@ def test_wrong_input(client, triton, given, message):
         ("model", 3),
     ],
 )
-def test_wrong_fields(client, triton, field, value):
+def test_bad_input_names_the_field(client, triton, field, value):
     response = embed(client, **{"input": "x", field: value})
     assert response.status_code == 400
     assert response.get_json()["error"]["param"] == field
@@ -146,7 +146,7 @@ def test_missing_input(client):
     assert (error["param"], error["code"]) == ("input", "missing_parameter")
 
 
-def test_an_error_about_a_row_names_the_item_of_the_request(client, triton):
+def test_row_error_names_the_item_of_the_request(client, triton):
     failure = InvalidRequest("has 600 tokens", code="context_length_exceeded")
     failure.row = 0
     triton.infer_failures[1] = failure
@@ -157,7 +157,7 @@ def test_an_error_about_a_row_names_the_item_of_the_request(client, triton):
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_a_text_with_more_characters_than_tokens_can_have(client, triton, truncate):
+def test_text_with_more_characters_than_the_context_can_hold(client, triton, truncate):
     response = embed(client, input=["fine", "x" * 64_001], truncate=truncate)
     if truncate:
         assert response.status_code == 200
@@ -169,22 +169,22 @@ def test_a_text_with_more_characters_than_tokens_can_have(client, triton, trunca
         assert "64001 characters" in error["message"]
 
 
-def test_beyond_the_queue_of_the_model(client, triton):
-    """The fake model takes two requests at once: the third, sent while the second is answered, is refused."""
-    answers = []
+def test_requests_beyond_the_queue_size_are_rejected(client, triton):
+    """The fake model's queue holds two requests: the third, sent while the second is processed, is rejected."""
+    statuses = []
 
     def nested(*arguments, **options):
-        answers.append(embed(client, input="inner").status_code)
+        statuses.append(embed(client, input="inner").status_code)
         return infer(*arguments, **options)
 
     infer, triton.infer = triton.infer, nested
     assert embed(client, input="outer").status_code == 200
-    assert answers == [503, 200]
+    assert statuses == [503, 200]
     triton.infer = infer
     assert embed(client, input="later").status_code == 200
 
 
-def test_an_older_export_without_its_numbers_is_said(client, triton):
+def test_missing_queue_size_in_an_older_export_is_reported(client, triton):
     config = triton.config
 
     def without(model):
@@ -199,7 +199,7 @@ def test_an_older_export_without_its_numbers_is_said(client, triton):
 
 
 @pytest.mark.parametrize(("failure", "status"), [(EngineFailure("no"), 500), (Overloaded("full"), 503)])
-def test_a_failure_keeps_its_status_and_stops_the_rest(client, triton, failure, status):
+def test_failure_keeps_its_status_and_cancels_the_rest(client, triton, failure, status):
     triton.infer_failures[0] = failure
     assert embed(client, input=["x" * 16_000] * 10).status_code == status
     assert len(triton.inferences) == 2

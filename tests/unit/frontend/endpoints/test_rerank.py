@@ -1,4 +1,4 @@
-"""POST /rerank and /v2/rerank over a fake encoder, which likes short documents."""
+"""POST /rerank and /v2/rerank over a fake encoder, which scores short documents highest."""
 
 import math
 
@@ -14,7 +14,7 @@ def rerank(client, path="/v1/rerank", **fields):
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
-def test_the_answer(client, triton, path):
+def test_documents_are_returned_by_relevance(client, triton, path):
     body = rerank(client, path).get_json()
     assert body.pop("id").startswith("rerank-")
     results = body.pop("results")
@@ -36,18 +36,18 @@ def test_top_n(client, top_n, count):
     assert [result["index"] for result in results] == [1, 3, 2, 0][:count]
 
 
-def test_equal_scores_keep_the_order_of_the_documents(client):
+def test_equal_scores_keep_document_order(client):
     results = rerank(client, documents=["xx", "y", "zz", "w"]).get_json()["results"]
     assert [result["index"] for result in results] == [1, 3, 0, 2]
 
 
-def test_documents_as_objects_and_left_out(client):
+def test_documents_may_be_objects_or_omitted_from_the_response(client):
     body = rerank(client, documents=[{"text": "bb"}, "a"], return_documents=False).get_json()
     assert [set(result) for result in body["results"]] == [{"index", "relevance_score", "score"}] * 2
     assert rerank(client, documents=[{"text": "bb"}]).get_json()["results"][0]["document"] == "bb"
 
 
-def test_coheres_shape(client, triton):
+def test_coheres_format(client, triton):
     body = rerank(client, "/v2/rerank", top_n=1).get_json()
     assert set(body) == {"id", "results", "meta"}
     assert body["results"] == [{"index": 1, "relevance_score": pytest.approx(1 / (1 + math.exp(1)))}]
@@ -73,7 +73,7 @@ def test_coheres_shape(client, triton):
         ({"documents": ["a", 3]}, "documents[1]", None),
         ({"documents": [{"title": "x"}]}, "documents[0]", None),
         ({"documents": [["a"]]}, "documents[0]", None),
-        ({"documents": ["a"] * 3000}, "documents", "rerank takes at most 2048 documents, not 3000"),
+        ({"documents": ["a"] * 3000}, "documents", "rerank request has 3000 documents (limit 2048)"),
         ({"top_n": -1}, "top_n", None),
         ({"top_n": "2"}, "top_n", None),
         ({"top_n": 1.5}, "top_n", None),
@@ -82,7 +82,7 @@ def test_coheres_shape(client, triton):
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
-def test_wrong_fields(client, triton, path, fields, param, message):
+def test_bad_input_names_the_field(client, triton, path, fields, param, message):
     response = rerank(client, path, **fields)
     error = response.get_json()["error"]
     assert (response.status_code, error["param"]) == (400, param)
@@ -95,19 +95,19 @@ def test_missing_query(client):
     assert (error["param"], error["code"]) == ("query", "missing_parameter")
 
 
-def test_an_error_about_a_document(client, triton):
+def test_document_error_names_the_document(client, triton):
     failure = InvalidRequest("too long")
-    failure.row = 0  # rows go out in the order of their size: the shortest first
+    failure.row = 0  # rows are sent in order of size, shortest first
     triton.infer_failures[0] = failure
     assert rerank(client).get_json()["error"]["param"] == "documents[1]"
 
 
-def test_a_query_with_more_characters_than_tokens_can_have(client):
+def test_query_with_more_characters_than_the_context_can_hold(client):
     error = rerank(client, query="x" * 64_001, truncate=True).get_json()["error"]
     assert (error["param"], error["code"]) == ("query", "context_length_exceeded")
 
 
-def test_an_error_about_the_query(client, triton):
+def test_query_error_names_the_query(client, triton):
     failure = InvalidRequest("too long", param="query")
     failure.row = 0
     triton.infer_failures[0] = failure

@@ -1,4 +1,4 @@
-"""Audio in a conversation, over fake models: heard by a transcription model, or written down for a chat model."""
+"""Audio in a conversation, over fake models: transcribed as the response, or transcribed first for a chat model."""
 
 import base64
 
@@ -16,7 +16,7 @@ PARTS = {
 }
 
 
-def heard(triton, *texts):
+def queue_transcript(triton, *texts):
     segments = [{"text": f" {text}", "tokens": [1, 2]} for text in texts]
     end = {"text_output": "", "segments": "[]", "language": "en", "duration": 2.0}
     return triton.will_answer({"text_output": "", "segments": orjson.dumps(segments).decode()}, end)
@@ -28,8 +28,8 @@ def ask(client, *parts, **more):
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_a_transcription_model_answers_what_it_hears(client, triton, kind):
-    heard(triton, "Hello", "there.")
+def test_transcription_model_returns_the_transcript(client, triton, kind):
+    queue_transcript(triton, "Hello", "there.")
     body = ask(client, PARTS[kind], model="whisper-1").get_json()
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["message"]["content"] == "Hello there."
@@ -38,9 +38,9 @@ def test_a_transcription_model_answers_what_it_hears(client, triton, kind):
     assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFF")
 
 
-def test_several_files_and_a_stream(client, triton):
-    heard(triton, "One.")
-    heard(triton, "Two.")
+def test_several_files_streamed(client, triton):
+    queue_transcript(triton, "One.")
+    queue_transcript(triton, "Two.")
     response = ask(client, PARTS["audio"], PARTS["input_audio"], model="tiny-transcription", stream=True)
     chunks = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
     text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
@@ -48,29 +48,29 @@ def test_several_files_and_a_stream(client, triton):
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-def test_a_name_nobody_knows_means_the_default_of_what_is_needed(make_client, triton):
+def test_unknown_model_name_selects_the_default_transcription_model(make_client, triton):
     client = make_client(unknown_model="default")
-    heard(triton, "Hello.")
+    queue_transcript(triton, "Hello.")
     assert ask(client, PARTS["audio"], model="ZhipuAI/GLM-ASR-Nano-2512").status_code == 200
     assert triton.requests[0]["model"] == "tiny-transcription"
     assert ask(make_client(), PARTS["audio"], model="ZhipuAI/GLM-ASR-Nano-2512").status_code == 404
 
 
-def test_a_transcription_model_without_audio_is_told_so(client):
+def test_transcription_model_requires_audio(client):
     error = ask(client, model="whisper-1").get_json()["error"]
     assert error["param"] == "model"
 
 
 @pytest.mark.parametrize("model", ["tiny-chat", "gpt-4o"])
-def test_a_chat_model_does_not_hear(client, triton, model):
+def test_chat_model_rejects_audio(client, triton, model):
     error = ask(client, PARTS["audio"], model=model).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1]", "unsupported_content")
     assert not triton.requests
 
 
-def test_unless_the_operator_has_it_written_down_first(make_client, triton):
+def test_transcribe_audio_setting_transcribes_for_a_chat_model(make_client, triton):
     client = make_client(transcribe_audio=True)
-    heard(triton, "Hello", "there.")
+    queue_transcript(triton, "Hello", "there.")
     triton.will_answer(last("Hi!"))
     assert ask(client, PARTS["audio"]).get_json()["choices"][0]["message"]["content"] == "Hi!"
     assert [request["model"] for request in triton.requests] == ["tiny-transcription", "tiny-chat"]
@@ -79,7 +79,7 @@ def test_unless_the_operator_has_it_written_down_first(make_client, triton):
     ]
 
 
-def test_what_is_wrong_with_the_file_is_told_by_its_place(client, triton):
+def test_file_error_names_its_field(client, triton):
     triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "invalid_audio")
@@ -88,14 +88,14 @@ def test_what_is_wrong_with_the_file_is_told_by_its_place(client, triton):
     assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "file_not_allowed")
 
 
-def test_of_a_failure_later_too(client, triton):
+def test_later_failure_names_its_field_too(client, triton):
     part = {"text_output": "", "segments": "[]"}
     triton.will_answer(part, InvalidRequest("too long", param="file", code="too_long"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "too_long")
 
 
-def test_not_more_than_sixteen(client, triton):
+def test_more_than_sixteen_files_are_rejected(client, triton):
     error = ask(client, *[PARTS["audio"]] * 17, model="whisper-1").get_json()["error"]
     assert error["param"] == "messages[0].content[17].audio_url.url"
     assert not triton.requests

@@ -1,4 +1,4 @@
-"""Images in a conversation, over fake models: read by a model for text in images, or refused by name."""
+"""Images in a conversation, over fake models: read by an OCR model, sent to a vision model, or rejected."""
 
 import base64
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ IMAGE = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(b'PN
 BOX = {"text": "Hi", "score": 0.9, "box": [[0, 0], [9, 0], [9, 5], [0, 5]]}
 
 
-def reads(triton, *lines):
+def queue_text(triton, *lines):
     parts = [{"text_output": line, "boxes": orjson.dumps([BOX]).decode()} for line in lines]
     return triton.will_answer(*parts, {"text_output": "", "boxes": "[]", "num_output_tokens": 5})
 
@@ -24,8 +24,8 @@ def ask(client, *parts, **more):
     return client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": content}], **more))
 
 
-def test_a_model_that_reads_answers_the_text(client, triton):
-    reads(triton, "One", "\nTwo")
+def test_ocr_model_returns_the_text(client, triton):
+    queue_text(triton, "One", "\nTwo")
     body = ask(client, IMAGE, model="tiny-ocr").get_json()
     message = body["choices"][0]["message"]
     assert (message["content"], body["usage"]["completion_tokens"]) == ("One\nTwo", 5)
@@ -34,9 +34,9 @@ def test_a_model_that_reads_answers_the_text(client, triton):
 
 
 def test_several_images_with_boxes(client, triton):
-    reads(triton, "One")
-    reads(triton)
-    reads(triton, "Three")
+    queue_text(triton, "One")
+    queue_text(triton)
+    queue_text(triton, "Three")
     body = ask(client, IMAGE, IMAGE, IMAGE, model="tiny-ocr", metadata={"boxes": "true"}).get_json()
     message = body["choices"][0]["message"]
     assert message["content"] == "One\n\nThree"
@@ -44,8 +44,8 @@ def test_several_images_with_boxes(client, triton):
     assert body["usage"]["completion_tokens"] == 15
 
 
-def test_a_stream_has_a_line_an_event(client, triton):
-    reads(triton, "One", "\nTwo")
+def test_stream_has_one_event_per_line(client, triton):
+    queue_text(triton, "One", "\nTwo")
     response = ask(client, IMAGE, model="tiny-ocr", stream=True, metadata={"boxes": "true"})
     chunks = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
@@ -53,40 +53,40 @@ def test_a_stream_has_a_line_an_event(client, triton):
     assert [delta["boxes"] for delta in deltas if "boxes" in delta] == [[{"image": 0} | BOX]] * 2
 
 
-def test_a_failure_names_the_image(client, triton):
-    reads(triton, "One")
+def test_failure_names_the_image(client, triton):
+    queue_text(triton, "One")
     triton.will_answer(InvalidRequest("The file is not an image", param="image", code="invalid_image"))
     response = ask(client, IMAGE, IMAGE, model="tiny-ocr")
     assert response.status_code == 400
     assert response.get_json()["error"]["param"] == "messages[0].content[2].image_url.url"
 
 
-def test_a_name_nobody_knows_means_the_default_of_what_is_needed(make_client, triton):
-    reads(triton, "One")
+def test_unknown_model_name_selects_the_default_ocr_model(make_client, triton):
+    queue_text(triton, "One")
     assert ask(make_client(unknown_model="default"), IMAGE, model="deepseek-ai/DeepSeek-OCR").status_code == 200
     assert triton.requests[0]["model"] == "tiny-ocr"
     assert ask(make_client(), IMAGE, model="deepseek-ai/DeepSeek-OCR").status_code == 404
 
 
 @pytest.mark.parametrize(("model", "param"), [("tiny-chat", "messages[0].content[1]"), ("tiny-speech", "model")])
-def test_other_models_do_not_take_images(client, model, param):
+def test_other_models_reject_images(client, model, param):
     error = ask(client, IMAGE, model=model).get_json()["error"]
     assert error["param"] == param
 
 
-def test_a_model_that_reads_needs_an_image(client):
+def test_ocr_model_requires_an_image(client):
     error = ask(client, model="tiny-ocr").get_json()["error"]
     assert error["param"] == "model"
 
 
-def test_seventeen_images_are_too_many(client):
+def test_more_than_sixteen_images_are_rejected(client):
     error = ask(client, *[IMAGE] * 17, model="tiny-ocr").get_json()["error"]
     assert error["param"] == "messages[0].content[17].image_url.url"
 
 
-class TestModelsThatSee:
+class TestVisionModels:
     @pytest.fixture(autouse=True)
-    def seer(self, triton):
+    def vision_model(self, triton):
         triton.states.append(ModelState("zz-chat", "READY"))
         plain = triton.config
 
@@ -98,7 +98,7 @@ class TestModelsThatSee:
 
         triton.config = config
 
-    def test_images_go_along_in_order(self, client, triton):
+    def test_images_are_sent_in_order(self, client, triton):
         triton.will_answer(last("A cat."))
         other = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'2').decode()}"}}
         assert ask(client, IMAGE, other, model="zz-chat").get_json()["choices"][0]["message"]["content"] == "A cat."
@@ -108,7 +108,7 @@ class TestModelsThatSee:
         assert orjson.loads(inputs["messages"]) == [{"role": "user", "content": parts}]
 
     @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
-    def test_a_name_of_openais_means_one_that_sees(self, client, triton, name):
+    def test_openai_name_selects_a_vision_model_for_images(self, client, triton, name):
         triton.will_answer(last("A cat."))
         ask(client, IMAGE, model=name)
         assert triton.requests[0]["model"] == "zz-chat"
@@ -116,13 +116,13 @@ class TestModelsThatSee:
         ask(client, model="gpt-4o")
         assert triton.requests[1]["model"] == "tiny-chat"
 
-    def test_a_part_is_refused_before_anything_is_read(self, make_client, triton):
+    def test_unsupported_part_is_rejected_before_any_media_is_read(self, make_client, triton):
         client = make_client(transcribe_audio=True)
         audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
         assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"
         assert triton.requests == []
 
-    def test_images_together_have_the_limit_of_a_file(self, make_client, triton, tmp_path):
+    def test_all_images_together_have_the_limit_of_one_file(self, make_client, triton, tmp_path):
         (tmp_path / "x.png").write_bytes(bytes(600))
         client = make_client(max_upload_bytes=1000, allow_files=(tmp_path,))
         file = {"type": "image_url", "image_url": {"url": f"file://{tmp_path}/x.png"}}

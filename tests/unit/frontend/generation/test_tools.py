@@ -1,4 +1,4 @@
-"""Tools and thoughts in POST /chat/completions over a fake Triton: what is taken, passed on, and answered."""
+"""Tools and reasoning in POST /chat/completions over a fake Triton: requests, tensors and responses."""
 
 import orjson
 import pytest
@@ -13,7 +13,7 @@ TOOL = {
 OTHER = {"type": "function", "function": {"name": "time"}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-ANSWER = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
+RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "rain"}
 WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
 
 
@@ -25,7 +25,7 @@ def inputs(triton):
     return {name: orjson.loads(value) for name, value in triton.requests[-1]["inputs"].items()}
 
 
-def test_tools_reach_the_model_as_templates_take_them(client, triton):
+def test_tools_reach_the_model_in_the_format_of_chat_templates(client, triton):
     triton.will_answer(last("Hi"))
     assert post(client, tools=[TOOL, OTHER], tool_choice="auto").status_code == 200
     empty = {"name": "time", "parameters": {"type": "object", "properties": {}}}
@@ -35,14 +35,14 @@ def test_tools_reach_the_model_as_templates_take_them(client, triton):
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [TOOL], "tool_choice": "none"}])
-def test_without_tools_to_call_nothing_is_read_as_a_call(client, triton, fields):
+def test_without_callable_tools_no_text_is_parsed_as_a_call(client, triton, fields):
     triton.will_answer(last(WRITTEN))
     message = post(client, **fields).get_json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": WRITTEN, "refusal": None}
     assert set(inputs(triton)) == {"messages", "sampling_parameters"}
 
 
-def test_a_call_in_a_plain_answer(client, triton):
+def test_call_in_a_plain_response(client, triton):
     triton.will_answer(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     (call,) = choice["message"].pop("tool_calls")
@@ -67,7 +67,7 @@ def test_calls_in_a_stream(client, triton):
     assert done == "data: [DONE]"
 
 
-def test_an_answer_that_was_cut_off_keeps_its_reason(client, triton):
+def test_truncated_response_keeps_its_finish_reason(client, triton):
     triton.will_answer(last(WRITTEN + WRITTEN[:40], "length"))
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     assert choice["finish_reason"] == "length"
@@ -75,7 +75,7 @@ def test_an_answer_that_was_cut_off_keeps_its_reason(client, triton):
     assert choice["message"]["content"] == WRITTEN[:40]
 
 
-def test_only_one_call_if_they_may_not_be_parallel(client, triton):
+def test_only_one_call_without_parallel_tool_calls(client, triton):
     triton.will_answer(last(f"{WRITTEN}\n{WRITTEN}"))
     message = post(client, tools=[TOOL], parallel_tool_calls=False).get_json()["choices"][0]["message"]
     assert len(message["tool_calls"]) == 1
@@ -85,7 +85,7 @@ def test_only_one_call_if_they_may_not_be_parallel(client, triton):
     ("choice", "names", "maximum"),
     [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
-def test_a_model_that_must_call_is_constrained(client, triton, choice, names, maximum):
+def test_required_calls_constrain_the_model(client, triton, choice, names, maximum):
     triton.will_answer(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
@@ -98,30 +98,30 @@ def test_a_model_that_must_call_is_constrained(client, triton, choice, names, ma
 
 def test_history_reaches_the_model_with_arguments_as_objects(client, triton):
     triton.will_answer(last())
-    messages = [USER, CALLED, ANSWER | {"content": [{"type": "text", "text": "rain"}]}]
+    messages = [USER, CALLED, RESULT | {"content": [{"type": "text", "text": "rain"}]}]
     assert post(client, messages=messages).status_code == 200
     function = {"name": "weather", "arguments": {"city": "Köln"}}
     expected = CALLED | {"tool_calls": [CALL | {"function": function}]}
-    assert inputs(triton)["messages"] == [USER, expected, ANSWER]
+    assert inputs(triton)["messages"] == [USER, expected, RESULT]
 
 
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
-def test_an_assistant_that_calls_needs_no_content(client, triton, content):
+def test_assistant_message_with_calls_needs_no_content(client, triton, content):
     triton.will_answer(last())
-    called = {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "x", "arguments": ""}}]} | content
-    assert post(client, messages=[USER, called, ANSWER]).status_code == 200
+    message = {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "x", "arguments": ""}}]} | content
+    assert post(client, messages=[USER, message, RESULT]).status_code == 200
     assert inputs(triton)["messages"][1]["content"] is None
     assert inputs(triton)["messages"][1]["tool_calls"][0]["function"]["arguments"] == {}
 
 
-def test_ids_are_as_the_models_template_takes_them(client, triton, configure):
+def test_call_ids_have_the_length_that_the_template_requires(client, triton, configure):
     configure(tool_format="mistral")
     triton.will_answer(last("[TOOL_CALLS]weather[ARGS]{}"))
-    answer = post(client, messages=[USER, CALLED, ANSWER], tools=[TOOL]).get_json()
-    called, answered = inputs(triton)["messages"][1:]
-    assert called["tool_calls"][0]["id"] == answered["tool_call_id"]
-    assert len(answered["tool_call_id"]) == 9
-    assert len(answer["choices"][0]["message"]["tool_calls"][0]["id"]) == 9
+    body = post(client, messages=[USER, CALLED, RESULT], tools=[TOOL]).get_json()
+    call, result = inputs(triton)["messages"][1:]
+    assert call["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) == 9
+    assert len(body["choices"][0]["message"]["tool_calls"][0]["id"]) == 9
 
 
 def deep(levels):
@@ -132,7 +132,7 @@ def tool(**function):
     return {"type": "function", "function": {"name": "f"} | function}
 
 
-def called(**fields):
+def with_call(**fields):
     return [USER, {"role": "assistant", "content": None, "tool_calls": [CALL | fields]}]
 
 
@@ -162,21 +162,21 @@ def called(**fields):
             "invalid_value",
         ),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "invalid_type"),
-        ({"messages": [USER, ANSWER]}, "messages[1].tool_call_id", "invalid_value"),
-        ({"messages": [USER, CALLED, USER, ANSWER]}, "messages[3].tool_call_id", "invalid_value"),
-        ({"messages": [USER, CALLED, ANSWER | {"tool_call_id": "x"}]}, "messages[2].tool_call_id", "invalid_value"),
+        ({"messages": [USER, RESULT]}, "messages[1].tool_call_id", "invalid_value"),
+        ({"messages": [USER, CALLED, USER, RESULT]}, "messages[3].tool_call_id", "invalid_value"),
+        ({"messages": [USER, CALLED, RESULT | {"tool_call_id": "x"}]}, "messages[2].tool_call_id", "invalid_value"),
         (
             {"messages": [USER, CALLED, {"role": "tool", "content": ""}]},
             "messages[2].tool_call_id",
             "missing_parameter",
         ),
         (
-            {"messages": called(function={"name": "f", "arguments": {}})},
+            {"messages": with_call(function={"name": "f", "arguments": {}})},
             "messages[1].tool_calls[0].function.arguments",
             "invalid_type",
         ),
         (
-            {"messages": called(function={"name": "f"})},
+            {"messages": with_call(function={"name": "f"})},
             "messages[1].tool_calls[0].function.arguments",
             "missing_parameter",
         ),
@@ -211,18 +211,18 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
             "messages": [
                 USER,
                 CALLED | {"tool_calls": [CALL, CALL | {"id": "b"}]},
-                ANSWER | {"tool_call_id": "b"},
-                ANSWER,
+                RESULT | {"tool_call_id": "b"},
+                RESULT,
             ]
         },
     ],
 )
-def test_what_clients_send_is_taken(client, triton, fields):
+def test_no_op_values_and_valid_histories_are_accepted(client, triton, fields):
     triton.will_answer(last("Hi"))
     assert post(client, **fields).status_code == 200
 
 
-def test_what_the_template_is_given(client, triton):
+def test_template_arguments_reach_the_model(client, triton):
     triton.will_answer(last(), last())
     kwargs = {"chat_template_kwargs": {"enable_thinking": True, "documents": [{"a": None}]}}
     post(client, reasoning_effort="none", **kwargs)
@@ -230,7 +230,7 @@ def test_what_the_template_is_given(client, triton):
     assert inputs(triton)["sampling_parameters"]["chat_template_kwargs"] == expected
 
 
-def test_thoughts_are_told_apart_if_the_model_has_any(client, triton, configure):
+def test_reasoning_is_separated_if_the_model_supports_it(client, triton, configure):
     configure(reasoning="think")
     triton.will_answer(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
     body = post(client).get_json()
@@ -239,38 +239,38 @@ def test_thoughts_are_told_apart_if_the_model_has_any(client, triton, configure)
     assert message == {"role": "assistant", "content": "Hello", "refusal": None, "reasoning_content": "Hm."}
     triton.will_answer(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
     deltas = [chunk["choices"][0]["delta"] for chunk in events(post(client, stream=True))[1:-1]]
-    thought = [{"reasoning_content": "Hm."}, {"reasoning_content": " So."}]
-    assert deltas == [*thought, {"content": "Hel"}, {"content": "lo"}, {}]
+    reasoning = [{"reasoning_content": "Hm."}, {"reasoning_content": " So."}]
+    assert deltas == [*reasoning, {"content": "Hel"}, {"content": "lo"}, {}]
     assert inputs(triton)["sampling_parameters"]["visible_tokens"] == ["<think>", "</think>"]
 
 
-def test_a_model_without_thoughts_says_it_all(client, triton):
+def test_reasoning_tags_are_text_for_other_models(client, triton):
     triton.will_answer(last("<think>Hm.</think>Hello"))
     assert post(client).get_json()["choices"][0]["message"]["content"] == "<think>Hm.</think>Hello"
 
 
-def test_thoughts_of_earlier_turns_are_for_the_template(client, triton):
+def test_reasoning_of_earlier_turns_reaches_the_template(client, triton):
     triton.will_answer(last())
-    thought = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}
-    post(client, messages=[USER, thought, USER])
-    assert inputs(triton)["messages"][1] == thought
+    message = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}
+    post(client, messages=[USER, message, USER])
+    assert inputs(triton)["messages"][1] == message
 
 
-def test_a_configuration_with_an_unknown_format_is_the_servers_fault(client, configure):
+def test_unknown_tool_format_in_the_configuration_is_a_server_error(client, configure):
     configure(tool_format="smoke signals")
     response = post(client, tools=[TOOL])
     assert response.status_code == 500
     assert "tool_format" in response.get_json()["error"]["message"]
 
 
-def test_a_model_that_only_reads_calls_no_tools(client):
+def test_ocr_model_rejects_tools(client):
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     response = post(client, model="tiny-ocr", messages=[{"role": "user", "content": content}], tools=[TOOL])
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "tools")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_each_of_several_answers_is_read_by_itself(client, triton, stream):
+def test_each_choice_is_parsed_separately(client, triton, stream):
     triton.will_answer(delta(WRITTEN[:30]), delta(WRITTEN[30:]), last())
     triton.will_answer(delta("<tool"), last(" of mine"))
     response = post(client, tools=[TOOL], n=2, stream=stream)
@@ -280,9 +280,9 @@ def test_each_of_several_answers_is_read_by_itself(client, triton, stream):
         assert (len(first["message"]["tool_calls"]), second["message"]["content"]) == (1, "<tool of mine")
         return
     choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
-    said = "".join(c["delta"].get("content", "") for c in choices if c["index"] == 1)
+    text = "".join(c["delta"].get("content", "") for c in choices if c["index"] == 1)
     reasons = {c["index"]: c["finish_reason"] for c in choices if c["finish_reason"]}
-    assert (said, reasons) == ("<tool of mine", {0: "tool_calls", 1: "stop"})
+    assert (text, reasons) == ("<tool of mine", {0: "tool_calls", 1: "stop"})
     assert any("tool_calls" in c["delta"] for c in choices if c["index"] == 0)
 
 
@@ -295,20 +295,20 @@ def test_each_of_several_answers_is_read_by_itself(client, triton, stream):
         (CALLED | {"content": None}, {"content": None}),
     ],
 )
-def test_what_clients_send_back_of_an_assistant(client, triton, message, sent):
+def test_assistant_messages_are_accepted_in_all_forms(client, triton, message, sent):
     triton.will_answer(last())
     assert post(client, messages=[USER, message, USER]).status_code == 200
     assert inputs(triton)["messages"][1].items() >= sent.items()
 
 
-def test_a_call_that_was_cut_off_may_be_sent_back(client, triton):
+def test_truncated_call_is_accepted_in_the_history(client, triton):
     triton.will_answer(last())
-    assert post(client, messages=called(function={"name": "f", "arguments": '{"a": '})).status_code == 200
+    assert post(client, messages=with_call(function={"name": "f", "arguments": '{"a": '})).status_code == 200
     (call,) = inputs(triton)["messages"][1]["tool_calls"]
     assert call["function"]["arguments"] == {"arguments": '{"a": '}
 
 
-def test_a_model_that_may_call_either_calls_or_keeps_to_the_form(client, triton):
+def test_optional_calls_and_response_format_become_alternatives(client, triton):
     triton.will_answer(last("{}"))
     post(client, tools=[TOOL], response_format={"type": "json_object"})
     constraint = inputs(triton)["sampling_parameters"]["constraint"]

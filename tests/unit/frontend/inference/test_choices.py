@@ -1,4 +1,4 @@
-"""Several answers to one conversation, and the log probabilities of their tokens, over a fake Triton."""
+"""Several choices for one conversation, and the log probabilities of tokens, with a fake Triton."""
 
 import orjson
 import pytest
@@ -15,7 +15,7 @@ def chunks_of(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
 
 
-def test_each_choice_has_its_index_and_the_prompt_counts_once(client, triton):
+def test_choices_are_indexed_and_the_prompt_is_counted_once(client, triton):
     for text in ("One", "Two", "Three"):
         triton.will_answer(delta(text), last("!", "stop", 7, 3))
     body = ask(client, n=3, seed=5).get_json()
@@ -29,7 +29,7 @@ def test_each_choice_has_its_index_and_the_prompt_counts_once(client, triton):
     assert seeds == [5, 6, 7]
 
 
-def test_a_stream_has_a_role_and_an_end_for_each(client, triton):
+def test_a_stream_has_a_role_and_a_finish_reason_for_each_choice(client, triton):
     for text in ("One", "Two"):
         triton.will_answer(delta(text), last("!", "length"))
     chunks = chunks_of(ask(client, n=2, stream=True, stream_options={"include_usage": True}))
@@ -42,8 +42,8 @@ def test_a_stream_has_a_role_and_an_end_for_each(client, triton):
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-def test_if_one_fails_all_are_stopped(client, triton):
-    """But for those that end by themselves: where both meet, Triton's memory suffers."""
+def test_if_one_choice_fails_running_calls_are_cancelled(client, triton):
+    """Calls that end by themselves are not: a cancellation at that moment can corrupt Triton's memory."""
     calls = [
         triton.will_answer(delta("One"), last()),
         triton.will_answer(Overloaded("full")),
@@ -54,7 +54,7 @@ def test_if_one_fails_all_are_stopped(client, triton):
     assert [call.cancelled for call in calls] == [True, False, False, True]
 
 
-def test_a_failure_in_mid_stream_ends_all(client, triton):
+def test_a_failure_during_a_stream_ends_all_choices(client, triton):
     triton.will_answer(delta("One"), delta("and"), last())
     triton.will_answer(delta("Two"), EngineFailure("gone"))
     response = ask(client, n=2, stream=True)
@@ -66,24 +66,24 @@ LOGPROBS = [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}]
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs(client, triton, stream):
-    said = {"logprobs": orjson.dumps(LOGPROBS).decode()}
-    triton.will_answer(delta("Hi") | said, last() | {"logprobs": "[]"})
+    logprobs = {"logprobs": orjson.dumps(LOGPROBS).decode()}
+    triton.will_answer(delta("Hi") | logprobs, last() | {"logprobs": "[]"})
     response = ask(client, logprobs=True, top_logprobs=0, stream=stream)
-    wanted = {"content": [LOGPROBS[0] | {"top_logprobs": []}], "refusal": None}
+    expected = {"content": [LOGPROBS[0] | {"top_logprobs": []}], "refusal": None}
     if stream:
         found = [chunk["choices"][0]["logprobs"] for chunk in chunks_of(response)]
-        assert [logprobs for logprobs in found if logprobs] == [wanted]
+        assert [entry for entry in found if entry] == [expected]
     else:
-        assert response.get_json()["choices"][0]["logprobs"] == wanted
+        assert response.get_json()["choices"][0]["logprobs"] == expected
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["logprobs"] is True
 
 
-def test_alternatives_are_refused_since_the_engine_has_none(client):
+def test_top_logprobs_are_rejected_because_the_engine_does_not_support_them(client):
     error = ask(client, logprobs=True, top_logprobs=3).get_json()["error"]
     assert (error["param"], error["code"]) == ("top_logprobs", "unsupported_parameter")
 
 
-def test_a_model_that_reads_or_hears_has_one_answer(client):
+def test_ocr_models_reject_n_over_one(client):
     part = {"type": "image_url", "image_url": {"url": "base64://aGk="}}
     error = ask(client, model="tiny-ocr", n=2, messages=[{"role": "user", "content": [part]}]).get_json()["error"]
     assert error["param"] == "n"

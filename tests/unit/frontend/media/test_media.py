@@ -1,4 +1,4 @@
-"""What a request may name: data, files of allowed folders, public addresses."""
+"""URLs in requests: inline data, files in allowed folders, public web servers."""
 
 import base64
 import os
@@ -23,7 +23,7 @@ def read(url, **settings):
     return read_media(url, "here", Settings(**settings))
 
 
-def refused(url, **settings):
+def rejected(url, **settings):
     with pytest.raises(InvalidRequest) as caught:
         read(url, **settings)
     assert caught.value.param == "here"
@@ -34,27 +34,27 @@ class TestData:
     @pytest.mark.parametrize(
         "url", ["data:audio/wav;base64,aGVsbG8=", "base64://aGVsbG8=", "data:,hello", "DATA:,hello"]
     )
-    def test_is_decoded(self, url):
+    def test_data_is_decoded(self, url):
         assert read(url) == b"hello"
 
     @pytest.mark.parametrize(
         "url", ["data:a/b;base64,aGVsbG8%3D", "base64://aGVs\nbG8=\n", "base64://aGVsbG8", "data:;BASE64,aGVsbG8="]
     )
-    def test_as_other_programs_write_it(self, url):
+    def test_common_variants_are_accepted(self, url):
         assert read(url) == b"hello"
 
     @pytest.mark.parametrize("url", ["data:audio/wav;base64,a", "base64://%%%", "base64://é"])
-    def test_what_is_not_base64(self, url):
-        assert refused(url) == "invalid_base64"
+    def test_invalid_base64_is_rejected(self, url):
+        assert rejected(url) == "invalid_base64"
 
     @pytest.mark.parametrize("url", ["", "hello", "ftp://x/y", "data:x", "/etc/passwd", "javascript:1"])
-    def test_what_is_no_url(self, url):
-        assert refused(url) == "invalid_url"
+    def test_other_urls_are_rejected(self, url):
+        assert rejected(url) == "invalid_url"
 
-    def test_nothing(self):
-        assert refused("data:,") == "empty_file"
+    def test_empty_data_is_rejected(self):
+        assert rejected("data:,") == "empty_file"
 
-    def test_too_much(self):
+    def test_data_over_the_limit_is_rejected(self):
         with pytest.raises(PayloadTooLarge):
             read(f"base64://{base64.b64encode(b'x' * 11).decode()}", max_upload_bytes=10)
 
@@ -72,33 +72,33 @@ class TestFiles:
         return tmp_path / "in"
 
     @pytest.mark.parametrize("name", ["a%20b.wav", "../in/a%20b.wav", "inside"])
-    def test_below_an_allowed_folder(self, folder, name):
+    def test_a_file_in_an_allowed_folder_is_read(self, folder, name):
         assert read(f"file://{folder}/{name}", allow_files=(folder,)) == b"sound"
 
     @pytest.mark.parametrize(
         "name", ["../secret", "out", "pipe", "circle", "", "missing", "%2e%2e/secret", "a%00b", "x/../../secret"]
     )
-    def test_nothing_else(self, folder, name):
+    def test_other_files_are_rejected(self, folder, name):
         before = len(os.listdir("/proc/self/fd"))
-        assert refused(f"file://{folder}/{name}", allow_files=(folder,)) == "file_not_allowed"
+        assert rejected(f"file://{folder}/{name}", allow_files=(folder,)) == "file_not_allowed"
         assert len(os.listdir("/proc/self/fd")) == before
 
-    def test_a_folder_changed_meanwhile(self, folder, monkeypatch):
+    def test_the_opened_file_is_checked_again(self, folder, monkeypatch):
         monkeypatch.setattr(Path, "resolve", lambda path: path)
-        assert refused(f"file://{folder}/../secret", allow_files=(folder,)) == "file_not_allowed"
-        assert refused("file://[x") == "file_not_allowed"
+        assert rejected(f"file://{folder}/../secret", allow_files=(folder,)) == "file_not_allowed"
+        assert rejected("file://[x") == "file_not_allowed"
 
-    def test_nothing_at_all_unless_allowed(self, folder):
-        assert refused(f"file://{folder}/inside") == "file_not_allowed"
-        assert refused(f"file://elsewhere{folder}/inside", allow_files=(folder,)) == "file_not_allowed"
+    def test_files_are_rejected_by_default_and_from_other_hosts(self, folder):
+        assert rejected(f"file://{folder}/inside") == "file_not_allowed"
+        assert rejected(f"file://elsewhere{folder}/inside", allow_files=(folder,)) == "file_not_allowed"
 
-    def test_too_large(self, folder):
+    def test_a_file_over_the_limit_is_rejected(self, folder):
         with pytest.raises(PayloadTooLarge):
             read(f"file://{folder}/inside", allow_files=(folder,), max_upload_bytes=4)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the path."""
+    """Responds according to the path."""
 
     def do_GET(self):
         if self.path.startswith("/to/"):
@@ -118,80 +118,80 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
 
 
 @pytest.fixture
 def names(monkeypatch):
-    """Names of hosts → addresses, instead of a name server's."""
-    known, real = {}, socket.getaddrinfo
+    """Host name → addresses, used before the system's name lookup."""
+    addresses, real = {}, socket.getaddrinfo
 
     def look_up(host, port, *arguments, **options):
-        if host not in known:
+        if host not in addresses:
             return real(host, port, *arguments, **options)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses[host]]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return known
+    return addresses
 
 
 ALLOWED = {"allow_hosts": ("127.0.0.1",)}
 
 
 class TestHTTP:
-    def test_is_fetched(self, server):
+    def test_a_url_is_fetched(self, server):
         assert read(f"{server}/a.wav?x=1", **ALLOWED) == b"/a.wav?x=1"
 
-    def test_leads_on(self, server):
+    def test_redirects_are_followed_up_to_a_limit(self, server):
         assert read(f"{server}/to/{server}/a.wav", **ALLOWED) == b"/a.wav"
-        assert refused(f"{server}/to//to//to//to//to//a", **ALLOWED) == "media_unreachable"
+        assert rejected(f"{server}/to//to//to//to//to//a", **ALLOWED) == "media_unreachable"
 
-    def test_a_host_with_several_addresses_is_tried_until_one_answers(self, server, names):
+    def test_the_addresses_of_a_host_are_tried_until_one_connects(self, server, names):
         names["box"] = ["127.0.0.9", "127.0.0.1"]
         assert read(f"http://Box:{server.rpartition(':')[2]}/a", allow_hosts=("BOX",)) == b"/a"
 
-    def test_a_host_in_other_letters_is_asked_by_its_wire_name(self, server, names):
+    def test_an_international_host_name_is_resolved_in_its_wire_form(self, server, names):
         names["xn--fiq228c.example"] = ["127.0.0.1"]
         address = f"http://中文.example:{server.rpartition(':')[2]}/a"
-        assert refused(address) == "host_not_allowed"
+        assert rejected(address) == "host_not_allowed"
         assert read(address, allow_hosts=("xn--fiq228c.example",)) == b"/a"
 
-    def test_a_server_that_drips_is_left_in_time(self, server, monkeypatch):
+    def test_a_stalling_server_times_out(self, server, monkeypatch):
         monkeypatch.setattr(remote, "_SECONDS", 0.5)
         monkeypatch.setattr(remote, "_SOCKET_TIMEOUT", urllib3.Timeout(0.3))
-        assert refused(f"{server}/stall", **ALLOWED) == "media_unreachable"
+        assert rejected(f"{server}/stall", **ALLOWED) == "media_unreachable"
 
-    def test_too_many_at_once(self, server, monkeypatch):
-        monkeypatch.setattr(remote, "_under_way", gevent.lock.BoundedSemaphore(0))
+    def test_too_many_downloads_are_rejected(self, server, monkeypatch):
+        monkeypatch.setattr(remote, "_download_slots", gevent.lock.BoundedSemaphore(0))
         with pytest.raises(Overloaded):
             read(f"{server}/a", **ALLOWED)
 
-    def test_not_to_another_scheme_or_a_private_host(self, server):
-        assert refused(f"{server}/to/file:///etc/passwd", **ALLOWED) == "invalid_url"
-        assert refused(f"{server}/to/http://localhost:1/", **ALLOWED) == "host_not_allowed"
-        assert refused(f"{server}/to/http://[x", **ALLOWED) in ("invalid_url", "media_unreachable")
+    def test_redirects_to_another_scheme_or_a_private_host_are_rejected(self, server):
+        assert rejected(f"{server}/to/file:///etc/passwd", **ALLOWED) == "invalid_url"
+        assert rejected(f"{server}/to/http://localhost:1/", **ALLOWED) == "host_not_allowed"
+        assert rejected(f"{server}/to/http://[x", **ALLOWED) in ("invalid_url", "media_unreachable")
 
-    def test_not_private_unless_allowed(self, server):
-        assert refused(f"{server}/a.wav") == "host_not_allowed"
+    def test_private_hosts_are_rejected_by_default(self, server):
+        assert rejected(f"{server}/a.wav") == "host_not_allowed"
 
-    def test_a_name_that_means_a_private_address(self, names):
+    def test_a_name_with_a_private_address_is_rejected(self, names):
         names["public.example"] = ["93.184.216.34", "10.0.0.1"]
-        assert refused("http://public.example/a.wav") == "host_not_allowed"
+        assert rejected("http://public.example/a.wav") == "host_not_allowed"
 
-    def test_what_does_not_answer(self, server):
-        assert refused(f"{server}/missing", **ALLOWED) == "media_unreachable"
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            port = nobody.getsockname()[1]
-        assert refused(f"http://127.0.0.1:{port}/", **ALLOWED) == "media_unreachable"
+    def test_an_error_status_or_a_closed_port_is_reported(self, server):
+        assert rejected(f"{server}/missing", **ALLOWED) == "media_unreachable"
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            port = unused.getsockname()[1]
+        assert rejected(f"http://127.0.0.1:{port}/", **ALLOWED) == "media_unreachable"
 
     @pytest.mark.parametrize("url", ["http://", "http://x:99999/", "http:///a", "http://[::1", "https://:80"])
-    def test_what_is_no_address(self, url):
-        assert refused(url) in ("invalid_url", "media_unreachable")
+    def test_malformed_urls_are_rejected(self, url):
+        assert rejected(url) in ("invalid_url", "media_unreachable")
 
-    def test_too_large(self, server):
+    def test_a_download_over_the_limit_is_rejected(self, server):
         with pytest.raises(PayloadTooLarge):
             read(f"{server}/large", max_upload_bytes=1000, **ALLOWED)
 
@@ -218,5 +218,5 @@ class TestHTTP:
         ("::7f00:1", False),
     ],
 )
-def test_public_addresses(address, public):
+def test_is_public(address, public):
     assert is_public(address) is public

@@ -1,4 +1,4 @@
-"""So many requests at once, and no more; whoever leaves makes room."""
+"""A limit on the requests in progress per model, freed when they end."""
 
 import pytest
 
@@ -6,18 +6,18 @@ from frontend.errors import Overloaded
 from frontend.triton.admission import Admission
 
 
-def test_the_limit_is_by_model_and_room_comes_back():
+def test_the_limit_is_per_model_and_is_freed():
     admission = Admission()
     with admission.enter("a", 2), admission.enter("a", 2):
         with pytest.raises(Overloaded), admission.enter("a", 2):
-            pytest.fail("one too many")
+            pytest.fail("over the limit")
         with admission.enter("b", 1):
             pass
     with admission.enter("a", 1):
         pass
 
 
-def test_a_failure_makes_room_too():
+def test_a_failed_request_frees_its_slot():
     admission = Admission()
     with pytest.raises(ValueError, match="x"), admission.enter("a", 1):
         raise ValueError("x")

@@ -1,4 +1,4 @@
-"""Errors that a backend describes become ours, by status and code."""
+"""Errors from a backend are converted to API errors by status and code."""
 
 import orjson
 import pytest
@@ -17,7 +17,7 @@ from frontend.triton.status import error_from_backend
         ("SOMETHING_NEW", None, EngineFailure),
     ],
 )
-def test_a_described_error(status, code, kind):
+def test_a_backend_error_is_converted(status, code, kind):
     failure = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
     error = error_from_backend(orjson.dumps(failure).decode())
     assert type(error) is kind

@@ -1,4 +1,4 @@
-"""Requests over Triton's HTTP port, against a server here that speaks as Triton does."""
+"""Requests over Triton's HTTP port, against a local server that speaks Triton's protocol."""
 
 import socket
 import struct
@@ -30,13 +30,13 @@ class Handler(BaseHTTPRequestHandler):
         head, content = orjson.loads(body[:head_size]), body[head_size:]
         self.server.requests.append((self.path, head, content))
         self.server.connections.add(self.client_address)
-        answer = self.server.answers.pop(0) if self.server.answers else vectors([[1.0, 2.0]])
-        if answer == "hang":
+        response = self.server.responses.pop(0) if self.server.responses else vectors([[1.0, 2.0]])
+        if response == "hang":
             time.sleep(2)
-        elif answer == "drop":
+        elif response == "drop":
             self.close_connection = True
         else:
-            status, content, size = answer
+            status, content, size = response
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Inference-Header-Content-Length", str(size))
@@ -68,7 +68,7 @@ def vectors(rows):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.answers, server.requests, server.connections = [], [], set()
+    server.responses, server.requests, server.connections = [], [], set()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -86,8 +86,8 @@ def infer(client, rows=(b"a", b"bc"), timeout=5.0):
     )
 
 
-def test_what_goes_out_and_comes_back(client, server):
-    server.answers = [vectors([[1, 2], [3, 4]])]
+def test_request_and_response(client, server):
+    server.responses = [vectors([[1, 2], [3, 4]])]
     np.testing.assert_array_equal(infer(client).result()["embedding"], [[1, 2], [3, 4]])
     ((path, head, content),) = server.requests
     assert path == "/v2/models/m/infer"
@@ -97,48 +97,48 @@ def test_what_goes_out_and_comes_back(client, server):
     assert content == struct.pack("<I", 1) + b"a" + struct.pack("<I", 2) + b"bc"
 
 
-def test_a_connection_is_used_again(client, server):
+def test_a_connection_is_reused(client, server):
     for _ in range(5):
         infer(client).result()
     assert len(server.connections) == 1
 
 
-def test_two_at_once(client, server):
-    server.answers = [vectors([[1]]), vectors([[2]])]
+def test_concurrent_requests_use_two_connections(client, server):
+    server.responses = [vectors([[1]]), vectors([[2]])]
     first = infer(client)
     second = infer(client)
     assert {first.result()["embedding"].item(), second.result()["embedding"].item()} == {1, 2}
     assert len(server.connections) == 2
 
 
-def test_a_kept_connection_that_was_closed_is_made_anew(client, server):
+def test_a_dropped_idle_connection_is_retried(client, server):
     infer(client).result()
-    server.answers = ["drop"]
+    server.responses = ["drop"]
     assert infer(client).result()
     assert len(server.requests) == 3
 
 
-def test_a_server_that_always_drops_is_unavailable(client, server):
-    server.answers = ["drop"] * 3
+def test_a_server_that_always_disconnects_is_unavailable(client, server):
+    server.responses = ["drop"] * 3
     with pytest.raises(Unavailable):
         infer(client).result()
 
 
-def test_nothing_listens():
+def test_a_closed_port_is_unavailable():
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with pytest.raises(Unavailable, match="Model not initialized"):
         infer(UnaryClient("127.0.0.1", port)).result()
 
 
-def test_the_deadline(client, server):
-    server.answers = ["hang"]
+def test_the_timeout_raises_deadline_exceeded(client, server):
+    server.responses = ["hang"]
     with pytest.raises(DeadlineExceeded):
         infer(client, timeout=0.2).result()
 
 
-def test_cancelled_from_elsewhere(client, server):
-    server.answers = ["hang"]
+def test_cancel_from_another_thread(client, server):
+    server.responses = ["hang"]
     inference = infer(client)
     threading.Timer(0.2, inference.cancel).start()
     started = time.monotonic()
@@ -157,15 +157,15 @@ def test_cancelled_from_elsewhere(client, server):
         (500, EngineFailure, "The model failed on this request"),
     ],
 )
-def test_tritons_own_errors(client, server, status, kind, message):
+def test_tritons_own_errors_are_converted(client, server, status, kind, message):
     content = orjson.dumps({"error": "bad shape"})
-    server.answers = [(status, content, len(content))]
+    server.responses = [(status, content, len(content))]
     with pytest.raises(kind, match=message):
         infer(client).result()
 
 
-def test_an_error_that_the_backend_describes(client, server):
+def test_a_backend_error_is_converted(client, server):
     text = orjson.dumps({"status": "UNAVAILABLE", "message": "full", "param": None, "code": "overloaded", "row": None})
-    server.answers = [tensors(("error", "BYTES", [1], struct.pack("<I", len(text)) + text))]
+    server.responses = [tensors(("error", "BYTES", [1], struct.pack("<I", len(text)) + text))]
     with pytest.raises(Overloaded, match="full"):
         infer(client).result()

@@ -1,4 +1,4 @@
-"""Triton's stock vLLM backend behind the same endpoints: its tensors, its responses, and the template before them."""
+"""Chat models on Triton's stock vLLM backend: tensors, responses and chat templates."""
 
 import json
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ INPUTS += ["return_finish_reason", "return_num_input_tokens", "return_num_output
 
 
 def part(text, finish_reason="None", count=1):
-    """A response of vLLM's."""
+    """Return a response from vLLM."""
     return {"text_output": text, "finish_reason": finish_reason, "num_input_tokens": 7, "num_output_tokens": count}
 
 
@@ -44,18 +44,18 @@ def folder(tmp_path):
 
 @pytest.fixture
 def big(triton, folder):
-    """What of the model's configuration a test may change."""
+    """The model's configuration, which tests may change."""
     values = {"task": "chat", "id": "org/big-chat", "context_length": "12", "tokenizer": "tokenizer"}
     config = SimpleNamespace(
         input=[SimpleNamespace(name=name) for name in INPUTS],
         max_batch_size=0,
         SerializeToString=lambda deterministic: b"big",
     )
-    others = triton.config
+    other_config = triton.config
 
     def read(model):
         config.parameters = {key: SimpleNamespace(string_value=value) for key, value in values.items()}
-        return config if model == "big-chat" else others(model)
+        return config if model == "big-chat" else other_config(model)
 
     triton.config = read
     triton.states = [ModelState("big-chat", "READY"), *triton.states]
@@ -66,7 +66,7 @@ def ask(client, **fields):
     return client.post("/v1/chat/completions", json=chat(model="big-chat", **fields))
 
 
-def test_a_plain_answer_and_what_reaches_the_model(client, triton, big):
+def test_a_response_and_the_model_inputs(client, triton, big):
     triton.will_answer(part("Hello", "stop", 3))
     body = ask(client, temperature=0, stop="x", top_k=0, max_tokens=5).get_json()
     assert body["choices"][0]["message"]["content"] == "Hello"
@@ -77,7 +77,7 @@ def test_a_plain_answer_and_what_reaches_the_model(client, triton, big):
     assert inputs == {"text_input": "[user] Hi [assistant]", "stream": False} | dict.fromkeys(INPUTS[3:], True)
 
 
-def test_the_template_is_told_what_the_request_has_for_it(client, triton, big):
+def test_chat_template_kwargs_reach_the_template(client, triton, big):
     triton.will_answer(part("Hello", "stop"))
     ask(client, chat_template_kwargs={"greeting": "Ahoy! "})
     assert triton.requests[0]["inputs"]["text_input"] == "Ahoy! [user] Hi [assistant]"
@@ -94,13 +94,13 @@ def test_a_stream(client, triton, big):
 
 
 @pytest.mark.parametrize(("fields", "tokens"), [({}, 8), ({"max_tokens": 100}, 8), ({"max_tokens": 2}, 2)])
-def test_there_is_always_a_number_of_tokens(client, triton, big, fields, tokens):
+def test_max_tokens_is_always_set_and_limited_by_the_context(client, triton, big, fields, tokens):
     triton.will_answer(part("", "stop"))
     ask(client, **fields)
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == tokens
 
 
-def test_what_vllm_would_answer_500_is_refused(client, triton, big):
+def test_prompts_that_vllm_would_answer_with_500_are_rejected(client, triton, big):
     error = ask(client, messages=[{"role": "user", "content": "word " * 20}]).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
     assert "resulted in 23 tokens" in error["message"]
@@ -109,11 +109,11 @@ def test_what_vllm_would_answer_500_is_refused(client, triton, big):
     assert not triton.requests
 
 
-def test_prompts(client, triton, big):
+def test_completion_prompts_must_be_text_within_the_context(client, triton, big):
     triton.will_answer(part("!", "stop"))
     body = {"model": "big-chat", "prompt": "Once upon", "echo": True}
-    answer = client.post("/v1/completions", json=body).get_json()
-    assert answer["choices"][0]["text"] == "Once upon!"
+    completion = client.post("/v1/completions", json=body).get_json()
+    assert completion["choices"][0]["text"] == "Once upon!"
     assert triton.requests[0]["inputs"]["text_input"] == "Once upon"
     for prompt, param in (("word " * 20, "prompt"), (["a", "word " * 20], "prompt[1]"), ([[1]], "prompt[0]")):
         triton.will_answer(part("!", "stop"))
@@ -126,29 +126,29 @@ def test_prompts(client, triton, big):
     [
         (lambda big: big.config.input.pop(), "lacks the inputs return_num_output_tokens"),
         (lambda big: big.values.pop("tokenizer"), "no parameter 'tokenizer'"),
-        (lambda big: big.values.pop("context_length"), "no number 'context_length'"),
+        (lambda big: big.values.pop("context_length"), "lacks the integer 'context_length'"),
         (lambda big: big.values.update(tokenizer="elsewhere"), "cannot be read"),
     ],
 )
-def test_a_configuration_that_lacks_something(client, big, change, message):
+def test_an_incomplete_configuration_is_reported(client, big, change, message):
     change(big)
     response = ask(client)
     assert (response.status_code, message in response.get_json()["error"]["message"]) == (500, True)
 
 
-def test_it_is_not_probed(client, triton, big):
+def test_vllm_models_are_not_probed(client, triton, big):
     triton.dead.add("big-chat")
     assert client.get("/health").status_code == 200
 
 
-def test_an_answer_that_is_aborted_is_a_failure():
+def test_an_aborted_response_is_an_engine_failure():
     call = VllmCall(FakeCall([part("a"), part("", "abort")]))
     assert call.next() == {"text_output": "a"}
     with pytest.raises(EngineFailure, match="abort"):
         call.next()
 
 
-def test_the_template_leaves_the_first_token_to_the_engine(folder):
+def test_the_rendered_prompt_omits_the_bos_token(folder):
     tokenizer = _open_tokenizer(folder)
     text = tokenizer.render([{"role": "user", "content": "Hi"}], [], {})
     assert text == "[user] Hi [assistant]"
@@ -156,12 +156,12 @@ def test_the_template_leaves_the_first_token_to_the_engine(folder):
 
 
 @pytest.mark.parametrize("where", ["file", "list"])
-def test_where_templates_are(folder, where):
+def test_template_from_a_file_or_a_list(folder, where):
     if where == "file":
         (folder / "chat_template.jinja").write_text("mine", encoding="utf-8")
     else:
-        named = [{"name": "tools", "template": "x"}, {"name": "default", "template": "mine"}]
-        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}), encoding="utf-8")
+        templates = [{"name": "tools", "template": "x"}, {"name": "default", "template": "mine"}]
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}), encoding="utf-8")
     assert _open_tokenizer(folder).render([], [], {}) == "mine"
 
 
@@ -171,7 +171,7 @@ def test_templates_are_sandboxed(folder):
         _open_tokenizer(folder).render([], [], {})
 
 
-def test_tensors_of_both_kinds():
+def test_request_and_response_tensors():
     request = build_request("m", {"text_input": "a", "stream": True, "other": False}, "r")
     assert [(i.name, i.datatype, list(i.shape)) for i in request.inputs] == [
         ("text_input", "BYTES", [1]),

@@ -1,4 +1,4 @@
-"""POST /audio/speech in both shapes and GET /audio/voices, over a fake model."""
+"""POST /audio/speech in both formats and GET /audio/voices, over a fake model."""
 
 import base64
 
@@ -15,7 +15,7 @@ def chunk(audio, **more):
     return {"audio": audio} | more
 
 
-def answers(triton):
+def queue_speech(triton):
     return triton.will_answer(chunk(b"one"), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40))
 
 
@@ -23,37 +23,37 @@ def post(client, path="/v1/audio/speech", **body):
     return client.post(path, json={"model": "tts-1", "input": "Hello.", "voice": "alloy"} | body)
 
 
-def asked(triton):
+def options(triton):
     return orjson.loads(triton.requests[0]["inputs"]["options"])
 
 
 @pytest.mark.parametrize("path", ["/audio/speech", "/v1/audio/speech"])
 def test_mp3_is_the_default(client, triton, path):
-    call = answers(triton)
+    call = queue_speech(triton)
     response = post(client, path)
     assert (response.data, response.content_type) == (b"onetwo", "audio/mpeg")
-    assert not call.cancelled  # it has ended by itself
+    assert not call.cancelled  # the call has already ended
     (request,) = triton.requests
     assert (request["model"], request["inputs"]["text_input"]) == ("tiny-speech", "Hello.")
-    assert asked(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3"}
+    assert options(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3"}
     assert "reference_audio" not in request["inputs"]
 
 
 @pytest.mark.parametrize(
-    ("form", "kind"),
+    ("response_format", "content_type"),
     [("opus", "audio/ogg"), ("aac", "audio/aac"), ("flac", "audio/flac"), ("wav", "audio/wav"), ("pcm", "audio/pcm")],
 )
-def test_formats(client, triton, form, kind):
-    answers(triton)
-    assert post(client, response_format=form).content_type == kind
-    assert asked(triton)["format"] == form
+def test_formats(client, triton, response_format, content_type):
+    queue_speech(triton)
+    assert post(client, response_format=response_format).content_type == content_type
+    assert options(triton)["format"] == response_format
 
 
-def test_the_model_and_the_voice_may_be_left_out_and_the_voice_be_an_object(client, triton):
-    answers(triton)
+def test_model_and_voice_are_optional_and_the_voice_may_be_an_object(client, triton):
+    queue_speech(triton)
     assert client.post("/v1/audio/speech", json={"input": "Hello.", "speed": 4}).status_code == 200
-    assert asked(triton) == {"voice": None, "speed": 4, "format": "mp3"}
-    answers(triton)
+    assert options(triton) == {"voice": None, "speed": 4, "format": "mp3"}
+    queue_speech(triton)
     post(client, voice={"id": "ann"})
     assert orjson.loads(triton.requests[1]["inputs"]["options"])["voice"] == "ann"
 
@@ -75,7 +75,7 @@ def test_events(client, triton):
     assert ": waiting" in response.text
 
 
-def test_a_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, triton):
+def test_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, triton):
     triton.will_answer(chunk(b"one"), EngineFailure("broken"))
     assert events(post(client, stream_format="sse"))[-1]["error"]["message"] == "broken"
     triton.will_answer(chunk(b"one"), EngineFailure("broken"))
@@ -83,7 +83,7 @@ def test_a_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, tr
         _ = post(client).data
 
 
-def test_one_who_leaves_is_not_an_error_of_the_server(client, triton):
+def test_client_disconnect_is_not_a_server_error(client, triton):
     triton.will_answer(chunk(b"one"), ClientClosedRequest("gone"))
     assert post(client).data == b"one"
 
@@ -91,7 +91,7 @@ def test_one_who_leaves_is_not_an_error_of_the_server(client, triton):
 @pytest.mark.parametrize(
     "error", [InvalidRequest("no such voice", param="voice", code="voice_not_found"), Overloaded("full")]
 )
-def test_a_failure_before_keeps_its_status(client, triton, error):
+def test_failure_before_the_first_chunk_keeps_its_status(client, triton, error):
     triton.will_answer(error)
     assert post(client).status_code == error.status
 
@@ -105,7 +105,7 @@ STREAMED = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0................LIST\x02\0\0\
 WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x03\0\0\0one"
 
 
-def test_ahas_shape(client, triton):
+def test_ahas_format(client, triton):
     end = chunk(b"", num_input_tokens=5, num_output_tokens=40)
     triton.will_answer(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)
     body = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()
@@ -114,11 +114,11 @@ def test_ahas_shape(client, triton):
     assert part["type"] == "audio"
     assert part["audio_url"]["url"] == f"data:audio/wav;base64,{base64.b64encode(WHOLE).decode()}"
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}
-    assert asked(triton) == {"voice": None, "speed": 1.0, "format": "wav"}
+    assert options(triton) == {"voice": None, "speed": 1.0, "format": "wav"}
     assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
 
 
-def test_ahas_answer_has_a_limit(make_client, triton):
+def test_ahas_response_has_a_size_limit(make_client, triton):
     call = triton.will_answer(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
     assert aha(make_client(max_upload_bytes=1500)).status_code == 413
     assert call.cancelled
@@ -134,7 +134,7 @@ def test_all_texts_of_messages_are_spoken(client, triton):
     assert triton.requests[0]["inputs"]["text_input"] == "One.\nTwo.\nThree."
 
 
-def test_what_is_wrong_with_a_reference_is_told_by_its_place(client, triton):
+def test_reference_audio_error_names_its_field(client, triton):
     triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
     error = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]
     assert error["param"] == "messages[0].content[1].audio_url.url"
@@ -165,18 +165,18 @@ def test_what_is_wrong_with_a_reference_is_told_by_its_place(client, triton):
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content[0]"),
     ],
 )
-def test_wrong_fields(client, triton, body, param):
+def test_bad_input_names_the_field(client, triton, body, param):
     response = post(client, **body)
     assert response.status_code == 400
     assert response.get_json()["error"]["param"].startswith(param)
     assert not triton.requests
 
 
-def test_an_unknown_model_is_404(client):
+def test_unknown_model_is_404(client):
     assert post(client, model="nobody").status_code == 404
 
 
-def test_a_file_in_the_body_has_the_limit_of_a_file_and_the_rest_that_of_a_body(make_client, triton):
+def test_inline_files_have_the_file_limit_and_the_rest_the_body_limit(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
     triton.will_answer(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}

@@ -25,7 +25,7 @@ def part(*segments, **more):
     return {"text_output": "", "segments": orjson.dumps(segments).decode()} | more
 
 
-def answers(triton):
+def queue_transcript(triton):
     return triton.will_answer(part(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
 
 
@@ -36,10 +36,10 @@ def post(client, path="/v1/audio/transcriptions", content=b"RIFF", **fields):
 
 @pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
 def test_json_is_the_default(client, triton, path):
-    call = answers(triton)
+    call = queue_transcript(triton)
     response = client.post(path, data={"file": (io.BytesIO(b"RIFFaudio"), "a.wav"), "model": "whisper-1"})
     assert response.get_json() == {"text": "Hello there. Bye --> now.", "usage": {"type": "duration", "seconds": 7}}
-    assert not call.cancelled  # it has ended by itself
+    assert not call.cancelled  # the call has already ended
     (request,) = triton.requests
     assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFFaudio")
     assert orjson.loads(request["inputs"]["options"]) == {
@@ -52,8 +52,8 @@ def test_json_is_the_default(client, triton, path):
     }
 
 
-def test_the_fields_reach_the_model(client, triton):
-    answers(triton)
+def test_fields_reach_the_model(client, triton):
+    queue_transcript(triton)
     fields = {"language": "YUE", "prompt": "names", "temperature": "0.5", "vad_filter": "false"}
     response = post(client, **fields, response_format="verbose_json", timestamp_granularities__=["word", "segment"])
     options = orjson.loads(triton.requests[0]["inputs"]["options"])
@@ -66,17 +66,17 @@ def test_the_fields_reach_the_model(client, triton):
 
 
 @pytest.mark.parametrize(
-    ("form", "kind", "text"),
+    ("response_format", "content_type", "text"),
     [
         ("text", "text/plain", "Hello there. Bye --> now.\n"),
         ("srt", "text/plain", to_srt(SEGMENTS)),
         ("vtt", "text/vtt", to_vtt(SEGMENTS)),
     ],
 )
-def test_text_formats(client, triton, form, kind, text):
-    answers(triton)
-    response = post(client, response_format=form)
-    assert response.content_type == f"{kind}; charset=utf-8"
+def test_text_formats(client, triton, response_format, content_type, text):
+    queue_transcript(triton)
+    response = post(client, response_format=response_format)
+    assert response.content_type == f"{content_type}; charset=utf-8"
     assert response.text == text
 
 
@@ -93,7 +93,7 @@ def events(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
 
 
-def test_a_stream(client, triton):
+def test_stream(client, triton):
     triton.will_answer(part(), TimeoutError(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
     response = post(client, stream="true")
     assert response.content_type.startswith("text/event-stream")
@@ -106,42 +106,42 @@ def test_a_stream(client, triton):
     assert ": waiting" in response.text
 
 
-def test_a_failure_in_mid_stream_is_an_event(client, triton):
+def test_failure_in_mid_stream_is_an_event(client, triton):
     triton.will_answer(part(SEGMENTS[0]), EngineFailure("broken"))
     response = post(client, stream="true")
     assert response.status_code == 200
     assert events(response)[-1]["error"]["message"] == "broken"
 
 
-def test_an_end_without_its_last_response_is_not_called_done(client, triton):
+def test_missing_last_response_is_an_error(client, triton):
     triton.will_answer(part(SEGMENTS[0]))
     assert post(client).status_code == 500
     triton.will_answer(part(SEGMENTS[0]))
     assert "error" in events(post(client, stream="true"))[-1]
 
 
-def test_no_segment_in_the_time_of_a_request(client, triton):
+def test_no_segment_within_the_request_timeout_is_504(client, triton):
     triton.will_answer(TimeoutError())
     assert post(client).status_code == 504
 
 
-def test_another_encoding_of_a_form_is_refused_unread(client):
+def test_urlencoded_forms_are_rejected_unread(client):
     started = time.monotonic()
-    kind = "application/x-www-form-urlencoded"
-    response = client.post("/v1/audio/transcriptions", data=b"a&" * 4_000_000, content_type=kind)
+    content_type = "application/x-www-form-urlencoded"
+    response = client.post("/v1/audio/transcriptions", data=b"a&" * 4_000_000, content_type=content_type)
     assert response.get_json()["error"]["code"] == "missing_file"
     assert time.monotonic() - started < 1
 
 
-def test_a_failure_before_keeps_its_status(client, triton):
+def test_failure_before_the_first_segment_keeps_its_status(client, triton):
     call = triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
     response = post(client, stream="true")
     assert (response.status_code, response.get_json()["error"]["code"]) == (400, "invalid_audio")
-    assert not call.cancelled  # its failure was its end
+    assert not call.cancelled  # the call has already failed
 
 
-def test_a_translation(client, triton):
-    answers(triton)
+def test_translation(client, triton):
+    queue_transcript(triton)
     body = post(client, "/v1/audio/translations", response_format="verbose_json").get_json()
     assert body["task"] == "translate"
     assert orjson.loads(triton.requests[0]["inputs"]["options"])["task"] == "translate"
@@ -163,20 +163,20 @@ def test_a_translation(client, triton):
         ({"prompt": "x" * 10_001}, "prompt"),
     ],
 )
-def test_wrong_fields(client, triton, fields, param):
+def test_bad_input_names_the_field(client, triton, fields, param):
     response = post(client, **fields)
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
     assert not triton.requests
 
 
-def test_an_unknown_language_is_told_which_there_are(client):
+def test_unknown_language_error_lists_the_supported_ones(client):
     message = post(client, language="klingon").get_json()["error"]["message"]
     assert all(f" {code}" in message for code in LANGUAGES)
     assert len(LANGUAGES) == 30
 
 
 @pytest.mark.parametrize("data", [{"file": "not a file"}, {"model": "whisper-1"}])
-def test_no_file_is_ahas_error(client, data):
+def test_missing_file_is_ahas_error(client, data):
     response = client.post("/audio/transcriptions", data=data, content_type="multipart/form-data")
     assert response.status_code == 400
     assert response.get_json()["error"] == {
@@ -187,20 +187,20 @@ def test_no_file_is_ahas_error(client, data):
     }
 
 
-def test_json_instead_of_a_form(client):
+def test_json_body_is_rejected_as_missing_file(client):
     assert client.post("/v1/audio/transcriptions", json={"file": "x"}).get_json()["error"]["code"] == "missing_file"
 
 
-def test_too_large(make_client, triton):
+def test_file_over_the_limit_is_413(make_client, triton):
     client = make_client(max_upload_bytes=1000)
     assert post(client, content=b"x" * 1001).status_code == 413
     assert post(client, content=b"x" * 3_000_000).status_code == 413
     assert not triton.requests
-    answers(triton)
+    queue_transcript(triton)
     assert post(client, content=b"x" * 1000).status_code == 200
 
 
-def test_any_language_of_the_list_in_any_case(client, triton):
+def test_languages_are_accepted_in_any_case(client, triton):
     for code in LANGUAGES:
-        answers(triton)
+        queue_transcript(triton)
         assert post(client, language=code.upper()).status_code == 200

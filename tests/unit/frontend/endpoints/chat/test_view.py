@@ -1,4 +1,4 @@
-"""POST /chat/completions over a fake Triton: shapes, order, usage, failures, and what reaches the model."""
+"""POST /chat/completions over a fake Triton: formats, order, usage, failures, and the requests sent to the model."""
 
 import orjson
 import pytest
@@ -8,12 +8,12 @@ from tests.unit.conftest import chat, delta, last
 
 
 def events(response):
-    """The stream's events, decoded; comments and [DONE] as they are."""
+    """Return the stream's events, decoded; comments and [DONE] are left as text."""
     blocks = [block for block in response.get_data().split(b"\n\n") if block]
     return [orjson.loads(b[6:]) if b.startswith(b"data: {") else b.decode() for b in blocks]
 
 
-def test_the_model_is_told_whose_request_it_is(client, triton):
+def test_client_address_is_sent_to_the_model(client, triton):
     triton.will_answer(last())
     client.post(
         "/v1/chat/completions",
@@ -23,7 +23,7 @@ def test_the_model_is_told_whose_request_it_is(client, triton):
     assert triton.requests[0]["client"] == "10.1.2.3"
 
 
-def test_plain_answer_has_openais_shape(client, triton):
+def test_plain_response_has_openais_format(client, triton):
     triton.will_answer(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
     response = client.post("/v1/chat/completions", json=chat())
     body = response.get_json()
@@ -59,13 +59,13 @@ def test_stream_has_role_deltas_finish_usage_and_done_under_one_id(client, trito
     assert done == "data: [DONE]"
 
 
-def test_stream_without_usage_does_not_mention_it(client, triton):
+def test_stream_omits_usage_by_default(client, triton):
     triton.will_answer(last("Hi"))
     chunks = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert all("usage" not in chunk for chunk in chunks[:-1])
 
 
-def test_waiting_sends_comments(client, triton):
+def test_comments_are_sent_while_waiting(client, triton):
     triton.will_answer(delta("a"), TimeoutError(), TimeoutError(), last("b"))
     received = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert received.count(": waiting") == 2
@@ -78,7 +78,7 @@ def test_failure_before_the_first_token_keeps_its_status(client, triton, stream)
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     assert response.status_code == 400
     assert response.get_json()["error"]["code"] == "context_length_exceeded"
-    assert not call.cancelled  # its failure was its end
+    assert not call.cancelled  # the call has already failed
 
 
 def test_overload_is_503_with_retry_after(client, triton):
@@ -88,16 +88,16 @@ def test_overload_is_503_with_retry_after(client, triton):
     assert response.get_json()["error"]["type"] == "overloaded_error"
 
 
-def test_failure_in_mid_stream_is_one_event_and_the_end(client, triton):
+def test_failure_in_mid_stream_is_the_last_event(client, triton):
     call = triton.will_answer(delta("a"), EngineFailure("broken"))
     *_, text, error = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert text["choices"][0]["delta"] == {"content": "a"}
     assert error == {"error": {"message": "broken", "type": "api_error", "param": None, "code": "engine_failure"}}
-    assert not call.cancelled  # its failure was its end
+    assert not call.cancelled  # the call has already failed
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_without_a_finish_reason_is_an_error_not_a_short_answer(client, triton, stream):
+def test_missing_finish_reason_is_an_error(client, triton, stream):
     triton.will_answer(delta("a"))
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     body = events(response)[-1] if stream else response.get_json()
@@ -113,7 +113,7 @@ def test_closing_the_response_cancels_the_call(client, triton):
     assert call.cancelled
 
 
-def test_a_finished_answer_is_not_cancelled(client, triton):
+def test_a_finished_call_is_not_cancelled(client, triton):
     call = triton.will_answer(delta("a"), last())
     client.post("/v1/chat/completions", json=chat(stream=True)).get_data()
     assert not call.cancelled
@@ -130,14 +130,14 @@ def test_a_finished_answer_is_not_cancelled(client, triton):
         ("/chat/completions", "application/json", True, True),
     ],
 )
-def test_whether_an_answer_streams(client, triton, path, accept, stream, streams):
+def test_path_and_accept_header_decide_whether_to_stream(client, triton, path, accept, stream, streams):
     triton.will_answer(last("Hi"))
     response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
     assert response.content_type.startswith("text/event-stream" if streams else "application/json")
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["stream"] is streams
 
 
-def test_what_reaches_the_model(client, triton):
+def test_fields_reach_the_model(client, triton):
     triton.will_answer(last())
     fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "seed": 3, "stop": "END"}
     fields |= {"frequency_penalty": -1, "presence_penalty": 2, "repetition_penalty": 1.1}
@@ -152,13 +152,13 @@ def test_what_reaches_the_model(client, triton):
     assert orjson.loads(request["inputs"]["messages"]) == [{"role": "user", "content": "Hi"}]
 
 
-def test_max_completion_tokens_wins(client, triton):
+def test_max_completion_tokens_overrides_max_tokens(client, triton):
     triton.will_answer(last())
     client.post("/v1/chat/completions", json=chat(max_tokens=9, max_completion_tokens=4))
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == 4
 
 
-def test_text_parts_are_joined_and_developers_are_systems(client, triton):
+def test_text_parts_are_joined_and_developer_messages_become_system_messages(client, triton):
     triton.will_answer(last())
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
@@ -173,9 +173,9 @@ USER = {"role": "user", "content": "Hi"}
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"model": None}, "model", "invalid_type"),
+        ({"model": None}, "model", "missing_parameter"),
         ({"model": 3}, "model", "invalid_type"),
-        ({"messages": None}, "messages", "invalid_type"),
+        ({"messages": None}, "messages", "missing_parameter"),
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": "Hi"}, "messages", "invalid_type"),
         ({"messages": ["Hi"]}, "messages[0]", "invalid_type"),
@@ -237,15 +237,15 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
         {"user": "u", "metadata": {"a": "b"}, "store": True, "some_future_field": 1},
     ],
 )
-def test_fields_that_ask_for_nothing_are_let_through(client, triton, fields):
+def test_no_op_values_and_unknown_fields_are_accepted(client, triton, fields):
     triton.will_answer(last())
     assert client.post("/v1/chat/completions", json=chat(**fields)).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio"])
 def test_media_for_a_text_model_names_the_part(client, kind):
-    there = {kind: {"url": "file:///etc/passwd", "data": "UklGRg=="}, "audio_url": {"url": "file:///etc/passwd"}}
-    parts = [{"type": "text", "text": "What is this?"}, {"type": kind} | there]
+    media = {kind: {"url": "file:///etc/passwd", "data": "UklGRg=="}, "audio_url": {"url": "file:///etc/passwd"}}
+    parts = [{"type": "text", "text": "What is this?"}, {"type": kind} | media]
     response = client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": parts}]))
     error = response.get_json()["error"]
     assert (response.status_code, error["param"]) == (400, "messages[0].content[1]")
@@ -254,13 +254,13 @@ def test_media_for_a_text_model_names_the_part(client, kind):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"3", b'{"model": NaN}', b"\xff\xfe", b'{"a":"\\ud800"}', b"[" * 5000]
 )
-def test_what_is_not_a_json_object(client, body):
+def test_invalid_json_objects_are_rejected(client, body):
     response = client.post("/v1/chat/completions", data=body)
     error = response.get_json()["error"]
     assert (response.status_code, error["code"]) == (400, "invalid_json")
 
 
-def test_a_body_over_the_limit(make_client):
+def test_body_over_the_limit_is_413(make_client):
     response = make_client(max_body_bytes=1000).post("/v1/chat/completions", json=chat(user="x" * 1001))
     assert response.status_code == 413
     assert response.get_json()["error"]["code"] == "payload_too_large"

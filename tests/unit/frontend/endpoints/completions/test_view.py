@@ -1,4 +1,4 @@
-"""POST /completions over a fake Triton: prompts in all forms, order, usage, failures, and what reaches the model."""
+"""POST /completions over a fake Triton: prompt types, order, usage, failures, and the requests sent to the model."""
 
 import numpy as np
 import orjson
@@ -14,7 +14,7 @@ def ask(client, prompt="Once", **fields):
     return client.post("/v1/completions", json={"model": "tiny-chat", "prompt": prompt} | fields)
 
 
-def test_plain_answer_has_openais_shape(client, triton):
+def test_plain_response_has_openais_format(client, triton):
     triton.will_answer(last(" upon", "length", prompt=1, completion=16))
     body = ask(client).get_json()
     assert (body["object"], body["id"][:5], body["model"]) == ("text_completion", "cmpl-", "org/tiny-chat")
@@ -22,7 +22,7 @@ def test_plain_answer_has_openais_shape(client, triton):
     assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 16, "total_tokens": 17}
 
 
-def test_what_reaches_the_model(client, triton):
+def test_fields_reach_the_model(client, triton):
     triton.will_answer(last())
     ask(client, "Once", temperature=0, stop="END", echo=True)
     inputs = triton.requests[0]["inputs"]
@@ -31,14 +31,14 @@ def test_what_reaches_the_model(client, triton):
     assert sampling == {"temperature": 0, "stop": ["END"], "max_tokens": 16, "stream": False, "echo": True}
 
 
-def test_token_ids_go_as_little_endian_int32(client, triton):
+def test_token_ids_are_sent_as_little_endian_int32(client, triton):
     triton.will_answer(last())
     ask(client, [5, 70000])
     assert np.frombuffer(triton.requests[0]["inputs"]["token_ids"], "<i4").tolist() == [5, 70000]
 
 
 @pytest.mark.parametrize("prompts", [["a", "b"], [[1], [2, 3]]])
-def test_choices_are_in_the_order_of_the_prompts_and_usage_is_their_sum(client, triton, prompts):
+def test_choices_are_in_prompt_order_and_usage_is_their_sum(client, triton, prompts):
     triton.will_answer(last("A", prompt=2, completion=3))
     triton.will_answer(last("B", "length", prompt=4, completion=5))
     body = ask(client, prompts).get_json()
@@ -49,14 +49,14 @@ def test_choices_are_in_the_order_of_the_prompts_and_usage_is_their_sum(client, 
     assert body["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
 
 
-def test_n_answers_a_prompt_with_seeds_of_their_own(client, triton):
+def test_each_choice_of_a_prompt_has_its_own_seed(client, triton):
     for text in "abcd":
         triton.will_answer(last(text, prompt=2, completion=3))
     body = ask(client, ["x", "y"], n=2, seed=7).get_json()
     assert [c["text"] for c in body["choices"]] == list("abcd")
     assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16}
-    asked = [(r["inputs"]["prompt"], orjson.loads(r["inputs"]["sampling_parameters"])["seed"]) for r in triton.requests]
-    assert asked == [("x", 7), ("x", 8), ("y", 7), ("y", 8)]
+    sent = [(r["inputs"]["prompt"], orjson.loads(r["inputs"]["sampling_parameters"])["seed"]) for r in triton.requests]
+    assert sent == [("x", 7), ("x", 8), ("y", 7), ("y", 8)]
 
 
 def test_a_stream_of_two_prompts(client, triton):
@@ -74,24 +74,24 @@ def test_a_stream_of_two_prompts(client, triton):
     assert done == "data: [DONE]"
 
 
-def test_a_wrong_prompt_is_named_and_the_others_are_stopped(client, triton):
+def test_invalid_prompt_is_named_and_the_others_are_cancelled(client, triton):
     calls = [triton.will_answer(delta("a"), last())]
     triton.will_answer(InvalidRequest("no such token", param="prompt[3]"))
     calls += [triton.will_answer(delta("c"), last()), triton.will_answer(TimeoutError())]
-    ending = triton.will_answer(InvalidRequest("no such token", param="prompt[0]"))
+    failing = triton.will_answer(InvalidRequest("no such token", param="prompt[0]"))
     response = ask(client, [[1], [2, 2, 2, 9], [3], [4], [5]])
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "prompt[1][3]")
     assert [call.cancelled for call in calls] == [True, True, True]
-    assert not ending.cancelled
+    assert not failing.cancelled
 
 
 @pytest.mark.parametrize(("prompt", "param"), [([9, 9], "prompt[1]"), ("x", "prompt[1]"), (["x"], "prompt[0][1]")])
-def test_the_models_name_of_a_prompt_is_the_requests(client, triton, prompt, param):
+def test_error_names_the_prompt_as_the_request_does(client, triton, prompt, param):
     triton.will_answer(InvalidRequest("no", param="prompt[1]"))
     assert ask(client, prompt).get_json()["error"]["param"] == param
 
 
-def test_failure_in_mid_stream_is_one_event_and_the_end(client, triton):
+def test_failure_in_mid_stream_is_the_last_event(client, triton):
     triton.will_answer(delta("a"), EngineFailure("broken"))
     second = triton.will_answer(delta("b"), last())
     *_, text, error = events(ask(client, ["x", "y"], stream=True))
@@ -113,7 +113,7 @@ def test_closing_the_response_cancels_all_calls(client, triton):
     ("fields", "param", "code"),
     [
         ({"prompt": ""}, "prompt", "invalid_value"),
-        ({"prompt": None}, "prompt", "invalid_value"),
+        ({"prompt": None}, "prompt", "missing_parameter"),
         ({"prompt": []}, "prompt", "invalid_value"),
         ({"prompt": ["a", ""]}, "prompt", "invalid_value"),
         ({"prompt": [[]]}, "prompt", "invalid_value"),
@@ -144,21 +144,21 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     assert not triton.requests
 
 
-def test_a_prompt_is_needed(client):
+def test_prompt_is_required(client):
     error = client.post("/v1/completions", json={"model": "tiny-chat"}).get_json()["error"]
     assert (error["param"], error["code"]) == ("prompt", "missing_parameter")
 
 
-def test_fields_that_ask_for_nothing_are_let_through(client, triton):
+def test_no_op_values_are_accepted(client, triton):
     triton.will_answer(last())
     assert ask(client, best_of=1, n=1, suffix=None, logprobs=None, logit_bias={}, user="u").status_code == 200
 
 
-def test_log_probabilities_of_the_tokens(client, triton):
-    def told(*tokens):
+def test_logprobs_of_the_tokens(client, triton):
+    def encode(*tokens):
         return orjson.dumps([{"token": token, "logprob": -0.5, "bytes": list(token.encode())} for token in tokens])
 
-    responses = [delta(" up") | {"logprobs": told(" up")}, last("on a", "length") | {"logprobs": told("on", " a")}]
+    responses = [delta(" up") | {"logprobs": encode(" up")}, last("on a", "length") | {"logprobs": encode("on", " a")}]
     expected = {
         "tokens": [" up", "on", " a"],
         "token_logprobs": [-0.5] * 3,
@@ -175,7 +175,7 @@ def test_log_probabilities_of_the_tokens(client, triton):
     assert [token for each in found for token in each["tokens"]] == expected["tokens"]
 
 
-def test_a_character_of_several_tokens_counts_once():
+def test_text_offset_counts_a_character_of_several_tokens_once():
     pieces = [b"a ", b"\xf0\x9f", b"\x98\x80", b"!"]
     entries = [{"token": piece.decode(errors="replace"), "logprob": 0.0, "bytes": list(piece)} for piece in pieces]
     logprobs = CompletionLogprobs()

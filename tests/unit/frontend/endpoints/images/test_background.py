@@ -1,4 +1,4 @@
-"""POST /images/remove_background in both shapes, over a fake model."""
+"""POST /images/remove_background in both formats, over a fake model."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ PHOTO = base64.b64encode(b"\x89PNGphoto").decode()
 PART = {"type": "image", "image_url": {"url": f"base64://{PHOTO}"}}
 
 
-def made(triton, *images):
+def queue_results(triton, *images):
     return [triton.will_answer({"image_output": image}) for image in images]
 
 
@@ -21,8 +21,8 @@ def aha(client, *parts, path="/images/remove_background", **fields):
 
 
 @pytest.mark.parametrize("path", ["/images/remove_background", "/v1/images/remove_background"])
-def test_ahas_shape(client, triton, path):
-    (call,) = made(triton, b"cut")
+def test_ahas_format(client, triton, path):
+    (call,) = queue_results(triton, b"cut")
     body = aha(client, PART, path=path, model="tiny-background_removal").get_json()
     assert body["object"] == "chat.completion"
     url = f"data:image/png;base64,{base64.b64encode(b'cut').decode()}"
@@ -33,15 +33,15 @@ def test_ahas_shape(client, triton, path):
     assert not call.cancelled
 
 
-def test_several_images_in_order_among_text(client, triton):
-    made(triton, b"one", b"two")
+def test_several_images_between_text_keep_their_order(client, triton):
+    queue_results(triton, b"one", b"two")
     second = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PHOTO}"}}
     content = aha(client, PART, {"type": "text", "text": "and"}, second).get_json()["choices"][0]["message"]["content"]
     assert [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in content] == [b"one", b"two"]
 
 
-def test_webp_and_refined(client, triton):
-    made(triton, b"cut")
+def test_output_format_and_refine(client, triton):
+    queue_results(triton, b"cut")
     body = aha(client, PART, output_format="webp", refine=True).get_json()
     assert "data:image/webp;" in body["choices"][0]["message"]["content"][0]["image_url"]["url"]
     assert orjson.loads(triton.requests[0]["inputs"]["options"]) == {"format": "webp", "refine": True}
@@ -52,15 +52,15 @@ def form(client, content=b"photo", **fields):
     return client.post("/v1/images/remove_background", data=data, content_type="multipart/form-data")
 
 
-def test_a_form_is_answered_with_the_file(client, triton):
-    made(triton, b"cut")
+def test_a_form_request_returns_the_file(client, triton):
+    queue_results(triton, b"cut")
     response = form(client, output_format="webp", refine="true")
     assert (response.data, response.content_type) == (b"cut", "image/webp")
     assert triton.requests[0]["inputs"]["image"] == b"photo"
 
 
-def test_what_is_wrong_with_an_image_is_told_by_its_place(client, triton):
-    first = made(triton, b"one")[0]
+def test_image_error_names_its_field(client, triton):
+    first = queue_results(triton, b"one")[0]
     triton.will_answer(InvalidRequest("no image", param="image", code="invalid_image"))
     error = aha(client, PART, PART).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "invalid_image")
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_an_image_is_told_by_its_place(client, triton):
     assert form(client).get_json()["error"]["param"] == "image"
 
 
-def test_what_was_begun_is_stopped_if_the_rest_cannot_be(client, triton):
+def test_started_calls_are_cancelled_if_a_later_image_is_rejected(client, triton):
     first = triton.will_answer(TimeoutError(), {"image_output": b"one"})
     bad = {"type": "image", "image_url": {"url": "file:///etc/passwd"}}
     error = aha(client, PART, bad).get_json()["error"]
@@ -88,7 +88,7 @@ def test_what_was_begun_is_stopped_if_the_rest_cannot_be(client, triton):
         ([PART], {"model": "tiny-chat"}, "model"),
     ],
 )
-def test_wrong_fields(client, triton, parts, fields, param):
+def test_bad_input_names_the_field(client, triton, parts, fields, param):
     response = aha(client, *parts, **fields)
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
     assert not triton.requests
@@ -98,7 +98,7 @@ def test_wrong_fields(client, triton, parts, fields, param):
     ("content", "fields", "code"),
     [(None, {}, "missing_file"), (b"", {}, "empty_file"), (b"x", {"output_format": "gif"}, "invalid_value")],
 )
-def test_wrong_forms(client, content, fields, code):
+def test_invalid_forms_are_rejected(client, content, fields, code):
     response = form(client, content, **fields)
     assert (response.status_code, response.get_json()["error"]["code"]) == (400, code)
 

@@ -1,4 +1,4 @@
-"""Images made, edited and varied, over a fake model: fields, answers, events, URLs."""
+"""Image generations, edits and variations over a fake model: fields, responses, events, URLs; the image store."""
 
 import base64
 import io
@@ -35,7 +35,7 @@ def options(triton):
     return orjson.loads(triton.requests[-1]["inputs"]["options"])
 
 
-def test_the_routers_example(client, triton):
+def test_generation_returns_a_url_that_serves_the_image(client, triton):
     triton.will_answer(last())
     response = generate(
         client,
@@ -47,13 +47,13 @@ def test_the_routers_example(client, triton):
         style="vivid",
         user="user-123",
     )
-    (made,) = response.get_json()["data"]
-    assert made["revised_prompt"] is None
-    served = client.get(made["url"].removeprefix("http://localhost"))
+    (item,) = response.get_json()["data"]
+    assert item["revised_prompt"] is None
+    served = client.get(item["url"].removeprefix("http://localhost"))
     assert (served.data, served.content_type) == (b"PNG", "image/png")
     assert triton.requests[0]["model"] == "tiny-image_generation"
-    wanted = {"width": 1024, "height": 1024, "n": 1, "quality": "standard", "style": "vivid", "format": "png"}
-    assert options(triton).items() >= wanted.items()
+    expected = {"width": 1024, "height": 1024, "n": 1, "quality": "standard", "style": "vivid", "format": "png"}
+    assert options(triton).items() >= expected.items()
 
 
 def test_several_images_as_base64(client, triton):
@@ -66,7 +66,7 @@ def test_several_images_as_base64(client, triton):
     assert options(triton)["width"] is None
 
 
-def test_a_stream_with_previews(client, triton):
+def test_stream_with_partial_images(client, triton):
     triton.will_answer(image(b"blur", partial=0), last(b"sharp"))
     response = generate(client, stream=True, partial_images=1, size="64x64")
     events = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
@@ -77,14 +77,14 @@ def test_a_stream_with_previews(client, triton):
     assert {"created_at", "size", "quality", "background", "output_format"} <= set(events[0])
 
 
-def test_a_failure_in_a_stream_is_an_event(client, triton):
+def test_failure_in_mid_stream_is_an_event(client, triton):
     triton.will_answer(image(b"blur", partial=0), EngineFailure("gone"))
     response = generate(client, stream=True, partial_images=1)
     assert orjson.loads(response.text.splitlines()[-2][6:])["error"]["message"] == "gone"
 
 
 @pytest.mark.parametrize("field", ["image", "image[]"])
-def test_an_edit_with_a_mask(client, triton, field):
+def test_edit_with_a_mask(client, triton, field):
     triton.will_answer(last())
     form = {field: b"image", "mask": b"mask", "prompt": "add a hat", "n": "1", "size": "512x512", "model": "dall-e-2"}
     body = upload(client, "edits", **form, response_format="b64_json").get_json()
@@ -94,7 +94,7 @@ def test_an_edit_with_a_mask(client, triton, field):
     assert options(triton)["width"] == 512
 
 
-def test_a_variation(client, triton):
+def test_variation(client, triton):
     triton.will_answer(last())
     assert upload(client, "variations", image=b"image", n="1").status_code == 200
     assert triton.requests[0]["inputs"].keys() == {"prompt", "image", "options"}
@@ -126,12 +126,12 @@ def test_a_variation(client, triton):
         ("prompt", "x" * 32_001),
     ],
 )
-def test_a_wrong_field_is_named(client, field, value):
+def test_bad_input_names_the_field(client, field, value):
     response = generate(client, **{field: value})
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, field)
 
 
-def test_wrong_forms(client, triton):
+def test_invalid_forms_are_rejected(client, triton):
     assert upload(client, "edits", image=b"i").get_json()["error"]["param"] == "prompt"
     assert upload(client, "edits", prompt="p").get_json()["error"]["code"] == "missing_file"
     assert upload(client, "edits", prompt="p", image=b"i", n="100").get_json()["error"]["param"] == "n"
@@ -147,19 +147,19 @@ def test_wrong_forms(client, triton):
     assert triton.requests == []
 
 
-def test_the_backends_complaint_is_passed_on(client, triton):
+def test_backend_error_is_passed_on(client, triton):
     triton.will_answer(InvalidRequest("not a multiple of 8", param="size"))
     response = generate(client, size="7x7")
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "size")
 
 
 @pytest.mark.parametrize("name", ["x.png", "..%2fsecret.png", "tmpabcdefgh", "a" * 43 + ".exe", "b" * 43 + ".png"])
-def test_names_nobody_was_told(make_client, tmp_path, name):
+def test_unknown_image_names_are_404(make_client, tmp_path, name):
     client, folder = make_client(), tmp_path / "run" / "10100" / "images"
     folder.mkdir(parents=True)
     (folder.parent / "secret.png").write_bytes(b"secret")
-    for there in ("x.png", "tmpabcdefgh", "a" * 43 + ".exe", "c" * 43 + ".png"):
-        (folder / there).write_bytes(b"not for you")
+    for file in ("x.png", "tmpabcdefgh", "a" * 43 + ".exe", "c" * 43 + ".png"):
+        (folder / file).write_bytes(b"not for you")
     (folder / ("b" * 43 + ".png")).symlink_to(folder.parent / "secret.png")
     assert client.get(f"/v1/images/files/{name}").status_code == 404
     assert client.get("/v1/images/files/" + "c" * 43 + ".png").data == b"not for you"
@@ -175,39 +175,39 @@ def test_names_nobody_was_told(make_client, tmp_path, name):
         ("x/../evil", "http://127.0.0.1:10100"),
     ],
 )
-def test_a_url_has_the_address_the_client_used(client, triton, host, address):
+def test_url_has_the_address_that_the_client_used(client, triton, host, address):
     triton.will_answer(last())
     response = client.post("/v1/images/generations", json={"prompt": "x"}, headers={"Host": host})
     assert response.get_json()["data"][0]["url"].startswith(f"{address}/v1/images/files/")
 
 
-def test_a_url_has_the_address_the_operator_says(make_client, triton):
+def test_public_url_setting_overrides_the_address(make_client, triton):
     triton.will_answer(last())
-    answer = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
-    assert answer["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
+    body = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
+    assert body["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
 
 
-def test_newer_models_names_answer_base64_unless_asked(client, triton):
+def test_newer_model_names_return_base64_unless_urls_are_requested(client, triton):
     triton.will_answer(last())
     assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
     triton.will_answer(last())
     assert "url" in generate(client, model="gpt-image-1", response_format="url").get_json()["data"][0]
 
 
-def test_the_backends_image_is_the_requests_field(client, triton):
+def test_image_error_names_the_field_of_the_request(client, triton):
     triton.will_answer(InvalidRequest("damaged", param="image", code="invalid_image"))
     assert upload(client, "edits", prompt="p", **{"image[]": b"i"}).get_json()["error"]["param"] == "image[]"
 
 
 class TestStore:
-    def test_an_image_larger_than_the_folder_may_be(self, tmp_path):
+    def test_image_over_the_size_limit_is_rejected(self, tmp_path):
         store = ImageStore(tmp_path, 60, 10)
         kept = store.put(b"PNG", "png")
         with pytest.raises(PayloadTooLarge):
             store.put(bytes(11), "png")
         assert store.get(kept) == b"PNG"
 
-    def test_an_image_expires(self, tmp_path):
+    def test_image_expires(self, tmp_path):
         store = ImageStore(tmp_path, 60, 1000)
         name = store.put(b"PNG", "png")
         assert store.get(name) == b"PNG"
@@ -215,14 +215,14 @@ class TestStore:
         assert store.get(name) is None
         assert list(tmp_path.iterdir()) == []
 
-    def test_the_oldest_make_room(self, tmp_path):
+    def test_oldest_images_are_evicted_first(self, tmp_path):
         store = ImageStore(tmp_path, 1000, 100)
         names = [store.put(bytes(40), "png") for _ in range(2)]
         os.utime(tmp_path / names[0], (time.time() - 100,) * 2)
         third = store.put(bytes(40), "webp")
         assert [store.get(name) is not None for name in (*names, third)] == [False, True, True]
 
-    def test_old_ones_go_when_a_new_one_comes(self, tmp_path):
+    def test_storing_an_image_deletes_expired_ones(self, tmp_path):
         store = ImageStore(tmp_path, 60, 1000)
         old = store.put(b"old", "png")
         os.utime(tmp_path / old, (1, 1))

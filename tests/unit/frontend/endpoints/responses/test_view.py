@@ -1,4 +1,4 @@
-"""POST /responses over a fake Triton: shapes, events, what is remembered, failures, and what reaches the model."""
+"""POST /responses over a fake Triton: formats, events, stored responses, failures, and requests sent to the model."""
 
 import functools
 import os
@@ -22,12 +22,12 @@ def ask(client, given="Hi", **fields):
     return client.post("/v1/responses", json={"model": "tiny-chat", "input": given} | fields)
 
 
-def asked(triton, number=-1):
+def sent_messages(triton, number=-1):
     return orjson.loads(triton.requests[number]["inputs"]["messages"])
 
 
 def events(response):
-    """The stream's events as OpenAI's client would have them; comments are left out."""
+    """Return the stream's events as OpenAI's client parses them, without comments."""
     found = []
     for block in response.get_data().decode().split("\n\n"):
         if block.startswith("event: "):
@@ -39,7 +39,7 @@ def events(response):
     return found
 
 
-def test_plain_answer_has_openais_shape(client, triton):
+def test_plain_response_has_openais_format(client, triton):
     triton.will_answer(delta("Hel"), last("lo", "stop", prompt=11, completion=4))
     body = ask(client, temperature=0.5, metadata={"a": "b"}, instructions="Be brief.").get_json()
     parsed = openai_types.Response.model_validate(body)
@@ -76,7 +76,7 @@ def test_plain_answer_has_openais_shape(client, triton):
     assert body["store"] is True
 
 
-def test_an_answer_cut_short_says_so(client, triton):
+def test_truncated_response_is_incomplete(client, triton):
     triton.will_answer(last("Hel", "length"))
     body = ask(client, max_output_tokens=3).get_json()
     assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
@@ -84,7 +84,7 @@ def test_an_answer_cut_short_says_so(client, triton):
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"]) == {"max_tokens": 3, "stream": False}
 
 
-def test_a_stream_has_all_events_in_order(client, triton):
+def test_stream_has_all_events_in_order(client, triton):
     triton.will_answer(delta("Hel"), TimeoutError(), last("lo", prompt=5, completion=2))
     created, progress, item, part, first, second, text, part_done, item_done, completed = events(
         ask(client, stream=True)
@@ -117,7 +117,7 @@ def test_a_stream_has_all_events_in_order(client, triton):
     assert client.get(f"/v1/responses/{created['response']['id']}").get_json() == completed["response"]
 
 
-def test_a_stream_cut_short_ends_with_incomplete(client, triton):
+def test_truncated_stream_ends_with_incomplete(client, triton):
     triton.will_answer(last("Hel", "length"))
     assert events(ask(client, stream=True))[-1]["type"] == "response.incomplete"
 
@@ -127,11 +127,11 @@ def test_failure_in_mid_stream_is_response_failed(client, triton):
     *_, failed = events(ask(client, stream=True))
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
     assert failed["response"]["error"] == {"code": "server_error", "message": "broken"}
-    assert not call.cancelled  # its failure was its end
+    assert not call.cancelled  # the call has already failed
     assert client.get(f"/v1/responses/{failed['response']['id']}").status_code == 404
 
 
-def test_closing_the_response_cancels_the_call_and_nothing_is_kept(client, triton):
+def test_closing_the_response_cancels_the_call_and_stores_nothing(client, triton):
     call = triton.will_answer(delta("a"), delta("b"), last())
     response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "x", "stream": True}, buffered=False)
     first = next(response.response)
@@ -143,7 +143,7 @@ def test_closing_the_response_cancels_the_call_and_nothing_is_kept(client, trito
 
 def test_items_become_messages(client, triton):
     triton.will_answer(last())
-    said = {"type": "output_text", "text": "Four", "annotations": []}
+    text = {"type": "output_text", "text": "Four", "annotations": []}
     items = [
         {"role": "developer", "content": "Count."},
         {
@@ -152,12 +152,12 @@ def test_items_become_messages(client, triton):
             "content": [{"type": "input_text", "text": "2"}, {"type": "input_text", "text": "+2"}],
         },
         {"type": "reasoning", "id": "rs_1", "summary": []},
-        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [said]},
+        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]},
         {"role": "user", "content": "And?"},
     ]
     ask(client, items, instructions="Be brief.")
-    assert asked(triton) == [
+    assert sent_messages(triton) == [
         {"role": "system", "content": "Be brief."},
         {"role": "system", "content": "Count."},
         {"role": "user", "content": "2\n+2"},
@@ -167,36 +167,36 @@ def test_items_become_messages(client, triton):
     ]
 
 
-def test_an_image_goes_to_a_model_that_reads_it(client, triton):
+def test_image_is_sent_to_the_ocr_model(client, triton):
     triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     parts = [{"type": "input_text", "text": "Read"}, {"type": "input_image", "image_url": IMAGE, "detail": "auto"}]
     body = ask(client, [{"role": "user", "content": parts}], model="tiny-ocr").get_json()
     assert body["output"][0]["content"][0]["text"] == "A sign"
 
 
-def test_a_response_follows_on_another_without_its_instructions(client, triton):
+def test_response_continues_another_without_its_instructions(client, triton):
     for text in ("Four", "Eight", "Sixteen"):
         triton.will_answer(last(text))
     first = ask(client, "2+2?", instructions="Be brief.").get_json()
     second = ask(client, "Twice?", instructions="Be kind.", previous_response_id=first["id"]).get_json()
     client.delete(f"/v1/responses/{first['id']}")
     third = ask(client, "Again?", previous_response_id=second["id"]).get_json()
-    assert asked(triton, 1)[0] == {"role": "system", "content": "Be kind."}
-    assert [message["content"] for message in asked(triton, 1)[1:]] == ["2+2?", "Four", "Twice?"]
-    assert [message["content"] for message in asked(triton)] == ["2+2?", "Four", "Twice?", "Eight", "Again?"]
+    assert sent_messages(triton, 1)[0] == {"role": "system", "content": "Be kind."}
+    assert [message["content"] for message in sent_messages(triton, 1)[1:]] == ["2+2?", "Four", "Twice?"]
+    assert [message["content"] for message in sent_messages(triton)] == ["2+2?", "Four", "Twice?", "Eight", "Again?"]
     assert third["previous_response_id"] == second["id"]
 
 
-def test_all_workers_remember(make_client, triton):
+def test_all_workers_share_stored_responses(make_client, triton):
     one, other = make_client(), make_client()
     triton.will_answer(last("Four"))
     first = ask(one, "2+2?").get_json()
     triton.will_answer(last())
     ask(other, "Twice?", previous_response_id=first["id"])
-    assert [message["content"] for message in asked(triton)] == ["2+2?", "Four", "Twice?"]
+    assert [message["content"] for message in sent_messages(triton)] == ["2+2?", "Four", "Twice?"]
 
 
-def test_an_image_is_remembered(client, triton):
+def test_images_are_stored(client, triton):
     triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     part = {"type": "input_image", "image_url": IMAGE}
     first = ask(client, [{"role": "user", "content": [part]}], model="tiny-ocr").get_json()
@@ -204,7 +204,7 @@ def test_an_image_is_remembered(client, triton):
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "previous_response_id")
 
 
-def test_what_is_not_to_be_stored_is_not(client, triton):
+def test_store_false_stores_nothing(client, triton):
     triton.will_answer(last())
     body = ask(client, store=False).get_json()
     assert body["store"] is False
@@ -223,13 +223,13 @@ def test_retrieve_and_delete(client, triton):
     assert (error["param"], error["code"]) == ("previous_response_id", "previous_response_not_found")
 
 
-@pytest.mark.parametrize("told", ["messages", "messages[2]", "messages[1].content[0].image_url.url"])
-def test_the_models_names_are_the_requests(client, triton, told):
-    triton.will_answer(InvalidRequest("no", param=told))
+@pytest.mark.parametrize("param", ["messages", "messages[2]", "messages[1].content[0].image_url.url"])
+def test_error_names_the_field_as_the_request_does(client, triton, param):
+    triton.will_answer(InvalidRequest("no", param=param))
     parts = [{"type": "input_text", "text": "x"}]
     items = [{"role": "user", "content": parts}, {"type": "reasoning"}, {"role": "user", "content": "y"}]
     response = ask(client, items, instructions="Be brief.")
-    expected = {"messages": "input", "messages[2]": "input[2]"}.get(told, "input[0].content[0].image_url")
+    expected = {"messages": "input", "messages[2]": "input[2]"}.get(param, "input[0].content[0].image_url")
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, expected)
 
 
@@ -237,11 +237,11 @@ USER = {"role": "user", "content": "Hi"}
 TOOL = {"type": "function", "name": "f", "parameters": {}}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "3"}
-PICTURE = {"type": "input_image", "image_url": IMAGE}
+IMAGE_PART = {"type": "input_image", "image_url": IMAGE}
 TEXT = {"type": "input_text", "text": "x"}
-SAID = {"role": "assistant", "content": "I asked."}
-THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm. "}]}
-READ = {"role": "user", "content": [PICTURE]}
+REPLY = {"role": "assistant", "content": "I asked."}
+REASONING = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm. "}]}
+IMAGE_MESSAGE = {"role": "user", "content": [IMAGE_PART]}
 NESTED = functools.reduce(lambda inner, _: [inner], range(500), [])
 DEEP = '{"a":' * 70 + "1" + "}" * 70
 
@@ -249,7 +249,7 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({"input": None}, "input", "invalid_type"),
+        ({"input": None}, "input", "missing_parameter"),
         ({"input": 3}, "input", "invalid_type"),
         ({"input": []}, "input", "invalid_value"),
         ({"input": ["Hi"]}, "input[0]", "invalid_type"),
@@ -271,15 +271,15 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"input": [USER, CALL, CALL, OUTPUT]}, "input[2].call_id", "invalid_value"),
         ({"input": [USER, CALL, OUTPUT | {"call_id": "d"}]}, "input[2].call_id", "invalid_value"),
         ({"input": [OUTPUT]}, "input[0].call_id", "invalid_value"),
-        ({"input": [USER, CALL, OUTPUT | {"output": [PICTURE]}]}, "input[2].output[0]", "invalid_value"),
-        ({"input": [USER, SAID | {"content": [PICTURE]}]}, "input[1].content[0]", "unsupported_content"),
-        ({"input": [USER, THOUGHT, SAID | {"content": [PICTURE]}]}, "input[2].content[0]", "unsupported_content"),
+        ({"input": [USER, CALL, OUTPUT | {"output": [IMAGE_PART]}]}, "input[2].output[0]", "invalid_value"),
+        ({"input": [USER, REPLY | {"content": [IMAGE_PART]}]}, "input[1].content[0]", "unsupported_content"),
+        ({"input": [USER, REASONING, REPLY | {"content": [IMAGE_PART]}]}, "input[2].content[0]", "unsupported_content"),
         (
-            {"input": [USER, CALL, SAID, SAID | {"content": [TEXT, PICTURE]}]},
+            {"input": [USER, CALL, REPLY, REPLY | {"content": [TEXT, IMAGE_PART]}]},
             "input[3].content[1]",
             "unsupported_content",
         ),
-        ({"model": None}, "model", "invalid_type"),
+        ({"model": None}, "model", "missing_parameter"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"instructions": ["x"]}, "instructions", "invalid_type"),
@@ -288,7 +288,7 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"tools": [TOOL | {"name": ""}]}, "tools[0].name", "invalid_value"),
         ({"tools": [TOOL, TOOL]}, "tools[1].name", "invalid_value"),
         ({"tools": [TOOL | {"parameters": {"type": "array"}}]}, "tools[0].parameters", "invalid_value"),
-        ({"tools": [TOOL], "model": "tiny-ocr", "input": [READ]}, "tools", "invalid_value"),
+        ({"tools": [TOOL], "model": "tiny-ocr", "input": [IMAGE_MESSAGE]}, "tools", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice.name", "invalid_value"),
@@ -313,7 +313,7 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     assert not triton.requests
 
 
-def test_fields_that_ask_for_nothing_are_let_through(client, triton):
+def test_no_op_values_are_accepted(client, triton):
     triton.will_answer(last())
     fields = {"tools": [], "tool_choice": "auto", "truncation": "disabled", "text": {"format": {"type": "text"}}}
     fields |= {"parallel_tool_calls": False, "include": [], "background": False, "stream_options": None}
@@ -325,7 +325,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 
 
 class TestTools:
-    def test_a_call_is_an_item(self, client, triton):
+    def test_call_is_an_item(self, client, triton):
         triton.will_answer(last(CALLED))
         body = ask(client, tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).get_json()
         (item,) = openai_types.Response.model_validate(body).output
@@ -334,7 +334,7 @@ class TestTools:
         assert item.call_id
         assert (body["tools"][0]["name"], body["tool_choice"]) == ("weather", {"type": "function", "name": "weather"})
 
-    def test_the_model_is_told_of_them_as_in_chat(self, client, triton):
+    def test_tools_reach_the_model_as_in_chat(self, client, triton):
         for endpoint, tool in (("responses", WEATHER), ("chat", {"type": "function", "function": WEATHER})):
             triton.will_answer(last(CALLED))
             fields = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
@@ -346,7 +346,7 @@ class TestTools:
         assert ours["tools"] == chats["tools"]
         assert orjson.loads(ours["sampling_parameters"]) == orjson.loads(chats["sampling_parameters"])
 
-    def test_a_stream_has_the_events_of_a_call(self, client, triton):
+    def test_stream_has_the_events_of_a_call(self, client, triton):
         triton.will_answer(delta("Let me see.\n```json\n"), delta(CALLED[:40]), delta(CALLED[40:]), last("\n```"))
         found = events(ask(client, tools=[WEATHER], stream=True))
         final = found[-1]["response"]
@@ -360,7 +360,7 @@ class TestTools:
         assert "".join(event["delta"] for event in deltas) == done["arguments"] == final["output"][1]["arguments"]
         assert item_done["item"] == final["output"][1]
 
-    def test_a_call_that_was_none_is_not_in_the_end(self, client, triton):
+    def test_aborted_call_is_not_in_the_output(self, client, triton):
         broken = '{"name": "weather", "arguments": {"city": oops}}'
         triton.will_answer(*(delta(letter) for letter in broken), last(""))
         found = events(ask(client, tools=[WEATHER], stream=True))
@@ -370,7 +370,7 @@ class TestTools:
         (plain,) = ask(client, tools=[WEATHER]).get_json()["output"]
         assert plain["content"] == message["content"]
 
-    def test_calls_and_their_outputs_go_on(self, client, triton):
+    def test_calls_and_their_outputs_become_messages(self, client, triton):
         triton.will_answer(last())
         items = [
             USER,
@@ -382,9 +382,9 @@ class TestTools:
             OUTPUT | {"call_id": "d", "output": [{"type": "input_text", "text": "4"}]},
         ]
         ask(client, items, tools=[TOOL])
-        _, said, *outputs = asked(triton)
-        assert (said["content"], said["reasoning_content"]) == ("Let me see.", "Hm")
-        assert [(call["id"], call["function"]["arguments"]) for call in said["tool_calls"]] == [
+        _, turn, *outputs = sent_messages(triton)
+        assert (turn["content"], turn["reasoning_content"]) == ("Let me see.", "Hm")
+        assert [(call["id"], call["function"]["arguments"]) for call in turn["tool_calls"]] == [
             ("c", {}),
             ("d", {"a": 1}),
         ]
@@ -393,18 +393,18 @@ class TestTools:
             ("tool", "d", "4"),
         ]
 
-    def test_what_is_said_after_a_call_belongs_to_it(self, client, triton):
+    def test_text_after_a_call_belongs_to_the_same_turn(self, client, triton):
         triton.will_answer(last())
-        items = [USER, SAID, SAID, THOUGHT, CALL, THOUGHT, CALL | {"call_id": "d"}, SAID, SAID, OUTPUT]
-        ask(client, [*items, THOUGHT, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
+        items = [USER, REPLY, REPLY, REASONING, CALL, REASONING, CALL | {"call_id": "d"}, REPLY, REPLY, OUTPUT]
+        ask(client, [*items, REASONING, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
         roles = ["user", "assistant", "assistant", "assistant", "tool", "tool"]
-        messages = asked(triton)
+        messages = sent_messages(triton)
         assert [message["role"] for message in messages] == roles
         turn = messages[3]
         assert (turn["content"], turn["reasoning_content"]) == ("I asked.\nI asked.", "Hm. Hm. ")
         assert [call["id"] for call in turn["tool_calls"]] == ["c", "d"]
 
-    def test_who_asked_and_went_on_talking_gets_its_answer(self, client, triton):
+    def test_output_of_a_call_followed_by_text_is_accepted(self, client, triton):
         triton.will_answer(last(f"```json\n{CALLED}\n```\nI asked."))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
         call, _ = first["output"]
@@ -412,9 +412,9 @@ class TestTools:
             triton.will_answer(last("Rain"))
             output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
             assert ask(client, [*before, output], **more).status_code == 200
-            assert asked(triton)[1]["content"].strip() == "I asked."
+            assert sent_messages(triton)[1]["content"].strip() == "I asked."
 
-    def test_a_whole_call_is_complete_where_the_answer_is_not(self, client, triton):
+    def test_whole_call_is_complete_in_an_incomplete_response(self, client, triton):
         triton.will_answer(last(f"```json\n{CALLED}\n", "length"))
         body = ask(client, tools=[WEATHER]).get_json()
         assert (body["status"], [item["status"] for item in body["output"]]) == ("incomplete", ["completed"])
@@ -424,7 +424,7 @@ class TestTools:
         ["Hello", f"```json\n{CALLED}\n{CALLED}\n```\nSo.", '```json\n{"name": "weather", "arguments": {oo', "{"],
     )
     @pytest.mark.parametrize("end", ["stop", "length"])
-    def test_openais_client_makes_the_same_of_a_stream(self, client, triton, text, end):
+    def test_openais_client_builds_the_same_output_from_a_stream(self, client, triton, text, end):
         triton.will_answer(*(delta(text[at : at + 3]) for at in range(0, len(text), 3)), last("", end))
         state = ResponseStreamState(input_tools=omit, text_format=omit)
         parse = TypeAdapter(openai_types.ResponseStreamEvent).validate_python
@@ -444,14 +444,14 @@ class TestTools:
                 or ours["content"][0]["text"] == theirs["content"][0]["text"]
             )
 
-    def test_a_call_is_remembered(self, client, triton):
+    def test_calls_are_stored(self, client, triton):
         triton.will_answer(last(CALLED))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
         triton.will_answer(last("Rain"))
         output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "rain"}
         ask(client, [output], previous_response_id=first["id"])
-        question, call, came = asked(triton)
-        assert (question["content"], came["content"]) == ("Weather?", "rain")
+        question, call, result = sent_messages(triton)
+        assert (question["content"], result["content"]) == ("Weather?", "rain")
         assert call["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
 
     def test_effort_reaches_the_template(self, client, triton):
@@ -462,28 +462,28 @@ class TestTools:
         assert body["reasoning"]["effort"] == "none"
 
 
-def test_thoughts_are_an_item(client, triton, configure):
+def test_reasoning_is_an_item(client, triton, configure):
     configure(reasoning="think")
     triton.will_answer(delta("<think>Hm"), delta("m</think>"), last("Four") | {"num_reasoning_tokens": 3})
     found = events(ask(client, "2+2?", stream=True))
-    thoughts, message = found[-1]["response"]["output"]
-    assert (thoughts["type"], thoughts["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Hmm"}])
+    reasoning, message = found[-1]["response"]["output"]
+    assert (reasoning["type"], reasoning["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Hmm"}])
     assert message["content"][0]["text"] == "Four"
-    told = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
-    assert told == ["Hm", "m"]
+    deltas = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    assert deltas == ["Hm", "m"]
     assert found[-1]["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 3}
 
 
-def test_an_image_for_a_text_model_names_the_part(client):
+def test_image_for_a_text_model_names_the_part(client):
     items = [USER, {"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]
     error = ask(client, items).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[1].content[0]", "unsupported_content")
 
 
-def test_images_have_the_limit_of_files_and_text_has_not(make_client):
+def test_images_have_the_file_limit_and_text_the_body_limit(make_client):
     client = make_client(max_body_bytes=1000, max_upload_bytes=3000)
     image = {"type": "input_image", "image_url": "data:," + "x" * 2000}
-    assert ask(client, [{"role": "user", "content": [image]}]).status_code == 400  # it reads no images
+    assert ask(client, [{"role": "user", "content": [image]}]).status_code == 400  # the model does not accept images
     assert ask(client, "x" * 2000).status_code == 413
 
 
@@ -491,7 +491,7 @@ class TestStore:
     def stored(self, size=0):
         return StoredResponse({"id": ResponseStore.new_id(), "text": "x" * size}, [])
 
-    def test_a_response_expires(self, tmp_path):
+    def test_response_expires(self, tmp_path):
         store = ResponseStore(ExpiringFiles(tmp_path, 60, 1000))
         kept = self.stored()
         store.put(kept)
@@ -500,7 +500,7 @@ class TestStore:
         assert store.get(kept.response["id"]) is None
         assert store.delete(kept.response["id"]) is False
 
-    def test_the_oldest_make_room(self, tmp_path):
+    def test_oldest_responses_are_evicted_first(self, tmp_path):
         store = ResponseStore(ExpiringFiles(tmp_path, 1e10, 10_000, max_files=2))
         kept = [self.stored() for _ in range(3)]
         for age, each in enumerate(kept):
@@ -508,7 +508,7 @@ class TestStore:
             os.utime(tmp_path / each.response["id"], (1000 + age, 1000 + age))
         assert [store.get(each.response["id"]) is not None for each in kept] == [False, True, True]
 
-    def test_what_is_over_the_bound_alone_does_not_push_out_the_others(self, tmp_path):
+    def test_response_over_the_size_limit_evicts_nothing(self, tmp_path):
         store = ResponseStore(ExpiringFiles(tmp_path, 60, 1000))
         small, large = self.stored(), self.stored(1000)
         store.put(small)
@@ -517,23 +517,23 @@ class TestStore:
         assert store.get(large.response["id"]) is None
 
 
-def test_the_form_of_the_text(client, triton):
+def test_text_format_becomes_a_constraint(client, triton):
     triton.will_answer(last("{}"))
-    wanted = {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
+    text_format = {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
     body = client.post(
-        "/v1/responses", json={"model": "tiny-chat", "input": "Hi", "text": {"format": wanted}}
+        "/v1/responses", json={"model": "tiny-chat", "input": "Hi", "text": {"format": text_format}}
     ).get_json()
-    assert body["text"]["format"].items() >= wanted.items()
+    assert body["text"]["format"].items() >= text_format.items()
     constraint = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["constraint"]
     assert (constraint["kind"], constraint["schema"]) == ("json_schema", {"type": "object"})
     assert (constraint["strict"], constraint["param"]) == (True, "text.format.schema")
 
 
-def test_thoughts_that_were_cut_off_are_all_there_is(client, triton, configure):
+def test_truncated_reasoning_is_the_only_item(client, triton, configure):
     configure(reasoning="think")
     triton.will_answer(last("<think>Hm", "length"))
     body = ask(client).get_json()
     assert [(item["type"], item["status"]) for item in body["output"]] == [("reasoning", "incomplete")]
     triton.will_answer(last())
     ask(client, "And?", previous_response_id=body["id"])
-    assert asked(triton)[1] == {"role": "assistant", "content": "", "reasoning_content": "Hm"}
+    assert sent_messages(triton)[1] == {"role": "assistant", "content": "", "reasoning_content": "Hm"}
