@@ -1,1 +1,1 @@
-"""What the frontend, the export and the backends must agree on. Imports the standard library and jinja2 only."""
+"""Definitions shared by the frontend, the export and the backends. Imports only the standard library and jinja2."""

@@ -1,4 +1,4 @@
-"""Chat templates, rendered as Hugging Face's `apply_chat_template` does, for which they are written."""
+"""Renders chat templates like Hugging Face's `apply_chat_template`, for which they are written."""
 
 import datetime
 import json
@@ -14,15 +14,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
 
 RESERVED_NAMES = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
-"""Variables of a template that a request cannot set."""
+"""Template variables that a request cannot set."""
 
 
 class TemplateRejected(ValueError):
-    """The template does not accept the messages. The message says why."""
+    """The template rejects the messages; the exception's message says why."""
 
 
 class ChatTemplate:
-    """One model's template. Sandboxed, since templates come with downloaded weights."""
+    """A model's chat template, sandboxed because templates come with downloaded weights."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] = MappingProxyType({})):
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
@@ -37,14 +37,14 @@ class ChatTemplate:
         tools: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
-        """Return the prompt, up to where the assistant's message begins. `kwargs` are further variables.
+        """Return the prompt, which ends where the assistant's message begins. `kwargs` are additional variables.
 
-        Raises TemplateRejected.
+        Raises TemplateRejected if the template fails.
         """
         variables = {**kwargs, "messages": messages, "tools": tools or None, "add_generation_prompt": True}
         try:
             return self._template.render(variables)
-        except Exception as error:  # a template is a program, and may fail in any way on what it was not written for
+        except Exception as error:  # a template is a program: unexpected messages can raise any exception
             raise TemplateRejected(f"The model's chat template rejects these messages: {error}") from error
 
 
@@ -56,13 +56,13 @@ def load_chat_template(folder: Path) -> ChatTemplate:
     file = folder / "chat_template.jinja"
     if file.exists():
         return ChatTemplate(file.read_text(encoding="utf-8"), tokens)
-    found = config["chat_template"]
-    source = found if isinstance(found, str) else next(t["template"] for t in found if t["name"] == "default")
+    value = config["chat_template"]
+    source = value if isinstance(value, str) else next(t["template"] for t in value if t["name"] == "default")
     return ChatTemplate(str(source), tokens)
 
 
 def _token(value: Any) -> str:
-    """Return a special token, which some configurations describe with an object."""
+    """Return a special token's text; some configurations wrap it in an object."""
     return str(value["content"] if isinstance(value, dict) else value or "")
 
 

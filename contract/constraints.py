@@ -1,6 +1,6 @@
-"""What an output must match: the types of constraint that a chat model can be given, and their JSON.
+"""Constraints on a chat model's output, and their JSON form.
 
-`param` is the request's field that asks for it, for errors.
+`param` is the request field that sets the constraint; error responses name it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class JSONObjectConstraint:
 
 @dataclass(frozen=True)
 class JSONSchemaConstraint:
-    """JSON that is valid by `schema`. `strict`: keywords that a grammar cannot express are rejected, not ignored."""
+    """JSON that conforms to `schema`. If `strict`, keywords that a grammar cannot express are rejected, not ignored."""
 
     schema: dict[str, Any]
     param: str
@@ -26,7 +26,7 @@ class JSONSchemaConstraint:
 
 @dataclass(frozen=True)
 class RegexConstraint:
-    """A text that `pattern` matches as a whole."""
+    """Text that `pattern` matches as a whole."""
 
     pattern: str
     param: str
@@ -42,7 +42,7 @@ class ChoiceConstraint:
 
 @dataclass(frozen=True)
 class GrammarConstraint:
-    """A text of `grammar`, in the engine's EBNF."""
+    """Text that matches `grammar`, in the engine's EBNF."""
 
     grammar: str
     param: str
@@ -50,7 +50,7 @@ class GrammarConstraint:
 
 @dataclass(frozen=True)
 class ToolCallTag:
-    """One way to write a call: `begin`, one JSON value of `schema`, `end`."""
+    """One form of a tool call: `begin`, a JSON value that conforms to `schema`, `end`."""
 
     begin: str
     schema: dict[str, Any]
@@ -59,7 +59,7 @@ class ToolCallTag:
 
 @dataclass(frozen=True)
 class ToolCallsConstraint:
-    """`min_calls` to `max_calls` (None: any number) calls, each in one of `tags`, with `separator` between them."""
+    """`min_calls` to `max_calls` calls (None: no limit), each in one of the `tags` forms, with `separator` between."""
 
     tags: Sequence[ToolCallTag]
     separator: str = ""
@@ -99,8 +99,8 @@ _KINDS: dict[str, type[Constraint]] = {
 
 
 def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
-    """Return a constraint as a JSON object: its fields, and its `kind`."""
-    kind = next(name for name, of_kind in _KINDS.items() if type(constraint) is of_kind)
+    """Return a constraint as a JSON object with its fields and its `kind`."""
+    kind = next(name for name, cls in _KINDS.items() if type(constraint) is cls)
     values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
     if isinstance(constraint, EitherConstraint):
         values["of"] = [constraint_to_json(one) for one in constraint.of]
@@ -110,7 +110,7 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
 
 
 def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
-    """Return the constraint that a JSON object describes. Raises KeyError or TypeError if it describes none."""
+    """Return the constraint that a JSON object describes. Raises KeyError or TypeError if the object is invalid."""
     values = {name: value for name, value in content.items() if name != "kind"}
     if content["kind"] == "either":
         values["of"] = [constraint_from_json(one) for one in content["of"]]

@@ -1,17 +1,16 @@
-"""How models write: the tags of reasoning, the formats of tool calls, and what both sides of Triton know of text.
+"""The tags of reasoning and tool calls in models' text, and text helpers that the frontend and the backends share.
 
-The grammar of each format of tool calls is in frontend/parsing/tools/, in a file of its name, which is a value of the
-parameter `tool_format`.
+Each tool format is a value of a model's `tool_format` parameter; its grammar is in frontend/parsing/tools/.
 """
 
 REASONING_OPEN, REASONING_CLOSE = "<think>", "</think>"
-"""Around what a model writes before its answer, where its parameter `reasoning` is `think`."""
+"""The tags around the reasoning of models whose `reasoning` parameter is `think`."""
 
 REASONING_TAGS = (REASONING_OPEN, REASONING_CLOSE)
-"""To be written out, although some tokenizers count them as special tokens."""
+"""Kept in the output text, although some tokenizers treat them as special tokens."""
 
 DEFAULT_TOOL_FORMAT = "hermes"
-"""What a model is told to write if its chat template does not support tools."""
+"""The format that a model is prompted to use if its chat template does not support tools."""
 
 _DEEPSEEK = (
     "<｜tool▁calls▁begin｜>",
@@ -32,10 +31,10 @@ TOOL_TAGS: dict[str, tuple[str, ...]] = {
     "deepseek-v3.1": _DEEPSEEK,
     "generic": (),
 }
-"""To be written out, although some tokenizers count them as special tokens."""
+"""Kept in the output text, although some tokenizers treat them as special tokens."""
 
 CALL_ID_LENGTH = {"mistral": 9, "mistral-v11": 9}
-"""The length of call ids, where the family's chat templates accept only one."""
+"""The length of tool call IDs, for formats whose chat templates accept only one length."""
 
 
 def suffix_overlap(text: str, tag: str) -> int:

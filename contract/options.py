@@ -1,4 +1,4 @@
-"""What a request asks of a model besides its text and files: the JSON in `options` and `sampling_parameters`."""
+"""The options of a request to a model: the JSON in the inputs `options` and `sampling_parameters`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any, Self, TypedDict
 
 
 class SamplingParameters(TypedDict, total=False):
-    """The input `sampling_parameters` of chat models; what is absent has OpenAI's default."""
+    """The `sampling_parameters` input of chat models; absent fields have OpenAI's defaults."""
 
     temperature: float
     top_p: float
@@ -22,18 +22,18 @@ class SamplingParameters(TypedDict, total=False):
     ignore_eos: bool
     logprobs: bool
     stream: bool
-    """Whether text is wanted before the end."""
+    """Whether to send text as it is generated."""
     echo: bool
-    """The output begins with the prompt."""
+    """Whether the output begins with the prompt."""
     chat_template_kwargs: dict[str, Any]
     visible_tokens: list[str]
-    """Special tokens to write out."""
+    """Special tokens to keep in the output text."""
     constraint: dict[str, Any]
-    """What the output must match: see constraints.py."""
+    """The constraint on the output; see constraints.py."""
 
 
 class _Options:
-    """Options travel as a JSON object."""
+    """Options that are sent as a JSON object."""
 
     def to_json(self) -> str:
         """Return the options as JSON."""
@@ -41,13 +41,13 @@ class _Options:
 
     @classmethod
     def from_json(cls, content: bytes | str) -> Self:
-        """Return the options that a request has. Raises TypeError for an unknown one."""
+        """Return the options in a request's JSON. Raises TypeError if an option is unknown."""
         return cls(**json.loads(content))
 
 
 @dataclass(frozen=True)
 class TranscriptionOptions(_Options):
-    """How to transcribe a file; language None: detect it."""
+    """Options of a transcription. If `language` is None, the model detects it."""
 
     language: str | None = None
     prompt: str | None = None
@@ -56,12 +56,12 @@ class TranscriptionOptions(_Options):
     temperature: float = 0.0
     word_timestamps: bool = False
     vad: bool = True
-    """Leave out what is not speech."""
+    """Whether to skip audio without speech (voice activity detection)."""
 
 
 @dataclass(frozen=True)
 class SpeechOptions(_Options):
-    """How to speak a text; voice None: the model's default."""
+    """Options of speech synthesis. If `voice` is None, the model uses its default."""
 
     voice: str | None = None
     speed: float = 1.0
@@ -70,7 +70,7 @@ class SpeechOptions(_Options):
 
 @dataclass(frozen=True)
 class BackgroundRemovalOptions(_Options):
-    """`refine`: align the edge of the mask with the edges in the image."""
+    """Options of background removal. `refine` aligns the edge of the mask with edges in the image."""
 
     format: str = "png"
     refine: bool = False
@@ -78,7 +78,7 @@ class BackgroundRemovalOptions(_Options):
 
 @dataclass(frozen=True)
 class ImageGenerationOptions(_Options):
-    """What images to make; None: as the model is configured."""
+    """Options of image generation. Fields that are None take the model's defaults."""
 
     negative_prompt: str | None = None
     width: int | None = None
@@ -95,9 +95,9 @@ class ImageGenerationOptions(_Options):
     partial_images: int = 0
     format: str = "png"
     compression: int = 90
-    """The quality of a JPEG or WebP, up to 100."""
+    """JPEG or WebP quality, at most 100."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height, if the request has them."""
+        """Width and height, or None unless the request sets both."""
         return None if self.width is None or self.height is None else (self.width, self.height)

@@ -1,7 +1,7 @@
-"""The parameters of config.pbtxt that backends read: one dataclass a backend.
+"""The parameters in config.pbtxt that backends read, one dataclass per backend.
 
-The export writes them as text, from the catalog and from what a conversion finds in the weights; an operator may edit
-them there. In lists and tables the text is JSON.
+The export writes them as text, with values from the catalog and from the converted weights; operators may edit them
+there. Lists and tables are JSON.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 log = logging.getLogger(__name__)
 
-# Parameters that had another name once → the name now.
+# Renamed parameters: old name → current name.
 _RENAMED = {"most_seconds": "max_seconds"}
 
 
@@ -68,7 +68,7 @@ class TranscriptionParameters:
 
 @dataclass(frozen=True)
 class SpeechParameters:
-    """Models that speak."""
+    """Speech models."""
 
     engine: str
     device: str
@@ -79,7 +79,7 @@ class SpeechParameters:
     voice: str
     voice_aliases: dict[str, str]
     environment: str = ""
-    """The Python environment, in the folder TRIDENT_ENVIRONMENTS, that the engine's process runs in."""
+    """The Python environment of the engine's process, a folder in $TRIDENT_ENVIRONMENTS."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ PARAMETERS: dict[str, type[Any]] = {
     "ocr": OCRParameters,
     "diffusion": DiffusionParameters,
 }
-"""By backend."""
+"""Parameter classes by backend."""
 
 P = TypeVar("P")
 
 
 def read_parameters(kind: type[P], texts: Mapping[str, str]) -> P:
-    """Return a backend's parameters from the texts in config.pbtxt. Raises ValueError for one missing or wrong."""
+    """Return a backend's parameters from config.pbtxt's strings. Raises ValueError if one is missing or invalid."""
     texts = _with_new_names(texts)
     values = {}
     hints = get_type_hints(kind)
@@ -163,7 +163,7 @@ def _with_new_names(texts: Mapping[str, str]) -> dict[str, str]:
     for old, new in _RENAMED.items():
         if old in renamed:
             log.warning("the parameter '%s' is now called '%s'", old, new)
-            renamed[new] = renamed.pop(old)  # an operator's edit: the export writes the new name alone
+            renamed[new] = renamed.pop(old)  # an operator's edit wins: the export writes only the new name
     return renamed
 
 

@@ -1,4 +1,4 @@
-"""Where things are: the checkout, the cache, the model repository."""
+"""The paths of the checkout, the cache and the model repository."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def default_cache() -> Path:
-    """Return the folder of downloads, conversions and what runs: $TRIDENT_CACHE, else in the user's cache folder."""
+    """Return the folder for downloads, conversions and run files: $TRIDENT_CACHE, else one in the user's cache."""
     fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trident"
     return Path(os.environ.get("TRIDENT_CACHE") or fallback).absolute()
 
 
 def default_model_repository() -> Path:
-    """Return the folder of models that Triton loads: $TRIDENT_MODEL_REPOSITORY, else the checkout's."""
+    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, else the checkout's."""
     return Path(os.environ.get("TRIDENT_MODEL_REPOSITORY") or CHECKOUT / "model_repository").absolute()

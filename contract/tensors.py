@@ -1,14 +1,14 @@
-"""The tensors of each task: what a request to its models has, and what their responses have.
+"""The input and output tensors of each task.
 
 Names follow Triton's vLLM backend where it has them. Types are Triton's, without TYPE_. Every backend also has the
-output `error` (JSON: status, message, param, code, row), which comes alone.
+output `error` (JSON: status, message, param, code, row), which is sent without other outputs.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_ROWS = 64
-"""Rows of one request to a batched model, and of one batch."""
+"""Maximum rows per request to a batched model, and per batch."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,18 @@ class TaskTensors:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     last_output: str = ""
-    """The output that only the last response has; empty where there is one response."""
+    """The output that only the last response has; empty unless the task is decoupled."""
     optional: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     """Inputs with any number of values; all others have one."""
     decoupled: bool = True
-    """Whether a request has any number of responses."""
+    """Whether a request can have any number of responses."""
     batched: bool = field(default=False)
-    """Whether requests are rows, which Triton puts together with those of other requests."""
+    """Whether requests consist of rows, which Triton batches with the rows of other requests."""
 
 
 CHAT = TaskTensors(
-    # messages, sampling_parameters and tools are JSON, token_ids little-endian int32, image encoded files.
+    # messages, sampling_parameters and tools are JSON, token_ids is little-endian int32, image holds encoded files.
     inputs={
         "messages": "STRING",
         "prompt": "STRING",

@@ -1,1 +1,1 @@
-"""What all backends share."""
+"""Code shared by all backends."""

@@ -1,4 +1,4 @@
-"""A program of ours in a process of its own, and the connection to it."""
+"""Runs one of our modules in a child process, with a connection to it."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ChildProcess:
-    """Runs `command`, whose last argument then is the descriptor of its end of `connection` (see open_connection)."""
+    """Runs `command` with an extra argument: the file descriptor of its end of `connection` (see open_connection)."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ):
         ours, theirs = socket.socketpair()
@@ -22,26 +22,26 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process ID."""
         return self._process.pid
 
     def wait(self) -> int:
-        """Wait until it has ended; return its exit code."""
+        """Wait for the process to exit and return its exit code."""
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it. The connection stays open, so that its reader notices."""
+        """Kill the process. The connection stays open, so that its reader sees the end of the stream."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """End it, and close the connection."""
+        """Kill the process and close the connection."""
         self.kill()
         self.connection.close()
 
 
 def own_module(name: str) -> tuple[list[str], dict[str, str]]:
-    """Return command and environment that run a module of ours with this Python and its packages."""
+    """Return the command and environment that run one of our modules with this Python and its packages."""
     # Inside Triton's stub sys.executable may be the stub itself.
     candidates = [sys.executable, shutil.which("python3")]
     python = next(p for p in candidates if p and "python" in Path(p).name and "stub" not in Path(p).name)

@@ -1,8 +1,8 @@
-"""How a request can fail, seen from a backend."""
+"""Exceptions that backends raise to fail a request."""
 
 
 class RequestFailure(Exception):
-    """What the caller is told: gRPC's name for the status, OpenAI's `param` and `code`, and which row of a batch."""
+    """An error for the client: the gRPC status name, OpenAI's `param` and `code`, and the index of the row, if any."""
 
     status = "INTERNAL"
     code: str | None = None
@@ -14,23 +14,23 @@ class RequestFailure(Exception):
 
 
 class InvalidRequest(RequestFailure):
-    """The caller is at fault."""
+    """The request is invalid."""
 
     status = "INVALID_ARGUMENT"
 
 
 class EngineFailure(RequestFailure):
-    """The engine could not go on with a request, through no fault of the caller's."""
+    """The engine failed on a valid request."""
 
 
 class EngineDown(RequestFailure):
-    """There is no engine at the moment; it is being started again."""
+    """The engine is not running: it is restarting, or the model is being unloaded."""
 
     status = "UNAVAILABLE"
 
 
 class QueueFull(RequestFailure):
-    """The model has as many requests as it takes."""
+    """The model has reached its maximum number of requests."""
 
     status, code = "UNAVAILABLE", "overloaded"
 

@@ -1,4 +1,4 @@
-"""How every backend opens a network in ONNX."""
+"""Opens ONNX networks for all backends."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ _PROVIDERS = {"CPU": "CPUExecutionProvider", "CUDA": "CUDAExecutionProvider"}
 
 
 def open_session(path: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session on CPU or CUDA, each run with so many threads; 0: as many as there are cores."""
+    """Return a session on CPU or CUDA that uses `threads` threads per run (0: one per core)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # Its threads wait for work busily, but only within a run: the rest of the machine has work to do too.
+    # The session's threads busy-wait only during a run, so that they leave the CPU to other work between runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(path, options, providers=[_PROVIDERS[device.upper()]])

@@ -1,4 +1,4 @@
-"""Backends that answer a request in steps: one step of each request in turn, so that a long one holds up no other."""
+"""Runs requests in steps, round-robin, so that a long request does not block the others."""
 
 import abc
 import logging
@@ -13,28 +13,29 @@ from backends.common.triton import FINAL, error_response, request_parameters
 
 log = logging.getLogger(__name__)
 
-# A turn is a step, and those after it that cost nothing: of a window of speech all segments come at once.
+# A turn runs steps until this time has passed, so that cheap steps share a turn: all segments of a window of speech
+# become available at once.
 _TURN_SECONDS = 0.2
 
 
 class Work(Protocol):
-    """A request under way."""
+    """A request in progress."""
 
     def is_cancelled(self) -> bool: ...
 
     def steps(self) -> Iterator[None]:
-        """Do one step at each `next`."""
+        """Perform one step on each `next`."""
         ...
 
     def fail(self, error: BaseException) -> None: ...
 
     def abandon(self) -> None:
-        """The caller has left."""
+        """End the request after the client has cancelled it."""
         ...
 
 
 class RoundRobin:
-    """Runs what is added, `threads` at a time, a step of each in turn; `len` tells how many are under way."""
+    """Runs requests in turn on `threads` threads. `len()` returns the number of unfinished requests."""
 
     def __init__(self, threads: int = 1) -> None:
         self._waiting: deque[tuple[Work, Iterator[None]]] = deque()
@@ -49,14 +50,14 @@ class RoundRobin:
         return self._count
 
     def add(self, work: Work) -> None:
-        """Begin with `work` at its first turn."""
+        """Queue `work` for its first turn."""
         with self._changed:
             self._count += 1
             self._waiting.append((work, work.steps()))
             self._changed.notify()
 
     def stop(self) -> None:
-        """End after the steps that are being done; whatever waits fails."""
+        """Stop after the current turns and fail all waiting work."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -72,27 +73,27 @@ class RoundRobin:
                 if self._stopped:
                     return
                 work, steps = self._waiting.popleft()
-            goes_on = self._step(work, steps)
+            has_more = self._step(work, steps)
             with self._changed:
-                if goes_on:
+                if has_more:
                     self._waiting.append((work, steps))
                     self._changed.notify()
                 else:
                     self._count -= 1
-            del work, steps  # a finished file would stay in memory until the next one comes
+            del work, steps  # otherwise a finished request's file stays in memory until the next request
 
     def _step(self, work: Work, steps: Iterator[None]) -> bool:
-        """Do one turn's steps; return whether there are more. Whatever goes wrong is that request's alone."""
-        ends = time.monotonic() + _TURN_SECONDS
+        """Run one turn and return whether there are more steps. An error fails only this request."""
+        turn_end = time.monotonic() + _TURN_SECONDS
         try:
-            while time.monotonic() < ends:
+            while time.monotonic() < turn_end:
                 if work.is_cancelled():
                     work.abandon()
                     return False
                 next(steps)
         except StopIteration:
             return False
-        except BaseException as error:  # a library's panic too: this thread may not die
+        except BaseException as error:  # includes panics of libraries: this thread must not die
             self._fail(work, error)
             return False
         return True
@@ -101,29 +102,29 @@ class RoundRobin:
         try:
             work.fail(error)
         except Exception:
-            log.exception("a failure could not be reported")
+            log.exception("could not report a failure")
 
 
 class StepwiseModel(abc.ABC):
-    """Answers probes, refuses what the queue has no room for, sends what `responses` yields."""
+    """Base class of models that responds to probes, rejects requests if the queue is full, and runs `responses`."""
 
     @abc.abstractmethod
     def responses(self, request: Any) -> Iterator[Any]:
-        """Read the request's inputs, which go when this returns, and return an iterator that does its work.
+        """Read the request's inputs, which Triton frees when execute returns; return an iterator that does the work.
 
-        Each of its items is the end of a step: a response, or None for one without. Raises RequestFailure.
+        Each item ends a step: it is a response, or None if the step has none. Raises RequestFailure.
         """
 
     def start(self, capacity: int, threads: int = 1) -> None:
-        """Begin to take requests: up to `capacity` of them at once, worked for by `threads`."""
+        """Start accepting requests: at most `capacity` at a time, run by `threads` threads."""
         self._capacity, self._round_robin = capacity, RoundRobin(threads)
 
     def is_alone(self) -> bool:
-        """Tell whether one request at most is under way."""
+        """Return whether at most one request is unfinished."""
         return len(self._round_robin) <= 1
 
     def execute(self, requests: list[Any]) -> None:
-        """Take Triton's requests and return at once."""
+        """Queue Triton's requests and return immediately."""
         for request in requests:
             reply = request.get_response_sender()
             try:
@@ -132,7 +133,7 @@ class StepwiseModel(abc.ABC):
                 _fail(request.request_id(), reply, error)
 
     def finalize(self) -> None:
-        """Stop, as Triton asks before it unloads the model."""
+        """Stop; Triton calls this before it unloads the model."""
         self._round_robin.stop()
 
     def _accept(self, request: Any, reply: Any) -> None:
@@ -145,7 +146,7 @@ class StepwiseModel(abc.ABC):
 
 
 class _Work:
-    """A request's responses in the making, and its caller."""
+    """A request in progress, and the sender of its responses."""
 
     def __init__(self, responses: Iterator[Any], reply: Any, request_id: str):
         self._responses, self._reply, self._request_id = responses, reply, request_id

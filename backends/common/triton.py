@@ -1,4 +1,4 @@
-"""What every backend exchanges with Triton: its model's configuration, inputs, outputs and errors."""
+"""Every backend's interface to Triton: configuration, inputs, outputs and errors."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ _TYPES = {"INT32": np.int32, "FP32": np.float32}
 
 
 def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
-    """Return the folder of the model's version and its parameters, from the arguments of Triton's `initialize`.
+    """Return the model's version folder and its parameters, from the arguments of Triton's `initialize`.
 
-    Also has the log go to Triton's.
+    Also starts logging to Triton's log.
     """
     start_logging(args["model_name"])
     config = json.loads(args["model_config"])
@@ -30,7 +30,7 @@ def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
 
 
 def request_parameters(request: Any) -> dict[str, Any]:
-    """Return the request's Triton parameters; `probe` among them asks for an empty response at once."""
+    """Return the request's Triton parameters; `probe` requests an immediate empty response."""
     parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
     return parameters
 
@@ -38,7 +38,7 @@ def request_parameters(request: Any) -> dict[str, Any]:
 def read_strings(request: Any, name: str) -> list[bytes]:
     """Return the values of a BYTES input in order. Raises ValueError if the request does not have it.
 
-    They belong to Triton, and go when execute returns.
+    Triton owns the inputs and frees them when execute returns.
     """
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     if tensor is None:
@@ -53,7 +53,7 @@ def has_input(request: Any, name: str) -> bool:
 
 
 def response(tensors: TaskTensors, **values: Any) -> Any:
-    """Build a response with these outputs of a task: str, bytes, numbers, or arrays for batched tasks.
+    """Return a response with these outputs of a task: str, bytes, numbers, or arrays for batched tasks.
 
     Raises KeyError for an output that the task does not have.
     """
@@ -61,16 +61,16 @@ def response(tensors: TaskTensors, **values: Any) -> Any:
 
 
 def error_response(error: BaseException) -> Any:
-    """Build a failed response: its only tensor says why, as JSON.
+    """Return an error response: its only tensor describes the error as JSON.
 
-    Not Triton's own error: this version's gRPC server crashes now and then when many streams end with one, and it has
-    no room for the field's name.
+    Triton's own error is not used: this version's gRPC server sometimes crashes when many streams end with one, and it
+    cannot carry the field's name.
     """
     failure = error if isinstance(error, RequestFailure) else EngineFailure("The model failed on this request")
-    described = {"message": str(failure)} | {
+    description = {"message": str(failure)} | {
         name: getattr(failure, name) for name in ("status", "param", "code", "row")
     }
-    return pb_utils.InferenceResponse([_tensor("error", "STRING", json.dumps(described, ensure_ascii=False))])
+    return pb_utils.InferenceResponse([_tensor("error", "STRING", json.dumps(description, ensure_ascii=False))])
 
 
 def _tensor(name: str, kind: str, value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Pure functions from a model's text to events."""
+"""Parses a model's text into events, without I/O."""

@@ -1,22 +1,22 @@
-"""The events that a model's text is parsed into, in the order in which they become known."""
+"""The events that a model's text is parsed into, each emitted as soon as it is certain."""
 
 from typing import NamedTuple
 
 
 class TextDelta(NamedTuple):
-    """Text for the reader."""
+    """Response text."""
 
     text: str
 
 
 class ReasoningDelta(NamedTuple):
-    """Text of the model to itself."""
+    """Reasoning text."""
 
     text: str
 
 
 class ToolCallStart(NamedTuple):
-    """The model calls a tool; its arguments follow. `call` is the number of the call in the answer."""
+    """The model calls a tool; the arguments follow. `call` is the index of the call in the response."""
 
     call: int
     id: str
@@ -24,14 +24,14 @@ class ToolCallStart(NamedTuple):
 
 
 class ToolCallArguments(NamedTuple):
-    """More of a call's arguments, which are JSON."""
+    """The next part of a call's arguments, which are JSON."""
 
     call: int
     text: str
 
 
 class ToolCallAborted(NamedTuple):
-    """A call that was started turned out to be none; `text` is all that the model wrote of it."""
+    """A started call turned out not to be one; `text` is everything that the model wrote for it."""
 
     call: int
     text: str

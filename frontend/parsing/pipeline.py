@@ -1,4 +1,4 @@
-"""From a model's text, as it comes, to the pieces that it consists of."""
+"""Runs a model's streamed text through a chain of parsers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -7,39 +7,39 @@ from frontend.parsing.events import Event, TextDelta
 
 
 class Parser(Protocol):
-    """Finds something in a text that comes in pieces."""
+    """Turns streamed text into events."""
 
     def push(self, text: str) -> list[Event]: ...
     def end(self) -> list[Event]: ...
 
 
 class ParserPipeline:
-    """Has `parsers` look at a text one after the other: what one calls said is the next one's text."""
+    """Chains `parsers`: each one parses the text deltas of the one before."""
 
     def __init__(self, parsers: Sequence[Parser] = ()):
         self._parsers = parsers
 
     def push(self, text: str) -> list[Event]:
-        """Return the pieces of more text."""
-        return _through(self._parsers, text)
+        """Return the events of more text."""
+        return _parse_text(self._parsers, text)
 
     def end(self) -> list[Event]:
-        """Return the pieces of what was kept back, when no more text will come."""
-        pieces: list[Event] = []
-        for place, parser in enumerate(self._parsers):
-            pieces += _further(self._parsers[place + 1 :], parser.end())
-        return pieces
+        """Return the events of text still buffered at the end of the output."""
+        events: list[Event] = []
+        for index, parser in enumerate(self._parsers):
+            events += _parse_events(self._parsers[index + 1 :], parser.end())
+        return events
 
 
-def _through(parsers: Sequence[Parser], text: str) -> list[Event]:
+def _parse_text(parsers: Sequence[Parser], text: str) -> list[Event]:
     if not parsers:
         return [TextDelta(text)] if text else []
-    return _further(parsers[1:], parsers[0].push(text))
+    return _parse_events(parsers[1:], parsers[0].push(text))
 
 
-def _further(parsers: Sequence[Parser], pieces: Iterable[Event]) -> list[Event]:
-    """Return the pieces, with what is said looked at by the other parsers."""
-    found: list[Event] = []
-    for piece in pieces:
-        found += _through(parsers, piece.text) if isinstance(piece, TextDelta) else [piece]
-    return found
+def _parse_events(parsers: Sequence[Parser], events: Iterable[Event]) -> list[Event]:
+    """Return the events, with each text delta parsed by `parsers`."""
+    results: list[Event] = []
+    for event in events:
+        results += _parse_text(parsers, event.text) if isinstance(event, TextDelta) else [event]
+    return results

@@ -1,70 +1,70 @@
-"""The thoughts that a model writes between `<think>` and `</think>` before it answers."""
+"""Separates the reasoning between `<think>` and `</think>` from the response that follows it."""
 
 from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta
 
 
 class ReasoningParser:
-    """Tells the thought from the answer after it, in text that comes in pieces of any size.
+    """Separates reasoning from the response in streamed text, however the text is split.
 
-    Only an answer that begins with the tag has one: further on it is something the model writes about. A template that
-    opens the thought in the prompt leaves that to the backend, which puts the tag back. White space around a thought is
-    left out. One that is not closed goes on to the end.
+    Reasoning exists only if the output begins with the opening tag: later tags are ordinary text. If the chat template
+    opens the reasoning in the prompt, the backend prepends the tag to the output. White space around the reasoning is
+    dropped. Unclosed reasoning extends to the end of the output.
     """
 
     def __init__(self) -> None:
-        self._kept = ""
-        self._step = self._before
+        self._buffer = ""
+        self._state = self._before_reasoning
 
     def push(self, text: str) -> list[Event]:
-        """Return what is sure now."""
-        self._kept += text
-        return self._step()
+        """Return the events that are certain so far."""
+        self._buffer += text
+        return self._state()
 
     def end(self) -> list[Event]:
-        """Return what was kept back, when no more text will come."""
-        kept, self._kept = self._kept, ""
-        if self._step == self._inside:
-            return [ReasoningDelta(kept.rstrip())] if kept.strip() else []
-        return [TextDelta(kept)] if kept and self._step != self._after else []
+        """Return the events of text still buffered at the end of the output."""
+        rest, self._buffer = self._buffer, ""
+        if self._state == self._in_reasoning:
+            return [ReasoningDelta(rest.rstrip())] if rest.strip() else []
+        return [TextDelta(rest)] if rest and self._state != self._after_closing_tag else []
 
-    def _before(self) -> list[Event]:
-        begun = self._kept.lstrip()
-        if begun.startswith(REASONING_OPEN):
-            self._kept, self._step = begun[len(REASONING_OPEN) :].lstrip(), self._open
-            return self._open()
-        if REASONING_OPEN.startswith(begun):
+    def _before_reasoning(self) -> list[Event]:
+        text = self._buffer.lstrip()
+        if text.startswith(REASONING_OPEN):
+            self._buffer, self._state = text[len(REASONING_OPEN) :].lstrip(), self._after_opening_tag
+            return self._after_opening_tag()
+        if REASONING_OPEN.startswith(text):
             return []
-        self._step = self._said
-        return self._said()
+        self._state = self._in_response
+        return self._in_response()
 
-    def _open(self) -> list[Event]:
-        self._kept = self._kept.lstrip()
-        if not self._kept:
+    def _after_opening_tag(self) -> list[Event]:
+        self._buffer = self._buffer.lstrip()
+        if not self._buffer:
             return []
-        self._step = self._inside
-        return self._inside()
+        self._state = self._in_reasoning
+        return self._in_reasoning()
 
-    def _inside(self) -> list[Event]:
-        thought, closed, rest = self._kept.partition(REASONING_CLOSE)
+    def _in_reasoning(self) -> list[Event]:
+        reasoning, closed, rest = self._buffer.partition(REASONING_CLOSE)
         if closed:
-            self._kept, self._step = rest, self._after
-            return [*_thought(thought.rstrip()), *self._after()]
-        sure = self._kept[: len(self._kept) - suffix_overlap(self._kept, REASONING_CLOSE)].rstrip()
-        self._kept = self._kept[len(sure) :]
-        return _thought(sure)
+            self._buffer, self._state = rest, self._after_closing_tag
+            return [*_reasoning_delta(reasoning.rstrip()), *self._after_closing_tag()]
+        certain = self._buffer[: len(self._buffer) - suffix_overlap(self._buffer, REASONING_CLOSE)].rstrip()
+        self._buffer = self._buffer[len(certain) :]
+        return _reasoning_delta(certain)
 
-    def _after(self) -> list[Event]:
-        self._kept = self._kept.lstrip()
-        if not self._kept:
+    def _after_closing_tag(self) -> list[Event]:
+        self._buffer = self._buffer.lstrip()
+        if not self._buffer:
             return []
-        self._step = self._said
-        return self._said()
+        self._state = self._in_response
+        return self._in_response()
 
-    def _said(self) -> list[Event]:
-        text, self._kept = self._kept, ""
+    def _in_response(self) -> list[Event]:
+        text, self._buffer = self._buffer, ""
         return [TextDelta(text)] if text else []
 
 
-def _thought(text: str) -> list[Event]:
+def _reasoning_delta(text: str) -> list[Event]:
     return [ReasoningDelta(text)] if text else []

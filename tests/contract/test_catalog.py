@@ -1,4 +1,4 @@
-"""The catalog, the configurations made of it and the backends agree."""
+"""The catalog, the configurations rendered from it, and the backends are consistent."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ FRONTEND_PARAMETERS = {"task", "id", "owned_by", "created", "capabilities", "con
 ENTRIES = list(load_catalog().values())
 
 
-def test_the_starter_set_is_what_make_serves():
+def test_make_serves_the_starter_set():
     served = re.search(r"^MODELS \?= (.*)$", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
         1
     ].split()
@@ -29,14 +29,14 @@ def test_the_starter_set_is_what_make_serves():
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_an_entry_can_be_made_and_served(entry):
+def test_entry_has_a_converter_a_backend_and_a_task(entry):
     assert entry.converter in CONVERTERS
     assert (CHECKOUT / "backends" / entry.backend / "model.py").exists()
     assert entry.task in TENSORS
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
+def test_configuration_has_what_the_frontend_reads(entry):
     text = render_config(entry, {"context_length": "8192"})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     parameters = {key: value.string_value for key, value in config.parameters.items()}
@@ -49,23 +49,23 @@ def test_the_configuration_parses_and_says_what_the_frontend_reads(entry):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_the_backend_gets_every_parameter_it_reads(entry):
-    found_by_converters = {"context_length": "2048"} | ({"voice": "heart"} if entry.task == "speech" else {})
-    config = text_format.Parse(render_config(entry, found_by_converters), model_config_pb2.ModelConfig())
+def test_configuration_has_every_parameter_of_the_backend(entry):
+    from_converter = {"context_length": "2048"} | ({"voice": "heart"} if entry.task == "speech" else {})
+    config = text_format.Parse(render_config(entry, from_converter), model_config_pb2.ModelConfig())
     texts = {key: value.string_value for key, value in config.parameters.items()}
     parameters = read_parameters(PARAMETERS[entry.backend], texts)
     assert parameters.device == "CPU"
-    # What a backend does not read, the frontend does.
+    # Every parameter is read by the backend or the frontend.
     known = {field.name for field in dataclasses.fields(parameters)} | FRONTEND_PARAMETERS
     assert set(texts) <= known
 
 
-def test_aliases_mean_tasks_that_exist():
+def test_aliases_map_to_existing_tasks():
     assert set(DEFAULT_ALIASES.values()) <= set(TENSORS)
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
-def test_a_conversion_knows_its_files(name):
+def test_conversion_lists_its_source_files(name):
     conversion = CONVERTERS[name]
     module, _, function = conversion.function.partition(".")
     assert f"export/converters/{module}.py" in conversion.files

@@ -1,4 +1,4 @@
-"""What the documents say is there, is there."""
+"""The documents match the code: endpoints, models, settings, paths and commands."""
 
 import dataclasses
 import re
@@ -25,26 +25,26 @@ def routes(tmp_path):
     }
 
 
-def test_the_readme_names_every_endpoint_and_no_other(tmp_path):
+def test_readme_lists_exactly_the_served_endpoints(tmp_path):
     documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", README, re.MULTILINE))
     served = routes(tmp_path)
     assert documented <= served
     assert {path.removeprefix("/v1") for _, path in served} == {path.removeprefix("/v1") for _, path in documented}
 
 
-def test_the_readme_names_every_model():
+def test_readme_names_every_model():
     for entry in load_catalog().values():
         assert f"`{entry.name}`" in README
         assert entry.license in README
 
 
-def test_the_readme_names_every_setting():
+def test_readme_names_every_setting():
     for name in (field.name for field in dataclasses.fields(Settings)):
         assert f"--{name.replace('_', '-')}" in README, name
 
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model_repository/README.md"])
-def test_links_and_paths_lead_somewhere(document):
+def test_links_and_paths_exist(document):
     text = (CHECKOUT / document).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or ((CHECKOUT / document).parent / link).exists(), link
@@ -54,9 +54,9 @@ def test_links_and_paths_lead_somewhere(document):
         assert (CHECKOUT / path).exists(), path
 
 
-def test_the_architecture_names_every_module():
-    for room in ("contract", "trident", "frontend", "backends"):
-        for path in (CHECKOUT / room).rglob("*.py"):
+def test_architecture_names_every_module():
+    for folder in ("contract", "trident", "frontend", "backends"):
+        for path in (CHECKOUT / folder).rglob("*.py"):
             if path.name not in ("__init__.py", "__main__.py"):
                 assert path.name in ARCHITECTURE, path
 

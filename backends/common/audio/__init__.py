@@ -1,1 +1,1 @@
-"""Encoded audio to samples and back."""
+"""Audio decoding and encoding."""

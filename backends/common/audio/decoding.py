@@ -1,4 +1,4 @@
-"""From an encoded file to samples: whatever FFmpeg reads, block by block, so that memory stays flat."""
+"""Decodes audio files with FFmpeg, block by block, so that memory use does not grow with their length."""
 
 import contextlib
 import io
@@ -13,26 +13,26 @@ from backends.common.errors import InvalidRequest
 
 RATE = 16_000
 
-# A block is cut where it is quietest within its last seconds.
+# Blocks are cut at the quietest moment (_QUIET_SECONDS long) in their last _SEARCH_SECONDS.
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
-# Containers of sound alone or with pictures: no playlists, which would have FFmpeg open what they name.
+# Audio and video containers only: for a playlist, FFmpeg would open the files and URLs that it names.
 _FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpeg,mpegts"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
-# Of these FFmpeg guesses the length.
-_GUESSED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
+# FFmpeg only estimates the duration of these formats.
+_ESTIMATED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
 
-# Below it one frame may stand for minutes.
-_LOWEST_RATE = 4000
+# Below this sample rate (Hz), one frame may represent minutes of audio.
+_MIN_RATE = 4000
 
 Samples = NDArray[np.float32]
 
 
 def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: int = RATE) -> Iterator[Samples]:
-    """Yield mono samples at `rate` a second, from -1 to 1, in blocks of about `block_seconds`.
+    """Yield mono samples from -1 to 1 at `rate` Hz, in blocks of about `block_seconds`.
 
-    Raises InvalidRequest for what is not audio, is damaged from its beginning, or is longer than `max_seconds`.
+    Raises InvalidRequest if the file is not audio, is damaged from the start, or is longer than `max_seconds`.
     """
     waiting: list[Samples] = []
     length = total = 0
@@ -47,26 +47,26 @@ def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: 
             yield block[:cut]
             waiting, length = [block[cut:]], len(block) - cut
     if not total:
-        raise InvalidRequest("The file holds no audio", "file", "invalid_audio")
+        raise InvalidRequest("The file contains no audio", "file", "invalid_audio")
     yield np.concatenate(waiting)
 
 
 def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
-    """Yield the samples of each frame. What is damaged further on is left out."""
+    """Yield the samples of each frame. Damaged data after the first frame is skipped, or ends the audio."""
     any_yet = False
     try:
         with av.open(io.BytesIO(content), metadata_errors="ignore", options=_OPTIONS) as container:
             if not container.streams.audio:
                 raise InvalidRequest("The file has no audio track", "file", "invalid_audio")
-            known = container.duration if container.format.name not in _GUESSED else None
-            if known and known / av.time_base > max_seconds:
+            duration = container.duration if container.format.name not in _ESTIMATED else None
+            if duration and duration / av.time_base > max_seconds:
                 raise _too_long(max_seconds)
             for resampled in _resample(_frames(container), rate):
                 any_yet = True
                 yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
     except av.error.FFmpegError as error:
         if not any_yet:
-            message = f"The file is not audio, or is damaged: {error.strerror}"
+            message = f"The file is not audio or is damaged: {error.strerror}"
             raise InvalidRequest(message, "file", "invalid_audio") from error
 
 
@@ -77,11 +77,11 @@ def _frames(container: Any) -> Iterator[Any]:
 
 
 def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
-    """Yield frames of mono samples at `rate`; a file may change its rate and channels on the way."""
+    """Yield frames of mono samples at `rate` Hz; the rate and channels of a file may change midway."""
     resampler, kind = None, None
     for frame in frames:
-        if frame.sample_rate < _LOWEST_RATE:
-            message = f"The audio has {frame.sample_rate} samples a second; at least {_LOWEST_RATE} are needed"
+        if frame.sample_rate < _MIN_RATE:
+            message = f"The audio's sample rate is {frame.sample_rate} Hz; the minimum is {_MIN_RATE} Hz"
             raise InvalidRequest(message, "file", "invalid_audio")
         if (frame.format.name, frame.layout.name, frame.sample_rate) != kind:
             if resampler:
@@ -91,20 +91,18 @@ def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
         assert resampler is not None  # noqa: S101
         yield from resampler.resample(frame)
     if resampler:
-        yield from resampler.resample(None)  # what it holds back
+        yield from resampler.resample(None)  # samples that the resampler still buffers
 
 
 def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:
-    """Return where to cut: the middle of the quietest moment in the last `seconds`."""
+    """Return the index to cut at: the middle of the quietest moment in the last `seconds`."""
     width = int(_QUIET_SECONDS * rate)
     start = max(len(block) - int(seconds * rate), 0)
     count = (len(block) - start) // width
     loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
-    # The latest of equals, so that silence is not cut into small pieces.
+    # The latest of equally quiet moments, so that silence is not cut into small pieces.
     return start + (count - 1 - int(loudness[::-1].argmin())) * width + width // 2
 
 
 def _too_long(max_seconds: float) -> InvalidRequest:
-    return InvalidRequest(
-        f"The audio is longer than the {max_seconds:.0f} seconds this model takes", "file", "too_long"
-    )
+    return InvalidRequest(f"The audio exceeds this model's limit of {max_seconds:.0f} seconds", "file", "too_long")

@@ -1,4 +1,4 @@
-"""From samples to an encoded file, piece by piece: each block's bytes are there as soon as it is encoded."""
+"""Encodes samples as an audio file incrementally: each block's bytes are available as soon as it is encoded."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ Samples = NDArray[np.float32]
 
 
 class Format(NamedTuple):
-    """FFmpeg's names of a container and its codec; bits a second and settings of one that loses something.
+    """FFmpeg's names of a container and its codec; for lossy codecs, the bit rate and the encoder settings.
 
-    The settings are fast ones: of the codecs' own, some take more time than making the speech does.
+    The settings favor speed: with its own defaults, a codec can take longer than generating the speech.
     """
 
     container: str
@@ -31,12 +31,12 @@ FORMATS = {
     "pcm": Format("s16le", "pcm_s16le"),
 }
 
-# Pages of Ogg are as long as a second unless said (in microseconds).
+# Ogg pages last up to a second by default; page_duration is in microseconds.
 _OPTIONS = {"flush_packets": "1", "page_duration": "100000"}
 
 
 class _Pipe:
-    """What cannot be rewound: FFmpeg then writes no header that it would have to come back to."""
+    """An output that cannot seek, so that FFmpeg writes no header that it would have to update at the end."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -52,23 +52,25 @@ class _Pipe:
 
 
 class Encoder:
-    """One file in the making, of mono samples from -1 to 1 at `rate` a second."""
+    """Encodes mono samples from -1 to 1 at `rate` Hz as one file."""
 
     def __init__(self, name: str, rate: int):
-        form = FORMATS[name]
+        audio_format = FORMATS[name]
         self._sink = _Pipe()
-        options = _OPTIONS if form.container == "ogg" else {"flush_packets": "1"}
-        self._container = av.open(self._sink, "w", format=form.container, container_options=options)
-        self._stream = self._container.add_stream(form.codec, rate=rate, layout="mono", options=dict(form.settings))
-        if form.bit_rate:
-            self._stream.bit_rate = form.bit_rate
+        options = _OPTIONS if audio_format.container == "ogg" else {"flush_packets": "1"}
+        self._container = av.open(self._sink, "w", format=audio_format.container, container_options=options)
+        self._stream = self._container.add_stream(
+            audio_format.codec, rate=rate, layout="mono", options=dict(audio_format.settings)
+        )
+        if audio_format.bit_rate:
+            self._stream.bit_rate = audio_format.bit_rate
         self._stream.codec_context.open()
         self._rate, self._written = rate, 0
         context = self._stream.codec_context
         self._resampler = av.AudioResampler(context.format, "mono", rate, context.frame_size or None)
 
     def encode(self, samples: Samples) -> bytes:
-        """Return what there is of the file after these samples, and was not before."""
+        """Encode the samples and return the new bytes of the file."""
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts = self._rate, self._written
@@ -77,7 +79,7 @@ class Encoder:
         return self._sink.take()
 
     def finish(self) -> bytes:
-        """Return the end of the file."""
+        """Finish the file and return its remaining bytes."""
         self._mux([*self._resampler.resample(None), None])
         self._container.close()
         return self._sink.take()

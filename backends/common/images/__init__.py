@@ -1,1 +1,1 @@
-"""Encoded images to pixels and back."""
+"""Image decoding and encoding."""

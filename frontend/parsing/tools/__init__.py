@@ -1,4 +1,4 @@
-"""How models call tools: a file for each family of models, found by the parameter `tool_format` of a model."""
+"""Tool-call formats: one file per model family, selected by a model's `tool_format` parameter."""
 
 from frontend.parsing.tools.deepseek import DEEPSEEK, DEEPSEEK_BARE
 from frontend.parsing.tools.generic import GENERIC

@@ -1,6 +1,7 @@
-"""DeepSeek: each call between tags of its own, all between others.
+"""DeepSeek's tool-call formats: tags around each call, and tags around all calls.
 
-V3 and R1 write `function`, a separator, the name, and the arguments in a fence; V3.1 name, separator, arguments.
+V3 and R1 write `function`, a separator, the name, and the arguments in a code fence; V3.1 writes the name, a separator
+and the arguments.
 """
 
 from collections.abc import Sequence

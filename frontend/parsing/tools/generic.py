@@ -1,4 +1,4 @@
-"""Models without a format of their own: JSON objects or a list of them, at the beginning or in a fence."""
+"""Tool calls of models without a native format: JSON objects or a list of them, at the start or in a code fence."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""Hermes, Qwen 2.5 and 3, and many others: `<tool_call>`, a line break, a JSON object, `</tool_call>`.
+"""Tool calls of Hermes, Qwen 2.5 and 3, and many others: `<tool_call>`, a line break, a JSON object, `</tool_call>`.
 
-Small ones now and then write the object alone, or in a fence: measured of Qwen 2.5 Coder 0.5B, nearly always.
+Small models sometimes write only the object, or put it in a code fence (measured: Qwen 2.5 Coder 0.5B, nearly always).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Calls as most families write them: one JSON object with a name and arguments, or a list of such."""
+"""Reads tool calls written as JSON, as most formats do: an object with a name and arguments, or a list of objects."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from frontend.parsing.tools.scanner import Malformed, Scanner, Steps
 
 FENCE, FENCE_END = "```json", "```"
 
-# What some write beside name and arguments.
+# Other keys that some models write.
 _OTHER_KEYS = ("id", "type", "index")
 
 
 def bare_calls(scanner: Scanner) -> Steps[None]:
-    """Read the calls that an answer begins with, if it does."""
+    """Read the calls at the start of the output, if there are any."""
     if scanner.untouched and (yield from scanner.peek()) in ("{", "["):
         yield from json_calls(scanner)
 
 
 def json_calls(scanner: Scanner) -> Steps[None]:
-    """Read one after the other, whatever white space is between."""
+    """Read consecutive calls, with any white space between them."""
     while True:
         yield from scanner.skip_space()
         yield from read_calls(scanner)
@@ -28,7 +28,7 @@ def json_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_calls(scanner: Scanner) -> Steps[None]:
-    """Read an object, or a list of objects, one a call. Raises Malformed."""
+    """Read an object or a list of objects, one per call. Raises Malformed."""
     if not (yield from scanner.accept("[")):
         yield from read_call(scanner)
         return
@@ -43,46 +43,46 @@ def read_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_call(scanner: Scanner) -> Steps[None]:
-    """Read `{"name": …, "arguments": {…}}`; Llama says `parameters`. Raises Malformed.
+    """Read `{"name": …, "arguments": {…}}`; Llama uses `parameters`. Raises Malformed.
 
-    Small models forget to close the object, or close it twice: once there are name and arguments, it is a call.
+    Small models forget to close the object, or close it twice: a name and arguments are enough.
     """
     name, arguments, complete = None, None, False
     yield from scanner.expect("{")
     yield from scanner.skip_space()
     while (yield from scanner.peek()) != "}":
-        key = yield from _read(scanner)
+        key = yield from _read_value(scanner)
         yield from scanner.skip_space()
         yield from scanner.expect(":")
         yield from scanner.skip_space()
         if key == "name":
-            name = yield from _read(scanner)
+            name = yield from _read_value(scanner)
             scanner.check(name)
         elif key not in ("arguments", "parameters"):
             if not complete and key not in _OTHER_KEYS:
-                raise Malformed  # an answer in JSON, which nobody should wait for
-            yield from _read(scanner)
+                raise Malformed  # an ordinary JSON response: fail now so that it is streamed, not buffered
+            yield from _read_value(scanner)
         elif complete or arguments is not None:
             raise Malformed
         elif name is not None:
             yield from read_arguments(scanner, name)
             complete = True
         else:
-            arguments = _text_of((yield from _read(scanner)))
-        if not (yield from _goes_on(scanner)):
+            arguments = _arguments_text((yield from _read_value(scanner)))
+        if not (yield from _skip_comma(scanner)):
             break
-    closed = yield from _closed(scanner)
+    closed = yield from _skip_closing(scanner)
     if arguments is None and not complete and not closed:
-        raise Malformed  # arguments may be missing, but not cut off
+        raise Malformed  # arguments may be absent, but not truncated
     if not complete:
-        _call(scanner, name, arguments or "{}")
+        _emit_call(scanner, name, arguments or "{}")
     scanner.mark()
 
 
 def read_arguments(scanner: Scanner, name: str) -> Steps[None]:
-    """Read the arguments of a call: an object, the same in a string, or null. Raises Malformed."""
+    """Read the arguments of a call: an object, an object in a string, or null. Raises Malformed."""
     if (yield from scanner.peek()) != "{":
-        _call(scanner, name, _text_of((yield from _read(scanner))))
+        _emit_call(scanner, name, _arguments_text((yield from _read_value(scanner))))
         return
     scanner.start(name)
     pieces: list[str] = []
@@ -92,19 +92,19 @@ def read_arguments(scanner: Scanner, name: str) -> Steps[None]:
         scanner.emit_arguments(piece)
 
     yield from scanner.value(pass_on)
-    _parsed("".join(pieces))
+    _parse("".join(pieces))
     scanner.end_call()
 
 
-def _goes_on(scanner: Scanner) -> Steps[bool]:
+def _skip_comma(scanner: Scanner) -> Steps[bool]:
     yield from scanner.skip_space()
     comma = yield from scanner.accept(",")
     yield from scanner.skip_space()
     return comma
 
 
-def _closed(scanner: Scanner) -> Steps[bool]:
-    """Pass over what closes an object, once or more often; tell whether anything did."""
+def _skip_closing(scanner: Scanner) -> Steps[bool]:
+    """Skip one or more closing braces; return whether there were any."""
     closed = False
     while (yield from scanner.peek()) == "}":
         yield from scanner.skip_space()
@@ -112,24 +112,24 @@ def _closed(scanner: Scanner) -> Steps[bool]:
     return closed
 
 
-def _call(scanner: Scanner, name: Any, arguments: str) -> None:
+def _emit_call(scanner: Scanner, name: Any, arguments: str) -> None:
     scanner.start(name)
     scanner.emit_arguments(arguments)
     scanner.end_call()
 
 
-def _read(scanner: Scanner) -> Steps[Any]:
-    """Return a whole JSON value."""
+def _read_value(scanner: Scanner) -> Steps[Any]:
+    """Read a complete JSON value and return it."""
     pieces: list[str] = []
     yield from scanner.value(pieces.append)
-    return _parsed("".join(pieces))
+    return _parse("".join(pieces))
 
 
-def _text_of(arguments: Any) -> str:
+def _arguments_text(arguments: Any) -> str:
     if arguments is None:
         return "{}"
     if isinstance(arguments, str):
-        if not isinstance(_parsed(arguments), dict):
+        if not isinstance(_parse(arguments), dict):
             raise Malformed
         return arguments
     if not isinstance(arguments, dict):
@@ -137,7 +137,7 @@ def _text_of(arguments: Any) -> str:
     return orjson.dumps(arguments).decode()
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Llama 3.1 to 4: the answer is a JSON object with `parameters`, or several with `;` between, perhaps after a tag."""
+"""Tool calls of Llama 3.1 to 4: JSON objects with `parameters`, separated by `;`, at the start or after a tag."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Mistral: `[TOOL_CALLS]` and a JSON list; since version 11 of its tokenizer `[TOOL_CALLS]name[ARGS]{…}` a call."""
+"""Mistral's tool calls: `[TOOL_CALLS]` and a JSON list; since tokenizer v11, `[TOOL_CALLS]name[ARGS]{…}` per call."""
 
 import secrets
 import string

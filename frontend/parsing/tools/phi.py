@@ -1,4 +1,4 @@
-"""Phi-4-mini: `<|tool_call|>`, a JSON list, `<|/tool_call|>`, or `functools` and the list. Granite 3 writes alike."""
+"""Tool calls of Phi-4-mini and Granite 3: `<|tool_call|>`, a JSON list, `<|/tool_call|>`; or `functools` and a list."""
 
 from collections.abc import Sequence
 

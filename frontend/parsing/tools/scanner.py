@@ -1,7 +1,7 @@
-"""Tool calls in a model's text: a scanner for the grammar of a tool format, which reads it as if it were all there.
+"""Finds tool calls in a model's streamed text: the scanner and parser for the grammars of tool formats.
 
-A grammar is a generator: it yields wherever it needs more text than has come yet. So it is written down as the format
-is, and any split of the text gives the same.
+A grammar is a generator that yields wherever it needs more text. It is therefore written as if the whole text were
+available, and its result does not depend on how the stream is split.
 """
 
 import json
@@ -26,123 +26,124 @@ _SCALAR = re.compile(r"[0-9a-zA-Z+\-.]+")
 
 
 class Malformed(Exception):
-    """What looked like a call is none."""
+    """Text that looked like a tool call is not one."""
 
 
 class Scanner:
-    """The text, and what has been found in it.
+    """A streamed text and the events found in it.
 
-    `names` are the tools that may be called, `max_calls` how many calls are passed on, `new_id` makes the id of a call.
+    `names` are the tools that the model may call, `max_calls` is the maximum number of calls to emit (None: no limit),
+    and `new_id` generates a call's ID.
     """
 
     def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):
         self._names, self._max_calls, self._new_id = names, max_calls, new_id
-        self._text, self._place, self._mark = "", 0, 0
-        self._raw: list[str] = []  # what was read since the mark and is no longer in the text
-        self._space = ""  # between what was said and what comes: it is left out before and after calls
-        self._found: list[Event] = []
-        self._started = self._calls = 0  # those begun, and those that turned out whole
-        self._open: int | None = None
-        self._muted = False
+        self._text, self._position, self._mark = "", 0, 0
+        self._raw: list[str] = []  # text read since the mark and already dropped from _text
+        self._space = ""  # trailing white space: emitted before further text, but not before a call
+        self._events: list[Event] = []
+        self._started = self._calls = 0  # numbers of started and of complete calls
+        self._open_call: int | None = None
+        self._suppressed = False
         self.untouched = True
-        """Nothing was said or called yet."""
+        """Whether no text and no call have been found yet."""
         self.over = False
-        """No more text will come."""
+        """Whether the text has ended."""
 
-    # For the parser that drives the grammar.
+    # Used by ToolParser, which drives the grammar.
 
     def add(self, text: str) -> None:
-        """Add text that has come."""
-        self._raw.append(self._text[self._mark : self._place])
-        self._text, self._place, self._mark = self._text[self._place :] + text, 0, 0
+        """Append newly received text."""
+        self._raw.append(self._text[self._mark : self._position])
+        self._text, self._position, self._mark = self._text[self._position :] + text, 0, 0
 
     def drain(self) -> list[Event]:
-        """Return what was found since the last time."""
-        found, self._found = self._found, []
-        return found
+        """Return the events found since the last call of this method."""
+        events, self._events = self._events, []
+        return events
 
     def fail_call(self) -> None:
-        """Pass on what was read since the mark as it was written: it is no call."""
-        raw = "".join(self._raw) + self._text[self._mark : self._place]
-        if self._open is None or self._muted:
-            self._say(raw)
+        """Emit the text since the mark unchanged: it is not a call."""
+        raw = "".join(self._raw) + self._text[self._mark : self._position]
+        if self._open_call is None or self._suppressed:
+            self._emit_text(raw)
         else:
-            self._found.append(ToolCallAborted(self._open, raw))
-        self._open, self._muted, self.untouched = None, False, False
+            self._events.append(ToolCallAborted(self._open_call, raw))
+        self._open_call, self._suppressed, self.untouched = None, False, False
         self.mark()
 
     def finish(self) -> None:
-        """Pass on the white space at the end of an answer that called nothing."""
+        """Emit the trailing white space if the output has no calls."""
         if self._space and not self._calls:
-            self._found.append(TextDelta(self._space))
+            self._events.append(TextDelta(self._space))
 
-    # For grammars.
+    # Used by grammars.
 
     def mark(self) -> None:
-        """Take note of where something begins that may turn out to be no call."""
+        """Mark the start of text that may turn out not to be a call."""
         self._raw.clear()
-        self._mark = self._place
+        self._mark = self._position
 
     def text_until(self, *tags: str) -> Steps[str]:
-        """Pass text on up to the first of the tags, and that over; return it, or nothing at the end."""
+        """Emit text up to the first of the tags and skip that tag; return it, or an empty string at the end."""
         while True:
-            rest = self._text[self._place :]
-            places = [(rest.index(tag), tag) for tag in tags if tag in rest]
-            kept = 0 if places or self.over else max(suffix_overlap(rest, tag) for tag in tags)
-            end = min(places)[0] if places else len(rest) - kept
-            self._say(rest[:end])
-            self._place += end
+            rest = self._text[self._position :]
+            matches = [(rest.index(tag), tag) for tag in tags if tag in rest]
+            overlap = 0 if matches or self.over else max(suffix_overlap(rest, tag) for tag in tags)
+            end = min(matches)[0] if matches else len(rest) - overlap
+            self._emit_text(rest[:end])
+            self._position += end
             self.mark()
-            if places:
-                self._place += len(min(places)[1])
-                return min(places)[1]
+            if matches:
+                self._position += len(min(matches)[1])
+                return min(matches)[1]
             if self.over:
                 return ""
             yield
 
     def peek(self) -> Steps[str]:
-        """Return the next character that is not white space, without passing anything; nothing at the end."""
-        while not (rest := self._text[self._place :].lstrip()) and not self.over:
+        """Return the next character that is not white space, without consuming anything; empty at the end."""
+        while not (rest := self._text[self._position :].lstrip()) and not self.over:
             yield
         return rest[:1]
 
     def skip_space(self) -> Steps[None]:
-        """Pass over white space."""
+        """Skip white space."""
         yield from self.peek()
-        self._place = len(self._text) - len(self._text[self._place :].lstrip())
+        self._position = len(self._text) - len(self._text[self._position :].lstrip())
 
     def accept(self, literal: str) -> Steps[bool]:
-        """Tell whether `literal` comes next, and pass over it."""
+        """Return whether `literal` comes next, and skip it if so."""
         while True:
-            rest = self._text[self._place : self._place + len(literal)]
+            rest = self._text[self._position : self._position + len(literal)]
             if rest == literal:
-                self._place += len(literal)
+                self._position += len(literal)
                 return True
             if self.over or not literal.startswith(rest):
                 return False
             yield
 
     def expect(self, literal: str) -> Steps[None]:
-        """Pass over `literal`. Raises Malformed if something else comes."""
+        """Skip `literal`. Raises Malformed if something else comes next."""
         if not (yield from self.accept(literal)):
             raise Malformed
 
     def name(self) -> Steps[str]:
-        """Return a name, which may be empty, and pass over it."""
+        """Consume a name, which may be empty, and return it."""
         name = ""
         while True:
-            found = _NAME.match(self._text, self._place)
-            assert found is not None  # noqa: S101
-            name, self._place = name + found[0], found.end()
-            if self._place < len(self._text) or self.over:
+            match = _NAME.match(self._text, self._position)
+            assert match is not None  # noqa: S101
+            name, self._position = name + match[0], match.end()
+            if self._position < len(self._text) or self.over:
                 return name
             yield
 
     def value(self, pass_on: Callable[[str], None]) -> Steps[None]:
-        """Pass a JSON value on as it comes. Raises Malformed where it cannot be one."""
+        """Consume a JSON value and call `pass_on` with each part as it arrives. Raises Malformed if it is not JSON."""
         value = JsonValue()
         while True:
-            piece, self._place = value.read(self._text, self._place)
+            piece, self._position = value.read(self._text, self._position)
             if piece:
                 pass_on(piece)
             if value.over:
@@ -152,47 +153,46 @@ class Scanner:
             yield
 
     def check(self, name: Any) -> None:
-        """Raise Malformed if there is no tool of this name."""
+        """Raise Malformed if no tool has this name."""
         if not isinstance(name, str) or name not in self._names:
             raise Malformed
 
     def start(self, name: Any) -> None:
-        """Begin a call. Raises Malformed if there is no such tool."""
+        """Start a call. Raises Malformed if no tool has this name."""
         self.check(name)
-        self._muted = self._max_calls is not None and self._calls >= self._max_calls
-        self._open = self._started
-        if not self._muted:
+        self._suppressed = self._max_calls is not None and self._calls >= self._max_calls
+        self._open_call = self._started
+        if not self._suppressed:
             self._started += 1
-            # Should the call turn out to be none, the space before it is a part of what was written.
+            # If this turns out not to be a call, the white space before it belongs to the text to emit.
             self._raw.insert(0, self._space)
             self._space = ""
-            self._found.append(ToolCallStart(self._open, self._new_id(), name))
+            self._events.append(ToolCallStart(self._open_call, self._new_id(), name))
 
     def emit_arguments(self, text: str) -> None:
-        """Pass on some of the call's arguments."""
-        if self._open is not None and not self._muted:
-            self._found.append(ToolCallArguments(self._open, text))
+        """Emit part of the call's arguments."""
+        if self._open_call is not None and not self._suppressed:
+            self._events.append(ToolCallArguments(self._open_call, text))
 
     def end_call(self) -> None:
-        """Note that the call is whole; what follows is only its closing."""
-        self._calls += not self._muted
-        self._open, self._muted, self.untouched = None, False, False
+        """Complete the call; only its closing follows."""
+        self._calls += not self._suppressed
+        self._open_call, self._suppressed, self.untouched = None, False, False
         self._space = ""
         self.mark()
 
-    def _say(self, text: str) -> None:
-        bare = (self._space + text).rstrip()
-        self._space = (self._space + text)[len(bare) :]
-        if bare:
+    def _emit_text(self, text: str) -> None:
+        stripped = (self._space + text).rstrip()
+        self._space = (self._space + text)[len(stripped) :]
+        if stripped:
             self.untouched = False
-            self._found.append(TextDelta(bare))
+            self._events.append(TextDelta(stripped))
 
 
 class JsonValue:
-    """Follows one value to its end. It does not prove it valid, but stops where it cannot be.
+    """Scans one JSON value to its end. It does not validate the value fully, but stops where it cannot be JSON.
 
-    A line break, or another control character, in a string is forbidden in JSON and common in what models write: it
-    comes out escaped.
+    JSON forbids line breaks and other control characters in strings, but models often write them: they are escaped.
     """
 
     def __init__(self) -> None:
@@ -200,19 +200,19 @@ class JsonValue:
         self._closers: list[str] = []
         self._in_string = self._in_scalar = self._escaped = False
 
-    def read(self, text: str, place: int) -> tuple[str, int]:
-        """Return what of the text from `place` on belongs to the value, and the place after it."""
+    def read(self, text: str, position: int) -> tuple[str, int]:
+        """Return the part of `text` from `position` on that belongs to the value, and the index after it."""
         pieces: list[str] = []
-        while place < len(text) and not (self.over or self.broken):
+        while position < len(text) and not (self.over or self.broken):
             step = self._string if self._in_string else self._scalar if self._in_scalar else self._structure
-            piece, place = step(text, place)
+            piece, position = step(text, position)
             pieces.append(piece)
-        return "".join(pieces), place
+        return "".join(pieces), position
 
-    def _string(self, text: str, place: int) -> tuple[str, int]:
-        if not self._escaped and (plain := _PLAIN.match(text, place)):
+    def _string(self, text: str, position: int) -> tuple[str, int]:
+        if not self._escaped and (plain := _PLAIN.match(text, position)):
             return plain[0], plain.end()
-        character = text[place]
+        character = text[position]
         if self._escaped:
             self._escaped = False
         elif character == "\\":
@@ -221,17 +221,17 @@ class JsonValue:
             self._in_string, self.over = False, not self._closers
         else:
             character = json.dumps(character)[1:-1]
-        return character, place + 1
+        return character, position + 1
 
-    def _scalar(self, text: str, place: int) -> tuple[str, int]:
-        more = _SCALAR.match(text, place)
+    def _scalar(self, text: str, position: int) -> tuple[str, int]:
+        more = _SCALAR.match(text, position)
         if more:
             return more[0], more.end()
         self.over = True
-        return "", place
+        return "", position
 
-    def _structure(self, text: str, place: int) -> tuple[str, int]:
-        character = text[place]
+    def _structure(self, text: str, position: int) -> tuple[str, int]:
+        character = text[position]
         if character in _CLOSERS:
             self._closers.append(_CLOSERS[character])
         elif character == '"':
@@ -239,15 +239,15 @@ class JsonValue:
         elif self._closers and character == self._closers[-1]:
             self._closers.pop()
             self.over = not self._closers
-        elif self._closers and (between := _BETWEEN.match(text, place)):
+        elif self._closers and (between := _BETWEEN.match(text, position)):
             return between[0], between.end()
         elif not self._closers and _SCALAR.match(character):
             self._in_scalar = True
-            return "", place
+            return "", position
         else:
             self.broken = True
-            return "", place
-        return character, place + 1
+            return "", position
+        return character, position + 1
 
 
 def _new_id() -> str:
@@ -256,17 +256,20 @@ def _new_id() -> str:
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """How one family of models writes calls; `tags` are those of contract/model_text.py."""
+    """How a model family writes tool calls; `tags` come from TOOL_TAGS in contract/model_text.py."""
 
     grammar: Callable[[Scanner], Steps[None]]
     constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]
-    """From functions (name, parameters) and the maximum number of calls to what an output that calls them matches."""
+    """Given the functions (name, parameters) and the maximum number of calls, returns the constraint on the output."""
     tags: tuple[str, ...]
     new_id: Callable[[], str] = _new_id
 
 
 class ToolParser:
-    """Finds the calls in an answer that comes in pieces of any size. What is malformed is passed on as text."""
+    """Finds the tool calls in streamed text, however it is split.
+
+    Malformed calls are emitted as text. If a stream has already started the call, it is aborted with that text.
+    """
 
     def __init__(self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None):
         self._tool_format = tool_format
@@ -274,13 +277,13 @@ class ToolParser:
         self._steps = self._parse()
 
     def push(self, text: str) -> list[Event]:
-        """Return what is sure now."""
+        """Return the events that are certain so far."""
         self._scanner.add(text)
         next(self._steps, None)
         return self._scanner.drain()
 
     def end(self) -> list[Event]:
-        """Return what was kept back, when no more text will come."""
+        """Return the events of text still buffered at the end of the output."""
         self._scanner.over = True
         next(self._steps, None)
         self._scanner.finish()

@@ -1,4 +1,4 @@
-"""What an output that calls tools matches, for an engine that can be made to keep to it."""
+"""Builds the constraints on outputs that call tools, for engines that support structured output."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,29 +11,29 @@ Function = Mapping[str, Any]
 def tagged(
     begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
 ) -> ToolCallsConstraint:
-    """Return the constraint for calls that are each between the same tags."""
+    """Return the constraint for calls that all have the same tags."""
     return ToolCallsConstraint([ToolCallTag(begin, schema, end)], separator, max_calls=max_calls)
 
 
 def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsConstraint:
-    """Return the constraint for one call, where each of the choices (begin, schema, end) is one tool."""
+    """Return the constraint for one call; each of the choices (begin, schema, end) is one tool."""
     return ToolCallsConstraint([ToolCallTag(*choice) for choice in choices], max_calls=1)
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
-    """Return the schema of one call of any of the functions; `at` is where it will stand in a larger one."""
+    """Return the schema of a call of any of the functions; `at` is its JSON pointer in the enclosing schema."""
     return {
         "anyOf": [
             {
                 "type": "object",
                 "properties": {
                     "name": {"const": function["name"]},
-                    arguments: _moved(parameters_of(function), f"{at}/anyOf/{number}/properties/{arguments}"),
+                    arguments: _relocate(parameters_of(function), f"{at}/anyOf/{index}/properties/{arguments}"),
                 },
                 "required": ["name", arguments],
                 "additionalProperties": False,
             }
-            for number, function in enumerate(functions)
+            for index, function in enumerate(functions)
         ]
     }
 
@@ -45,18 +45,18 @@ def calls_schema(functions: Sequence[Function], max_calls: int | None, arguments
 
 
 def parameters_of(function: Function) -> dict[str, Any]:
-    """Return the schema of a function's arguments; without one it takes none."""
+    """Return the schema of a function's arguments; a function without a schema accepts none."""
     parameters: dict[str, Any] | None = function.get("parameters")
     return parameters or {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def _moved(schema: Any, to: str) -> Any:
-    """Return a schema with its references to itself (`#/$defs/…`) as they are inside of another."""
+def _relocate(schema: Any, to: str) -> Any:
+    """Return a schema with its references to itself (`#/$defs/…`) rewritten for its new location `to`."""
     if isinstance(schema, list):
-        return [_moved(item, to) for item in schema]
+        return [_relocate(item, to) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {key: _moved(value, to) for key, value in schema.items()}
+    moved = {key: _relocate(value, to) for key, value in schema.items()}
     reference = schema.get("$ref")
     if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
         moved["$ref"] = to + reference[1:]

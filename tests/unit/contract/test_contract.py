@@ -1,4 +1,4 @@
-"""Constraints, options, parameters, templates and text: what both sides of Triton read."""
+"""The modules shared by both sides of Triton: constraints, options, parameters, templates and text helpers."""
 
 import logging
 
@@ -47,23 +47,23 @@ WHISPER = {
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda constraint: type(constraint).__name__)
-def test_a_constraint_survives_the_way_to_the_backend(constraint):
+def test_constraint_survives_a_json_round_trip(constraint):
     assert constraint_from_json(constraint_to_json(constraint)) == constraint
 
 
-def test_an_unknown_kind_of_constraint_is_an_error():
+def test_unknown_constraint_kind_is_an_error():
     with pytest.raises(KeyError):
         constraint_from_json({"kind": "magic", "param": "x"})
 
 
-def test_options_travel_as_json():
+def test_options_survive_a_json_round_trip_and_reject_unknown_ones():
     options = SpeechOptions(voice="né", speed=1.5)
     assert SpeechOptions.from_json(options.to_json()) == options
     with pytest.raises(TypeError):
         SpeechOptions.from_json('{"pitch": 2}')
 
 
-def test_parameters_have_their_types():
+def test_parameters_are_converted_to_their_types():
     texts = {
         "device": "CPU",
         "threads": "2",
@@ -81,16 +81,16 @@ def test_parameters_have_their_types():
         read_parameters(SegmentationParameters, texts | {"sigmoid": "maybe"})
 
 
-def test_a_parameter_under_its_old_name_is_read_with_a_warning(caplog):
+def test_renamed_parameter_is_read_with_a_warning(caplog):
     texts = {name: text for name, text in WHISPER.items() if name != "max_seconds"} | {"most_seconds": "60"}
     with caplog.at_level(logging.WARNING):
         assert read_parameters(TranscriptionParameters, texts).max_seconds == 60
     assert "'most_seconds' is now called 'max_seconds'" in caplog.text
-    # Beside the new one it is an operator's edit, which the export has kept.
+    # If both are present, the old name is an operator's edit that the export kept, so it wins.
     assert read_parameters(TranscriptionParameters, texts | {"max_seconds": "5"}).max_seconds == 60
 
 
-def test_templates_see_special_tokens_of_either_form(tmp_path):
+def test_templates_get_special_tokens_from_strings_and_objects(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         '{"bos_token": {"content": "<s>"}, "eos_token": "</s>", "chat_template": "{{ bos_token }}你{{ eos_token }}"}',
         encoding="utf-8",
@@ -101,7 +101,7 @@ def test_templates_see_special_tokens_of_either_form(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[3].content.x }}", "{{ 1 / 0 }}"])
-def test_whatever_a_template_fails_with_is_a_rejection(source):
+def test_any_exception_in_a_template_is_a_rejection(source):
     with pytest.raises(TemplateRejected, match="rejects these messages"):
         ChatTemplate(source).render([])
 
@@ -114,10 +114,10 @@ def test_json_in_templates_is_not_escaped_for_html():
 @pytest.mark.parametrize(
     ("text", "tag", "length"), [("ab<th", "<think>", 3), ("<", "<", 0), ("", "x", 0), ("aa", "aab", 2)]
 )
-def test_overlaps(text, tag, length):
+def test_suffix_overlap(text, tag, length):
     assert suffix_overlap(text, tag) == length
 
 
-def test_the_alphabet_has_every_byte_once():
+def test_byte_alphabet_has_every_byte_once():
     assert sorted(byte_alphabet().values()) == list(range(256))
     assert byte_alphabet()["A"] == 65

@@ -1,4 +1,4 @@
-"""What backends exchange with Triton, by the contract."""
+"""The backends' interface to Triton: configuration, inputs, outputs and errors."""
 
 import json
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ OCR = {"device": "CPU", "threads": "0", "parallel": "2", "batch_size": "6", "max
 OCR |= {"max_pixels": "100", "queue_size": "32"}
 
 
-def test_outputs_have_the_types_of_the_contract():
+def test_outputs_have_the_types_in_the_contract():
     values = response(CHAT, text_output="né", num_input_tokens=3).values()
     assert values == {"text_output": "né".encode(), "num_input_tokens": 3}
     assert values["num_input_tokens"].dtype == np.int32
@@ -25,14 +25,14 @@ def test_outputs_have_the_types_of_the_contract():
     assert (rows["embedding"].dtype, rows["embedding"].shape) == (np.float32, (2, 3))
 
 
-def test_an_output_that_the_task_does_not_have_is_an_error():
+def test_unknown_output_is_an_error():
     with pytest.raises(KeyError):
         response(CHAT, text="Hello")
 
 
-def test_an_error_tells_all_that_the_frontend_needs():
-    described = json.loads(error_response(InvalidRequest("wrong", "input", "too_long", 2)).values()["error"])
-    assert described == {
+def test_error_response_has_all_fields_and_hides_internal_errors():
+    description = json.loads(error_response(InvalidRequest("wrong", "input", "too_long", 2)).values()["error"])
+    assert description == {
         "message": "wrong",
         "status": "INVALID_ARGUMENT",
         "param": "input",
@@ -53,7 +53,7 @@ def test_inputs_are_read_by_name():
         read_strings(request, "mask")
 
 
-def test_the_configuration_of_a_model():
+def test_model_config_is_loaded():
     config = {"parameters": {name: {"string_value": value} for name, value in OCR.items()}}
     args = {
         "model_name": "ocr",

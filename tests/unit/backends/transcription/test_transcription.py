@@ -118,7 +118,7 @@ class TestAudio:
         assert len(np.concatenate(read(bytes(content)))) / RATE > 18
 
     def test_a_rate_at_which_a_frame_stands_for_minutes(self):
-        with pytest.raises(InvalidRequest, match="samples a second"):
+        with pytest.raises(InvalidRequest, match="the minimum is 4000 Hz"):
             read(wav(tone(10, 100), 100))
 
     def test_rate_and_channels_may_change_on_the_way(self):
@@ -126,7 +126,7 @@ class TestAudio:
         assert len(np.concatenate(read(content))) / RATE == pytest.approx(6, abs=0.4)
 
     def test_longer_than_allowed(self):
-        with pytest.raises(InvalidRequest, match="longer than the 5 seconds"):
+        with pytest.raises(InvalidRequest, match="limit of 5 seconds"):
             read(wav(tone(6)), maximum=5)
 
     def test_a_file_that_lies_about_its_length(self):
@@ -139,7 +139,7 @@ class TestAudio:
                 frame.sample_rate = 48_000
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        with pytest.raises(InvalidRequest, match="longer"):
+        with pytest.raises(InvalidRequest, match="limit of 30 seconds"):
             read(content.getvalue(), block=10, maximum=30)
 
 

@@ -1,4 +1,4 @@
-"""Calls of tools in what models write: each family's, in any pieces, and what only looks like one."""
+"""Tool-call parsing: every format, any split of the stream, malformed calls, and reasoning before calls."""
 
 import json
 import random
@@ -14,9 +14,9 @@ from frontend.parsing.tools import TOOL_FORMATS, ToolParser
 NAMES = {"weather", "f", "get-time_2"}
 
 
-def fold(tool_format, pieces, max_calls=None, finish="stop", reasons=False):
-    """Content, calls, thoughts and finish_reason of an answer, whole; the stream is checked to tell the same."""
-    parsers = [ReasoningParser()] if reasons else []
+def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
+    """Return the content, calls, reasoning and finish_reason of the output, after checking that the stream agrees."""
+    parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
         ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
     )
@@ -45,15 +45,15 @@ def streamed_calls(deltas):
     return [tuple(call) for call in calls.values()]
 
 
-def in_every_way(tool_format, text, **options):
-    """The fold of the text, which is the same whole, in two pieces cut anywhere, in characters, and at random."""
+def fold_splits(tool_format, text, **options):
+    """Return the fold of the text, after checking that it is the same split in two, per character and at random."""
     whole = fold(tool_format, [text], **options)
-    for place in range(len(text) + 1):
-        assert fold(tool_format, [text[:place], text[place:]], **options) == whole, place
+    for index in range(len(text) + 1):
+        assert fold(tool_format, [text[:index], text[index:]], **options) == whole, index
     assert fold(tool_format, list(text), **options) == whole
-    chance = random.Random(7)  # noqa: S311
+    rng = random.Random(7)  # noqa: S311
     for _ in range(40):
-        cuts = sorted(chance.choices(range(len(text) + 1), k=chance.randrange(1, 12)))
+        cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(1, 12)))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         assert fold(tool_format, pieces, **options) == whole
     return whole
@@ -64,8 +64,8 @@ TRICKY = (
 )
 
 
-def written(tool_format, name, arguments):
-    """A call as the family writes it."""
+def format_call(tool_format, name, arguments):
+    """Return a call in the syntax of this format."""
     return {
         "hermes": f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>',
         "llama3": f'<|python_tag|>{{"name": "{name}", "parameters": {arguments}}}',
@@ -85,8 +85,8 @@ def tool_format(request):
     return request.param
 
 
-def test_one_call(tool_format):
-    assert in_every_way(tool_format, written(tool_format, "weather", TRICKY)) == (
+def test_single_call_is_parsed(tool_format):
+    assert fold_splits(tool_format, format_call(tool_format, "weather", TRICKY)) == (
         None,
         [("weather", TRICKY)],
         None,
@@ -94,13 +94,13 @@ def test_one_call(tool_format):
     )
 
 
-def test_without_arguments(tool_format):
-    assert in_every_way(tool_format, written(tool_format, "f", "{}")) == (None, [("f", "{}")], None, "tool_calls")
+def test_call_with_empty_arguments_is_parsed(tool_format):
+    assert fold_splits(tool_format, format_call(tool_format, "f", "{}")) == (None, [("f", "{}")], None, "tool_calls")
 
 
-def test_two_calls(tool_format):
-    text = written(tool_format, "f", '{"a": 1}') + "\n" + written(tool_format, "get-time_2", '{"b": "2"}')
-    assert in_every_way(tool_format, text) == (
+def test_two_calls_are_parsed(tool_format):
+    text = format_call(tool_format, "f", '{"a": 1}') + "\n" + format_call(tool_format, "get-time_2", '{"b": "2"}')
+    assert fold_splits(tool_format, text) == (
         None,
         [("f", '{"a": 1}'), ("get-time_2", '{"b": "2"}')],
         None,
@@ -108,13 +108,13 @@ def test_two_calls(tool_format):
     )
 
 
-def test_a_second_call_is_left_out_if_only_one_is_wanted(tool_format):
-    text = written(tool_format, "f", '{"a": 1}') + "\n" + written(tool_format, "f", '{"b": "2"}')
-    assert in_every_way(tool_format, text, max_calls=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
+def test_calls_beyond_max_calls_are_dropped(tool_format):
+    text = format_call(tool_format, "f", '{"a": 1}') + "\n" + format_call(tool_format, "f", '{"b": "2"}')
+    assert fold_splits(tool_format, text, max_calls=1) == (None, [("f", '{"a": 1}')], None, "tool_calls")
 
 
-def test_text_around_is_content(tool_format):
-    content, calls, _, finish = in_every_way(tool_format, f" I look.\n\n{written(tool_format, 'f', '{}')}\n Done \n")
+def test_text_around_a_call_is_content(tool_format):
+    content, calls, _, finish = fold_splits(tool_format, f" I look.\n\n{format_call(tool_format, 'f', '{}')}\n Done \n")
     assert (calls, finish) == ([("f", "{}")], "tool_calls")
     assert content.startswith(" I look.")
     assert content.endswith("Done")
@@ -122,39 +122,39 @@ def test_text_around_is_content(tool_format):
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "Hello\n\n", " <tool", "[TOOL_", "<|", "`", " a < b [c] {d} "])
-def test_text_alone_is_left_as_it_is(tool_format, text):
-    assert in_every_way(tool_format, text) == (text, [], None, "stop")
+def test_text_without_calls_is_unchanged(tool_format, text):
+    assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
 @pytest.mark.parametrize("arguments", ["{oops}", '{"a": 1]', '{"a": tru}', "[1]", "7", '"x"', "{'a': 1}", '{"a" 1}'])
-def test_what_is_malformed_comes_out_as_text(tool_format, arguments):
-    content, calls, _, finish = in_every_way(tool_format, "Look: " + written(tool_format, "f", arguments))
+def test_malformed_call_is_emitted_as_text(tool_format, arguments):
+    content, calls, _, finish = fold_splits(tool_format, "Look: " + format_call(tool_format, "f", arguments))
     assert (calls, finish) == ([], "stop")
-    assert content == "Look: " + written(tool_format, "f", arguments)
+    assert content == "Look: " + format_call(tool_format, "f", arguments)
 
 
-def test_a_tool_that_there_is_not_comes_out_as_text(tool_format):
-    text = written(tool_format, "rm", '{"a": 1}')
-    assert in_every_way(tool_format, text) == (text, [], None, "stop")
+def test_call_to_unknown_tool_is_emitted_as_text(tool_format):
+    text = format_call(tool_format, "rm", '{"a": 1}')
+    assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
-def test_an_answer_cut_off_anywhere_is_not_lost(tool_format):
-    text = written(tool_format, "weather", '{"city": "Zürich"}')
+def test_truncated_call_is_not_lost(tool_format):
+    text = format_call(tool_format, "weather", '{"city": "Zürich"}')
     for length in range(len(text)):
         content, calls, _, _ = fold(tool_format, [text[:length]], finish="length")
         assert calls == [("weather", '{"city": "Zürich"}')] or content == text[:length]
 
 
-def test_calls_around_a_malformed_one_are_calls(tool_format):
-    good, bad = written(tool_format, "f", '{"a": 1}'), written(tool_format, "f", "{oops}")
-    content, calls, _, _ = in_every_way(tool_format, f"{good}\n{bad}\n{good}")
+def test_calls_around_a_malformed_call_are_parsed(tool_format):
+    good, bad = format_call(tool_format, "f", '{"a": 1}'), format_call(tool_format, "f", "{oops}")
+    content, calls, _, _ = fold_splits(tool_format, f"{good}\n{bad}\n{good}")
     assert calls == [("f", '{"a": 1}')] * 2
     assert "oops" in content
 
 
 def test_line_breaks_in_strings_are_escaped(tool_format):
-    text = written(tool_format, "f", '{"code": "a\n\tb"}')
-    assert in_every_way(tool_format, text)[1] == [("f", '{"code": "a\\n\\tb"}')]
+    text = format_call(tool_format, "f", '{"code": "a\n\tb"}')
+    assert fold_splits(tool_format, text)[1] == [("f", '{"code": "a\\n\\tb"}')]
 
 
 @pytest.mark.parametrize(
@@ -198,28 +198,28 @@ def test_line_breaks_in_strings_are_escaped(tool_format):
         ("generic", ' [{"name": "f", "arguments": {}}, {"name": "weather"}]', [("f", "{}"), ("weather", "{}")]),
     ],
 )
-def test_ways_to_write_it(tool_format, text, calls):
-    assert in_every_way(tool_format, text) == (None, calls, None, "tool_calls")
+def test_variants_of_a_format_are_parsed(tool_format, text, calls):
+    assert fold_splits(tool_format, text) == (None, calls, None, "tool_calls")
 
 
-def test_what_follows_a_call_and_is_none_is_all_that_is_left():
+def test_text_after_a_call_is_content():
     text = '[{"name": "f", "arguments": {}}]\n{"temperature": 7}'
-    assert in_every_way("hermes", text) == ('\n{"temperature": 7}', [("f", "{}")], None, "tool_calls")
+    assert fold_splits("hermes", text) == ('\n{"temperature": 7}', [("f", "{}")], None, "tool_calls")
 
 
 @pytest.mark.parametrize("tool_format", ["llama3", "generic", "hermes"])
 @pytest.mark.parametrize("text", ['{"answer": 42}', '{"name": "Ann", "age": 3} ', "{", "[1, 2]", '{"name": 5}'])
-def test_an_answer_in_json_is_no_call(tool_format, text):
-    assert in_every_way(tool_format, text) == (text, [], None, "stop")
+def test_json_output_is_not_a_call(tool_format, text):
+    assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
-def test_nobody_waits_for_the_end_of_an_answer_in_json():
+def test_json_output_is_streamed_without_waiting_for_its_end():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["generic"], NAMES)]))
     assert builder.push('{"answer": "4') == [{"content": '{"answer":'}, {"content": ' "4'}]
     assert builder.push("2") == [{"content": "2"}]
 
 
-def test_arguments_are_streamed_as_they_come():
+def test_arguments_are_streamed_as_they_arrive():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     deltas = [
         builder.push(piece)
@@ -233,7 +233,7 @@ def test_arguments_are_streamed_as_they_come():
     assert deltas[4] == []
 
 
-def test_a_stream_that_began_a_call_which_is_none_says_what_was_written_and_does_not_end_in_a_call():
+def test_aborted_call_is_streamed_as_content_and_does_not_finish_as_tool_calls():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     text = '<tool_call>{"name": "f", "arguments": {"a": oops}}</tool_call>'
     deltas = [delta for character in text for delta in builder.push(character)] + builder.end()
@@ -244,7 +244,7 @@ def test_a_stream_that_began_a_call_which_is_none_says_what_was_written_and_does
     assert [d["tool_calls"][0]["index"] for d in after if "tool_calls" in d and "id" in d["tool_calls"][0]] == [0, 1]
 
 
-def test_ids_of_mistral_have_nine_characters():
+def test_mistral_call_ids_have_nine_characters():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["mistral"], NAMES)]))
     builder.push("[TOOL_CALLS]f[ARGS]{}")
     (call,) = builder.message()["tool_calls"]
@@ -252,12 +252,12 @@ def test_ids_of_mistral_have_nine_characters():
     assert call["id"].isalnum()
 
 
-def test_a_long_call_in_small_pieces_takes_no_long():
-    text = written("hermes", "f", '{"code": "' + "x = 1;\\n" * 40_000 + '"}')
+def test_long_call_in_small_pieces_is_parsed_quickly():
+    text = format_call("hermes", "f", '{"code": "' + "x = 1;\\n" * 40_000 + '"}')
     assert fold("hermes", [text[i : i + 4] for i in range(0, len(text), 4)])[1][0][0] == "f"
 
 
-THOUGHTS = [
+REASONING_CASES = [
     ("<think>\nHm.\n\nSo.\n</think>\n\nHello", "Hello", "Hm.\n\nSo."),
     ("\n<think>Hm</think>Hello <think>", "Hello <think>", "Hm"),
     ("<think>\n\n</think>\n\nHello", "Hello", None),
@@ -271,16 +271,18 @@ THOUGHTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "content", "thought"), THOUGHTS)
-def test_thoughts(text, content, thought):
-    assert in_every_way(None, text, reasons=True) == (content, [], thought, "stop")
+@pytest.mark.parametrize(("text", "content", "reasoning"), REASONING_CASES)
+def test_reasoning_is_separated_from_content(text, content, reasoning):
+    assert fold_splits(None, text, parse_reasoning=True) == (content, [], reasoning, "stop")
 
 
-def test_a_thought_before_a_call(tool_format):
-    text = f"<think>\nI call {written(tool_format, 'f', '{}')}?\n</think>\n\n{written(tool_format, 'f', TRICKY)}"
-    content, calls, thought, finish = in_every_way(tool_format, text, reasons=True)
+def test_reasoning_before_a_call_is_separated(tool_format):
+    text = (
+        f"<think>\nI call {format_call(tool_format, 'f', '{}')}?\n</think>\n\n{format_call(tool_format, 'f', TRICKY)}"
+    )
+    content, calls, reasoning, finish = fold_splits(tool_format, text, parse_reasoning=True)
     assert (content, calls, finish) == (None, [("f", TRICKY)], "tool_calls")
-    assert thought == f"I call {written(tool_format, 'f', '{}')}?"
+    assert reasoning == f"I call {format_call(tool_format, 'f', '{}')}?"
 
 
 FUNCTIONS = [
@@ -303,7 +305,7 @@ def resolve(schema, reference):
 
 
 @pytest.mark.parametrize("max_calls", [None, 1])
-def test_shapes_of_calls_are_read_as_calls(tool_format, max_calls):
+def test_output_that_matches_the_constraint_is_parsed_as_a_call(tool_format, max_calls):
     constraint = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, max_calls)
     assert constraint.min_calls == 1
     one = constraint.tags[0]
@@ -316,7 +318,7 @@ def test_shapes_of_calls_are_read_as_calls(tool_format, max_calls):
     assert fold(tool_format, [one.begin + calls + one.end])[1] == [("f", '{"x": 1}')]
 
 
-def test_references_in_schemas_still_lead_where_they_led():
+def test_schema_references_are_relocated():
     for tool_format, schema_of in (("hermes", lambda s: s), ("mistral", lambda s: s["items"])):
         schema = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, None).tags[0].schema
         arguments = schema_of(schema)["anyOf"][0]["properties"]["arguments"]

@@ -1,4 +1,4 @@
-"""Pictures as they come: every mode and orientation, bombs, and what is none."""
+"""Image decoding: formats, modes, orientation, decompression bombs and invalid files."""
 
 import io
 import struct
@@ -16,19 +16,19 @@ LEFT_RED[:, :15, 0] = 255
 LEFT_RED[:, 15:, 2] = 255
 
 
-def encoded(image, form="PNG", **options):
+def encoded(image, image_format="PNG", **options):
     content = io.BytesIO()
-    image.save(content, form, **options)
+    image.save(content, image_format, **options)
     return content.getvalue()
 
 
-def read(content, maximum=1_000_000):
-    return read_image(content, maximum)
+def read(content, max_pixels=1_000_000):
+    return read_image(content, max_pixels)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_formats(form):
-    image = read(encoded(Image.fromarray(LEFT_RED), form))
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_supported_formats_are_read(image_format):
+    image = read(encoded(Image.fromarray(LEFT_RED), image_format))
     assert (image.mode, image.size) == ("RGB", (30, 20))
     red, _, blue = image.getpixel((2, 10))
     assert red > 200
@@ -36,39 +36,39 @@ def test_formats(form):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1", "YCbCr"])
-def test_modes(mode):
-    form = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
-    assert read(encoded(Image.fromarray(LEFT_RED).convert(mode), form)).mode == "RGB"
+def test_color_modes_become_rgb(mode):
+    image_format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+    assert read(encoded(Image.fromarray(LEFT_RED).convert(mode), image_format)).mode == "RGB"
 
 
-def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off():
-    grey = np.full((4, 4), 0x8000, np.uint16)
-    assert read(encoded(Image.fromarray(grey))).getpixel((0, 0)) == (128, 128, 128)
+def test_16_bit_gray_is_scaled_and_not_clipped():
+    gray = np.full((4, 4), 0x8000, np.uint16)
+    assert read(encoded(Image.fromarray(gray))).getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_transparency_is_kept_where_there_is_any():
+def test_alpha_is_kept_only_for_transparent_images():
     image = Image.fromarray(LEFT_RED).convert("RGBA")
     assert read(encoded(image)).mode == "RGB"
     image.putpixel((0, 0), (0, 0, 0, 0))
     assert read(encoded(image)).mode == "RGBA"
 
 
-def test_orientation_of_cameras():
+def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned right
+    exif[0x0112] = 6  # rotate right
     image = read(encoded(Image.fromarray(LEFT_RED), "JPEG", exif=exif))
     assert image.size == (20, 30)
     assert image.getpixel((10, 2))[0] > 200
 
 
-def test_the_first_frame_of_an_animation():
+def test_only_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (5, 5), color) for color in ("red", "blue")]
     image = read(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert image.getpixel((1, 1)) == (255, 0, 0)
 
 
 def bomb(width, height):
-    """A PNG that says it has so many pixels."""
+    """Return a PNG whose header claims this size."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -77,7 +77,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def test_too_many_pixels_are_refused_before_they_are_read():
+def test_too_many_pixels_are_rejected_before_decoding():
     with pytest.raises(InvalidRequest, match="50000 × 50000") as caught:
         read(bomb(50_000, 50_000))
     assert (caught.value.param, caught.value.code) == ("image", "too_large")
@@ -95,7 +95,7 @@ def test_too_many_pixels_are_refused_before_they_are_read():
         encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)), "PNG")[:9000],
     ],
 )
-def test_what_is_no_image_or_a_part_of_one(content):
+def test_invalid_or_truncated_image_is_rejected(content):
     with pytest.raises(InvalidRequest) as caught:
         read(content)
     assert (caught.value.param, caught.value.code) == ("image", "invalid_image")
