@@ -1,4 +1,4 @@
-"""A whole Trident with the starter models, started once for all tests; and heavy suites, which run when they must."""
+"""Fixtures for a Trident with the starter models, and the pytest plugin that skips unchanged heavy suites."""
 
 from collections import defaultdict
 
@@ -19,7 +19,7 @@ def stack():
 
 @pytest.fixture(scope="session")
 def lenient(stack):
-    """A second frontend on the same Triton, as an operator would start it who serves AHA's and the router's clients."""
+    """A second frontend on the same Triton, with the flags that an operator sets for clients of AHA and JAiRouter."""
     flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
     with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", over=stack) as settings:
         yield settings
@@ -31,7 +31,9 @@ def client(stack):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--skip-unchanged", action="store_true", help="skip heavy suites whose inputs are as they passed")
+    parser.addoption(
+        "--skip-unchanged", action="store_true", help="skip heavy suites that passed with their current inputs"
+    )
 
 
 def pytest_configure(config):
@@ -39,10 +41,10 @@ def pytest_configure(config):
 
 
 class HeavySuites:
-    """Skips suites that need not run again, and keeps the record of those that passed as a whole."""
+    """Pytest plugin that skips unchanged heavy suites and records those that pass completely."""
 
     def __init__(self, skip_unchanged):
-        # Now, not at the end: what is edited meanwhile has not been tested.
+        # Computed before the tests run: a file edited during the run has not been tested.
         self._fingerprints = {name: fingerprint(inputs) for name, inputs in load_suites().items()}
         self._unchanged = unchanged_suites(self._fingerprints) if skip_unchanged else []
         self._skipped = set()
@@ -65,16 +67,16 @@ class HeavySuites:
             self._passed[suite].add(report.nodeid)
 
     def pytest_sessionfinish(self, session):
-        # A part of a suite says nothing about the whole.
-        chosen = [session.config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
-        partly = any(chosen) or any("::" in argument for argument in session.config.args)
-        whole = [name for name, tests in self._expected.items() if tests == self._passed[name]]
-        if whole and not partly:
-            record_passed({name: self._fingerprints[name] for name in whole if name in self._fingerprints})
+        # A suite passes only if all its tests ran, so a filtered run is not recorded.
+        filters = [session.config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
+        filtered = any(filters) or any("::" in argument for argument in session.config.args)
+        complete = [name for name, tests in self._expected.items() if tests == self._passed[name]]
+        if complete and not filtered:
+            record_passed({name: self._fingerprints[name] for name in complete if name in self._fingerprints})
 
     def pytest_terminal_summary(self, terminalreporter):
         if self._skipped:
             names = ", ".join(sorted(self._skipped))
             terminalreporter.write_line(
-                f"Skipped, since nothing they test has changed: {names} (make test-all runs all)"
+                f"Skipped heavy suites whose inputs have not changed: {names} (make test-all runs them)"
             )

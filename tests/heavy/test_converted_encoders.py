@@ -1,4 +1,4 @@
-"""Embeddings through the real Triton: what the numbers mean, and that they do not depend on who else asks."""
+"""Embeddings of converted models through the real Triton: values, limits, independence from other requests."""
 
 import random
 import socket
@@ -51,13 +51,13 @@ def embed(client, texts, model=FLOAT, **options):
 
 
 def texts_of_any_length(count, max_words):
-    numbers = random.Random(7)  # noqa: S311
+    rng = random.Random(7)  # noqa: S311
     words = [word.strip(".,") for sentence in SENTENCES[:4] for word in sentence.split()]
-    return [f"{i} " + " ".join(numbers.choices(words, k=numbers.randrange(1, max_words))) for i in range(count)]
+    return [f"{i} " + " ".join(rng.choices(words, k=rng.randrange(1, max_words))) for i in range(count)]
 
 
 def reference(texts):
-    """Each text by itself through a plain session, mean of its tokens, length 1."""
+    """Return embeddings from a plain ONNX session, one text at a time: mean of the tokens, scaled to length 1."""
     folder = default_model_repository() / FLOAT / "1"
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -76,18 +76,18 @@ def cosines(one, other):
 
 
 class TestEmbeddings:
-    def test_as_a_plain_session_computes_them(self, client):
+    def test_vectors_match_a_plain_session(self, client):
         assert cosines(embed(client, SENTENCES), reference(SENTENCES)).min() >= 0.9999
 
     def test_int8_is_close_to_float(self, client):
         texts = SENTENCES + texts_of_any_length(40, 60)
-        # Without VNNI the processor adds two products in 16 bits, which saturate.
+        # Without VNNI, the processor adds two products in 16 bits, which can saturate.
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         limit = 0.99 if "vnni" in flags else 0.96
         assert cosines(embed(client, texts), embed(client, texts, INT8)).min() >= limit
 
     @pytest.mark.parametrize("model", [FLOAT, INT8])
-    def test_similar_where_people_say_so(self, client, model):
+    def test_similarity_matches_human_ratings(self, client, model):
         """50 news texts, each pair rated by people (Lee, Pincombe, Welsh 2005)."""
         folder = Path(find_spec("gensim").origin).parent / "test" / "test_data"
         texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
@@ -96,12 +96,12 @@ class TestEmbeddings:
         pairs = np.triu_indices(50, 1)
         assert spearmanr((vectors @ vectors.T)[pairs], human[pairs]).statistic >= 0.45
 
-    def test_meaning_is_near_meaning(self, client):
+    def test_paraphrase_is_the_most_similar(self, client):
         vectors = embed(client, SENTENCES)
         similar = vectors @ vectors.T - np.eye(len(SENTENCES))
         assert similar[0].argmax() == 1
 
-    def test_a_vector_does_not_depend_on_its_batch(self, client):
+    def test_vector_does_not_depend_on_its_batch(self, client):
         crowd = texts_of_any_length(100, 80)
         alone = np.concatenate([embed(client, [sentence]) for sentence in SENTENCES])
         together = embed(client, crowd[:50] + SENTENCES + crowd[50:])[50 : 50 + len(SENTENCES)]
@@ -110,21 +110,21 @@ class TestEmbeddings:
     def test_2048_texts_keep_their_order(self, client):
         texts = texts_of_any_length(2048, 30)
         vectors = embed(client, texts)
-        some = list(range(0, 2048, 97))
-        assert np.abs(vectors[some] - reference([texts[i] for i in some])).max() <= 1e-4
+        sample = list(range(0, 2048, 97))
+        assert np.abs(vectors[sample] - reference([texts[i] for i in sample])).max() <= 1e-4
 
-    def test_base64_which_the_client_asks_for_equals_float(self, client):
-        """The openai package asks for base64 by itself and decodes it."""
+    def test_base64_equals_float(self, client):
+        """The openai package requests base64 by default and decodes it."""
         as_float = embed(client, SENTENCES, encoding_format="float")
         assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
 
-    def test_fewer_dimensions(self, client):
+    def test_fewer_dimensions_are_the_first_ones_normalized(self, client):
         full, short = embed(client, SENTENCES), embed(client, SENTENCES, dimensions=100)
         cut = full[:, :100] / np.linalg.norm(full[:, :100], axis=1, keepdims=True)
         assert short.shape == (len(SENTENCES), 100)
         assert np.abs(short - cut).max() < 1e-6
 
-    def test_token_ids_with_their_special_tokens_are_the_text(self, client):
+    def test_token_ids_with_special_tokens_are_equivalent_to_text(self, client):
         tokenizer = Tokenizer.from_file(str(default_model_repository() / FLOAT / "1" / "tokenizer.json"))
         tokenizer.no_padding()
         ids = [tokenizer.encode(sentence).ids for sentence in SENTENCES[:3]]
@@ -132,11 +132,11 @@ class TestEmbeddings:
 
     def test_usage_counts_tokens(self, client):
         usage = client.embeddings.create(model=FLOAT, input=["hello world", "hello"]).usage
-        assert (usage.prompt_tokens, usage.total_tokens) == (7, 7)  # with [CLS] and [SEP] each
+        assert (usage.prompt_tokens, usage.total_tokens) == (7, 7)  # including [CLS] and [SEP] around each text
 
 
 class TestTooLong:
-    def test_refused_with_index_and_both_lengths(self, client):
+    def test_too_long_text_is_rejected_with_its_index_and_both_lengths(self, client):
         with pytest.raises(BadRequestError) as caught:
             embed(client, ["fine", "dog " * 400, "fine"])
         error = caught.value.body
@@ -144,12 +144,12 @@ class TestTooLong:
         assert "256" in error["message"]
         assert "402" in error["message"]
 
-    def test_cut_where_that_is_asked_for(self, client):
+    def test_too_long_text_is_truncated_on_request(self, client):
         cut = embed(client, ["dog " * 400], extra_body={"truncate": True})
         assert np.abs(cut - embed(client, ["dog " * 254])).max() <= 1e-5
 
-    def test_nobody_else_in_the_batch_notices(self, client):
-        """Good and bad requests at once, so that Triton puts them into the same batches."""
+    def test_invalid_requests_do_not_affect_their_batch(self, client):
+        """Valid and invalid requests run concurrently, so that Triton batches them together."""
         expected = embed(client, SENTENCES)
 
         def ask(number):
@@ -172,8 +172,8 @@ def start_raw(stack, body):
 
 
 class TestLoad:
-    def test_a_client_that_leaves_stops_its_work(self, client, stack):
-        """What it asked for would take ten seconds or more."""
+    def test_client_disconnect_stops_its_work(self, client, stack):
+        """The abandoned request would take ten seconds or more."""
         connection = start_raw(stack, {"model": FLOAT, "input": ["dog " * 250] * 2000, "truncate": True})
         time.sleep(1)
         started = time.monotonic()
@@ -185,20 +185,20 @@ class TestLoad:
         assert in_between < 5
         assert alone < 0.2
 
-    def test_beyond_the_queue_is_refused_at_once_and_nothing_is_lost(self, stack):
+    def test_full_queue_rejects_immediately_and_loses_no_request(self, stack):
         body = {"model": FLOAT, "input": "dog " * 250}
         connections = [start_raw(stack, body) for _ in range(500)]
-        answers = []
+        responses = []
         for connection in connections:
             with connection, connection.makefile("rb") as stream:
-                answers.append(stream.read())
-        statuses = {int(answer.split(b" ", 2)[1]) for answer in answers}
-        refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+                responses.append(stream.read())
+        statuses = {int(response.split(b" ", 2)[1]) for response in responses}
+        rejected = [response for response in responses if response.startswith(b"HTTP/1.1 503")]
         assert statuses == {200, 503}
-        assert all(b"overloaded_error" in answer and b"Retry-After" in answer for answer in refused)
-        assert len(answers) - len(refused) >= 256
+        assert all(b"overloaded_error" in response and b"Retry-After" in response for response in rejected)
+        assert len(responses) - len(rejected) >= 256
 
-    def test_many_at_once(self, client):
+    def test_concurrent_requests_yield_the_same_vectors(self, client):
         expected = embed(client, SENTENCES)
 
         def ask(number):
@@ -215,8 +215,8 @@ def timed(action):
 
 
 @pytest.mark.parametrize("content", ["dog " * 1_200_000, " " * 4_800_000 + "x"])
-def test_five_megabytes_of_one_text(stack, client, content):
-    """Refused at once, or cut at once: nobody waits for it to be tokenized."""
+def test_five_megabyte_text_is_rejected_or_truncated_immediately(stack, client, content):
+    """The text is rejected or truncated before it is tokenized, so neither takes long."""
     address, body = url(stack, "/v1/embeddings"), {"model": FLOAT, "input": content}
     response = requests.post(address, json=body, timeout=30)
     assert response.status_code == 400

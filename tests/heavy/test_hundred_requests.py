@@ -1,16 +1,16 @@
-"""A hundred random schemas, forced calls of tools with random parameters, and streams with random sampling fields."""
+"""A hundred random schemas, forced tool calls with random parameters, and streams with random sampling parameters."""
 
 from tests.support.sampling import check_streams
 from tests.support.structured import check_forced_calls, check_schemas
 
 
-def test_a_hundred_schemas(client):
+def test_hundred_outputs_match_their_schemas(client):
     check_schemas(client, 100)
 
 
-def test_a_hundred_forced_calls(client):
+def test_hundred_forced_calls_match_their_schemas(client):
     check_forced_calls(client, 100)
 
 
-def test_a_hundred_streams(client):
+def test_hundred_streams_match_non_streamed_responses(client):
     check_streams(client, 100)

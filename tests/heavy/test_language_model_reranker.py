@@ -1,4 +1,4 @@
-"""A language model that ranks by the logits of two words, with random weights of its architecture."""
+"""A reranker that is a language model: it scores documents by the logits of two words."""
 
 import json
 
@@ -11,16 +11,16 @@ from tests.support.live import MODEL, export_own, run_in, url
 from tests.support.stack import running_stack
 
 
-def test_a_language_model_scores_by_yes_and_no(tmp_path):
-    """Qwen3-Reranker's way, with random weights of its architecture, exported by the real converter."""
+def test_score_is_the_logit_of_yes_minus_the_logit_of_no(tmp_path):
+    """Scores match Qwen3-Reranker's model card, with random weights, exported by the real converter."""
     name = "qwen3-reranker-0.6b"
     documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
     (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
     tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
-    made = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
-    expected, repository = json.loads(made), export_own(name, tmp_path / "w")
+    output = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
+    expected, repository = json.loads(output), export_own(name, tmp_path / "w")
     with running_stack([name], "--model-repository", str(repository)) as settings:
         question = {"query": "What is Rust?", "documents": documents, "raw_scores": True}
         body = requests.post(url(settings, "/v1/rerank"), json=question, timeout=60).json()

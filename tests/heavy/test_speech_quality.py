@@ -1,4 +1,4 @@
-"""Speech and transcription by the starter models, at length: words, languages, long files, bad ones among good ones."""
+"""Speech and transcription by the starter models, at length: words, languages, long files, invalid files."""
 
 import itertools
 import time
@@ -20,12 +20,12 @@ from tests.support.speech import (
 )
 
 
-def test_what_is_said_is_heard(stack):
+def test_speech_has_the_words_of_the_input(stack):
     check_words(stack, SENTENCES)
 
 
-def test_the_language_is_found(client):
-    """Of most clips of at least eight of the nine languages."""
+def test_language_is_detected(client):
+    """In at least eight of the nine languages, most clips are detected correctly."""
     found = {}
     for path in CLIPS:
         language = transcribed(client, path, response_format="verbose_json").language
@@ -34,7 +34,7 @@ def test_the_language_is_found(client):
     assert sum(sum(right) >= 2 for right in found.values()) >= 8
 
 
-def test_a_long_file_does_not_hold_up_a_short_one(stack, client):
+def test_long_file_does_not_delay_a_short_one(stack, client):
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(post, stack, long_speech(5))
         time.sleep(1)
@@ -43,17 +43,17 @@ def test_a_long_file_does_not_hold_up_a_short_one(stack, client):
         assert len(words(long.result().json()["text"]).split()) > 500
 
 
-def test_windows_decoded_together_give_the_same_words_and_times_that_follow(stack):
-    """Alone on the machine the file's windows go together; the text is the one that is known."""
+def test_windows_decoded_together_have_the_same_words_and_ordered_times(stack):
+    """With no other request waiting, the file's windows are decoded together; its text repeats that of one copy."""
     fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
-    answer = post(stack, long_speech(4), **fields).json()
+    transcript = post(stack, long_speech(4), **fields).json()
     once = words(post(stack, TWO_CITIES.read_bytes()).json()["text"])
-    assert jiwer.wer(" ".join([once] * 4), words(answer["text"])) <= 0.05
-    for pieces in (answer["segments"], answer["words"]):
-        for one, other in itertools.pairwise(pieces):
+    assert jiwer.wer(" ".join([once] * 4), words(transcript["text"])) <= 0.05
+    for entries in (transcript["segments"], transcript["words"]):
+        for one, other in itertools.pairwise(entries):
             assert one["start"] <= one["end"] <= other["start"] + 0.02
-    assert len(answer["segments"]) >= 12
+    assert len(transcript["segments"]) >= 12
 
 
-def test_bad_files_among_good_ones(stack, client):
+def test_invalid_files_do_not_affect_valid_ones(stack, client):
     check_bad_files_among_good_ones(stack, client, 20)

@@ -1,4 +1,4 @@
-"""Two models at once, each exported by the real exporter from its published weights."""
+"""Two chat models at once, each exported by the real exporter from its published weights."""
 
 from openai import OpenAI
 
@@ -8,7 +8,7 @@ from tests.support.stack import running_stack
 QWEN = "qwen2.5-coder-0.5b"
 
 
-def test_a_model_in_six_parts_answers_in_chinese_beside_the_starter():
+def test_model_published_in_six_parts_answers_in_chinese_next_to_the_starter():
     export(QWEN)
     with running_stack(["smollm2-135m", QWEN]) as both:
         client = OpenAI(base_url=url(both, "/v1"), api_key="unused", max_retries=0, timeout=120)
@@ -18,9 +18,9 @@ def test_a_model_in_six_parts_answers_in_chinese_beside_the_starter():
         ]
         options = {"messages": user("用一句话解释 Rust。"), "temperature": 0, "max_tokens": 60}
         completion = client.chat.completions.create(model=QWEN, **options)
-        answer = completion.choices[0].message.content
+        text = completion.choices[0].message.content
         assert completion.model == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
-        assert "Rust" in answer
-        assert sum("\u4e00" <= character <= "\u9fff" for character in answer) > 15
+        assert "Rust" in text
+        assert sum("\u4e00" <= character <= "\u9fff" for character in text) > 15
         first = client.chat.completions.create(model="gpt-4o", **options | {"max_tokens": 1})
         assert first.model == "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -1,4 +1,4 @@
-"""Images in chats, seen by models with random weights of real architectures: through the real exporter and Triton."""
+"""Images in chats, for real architectures with random weights, through the real exporter and Triton."""
 
 import base64
 import time
@@ -18,7 +18,7 @@ KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def seer(request, tmp_path_factory):
+def vision_stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vision")
     tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
     run_in(".venv-openvino", "tiny_vision_language", tokenizer, folder / "w", KINDS[request.param])
@@ -30,8 +30,8 @@ def seer(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(seer):
-    return openai.OpenAI(base_url=url(seer, "/v1"), api_key="unused", max_retries=0, timeout=60)
+def client(vision_stack):
+    return openai.OpenAI(base_url=url(vision_stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
 
 
 def part(content):
@@ -42,7 +42,7 @@ def text(value):
     return {"type": "text", "text": value}
 
 
-def picture(name, *size):
+def photo(name, *size):
     return encoded(photograph(name).resize(size or (160, 120)), "PNG")
 
 
@@ -51,31 +51,31 @@ def ask(client, *parts, **fields):
     return client.chat.completions.create(messages=[{"role": "user", "content": list(parts)}], **fields)
 
 
-def said(completion):
+def text_of(completion):
     return completion.choices[0].message.content
 
 
-CAT, ASTRONAUT, COFFEE = (picture(name) for name in ("chelsea", "astronaut", "coffee"))
+CAT, ASTRONAUT, COFFEE = (photo(name) for name in ("chelsea", "astronaut", "coffee"))
 QUESTION = text("这张图片里有什么?")
 
 
-def test_the_answer_changes_with_the_image_and_stays_with_it(client):
-    answers = [said(ask(client, QUESTION, part(image))) for image in (CAT, ASTRONAUT, COFFEE, CAT)]
-    assert len(set(answers)) == 3
-    assert answers[0] == answers[3]
+def test_response_depends_on_the_image(client):
+    responses = [text_of(ask(client, QUESTION, part(image))) for image in (CAT, ASTRONAUT, COFFEE, CAT)]
+    assert len(set(responses)) == 3
+    assert responses[0] == responses[3]
 
 
-def test_the_tokens_of_images_are_counted(client):
+def test_image_tokens_are_counted(client):
     none, one, two = (ask(client, QUESTION, *[part(CAT)] * count).usage.prompt_tokens for count in range(3))
     assert one - none > 10
     assert two - one == one - none
-    large = ask(client, QUESTION, part(picture("chelsea", 1600, 1200))).usage.prompt_tokens
+    large = ask(client, QUESTION, part(photo("chelsea", 1600, 1200))).usage.prompt_tokens
     assert one < large < none + 80
 
 
-def test_the_order_of_images_counts_and_of_messages(client):
+def test_order_of_images_and_their_messages_matters(client):
     parts = [part(CAT), part(ASTRONAUT)]
-    assert said(ask(client, *parts, QUESTION)) != said(ask(client, *reversed(parts), QUESTION))
+    assert text_of(ask(client, *parts, QUESTION)) != text_of(ask(client, *reversed(parts), QUESTION))
     messages = [
         {"role": "user", "content": [parts[0], QUESTION]},
         {"role": "assistant", "content": "A cat."},
@@ -84,75 +84,77 @@ def test_the_order_of_images_counts_and_of_messages(client):
     fields = {"model": "x", "max_tokens": 12, "temperature": 0}
     one = client.chat.completions.create(messages=messages, **fields)
     other = client.chat.completions.create(messages=[*messages[:2], {"role": "user", "content": "And this?"}], **fields)
-    assert said(one) != said(other)
+    assert text_of(one) != text_of(other)
 
 
-def test_text_alone(client):
+def test_text_without_images(client):
     completion = client.chat.completions.create(model="x", messages=user("Hello!"), max_tokens=5, temperature=0)
     assert completion.usage.completion_tokens == 5
     assert completion.choices[0].finish_reason == "length"
 
 
-def test_a_stream_is_the_same_answer(client):
+def test_stream_matches_non_streamed_response(client):
     stream = ask(client, QUESTION, part(CAT), stream=True, stream_options={"include_usage": True})
     chunks = list(stream)
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     whole = ask(client, QUESTION, part(CAT))
-    assert streamed == said(whole)
+    assert streamed == text_of(whole)
     assert chunks[-1].usage == whole.usage
 
 
-def test_ahas_example(seer):
+def test_aha_example(vision_stack):
     image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(CAT).decode()}"}}
     body = {"model": "Qwen/Qwen3-VL-2B-Instruct", "messages": [{"role": "user", "content": [QUESTION, image]}]}
-    response = requests.post(url(seer, "/chat/completions"), json=body | {"max_tokens": 8}, timeout=60)
+    response = requests.post(url(vision_stack, "/chat/completions"), json=body | {"max_tokens": 8}, timeout=60)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 30), (4000, 3000)])
-def test_any_size(client, size):
-    assert ask(client, QUESTION, part(picture("astronaut", *size))).usage.prompt_tokens > 4
+def test_any_image_size_is_accepted(client, size):
+    assert ask(client, QUESTION, part(photo("astronaut", *size))).usage.prompt_tokens > 4
 
 
-@pytest.mark.parametrize("written", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_3>"])
-def test_what_looks_like_an_image_is_text(client, written):
+@pytest.mark.parametrize(
+    "placeholder", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_3>"]
+)
+def test_image_placeholder_in_text_is_plain_text(client, placeholder):
     plain = ask(client, QUESTION, part(CAT)).usage.prompt_tokens
-    for parts in ((text(written),), (text(written), part(CAT))):
+    for parts in ((text(placeholder),), (text(placeholder), part(CAT))):
         usage = ask(client, *parts).usage
         assert usage.prompt_tokens < plain + 20
 
 
-def test_bad_images_are_named(client):
+def test_invalid_image_is_named(client):
     bomb = encoded(Image.new("1", (40_000, 40_000)), "PNG")
     for content in (b"text", CAT[:300], bomb):
-        with pytest.raises(openai.BadRequestError) as failure:
+        with pytest.raises(openai.BadRequestError) as caught:
             ask(client, QUESTION, part(CAT), part(content))
-        assert failure.value.param == "messages[0].content[2].image_url.url"
+        assert caught.value.param == "messages[0].content[2].image_url.url"
     with pytest.raises(openai.BadRequestError, match="16 files"):
         ask(client, *[part(CAT)] * 30)
 
 
-def test_many_at_once_with_text_between(client):
-    """Two answers of random weights may differ where others are computed beside them: nearly all are the same."""
+def test_concurrent_images_and_texts_yield_the_same_responses(client):
+    """With random weights, rounding differences in a shared batch may change a response: nearly all must be equal."""
     images = (CAT, ASTRONAUT, COFFEE)
-    expected = [said(ask(client, QUESTION, part(image))) for image in images]
+    expected = [text_of(ask(client, QUESTION, part(image))) for image in images]
 
     def one(number):
         if number % 4 == 3:
-            return bool(said(ask(client, text(f"Number {number}"))))
-        return said(ask(client, QUESTION, part(images[number % 4]))) == expected[number % 4]
+            return bool(text_of(ask(client, text(f"Number {number}"))))
+        return text_of(ask(client, QUESTION, part(images[number % 4]))) == expected[number % 4]
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(one, range(40)))
-    assert sum(answers) >= 36
+        responses = list(pool.map(one, range(40)))
+    assert sum(responses) >= 36
 
 
-def test_whoever_leaves_does_not_stop_others(seer, client):
+def test_client_disconnects_do_not_delay_others(vision_stack, client):
     body = {"model": "x", "max_tokens": 3000, "messages": [{"role": "user", "content": [QUESTION, part(CAT)]}]}
     for _ in range(5):
         with pytest.raises(requests.Timeout):
-            requests.post(url(seer, "/v1/chat/completions"), json=body | {"ignore_eos": True}, timeout=0.5)
+            requests.post(url(vision_stack, "/v1/chat/completions"), json=body | {"ignore_eos": True}, timeout=0.5)
     started = time.monotonic()
-    assert said(ask(client, QUESTION, part(CAT)))
+    assert text_of(ask(client, QUESTION, part(CAT)))
     assert time.monotonic() - started < 10

@@ -1,4 +1,4 @@
-"""Pocket TTS, with random weights, speaks in the voice of a reference audio."""
+"""Voice cloning by Pocket TTS with random weights."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +11,8 @@ from tests.support.stack import running_stack
 
 
 @pytest.fixture(scope="module")
-def cloner(tmp_path_factory):
-    """Pocket TTS with random weights of its architecture, in the layout in which the real ones are published."""
+def pocket_tts_stack(tmp_path_factory):
+    """A Trident with Pocket TTS: random weights in the real architecture and the published layout."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
     repository = export_own("pocket-tts", folder / "w")
@@ -21,26 +21,28 @@ def cloner(tmp_path_factory):
 
 
 class TestCloning:
-    def test_two_voices_differ_and_one_stays_the_same(self, cloner):
-        first, second, again = (clone(cloner, reference(start), model="pocket-tts") for start in (0, 10, 0))
+    def test_each_reference_audio_has_its_own_voice(self, pocket_tts_stack):
+        first, second, again = (clone(pocket_tts_stack, reference(start), model="pocket-tts") for start in (0, 10, 0))
         assert {first.status_code, second.status_code} == {200}
-        audio = [answer.json()["choices"][0]["message"]["content"] for answer in (first, second, again)]
+        audio = [response.json()["choices"][0]["message"]["content"] for response in (first, second, again)]
         assert audio[0] == audio[2]
         assert audio[0] != audio[1]
 
-    def test_without_a_reference_it_has_no_voice(self, cloner):
+    def test_request_without_reference_audio_is_rejected(self, pocket_tts_stack):
         with pytest.raises(openai.BadRequestError, match="reference audio"):
-            openai.OpenAI(base_url=url(cloner, "/v1"), api_key="x").audio.speech.create(
+            openai.OpenAI(base_url=url(pocket_tts_stack, "/v1"), api_key="x").audio.speech.create(
                 model="pocket-tts", voice="alloy", input="Hello."
             )
 
-    def test_what_is_not_audio_is_no_reference(self, cloner):
-        error = clone(cloner, "base64://aGVsbG8=", model="pocket-tts").json()["error"]
+    def test_invalid_reference_audio_is_named(self, pocket_tts_stack):
+        error = clone(pocket_tts_stack, "base64://aGVsbG8=", model="pocket-tts").json()["error"]
         assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "invalid_audio")
 
-    def test_many_at_once(self, cloner):
+    def test_concurrent_requests_keep_their_voices(self, pocket_tts_stack):
         with ThreadPoolExecutor(6) as pool:
-            answers = list(pool.map(lambda n: clone(cloner, reference(n % 3), model="pocket-tts"), range(12)))
-        assert {answer.status_code for answer in answers} == {200}
-        sounds = [answer.json()["choices"][0]["message"]["content"][0]["audio_url"]["url"] for answer in answers]
+            responses = list(
+                pool.map(lambda n: clone(pocket_tts_stack, reference(n % 3), model="pocket-tts"), range(12))
+            )
+        assert {response.status_code for response in responses} == {200}
+        sounds = [response.json()["choices"][0]["message"]["content"][0]["audio_url"]["url"] for response in responses]
         assert len(set(sounds)) == 3

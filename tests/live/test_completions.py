@@ -1,4 +1,4 @@
-"""Prompts gone on with through the whole stack, with OpenAI's own client."""
+"""Text completions through the whole stack, with OpenAI's own client."""
 
 import openai
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.support.live import MODEL
 
 PROMPT = "The capital of Japan is"
-# The same as tokens.
+# The same prompt as token IDs.
 IDS = [504, 3575, 282, 3085, 314]
 
 
@@ -23,25 +23,25 @@ def streamed(client, prompt=PROMPT, **options):
     return list(texts.values()), finish, chunks[-1].usage
 
 
-def test_a_sentence_goes_on(client):
+def test_prompt_is_completed(client):
     completion = ask(client)
     assert "Tokyo" in completion.choices[0].text
     assert completion.choices[0].finish_reason == "length"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 8)
 
 
-def test_sixteen_tokens_where_nothing_is_said(client):
+def test_max_tokens_defaults_to_16(client):
     completion = client.completions.create(model=MODEL, prompt=PROMPT)
     assert completion.usage.completion_tokens <= 16
 
 
-def test_token_ids_are_the_same_prompt(client):
+def test_token_ids_are_equivalent_to_text(client):
     by_ids = ask(client, IDS)
     assert by_ids.choices[0].text == ask(client).choices[0].text
     assert by_ids.usage.prompt_tokens == len(IDS)
 
 
-def test_several_prompts_at_once_and_in_order(client):
+def test_several_prompts_are_completed_in_order(client):
     prompts = [PROMPT, "The capital of Greece is", "The capital of France is"]
     texts = [choice.text for choice in ask(client, prompts).choices]
     assert ["Tokyo" in texts[0], "Athens" in texts[1], "Paris" in texts[2]] == [True] * 3
@@ -51,7 +51,7 @@ def test_several_prompts_at_once_and_in_order(client):
 
 @pytest.mark.parametrize("prompt", [PROMPT, IDS, [PROMPT, "One, two,"]])
 @pytest.mark.parametrize("echo", [False, True])
-def test_a_stream_is_the_plain_answer_in_pieces(client, prompt, echo):
+def test_stream_matches_non_streamed_response(client, prompt, echo):
     plain = ask(client, prompt, echo=echo, max_tokens=20)
     texts, finish, usage = streamed(client, prompt, echo=echo, max_tokens=20)
     assert texts == [choice.text for choice in plain.choices]
@@ -60,20 +60,20 @@ def test_a_stream_is_the_plain_answer_in_pieces(client, prompt, echo):
     assert texts[0].startswith(PROMPT) == echo
 
 
-def test_several_answers_to_one_prompt(client):
+def test_several_choices_for_one_prompt(client):
     completion = ask(client, n=3, temperature=1, seed=5, max_tokens=20)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len({choice.text for choice in completion.choices}) > 1
     assert completion.usage.prompt_tokens == 5
 
 
-def test_a_stop_string_ends_it_but_not_in_what_is_echoed(client):
+def test_stop_string_ends_the_text_but_not_the_echoed_prompt(client):
     completion = ask(client, "One, two, three,", stop=[","], echo=True, max_tokens=30)
     assert completion.choices[0].text == "One, two, three, four"
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_log_probabilities_are_of_the_text(client):
+def test_logprobs_cover_the_text(client):
     choice = ask(client, logprobs=0, max_tokens=12).choices[0]
     assert "".join(choice.logprobs.tokens) == choice.text
     assert choice.logprobs.text_offset[:2] == [0, len(choice.logprobs.tokens[0])]
@@ -93,13 +93,13 @@ def test_log_probabilities_are_of_the_text(client):
         ({"prompt": "Hi", "suffix": "x"}, "suffix", "unsupported_parameter"),
     ],
 )
-def test_what_is_wrong_is_named(client, options, param, code):
+def test_invalid_field_is_named(client, options, param, code):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, **options)
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_forty_wrong_prompts_disturb_nobody(client):
+def test_forty_invalid_prompts_do_not_affect_later_requests(client):
     for _ in range(5):
         with pytest.raises(openai.BadRequestError):
             ask(client, [[99_999_999]] * 40)

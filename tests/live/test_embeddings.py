@@ -1,4 +1,4 @@
-"""Embeddings of the starter model through the real Triton: what they mean, their order, limits, load."""
+"""Embeddings of the starter model through the real Triton: similarity, order, limits, load."""
 
 import socket
 import time
@@ -24,7 +24,7 @@ def embed(client, texts, **options):
     return np.array([item.embedding for item in response.data])
 
 
-def test_similar_where_people_say_so(client):
+def test_similarity_matches_human_ratings(client):
     """50 news texts, each pair rated by people (Lee, Pincombe, Welsh 2005)."""
     folder = Path(find_spec("gensim").origin).parent / "test" / "test_data"
     texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
@@ -37,18 +37,18 @@ def test_similar_where_people_say_so(client):
 def test_2048_texts_keep_their_order(client):
     texts = [f"{i} {SENTENCES[i % 3]}" for i in range(2048)]
     vectors = embed(client, texts)
-    some = list(range(0, 2048, 97))
-    alone = np.concatenate([embed(client, [texts[i]]) for i in some])
-    assert (vectors[some] @ alone.T).argmax(axis=1).tolist() == list(range(len(some)))
+    sample = list(range(0, 2048, 97))
+    alone = np.concatenate([embed(client, [texts[i]]) for i in sample])
+    assert (vectors[sample] @ alone.T).argmax(axis=1).tolist() == list(range(len(sample)))
 
 
-def test_base64_which_the_client_asks_for_equals_float(client):
-    """The openai package asks for base64 by itself and decodes it."""
+def test_base64_equals_float(client):
+    """The openai package requests base64 by default and decodes it."""
     as_float = embed(client, SENTENCES, encoding_format="float")
     assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
 
 
-def test_too_long_is_rejected_with_index_and_both_lengths(client):
+def test_too_long_text_is_rejected_with_its_index_and_both_lengths(client):
     with pytest.raises(BadRequestError) as caught:
         embed(client, ["fine", "dog " * 600, "fine"])
     error = caught.value.body
@@ -66,8 +66,8 @@ def start_raw(stack, body):
     return connection
 
 
-def test_a_client_that_disconnects_stops_its_work(client, stack):
-    """What it asked for would take ten seconds or more."""
+def test_client_disconnect_stops_its_work(client, stack):
+    """The abandoned request would take ten seconds or more."""
     connection = start_raw(stack, {"model": MODEL, "input": ["dog " * 500] * 2000, "truncate": True})
     time.sleep(1)
     started = time.monotonic()
@@ -86,21 +86,21 @@ def timed(action):
     return time.monotonic() - started
 
 
-def test_beyond_the_queue_requests_are_rejected_at_once_and_nothing_is_lost(stack):
+def test_full_queue_rejects_immediately_and_loses_no_request(stack):
     body = {"model": MODEL, "input": "dog " * 250}
     connections = [start_raw(stack, body) for _ in range(500)]
-    answers = []
+    responses = []
     for connection in connections:
         with connection, connection.makefile("rb") as stream:
-            answers.append(stream.read())
-    statuses = {int(answer.split(b" ", 2)[1]) for answer in answers}
-    rejected = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+            responses.append(stream.read())
+    statuses = {int(response.split(b" ", 2)[1]) for response in responses}
+    rejected = [response for response in responses if response.startswith(b"HTTP/1.1 503")]
     assert statuses == {200, 503}
-    assert all(b"overloaded_error" in answer and b"Retry-After" in answer for answer in rejected)
-    assert len(answers) - len(rejected) >= 256
+    assert all(b"overloaded_error" in response and b"Retry-After" in response for response in rejected)
+    assert len(responses) - len(rejected) >= 256
 
 
-def test_five_megabytes_of_one_text_are_rejected_at_once(stack):
+def test_five_megabyte_text_is_rejected_immediately(stack):
     body = {"model": MODEL, "input": "dog " * 1_200_000}
     response = requests.post(url(stack, "/v1/embeddings"), json=body, timeout=30)
     assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""The README's commands, and the calls that clients of AHA and of the router make, through curl and Python."""
+"""The README's commands, and the requests of AHA's and JAiRouter's clients, through curl and Python."""
 
 import functools
 import http.server
@@ -31,18 +31,18 @@ def readme_block(language, containing):
     return next(block for block in blocks if containing in block)
 
 
-def test_the_readmes_curl_line(stack):
-    answer = orjson.loads(
+def test_readme_curl_command_returns_the_documented_response(stack):
+    output = orjson.loads(
         shell(readme_block("bash", "curl").replace("10100", str(stack.port)).replace("curl ", "curl -s "))
     )
     shown = orjson.loads(readme_block("json", "chat.completion"))
-    assert answer["choices"][0]["message"]["content"] == shown["choices"][0]["message"]["content"]
-    assert set(answer) == set(shown)
-    assert answer["usage"] == shown["usage"]
+    assert output["choices"][0]["message"]["content"] == shown["choices"][0]["message"]["content"]
+    assert set(output) == set(shown)
+    assert output["usage"] == shown["usage"]
 
 
-def test_the_readmes_other_curl_lines(stack, tmp_path):
-    """What is spoken is transcribed again."""
+def test_other_readme_curl_commands_work(stack, tmp_path):
+    """The speech from one command is transcribed by the next."""
     photograph("astronaut").save(tmp_path / "photo.jpg")
     rendered(ENGLISH).save(tmp_path / "page.png")
     block = readme_block("bash", "/v1/embeddings").replace("10100", str(stack.port)).replace("curl ", "curl -sSf ")
@@ -55,7 +55,7 @@ def test_the_readmes_other_curl_lines(stack, tmp_path):
     assert ENGLISH[0] in output
 
 
-def test_the_readmes_python(stack):
+def test_readme_python_example_works(stack):
     code = readme_block("python", "OpenAI").replace("10100", str(stack.port))
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True
@@ -63,7 +63,7 @@ def test_the_readmes_python(stack):
     assert len(output) > 50
 
 
-def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
+def test_make_serve_prints_a_working_curl_command_and_make_stop_stops_it(tmp_path):
     port, http, grpc, metrics = free_ports(4)
     flags = f"--port {port} --triton-http-port {http} --triton-grpc-port {grpc} --triton-metrics-port {metrics}"
     output = tmp_path / "output"
@@ -77,7 +77,9 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
         )
     try:
         wait_until(
-            lambda: "Ctrl-C" in output.read_text(encoding="utf-8") or make.poll() is not None, 120, "the greeting"
+            lambda: "Ctrl-C" in output.read_text(encoding="utf-8") or make.poll() is not None,
+            120,
+            "the startup message",
         )
         text = output.read_text(encoding="utf-8")
         assert make.poll() is None, text
@@ -96,7 +98,7 @@ def test_make_serve_says_a_curl_line_that_works_and_make_stop_ends_it(tmp_path):
 
 
 def outside_make():
-    """The environment without what a make above us (`make test`) has set for its own children."""
+    """Return the environment without the variables that an outer make (`make test`) sets for its children."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -115,7 +117,7 @@ CHATS = {
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("name", CHATS)
-def test_ahas_chats_through_curl(lenient, prefix, name):
+def test_aha_chats_through_curl(lenient, prefix, name):
     address = url(lenient, f"{prefix}/chat/completions")
     output = shell(f"curl -sN {address} -H 'Content-Type: application/json' -d '{CHATS[name]}'")
     if prefix and name != "streamed":
@@ -130,7 +132,7 @@ def test_ahas_chats_through_curl(lenient, prefix, name):
     assert len({c["id"] for c in chunks}) == 1
 
 
-def test_ahas_python_at_the_unprefixed_path(lenient):
+def test_aha_python_example_at_the_unprefixed_path(lenient):
     from openai import OpenAI
 
     client = OpenAI(base_url=url(lenient, ""), api_key="dummy")
@@ -139,7 +141,7 @@ def test_ahas_python_at_the_unprefixed_path(lenient):
     assert response.choices[0].message.content
 
 
-def test_ahas_models_and_health(lenient):
+def test_aha_models_and_health(lenient):
     assert orjson.loads(shell(f"curl -s {url(lenient, '/health')}")) == {"status": "ok"}
     models = orjson.loads(shell(f"curl -s {url(lenient, '/models')}"))
     assert models["object"] == "list"
@@ -151,7 +153,7 @@ ROUTER_CHAT = """{"model": "gpt-3.5-turbo", "messages": [{"role": "system", "con
 "frequency_penalty": 0.0, "presence_penalty": 0.0, "stop": null, "user": "user-123"}"""
 
 
-def test_the_routers_chat_through_curl_with_a_key_nobody_checks(stack):
+def test_router_chat_through_curl_ignores_the_api_key(stack):
     headers = "-H 'Content-Type: application/json' -H 'Authorization: Bearer your-api-key'"
     completion = orjson.loads(
         shell(f"curl -s -X POST '{url(stack, '/v1/chat/completions')}' {headers} -d '{ROUTER_CHAT}'")
@@ -162,7 +164,7 @@ def test_the_routers_chat_through_curl_with_a_key_nobody_checks(stack):
     assert completion["system_fingerprint"]
 
 
-def test_the_routers_chat_through_requests(stack, lenient):
+def test_router_chat_through_requests(stack, lenient):
     for settings, model in ((stack, "gpt-3.5-turbo"), (lenient, "qwen2.5:7b")):
         body = {"model": model, "messages": [{"role": "user", "content": "你好!"}], "max_tokens": 30}
         headers = {"Content-Type": "application/json", "Authorization": "Bearer your-api-key"}
@@ -171,7 +173,7 @@ def test_the_routers_chat_through_requests(stack, lenient):
         assert response.json()["choices"][0]["message"]["content"]
 
 
-def test_the_routers_stream(lenient):
+def test_router_stream(lenient):
     body = {"model": "qwen2.5:7b", "messages": [{"role": "user", "content": "你好!"}], "stream": True, "max_tokens": 20}
     response = requests.post(url(lenient, "/v1/chat/completions"), json=body, timeout=60)
     assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -183,7 +185,7 @@ def post(settings, path, body):
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
-def test_ahas_embeddings(lenient, path):
+def test_aha_embeddings(lenient, path):
     one = post(lenient, path, '{"input": "Hello world"}')
     assert (one["object"], len(one["data"][0]["embedding"])) == ("list", 384)
     many = post(lenient, path, '{"input": ["Hello world", "How are you?", "Goodbye"]}')
@@ -195,26 +197,26 @@ DOCUMENTS = '["机器学习是一种人工智能技术", "苹果是一种水果"
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
 @pytest.mark.parametrize(("top_n", "count"), [("", 3), (', "top_n": 2', 2)])
-def test_ahas_rerank(lenient, path, top_n, count):
-    answer = post(lenient, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
-    assert answer["object"] == "list"
-    assert len(answer["results"]) == count
-    assert {"index", "relevance_score", "document"} <= set(answer["results"][0])
+def test_aha_rerank(lenient, path, top_n, count):
+    output = post(lenient, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
+    assert output["object"] == "list"
+    assert len(output["results"]) == count
+    assert {"index", "relevance_score", "document"} <= set(output["results"][0])
 
 
-def test_the_routers_embeddings_and_rerank(lenient):
+def test_router_embeddings_and_rerank(lenient):
     headers = {"Authorization": "Bearer your-api-key"}
     body = {"model": "text-embedding-ada-002", "input": "要嵌入的文本", "encoding_format": "float", "user": "user-123"}
-    answer = requests.post(url(lenient, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
-    assert set(answer["usage"]) == {"prompt_tokens", "total_tokens"}
+    output = requests.post(url(lenient, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
+    assert set(output["usage"]) == {"prompt_tokens", "total_tokens"}
     documents = ["人工智能是计算机科学的一个分支", "机器学习是人工智能的子领域", "深度学习使用神经网络"]
     body = {"model": "rerank-multilingual-v2.0", "query": "什么是人工智能?", "documents": documents, "top_n": 3}
-    answer = requests.post(
+    output = requests.post(
         url(lenient, "/v1/rerank"), headers=headers, json=body | {"return_documents": True}, timeout=60
     ).json()
-    assert answer["id"].startswith("rerank-")
-    assert {"index", "score", "document"} <= set(answer["results"][0])
-    assert answer["usage"]["total_tokens"] > 0
+    assert output["id"].startswith("rerank-")
+    assert {"index", "score", "document"} <= set(output["results"][0])
+    assert output["usage"]["total_tokens"] > 0
 
 
 AUDIO = opening()
@@ -222,48 +224,48 @@ AUDIO = opening()
 
 @pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
 @pytest.mark.parametrize("field", ["", "-F language=en", "-F temperature=0.0"])
-def test_ahas_transcriptions_through_curl(lenient, path, field):
+def test_aha_transcriptions_through_curl(lenient, path, field):
     command = f"curl -s -X POST {url(lenient, path)} -H 'Authorization: Bearer NO_NEED'"
-    answer = orjson.loads(shell(f"{command} -F file='@{AUDIO}' -F model='Qwen/Qwen3-ASR-0.6B' {field}"))
-    assert answer["text"].startswith("It was the best of times")
+    output = orjson.loads(shell(f"{command} -F file='@{AUDIO}' -F model='Qwen/Qwen3-ASR-0.6B' {field}"))
+    assert output["text"].startswith("It was the best of times")
 
 
 ASR = """{"model": "ZhipuAI/GLM-ASR-Nano-2512", "messages": [{"role": "user", "content": [
 {"type": "text", "text": "转写这段音频"}, {"type": "audio", "audio_url": {"url": "%s"}}]}]}"""
 
 
-def test_ahas_speech_recognition_in_a_chat(lenient, stack):
+def test_aha_speech_recognition_in_a_chat(lenient, stack):
     body = ASR % f"file://{AUDIO}"
-    answer = post(lenient, "/v1/chat/completions", body)
-    assert answer["object"] == "chat.completion"
-    assert answer["choices"][0]["message"]["content"].startswith("It was the best of times")
+    output = post(lenient, "/v1/chat/completions", body)
+    assert output["object"] == "chat.completion"
+    assert output["choices"][0]["message"]["content"].startswith("It was the best of times")
     streamed = shell(f"curl -sN {url(lenient, '/chat/completions')} -H 'Content-Type: application/json' -d '{body}'")
     assert "best of times" in streamed
     assert streamed.endswith("data: [DONE]\n\n")
-    refused = post(stack, "/v1/chat/completions", body.replace("ZhipuAI/GLM-ASR-Nano-2512", "whisper-1"))["error"]
-    assert (refused["code"], refused["param"]) == ("file_not_allowed", "messages[0].content[1].audio_url.url")
+    error = post(stack, "/v1/chat/completions", body.replace("ZhipuAI/GLM-ASR-Nano-2512", "whisper-1"))["error"]
+    assert (error["code"], error["param"]) == ("file_not_allowed", "messages[0].content[1].audio_url.url")
 
 
-def test_audio_for_a_chat_model_is_written_down_first(lenient):
+def test_audio_for_a_chat_model_is_transcribed_first(lenient):
     body = (ASR % f"file://{package_files(MOONSHINE) / 'two_cities.wav'}").replace(
         '"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20'
     )
-    answer = post(lenient, "/v1/chat/completions", body)
-    assert answer["usage"]["prompt_tokens"] > 100
-    assert answer["choices"][0]["message"]["content"]
+    output = post(lenient, "/v1/chat/completions", body)
+    assert output["usage"]["prompt_tokens"] > 100
+    assert output["choices"][0]["message"]["content"]
 
 
 SPEECH = """{"model": "OpenBMB/VoxCPM-0.5B1.5", "messages": [{"role": "user", "content": [
 {"type": "text", "text": "Hello, this is AHA speaking."}%s]}]}"""
 
 
-def test_ahas_speech(lenient):
-    answer = post(lenient, "/audio/speech", SPEECH % "")
-    (part,) = answer["choices"][0]["message"]["content"]
+def test_aha_speech(lenient):
+    output = post(lenient, "/audio/speech", SPEECH % "")
+    (part,) = output["choices"][0]["message"]["content"]
     assert part["audio_url"]["url"].startswith("data:audio/wav;base64,UklGR")
 
 
-def test_ahas_reference_audio_is_fetched_and_not_answered_with_a_wrong_voice(lenient):
+def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(lenient):
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=AUDIO.parent)
     ) as server:
@@ -281,7 +283,7 @@ def test_ahas_reference_audio_is_fetched_and_not_answered_with_a_wrong_voice(len
 
 
 @pytest.mark.parametrize("voice", ["alloy", "shimmer"])
-def test_the_routers_speech(stack, voice):
+def test_router_speech(stack, voice):
     body = {"model": "tts-1", "input": "Hello, this is a test.", "voice": voice, "response_format": "mp3", "speed": 1.0}
     response = requests.post(
         url(stack, "/v1/audio/speech"), headers={"Authorization": "Bearer your-api-key"}, json=body, timeout=60

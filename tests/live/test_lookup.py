@@ -1,4 +1,4 @@
-"""A model whose `prompt_lookup` is on: it guesses tokens from the prompt, and answers as it would without."""
+"""Prompt-lookup decoding (`prompt_lookup`): the model drafts tokens from the prompt, and its output stays valid."""
 
 import json
 
@@ -28,15 +28,15 @@ def ask(client, text=REPEAT, **options):
     return client.chat.completions.create(model=MODEL, messages=user(text), **{"temperature": 0} | options)
 
 
-def test_it_answers_and_counts(client):
+def test_usage_counts_every_token(client):
     completion = ask(client)
     assert TEXT in completion.choices[0].message.content
     assert completion.choices[0].finish_reason == "stop"
-    # The token that ended it is counted, and not told of.
+    # The end-of-sequence token is counted, but is not in the logprobs.
     assert completion.usage.completion_tokens == len(ask(client, logprobs=True).choices[0].logprobs.content) + 1
 
 
-def test_a_stream_is_the_plain_answer(client):
+def test_stream_matches_non_streamed_response(client):
     plain = ask(client)
     chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == plain.choices[0].message.content
@@ -44,18 +44,18 @@ def test_a_stream_is_the_plain_answer(client):
 
 
 @pytest.mark.parametrize("maximum", [1, 2, 5, 10])
-def test_no_token_too_many(client, maximum):
+def test_max_tokens_is_never_exceeded(client, maximum):
     completion = ask(client, max_tokens=maximum)
     assert (completion.usage.completion_tokens, completion.choices[0].finish_reason) == (maximum, "length")
 
 
-def test_a_stop_string_is_not_passed(client):
+def test_stop_string_ends_the_text_and_is_never_leaked(client):
     choice = ask(client, stop=["cape"]).choices[0]
     assert choice.message.content.endswith("on the northern ")
     assert choice.finish_reason == "stop"
 
 
-def test_a_seed_gives_one_text_and_others_give_others(client):
+def test_same_seed_yields_the_same_text_and_others_differ(client):
     texts = [
         ask(client, "Tell me a story.", temperature=1, seed=seed, max_tokens=40).choices[0].message.content
         for seed in (1, 1, 2)
@@ -63,22 +63,22 @@ def test_a_seed_gives_one_text_and_others_give_others(client):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_it_keeps_to_a_schema(client):
+def test_output_matches_the_schema(client):
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "maximum": 150}},
         "required": ["name", "age"],
         "additionalProperties": False,
     }
-    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    response_format = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
     for seed in range(10):
-        completion = ask(client, "Describe a person.", temperature=1, seed=seed, response_format=form)
+        completion = ask(client, "Describe a person.", temperature=1, seed=seed, response_format=response_format)
         assert set(json.loads(completion.choices[0].message.content)) == {"name", "age"}
 
 
-def test_several_at_once_and_one_that_leaves(client, stack):
-    left = ask(client, "Tell me a story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
-    next(iter(left))
+def test_client_disconnect_does_not_affect_concurrent_choices(client, stack):
+    abandoned = ask(client, "Tell me a story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
+    next(iter(abandoned))
     assert len({choice.message.content for choice in ask(client, n=4, temperature=1, max_tokens=30).choices}) > 1
-    left.close()
-    wait_until(lambda: metric(stack, "running") == 0, 3, "an engine that has stopped for who left")
+    abandoned.close()
+    wait_until(lambda: metric(stack, "running") == 0, 3, "the engine to stop the work of a disconnected client")

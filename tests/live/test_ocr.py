@@ -1,4 +1,4 @@
-"""Text in images through the real Triton and PP-OCR: rendered and photographed pages, AHA's calls, bad images."""
+"""OCR through the real Triton and PP-OCR: rendered and photographed pages, AHA's requests, invalid images."""
 
 import base64
 
@@ -25,9 +25,9 @@ PAGES = {
     "English": (lambda: rendered(ENGLISH), "".join(ENGLISH)),
     "Chinese": (lambda: rendered(CHINESE), "".join(CHINESE)),
     "two columns": (lambda: rendered(ENGLISH, CHINESE), "".join(ENGLISH + CHINESE)),
-    "English, leaning and dark": (lambda: as_photographed(rendered(ENGLISH)), "".join(ENGLISH)),
-    "Chinese, leaning and dark": (lambda: as_photographed(rendered(CHINESE)), "".join(CHINESE)),
-    "on its head": (lambda: rendered(ENGLISH).rotate(180), "".join(ENGLISH)),
+    "English, tilted and dark": (lambda: as_photographed(rendered(ENGLISH)), "".join(ENGLISH)),
+    "Chinese, tilted and dark": (lambda: as_photographed(rendered(CHINESE)), "".join(CHINESE)),
+    "upside down": (lambda: rendered(ENGLISH).rotate(180), "".join(ENGLISH)),
     "on its side": (lambda: rendered(CHINESE).rotate(90, expand=True), "".join(CHINESE)),
     "skewed": (lambda: rendered(ENGLISH).rotate(7, expand=True, fillcolor="white"), "".join(ENGLISH)),
     "small": (lambda: rendered(CHINESE, size=16), "".join(CHINESE)),
@@ -40,14 +40,14 @@ def message(*images):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_three_characters_of_a_hundred_are_wrong_at_most(client, name):
-    make, wanted = PAGES[name]
+def test_character_error_rate_is_at_most_3_percent(client, name):
+    make, expected = PAGES[name]
     completion = client.chat.completions.create(model=MODEL, messages=message(encoded(make(), "PNG")))
-    assert character_errors(completion.choices[0].message.content, wanted) <= 0.03
+    assert character_errors(completion.choices[0].message.content, expected) <= 0.03
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_a_table_is_markdown(client):
+def test_table_is_returned_as_markdown(client):
     completion = client.chat.completions.create(model=MODEL, messages=message(encoded(table(), "PNG")))
     lines = completion.choices[0].message.content.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
@@ -57,35 +57,35 @@ def test_a_table_is_markdown(client):
     assert lines[-1] == "Counted in different years."
 
 
-def test_a_stream_has_a_line_an_event_and_boxes_around_the_words(client):
+def test_stream_has_one_line_with_its_box_per_event(client):
     page = rendered(ENGLISH)
     stream = client.chat.completions.create(
         model=MODEL, messages=message(encoded(page, "PNG")), stream=True, metadata={"boxes": "true"}
     )
     deltas = [chunk.choices[0].delta for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
     assert len(deltas) == len(ENGLISH)
-    for number, delta in enumerate(deltas):
+    for index, delta in enumerate(deltas):
         (box,) = delta.boxes
         assert box["text"] in delta.content
         assert box["score"] > 0.8
         (left, top), (right, bottom) = box["box"][0], box["box"][2]
-        assert top < (number + 1) * 42 + 14 < bottom
+        assert top < (index + 1) * 42 + 14 < bottom
         assert left < 60 < 300 < right <= page.width
 
 
-def test_a_page_without_text(client):
+def test_image_without_text_yields_no_text(client):
     completion = client.chat.completions.create(model=MODEL, messages=message(encoded(photograph("brick"), "PNG")))
     assert completion.choices[0].message.content == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 500)])
-def test_any_size(client, size):
+def test_any_image_size_is_accepted(client, size):
     page = photograph("astronaut").resize(size)
     completion = client.chat.completions.create(model=MODEL, messages=message(encoded(page, "PNG")))
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_ahas_examples(lenient, tmp_path):
+def test_aha_examples(lenient, tmp_path):
     content = encoded(rendered(CHINESE), "PNG")
     for model, path in (("deepseek-ai/DeepSeek-OCR", "/v1"), ("Qwen/Qwen3-VL-2B-Instruct", "")):
         image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(content).decode()}"}}
@@ -99,7 +99,7 @@ def test_ahas_examples(lenient, tmp_path):
 
 class TestBadImages:
     @pytest.mark.parametrize("content", [b"just text", encoded(photograph("astronaut"))[:20_000]])
-    def test_what_is_no_image_is_named(self, stack, content):
+    def test_invalid_image_is_named(self, stack, content):
         good = encoded(rendered(ENGLISH[:1]), "PNG")
         body = {"model": MODEL, "messages": message(good, content)}
         response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
@@ -107,14 +107,14 @@ class TestBadImages:
         assert (response.status_code, error["code"]) == (400, "invalid_image")
         assert error["param"] == "messages[0].content[1].image_url.url"
 
-    def test_files_and_private_addresses_are_not_read(self, stack):
+    def test_files_and_private_addresses_are_rejected(self, stack):
         for address in ("file:///etc/passwd", "http://127.0.0.1:1/x.png", "http://169.254.169.254/latest"):
             parts = [{"type": "image_url", "image_url": {"url": address}}]
             body = {"model": MODEL, "messages": [{"role": "user", "content": parts}]}
             response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
             assert (response.status_code, response.json()["error"]["param"][-4:]) == (400, ".url")
 
-    def test_a_text_model_names_the_part(self, stack):
+    def test_text_model_rejects_an_image_and_names_the_part(self, stack):
         body = {"model": "smollm2-135m", "messages": message(encoded(rendered(ENGLISH[:1]), "PNG"))}
         response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
         error = response.json()["error"]

@@ -34,8 +34,8 @@ def launcher(settings):
     return psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
 
 
-def family(settings, *words):
-    """Processes below the launcher whose command line has all the words."""
+def descendants(settings, *words):
+    """Return the descendants of the launcher whose command lines contain all the words."""
     children = launcher(settings).children(recursive=True)
     return [child for child in children if all(word in " ".join(child.cmdline()) for word in words)]
 
@@ -55,14 +55,14 @@ def test_models_and_health(stack):
     assert requests.get(url(stack, f"/v1/models/{model['id']}"), timeout=10).json() == model
 
 
-def test_triton_listens_on_loopback_alone(stack):
-    (server,) = family(stack, "bin/tritonserver")
+def test_triton_listens_on_loopback_only(stack):
+    (server,) = descendants(stack, "bin/tritonserver")
     listening = [c.laddr for c in server.net_connections() if c.status == psutil.CONN_LISTEN]
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {stack.triton_http_port, stack.triton_grpc_port, stack.triton_metrics_port} <= {a.port for a in listening}
 
 
-def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
+def test_second_instance_on_the_same_port_fails_and_names_the_stop_command(stack):
     command = [sys.executable, "-m", "trident", "serve", MODEL, "--port", str(stack.port)]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     assert output.returncode == 1
@@ -71,19 +71,19 @@ def test_a_second_instance_on_the_same_port_is_told_what_to_do(stack):
     assert stack.pid_file.exists()
 
 
-def test_a_model_that_is_not_exported_is_told_at_the_start():
+def test_model_that_is_not_exported_fails_the_start():
     with pytest.raises(RuntimeError, match=r"(?s)Triton stopped.*no-such-model"), running_stack(["no-such-model"]):
         pass
 
 
-def test_a_repository_that_was_moved_still_loads(tmp_path):
+def test_moved_repository_still_loads(tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(default_model_repository() / MODEL, moved / MODEL, copy_function=os.link)
     with running_stack([MODEL], "--model-repository", str(moved)) as own:
-        assert recovers(own)
+        assert can_chat(own)
 
 
-def test_no_model_configuration_has_a_path_of_this_machine():
+def test_model_configurations_contain_no_absolute_paths():
     configurations = list(default_model_repository().glob("*/config.pbtxt"))
     assert len(configurations) >= len(STARTERS)
     for path in configurations:
@@ -91,14 +91,14 @@ def test_no_model_configuration_has_a_path_of_this_machine():
         assert not [value.string_value for value in values if value.string_value.startswith("/")], path
 
 
-def test_a_second_instance_on_another_port_needs_no_other_flag(stack):
+def test_second_instance_needs_only_another_port(stack):
     port = first_of_free_ports(4)
     command = [sys.executable, "-m", "trident"]
     second = subprocess.Popen([*command, "serve", MODEL, "--port", str(port)])
     own = Settings(port=port)
     try:
         wait_until(lambda: healthy(own), 60, "the second instance")
-        assert recovers(own)
+        assert can_chat(own)
         listed = subprocess.run([*command, "ps"], capture_output=True, encoding="utf-8", timeout=30, check=True).stdout
         assert {str(port), str(stack.port)} <= set(listed.split())
         subprocess.run([*command, "stop", "--port", str(port)], timeout=30, check=True)
@@ -110,7 +110,7 @@ def test_a_second_instance_on_another_port_needs_no_other_flag(stack):
 
 
 def first_of_free_ports(count):
-    """Return a port after which `count` - 1 more are free."""
+    """Return the first of `count` consecutive free ports."""
     for port in range(20_000, 30_000, count):
         with contextlib.ExitStack() as sockets:
             try:
@@ -122,12 +122,12 @@ def first_of_free_ports(count):
     raise AssertionError("no free ports")
 
 
-def test_what_users_send_is_in_no_log(stack):
-    """Neither in valid requests nor in failing ones; the access log's lines are there."""
+def test_request_contents_are_never_logged(stack):
+    """Neither valid nor failing requests leave their contents in a log; the access log records their paths."""
     canary = "zebrafishcanary"
     tool = {"type": "function", "function": {"name": canary, "parameters": {"type": "object", "properties": {}}}}
     grammar = {"guided_grammar": f"root ::= {canary}("}
-    requested = [
+    cases = [
         ("/v1/chat/completions", {"messages": user(canary), "max_tokens": 5}, 200),
         ("/v1/chat/completions", {"messages": user(canary), "max_tokens": 5, "stream": True}, 200),
         ("/v1/chat/completions", {"messages": user("Hi"), "tools": [tool], "max_tokens": 5}, 200),
@@ -143,7 +143,7 @@ def test_what_users_send_is_in_no_log(stack):
         ("/v1/audio/speech", {"input": canary}, 200),
         ("/v1/audio/speech", {"input": canary, "voice": canary}, 400),
     ]
-    for path, body, status in requested:
+    for path, body, status in cases:
         model = {"model": "gpt-4"} if "chat" in path or path in ("/v1/completions", "/v1/responses") else {}
         response = requests.post(url(stack, path), json=model | body, timeout=60)
         assert response.status_code == status, (path, body, response.text)
@@ -153,28 +153,28 @@ def test_what_users_send_is_in_no_log(stack):
     assert not [name for name, text in logs.items() if canary in text.lower()]
 
 
-def test_the_deadline_is_504_and_in_mid_stream_an_event(stack):
-    with running_stack([MODEL], "--request-timeout", "1", over=stack) as hurried:
+def test_deadline_is_504_or_an_error_event_mid_stream(stack):
+    with running_stack([MODEL], "--request-timeout", "1", over=stack) as with_deadline:
         with pytest.raises(openai.APIStatusError) as caught:
-            chat(hurried, extra_body={"ignore_eos": True})
+            chat(with_deadline, extra_body={"ignore_eos": True})
         assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
         received = []
         with pytest.raises(openai.APIError, match="exceeded its time limit"):
-            for chunk in chat(hurried, stream=True, extra_body={"ignore_eos": True}):
+            for chunk in chat(with_deadline, stream=True, extra_body={"ignore_eos": True}):
                 received.append(chunk)  # noqa: PERF402
         assert len(received) > 5
 
 
-def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
-    """A frontend whose Triton is behind a port that opens later."""
+def test_frontend_without_triton_returns_503(stack):
+    """A frontend without Triton: nothing listens on Triton's port."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         settings = Settings(port=free_ports(1)[0], triton=address)
-        web = subprocess.Popen([sys.executable, "-m", "frontend.server"], env=os.environ | settings.as_environment())
+        server = subprocess.Popen([sys.executable, "-m", "frontend.server"], env=os.environ | settings.as_environment())
         base = url(settings, "")
         try:
-            wait_until(lambda: answers(base), 15, "the frontend")
+            wait_until(lambda: responds(base), 15, "the frontend")
             assert requests.get(f"{base}/health", timeout=10).json()["error"] == "model not initialized"
             assert requests.get(f"{base}/models", timeout=10).json() == {"error": "model not initialized"}
             body = {"model": "gpt-4", "messages": user("Hi")}
@@ -182,11 +182,11 @@ def test_no_triton_is_503_and_it_is_found_when_it_comes(stack):
             assert response.status_code == 503
             assert response.json()["error"]["code"] == "model_not_loaded"
         finally:
-            web.terminate()
-            assert web.wait(15) == 0
+            server.terminate()
+            assert server.wait(15) == 0
 
 
-def answers(base):
+def responds(base):
     try:
         return requests.get(f"{base}/health", timeout=10).status_code in (200, 503)
     except requests.ConnectionError:
@@ -195,43 +195,43 @@ def answers(base):
 
 @pytest.fixture(scope="module")
 def own():
-    """An instance whose processes may be killed."""
+    """An instance whose processes the tests may kill."""
     with running_stack([MODEL]) as settings:
         yield settings
 
 
-class TestWhenSomethingDies:
-    """503 meanwhile, and back by itself."""
+class TestProcessFailure:
+    """Requests fail while a process is down; Trident restarts it by itself."""
 
     @pytest.mark.parametrize(
         "words",
         [("backends.generation.engine.process",), ("triton_python_backend_stub",), ("bin/tritonserver",)],
         ids=["engine", "stub", "triton"],
     )
-    def test_it_is_said_and_mended(self, own, words):
+    def test_killed_process_fails_the_stream_and_is_restarted(self, own, words):
         stream = chat(own, stream=True, extra_body={"ignore_eos": True})
         next(stream)
-        (victim,) = [process for process in family(own, *words) if words[0] in " ".join(process.cmdline()[:3])]
+        (victim,) = [process for process in descendants(own, *words) if words[0] in " ".join(process.cmdline()[:3])]
         victim.send_signal(signal.SIGKILL)
         with pytest.raises(openai.APIError):
             for _ in stream:
                 pass
-        wait_until(lambda: recovers(own), 60, "an answer again")
+        wait_until(lambda: can_chat(own), 60, "a response after the restart")
         assert healthy(own)
 
-    def test_a_triton_that_hangs(self, own):
-        (victim,) = [p for p in family(own, "bin/tritonserver") if "bin/tritonserver" in p.cmdline()[0]]
+    def test_hung_triton_is_restarted(self, own):
+        (victim,) = [p for p in descendants(own, "bin/tritonserver") if "bin/tritonserver" in p.cmdline()[0]]
         victim.send_signal(signal.SIGSTOP)
-        wait_until(lambda: not victim.is_running(), 60, "its end")
-        wait_until(lambda: recovers(own), 60, "an answer again")
+        wait_until(lambda: not victim.is_running(), 60, "the hung Triton to be killed")
+        wait_until(lambda: can_chat(own), 60, "a response after the restart")
 
-    def test_a_frontend_worker(self, own):
-        worker = max(family(own, "frontend.server"), key=lambda process: process.create_time())
+    def test_killed_frontend_worker_is_replaced(self, own):
+        worker = max(descendants(own, "frontend.server"), key=lambda process: process.create_time())
         worker.send_signal(signal.SIGKILL)
-        wait_until(lambda: recovers(own), 20, "an answer again")
+        wait_until(lambda: can_chat(own), 20, "a response after the restart")
 
 
-def recovers(settings):
+def can_chat(settings):
     try:
         return chat(settings, max_tokens=3).usage.completion_tokens == 3
     except openai.APIStatusError as error:
@@ -242,9 +242,9 @@ def recovers(settings):
 
 
 class TestShutdown:
-    """As AHA's document says, on instances of their own."""
+    """Shutdown as AHA's document prescribes, each test on its own instance."""
 
-    def test_from_loopback_everything_ends(self):
+    def test_shutdown_from_loopback_stops_every_process(self):
         with running_stack([MODEL]) as own:
             main, below = launcher(own), launcher(own).children(recursive=True)
             response = requests.post(url(own, "/shutdown"), timeout=10)
@@ -254,7 +254,7 @@ class TestShutdown:
             assert not own.pid_file.exists()
             assert not list(Path("/dev/shm").glob(f"trident-{own.port}-*"))
 
-    def test_a_running_request_gets_a_second_not_more(self):
+    def test_running_request_does_not_delay_the_shutdown(self):
         with running_stack([MODEL]) as own:
             stream = chat(own, stream=True, extra_body={"ignore_eos": True})
             next(stream)
@@ -262,9 +262,11 @@ class TestShutdown:
             requests.post(url(own, "/shutdown"), timeout=10)
             assert main.wait(15) in (0, None)
 
-    def test_from_elsewhere_it_is_forbidden(self, stack):
+    def test_shutdown_from_another_address_is_forbidden(self, stack):
         address = next((a for a in addresses() if not a.startswith("127.")), None)
-        assert address, "this machine has no address but loopback: test_operation.py of the unit tests covers the rule"
+        assert address, (
+            "this machine has only loopback addresses; tests/unit/frontend/test_operation.py covers the rule"
+        )
         with running_stack([MODEL], "--host", "0.0.0.0", over=stack) as open_to_all:
             response = requests.post(f"http://{address}:{open_to_all.port}/shutdown", timeout=10)
             assert response.status_code == 403
@@ -273,7 +275,7 @@ class TestShutdown:
             }
             assert healthy(open_to_all)
 
-    def test_a_signal_ends_it_with_exit_code_0(self):
+    def test_sigint_exits_with_code_0(self):
         with running_stack([MODEL]) as own:
             main = launcher(own)
             os.kill(main.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A model whose configuration says that it thinks, made to do so by a regular expression, as no real one is at hand."""
+"""A model with `reasoning` configured: a regular expression forces it to reason, since no real one is available."""
 
 import pytest
 from openai import OpenAI
@@ -6,7 +6,7 @@ from openai import OpenAI
 from tests.support.live import MODEL, url, user
 from tests.support.stack import repository_with, running_stack
 
-FORM = {"guided_regex": r"<think>[a-z ]{20,40}</think>(Yes|No)\."}
+CONSTRAINT = {"guided_regex": r"<think>[a-z ]{20,40}</think>(Yes|No)\."}
 
 
 @pytest.fixture(scope="module")
@@ -17,21 +17,21 @@ def client(tmp_path_factory):
 
 
 def ask(client, **options):
-    options = {"temperature": 1, "seed": 5, "extra_body": FORM} | options
+    options = {"temperature": 1, "seed": 5, "extra_body": CONSTRAINT} | options
     return client.chat.completions.create(model=MODEL, messages=user("Is Tokyo in Japan?"), **options)
 
 
-def test_thoughts_are_told_apart_and_counted(client):
+def test_reasoning_is_separated_and_counted(client):
     completion = ask(client)
     message = completion.choices[0].message
     assert 20 <= len(message.reasoning_content) + 2 <= 42
     assert message.content in ("Yes.", "No.")
-    # After the thought come a word, a full stop, and the end.
+    # After the reasoning come a word, a period and the end-of-sequence token.
     assert completion.usage.completion_tokens_details.reasoning_tokens >= completion.usage.completion_tokens - 4
     assert completion.usage.completion_tokens_details.reasoning_tokens < completion.usage.completion_tokens
 
 
-def test_a_stream_is_the_plain_answer(client):
+def test_stream_matches_non_streamed_response(client):
     plain = ask(client)
     *chunks, last = ask(client, stream=True, stream_options={"include_usage": True})
     deltas = [chunk.choices[0].delta for chunk in chunks]
@@ -43,7 +43,7 @@ def test_a_stream_is_the_plain_answer(client):
     assert last.usage == plain.usage
 
 
-def test_an_answer_cut_off_in_its_thought_is_all_thought(client):
+def test_response_cut_off_during_reasoning_has_no_content(client):
     completion = ask(client, max_tokens=6)
     assert completion.choices[0].message.content == ""
     assert completion.usage.completion_tokens_details.reasoning_tokens == 6

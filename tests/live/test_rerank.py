@@ -1,4 +1,4 @@
-"""Rerank through the real Triton: the starter model ranks as a reader would, and a language model as its card says."""
+"""Rerank through the real Triton: the starter model ranks documents as a reader would."""
 
 import pytest
 import requests
@@ -31,7 +31,7 @@ def rerank(stack, path="/v1/rerank", **body):
 
 
 @pytest.mark.parametrize("query", RANKINGS)
-def test_the_answer_first_and_the_unrelated_last(stack, query):
+def test_relevant_document_ranks_first_and_unrelated_last(stack, query):
     documents = RANKINGS[query]
     shuffled = [documents[1], documents[2], documents[0]]
     body = rerank(stack, query=query, documents=shuffled)
@@ -43,7 +43,7 @@ def test_the_answer_first_and_the_unrelated_last(stack, query):
     assert raw[0]["score"] > 2 > -2 > raw[2]["score"]
 
 
-def test_a_thousand_documents_and_one_that_answers(stack):
+def test_relevant_document_is_found_among_a_thousand(stack):
     documents = [f"Sentence number {i} is about nothing at all." for i in range(1000)]
     documents[777] = "Paris is the capital of France."
     best = rerank(stack, query="what is the capital of france", documents=documents, top_n=3)["results"]
@@ -51,7 +51,7 @@ def test_a_thousand_documents_and_one_that_answers(stack):
     assert (best[0]["index"], best[0]["document"]) == (777, documents[777])
 
 
-def test_coheres_shape_cuts_long_documents(stack):
+def test_long_documents_are_truncated_by_v2_and_rejected_by_v1(stack):
     documents = ["Bananas are yellow. " * 300, "Paris is the capital of France. " * 300]
     body = rerank(stack, "/v2/rerank", query="what is the capital of france", documents=documents)
     assert [result["index"] for result in body["results"]] == [1, 0]
@@ -60,7 +60,7 @@ def test_coheres_shape_cuts_long_documents(stack):
     assert (response.status_code, error["param"], error["code"]) == (400, "documents[0]", "context_length_exceeded")
 
 
-def test_a_query_that_leaves_no_room(stack):
+def test_query_that_fills_the_context_is_rejected(stack):
     body = {"query": "why " * 600, "documents": ["a", "b"], "truncate": True}
     response = requests.post(url(stack, "/v1/rerank"), json=body, timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "query")

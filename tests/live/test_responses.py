@@ -12,11 +12,11 @@ from tests.support.stack import running_stack
 QUESTION = "What is the capital of Japan?"
 
 
-def ask(client, given=QUESTION, **options):
-    return client.responses.create(model=MODEL, input=given, **{"temperature": 0, "max_output_tokens": 60} | options)
+def ask(client, prompt=QUESTION, **options):
+    return client.responses.create(model=MODEL, input=prompt, **{"temperature": 0, "max_output_tokens": 60} | options)
 
 
-def test_a_real_answer(client):
+def test_response_has_the_text_of_a_chat_completion(client):
     response = ask(client)
     assert "Tokyo" in response.output_text
     assert (response.status, response.output[0].role) == ("completed", "assistant")
@@ -29,7 +29,7 @@ def test_a_real_answer(client):
     )
 
 
-def test_a_stream_is_the_plain_answer_in_events(client):
+def test_stream_events_match_non_streamed_response(client):
     plain = ask(client)
     with client.responses.stream(model=MODEL, input=QUESTION, temperature=0) as stream:
         events = list(stream)
@@ -48,7 +48,7 @@ def test_a_stream_is_the_plain_answer_in_events(client):
     assert final.usage == plain.usage
 
 
-def test_an_answer_cut_short(client):
+def test_response_cut_off_by_max_output_tokens_is_incomplete(client):
     response = ask(client, "Count to one hundred.", max_output_tokens=5)
     assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     assert response.usage.output_tokens == 5
@@ -56,19 +56,19 @@ def test_an_answer_cut_short(client):
     assert end.type == "response.incomplete"
 
 
-def test_it_remembers(client):
+def test_previous_response_is_part_of_the_conversation(client):
     first = ask(client, "My name is Benedict.")
     second = ask(client, "What is my name?", previous_response_id=first.id)
-    said = [user("My name is Benedict.")[0], {"role": "assistant", "content": first.output_text}]
+    history = [user("My name is Benedict.")[0], {"role": "assistant", "content": first.output_text}]
     whole = client.chat.completions.create(
-        model=MODEL, messages=said + user("What is my name?"), temperature=0, max_tokens=60
+        model=MODEL, messages=history + user("What is my name?"), temperature=0, max_tokens=60
     )
     assert second.output_text == whole.choices[0].message.content
     assert second.usage.input_tokens == whole.usage.prompt_tokens
     assert client.responses.retrieve(second.id).output_text == second.output_text
 
 
-def test_it_forgets_when_told(client):
+def test_deleted_response_is_not_found_but_later_ones_can_be_continued(client):
     first = ask(client)
     second = ask(client, "And of France?", previous_response_id=first.id)
     client.responses.delete(first.id)
@@ -81,42 +81,42 @@ def test_it_forgets_when_told(client):
     assert third.usage.input_tokens > second.usage.input_tokens
 
 
-def test_instructions_count_once(client):
+def test_instructions_apply_to_one_response_only(client):
     first = ask(client, "Hi", instructions="You are a pirate captain. " * 10)
     second = ask(client, "Hi", previous_response_id=first.id)
     assert second.usage.input_tokens < first.usage.input_tokens + first.usage.output_tokens
 
 
-def test_every_worker_remembers(stack):
+def test_every_worker_finds_a_stored_response(stack):
     with running_stack([MODEL], "--workers", "2", over=stack) as settings:
         first = ask(OpenAI(base_url=url(settings, "/v1"), api_key="unused"), max_output_tokens=3)
-        for _ in range(8):  # a connection each, so that both workers are met
+        for _ in range(8):  # one connection each, to reach both workers
             with OpenAI(base_url=url(settings, "/v1"), api_key="unused") as other:
                 assert other.responses.retrieve(first.id).id == first.id
 
 
-def test_it_is_forgotten_in_time(stack):
+def test_stored_response_expires(stack):
     with running_stack([MODEL], "--response-seconds", "0.5", over=stack) as settings:
-        hurried = OpenAI(base_url=url(settings, "/v1"), api_key="unused")
-        identifier = ask(hurried, max_output_tokens=3).id
+        own_client = OpenAI(base_url=url(settings, "/v1"), api_key="unused")
+        identifier = ask(own_client, max_output_tokens=3).id
 
-        def forgotten():
+        def expired():
             try:
-                hurried.responses.retrieve(identifier)
+                own_client.responses.retrieve(identifier)
             except openai.NotFoundError:
                 return True
             return False
 
-        wait_until(forgotten, 5, "a response that is forgotten")
+        wait_until(expired, 5, "the response to expire")
 
 
-def test_a_context_that_is_too_long_names_the_input(client):
+def test_input_longer_than_the_context_is_named(client):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "word " * 20_000)
     assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
 
 
-def test_the_client_leaves(client, stack):
+def test_client_disconnect_stops_the_engine(client, stack):
     wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
     stream = ask(client, "Tell me a story.", stream=True, max_output_tokens=8000, extra_body={"ignore_eos": True})
     for event in stream:
@@ -124,13 +124,15 @@ def test_the_client_leaves(client, stack):
             break
     wait_until(lambda: metric(stack, "running") == 1, 3, "a running request")
     stream.close()
-    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine stopped working for a client that left")
+    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")
 
 
-def test_the_text_keeps_to_a_schema(client):
+def test_text_matches_the_schema(client):
     schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
-    form = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
-    response = client.responses.create(model=MODEL, input="Who are you?", text={"format": form}, max_output_tokens=100)
+    text_format = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
+    response = client.responses.create(
+        model=MODEL, input="Who are you?", text={"format": text_format}, max_output_tokens=100
+    )
     assert set(json.loads(response.output_text)) == {"name"}
 
 
@@ -147,7 +149,7 @@ WEATHER = {
 }
 
 
-def test_a_tool_is_called_and_its_answer_comes_back(client):
+def test_tool_is_called_and_its_result_is_in_the_next_prompt(client):
     forced = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_output_tokens": 200}
     first = ask(client, "How is the weather in Oslo?", **forced)
     (call,) = first.output
@@ -161,7 +163,7 @@ def test_a_tool_is_called_and_its_answer_comes_back(client):
     assert ask(client, whole, tools=[WEATHER]).usage.input_tokens == second.usage.input_tokens
 
 
-def test_a_call_is_streamed(client):
+def test_tool_call_is_streamed(client):
     options = {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "get_weather"}, "temperature": 0}
     plain = client.responses.create(model=MODEL, input="Oslo?", **options)
     with client.responses.stream(model=MODEL, input="Oslo?", **options) as stream:

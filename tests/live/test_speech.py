@@ -1,4 +1,4 @@
-"""Speech through the real Triton: every format, the words (heard again by Whisper), voices, cloning, bad requests."""
+"""Speech through the real Triton: formats, words (transcribed by Whisper), voices, cloning, invalid requests."""
 
 import base64
 import io
@@ -20,40 +20,40 @@ FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
 TEN_SENTENCES = " ".join(SENTENCES[:10])
 
 
-def seconds(content, form):
-    if form == "pcm":
+def seconds(content, audio_format):
+    if audio_format == "pcm":
         return len(content) / 48_000
     with av.open(io.BytesIO(content)) as container:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
 class TestWords:
-    def test_what_is_said_is_heard(self, stack):
+    def test_speech_has_the_words_of_the_input(self, stack):
         check_words(stack, SENTENCES[:5])
 
-    def test_numbers_dates_and_money_are_read(self, stack):
-        said = speak(stack, input="On March 3rd, 2024, 1,250 people paid $9.99 at 7:30 pm.").content
-        text = heard(stack, said)
+    def test_numbers_dates_and_money_are_spoken(self, stack):
+        audio = speak(stack, input="On March 3rd, 2024, 1,250 people paid $9.99 at 7:30 pm.").content
+        text = heard(stack, audio)
         assert all(word in text for word in ("March", "2024", "people")), text
         assert "9.99" in text or "99 cents" in text, text
 
-    def test_the_same_text_sounds_the_same(self, stack):
+    def test_same_text_yields_the_same_audio(self, stack):
         assert speak(stack, input="Hello there.").content == speak(stack, input="Hello there.").content
 
 
 class TestFormats:
-    @pytest.mark.parametrize("form", FORMATS)
-    def test_decodes_to_the_right_length(self, stack, form):
+    @pytest.mark.parametrize("audio_format", FORMATS)
+    def test_audio_decodes_to_the_right_length(self, stack, audio_format):
         expected = len(speak(stack, input=TEN_SENTENCES, response_format="pcm").content) / 48_000
-        response = speak(stack, input=TEN_SENTENCES, response_format=form)
-        assert seconds(response.content, form) == pytest.approx(expected, abs=0.1)
+        response = speak(stack, input=TEN_SENTENCES, response_format=audio_format)
+        assert seconds(response.content, audio_format) == pytest.approx(expected, abs=0.1)
         assert 20 < expected < 60
 
     @pytest.mark.parametrize("speed", [0.25, 0.5, 2, 4])
-    def test_speed_changes_the_length_and_not_the_pitch(self, stack, speed):
+    def test_speed_changes_the_length_but_not_the_pitch(self, stack, speed):
         def measure(content):
             samples = np.frombuffer(content, np.int16).astype(np.float32)
-            # The fundamental of this voice: the strongest below 350 Hz.
+            # The mean frequency from 120 to 350 Hz, weighted by power: near this voice's fundamental.
             spectrum = np.abs(np.fft.rfft(samples))[: int(350 * len(samples) / 24_000)]
             spectrum[: int(120 * len(samples) / 24_000)] = 0
             frequencies = np.arange(len(spectrum)) * 24_000 / len(samples)
@@ -65,13 +65,13 @@ class TestFormats:
         assert length / other == pytest.approx(speed, rel=0.15)
         assert other_pitch == pytest.approx(pitch, rel=0.15)
 
-    def test_the_openai_client_streams_it_to_a_file(self, client, tmp_path):
+    def test_openai_client_streams_to_a_file(self, client, tmp_path):
         speech = client.audio.speech.with_streaming_response
         with speech.create(model="tts-1", voice="nova", input="Hello.") as response:
             response.stream_to_file(tmp_path / "a.mp3")
         assert seconds((tmp_path / "a.mp3").read_bytes(), "mp3") > 0.3
 
-    def test_events(self, stack):
+    def test_server_sent_events_carry_the_audio(self, stack):
         response = speak(stack, input="Hello there.", stream_format="sse", response_format="wav")
         events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
         content = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
@@ -79,7 +79,7 @@ class TestFormats:
         assert events[-1]["type"] == "speech.audio.done"
         assert events[-1]["usage"]["total_tokens"] > 10
 
-    def test_the_first_bytes_come_before_the_last_sentence_is_made(self, stack):
+    def test_first_bytes_arrive_before_the_last_sentence_is_synthesized(self, stack):
         body = {"model": "hibari", "input": TEN_SENTENCES * 20, "response_format": "pcm"}
         started = time.monotonic()
         with requests.post(url(stack, "/v1/audio/speech"), json=body, stream=True, timeout=120) as response:
@@ -91,7 +91,7 @@ class TestFormats:
 
 
 class TestAHA:
-    def test_its_shape(self, stack):
+    def test_aha_response_has_the_audio_as_a_data_url(self, stack):
         messages = [{"role": "user", "content": [{"type": "text", "text": "Hello there."}]}]
         body = speak(stack, "/audio/speech", messages=messages).json()
         (part,) = body["choices"][0]["message"]["content"]
@@ -100,7 +100,7 @@ class TestAHA:
             assert (file.getframerate(), file.getnchannels()) == (24_000, 1)
             assert 0.5 < file.getnframes() / 24_000 < 3
 
-    def test_a_model_that_cannot_clone_says_so(self, stack):
+    def test_model_without_voice_cloning_rejects_it(self, stack):
         error = clone(stack, reference(0), model="hibari").json()["error"]
         assert error["code"] == "voice_cloning_unsupported"
 
@@ -117,7 +117,7 @@ class TestBadRequests:
             ({"input": "Hello", "speed": 9}, 400, "speed"),
         ],
     )
-    def test_are_told_at_once(self, stack, body, status, param):
+    def test_invalid_request_is_rejected_immediately(self, stack, body, status, param):
         started = time.monotonic()
         response = speak(stack, **body)
         assert (response.status_code, response.json()["error"]["param"]) == (status, param)
@@ -126,11 +126,11 @@ class TestBadRequests:
     @pytest.mark.parametrize(
         "text", ["1" * 3000, "A-b'c" * 600, "[x](/y/)", "\u202e\u0000\ufeff a", "a" * 5000, "é à ñ ß 漢字"]
     )
-    def test_odd_texts_are_spoken_or_refused_and_nothing_breaks(self, stack, text):
+    def test_odd_text_is_spoken_or_rejected_and_nothing_breaks(self, stack, text):
         assert speak(stack, input=text).status_code in (200, 400)
         assert speak(stack, input="Hello.").status_code == 200
 
-    def test_nobody_else_notices(self, stack):
+    def test_invalid_requests_do_not_affect_other_requests(self, stack):
         expected = speak(stack, input="Hello there.").content
 
         def ask(number):
@@ -142,7 +142,7 @@ class TestBadRequests:
             assert all(pool.map(ask, range(60)))
 
 
-def test_a_long_text_does_not_hold_up_a_short_one_and_one_who_leaves_stops_it(stack):
+def test_long_text_does_not_delay_a_short_one_and_disconnect_stops_it(stack):
     body = {"model": "hibari", "input": TEN_SENTENCES * 150, "response_format": "opus"}
     with requests.post(url(stack, "/v1/audio/speech"), json=body, stream=True, timeout=120) as response:
         next(response.iter_content(1))
@@ -155,7 +155,7 @@ def test_a_long_text_does_not_hold_up_a_short_one_and_one_who_leaves_stops_it(st
     assert time.monotonic() - started < 2
 
 
-def test_voices(stack):
+def test_voices_are_listed_with_their_aliases(stack):
     body = requests.get(url(stack, "/v1/audio/voices"), timeout=10).json()
     assert [voice["id"] for voice in body["voices"]] == ["heart"]
     assert {"alloy", "echo", "fable", "onyx", "nova", "shimmer"} <= set(body["voices"][0]["aliases"])

@@ -1,4 +1,4 @@
-"""Answers that are kept to a form, through the whole stack with OpenAI's own client."""
+"""Structured output through the whole stack with OpenAI's own client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +19,15 @@ def by_schema(schema):
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
 
-def test_answers_are_valid_by_their_schemas(client):
+def test_outputs_match_their_schemas(client):
     check_schemas(client, 16)
 
 
-def test_choice_and_regex(client):
+def test_guided_choice_and_guided_regex(client):
     assert ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content in ("yes", "no")
-    answer = ask(client, "A code", extra_body={"guided_regex": r"[A-Z]{3}-\d{4}"}).message.content
-    assert len(answer) == 8
-    assert answer[3] == "-"
+    text = ask(client, "A code", extra_body={"guided_regex": r"[A-Z]{3}-\d{4}"}).message.content
+    assert len(text) == 8
+    assert text[3] == "-"
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,18 @@ def test_choice_and_regex(client):
         ({"extra_body": {"guided_choice": [str(i) for i in range(10_000)]}}, "guided_choice"),
     ],
 )
-def test_a_constraint_is_refused(client, options, param):
-    begun = time.monotonic()
-    with pytest.raises(openai.BadRequestError) as refusal:
+def test_invalid_constraint_is_rejected_quickly(client, options, param):
+    started = time.monotonic()
+    with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "Hello", **options)
-    assert refusal.value.param == param
-    assert time.monotonic() - begun < 2
+    assert caught.value.param == param
+    assert time.monotonic() - started < 2
     assert ask(client, "Hello", max_tokens=5).message.content
 
 
 ATTACKS = {
     "a deep grammar": {"guided_grammar": "root ::= " + "(" * 25_000 + '"a"' + ")" * 25_000},
-    "a grammar that explodes": {"guided_grammar": "root ::= (([a-z]{1000}){1000}){1000}"},
+    "an exponential grammar": {"guided_grammar": "root ::= (([a-z]{1000}){1000}){1000}"},
     "an ambiguous expression": {"guided_regex": ".*" * 300},
     "long strings": {
         "guided_json": {
@@ -59,7 +59,7 @@ ATTACKS = {
             "required": [f"p{i}" for i in range(30)],
         }
     },
-    "references threefold": {
+    "exponential references": {
         "guided_json": {
             "$ref": "#/$defs/d0",
             "$defs": {
@@ -78,13 +78,13 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_nobody_suffers_from_what_cannot_be_compiled(client, attack):
-    """An answer that is being made goes on, whatever others ask for; what they ask for is refused."""
+def test_constraint_that_cannot_be_compiled_does_not_affect_others(client, attack):
+    """A running response continues, and the other client's request is rejected."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, "Tell me a long story.", max_tokens=300, extra_body={"ignore_eos": True})
-        with pytest.raises(openai.BadRequestError) as refusal:
+        with pytest.raises(openai.BadRequestError) as caught:
             ask(client, "Hello", extra_body=ATTACKS[attack], timeout=90)
-        assert refusal.value.param in ATTACKS[attack]
+        assert caught.value.param in ATTACKS[attack]
         assert running.result().finish_reason == "length"
-    answer = ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content
-    assert answer in ("yes", "no")
+    text = ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content
+    assert text in ("yes", "no")

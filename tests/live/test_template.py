@@ -1,4 +1,4 @@
-"""A model whose chat template is written in more than ASCII, as DeepSeek's and many Chinese models' are."""
+"""A chat template with non-ASCII characters, like those of DeepSeek and many Chinese models."""
 
 import pytest
 from openai import OpenAI
@@ -24,7 +24,7 @@ def repository(tmp_path_factory):
     return repository
 
 
-def test_a_template_with_chinese_characters_is_read_as_utf8(repository):
+def test_chat_template_is_read_as_utf8(repository):
     tokenizer = Tokenizer.from_file(str(repository / MODEL / "1" / "tokenizer.json"))
     prompt = TEMPLATE.replace("{{ messages[0].content }}", "你好")
     with running_stack([MODEL], "--model-repository", str(repository)) as settings:

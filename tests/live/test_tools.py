@@ -1,4 +1,4 @@
-"""Tools through the whole stack with OpenAI's own client."""
+"""Tool calls through the whole stack with OpenAI's own client."""
 
 import json
 
@@ -31,18 +31,18 @@ def ask(client, messages, **options):
     return client.chat.completions.create(model=MODEL, messages=messages, **options)
 
 
-def test_tools_are_in_the_prompt_of_a_template_that_knows_none(client):
+def test_tools_are_in_the_prompt_if_the_template_does_not_support_them(client):
     without = ask(client, user("Hi"), max_tokens=1).usage.prompt_tokens
     assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER]).usage.prompt_tokens > without + 100
     assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER], tool_choice="none").usage.prompt_tokens == without
 
 
-def test_calls_and_their_answers_are_in_the_prompt(client):
-    asked = ask(client, HISTORY[:1], max_tokens=1).usage.prompt_tokens
-    assert ask(client, HISTORY, max_tokens=1).usage.prompt_tokens > asked + 30
+def test_tool_calls_and_results_are_in_the_prompt(client):
+    question = ask(client, HISTORY[:1], max_tokens=1).usage.prompt_tokens
+    assert ask(client, HISTORY, max_tokens=1).usage.prompt_tokens > question + 30
 
 
-def test_a_call_that_the_model_was_shown_how_to_make(client):
+def test_tool_call_is_parsed(client):
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
     messages = user(f"Repeat exactly, and nothing else:\n{call}")
     message = ask(client, messages, tools=[WEATHER]).choices[0].message
@@ -56,11 +56,11 @@ def test_a_call_that_the_model_was_shown_how_to_make(client):
     assert [call.function.arguments for call in streamed.tool_calls] == ['{"city": "Rome"}']
 
 
-def test_forced_calls_match_their_parameters(client):
+def test_forced_calls_match_their_parameter_schemas(client):
     check_forced_calls(client, 8)
 
 
-def test_a_small_model_that_must_call_comes_to_an_end(client):
+def test_required_tool_call_of_a_small_model_ends(client):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 600}
     choice = ask(client, user("How is the weather in Oslo?"), **options).choices[0]
     assert choice.finish_reason == "tool_calls"

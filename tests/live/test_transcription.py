@@ -1,4 +1,4 @@
-"""Speech through the real Triton and Whisper: the words, the times, the languages, every format, bad files."""
+"""Transcription through the real Triton and Whisper: words, timestamps, languages, formats, invalid files."""
 
 import itertools
 import re
@@ -25,14 +25,14 @@ from tests.support.speech import (
 
 
 class TestWords:
-    def test_a_book_read_aloud(self, client):
+    def test_audiobook_is_transcribed(self, client):
         clips = librivox()
         rate = jiwer.wer(
             [words(text) for text in clips.values()], [words(transcribed(client, path).text) for path in clips]
         )
         assert rate <= 0.10
 
-    def test_short_english_clips(self, client):
+    def test_short_english_clips_are_transcribed(self, client):
         clips = [path for path in CLIPS if path.parent.name == "en"]
         rate = jiwer.wer(
             [words(path.with_suffix(".txt").read_text(encoding="utf-8")) for path in clips],
@@ -40,37 +40,37 @@ class TestWords:
         )
         assert rate <= 0.12
 
-    def test_the_language_is_found(self, client):
-        """Of what is easy; heavy/test_speech_quality.py has all."""
+    def test_language_is_detected(self, client):
+        """Easy clips only; heavy/test_speech_quality.py covers all of them."""
         for language in ("en", "es", "zh"):
             path = next(path for path in CLIPS if path.parent.name == language)
             assert transcribed(client, path, response_format="verbose_json").language == language
 
-    def test_chinese_where_it_is_named(self, client):
-        path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")  # which is numbers
+    def test_chinese_is_transcribed_if_specified(self, client):
+        path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")  # a clip of numbers
         assert re.search(r"[\u4e00-\u9fff]", transcribed(client, path, language="ZH").text)
 
-    def test_a_translation_is_english(self, client):
+    def test_translation_is_english(self, client):
         (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
         with path.open("rb") as file:
             text = client.audio.translations.create(model="whisper-1", file=file).text
         assert {"one", "two", "three", "1", "2", "3"} & set(re.sub(r"\W", " ", text.lower()).split()), text
 
 
-class TestTimes:
-    def test_segments_and_words_follow_each_other(self, client):
+class TestTimestamps:
+    def test_segments_and_words_are_in_order(self, client):
         options = {"response_format": "verbose_json", "timestamp_granularities": ["word", "segment"]}
-        answer = transcribed(client, TWO_CITIES, **options)
-        assert answer.duration == pytest.approx(44.37, abs=0.1)
-        assert len(answer.segments) >= 5
-        for pieces in (answer.segments, answer.words):
-            for one, other in itertools.pairwise(pieces):
+        transcript = transcribed(client, TWO_CITIES, **options)
+        assert transcript.duration == pytest.approx(44.37, abs=0.1)
+        assert len(transcript.segments) >= 5
+        for entries in (transcript.segments, transcript.words):
+            for one, other in itertools.pairwise(entries):
                 assert 0 <= one.start <= one.end <= other.start + 0.01
-            assert pieces[-1].end <= 44.5
-        assert len(answer.words) > 100
-        assert "".join(word.word for word in answer.words).strip() == answer.text
+            assert entries[-1].end <= 44.5
+        assert len(transcript.words) > 100
+        assert "".join(word.word for word in transcript.words).strip() == transcript.text
 
-    def test_subtitles(self, stack):
+    def test_subtitle_formats(self, stack):
         content = opening().read_bytes()
         srt = post(stack, content, response_format="srt")
         assert srt.text.startswith("1\n00:00:00,")
@@ -78,7 +78,7 @@ class TestTimes:
         assert vtt.headers["Content-Type"] == "text/vtt; charset=utf-8"
         assert vtt.text.startswith("WEBVTT\n\n00:00:00.")
 
-    def test_a_stream_has_the_same_text_and_begins_before_the_end(self, client):
+    def test_stream_has_the_same_text_and_starts_before_the_end(self, client):
         plain = transcribed(client, TWO_CITIES).text
         arrived, deltas = [], []
         for event in transcribed(client, TWO_CITIES, stream=True):
@@ -90,9 +90,9 @@ class TestTimes:
         assert arrived[-1] - arrived[0] > 0.5
 
 
-class TestNothingSaid:
+class TestNoSpeech:
     @pytest.mark.parametrize("kind", ["silence", "noise", "tone"])
-    def test_no_words_are_invented(self, stack, kind):
+    def test_no_words_are_hallucinated(self, stack, kind):
         seconds = np.arange(8 * 16_000) / 16_000
         samples = {
             "silence": np.zeros_like(seconds),
@@ -105,12 +105,12 @@ class TestNothingSaid:
 
 class TestBadFiles:
     @pytest.mark.parametrize("content", [b"just text, named .wav", b"\0" * 100_000, wav(np.zeros(0))])
-    def test_what_is_not_audio_is_400(self, stack, content):
+    def test_invalid_audio_is_400(self, stack, content):
         response = post(stack, content)
         error = response.json()["error"]
         assert (response.status_code, error["param"], error["code"]) == (400, "file", "invalid_audio")
 
-    def test_too_large_is_told_while_it_is_being_sent(self, stack):
+    def test_file_over_the_limit_is_rejected_during_the_upload(self, stack):
         connection = socket.create_connection(("127.0.0.1", stack.port))
         boundary = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -118,12 +118,12 @@ class TestBadFiles:
         connection.settimeout(10)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
-    def test_nobody_else_notices(self, stack, client):
+    def test_invalid_files_do_not_affect_other_requests(self, stack, client):
         check_bad_files_among_good_ones(stack, client, 8)
 
 
-class TestSharing:
-    def test_a_client_that_leaves_stops_its_work(self, stack, client):
+class TestClientDisconnect:
+    def test_client_disconnect_stops_its_work(self, stack, client):
         with pytest.raises(requests.Timeout):
             post(stack, long_speech(20), timeout=2)
         time.sleep(5)

@@ -45,28 +45,28 @@ def ask(client, text, **options):
     return client.chat.completions.create(model="org/words", messages=user(text), **options)
 
 
-def test_it_is_a_model_like_others(client, stack):
+def test_model_is_listed_and_healthy(client, stack):
     assert [model.id for model in client.models.list()] == ["org/words"]
     assert requests.get(url(stack, "/health"), timeout=10).status_code == 200
 
 
-def test_a_plain_answer(client):
+def test_non_streamed_response(client):
     completion = ask(client, "one two three")
     assert completion.choices[0].message.content == "Answer three two one "
     assert completion.choices[0].finish_reason == "stop"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (4, 4)
 
 
-def test_a_stream_is_the_plain_answer_in_pieces(client):
+def test_stream_sends_the_same_text_word_by_word(client):
     chunks = list(ask(client, "one two three", stream=True, stream_options={"include_usage": True}))
-    pieces = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
-    assert pieces == ["Answer ", "three ", "two ", "one "]
+    deltas = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
+    assert deltas == ["Answer ", "three ", "two ", "one "]
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (4, 4)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_its_length_is_what_was_asked_or_what_the_context_has(client, stream):
+def test_length_is_limited_by_max_tokens_or_the_context(client, stream):
     def length(**options):
         completion = ask(client, "one two three", extra_body={"ignore_eos": True}, stream=stream, **options)
         if not stream:
@@ -78,27 +78,27 @@ def test_its_length_is_what_was_asked_or_what_the_context_has(client, stream):
     assert length() == ("length", 196)
 
 
-def test_a_stop_string(client):
+def test_stop_string_ends_the_text(client):
     completion = ask(client, "one two three", stop=["wo"], temperature=0.5, seed=3, extra_body={"top_k": 0})
     assert completion.choices[0].message.content == "Answer three t"
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage.completion_tokens == 3
 
 
-def test_a_context_that_is_too_long(client):
+def test_prompt_longer_than_the_context_is_rejected(client):
     with pytest.raises(openai.BadRequestError, match=r"200 tokens.*resulted in 301 tokens") as caught:
         ask(client, "word " * 300)
     assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_its_failure(client, stream):
+def test_engine_failure_is_reported(client, stream):
     with pytest.raises(openai.InternalServerError) as caught:
         ask(client, "<fail>", stream=stream)
     assert caught.value.code == "engine_failure"
 
 
-def test_prompts_are_gone_on_with(client):
+def test_text_completions(client):
     completion = client.completions.create(model="org/words", prompt=["a b", "c d e"], echo=True)
     assert [choice.text for choice in completion.choices] == ["a bb a ", "c d ee d c "]
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 5)
@@ -109,7 +109,7 @@ def test_prompts_are_gone_on_with(client):
     assert caught.value.param == "prompt[0]"
 
 
-def test_responses(client):
+def test_responses_continue_a_conversation(client):
     first = client.responses.create(model="org/words", input="one two")
     assert first.output_text == "Answer two one "
     second = client.responses.create(model="org/words", input="three", previous_response_id=first.id, stream=True)
@@ -118,7 +118,7 @@ def test_responses(client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_client_leaves(client, stack, stream):
+def test_client_disconnect_stops_the_engine(client, stack, stream):
     wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
     options = {"model": "org/words", "messages": user("one two"), "ignore_eos": True, "stream": stream}
     with pytest.raises(requests.Timeout):
@@ -126,4 +126,4 @@ def test_the_client_leaves(client, stack, stream):
             wait_until(lambda: metric(stack, "running") == 1, 3, "a running request")
             next(response.iter_lines())
             raise requests.Timeout
-    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine stopped working for a client that left")
+    wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")

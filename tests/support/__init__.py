@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: whole Tridents to run, recordings, pictures, tiny models of random weights."""
+"""Helpers shared by tests and benchmarks: running Tridents, recordings, images, tiny models with random weights."""

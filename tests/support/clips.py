@@ -1,4 +1,4 @@
-"""Short pieces of long recordings: quick to transcribe."""
+"""Short excerpts of long recordings, which are quick to transcribe."""
 
 import wave
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.support.recordings import MOONSHINE, package_files
 
 
 def opening(seconds: int = 8) -> Path:
-    """Return the beginning of A Tale of Two Cities, as a file beside the whole."""
+    """Return a file with the first `seconds` of A Tale of Two Cities, next to the full recording."""
     folder = package_files(MOONSHINE)
     target = folder / f"two_cities-{seconds}s.wav"
     if not target.exists():

@@ -1,4 +1,4 @@
-"""What the live tests do again and again: export models, ask a Trident, wait."""
+"""Helpers of the live tests: export models, address a Trident, read its metrics, wait."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def export(*arguments: str) -> None:
 
 
 def run_in(environment: str, module: str, *arguments: str | Path) -> str:
-    """Run a module of these tests in one of the environments that have torch; return what it prints."""
+    """Run a module of `tests.support` in one of the environments with torch; return its standard output."""
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
     python = str(CHECKOUT / environment / "bin" / "python")
     command = [python, "-m", f"tests.support.{module}", *map(str, arguments)]
@@ -28,7 +28,7 @@ def run_in(environment: str, module: str, *arguments: str | Path) -> str:
 
 
 def export_own(name: str, weights: Path) -> Path:
-    """Export a model of a folder of weights, by the real command, into a repository beside it; return that."""
+    """Export a model from a folder of weights, by the real command; return the repository, a sibling of that folder."""
     repository = weights.parent / "repository"
     command = [sys.executable, "-m", "trident", "export", name, "--weights", str(weights)]
     environment = {"TRIDENT_CACHE": str(weights.parent / "cache"), "TRIDENT_MODEL_REPOSITORY": str(repository)}
@@ -46,7 +46,7 @@ def user(text: str) -> list[dict[str, str]]:
 
 
 def metric(settings: Settings, name: str) -> float:
-    """One of the backend's numbers, as Triton publishes it."""
+    """Return a metric of the generation backend, as Triton publishes it."""
     with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"trident_generation_{name}{{"))
@@ -55,10 +55,10 @@ def metric(settings: Settings, name: str) -> float:
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"timed out after {seconds} s waiting for {what}"
         time.sleep(0.05)
 
 
 def shell(command: str) -> str:
-    """Run a line of shell; return what it prints."""
+    """Run a shell command; return its standard output."""
     return subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=60, check=True).stdout

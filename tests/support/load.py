@@ -1,4 +1,4 @@
-"""A load generator that costs little: many streamed chats over plain sockets, read by one thread."""
+"""A load generator that uses little CPU: many streamed chats over plain sockets, read by one thread."""
 
 import selectors
 import socket
@@ -11,7 +11,7 @@ import orjson
 
 @dataclass
 class Stream:
-    """One chat under way."""
+    """A streamed chat in progress."""
 
     socket: socket.socket
     started: float
@@ -21,7 +21,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Load:
-    """What a round of streams gave."""
+    """The results of one round of streams."""
 
     tokens_per_second: float
     first_token_ms: float
@@ -29,7 +29,7 @@ class Load:
 
 
 def chat_body(model: str, text: str, max_tokens: int) -> bytes:
-    """Return a streamed chat of exactly `max_tokens` greedy tokens."""
+    """Return the body of a request for a streamed chat of exactly `max_tokens` greedy tokens."""
     return orjson.dumps(
         {
             "model": model,
@@ -80,7 +80,7 @@ def _read(selector: selectors.BaseSelector, stream: Stream) -> None:
 
 
 def _has_text(data: bytearray) -> bool:
-    """Tell whether a content delta with something in it has come."""
+    """Return whether a non-empty content delta has arrived."""
     start = data.find(b'"content":"')
     while start >= 0:
         if data[start + 11 : start + 12] not in (bytearray(b'"'), bytearray()):

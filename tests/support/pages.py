@@ -1,4 +1,4 @@
-"""Pages with known text: one that was photographed, and ones that are rendered."""
+"""Pages with known text: one photographed, the others rendered."""
 
 import unicodedata
 
@@ -50,57 +50,57 @@ histogram of grey values:
 
 
 def photographed() -> Image.Image:
-    """Return the page that scikit-image's package has: bent, and lit from one side."""
+    """Return the photographed page in scikit-image's package: warped, and lit from one side."""
     page = Image.fromarray(skimage.data.page())
     return page.resize((page.width * 3, page.height * 3), Image.Resampling.LANCZOS)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return a font that has Chinese."""
+    """Return a font with Chinese characters."""
     return ImageFont.truetype(package_files(_FONTS) / "SimHei.ttf", size)
 
 
 def rendered(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
-    """Return a page with the lines of each column."""
+    """Return an image of a page with these columns of lines."""
     letters = font(size)
     widths = [max(letters.getlength(line) for line in column) + 2 * size for column in columns]
     page = Image.new("RGB", (round(sum(widths)) + size, (max(map(len, columns)) + 2) * size * 3 // 2), "white")
     pen, left = ImageDraw.Draw(page), float(size)
     for column, width in zip(columns, widths, strict=True):
-        for number, line in enumerate(column):
-            pen.text((left, (number + 1) * size * 1.5), line, "black", letters)
+        for index, line in enumerate(column):
+            pen.text((left, (index + 1) * size * 1.5), line, "black", letters)
         left += width
     return page
 
 
 def table() -> Image.Image:
-    """Return a page with a table between two lines of text."""
+    """Return an image of a page with a table between two lines of text."""
     size, letters = 28, font(28)
     page = Image.new("RGB", (1000, 460), "white")
     pen = ImageDraw.Draw(page)
     pen.text((40, 30), "The largest cities of four countries:", "black", letters)
-    for number, row in enumerate(TABLE):
-        for place, cell in enumerate(row):
-            pen.text((40 + 230 * place, 100 + number * size * 1.8), cell, "black", letters)
+    for row_index, row in enumerate(TABLE):
+        for column_index, cell in enumerate(row):
+            pen.text((40 + 230 * column_index, 100 + row_index * size * 1.8), cell, "black", letters)
     pen.text((40, 400), "Counted in different years.", "black", letters)
     return page
 
 
 def as_photographed(page: Image.Image) -> Image.Image:
-    """Return a page as a camera may see it: leaning, lit from one side, blurred and noisy."""
+    """Return a page as a camera might capture it: tilted, lit from one side, blurred and noisy."""
     pixels = np.asarray(page.convert("RGB"))
     height, width = pixels.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    leaning = corners + np.array([[30, 40], [-10, 5], [-40, -20], [10, -5]], np.float32)
-    turn = cv2.getPerspectiveTransform(corners, leaning)
-    seen = cv2.warpPerspective(pixels, turn, (width, height), borderValue=(255, 255, 255)).astype(np.float32)
+    tilted = corners + np.array([[30, 40], [-10, 5], [-40, -20], [10, -5]], np.float32)
+    transform = cv2.getPerspectiveTransform(corners, tilted)
+    warped = cv2.warpPerspective(pixels, transform, (width, height), borderValue=(255, 255, 255)).astype(np.float32)
     light: NDArray[np.float32] = np.linspace(0.55, 1, width, dtype=np.float32)[None, :, None]
-    noise = np.random.default_rng(0).normal(0, 8, seen.shape)
-    return Image.fromarray(cv2.GaussianBlur(seen * light + noise, (3, 3), 0).clip(0, 255).astype(np.uint8))
+    noise = np.random.default_rng(0).normal(0, 8, warped.shape)
+    return Image.fromarray(cv2.GaussianBlur(warped * light + noise, (3, 3), 0).clip(0, 255).astype(np.uint8))
 
 
 def character_errors(said: str, wanted: str) -> float:
-    """Return the rate of wrong characters, white space and the width of punctuation aside."""
+    """Return the character error rate, ignoring white space and full-width variants."""
     return float(cer(_plain(wanted), _plain(said)))
 
 

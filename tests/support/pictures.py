@@ -1,4 +1,4 @@
-"""Photographs from scikit-image, and known shapes put over them."""
+"""Photographs from scikit-image, and known shapes composited over them."""
 
 import io
 import math
@@ -12,25 +12,25 @@ SCENES = ("ball", "box", "star", "egg", "bottle")
 
 
 def photograph(name: str) -> Image.Image:
-    """Return one of those that are in scikit-image's package: astronaut, chelsea (a cat), coffee…"""
+    """Return a photograph from scikit-image's package: astronaut, chelsea (a cat), coffee…"""
     folder = Path(skimage.data.__file__).parent
     found = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix in (".png", ".jpg"))
     return Image.open(found).convert("RGB")
 
 
 def composite(scene: str) -> tuple[Image.Image, Image.Image]:
-    """Return a picture with a clear object before a photograph out of focus, and the object's mask."""
+    """Return an image of a sharp object in front of a blurred photograph, and the object's mask."""
     size = (640, 480)
-    picture = photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
+    image = photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
     mask = Image.new("L", (size[0] * 4, size[1] * 4))
     _draw(ImageDraw.Draw(mask), scene)
     mask = mask.resize(size, Image.Resampling.LANCZOS)
-    picture.paste(_surface(size, scene), mask=mask)
-    return picture, mask
+    image.paste(_surface(size, scene), mask=mask)
+    return image, mask
 
 
 def _draw(pen: ImageDraw.ImageDraw, scene: str) -> None:
-    """Draw on 2560 × 1920."""
+    """Draw the shape of a scene on a mask of 2560 × 1920 pixels."""
     if scene == "ball":
         pen.ellipse((800, 480, 1760, 1440), fill=255)
     elif scene == "box":
@@ -41,14 +41,14 @@ def _draw(pen: ImageDraw.ImageDraw, scene: str) -> None:
         pen.rounded_rectangle((1020, 640, 1540, 1760), 120, fill=255)
         pen.rounded_rectangle((1160, 200, 1400, 800), 60, fill=255)
     else:
-        angles = [math.pi * (number / 5 - 0.5) for number in range(10)]
-        radii = [780 if number % 2 == 0 else 420 for number in range(10)]
+        angles = [math.pi * (index / 5 - 0.5) for index in range(10)]
+        radii = [780 if index % 2 == 0 else 420 for index in range(10)]
         points = [(1280 + r * math.cos(a), 980 + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
         pen.polygon(points, fill=255)
 
 
 def _surface(size: tuple[int, int], scene: str) -> Image.Image:
-    """Return a colour that is lit from above on the left."""
+    """Return an image in the scene's color, darker toward its edges."""
     colors = {"ball": "#d03020", "box": "#2050c0", "star": "#e0b020", "egg": "#e8e0d0", "bottle": "#107040"}
     light = (
         Image.radial_gradient("L")
@@ -62,7 +62,7 @@ def _surface(size: tuple[int, int], scene: str) -> Image.Image:
 
 
 def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    """Return a picture as a file."""
+    """Return the contents of an image file."""
     content = io.BytesIO()
     image.save(content, form, **options)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Recorded speech with its words, from packages of the index and of Debian: fetched once into the cache."""
+"""Recorded speech with transcripts, from packages on the index and in Debian, fetched once into the cache."""
 
 import subprocess
 import zipfile
@@ -28,7 +28,7 @@ MOONSHINE = Package(
 
 
 def package_files(package: Package) -> Path:
-    """Return the folder with the package's recordings and their words, or with its one file."""
+    """Return a folder with the package's recordings and transcripts, or with its single file."""
     downloads, target = default_cache() / "downloads", default_cache() / "tests" / package.name
     if not target.exists():
         downloads.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def package_files(package: Package) -> Path:
 
 
 def librivox() -> dict[Path, str]:
-    """Return five clips of a book read aloud → their words: Debian's pocketsphinx-testdata, unpacked, not installed."""
+    """Return five audiobook clips → transcripts, from Debian's pocketsphinx-testdata (unpacked, not installed)."""
     target = default_cache() / "tests" / "pocketsphinx-testdata"
     if not target.exists():
         target.mkdir(parents=True)
@@ -55,10 +55,10 @@ def librivox() -> dict[Path, str]:
         done = subprocess.run(f"({command}) && {unpack}", shell=True, cwd=target, capture_output=True)  # noqa: S602
         if done.returncode:
             target.rmdir()
-            pytest.skip("needs Debian's package pocketsphinx-testdata")
+            pytest.skip("requires the Debian package pocketsphinx-testdata")
     folder = target / "usr" / "share" / "pocketsphinx" / "test" / "data" / "librivox"
-    words = {}
+    transcripts = {}
     for line in (folder / "transcription").read_text(encoding="utf-8").splitlines():
         text, _, name = line.rpartition("(")
-        words[folder / f"{name.strip(') ')}.wav"] = text.replace("<s>", "").replace("</s>", "").strip()
-    return words
+        transcripts[folder / f"{name.strip(') ')}.wav"] = text.replace("<s>", "").replace("</s>", "").strip()
+    return transcripts

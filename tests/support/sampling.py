@@ -1,4 +1,4 @@
-"""Chats with sampling fields: what the core of the tests and the heavy suites have in common."""
+"""Chats with sampling parameters, shared by the live core and the heavy suites."""
 
 import random
 
@@ -12,9 +12,9 @@ def ask(client, text=STORY, **fields):
     return client.chat.completions.create(messages=user(text), **fields)
 
 
-def random_fields(number):
-    dice = random.Random(number)  # noqa: S311
-    fields = {"seed": number, "max_tokens": dice.randint(1, 40), "temperature": dice.choice([0, 0.5, 1, 1.5])}
+def random_fields(seed):
+    rng = random.Random(seed)  # noqa: S311
+    fields = {"seed": seed, "max_tokens": rng.randint(1, 40), "temperature": rng.choice([0, 0.5, 1, 1.5])}
     for name, values in (
         ("top_p", (0.5, 0.9)),
         ("frequency_penalty", (-0.5, 0.5)),
@@ -22,20 +22,20 @@ def random_fields(number):
         ("stop", (["."], ["the", "\n"], "and")),
         ("logprobs", (True,)),
     ):
-        if dice.random() < 0.4:
-            fields[name] = dice.choice(values)
+        if rng.random() < 0.4:
+            fields[name] = rng.choice(values)
     return fields
 
 
 def whole(completion):
-    """Text, finish reason, usage and tokens of a plain answer."""
+    """Return the text, finish reason, usage and tokens of a non-streamed response."""
     choice = completion.choices[0]
     tokens = [entry.token for entry in choice.logprobs.content] if choice.logprobs else []
     return choice.message.content, choice.finish_reason, completion.usage, tokens
 
 
 def folded(chunks):
-    """The same of a streamed one."""
+    """Return the same for a streamed response."""
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     text = "".join(choice.delta.content or "" for choice in choices)
     tokens = [entry.token for choice in choices if choice.logprobs for entry in choice.logprobs.content]
@@ -43,15 +43,15 @@ def folded(chunks):
 
 
 def check_streams(client, count):
-    """Check that a streamed answer is the plain one, for `count` random requests.
+    """Check that the streamed and the non-streamed response are equal, for `count` random requests.
 
-    Where what was cached is rounded otherwise, a second plain answer decides.
+    The prefix cache can change rounding, so a stream that differs may also equal a second non-streamed response.
     """
-    different = []
-    for number in range(count):
-        fields, question = random_fields(number), f"Tell me fact number {number} about the sea."
+    mismatches = []
+    for seed in range(count):
+        fields, question = random_fields(seed), f"Tell me fact number {seed} about the sea."
         plain = whole(ask(client, question, **fields))
         streamed = folded(list(ask(client, question, stream=True, stream_options={"include_usage": True}, **fields)))
         if streamed != plain and streamed != whole(ask(client, question, **fields)):
-            different.append((number, streamed, plain))
-    assert different == []
+            mismatches.append((seed, streamed, plain))
+    assert mismatches == []

@@ -1,4 +1,4 @@
-"""Random JSON schemas, the same for a seed."""
+"""Random JSON schemas, reproducible by seed."""
 
 import random
 from typing import Any
@@ -25,7 +25,7 @@ _WORDS = [
 
 
 def random_schema(seed: int) -> dict[str, Any]:
-    """Return an object's schema, with most of what schemas have below it."""
+    """Return an object schema with most of the JSON Schema features nested in it."""
     return _object(random.Random(seed), 0)  # noqa: S311
 
 
@@ -45,7 +45,7 @@ def _value(rng: random.Random, depth: int) -> dict[str, Any]:
     if kind == "object":
         return _object(rng, depth)
     low = rng.randint(-100, 100)
-    made: dict[str, dict[str, Any]] = {
+    schemas: dict[str, dict[str, Any]] = {
         "enum": {"enum": rng.sample(_WORDS, 3)},
         "const": {"const": rng.choice([1, "x", None, True])},
         "either": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 12}]},
@@ -58,4 +58,4 @@ def _value(rng: random.Random, depth: int) -> dict[str, Any]:
     if kind == "array":
         minimum = rng.randint(0, 2)
         return {"type": "array", "items": _value(rng, depth + 1), "minItems": minimum, "maxItems": minimum + 2}
-    return made.get(kind, {"type": kind})
+    return schemas.get(kind, {"type": kind})

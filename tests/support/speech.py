@@ -1,4 +1,4 @@
-"""Speech sent to a Trident and heard again: what the tests of speech and transcription have in common."""
+"""Helpers shared by the speech and transcription tests: synthesize, transcribe, compare the words."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ def heard(stack, content, **fields):
 
 
 def words(text):
-    """Lower case, no punctuation, small numbers as words: what counts as the same."""
+    """Return a text normalized for comparison: lower case, no punctuation, small numbers as words."""
     plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
     return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
 
@@ -70,13 +70,13 @@ def post(stack, content, path="/v1/audio/transcriptions", timeout=120, **fields)
 
 
 def long_speech(times):
-    """The 44 seconds, again and again."""
+    """Return the 44 seconds of A Tale of Two Cities, repeated `times` times."""
     samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
     return wav(np.tile(samples, times))
 
 
 def reference(start):
-    """Five seconds of somebody reading, as a data: URL."""
+    """Return five seconds of a reader's voice, from second `start`, as a `data:` URL."""
     content = io.BytesIO()
     with wave.open(str(package_files(MOONSHINE) / "two_cities.wav")) as file, wave.open(content, "wb") as part:
         part.setparams(file.getparams())
@@ -91,7 +91,7 @@ def clone(stack, address, text="Hello there. How are you?", **body):
 
 
 def check_words(stack, sentences):
-    """Check that what is spoken is what is heard in it again."""
+    """Check that transcribing the synthesized sentences yields their words (word error rate at most 5%)."""
     texts = [heard(stack, speak(stack, input=sentence).content) for sentence in sentences]
     assert jiwer.wer([words(s) for s in sentences], [words(t) for t in texts]) <= 0.05
 
@@ -102,7 +102,7 @@ def transcribed(client, path, **options):
 
 
 def check_bad_files_among_good_ones(stack, client, count):
-    """Check that of `count` files at once, of which half are none, each good one has the text it has alone."""
+    """Send `count` files concurrently, half of them invalid; check that each valid one has the text it has alone."""
     clips = list(librivox())[: max(1, count // 4)]
     expected = [transcribed(client, path).text for path in clips]
 

@@ -1,4 +1,4 @@
-"""Starts a whole Trident of its own, as `make serve` does, on ports of its own."""
+"""Runs a whole Trident, as `make serve` does, on its own ports."""
 
 import socket
 import subprocess
@@ -19,7 +19,7 @@ _START_SECONDS = 120
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nothing listens on."""
+    """Return unused ports of 127.0.0.1."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
@@ -29,9 +29,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running_stack(models: Sequence[str], *flags: str, over: Settings | None = None) -> Iterator[Settings]:
-    """Run Trident with these models until the block ends; yields its settings. Raises RuntimeError with its output.
+    """Run Trident with these models until the block ends; yield its settings.
 
-    `over`: a Trident whose Triton it uses, instead of one of its own.
+    `over`: a running Trident whose Triton to use, instead of starting another one.
+    Raises RuntimeError with the output if Trident does not start.
     """
     port, http, grpc, metrics = free_ports(4)
     if over:
@@ -52,19 +53,19 @@ def running_stack(models: Sequence[str], *flags: str, over: Settings | None = No
 
 
 def read_config(model: Path) -> model_config_pb2.ModelConfig:
-    """Return the config.pbtxt of an exported model's folder."""
+    """Return the parsed config.pbtxt of an exported model's folder."""
     return text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
 def repository_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
-    """Return `folder` as a model repository with one of the exported models, run with other parameters."""
-    source, made = default_model_repository() / model, folder / model
-    made.mkdir(parents=True)
-    (made / "1").symlink_to(source / "1")
+    """Make `folder` a model repository with one exported model and these parameters changed; return `folder`."""
+    source, target = default_model_repository() / model, folder / model
+    target.mkdir(parents=True)
+    (target / "1").symlink_to(source / "1")
     config = read_config(source)
     for name, value in parameters.items():
         config.parameters[name].string_value = value
-    (made / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+    (target / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
     return folder
 
 

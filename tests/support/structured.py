@@ -1,4 +1,4 @@
-"""Answers and calls by random schemas, checked: what the short and the long tests of structured output share."""
+"""Checks of outputs and tool calls by random schemas, shared by the live core and the heavy suites."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,23 +11,23 @@ from tests.support.schemas import random_schema
 
 
 def check_schemas(client: OpenAI, count: int) -> None:
-    """Have `count` random schemas answered by, eight at a time, and check that the answers are valid."""
+    """Request outputs for `count` random schemas, eight at a time, and check that each output is valid."""
 
-    def answer(seed: int) -> str:
+    def finish_reason(seed: int) -> str:
         schema = random_schema(seed)
-        wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
-        options = {"temperature": 1, "max_tokens": 800, "seed": seed, "response_format": wanted, "timeout": 300}
+        by_schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+        options = {"temperature": 1, "max_tokens": 800, "seed": seed, "response_format": by_schema, "timeout": 300}
         messages = user(f"An example for {json.dumps(schema)}")
         choice = client.chat.completions.create(model=MODEL, messages=messages, **options).choices[0]
         jsonschema.validate(json.loads(choice.message.content), schema)
         return str(choice.finish_reason)
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(answer, range(count))) == {"stop"}
+        assert set(pool.map(finish_reason, range(count))) == {"stop"}
 
 
 def check_forced_calls(client: OpenAI, count: int) -> None:
-    """Have one tool of three called, by name or any: streamed and not, with random parameters, `count` times."""
+    """Force a call of a named tool or of any of three, `count` times: streamed and not, with random schemas."""
 
     def call(seed: int) -> str:
         schemas = {f"tool_{number}": random_schema(3 * seed + number) for number in range(3)}
@@ -41,9 +41,9 @@ def check_forced_calls(client: OpenAI, count: int) -> None:
         else:
             with client.chat.completions.stream(**fields) as stream:
                 choice = stream.get_final_completion().choices[0]
-        (made,) = choice.message.tool_calls
-        assert made.function.name == "tool_1" or not seed % 2
-        jsonschema.validate(json.loads(made.function.arguments), schemas[made.function.name])
+        (tool_call,) = choice.message.tool_calls
+        assert tool_call.function.name == "tool_1" or not seed % 2
+        jsonschema.validate(json.loads(tool_call.function.arguments), schemas[tool_call.function.name])
         return str(choice.finish_reason)
 
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""Heavy suites: which there are, and whether one has passed with its inputs as they are now."""
+"""The list of heavy suites, and the record of the inputs with which each last passed."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ _RECORD = FOLDER / "passed.json"
 
 
 def load_suites() -> dict[str, list[str]]:
-    """Return suite → its inputs, as paths below the checkout: its own file, what all have in common, and its list."""
+    """Return suite → its inputs, as paths relative to the checkout: its own file, the common inputs, and its list."""
     tables = tomllib.loads((FOLDER / "suites.toml").read_text(encoding="utf-8"))
     common = tables.pop("all")["inputs"]
     return {name: [f"tests/heavy/{name}.py", *common, *table["inputs"]] for name, table in tables.items()}
 
 
 def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
-    """Return a hash of the names and contents of all input files. Raises FileNotFoundError if one is missing."""
+    """Return a hash of the names and contents of all input files. Raises FileNotFoundError if an input is missing."""
     digest = hashlib.sha256()
     for path in sorted({file for name in inputs for file in _files(checkout / name)}):
         digest.update(f"{path.relative_to(checkout)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -27,13 +27,13 @@ def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
 
 
 def unchanged_suites(fingerprints: dict[str, str]) -> list[str]:
-    """Return the suites that have passed with inputs of exactly these fingerprints."""
+    """Return the suites that passed with exactly these fingerprints."""
     passed = _read_record()
     return [name for name, value in fingerprints.items() if passed.get(name) == value]
 
 
 def record_passed(fingerprints: dict[str, str]) -> None:
-    """Note in the tracked record that these suites have passed with inputs of these fingerprints."""
+    """Record in passed.json, which git tracks, that these suites passed with these fingerprints."""
     passed = {name: value for name, value in _read_record().items() if name in load_suites()} | fingerprints
     _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -49,4 +49,4 @@ def _files(path: Path) -> Iterator[Path]:
     elif path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     else:
-        raise FileNotFoundError(2, "no such input of a heavy suite", str(path))
+        raise FileNotFoundError(2, "Input of a heavy suite not found", str(path))

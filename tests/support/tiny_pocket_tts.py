@@ -1,6 +1,7 @@
-"""`tiny_pocket_tts.py FOLDER`, run in .venv-voice: a Pocket TTS of random weights, as published but small.
+"""`python -m tests.support.tiny_pocket_tts FOLDER`, run in .venv-voice.
 
-Its end-of-speech never comes, so a sentence is as long as the package allows for its tokens.
+Writes a small Pocket TTS with random weights, in the published layout. It never emits end-of-speech, so each sentence
+is as long as the package allows for its number of tokens.
 """
 
 import io
@@ -26,7 +27,7 @@ TEXT = [
 
 
 def make_tokenizer() -> Tokenizer:
-    """Marks that end a sentence are tokens of their own: the package splits by them."""
+    """Return a tokenizer with a separate token per punctuation mark, since the package splits text at sentence ends."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT * 20),
@@ -48,12 +49,12 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_config(words: int) -> dict:
+def make_config(vocabulary_size: int) -> dict:
     config = yaml.safe_load((Path(pocket_tts.__file__).parent / "config" / "english.yaml").read_text(encoding="utf-8"))
     flow, mimi = config["flow_lm"], config["mimi"]
     flow["flow"].update(depth=2, dim=32)
     flow["transformer"].update(d_model=64, num_heads=4, num_layers=2, hidden_scale=2)
-    flow["lookup_table"].update(dim=64, n_bins=words)
+    flow["lookup_table"].update(dim=64, n_bins=vocabulary_size)
     mimi.update(inner_dim=32, outer_dim=32)
     mimi["seanet"].update(dimension=32, n_filters=4)
     mimi["transformer"].update(
@@ -76,7 +77,7 @@ def make_model(config: dict, tokenizer: Path) -> TTSModel:
 
 @torch.no_grad()
 def randomize(model: TTSModel) -> None:
-    """Weights that pass a signal on as strong as it is: with torch's own the voice would have no effect."""
+    """Set random weights that preserve the signal's strength: with torch's defaults the voice would have no effect."""
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if "layer_scale" in name:

@@ -1,7 +1,7 @@
-"""`python tiny_qwen3_reranker.py TOKENIZER TARGET PAIRS`, run in the environment with torch.
+"""`python -m tests.support.tiny_qwen3_reranker TOKENIZER_JSON TARGET PROMPTS_JSON`, run in .venv-onnx.
 
-Makes a Qwen3 language model of two layers and random weights, and scores pairs the way its model card says: the logit
-of "yes" less that of "no" after the prompt. Prints the scores as JSON.
+Writes a Qwen3 language model with two layers and random weights, and scores the prompts as the model card of
+Qwen3-Reranker prescribes: the logit of "yes" minus the logit of "no" after the prompt. Prints the scores as JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     )
     model = Qwen3ForCausalLM(config).eval()
     with torch.no_grad():
-        for weight in model.parameters():  # as initialised, all answers look alike
+        for weight in model.parameters():  # the default initialization makes all outputs alike
             if weight.dim() == 2:
                 weight.normal_(0, 0.3)
     return model

@@ -1,7 +1,7 @@
-"""`python -m tests.support.tiny_stable_diffusion TARGET`, run in the environment with diffusers.
+"""`python -m tests.support.tiny_stable_diffusion TARGET`, run in .venv-openvino.
 
-Writes Stable Diffusion 1.5 in diffusers' published layout, made from its configuration: real architecture, a hundredth
-of the width, random weights.
+Writes a tiny Stable Diffusion 1.5 in the layout that diffusers publishes: the real architecture, with a fraction of the
+width and random weights.
 """
 
 import json
@@ -18,14 +18,14 @@ _LENGTH = 77
 
 
 def byte_letters() -> list[str]:
-    """Return the letters that stand for the 256 bytes in GPT-2's and CLIP's vocabularies."""
+    """Return the characters that stand for the 256 bytes in the vocabularies of GPT-2 and CLIP."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """Build a byte-level BPE that knows a few words, and spells all others."""
+    """Return a byte-level BPE tokenizer with tokens for a few words; all others are spelled out."""
     letters = byte_letters()
     vocabulary = letters + [f"{letter}</w>" for letter in letters]
     merges = []
@@ -39,7 +39,7 @@ def make_tokenizer() -> CLIPTokenizer:
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder:
         words, rules = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
-        words.write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}), encoding="utf-8")
+        words.write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}), encoding="utf-8")
         rules.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
         return CLIPTokenizer(str(words), str(rules), model_max_length=_LENGTH)
 
@@ -59,7 +59,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
     model = CLIPTextModel(config)
     with torch.no_grad():
-        for weight in model.parameters():  # as initialised, all prompts look alike
+        for weight in model.parameters():  # the default initialization makes all prompts alike
             if weight.dim() > 1:
                 weight.normal_(0, 0.5)
     return model

@@ -1,8 +1,8 @@
-"""A model with the tensors of Triton's stock vLLM backend and no GPU: it says the prompt's words again, backwards.
+"""A stand-in for Triton's stock vLLM backend that needs no GPU: it returns the prompt's words in reverse order.
 
-As there: each response has what is new, `finish_reason` is "None" until the last, counts are UINT32, that of the input
-a scalar; what is not streamed comes at once, with the prompt before it unless that is excluded; without max_tokens
-there are 16; a failure is Triton's own.
+Like the original: each response contains only new text; `finish_reason` is "None" until the last response; token counts
+are UINT32, the input's as a scalar; a request that does not stream gets one response, which starts with the prompt
+unless that is excluded; `max_tokens` defaults to 16; a failure is a Triton error.
 """
 
 import json
@@ -14,8 +14,8 @@ import triton_python_backend_utils as pb_utils
 
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _SECONDS = 0.02
-_KNOWN = {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"}
-_KNOWN |= {"max_tokens", "seed", "stop", "ignore_eos"}
+_SUPPORTED = {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"}
+_SUPPORTED |= {"max_tokens", "seed", "stop", "ignore_eos"}
 
 
 class TritonPythonModel:
@@ -32,12 +32,12 @@ class TritonPythonModel:
                 name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()[0]
                 for name in ("text_input", "stream", "exclude_input_in_output", "sampling_parameters")
             }
-            threading.Thread(target=self._answer, args=(inputs, request.get_response_sender())).start()
+            threading.Thread(target=self._respond, args=(inputs, request.get_response_sender())).start()
 
     def finalize(self):
         del self._gauge, self._family
 
-    def _answer(self, inputs, sender):
+    def _respond(self, inputs, sender):
         self._count(1)
         try:
             self._generate(inputs, sender)
@@ -50,17 +50,17 @@ class TritonPythonModel:
 
     def _generate(self, inputs, sender):
         prompt = inputs["text_input"].decode()
-        asked = json.loads(inputs["sampling_parameters"])
-        if unknown := set(asked) - _KNOWN:
-            raise TypeError(f"unexpected {unknown}")
+        parameters = json.loads(inputs["sampling_parameters"])
+        if unknown := set(parameters) - _SUPPORTED:
+            raise TypeError(f"unexpected sampling parameters: {unknown}")
         if "<fail>" in prompt:
-            raise RuntimeError("told to")
+            raise RuntimeError("the prompt requested a failure")
         words = prompt.split()
-        said = [f"{word} " for word in reversed(words)]
-        said = said * 1000 if asked.get("ignore_eos") else said
-        maximum, stops = asked.get("max_tokens", 16), asked.get("stop", [])
-        kept, count, reason = "" if inputs["exclude_input_in_output"] else prompt, 0, None
-        for word in said[:maximum]:
+        output = [f"{word} " for word in reversed(words)]
+        output = output * 1000 if parameters.get("ignore_eos") else output
+        maximum, stops = parameters.get("max_tokens", 16), parameters.get("stop", [])
+        pending, count, reason = "" if inputs["exclude_input_in_output"] else prompt, 0, None
+        for word in output[:maximum]:
             if sender.is_cancelled():
                 sender.send(flags=_FINAL)
                 return
@@ -68,14 +68,14 @@ class TritonPythonModel:
             count += 1
             if any(stop in word for stop in stops):
                 word, reason = word[: min(word.find(stop) for stop in stops if stop in word)], "stop"
-            kept += word
+            pending += word
             if reason:
                 break
             if inputs["stream"]:
-                sender.send(self._response(kept, "None", len(words), count))
-                kept, count = "", 0
-        reason = reason or ("length" if maximum < len(said) else "stop")
-        sender.send(self._response(kept, reason, len(words), count), _FINAL)
+                sender.send(self._response(pending, "None", len(words), count))
+                pending, count = "", 0
+        reason = reason or ("length" if maximum < len(output) else "stop")
+        sender.send(self._response(pending, reason, len(words), count), _FINAL)
 
     def _response(self, text, finish_reason, num_input_tokens, num_output_tokens):
         tensors = {
