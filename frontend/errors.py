@@ -1,12 +1,12 @@
 """The errors the API returns, their types, and the only handlers that turn an error into a response.
 
 APIError
-├── InvalidRequest 400        ├── EngineFailure 500
-├── Forbidden 403             ├── Unavailable 503
-├── NotFound 404              │   └── Overloaded 503
-├── ModelNotFound 404         ├── DeadlineExceeded 504
-├── WrongMethod 405           └── ClientClosedRequest 499 (only logged: the client has disconnected)
-└── PayloadTooLarge 413
+├── InvalidRequest 400        ├── InternalError 500
+├── Forbidden 403             ├── EngineFailure 500
+├── NotFound 404              ├── Unavailable 503
+├── ModelNotFound 404         │   └── Overloaded 503
+├── WrongMethod 405           ├── DeadlineExceeded 504
+├── PayloadTooLarge 413       └── ClientClosedRequest 499 (only logged: the client has disconnected)
 """
 
 import logging
@@ -130,6 +130,10 @@ class PayloadTooLarge(APIError):
     status, code = 413, "payload_too_large"
 
 
+class InternalError(APIError):
+    """An unexpected error; the server log has the details."""
+
+
 class EngineFailure(APIError):
     """The model failed on this request."""
 
@@ -205,4 +209,4 @@ def _respond_http(error: HTTPException) -> Response:
 
 def _respond_unexpected(error: Exception) -> Response:
     log.exception("unexpected error", exc_info=error)
-    return _respond(EngineFailure("Internal error; see the server log", code="internal_error"))
+    return _respond(InternalError("Internal error; see the server log"))

@@ -1,1 +1,1 @@
-"""The command, and the launcher behind it."""
+"""The `trident` command and the launcher."""

@@ -1,4 +1,4 @@
-"""`python -m trident`, the same as the command `trident`."""
+"""Entry point of `python -m trident`, equivalent to the `trident` command."""
 
 from trident.cli import main
 

@@ -1,4 +1,4 @@
-"""What a picture is made on: its size, and for an edit the image below and the mask of what is to change."""
+"""The size of an image to generate and, for an edit, its source image and inpainting mask."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,31 @@ from backends.common.images.decoding import read_image
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Of a side: no format of a picture takes many more, and no model was taught on any as long.
-_LONGEST = 8192
+# Pixels per side: no model was trained on longer ones, and WebP supports only twice as many.
+_MAX_SIDE = 8192
 
-# From here on a value of a mask counts as more than none.
+# A mask pixel counts as white from this value up, an alpha value below it as transparent.
 _HALF = 128
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What sizes a model takes."""
+    """The image sizes that a model supports."""
 
     step: int
-    """Sides of what it paints are multiples of it."""
+    """The model generates images whose sides are multiples of this."""
     max_pixels: int
-    """Of a picture it paints."""
+    """Of a generated image."""
     max_input_pixels: int
-    """Of an image that it is given."""
+    """Of an input image or mask."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Pixels are [height, width, 3]. The model paints on sides rounded up to multiples of `step`."""
+    """The size of the result and, for an edit, the source image and the mask.
+
+    Pixels are [height, width, 3]. The model works at the padded size: sides rounded up to multiples of `step`.
+    """
 
     width: int
     height: int
@@ -51,14 +54,14 @@ class Canvas:
         return _round_up(self.height, self.step)
 
     def padded_image(self) -> Pixels:
-        """Return the image at the size that is painted: its last row and column go on to the edge."""
+        """Return the image at the padded size, with its last row and column repeated."""
         assert self.image is not None  # noqa: S101
         return np.pad(self.image, (*self._padding(), (0, 0)), "edge")
 
     def padded_mask(self) -> Pixels:
-        """Return the mask at the size that is painted, 255 where to change, in squares of 8 pixels.
+        """Return the mask at the padded size, 255 where the image may change, in squares of 8 × 8 pixels.
 
-        The model works on such squares: one that is masked in part has to be painted as a whole.
+        The model works on such squares, so a partly masked one is regenerated as a whole.
         """
         assert self.mask is not None  # noqa: S101
         padded = np.pad(self.mask, self._padding(), "edge")
@@ -66,7 +69,7 @@ class Canvas:
         return np.kron(squares, np.full((8, 8), 255, np.uint8)).astype(np.uint8)
 
     def finish(self, painted: Pixels) -> Image.Image:
-        """Return the picture, with what is not masked as it was."""
+        """Return the result at the canvas size, with the unmasked pixels of the source image."""
         picture = painted[: self.height, : self.width]
         if self.image is not None and self.mask is not None:
             picture = np.where(self.mask[..., None], picture, self.image)
@@ -77,68 +80,72 @@ class Canvas:
 
 
 def blank_canvas(size: tuple[int, int], limits: Limits) -> Canvas:
-    """Return one with nothing on it. Raises InvalidRequest."""
+    """Return a canvas without a source image. Raises InvalidRequest for an unsupported size."""
     _check_size(size, limits)
     return Canvas(*size, limits.step)
 
 
 def canvas_of(image: bytes, mask: bytes | None, size: tuple[int, int] | None, limits: Limits) -> Canvas:
-    """Return one of an encoded image, stretched to `size`; without it at its own, made smaller if it is too large.
+    """Return a canvas with an encoded image, stretched to `size`, or without it scaled down if it is too large.
 
-    The mask says what is to change: where it is transparent, as OpenAI has it; if nothing of it is transparent, where
-    it is white, as diffusers has it. Without a mask the image's own transparency is it. Raises InvalidRequest.
+    The transparent area of the mask may change, as in OpenAI's API; if it has none, its white area may, as in
+    diffusers. Without a mask, the image's own transparent area may change. Raises InvalidRequest.
     """
     if size:
         _check_size(size, limits)
     picture = read_image(image, limits.max_input_pixels)
     changes = _read_mask(mask, picture.size, limits) if mask is not None else _transparent(picture)
-    size = size or _fitting(picture.size, limits)
+    size = size or _scaled_down(picture.size, limits)
     color = picture.convert("RGB")
     if color.size != size:
         color = color.resize(size, Image.Resampling.LANCZOS)
-        changes = changes and changes.resize(size, Image.Resampling.BOX)  # what is masked in part is masked
+        changes = changes and changes.resize(size, Image.Resampling.BOX)  # a partly masked pixel is masked
     return Canvas(*size, limits.step, np.asarray(color), np.asarray(changes) > 0 if changes else None)
 
 
 def _read_mask(content: bytes, size: tuple[int, int], limits: Limits) -> Image.Image:
     mask = read_image(content, limits.max_input_pixels, "mask")
     if mask.size != size:
-        message = f"The mask has {mask.width} × {mask.height} pixels and the image {size[0]} × {size[1]}"
+        message = f"'mask' must have the size of the image, {size[0]}x{size[1]}, not {mask.width}x{mask.height}"
         raise InvalidRequest(message, "mask")
     changes = _transparent(mask) or mask.convert("L").point(lambda value: 255 * (value >= _HALF))
     if not changes.getbbox():
-        raise InvalidRequest("The mask has nothing transparent, nor anything white: nothing would change", "mask")
+        raise InvalidRequest("'mask' has no transparent and no white area, so nothing would change", "mask")
     return changes
 
 
 def _transparent(picture: Image.Image) -> Image.Image | None:
-    """Return a mask of what is more transparent than not, None if nothing is."""
+    """Return a mask of the pixels that are more transparent than opaque, or None if there are none."""
     if picture.mode != "RGBA":
         return None
     mask = picture.getchannel("A").point(lambda value: 255 * (value < _HALF))
     return mask if mask.getbbox() else None
 
 
-def _fitting(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
-    """Return the size made smaller, in proportion, until the model can paint it; the slimmest out of it."""
+def _scaled_down(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
+    """Return the size scaled down until the model can generate it, in proportion unless it is very narrow."""
     short, long = sorted(size)
-    if long <= _LONGEST and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.max_pixels:
+    if long <= _MAX_SIDE and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.max_pixels:
         return size
-    smaller = min((limits.max_pixels / (short * long)) ** 0.5, _LONGEST / long, 1.0)
-    # Down to a multiple where it has to be made smaller: rounding up could go beyond the limit.
-    short = max(int(short * smaller) // limits.step, 1) * limits.step
-    long = min(int(long * smaller), limits.max_pixels // short) // limits.step * limits.step
+    scale = min((limits.max_pixels / (short * long)) ** 0.5, _MAX_SIDE / long, 1.0)
+    # Round down to multiples: rounding up could exceed the limit.
+    short = max(int(short * scale) // limits.step, 1) * limits.step
+    long = min(int(long * scale), limits.max_pixels // short) // limits.step * limits.step
     return (short, long) if size[0] < size[1] else (long, short)
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if min(size) < limits.step or width % limits.step or height % limits.step:
-        raise InvalidRequest(f"Width and height have to be multiples of {limits.step}, not {width}x{height}", "size")
-    if max(size) > _LONGEST:
-        raise InvalidRequest(f"Width and height are {_LONGEST} at most, not {width}x{height}", "size", "too_large")
+        raise InvalidRequest(
+            f"'size' must have sides that are multiples of {limits.step}, not {width}x{height}", "size"
+        )
+    if max(size) > _MAX_SIDE:
+        raise InvalidRequest(
+            f"'size' must have sides of at most {_MAX_SIDE} pixels, not {width}x{height}", "size", "too_large"
+        )
     if width * height > limits.max_pixels:
-        message = f"{width}x{height} are {width * height} pixels; this model makes {limits.max_pixels} at most"
+        message = f"'size' must be at most {limits.max_pixels} pixels in all, not {width * height} ({width}x{height})"
         raise InvalidRequest(message, "size", "too_large")
 
 

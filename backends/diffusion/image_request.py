@@ -1,4 +1,4 @@
-"""One request's pictures, one after the other."""
+"""Generates the images of one request, one after the other."""
 
 import queue
 import secrets
@@ -16,16 +16,16 @@ from backends.diffusion.pipelines import SEEDS, Latent, Order, Pipelines
 from contract.options import ImageGenerationOptions
 from contract.parameters import DiffusionParameters
 
-# How often is looked whether the caller has left.
+# How often a waiting request yields, so that a disconnected client is noticed.
 _POLL_SECONDS = 0.1
 
-# An image may be large, and all of the queue are decoded by threads of their own.
-_ONE_AT_A_TIME = threading.Lock()
+# Images may be large, and each queued request has a thread of its own: decode only one at a time.
+_DECODE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture: which of the request's, and if it is not finished, which preview of it."""
+    """An encoded image: its index in the request and, for a preview, the index among its previews."""
 
     content: bytes
     index: int
@@ -33,7 +33,7 @@ class Picture:
 
 
 class ImageRequest:
-    """Every step of the work is one item of `pictures()`. `pool` is the one thread that paints."""
+    """A request for images. Each item of `pictures()` is a step of the work; `pool` is the single generation thread."""
 
     def __init__(
         self,
@@ -50,54 +50,56 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """What the model takes of the prompt, once the first picture is there."""
+        """The prompt cut to the model's limit, and its number of tokens; known by the first image."""
         self.n = options.n
 
     def pictures(self) -> Iterator[Picture | None]:
-        """Yield previews and pictures in order, and None now and then. Raises InvalidRequest."""
+        """Yield previews and images in order, and None while waiting for them. Raises InvalidRequest."""
         options = self._options
         self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
         order = _order(self._defaults, self.prompt, options, self._canvas())
         if self._pipelines.only_inpaints and order.canvas.mask is None:
-            raise InvalidRequest("This model only changes the masked part of an image", "mask")
+            raise InvalidRequest(
+                "This model only supports inpainting: send an image with a 'mask' or a transparent area", "mask"
+            )
         order = replace(order, negative_prompt=self._negative_prompt(order))
         seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
         for index in range(self.n):
             yield from self._paint(order, index, seed + index)
 
     def _canvas(self) -> Canvas:
-        """Return what to paint on. The files are not held in memory any longer than that takes."""
+        """Return the canvas, and release the encoded files so that they do not stay in memory."""
         (image, mask), self._files = self._files, (None, None)
         if image is None:
             return blank_canvas(self._options.size or self._pipelines.size, self._limits)
-        with _ONE_AT_A_TIME:
+        with _DECODE_LOCK:
             return canvas_of(image, mask, self._options.size, self._limits)
 
     def _negative_prompt(self, order: Order) -> str | None:
         if not order.negative_prompt:
             return None
         if not self._pipelines.takes_negative_prompt:
-            raise InvalidRequest("This model takes no negative prompt", "negative_prompt")
+            raise InvalidRequest("This model does not support 'negative_prompt'", "negative_prompt")
         if order.guidance <= 1:
-            raise InvalidRequest("A negative prompt needs a guidance of more than 1", "negative_prompt")
+            raise InvalidRequest("'negative_prompt' requires a 'guidance_scale' above 1", "negative_prompt")
         return self._pipelines.cut(order.negative_prompt)[0]
 
     def _paint(self, order: Order, index: int, seed: int) -> Iterator[Picture | None]:
-        """Have one picture painted. It ends, at the next step, with this iterator."""
+        """Generate one image. Closing this iterator cancels it at the next step."""
         events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
-        left = False
+        cancelled = False
 
         def watch(step: int, steps: int, latent: object) -> bool:
-            if step in _shown(self._options.partial_images, steps):
+            if step in _preview_steps(self._options.partial_images, steps):
                 events.put(np.array(latent.data))  # type: ignore[attr-defined]
-            return left
+            return cancelled
 
         task = self._pool.submit(self._pipelines.paint, order, seed, watch)
         task.add_done_callback(lambda _: events.put(None))
         try:
             yield from self._previews(events, order.canvas, index)
         finally:
-            left = True
+            cancelled = True
             task.cancel()
         if (painted := task.result()) is None:
             raise EngineDown("The model is being unloaded")
@@ -123,20 +125,20 @@ class ImageRequest:
         return Picture(content, index, preview)
 
 
-def _shown(previews: int, steps: int) -> set[int]:
-    """Return after which steps there is a preview: spread evenly, none after the last."""
+def _preview_steps(previews: int, steps: int) -> set[int]:
+    """Return the steps that are followed by a preview: evenly spread, without the last."""
     return {number * steps // (previews + 1) - 1 for number in range(1, previews + 1)} - {-1}
 
 
 def _order(defaults: DiffusionParameters, prompt: str, options: ImageGenerationOptions, canvas: Canvas) -> Order:
-    """Return what is to be painted. Raises InvalidRequest on what the model does not allow."""
+    """Return a request's order, with the model's defaults. Raises InvalidRequest for an unsupported number of steps."""
     steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
-    if strength is None:  # a masked part starts from nothing
+    if strength is None:  # a masked area is generated from scratch
         strength = defaults.strength if canvas.mask is None else 1.0
     if steps is None:
         steps = defaults.steps_hd if options.quality == "hd" else defaults.steps_standard
     if not 1 <= steps <= defaults.max_steps:
-        raise InvalidRequest(f"This model takes 1 to {defaults.max_steps} steps", "num_inference_steps")
+        raise InvalidRequest(f"'num_inference_steps' must be from 1 to {defaults.max_steps}", "num_inference_steps")
     if guidance is None:
         guidance = defaults.guidance_natural if options.style == "natural" else defaults.guidance_vivid
     return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)

@@ -1,4 +1,4 @@
-"""Triton's Python backend for diffusion: a prompt in, and perhaps an image and a mask; a response per image out."""
+"""Triton Python backend for image generation: a prompt and optional image and mask in, a response per image out."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,9 @@ class TritonPythonModel(StepwiseModel):
         self._pipelines = Pipelines(folder, self._parameters)
         limits = self._parameters.max_pixels, self._parameters.max_input_pixels
         self._limits = Limits(self._pipelines.step, *limits)
-        # The pipelines share their memory: one picture at a time, and requests take turns picture by picture.
+        # The pipelines share their memory, so images are generated one at a time, in turn between requests.
         self._pool = ThreadPoolExecutor(1, "paint")
-        # A request's thread mostly waits for the one above.
+        # A request's thread mostly waits for the generation thread.
         self.start(self._parameters.queue_size, threads=self._parameters.queue_size)
 
     def finalize(self) -> None:

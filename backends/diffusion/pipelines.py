@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's three pipelines of one model, which share its weights."""
+"""Runs a diffusion model in OpenVINO GenAI's three pipelines, which share its weights."""
 
 import json
 import re
@@ -20,10 +20,10 @@ from contract.parameters import DiffusionParameters
 Latent = NDArray[np.float32]
 
 Watch = Callable[[int, int, openvino.Tensor], bool]
-"""Is told of each step: its number, of how many, and the latent. Returns whether to stop."""
+"""Called after each step with its index, the number of steps and the latent; returns whether to stop."""
 
-# Of the published kinds those that are steered away from a negative prompt.
-_NEGATIVE = (
+# Pipeline classes that support a negative prompt.
+_WITH_NEGATIVE_PROMPT = (
     "StableDiffusionPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionXLPipeline",
@@ -32,12 +32,12 @@ _NEGATIVE = (
 )
 
 SEEDS = 2**32
-"""So many make different pictures."""
+"""The number of distinct seeds."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to paint. `strength`: how far from the canvas's image it may go, to 1; it counts where there is one."""
+    """The parameters of one image. `strength` (up to 1): how far an edit may depart from its source image."""
 
     prompt: str
     canvas: Canvas
@@ -48,19 +48,19 @@ class Order:
 
 
 class Pipelines:
-    """Paints one picture at a time; `cut` and `preview` may be called from any thread, while it paints."""
+    """A model's pipelines: one image at a time, but `cut` and `preview` may be called from any thread meanwhile."""
 
     def __init__(self, folder: Path, parameters: DiffusionParameters):
         self._folder, self._device = folder, parameters.device
         self._properties = {"INFERENCE_PRECISION_HINT": parameters.precision}
-        # Of the kernels that the engine makes for each size: as many as it would keep by itself are gigabytes.
+        # The engine compiles kernels for each image size; as many as it caches by default take gigabytes.
         self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = str(parameters.kernel_cache)
         if threads := parameters.threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         self.step = 16 if index["_class_name"].startswith("Flux") else 8
-        self.takes_negative_prompt = index["_class_name"] in _NEGATIVE
-        # In this order they have one set of weights, and memory for one picture.
+        self.takes_negative_prompt = index["_class_name"] in _WITH_NEGATIVE_PROMPT
+        # Created in this order, the pipelines share one set of weights, and memory for one image.
         self._inpainting = openvino_genai.InpaintingPipeline(folder, self._device, **self._properties)
         self.only_inpaints = any(kind in index["_class_name"] for kind in ("Inpaint", "Fill"))
         if not self.only_inpaints:
@@ -74,21 +74,21 @@ class Pipelines:
         self._closing = False
 
     def close(self) -> None:
-        """Stop after the step that is being done."""
+        """Stop after the current step."""
         self._closing = True
 
     def cut(self, prompt: str) -> tuple[str, int]:
-        """Return what the model takes of a prompt (it would silently leave out the rest), and how many tokens it is."""
+        """Return the prompt cut to the model's limit (it would silently ignore the rest), and its number of tokens."""
         if (count := self._count(prompt)) <= self._max_tokens:
             return prompt, count
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
         if not ends:
             return "", self._count("")
-        taken = self._fitting(prompt, ends) or self._fitting(prompt, range(1, ends[0]))
-        return taken, self._count(taken)
+        kept = self._longest_prefix(prompt, ends) or self._longest_prefix(prompt, range(1, ends[0]))
+        return kept, self._count(kept)
 
     def paint(self, order: Order, seed: int, watch: Watch) -> Pixels | None:
-        """Return the pixels [height, width, 3], the same for the same seed; None if `watch` had it stop."""
+        """Return the pixels [height, width, 3], the same for the same seed, or None if it was stopped."""
         canvas, guard = order.canvas, _Guard(lambda *step: self._closing or watch(*step))
         options: dict[str, Any] = {
             "width": canvas.painted_width,
@@ -98,13 +98,13 @@ class Pipelines:
             "rng_seed": seed % SEEDS,
             "callback": guard,
         }
-        # An empty one counts as one: it fails where there is no guidance.
+        # The engine treats an empty negative prompt as one, and fails without guidance.
         if order.negative_prompt:
             options["negative_prompt"] = order.negative_prompt
         if canvas.image is None:
             result = self._text.generate(order.prompt, **options)
         else:
-            # Of a strength that leaves no step to do the engine complains.
+            # The engine rejects a strength that leaves no step to run.
             options["strength"] = min(max(order.strength, 1.001 / order.steps), 1.0)
             image = openvino.Tensor(canvas.padded_image()[None])
             if canvas.mask is None:
@@ -114,14 +114,13 @@ class Pipelines:
                 result = self._inpainting.generate(order.prompt, image, mask, **options)
         if guard.error:
             raise guard.error
-        # A copy: the engine's own memory is written over by the next picture.
+        # A copy: the engine overwrites its own memory with the next image.
         return None if guard.stopped else np.array(result.data[0])
 
     def preview(self, latent: Latent, canvas: Canvas) -> Pixels:
-        """Return what a step's latent looks like.
+        """Return the image that a step's latent decodes to.
 
-        With a decoder of its own, made when first asked for: the pipelines' own is theirs while they paint, and using
-        it spoils the picture.
+        Uses a separate decoder, created on first use: using the pipelines' own during generation spoils the image.
         """
         if latent.ndim == 3:
             latent = _unpack(latent, canvas.painted_width // 16)
@@ -133,20 +132,20 @@ class Pipelines:
 
     def _derived(self, kind: Any) -> Any:
         pipeline = kind(self._inpainting)
-        # FLUX's takes over all but this, and without one ends the process.
+        # A derived FLUX pipeline inherits everything except its scheduler, and crashes the process without one.
         pipeline.set_scheduler(openvino_genai.Scheduler.from_config(self._folder / "scheduler/scheduler_config.json"))
         return pipeline
 
-    def _fitting(self, prompt: str, ends: Sequence[int]) -> str:
-        """Return the prompt to the last of these places up to which it is not too long."""
-        number = bisect_right(ends, self._max_tokens, key=lambda end: self._count(prompt[:end]))
-        return prompt[: ends[number - 1]] if number else ""
+    def _longest_prefix(self, prompt: str, ends: Sequence[int]) -> str:
+        """Return the prompt up to the last of `ends` that keeps it within the token limit; empty if none does."""
+        count = bisect_right(ends, self._max_tokens, key=lambda end: self._count(prompt[:end]))
+        return prompt[: ends[count - 1]] if count else ""
 
     def _count(self, prompt: str) -> int:
         return int(self._tokenizer.encode(prompt).input_ids.shape[1])
 
     def _find_tokenizer(self, index: dict[str, Any], defaults: Any) -> tuple[Any, int]:
-        """Return the tokenizer that reads the longest prompt, and how many tokens that may have."""
+        """Return the tokenizer with the highest prompt limit, and that limit in tokens."""
         for name in ("tokenizer_2", "tokenizer_3"):
             if "T5" in str(index.get(name)):
                 return openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length)
@@ -155,7 +154,7 @@ class Pipelines:
 
 
 class _Guard:
-    """Stands between the engine and a callback: what the latter raises would end the process."""
+    """Wraps a callback for the engine and stores its exceptions: raising one would end the process."""
 
     def __init__(self, watch: Watch):
         self._watch = watch
@@ -171,7 +170,7 @@ class _Guard:
 
 
 def _unpack(latent: Latent, columns: int) -> Latent:
-    """Return [1, channels, height, width] of FLUX's [1, patches, channels · 4]: a patch is a square of 2 × 2."""
+    """Return FLUX's [1, patches, channels · 4] as [1, channels, height, width]; each patch is a 2 × 2 square."""
     _, patches, values = latent.shape
     squares = latent.reshape(1, patches // columns, columns, values // 4, 2, 2)
     return squares.transpose(0, 3, 1, 4, 2, 5).reshape(1, values // 4, 2 * (patches // columns), 2 * columns)

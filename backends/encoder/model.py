@@ -1,4 +1,4 @@
-"""Triton's Python backend for embedding and rerank: batches of requests in, rows of numbers out."""
+"""Triton Python backend for embedding and rerank: batches of requests in, vectors or scores out."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _OUTPUT = {"embedding": "embedding", "rerank": "score"}
 _GROUP_TOKENS = 8192
 
-# Waking its threads takes longer than most texts, and the network needs the cores anyway.
+# Waking the tokenizer's threads takes longer than tokenizing most texts, and the network needs the cores anyway.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -42,10 +42,10 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         items = [self._read(request) for request in requests]
-        _together(lambda some: tokenize(some, self._tokenizer), items)
+        _run_step(lambda batch: tokenize(batch, self._tokenizer), items)
         groups = list(_groups([item for item in items if item.tokens]))
         for group in groups:
-            _together(self._compute, group if len(groups) == 1 else [item for item in group if not item.is_abandoned()])
+            _run_step(self._compute, group if len(groups) == 1 else [item for item in group if not item.is_abandoned()])
         return [self._respond(item) for item in items]
 
     def _read(self, request: Any) -> EncodeRequest:
@@ -61,7 +61,7 @@ class TritonPythonModel:
             return EncodeRequest(failure=InvalidRequest(f"Malformed input: {error}"))
 
     def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
-        """Return texts with the prompt for their kind before them, or pairs of query and document."""
+        """Return the texts, each after the prompt for its input type, or the pairs of query and document."""
         if has_input(request, "query"):
             queries, documents = (
                 [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
@@ -73,7 +73,7 @@ class TritonPythonModel:
     def _compute(self, items: list[EncodeRequest]) -> None:
         rows = self._network.run([row for item in items for row in item.tokens])
         if len(items) > 1 and not np.isfinite(rows).all():
-            raise ArithmeticError("a row is not a number; in an int8 model it spoils the others")
+            raise ArithmeticError("a row has a non-finite value, which corrupts the other rows in an int8 model")
         ends = np.cumsum([len(item.tokens) for item in items])
         for item, end in zip(items, ends, strict=True):
             item.finish(rows[end - len(item.tokens) : end])
@@ -87,8 +87,8 @@ class TritonPythonModel:
         return response(self._tensors, **{self._output: item.rows}, num_input_tokens=counts)
 
 
-def _together(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
-    """Take a step for all requests at once; if it fails, for each by itself, so that only the one at fault fails."""
+def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
+    """Run a step for all requests at once; if it fails, for each separately, so that only the faulty ones fail."""
     if not items:
         return
     try:
@@ -99,11 +99,11 @@ def _together(step: Callable[[list[EncodeRequest]], None], items: list[EncodeReq
             items[0].failure = error
         else:
             for item in items:
-                _together(step, [item])
+                _run_step(step, [item])
 
 
 def _groups(items: list[EncodeRequest]) -> Iterator[list[EncodeRequest]]:
-    """Cut into parts that take half a second or so: before each, those whose caller has left are dropped."""
+    """Yield groups that take about half a second each, so that cancelled requests can be dropped in between."""
     group: list[EncodeRequest] = []
     for item in items:
         group.append(item)

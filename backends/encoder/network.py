@@ -1,4 +1,4 @@
-"""The network: an ONNX model on onnxruntime, from rows of tokens, batched with little padding, to rows of numbers."""
+"""Runs an ONNX encoder on onnxruntime: batches rows of tokens with little padding, and pools its output per row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,25 +16,25 @@ Pooling = Callable[[Array, NDArray[np.int64]], Array]
 
 
 def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Average each row's tokens, padding left out."""
+    """Return the mean of each row's tokens, without padding."""
     mask = (np.arange(hidden.shape[1]) < lengths[:, None]).astype(np.float32)
     averages: Array = np.einsum("btw,bt->bw", hidden, mask) / lengths[:, None].astype(np.float32)
     return averages
 
 
 def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Take each row's first token."""
+    """Return each row's first token."""
     return hidden[:, 0]
 
 
 def last(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Take each row's last token that is not padding."""
+    """Return each row's last token that is not padding."""
     rows: Array = hidden[np.arange(len(hidden)), lengths - 1]
     return rows
 
 
 def none(output: Array, lengths: NDArray[np.int64]) -> Array:
-    """Take the output as it is: the network pools by itself, as a classifier does."""
+    """Return the output unchanged: the network pools by itself, as a classifier does."""
     return output
 
 
@@ -42,18 +42,18 @@ POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last": last, "none": 
 
 
 def normalize(rows: Array) -> Array:
-    """Give each row the length 1."""
+    """Return the rows scaled to length 1."""
     with np.errstate(invalid="ignore"):
         normalized: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return normalized
 
 
-# What starting one more run costs, in tokens computed: beyond that much padding two runs are cheaper than one.
+# The cost of starting a run, in computed tokens: beyond this much padding, two runs are cheaper than one.
 _RUN_TOKENS = 24
 
 
 def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield batches of row numbers, the longest rows first, each batch of at most `budget` tokens padding included.
+    """Yield batches of row indices, longest rows first, each of at most `budget` tokens including padding.
 
     A row over the budget is a batch of its own.
     """
@@ -72,10 +72,10 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 class Network:
-    """One model's session, and how its output becomes one row a text.
+    """A model's session, and the pooling of its output into one row per text.
 
-    A file score.npy beside the model, the difference of two words' output vectors, turns a hidden state into the
-    difference of these words' logits: how a language model says yes or no.
+    An optional score.npy next to the model holds the difference between the output vectors of two words, such as yes
+    and no. It turns a language model's hidden state into the difference between the logits of these words.
     """
 
     def __init__(self, folder: Path, parameters: EncoderParameters):
@@ -104,15 +104,15 @@ class Network:
         lengths = np.array([len(row.ids) for row in rows])
         shape = (len(rows), int(lengths.max()))
         ids, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for number, row in enumerate(rows):
-            ids[number, : lengths[number]] = row.ids
-            types[number, : lengths[number]] = row.types
-        places = np.arange(shape[1])
+        for index, row in enumerate(rows):
+            ids[index, : lengths[index]] = row.ids
+            types[index, : lengths[index]] = row.types
+        positions = np.arange(shape[1])
         feeds = {
             "input_ids": ids,
-            "attention_mask": (places < lengths[:, None]).astype(np.int64),
+            "attention_mask": (positions < lengths[:, None]).astype(np.int64),
             "token_type_ids": types,
-            "position_ids": np.broadcast_to(places, shape).astype(np.int64),
+            "position_ids": np.broadcast_to(positions, shape).astype(np.int64),
         }
         (output,) = self._session.run(self._output, {name: feeds[name] for name in self._inputs})
         pooled = self._pool(output.astype(np.float32, copy=False), lengths)

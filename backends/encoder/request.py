@@ -1,4 +1,4 @@
-"""One request as the encoder sees it: what to encode, and how it went."""
+"""One encoding request: its input, tokens, and result or failure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from backends.encoder.tokens import Text, TextTokenizer, Tokens
 
 @dataclass
 class EncodeRequest:
-    """Rows to encode: `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
+    """A request to encode `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
 
-    Then their `tokens`, and the network's `rows` or a failure.
+    `tokenize` sets its `tokens` or `failure`; `finish` sets its `rows`, the network's output, or `failure`.
     """
 
     is_cancelled: Callable[[], bool] = lambda: False
@@ -26,21 +26,23 @@ class EncodeRequest:
     failure: Exception | None = None
 
     def is_abandoned(self) -> bool:
-        """Tell whether the caller has left; the request has failed then."""
+        """Return whether the request has failed; a cancelled one is marked as failed."""
         if self.is_cancelled():
             self.failure = EngineFailure("The request was cancelled")
         return self.failure is not None
 
     def finish(self, rows: Array) -> None:
-        """Take the result, unless a row is not a number: a network may overflow on odd input."""
+        """Store the result, or a failure if a row is not finite: a network may overflow on unusual input."""
         odd = ~np.isfinite(rows).all(axis=1)
         if odd.any():
-            self.failure = InvalidRequest("The model's result for this input is not a number", row=int(odd.argmax()))
+            self.failure = InvalidRequest(
+                "The model's result for this input is not a finite number", row=int(odd.argmax())
+            )
         self.rows = rows
 
 
 def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
-    """Tokenize all requests' rows in one call; a request with a row that cannot be used fails, and no other."""
+    """Tokenize the rows of all requests in one call; only requests with an invalid row fail."""
     texts = [text for item in items for text in item.texts]
     rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))
     for item in items:

@@ -1,4 +1,4 @@
-"""Triton's Python backend for text generation: requests in, answers out. The work is in the modules beside it."""
+"""Triton's Python backend for text generation: accepts requests, prepares their prompts and sends their responses."""
 
 import gc
 import json
@@ -42,13 +42,13 @@ class TritonPythonModel:
         self._texts = TokenTexts(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
-        # Those with images, of which each takes megabytes until the engine has seen them.
+        # Requests with images, each of which takes megabytes until the engine has encoded it.
         self._with_images: weakref.WeakSet[Answer] = weakref.WeakSet()
         self._max_with_images = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
-        # Two, so that one enormous conversation does not hold up all others.
+        # Two threads, so that one huge conversation does not delay all others.
         self._preparers = ThreadPoolExecutor(2, thread_name_prefix="reader")
         self._preparing: set[Answer] = set()
         self._engine.start()
@@ -69,21 +69,21 @@ class TritonPythonModel:
         self._preparers.shutdown(cancel_futures=True)
         self._engine.stop()
         self._sender.stop()
-        # Triton's stub crashes at its end if its metrics outlive this call.
+        # Triton's stub crashes on exit if its metrics outlive this call.
         del self._metrics, self._sender, self._engine
         gc.collect()
 
     def _accept(self, request: Any, reply: Any) -> None:
-        asked = request_parameters(request)
-        if asked.get("probe"):
+        triton_parameters = request_parameters(request)
+        if triton_parameters.get("probe"):
             reply.send(flags=FINAL)
             return
-        client = str(asked.get("client", ""))
+        client = str(triton_parameters.get("client", ""))
         if max(len(self._sender), len(self._preparing)) >= self._capacity:
             raise QueueFull
         if self._sender.count(client) >= self._max_per_client:
             raise QueueFull
-        # The tensors belong to Triton and go when execute returns.
+        # Copied, because Triton frees the tensors when execute returns.
         inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
         answer = Answer(reply, request.request_id(), client)
         if inputs.get("image"):
@@ -95,7 +95,7 @@ class TritonPythonModel:
         self._preparers.submit(self._prepare, answer, inputs)
 
     def _prepare(self, answer: Answer, inputs: dict[str, list[bytes]]) -> None:
-        """Template, tokenize and decode, off Triton's thread: a long conversation, or an image, takes a while."""
+        """Render and tokenize the prompt, off Triton's thread: a long conversation or an image takes a while."""
         try:
             if answer.over:
                 return
@@ -105,14 +105,14 @@ class TritonPythonModel:
                 parameters["grammar"] = grammar_from(constraint)
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
-            # A grammar leaves no room for a thought: what follows is the answer.
+            # A grammar does not allow reasoning, so the output begins with the answer.
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
             )
             answer.open(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
             self._engine.submit(answer, prompt)
         except Exception as error:
-            # Only another caller than the frontend sends what does not parse.
+            # The frontend sends only valid input, so this is from another client.
             malformed = isinstance(error, ValueError | TypeError | KeyError)
             answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
             self._sender.notify([answer])
@@ -120,7 +120,7 @@ class TritonPythonModel:
             self._preparing.discard(answer)
 
     def _send(self, answer: Answer) -> bool:
-        """Send what is new. Returns whether the answer is over."""
+        """Send new output. Return whether the answer is over."""
         try:
             delta = answer.take()
         except Exception as error:
@@ -137,7 +137,7 @@ class TritonPythonModel:
             values["logprobs"] = json.dumps(entries)
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
-            self._engine.cancel(answer)  # a stop string was met: the engine does not know
+            self._engine.cancel(answer)  # after a stop string, the engine would go on generating
             values["finish_reason"] = delta.finish_reason
             values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
@@ -154,7 +154,7 @@ class TritonPythonModel:
 
 
 def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
-    """Return what the engine is asked: a conversation, text to go on with, or tokens. Raises InvalidRequest."""
+    """Return the prompt of a request: a conversation, text or token IDs. Raises InvalidRequest."""
     if "prompt" in inputs:
         return prompt.read_text(inputs["prompt"][0].decode())
     if "token_ids" in inputs:

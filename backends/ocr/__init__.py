@@ -1,1 +1,1 @@
-"""Text in images."""
+"""Text recognition in images (OCR)."""

@@ -1,6 +1,6 @@
-"""The order in which pieces of text are read: rows, columns one after the other, and tables.
+"""Finds the reading order of the pieces of text on a page: rows, columns one after the other, and tables.
 
-From where the pieces are alone, so that it is known before the first of them is recognized.
+It uses only the positions of the pieces, so the order is known before any text is recognized.
 """
 
 from bisect import bisect
@@ -13,27 +13,28 @@ from numpy.typing import NDArray
 
 from backends.ocr.text_recognizer import Quads
 
-# Pieces are in one row where they share this part of the lower one's height.
+# Pieces are in one row if their heights overlap by at least this fraction of the smaller one.
 _SAME_ROW = 0.5
 
-# How wide the gap between two columns is, in heights of a line.
+# Minimum gap between two columns, in line heights.
 _GAP = 0.7
 
-# Rows that two columns need to be a table: two pieces beside each other may be chance.
+# Minimum rows of a table by its number of columns (2 if not listed): two pieces may be side by side by coincidence.
 _MIN_ROWS = {2: 3}
 
-# A line by itself is not of the columns above it where so many heights of a line are free between them.
+# A single line is not part of the columns above it if it is more than this many line heights below them.
 _APART = 0.5
 
-# Lines of a table are in one row where the next one begins by this part of a height above the end of the one before.
-_STRADDLES = 0.25
+# Lines of a table form one row if their heights overlap by more than this fraction of the smaller one.
+_TABLE_OVERLAP = 0.25
 
-# Columns are prose, and not a table's, from so many rows on, where most lines fill so much of them, and are so long.
+# Columns are prose rather than a table if each has at least this many rows, its median line fills at least this
+# fraction of its width, and its width is at least this many line heights.
 _PROSE_ROWS, _PROSE_FILL, _PROSE_LENGTH = 4, 0.75, 8
 
 
 class Piece(NamedTuple):
-    """An upright rectangle around a piece of text, and its place among the quadrangles."""
+    """An upright rectangle around a piece of text, and the index of its quadrangle."""
 
     left: float
     top: float
@@ -52,9 +53,9 @@ Row = list[Piece]
 
 @dataclass(frozen=True)
 class Line:
-    """What is read together. Each cell is the numbers of its pieces, from left to right; text has one cell.
+    """A line of text, with one cell, or a row of a table. A cell holds the indices of its pieces, from left to right.
 
-    `table` tells whether it is a row of a table, `first` whether a table, or a column of text, begins with it.
+    `table` marks a row of a table, `first` the start of a table or of a column of text.
     """
 
     cells: tuple[tuple[int, ...], ...]
@@ -63,7 +64,7 @@ class Line:
 
 
 def find_lines(quads: Quads) -> list[Line]:
-    """Return the lines of a page in the order of reading."""
+    """Return the lines of a page in reading order."""
     rows = _rows(_upright(quads))
     lines: list[Line] = []
     while rows:
@@ -84,7 +85,7 @@ def _is_divided(line: Line) -> bool:
 
 
 def _upright(quads: Quads) -> list[Piece]:
-    """Return the rectangles around the pieces, once the page is turned so that most of them lie level."""
+    """Return the rectangles around the pieces, after rotating the page so that most of them are level."""
     if not len(quads):
         return []
     edges = quads[:, 1] - quads[:, 0]
@@ -92,7 +93,7 @@ def _upright(quads: Quads) -> list[Piece]:
     long = lengths >= np.median(lengths)
     angle = -float(np.median(np.arctan2(edges[long, 1], edges[long, 0])))
     turned = quads @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    # Of a line that is bent, or leans, the mean of its corners is nearer to what it covers than their extremes.
+    # For a bent or slanted line, the mean of its corners is closer to its real extent than their extremes.
     left, right = turned[:, [0, 3], 0].mean(1), turned[:, [1, 2], 0].mean(1)
     top, bottom = turned[:, [0, 1], 1].mean(1), turned[:, [2, 3], 1].mean(1)
     sides = [side.tolist() for side in (left, top, right, bottom)]
@@ -100,10 +101,10 @@ def _upright(quads: Quads) -> list[Piece]:
 
 
 def _rows(pieces: Sequence[Piece]) -> list[Row]:
-    """Return the pieces in rows, from the top down, each from left to right."""
+    """Return the pieces in rows from top to bottom, each from left to right."""
     rows: list[Row] = []
     for piece in sorted(pieces, key=lambda piece: piece.top + piece.bottom):
-        row = next((row for row in reversed(rows[-3:]) if _fits(piece, row)), None)
+        row = next((row for row in reversed(rows[-3:]) if _is_in_row(piece, row)), None)
         if row is None:
             rows.append([piece])
         else:
@@ -111,8 +112,8 @@ def _rows(pieces: Sequence[Piece]) -> list[Row]:
     return [sorted(row) for row in rows]
 
 
-def _fits(piece: Piece, row: Row) -> bool:
-    """Tell whether a piece stands beside the last one of a row."""
+def _is_in_row(piece: Piece, row: Row) -> bool:
+    """Return whether a piece is beside the pieces of a row, and level with the last one."""
     last = row[-1]
     shared = min(piece.bottom, last.bottom) - max(piece.top, last.top)
     apart = all(piece.left >= other.right - other.height or piece.right <= other.left + other.height for other in row)
@@ -120,16 +121,16 @@ def _fits(piece: Piece, row: Row) -> bool:
 
 
 def _block(rows: Sequence[Row]) -> tuple[list[Row], list[Span]]:
-    """Return the first rows that have the same columns, and the gaps between those."""
+    """Return the leading rows that share the same columns, and the gaps between these columns."""
     gaps, size = _gaps(rows[0]), 1
     count = len(_columns(rows[:1], gaps))
     for row in rows[1:] if count > 1 or _are_out_of_step(rows) else ():
         shared = _intersect(gaps, _gaps(row))
         columns = len(_columns(rows[: size + 1], shared))
         if columns < count:
-            break  # it crosses a gap
+            break  # the row crosses a gap
         if size == 1 and len(row) > 1 and len(_columns([row], _gaps(row))) > columns:
-            break  # it is divided further: what is above it is not of its table
+            break  # the row has more columns: the row above is not part of its table
         gaps, size, count = shared, size + 1, columns
     block = list(rows[:size])
     while len(block) > 1 and len(block[-1]) < 2 and _is_apart(block):
@@ -138,7 +139,7 @@ def _block(rows: Sequence[Row]) -> tuple[list[Row], list[Span]]:
 
 
 def _are_out_of_step(rows: Sequence[Row]) -> bool:
-    """Tell whether the first two rows, a single piece each, stand beside each other, one somewhat lower."""
+    """Return whether the first two rows are single pieces side by side, one slightly lower than the other."""
     if len(rows) < 2 or len(rows[0]) > 1 or len(rows[1]) > 1:
         return False
     (one,), (other,) = rows[0], rows[1]
@@ -146,13 +147,13 @@ def _are_out_of_step(rows: Sequence[Row]) -> bool:
 
 
 def _is_apart(block: Sequence[Row]) -> bool:
-    """Tell whether the last row, of a single piece, comes after the columns and is not the end of one."""
+    """Return whether the last row, a single piece, is too far below the columns to be the end of one."""
     (piece,), before = block[-1], block[-2]
     return piece.top - max(above.bottom for above in before) > _APART * piece.height
 
 
 def _gaps(row: Row) -> list[Span]:
-    """Return the free spans of a row that are wide enough to part columns; those at its ends are endless."""
+    """Return the gaps of a row that are wide enough to separate columns; the outer ones are infinite."""
     minimum = _GAP * float(np.median([piece.height for piece in row]))
     ends = [-np.inf, *(piece.right for piece in row)]
     begins = [*(piece.left for piece in row), np.inf]
@@ -165,13 +166,13 @@ def _intersect(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
 
 
 def _columns(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
-    """Return the rows of each column, those that have something in it."""
+    """Return the rows of each column, without empty cells and columns."""
     columns = [[cell for cell in column if cell] for column in zip(*_grid(block, gaps), strict=True)]
     return [column for column in columns if column]
 
 
 def _grid(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
-    """Return the pieces of each row, gap by gap."""
+    """Return each row's pieces, divided into cells at the gaps."""
     middles = [(begin + end) / 2 for begin, end in gaps]
     grid: list[list[Row]] = []
     for row in block:
@@ -183,7 +184,7 @@ def _grid(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
 
 
 def _is_prose(columns: Sequence[list[Row]]) -> bool:
-    """Tell whether these are columns of running text: most of their lines are full, and long."""
+    """Return whether there are several columns, all of running text."""
     return len(columns) > 1 and all(_is_running(column) for column in columns)
 
 
@@ -197,32 +198,32 @@ def _is_running(column: Sequence[Row]) -> bool:
 
 def _read_columns(columns: Sequence[list[Row]]) -> Iterator[Line]:
     for column in columns:
-        for place, row in enumerate(column):
-            yield _text(row, first=place == 0)
+        for index, row in enumerate(column):
+            yield _text(row, first=index == 0)
 
 
 def _table(block: Sequence[Row], gaps: Sequence[Span]) -> list[Line]:
-    """Return the rows of a table; lines that reach into each other's height are of one row."""
+    """Return the block as rows of a table, merging lines that overlap in height."""
     grid = _grid(block, gaps)
     filled = [any(column) for column in zip(*grid, strict=True)]
     rows: list[list[Row]] = []
-    for place, cells in enumerate(grid):
-        if place and _straddle(block[place - 1], block[place]):
+    for index, cells in enumerate(grid):
+        if index and _overlap(block[index - 1], block[index]):
             rows[-1] = [above + cell for above, cell in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)
-    numbers = [[tuple(piece.number for piece in cell) for cell in cells] for cells in rows]
+    indices = [[tuple(piece.number for piece in cell) for cell in cells] for cells in rows]
     return [
         Line(
-            tuple(cell for cell, is_filled in zip(row, filled, strict=True) if is_filled), table=True, first=place == 0
+            tuple(cell for cell, is_filled in zip(row, filled, strict=True) if is_filled), table=True, first=index == 0
         )
-        for place, row in enumerate(numbers)
+        for index, row in enumerate(indices)
     ]
 
 
-def _straddle(above: Row, below: Row) -> bool:
+def _overlap(above: Row, below: Row) -> bool:
     shared = min(piece.bottom for piece in above) - max(piece.top for piece in below)
-    return shared > _STRADDLES * min(piece.height for piece in above + below)
+    return shared > _TABLE_OVERLAP * min(piece.height for piece in above + below)
 
 
 def _text(row: Row, first: bool = False) -> Line:

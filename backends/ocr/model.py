@@ -1,4 +1,4 @@
-"""Triton's Python backend for text in images: an encoded image in, a response per line out."""
+"""Triton Python backend for OCR: an encoded image in, a response per line out."""
 
 import json
 from collections.abc import Iterator

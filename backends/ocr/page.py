@@ -1,4 +1,4 @@
-"""A picture as pages the networks can see: long ones cut up, those upside down or sideways turned."""
+"""Splits an image into pages that suit the OCR networks, and turns sideways or upside-down pages upright."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,22 +12,25 @@ from backends.common.errors import InvalidRequest
 from backends.common.images.decoding import on_white
 from backends.ocr.text_recognizer import Found, Pixels, Quads, TextRecognizer
 
-# A picture higher than so many times its width, like that of a long web page, is cut up: scaled as a whole, its text
-# would be too small to read. The cut is made where there is least to see, in the last part of a page.
-_LONGEST, _CUT = 2.0, 0.25
+# An image taller than this many times its width, such as a long web page, is split: scaled down as a whole, its text
+# would be too small to read. Each page is cut at the emptiest row within this last fraction of its height.
+_MAX_PAGE_RATIO, _CUT_RANGE = 2.0, 0.25
 _MAX_PAGES = 50
 
-# A page that is longer than so many times its shorter side gets a margin: the network scales that side up, and is slow
-# with what is long.
-_SLIMMEST = 4
+# A page longer than this many times its shorter side gets a margin: the network scales the shorter side up, and is slow
+# on long pages.
+_MAX_SIDE_RATIO = 4
 
-# A piece of text that is so much higher than wide lies on its side.
+# A piece of text at least this many times taller than wide is sideways.
 _TALL = 1.5
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture made small enough: its pixels, and how many of its own pixels each of them was."""
+    """An image scaled down to the size limit.
+
+    `scale` is the ratio of its original size to the new one; `width` and `height` are the original size.
+    """
 
     pixels: Pixels
     scale: float
@@ -35,16 +38,16 @@ class Sheet:
     height: int
 
     def places(self, quads: Quads) -> Quads:
-        """Return where something on the sheet is in the picture itself, no further out than its edges."""
+        """Return positions on the sheet as positions in the original image, clipped to its edges."""
         places: Quads = np.clip(quads * self.scale, 0, (self.width, self.height)).astype(np.float32)
         return places
 
 
 @dataclass(frozen=True)
 class Page:
-    """The pieces of text of a page, upright.
+    """The upright pieces of text on a page.
 
-    `quads` are where they are on the page as it is read; `places` where they are on the whole sheet.
+    `quads` are their positions on the page after it was turned upright, `places` those on the whole sheet.
     """
 
     quads: Quads
@@ -53,12 +56,17 @@ class Page:
 
 
 def lay_out(picture: Image.Image, max_side: int) -> Sheet:
-    """Return a picture at a size of which no network wants more. Raises InvalidRequest if it is too long."""
+    """Return an image scaled down so that its longer side, or its width if it is to be split, is at most `max_side`.
+
+    Raises InvalidRequest if it is too long.
+    """
     width, height = picture.size
-    is_long = height > _LONGEST * width
+    is_long = height > _MAX_PAGE_RATIO * width
     scale = max((width if is_long else max(width, height)) / max_side, 1.0)
-    if height / scale > _MAX_PAGES * max_side * (1 - _CUT):
-        raise InvalidRequest(f"The image of {width} × {height} pixels is too long to be read", "image", "too_large")
+    if height / scale > _MAX_PAGES * max_side * (1 - _CUT_RANGE):
+        raise InvalidRequest(
+            f"The image of {width} × {height} pixels is too long (limit {_MAX_PAGES} pages)", "image", "too_large"
+        )
     if scale > 1:
         size = max(round(width / scale), 1), max(round(height / scale), 1)
         picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -67,12 +75,12 @@ def lay_out(picture: Image.Image, max_side: int) -> Sheet:
 
 
 def pages(sheet: Pixels, max_side: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield the pages of a sheet from the top down, and at which of its rows each begins."""
+    """Yield the pages of a sheet from top to bottom: the row at which each begins, and its pixels."""
     height, width = sheet.shape[:2]
-    maximum = max(max_side, int(_LONGEST * width))
+    maximum = max(max_side, int(_MAX_PAGE_RATIO * width))
     begin = 0
     while height - begin > maximum:
-        first = begin + round(maximum * (1 - _CUT))
+        first = begin + round(maximum * (1 - _CUT_RANGE))
         end = first + _emptiest(sheet[first : begin + maximum])
         yield begin, _with_margin(sheet[begin:end])
         begin = end
@@ -81,7 +89,7 @@ def pages(sheet: Pixels, max_side: int) -> Iterator[tuple[int, Pixels]]:
 
 def _with_margin(page: Pixels) -> Pixels:
     height, width = page.shape[:2]
-    below, beside = max(width // _SLIMMEST - height, 0), max(height // _SLIMMEST - width, 0)
+    below, beside = max(width // _MAX_SIDE_RATIO - height, 0), max(height // _MAX_SIDE_RATIO - width, 0)
     if not below + beside:
         return page
     color = np.median(page.reshape(-1, 3), axis=0).tolist()
@@ -89,26 +97,26 @@ def _with_margin(page: Pixels) -> Pixels:
 
 
 def _emptiest(strip: Pixels) -> int:
-    """Return the row around which the rows are most of one colour."""
-    grey: NDArray[np.float32] = strip.mean(2, dtype=np.float32)
-    busy = cv2.blur(np.ptp(grey, axis=1).reshape(-1, 1), (1, 9))
+    """Return the row around which the rows have the least contrast."""
+    gray: NDArray[np.float32] = strip.mean(2, dtype=np.float32)
+    busy = cv2.blur(np.ptp(gray, axis=1).reshape(-1, 1), (1, 9))
     return int(busy.argmin())
 
 
 def look_at(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
-    """Find the text of a page that begins at a row of the whole sheet."""
+    """Return the text found on a page, turned upright; `begin` is the row of the sheet at which the page begins."""
     turns, found = 0, recognizer.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
-        turns, found = _turned(recognizer, page, 1, found, turns)
+        turns, found = _find_turned(recognizer, page, 1, found, turns)
     if recognizer.upside_down(found.pieces):
-        turns, found = _turned(recognizer, page, turns + 2, found, turns)
+        turns, found = _find_turned(recognizer, page, turns + 2, found, turns)
     return _page(found, turns, page, begin)
 
 
-def _turned(
+def _find_turned(
     recognizer: TextRecognizer, page: Pixels, turns: int, before: Found, turns_before: int
 ) -> tuple[int, Found]:
-    """Look at the page turned to the left by so many quarters. If nothing is found then, that was wrong."""
+    """Return the text found after `turns` quarter turns to the left, or the previous result if there is none."""
     found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 
@@ -116,7 +124,7 @@ def _turned(
 def _page(found: Found, turns: int, page: Pixels, begin: int) -> Page:
     height, width = page.shape[:2]
     places = found.quads.copy()
-    for turn in reversed(range(turns)):  # each quarter turn to the left took (x, y) to (y, width - x)
+    for turn in reversed(range(turns)):  # each quarter turn to the left mapped (x, y) to (y, width - x)
         before = width if turn % 2 == 0 else height
         places = np.stack([before - places[..., 1], places[..., 0]], axis=-1)
     places[..., 1] += begin

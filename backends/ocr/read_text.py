@@ -1,4 +1,4 @@
-"""One picture: its text, line by line in the order of reading, tables as Markdown."""
+"""Reads the text of one image, line by line in reading order, with tables as Markdown."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ from backends.ocr.page import lay_out, look_at, pages
 from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
 from contract.parameters import OCRParameters
 
-# What is read less surely than this is tried the other way up.
+# Text with a lower score than this is also read upside down.
 _UNSURE = 0.75
 
 
 @dataclass
 class Part:
-    """A line of the text, and its pieces: `{text, score, box: [[x, y], …]}`, corners in pixels."""
+    """A line of the text, and its pieces as `{text, score, box: [[x, y], …]}`, with corners in pixels."""
 
     text: str = ""
     boxes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters) -> Iterator[Part | None]:
-    """Yield each line as it is read, and None at the end of a step without one. Raises InvalidRequest."""
+    """Yield each line as it is read, and None after a step without one. Raises InvalidRequest."""
     sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
     del content
     writer = _Writer()
@@ -39,10 +39,10 @@ def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters)
             texts = dict(zip(numbers, _read(recognizer, [page.pieces[number] for number in numbers]), strict=True))
             sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
             for line in lines:
-                said = [number for cell in line.cells for number in cell if number in sure]
-                boxes = [_box(sure[number], places[number].tolist()) for number in said]
+                found = [number for cell in line.cells for number in cell if number in sure]
+                boxes = [_box(sure[number], places[number].tolist()) for number in found]
                 text = writer.write(line, sure)
-                yield Part(text, boxes) if said else None
+                yield Part(text, boxes) if found else None
 
 
 def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
@@ -59,12 +59,12 @@ def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
 
 
 def _read(recognizer: TextRecognizer, pieces: Sequence[Pixels]) -> list[Text]:
-    """Read pieces of a page. One that makes little sense may stand on its head: the surer way is right."""
+    """Return the text of pieces of a page. Pieces with a low score are also read upside down; the better score wins."""
     texts = recognizer.read(pieces)
-    doubtful = [place for place, text in enumerate(texts) if text.score < _UNSURE]
-    turned = recognizer.read([np.ascontiguousarray(pieces[place][::-1, ::-1]) for place in doubtful])
-    for place, text in zip(doubtful, turned, strict=True):
-        texts[place] = max(texts[place], text, key=lambda text: text.score)
+    doubtful = [index for index, text in enumerate(texts) if text.score < _UNSURE]
+    turned = recognizer.read([np.ascontiguousarray(pieces[index][::-1, ::-1]) for index in doubtful])
+    for index, text in zip(doubtful, turned, strict=True):
+        texts[index] = max(texts[index], text, key=lambda text: text.score)
     return texts
 
 
@@ -77,15 +77,15 @@ def _box(text: Text, corners: list[list[float]]) -> dict[str, Any]:
 
 
 class _Writer:
-    """Puts lines below each other; a table has an empty line around it, and a column one above it."""
+    """Joins lines as Markdown, with empty lines around tables and above columns."""
 
     def __init__(self) -> None:
         self._begun = self._in_table = False
         self._pending: bool | None = None
-        """Whether what begins with a line that was not read is a table; None if nothing does."""
+        """Set while a table (True) or a column (False) has begun, but none of its text could be read yet."""
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
-        """Return what is to be added for a line; nothing if nothing was read in it."""
+        """Return the Markdown to append for a line; empty if no text was read in it."""
         cells = [" ".join(texts[number].text.strip() for number in cell if number in texts) for cell in line.cells]
         first = line.first or self._pending == line.table
         if not any(cells):

@@ -1,4 +1,4 @@
-"""PP-OCR through RapidOCR: where a picture has text, and what a piece of it says."""
+"""Detects and recognizes text in images, with PP-OCR through RapidOCR."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,30 +17,30 @@ Pixels = NDArray[np.uint8]
 """Blue, green and red, [height, width, 3]."""
 
 Quads = NDArray[np.float32]
-"""Quadrangles, [number, 4, 2]: x and y of the corners, clockwise from where the text begins."""
+"""Quadrangles, [count, 4, 2]: x and y of the corners, clockwise from the start of the text."""
 
-# Pieces that are asked which way up they stand; the widest tell best.
+# Maximum pieces to classify as upright or upside down: the widest, which are classified best.
 _MAX_CLASSIFIED = 32
 
 _HALF_TURN = "180"
 
 
 class Text(NamedTuple):
-    """What a line says, and how sure that is, from 0 to 1."""
+    """The text of a piece, and its confidence score from 0 to 1."""
 
     text: str
     score: float
 
 
 class Found(NamedTuple):
-    """Pieces of text found in a picture: where they are, and their pixels, cut out and upright."""
+    """Pieces of text found in an image: their positions, and their pixels, cropped and straightened."""
 
     quads: Quads
     pieces: list[Pixels]
 
 
 class TextRecognizer:
-    """`find` and `read` may be called from any thread."""
+    """The PP-OCR networks. `find` and `read` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: OCRParameters):
         self._ocr = RapidOCR(
@@ -56,17 +56,17 @@ class TextRecognizer:
             config.session = open_session(folder / f"{file}.onnx", parameters.device, parameters.threads)
 
     def find(self, picture: Pixels) -> Found:
-        """Return the pieces of text in a picture, in no order."""
+        """Return the pieces of text in an image, in no particular order."""
         small, made = self._ocr.preprocess_img(picture)
         try:
             pieces, result = self._ocr.detect_and_crop(small, made)
-        except RapidOCRError:  # there is none
+        except RapidOCRError:  # it found none
             return Found(np.empty((0, 4, 2), np.float32), [])
         height, width = picture.shape[:2]
         return Found(map_boxes_to_original(result.boxes, made, height, width), pieces)
 
     def upside_down(self, pieces: Sequence[Pixels]) -> bool:
-        """Tell whether most pieces look as if they stood on their head."""
+        """Return whether most pieces look upside down."""
         if not pieces:
             return False
         widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MAX_CLASSIFIED:]
@@ -75,7 +75,7 @@ class TextRecognizer:
         return len(turned) * 2 > len(widest)
 
     def read(self, pieces: Sequence[Pixels]) -> list[Text]:
-        """Return what the pieces say, each for itself."""
+        """Return the text of each piece."""
         if not pieces:
             return []
         result: Any = self._ocr.recognize_txt(list(pieces))

@@ -1,4 +1,4 @@
-"""Triton's Python backend for background removal: an encoded image in, one with alpha out."""
+"""Triton Python backend for background removal: an encoded image in, the same image with an alpha channel out."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ONNX session: pictures that wait are put through it together."""
+"""Runs the segmentation network on onnxruntime, with waiting images in one batch."""
 
 import queue
 import threading
@@ -17,7 +17,7 @@ Mask = NDArray[np.float32]
 
 
 class Network:
-    """Tells what of a picture is in the foreground. `submit` may be called from any thread."""
+    """Finds the foreground of images. `submit` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: SegmentationParameters):
         self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
@@ -34,7 +34,7 @@ class Network:
         self._thread.start()
 
     def submit(self, picture: Image.Image) -> "Future[Mask]":
-        """Begin with a picture in RGB; the result is its mask, from 0 to 1, [size, size]."""
+        """Queue an RGB image, and return the future of its mask: [size, size], from 0 to 1."""
         small = picture.resize((self._size, self._size), Image.Resampling.LANCZOS, reducing_gap=2.0)
         pixels = np.asarray(small, np.float32).transpose(2, 0, 1)
         scaled = (pixels / max(float(pixels.max()), 1e-6) - self._mean) / self._std
@@ -43,7 +43,7 @@ class Network:
         return mask
 
     def stop(self) -> None:
-        """End after the run that is being done; whatever waits fails."""
+        """Stop after the current run; waiting images fail."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -68,7 +68,7 @@ class Network:
         try:
             (output,) = self._session.run([self._output], {self._input.name: np.stack([pixels for pixels, _ in batch])})
             masks = [self._stretch(mask) for mask in output[:, 0]]
-        except BaseException as error:  # this thread may not die
+        except BaseException as error:  # this thread must not die
             for _, future in batch:
                 future.set_exception(error)
             return
@@ -76,7 +76,7 @@ class Network:
             future.set_result(mask)
 
     def _stretch(self, mask: Mask) -> Mask:
-        """Return the mask with its least at 0 and its most at 1, as rembg does."""
+        """Return the mask rescaled to a minimum of 0 and a maximum of 1, as in rembg."""
         if self._sigmoid:
             mask = 1 / (1 + np.exp(-mask))
         minimum, maximum = float(mask.min()), float(mask.max())

@@ -1,4 +1,4 @@
-"""One picture: its foreground cut out, at its own size."""
+"""Removes the background of one image, at its original size."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,18 +13,19 @@ from backends.common.images.encoding import check_side, write_image
 from backends.segmentation.network import Mask, Network
 from contract.options import BackgroundRemovalOptions
 
-# How far from an edge, as a part of the picture's longer side, refinement looks at colours; how much they must differ.
+# Refinement's guided filter: its radius, as a fraction of the image's longer side, and its regularization: the variance
+# of brightness above which it follows an edge.
 _REACH = 1 / 160
 _SMOOTHNESS = 1e-5
 
-# Where the mask is surer than this it is not refined.
+# Mask values this close to 0 or 1 are not refined.
 _SURE = 0.02
 
 
 def remove_background(
     network: Network, content: bytes, options: BackgroundRemovalOptions, max_pixels: int
 ) -> Iterator[bytes | None]:
-    """Yield None at the end of each step, and then the encoded picture. Raises InvalidRequest."""
+    """Yield None at the end of each step, and then the encoded image. Raises InvalidRequest."""
     picture = read_image(content, max_pixels)
     check_side(picture, options.format, "output_format")
     color = picture.convert("RGB")
@@ -35,7 +36,7 @@ def remove_background(
     finally:
         waiting.cancel()
     alpha = _fit(mask, color, options.refine)
-    if picture.mode == "RGBA":  # what was transparent stays so
+    if picture.mode == "RGBA":  # transparent pixels stay transparent
         alpha = np.minimum(alpha, np.asarray(picture.getchannel("A")))
     color.putalpha(Image.fromarray(alpha, "L"))
     yield None
@@ -43,7 +44,7 @@ def remove_background(
 
 
 def _fit(mask: Mask, picture: Image.Image, refine: bool) -> NDArray[np.uint8]:
-    """Return the mask at the picture's size, from 0 to 255."""
+    """Return the mask at the image's size, from 0 to 255."""
     large: Any = cv2.resize(mask, picture.size, interpolation=cv2.INTER_CUBIC)
     if refine:
         large = _follow_edges(large, picture)
@@ -52,7 +53,7 @@ def _fit(mask: Mask, picture: Image.Image, refine: bool) -> NDArray[np.uint8]:
 
 
 def _follow_edges(mask: Mask, picture: Image.Image) -> Mask:
-    """Put the mask's edge where the picture has one: a guided filter (He, Sun, Tang 2010), guided by its grey."""
+    """Return the mask aligned with the image's edges: a guided filter (He, Sun, Tang 2010), guided by brightness."""
     guide = np.asarray(picture.convert("L"), np.float32) / 255
     width = 2 * max(int(max(picture.size) * _REACH), 1) + 1
 

@@ -1,4 +1,4 @@
-"""Which engines there are, what each must do, and which voice a name means."""
+"""Defines the interface of speech engines, loads the configured one, and resolves the names of voices."""
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
 
-# A model's parameter `engine` → module and class. Imported when wanted: not all their packages are always there.
+# A model's parameter `engine` → module and class. Imported on demand: not every installation has all their packages.
 _ENGINES = {
     "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
     "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
@@ -22,29 +22,29 @@ _ENGINES = {
 
 
 class Voice(Protocol):
-    """Somebody who speaks."""
+    """A voice of a speech engine."""
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield what is to be said, piece by piece."""
+        """Yield the phonemes of a text, in pieces to speak one after the other."""
         ...
 
     def speak(self, phonemes: str, speed: float) -> Samples:
-        """Return mono samples from -1 to 1 of one piece."""
+        """Return one piece as mono samples from -1 to 1."""
         ...
 
 
 class SpeechEngine(Protocol):
-    """A model that speaks. Its methods may be called from several threads at once."""
+    """A speech model. Its methods may be called from several threads at once."""
 
     rate: int
-    """Samples a second."""
+    """Samples per second."""
     hop: int
-    """Samples of one step of the model."""
+    """Samples per step of the model."""
     speeds: tuple[float, float]
-    """The slowest and the fastest that it speaks by itself, 1 being normal."""
+    """The slowest and the fastest speed that the model itself supports; 1 is normal."""
 
     def voice(self, name: str | None, reference: bytes | None) -> Voice:
-        """Return the voice of this name (None: the default), or the one heard in an encoded file.
+        """Return the voice of this name (None: the default), or one cloned from an encoded audio file.
 
         Raises InvalidRequest.
         """
@@ -54,13 +54,13 @@ class SpeechEngine(Protocol):
 def load_engine(folder: Path, parameters: SpeechParameters) -> SpeechEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
     module, name = _ENGINES[parameters.engine]
-    made: Any = getattr(importlib.import_module(module), name)
-    engine: SpeechEngine = made(folder, parameters)
+    engine_class: Any = getattr(importlib.import_module(module), name)
+    engine: SpeechEngine = engine_class(folder, parameters)
     return engine
 
 
 class Voices:
-    """Finds out which voice a name means."""
+    """The names of a model's voices, with their aliases and the default."""
 
     def __init__(self, names: Iterable[str], default: str, aliases: Mapping[str, str]):
         self._names = tuple(names)
@@ -68,16 +68,19 @@ class Voices:
         self._default = default
 
     def find(self, name: str | None) -> str:
-        """Return a voice's own name; that of the default for None. Raises InvalidRequest with the names there are."""
+        """Return the voice's own name for a name or alias, or the default's for None.
+
+        Raises InvalidRequest, listing the known names.
+        """
         wanted = name or self._default
         found = wanted if wanted in self._names else self._aliases.get(wanted, "")
         if found not in self._names:
             known = ", ".join([*self._names, *self._aliases])
-            raise InvalidRequest(f"There is no voice '{wanted}'; there are: {known}", "voice", "voice_not_found")
+            raise InvalidRequest(f"Voice '{wanted}' not found; available voices: {known}", "voice", "voice_not_found")
         return found
 
 
 def cannot_clone() -> InvalidRequest:
-    """Return the error for a reference that this model does not listen to."""
-    message = "This model speaks with voices of its own and cannot take over the one of a reference audio"
+    """Return the error for a reference audio that the model does not support."""
+    message = "This model does not support voice cloning from a reference audio"
     return InvalidRequest(message, "messages", "voice_cloning_unsupported")

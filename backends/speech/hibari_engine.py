@@ -1,4 +1,4 @@
-"""hibari: small English voices, each a model of its own of 8 MB, distilled from Kokoro's."""
+"""The hibari engine: small English voices, each a separate 8 MB model distilled from Kokoro."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
 
 class HibariEngine:
-    """Every VOICE.onnx in the folder is a voice, by hibari's names. One run uses one core."""
+    """Every VOICE.onnx in the folder is a voice, named as in hibari. A run uses one core."""
 
     rate, hop = 24_000, 300
     speeds = (0.5, 2.0)
@@ -36,7 +36,7 @@ class HibariEngine:
 
 
 class HibariVoice:
-    """One of them."""
+    """A voice of HibariEngine."""
 
     def __init__(self, model: Hibari):
         self._model = model

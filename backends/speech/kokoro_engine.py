@@ -1,4 +1,4 @@
-"""Kokoro-82M on onnxruntime: many voices of one model, and any language whose phonemes it knows."""
+"""The Kokoro-82M engine on onnxruntime: one model for all voices and languages (see kokoro_g2p.py)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _MAX_CHARACTERS = 150
 
 
 class KokoroEngine:
-    """kokoro.onnx, vocab.json, and voices in .npz files: name → styles [longest text, 1, 256]."""
+    """Loads kokoro.onnx, vocab.json, and voices in .npz files: name → styles [maximum phonemes, 1, 256]."""
 
     rate, hop = 24_000, 600
     speeds = (0.5, 2.0)
@@ -39,7 +39,7 @@ class KokoroEngine:
 
 
 class KokoroVoice:
-    """One of them. A style is made for each length of text."""
+    """A voice of KokoroEngine: one style for each number of phonemes."""
 
     def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], styles: Samples, g2p: KokoroG2P):
         self._session, self._ids, self._styles, self._g2p = session, ids, styles, g2p

@@ -1,4 +1,4 @@
-"""Text in English, Chinese or Japanese, or mixed, to the phonemes that Kokoro has learnt."""
+"""Converts text in English, Chinese, Japanese, or a mix of them to the phonemes that Kokoro was trained on."""
 
 import re
 import unicodedata
@@ -15,34 +15,38 @@ _ASIAN = re.compile(r"[\u3005\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f]")
 _WORD = r"[A-Za-z][A-Za-z0-9'’]*"
 _ENGLISH = re.compile(rf"({_WORD}(?:[ \-]{_WORD})*)")
 
-# More than nine digits the Japanese one does not read.
+# Cutlet does not read Japanese numbers of more than nine digits.
 _LONG_NUMBER = re.compile(r"\d{10,}")
 
-# What the Chinese normalizer reads digit by digit.
+# Amounts of money, which the Chinese normalizer would read digit by digit.
 _MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
 
 
 class KokoroG2P:
-    """Reads each run of a text in its language: Latin letters as English, the others as Chinese or Japanese."""
+    """Converts each run of a text in its language: Latin letters as English, the rest as Chinese or Japanese."""
 
     def __init__(self) -> None:
         self._english = G2P()
-        jieba.initialize()  # else the first request would wait for its dictionary
+        jieba.initialize()  # otherwise the first request waits for its dictionary
         self._chinese, self._normalizer = ZHG2P(), TextNormalizer()
         self._japanese = Cutlet()
 
     def for_text(self, text: str) -> Callable[[str], str]:
-        """Return what turns a sentence of `text` into phonemes. One kana in it makes all of its Chinese characters
-        Japanese."""
+        """Return the function that converts a sentence of `text` to phonemes.
+
+        If `text` has any kana, its Chinese characters are read as Japanese.
+        """
         read_asian = self._read_japanese if _KANA.search(text) else self._read_chinese
 
         def read(sentence: str) -> str:
             if not _ASIAN.search(sentence):
                 return str(self._english(sentence))
-            # Every second part is English.
+            # Parts with an odd index are English.
             parts = enumerate(_ENGLISH.split(sentence))
-            said = [self._english(part) if number % 2 else read_asian(part) for number, part in parts if part.strip()]
-            return " ".join(phonemes.strip() for phonemes in said)
+            converted = [
+                self._english(part) if index % 2 else read_asian(part) for index, part in parts if part.strip()
+            ]
+            return " ".join(phonemes.strip() for phonemes in converted)
 
         return read
 

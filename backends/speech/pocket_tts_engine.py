@@ -1,4 +1,4 @@
-"""Pocket TTS: speaks with the voice of a reference audio. Its own process, with torch, does the work."""
+"""The Pocket TTS engine, with voice cloning. The model runs in a child process, since it needs torch."""
 
 import hashlib
 import logging
@@ -20,18 +20,18 @@ from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)
 
-# The model splits at 50 tokens by itself, but only where there is punctuation.
+# The model itself splits texts at 50 tokens, but only at punctuation.
 _MAX_CHARACTERS = 150
 
-# Of a reference: as much as the model was trained with; longer files are not read to their end.
+# How much of a reference audio is used (as much as the model was trained with), and how long the file may be.
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
 class PocketTTSEngine:
-    """model.safetensors, its tokenizer, perhaps config.yaml, and voices in other .safetensors files.
+    """Loads model.safetensors, its tokenizer, an optional config.yaml, and voices in the other .safetensors files.
 
-    The parameter `environment` names the Python environment that has the package. A process that died is started again
-    by the next request.
+    The parameter `environment` names the Python environment that has the package. If the process dies, the next
+    request restarts it.
     """
 
     hop = 1920
@@ -41,7 +41,7 @@ class PocketTTSEngine:
         environments = os.environ.get("TRIDENT_ENVIRONMENTS", "")
         python = Path(environments) / parameters.environment / "bin" / "python"
         if not (environments and python.exists()):
-            raise EngineDown(f"{python} is missing; TRIDENT_ENVIRONMENTS names the folder of Python environments")
+            raise EngineDown(f"{python} not found; TRIDENT_ENVIRONMENTS must name the folder of Python environments")
         script = Path(__file__).with_name("pocket_tts_process.py")
         self._command = [str(python), str(script), str(folder), str(parameters.threads)]
         self._lock = threading.Lock()
@@ -58,29 +58,29 @@ class PocketTTSEngine:
                 raise cannot_clone()
             return PocketTTSVoice(self, hashlib.sha256(reference).hexdigest(), reference)
         if self._names is None:
-            message = "This model has no voices of its own: it needs a reference audio, as a part of `messages`"
+            message = "This model has no built-in voices: send a reference audio in 'messages'"
             raise InvalidRequest(message, "voice", "voice_not_found")
         return PocketTTSVoice(self, self._names.find(name), None)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Have the process do something. Raises EngineFailure, or EngineDown if it died over it."""
+        """Call a method in the process. Raises EngineFailure if the method fails, EngineDown if the process dies."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._start()
                 assert self._connection is not None  # noqa: S101
                 self._connection.send((method, arguments))
-                well, result = self._connection.recv()
+                succeeded, result = self._connection.recv()
             except (EOFError, OSError) as error:
                 self._drop()
-                raise EngineDown("The model's process died; it is being started again") from error
-        if not well:
+                raise EngineDown("The model's process died; the next request restarts it") from error
+        if not succeeded:
             log.error("%s failed: %s", method, result)
             raise EngineFailure("The model failed on this request")
         return result
 
     def _start(self) -> dict[str, Any]:
-        # The stub's own libraries are not those of the other Python.
+        # The process must not load the libraries of Triton's stub: it runs another Python.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
         self._process = ChildProcess(self._command, environment)
         self._connection = self._process.connection
@@ -88,7 +88,7 @@ class PocketTTSEngine:
             about: dict[str, Any] = self._connection.recv()
         except EOFError:
             self._drop()
-            raise EngineDown("The model's process did not start; its log tells more") from None
+            raise EngineDown("The model's process did not start; see the server log") from None
         return about
 
     def _drop(self) -> None:
@@ -98,14 +98,14 @@ class PocketTTSEngine:
 
 
 class PocketTTSVoice:
-    """A voice that was heard in an encoded file, or one of the model's own."""
+    """A voice cloned from an encoded file, or one of the model's own."""
 
     def __init__(self, engine: PocketTTSEngine, name: str, reference: bytes | None):
         self._engine, self._name, self._reference = engine, name, reference
         self._samples: bytes | None = None
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest over the reference."""
+        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest for a bad reference."""
         if self._reference is not None:
             blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
             self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
@@ -113,8 +113,8 @@ class PocketTTSVoice:
         yield from split_sentences(text, _MAX_CHARACTERS)
 
     def speak(self, phonemes: str, speed: float) -> Samples:
-        said = self._engine.call("speak", self._name, phonemes)
-        if said is None:
+        content = self._engine.call("speak", self._name, phonemes)
+        if content is None:
             self._engine.call("learn", self._name, self._samples)
-            said = self._engine.call("speak", self._name, phonemes)
-        return np.frombuffer(said, np.float32)
+            content = self._engine.call("speak", self._name, phonemes)
+        return np.frombuffer(content, np.float32)

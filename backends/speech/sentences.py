@@ -1,4 +1,4 @@
-"""A long text in pieces that are spoken one after the other: sentences, and no piece too long for a model."""
+"""Splits a text into sentences, and sentences into pieces that are short enough for a model."""
 
 import re
 from collections.abc import Iterator
@@ -7,15 +7,15 @@ from hibari import Hibari
 
 _CHINESE_END = re.compile(r"(?<=[。！？])")
 
-# No model reads numbers of so many digits, nor does anybody.
+# Numbers too long for any model, which are read digit by digit.
 _DIGITS = re.compile(r"\d{16,}")
 
-# The best places to cut at, the best first.
+# Where to cut, in order of preference.
 _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
 def split_sentences(text: str, maximum: int) -> Iterator[str]:
-    """Yield the sentences of `text`, with English and Chinese marks, those over `maximum` characters cut."""
+    """Yield the sentences of an English or Chinese text, cut into pieces of at most `maximum` characters."""
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):
@@ -25,9 +25,9 @@ def split_sentences(text: str, maximum: int) -> Iterator[str]:
 def cut(text: str, maximum: int) -> Iterator[str]:
     """Yield `text` in pieces of at most `maximum` characters: cut after punctuation, between words, or anywhere."""
     while len(text) > maximum:
-        place = next(
+        end = next(
             (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, maximum)])), maximum
         )
-        yield text[:place]
-        text = text[place:]
+        yield text[:end]
+        text = text[end:]
     yield text

@@ -1,4 +1,4 @@
-"""One text in the making: pieces of speech, each encoded as soon as it is there."""
+"""Speaks one text, and encodes each piece of speech as soon as it is ready."""
 
 import logging
 from collections import deque
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 class SpeechSynthesis:
-    """Turns a text into a file; every step of the work is one item of `chunks()`. Raises InvalidRequest.
+    """Turns a text into an audio file; each item of `chunks()` is a step of the work. Raises InvalidRequest.
 
-    Sentences are spoken on the threads of `pool`, some `ahead` of the one that is being encoded and sent.
+    The threads of `pool` speak up to `ahead` sentences ahead of the one that is being encoded and sent.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class SpeechSynthesis:
         ahead: int,
     ):
         if not any(character.isalnum() for character in text):
-            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
+            raise InvalidRequest("'input' contains nothing to speak", "input")
         self._engine, self._text, self._pool, self._ahead = engine, text, pool, ahead
         self._voice = engine.voice(options.voice, reference)
         slowest, fastest = engine.speeds
@@ -41,21 +41,21 @@ class SpeechSynthesis:
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
-        """Phonemes read, and steps of the model's."""
+        """Phonemes spoken, and steps of the model."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file, sentence by sentence; a piece of it may be empty."""
+        """Yield the file, sentence by sentence; a chunk may be empty."""
         for phonemes, samples in self._spoken():
             self.num_input_tokens += len(phonemes)
             self.num_output_tokens += len(samples) // self._engine.hop
             if len(samples):
                 yield self._encoder.encode(change_tempo(samples, self._engine.rate, self._tempo))
         if not self.num_output_tokens:
-            raise InvalidRequest("There is nothing in the text that can be spoken", "input")
+            raise InvalidRequest("'input' contains nothing to speak", "input")
         yield self._encoder.finish()
 
     def _spoken(self) -> Iterator[tuple[str, Samples]]:
-        """Yield the pieces in order, with what they sound like."""
+        """Yield the pieces in order, with their samples."""
         waiting: deque[tuple[str, Future[Samples]]] = deque()
         try:
             for phonemes in self._phonemes():
@@ -75,13 +75,13 @@ class SpeechSynthesis:
             yield from self._voice.phonemes(self._text)
         except RequestFailure:
             raise
-        except Exception as error:  # the libraries that read text stumble over this and that
-            log.warning("a text could not be read: %s", type(error).__name__)
-            raise InvalidRequest("The text has something in it that this model cannot read aloud", "input") from error
+        except Exception as error:  # the libraries that convert text raise many kinds of exceptions
+            log.warning("text could not be converted to phonemes: %s", type(error).__name__)
+            raise InvalidRequest("'input' contains text that this model cannot speak", "input") from error
 
 
 def change_tempo(samples: Samples, rate: int, factor: float) -> Samples:
-    """Return mono samples that take 1 / `factor` of the time at the same pitch (FFmpeg's atempo)."""
+    """Return mono samples sped up by `factor` at the same pitch (FFmpeg's atempo)."""
     if factor == 1 or not len(samples):
         return samples
     graph = av.filter.Graph()
@@ -107,7 +107,7 @@ def change_tempo(samples: Samples, rate: int, factor: float) -> Samples:
 
 
 def _steps(factor: float) -> Iterator[float]:
-    """Yield factors that FFmpeg takes, 0.5 at the least, with `factor` as their product."""
+    """Yield factors of at least 0.5, FFmpeg's minimum, whose product is `factor`."""
     while factor < 0.5:
         yield 0.5
         factor /= 0.5

@@ -1,4 +1,4 @@
-"""Whisper on faster-whisper (CTranslate2)."""
+"""The engine for Whisper on faster-whisper (CTranslate2)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,15 @@ from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, c
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# What faster-whisper calls improbable, or silence.
+# faster-whisper's default thresholds for improbable text and for silence.
 _IMPROBABLE, _SILENT = -1.0, 0.6
 
-# A window decoded together with others is decoded once: if the model stopped that long before its end, once more alone.
+# In a batch, a window is decoded only once. If the model stops this long before its end, it is decoded again by itself.
 _REST_SECONDS = 1.0
 
 
 class CTranslate2Engine:
-    """One model; it uses all cores."""
+    """A Whisper model, which uses all cores."""
 
     uses_previous_text = True
 
@@ -36,20 +36,20 @@ class CTranslate2Engine:
         self._batched = BatchedInferencePipeline(self._model)
         tokens = self._model.hf_tokenizer
         codes = self._model.supported_languages
-        self._known = frozenset(code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None) or frozenset(
-            {"en"}
-        )
+        self._languages = frozenset(
+            code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None
+        ) or frozenset({"en"})
         self._beam_size, self.batch_size = parameters.beam_size, parameters.batch_size
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded]:
         if len(windows) == 1:
-            yield self._alone(windows[0], options)
+            yield self._decode_single(windows[0], options)
             return
         for window, segments in zip(windows, self._decode_batch(windows, options), strict=True):
             seconds = len(window) / RATE
-            yield self._alone(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
+            yield self._decode_single(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
 
-    def _alone(self, window: Samples, options: TranscriptionOptions) -> Decoded:
+    def _decode_single(self, window: Samples, options: TranscriptionOptions) -> Decoded:
         segments, info = self._model.transcribe(window, temperature=temperatures(options), **self._arguments(options))
         return Decoded([_convert(segment, 0) for segment in segments], options.language or info.language)
 
@@ -58,7 +58,7 @@ class CTranslate2Engine:
         ends = list(itertools.accumulate(len(window) for window in windows))
         starts = [0, *ends[:-1]]
         clips = [{"start": start / RATE, "end": end / RATE} for start, end in zip(starts, ends, strict=True)]
-        self._batched.last_speech_timestamp = 0.0  # of the call before, which was another file's
+        self._batched.last_speech_timestamp = 0.0  # left from the previous call, for another file
         segments, _ = self._batched.transcribe(
             np.concatenate(windows),
             clip_timestamps=clips,
@@ -69,15 +69,16 @@ class CTranslate2Engine:
         )
         found: list[list[Segment]] = [[] for _ in windows]
         for segment in segments:
-            # By where its clip began, in hundredths of a second cut off twice: its own times may lie outside of it.
-            place = max(n for n, start in enumerate(starts) if segment.seek >= start * 100 / RATE - 2)
+            # By the start of its clip, since its own times may lie outside the clip. `seek` is in hundredths of a
+            # second, truncated twice: hence the tolerance of 2.
+            index = max(n for n, start in enumerate(starts) if segment.seek >= start * 100 / RATE - 2)
             if segment.text.strip() and segment.end > segment.start:
-                found[place].append(_convert(segment, starts[place] / RATE))
+                found[index].append(_convert(segment, starts[index] / RATE))
         return found
 
     def _arguments(self, options: TranscriptionOptions) -> dict[str, Any]:
         return {
-            "language": nearest(options.language, self._known),
+            "language": nearest(options.language, self._languages),
             "initial_prompt": options.prompt or None,
             "task": options.task,
             "beam_size": self._beam_size,
@@ -102,7 +103,7 @@ def _convert(segment: Any, offset: float) -> Segment:
 
 
 def _is_doubtful(segments: list[Segment], seconds: float) -> bool:
-    """Tell whether a window has to be decoded again, with all the care there is."""
+    """Return whether a window must be decoded again by itself, with all fallbacks."""
     if not segments or segments[-1].end < seconds - _REST_SECONDS:
         return True
     improbable = any((s.avg_logprob or 0) < _IMPROBABLE or (s.no_speech_prob or 0) > _SILENT for s in segments)

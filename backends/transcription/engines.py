@@ -1,4 +1,4 @@
-"""Which engines there are, what each must do, and what passes between them and the requests."""
+"""Defines the interface of transcription engines and their results, and loads the configured one."""
 
 import importlib
 import zlib
@@ -10,24 +10,24 @@ from backends.common.audio.decoding import Samples
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# A model's parameter `engine` → module and class. Imported when wanted: a process has one of them.
+# A model's parameter `engine` → module and class. Imported on demand: a process uses only one.
 _ENGINES = {
     "ctranslate2": ("backends.transcription.ctranslate2_engine", "CTranslate2Engine"),
     "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
 }
 
 _FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Temperatures tried one after the other while an answer repeats itself or is improbable, as OpenAI's Whisper does."""
+"""Temperatures tried in order while the text repeats itself or is improbable, as in OpenAI's Whisper."""
 
 REPETITIVE = 2.4
-"""The compression ratio of a text that repeats itself."""
+"""The compression ratio above which a text counts as repeating itself."""
 
-# Codes that callers use → those of models that lack them.
+# Language codes of the API → the closest codes of models that lack them.
 _NEAREST = {"fil": "tl", "yue": "zh"}
 
 
 class Word(NamedTuple):
-    """Times in seconds."""
+    """A spoken word; times in seconds."""
 
     word: str
     start: float
@@ -35,7 +35,7 @@ class Word(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Something said; times in seconds. The probabilities are None where an engine does not tell them."""
+    """A stretch of speech; times in seconds. The probabilities are None if the engine does not report them."""
 
     start: float
     end: float
@@ -49,24 +49,24 @@ class Segment(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What is said in one window."""
+    """The transcript of one window."""
 
     segments: list[Segment]
     language: str
 
 
 class TranscriptionEngine(Protocol):
-    """A model that transcribes, for one thread at a time."""
+    """A transcription model, for one thread at a time."""
 
     batch_size: int
-    """How many windows it decodes at once with a gain."""
+    """The number of windows worth decoding at once."""
     uses_previous_text: bool
-    """Whether the text before a window, as its prompt, does it good."""
+    """Whether the text before a window improves its transcript when passed as the prompt."""
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
-        """Yield what is said in each window of at most 30 seconds, in order; None at the end of a step in between.
+        """Yield the transcript of each window of at most 30 seconds, in order, and None after each step in between.
 
-        `options.language` None: it is found out. Several windows are only given together with a language.
+        If `options.language` is None, it is detected; several windows are passed only with a language.
         """
         ...
 
@@ -74,22 +74,22 @@ class TranscriptionEngine(Protocol):
 def load_engine(folder: Path, parameters: TranscriptionParameters) -> TranscriptionEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
     module, name = _ENGINES[parameters.engine]
-    made: Any = getattr(importlib.import_module(module), name)
-    engine: TranscriptionEngine = made(folder, parameters)
+    engine_class: Any = getattr(importlib.import_module(module), name)
+    engine: TranscriptionEngine = engine_class(folder, parameters)
     return engine
 
 
 def nearest(language: str | None, known: frozenset[str]) -> str | None:
-    """Return the code that a model has for a language; None where it has none, or none was given."""
+    """Return the model's code for a language, or None if it has none or none was given."""
     return language if language in known else next((c for c in [_NEAREST.get(language or "")] if c in known), None)
 
 
 def compression_ratio(text: str) -> float:
-    """Return how much smaller a text can be made: a lot, if it repeats itself."""
+    """Return the compression ratio of a text, which is high if it repeats itself."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
 
 
 def temperatures(options: TranscriptionOptions) -> tuple[float, ...]:
-    """Return the temperatures to sample with, one after the other."""
+    """Return the temperatures to try, in order."""
     return (options.temperature,) if options.temperature else _FALLBACK

@@ -1,4 +1,4 @@
-"""Whisper on OpenVINO GenAI: faster on CPUs when greedy. It tells neither how probable a text is nor silence."""
+"""The engine for Whisper on OpenVINO GenAI: faster on CPUs when greedy, but without text and silence probabilities."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,18 +12,19 @@ from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, c
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# What the model left of a window is decoded again if it is as long as this, and the model got on by as much.
+# If the model stops before a window's end, the rest is decoded again, provided that both the rest and the decoded part
+# are at least this long.
 _REST_SECONDS = 1.0
 
-# The context is 448 tokens, and the engine refuses what does not fit.
+# The context is 448 tokens, and the engine rejects prompts that do not fit.
 _PROMPT_TOKENS = 220
 
 
 class OpenVINOEngine:
-    """One model; it uses all cores."""
+    """A Whisper model, which uses all cores."""
 
     batch_size = 1
-    # With the text before it as its prompt the model leaves out timestamps.
+    # With the preceding text as its prompt, the model omits timestamps.
     uses_previous_text = False
 
     def __init__(self, folder: Path, parameters: TranscriptionParameters):
@@ -36,7 +37,7 @@ class OpenVINOEngine:
         )
         self._tokenizer = self._pipeline.get_tokenizer()
         published = json.loads((folder / "generation_config.json").read_bytes())
-        self._known = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
+        self._languages = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
         self._beam_size = parameters.beam_size
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
@@ -57,14 +58,14 @@ class OpenVINOEngine:
                     break
                 start += ended
                 yield None
-            yield Decoded(segments, options.language or (language if language in self._known else ""))
+            yield Decoded(segments, options.language or (language if language in self._languages else ""))
 
     def _generate(self, samples: Samples, options: TranscriptionOptions, temperature: float) -> Any:
         config = self._pipeline.get_generation_config()
         config.return_timestamps, config.word_timestamps = True, options.word_timestamps
-        if self._known:
+        if self._languages:
             config.task = options.task
-        if language := nearest(options.language, self._known):
+        if language := nearest(options.language, self._languages):
             config.language = f"<|{language}|>"
         if prompt := self._shorten(options.prompt or ""):
             config.initial_prompt = prompt
@@ -73,13 +74,13 @@ class OpenVINOEngine:
         return self._pipeline.generate(samples, config)
 
     def _segments(self, result: Any, start: float, seconds: float, temperature: float) -> list[Segment]:
-        """Return the segments of a result; `start` is where it begins in the window of `seconds`."""
+        """Return the segments of a result that begins at `start` in a window of `seconds`."""
         words = list(result.words[0]) if result.words else None
         ratio = compression_ratio(result.texts[0])
         segments = []
         for chunk in result.chunks[0] if result.chunks else []:
             spoken = [Word(w.text, start + w.start_ts, start + w.end_ts) for w in _take(words, chunk.text)]
-            # The model may leave out the last end.
+            # The model may omit the last end.
             end = start + chunk.end_ts if chunk.end_ts >= chunk.start_ts else seconds
             tokens = self._tokens(chunk.text)
             begin = start + chunk.start_ts
@@ -93,7 +94,7 @@ class OpenVINOEngine:
         return [int(token) for token in ids]
 
     def _shorten(self, prompt: str) -> str:
-        """Return the end of a prompt, as much as the model takes."""
+        """Return the end of a prompt, up to the model's limit."""
         if not prompt.strip():
             return ""
         shortened: str = self._tokenizer.decode(self._tokens(prompt.strip())[-_PROMPT_TOKENS:])
@@ -101,7 +102,7 @@ class OpenVINOEngine:
 
 
 def _take(words: list[Any] | None, text: str) -> list[Any]:
-    """Remove from `words` those that make up `text`; return them."""
+    """Remove the words that make up `text` from the start of `words`, and return them."""
     taken: list[Any] = []
     length = 0
     while words and length < len(text):

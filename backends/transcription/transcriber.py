@@ -1,4 +1,4 @@
-"""One transcription in the making: blocks of audio, windows of speech in each, segments in the time of the whole."""
+"""Transcribes one file: splits its blocks of audio into windows of speech, and times segments in the whole file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,17 +11,17 @@ from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
 from backends.transcription.engines import Segment, TranscriptionEngine
 from contract.options import TranscriptionOptions
 
-# So much of the text before a window goes into it as its prompt, so that names and style go on.
+# How much of the preceding text becomes a window's prompt, so that names and style stay consistent.
 _CONTEXT_CHARACTERS = 200
 
-# A text that took a higher temperature than this may be anything.
+# Text that needed a higher temperature than this is unreliable.
 _GUESSED = 0.5
 
 
 class Transcriber:
-    """Turns an encoded file into segments; every step of the work is one item of `segments()`.
+    """Turns an encoded file into segments; each item of `segments()` is a step of the work.
 
-    `alone` tells whether no other one waits: then windows are decoded together, which is faster, but a longer step.
+    `alone` returns whether no other request is waiting; windows are then decoded in batches: faster, in longer steps.
     """
 
     def __init__(
@@ -33,23 +33,23 @@ class Transcriber:
         max_seconds: float,
         alone: Callable[[], bool],
     ):
-        self._engine, self._options, self._alone = engine, options, alone
+        self._engine, self._options, self._is_alone = engine, options, alone
         self._blocks = read_blocks(content, block_seconds, max_seconds)
         self.language = options.language or ""
         self.duration = 0.0
-        self._number, self._prompt = 0, options.prompt
+        self._next_id, self._prompt = 0, options.prompt
 
     def segments(self) -> Iterator[dict[str, Any] | None]:
-        """Yield segments as OpenAI describes them, times in seconds; None where a step gave none.
+        """Yield segments in OpenAI's format, with times in seconds, and None after a step without one.
 
-        Raises InvalidRequest. `language` is known after the first one, `duration` after the last.
+        Raises InvalidRequest. `language` is known after the first segment, `duration` after the last.
         """
         for samples in self._blocks:
             windows = list(find_windows(samples, self._options.vad))
-            yield None  # looking for speech took a while: somebody else's turn
+            yield None  # finding speech took a while: let other requests proceed
             while windows:
-                batch_size = self._engine.batch_size if self._options.language and self._alone() else 1
-                # The text before would be that of the first of several alone.
+                batch_size = self._engine.batch_size if self._options.language and self._is_alone() else 1
+                # The preceding text would fit only the first window of a batch.
                 options = self._options if batch_size == 1 else replace(self._options, prompt=self._prompt)
                 yield from self._decode(windows[:batch_size], options)
                 del windows[:batch_size]
@@ -66,14 +66,14 @@ class Transcriber:
                 self.language = self.language or decoded.language
             for segment in decoded.segments:
                 yield self._describe(segment, window)
-            self._remember(decoded.segments)
+            self._update_context(decoded.segments)
             yield None
 
-    def _remember(self, segments: list[Segment]) -> None:
-        """Have what follows decoded in the same language, and after this text."""
+    def _update_context(self, segments: list[Segment]) -> None:
+        """Use the language and text of these segments for the following windows."""
         prompt = self._options.prompt
         if any(segment.temperature > _GUESSED for segment in segments):
-            prompt = self._prompt  # or what may be wrong would make what follows wrong
+            prompt = self._prompt  # wrong text would mislead the following windows
         elif self._engine.uses_previous_text:
             texts = [prompt or "", *(segment.text.strip() for segment in segments)]
             prompt = " ".join(texts)[-_CONTEXT_CHARACTERS:]
@@ -86,7 +86,7 @@ class Transcriber:
 
         start = at(segment.start, False)
         described = {
-            "id": self._number,
+            "id": self._next_id,
             "seek": int(start * 100),
             "start": start,
             "end": max(start, at(segment.end, True)),
@@ -97,7 +97,7 @@ class Transcriber:
             "compression_ratio": segment.compression_ratio,
             "no_speech_prob": segment.no_speech_prob,
         }
-        self._number += 1
+        self._next_id += 1
         if segment.words is not None:
             described["words"] = [
                 {"word": word.word, "start": at(word.start, False), "end": at(word.end, True)} for word in segment.words
@@ -107,18 +107,18 @@ class Transcriber:
 
 WINDOW_SECONDS = 30
 
-# Longer pauses are cut down to twice the padding; no stretch of speech is longer than a window.
+# Longer pauses are shortened to twice the padding; no stretch of speech is longer than a window.
 _VAD = VadOptions(min_silence_duration_ms=500, speech_pad_ms=400, max_speech_duration_s=WINDOW_SECONDS - 1)
-_MAXIMUM = WINDOW_SECONDS * RATE
+_MAX_SAMPLES = WINDOW_SECONDS * RATE
 
-# All that is left after this much of a window cannot be heard apart.
-_MINIMUM = RATE // 10
+# Shorter windows are skipped: no speech can be recognized in them.
+_MIN_SAMPLES = RATE // 10
 
 
 class Window(NamedTuple):
-    """Samples that belong together, and how a time in them, in seconds, becomes one of the block.
+    """Samples to decode together, and the function from a time in them to a time in the block, in seconds.
 
-    The second argument tells whether it is the end of something: at a cut, it then stays before the pause.
+    Its second argument is whether the time is an end: at a cut, an end stays before the removed pause.
     """
 
     samples: Samples
@@ -126,11 +126,11 @@ class Window(NamedTuple):
 
 
 def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
-    """Yield the windows of a block: stretches with speech joined, without the pauses; or all of it, cut where quiet."""
+    """Yield the windows of a block: its speech without pauses if `vad`, otherwise all of it, cut where it is quiet."""
     pieces = _speech(samples) if vad else _cut(samples)
     for window in pieces:
         joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])
-        if len(joined) >= _MINIMUM:
+        if len(joined) >= _MIN_SAMPLES:
             yield Window(joined, _original(window, len(joined) / RATE))
 
 
@@ -144,7 +144,7 @@ def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
     length = 0
     for piece in get_speech_timestamps(samples, _VAD):
         added = piece["end"] - piece["start"]
-        if waiting and length + added > _MAXIMUM:
+        if waiting and length + added > _MAX_SAMPLES:
             yield waiting
             waiting, length = [], 0
         waiting, length = [*waiting, piece], length + added
@@ -154,8 +154,8 @@ def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
 
 def _cut(samples: Samples) -> Iterator[list[dict[str, int]]]:
     start = 0
-    while len(samples) - start > _MAXIMUM:
-        end = start + quietest(samples[start : start + _MAXIMUM], seconds=10)
+    while len(samples) - start > _MAX_SAMPLES:
+        end = start + quietest(samples[start : start + _MAX_SAMPLES], seconds=10)
         yield [{"start": start, "end": end}]
         start = end
     yield [{"start": start, "end": len(samples)}]

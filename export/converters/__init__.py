@@ -1,4 +1,4 @@
-"""What converts what: one function a conversion, from fetched files to a version folder that a backend loads."""
+"""The converters: functions that turn downloaded files into the version folder that a backend loads."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -11,21 +11,23 @@ Convert = Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
 
 
 class Conversion(NamedTuple):
-    """`function`, a module in this folder and its function, makes a version folder. It is imported when it is called,
-    since what converts (OpenVINO) is not for the launcher's process. A change in one of `files` exports what it made
-    again."""
+    """A converter: a function, and the source files that implement it.
+
+    `function` is MODULE.FUNCTION in this folder. It is imported only when called, so that the launcher's process never
+    imports OpenVINO. A change to any of `files` triggers a new conversion of the converter's models.
+    """
 
     function: str
     files: tuple[str, ...]
 
     def convert(self, source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-        """Make a version folder of a fetched file or folder, and return parameters for config.pbtxt."""
+        """Convert a downloaded file or folder into a version folder, and return parameters for config.pbtxt."""
         module, _, name = self.function.partition(".")
         convert: Convert = getattr(import_module(f"export.converters.{module}"), name)
         return convert(source, version, options)
 
     def source(self) -> str:
-        """Return the text of the files."""
+        """Return the contents of `files`."""
         return "".join((CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
 
 

@@ -1,4 +1,4 @@
-"""Models that make images, from diffusers' published layout."""
+"""Converter for image generation models in the Diffusers layout."""
 
 import shutil
 import tempfile
@@ -12,12 +12,12 @@ _FORMATS = ("fp32", "fp16", "int8")
 
 
 def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Make the networks for OpenVINO GenAI, with weights in the format that option `weights` names (fp16)."""
+    """Convert the networks for OpenVINO GenAI. Option `weights`: fp16 (the default), fp32 or int8."""
     weight_format = options.get("weights", "fp16")
     if weight_format not in _FORMATS:
-        raise ExportError(f"weights are {', '.join(_FORMATS)}, not {weight_format}")
+        raise ExportError(f"'weights' must be one of {', '.join(_FORMATS)}, not {weight_format}")
     if not (source / "model_index.json").exists():
-        raise ExportError(f"{source} has no model_index.json: no folder of diffusers'")
+        raise ExportError(f"{source} has no model_index.json; it is not a Diffusers folder")
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         environments.run(
             ".venv-openvino", "export.isolated.openvino_diffusion", str(source.resolve()), folder, weight_format

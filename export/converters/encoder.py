@@ -1,4 +1,4 @@
-"""Embedding and rerank models as ONNX, beside their tokenizer."""
+"""Converters for embedding and rerank models: ONNX and a tokenizer."""
 
 import json
 import shutil
@@ -11,30 +11,35 @@ from export.fetch import ExportError
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take a folder that has model.onnx and tokenizer.json as it is."""
+    """Copy model.onnx and tokenizer.json from a published folder."""
     for name in ("model.onnx", "tokenizer.json"):
         shutil.copyfile(source / name, version / name)
     return _describe(version)
 
 
 def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Export a folder of safetensors with optimum, in an environment that has torch.
+    """Export a folder of safetensors with Optimum, in an environment that has torch.
 
-    Options: `model_type`, where the published config.json lacks it; `quantize = "int8"`; `score_tokens = "yes no"`,
-    which makes a reranker of a language model, scoring by the first word's logit less the second's.
+    Options: `model_type`, if the published config.json lacks it; `quantize = "int8"`; `score_tokens = "yes no"`, which
+    turns a language model into a reranker whose score is the first token's logit minus the second's.
     """
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
-        read, made = Path(folder) / "read", Path(folder) / "made"
+        read, output = Path(folder) / "read", Path(folder) / "output"
         _link(source, read, options)
-        environments.run(".venv-onnx", "export.isolated.onnx_encoder", str(read), str(made), json.dumps(dict(options)))
+        environments.run(
+            ".venv-onnx", "export.isolated.onnx_encoder", str(read), str(output), json.dumps(dict(options))
+        )
         for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
-            if (made / name).exists():
-                (made / name).rename(version / name)
+            if (output / name).exists():
+                (output / name).rename(version / name)
     return _describe(version)
 
 
 def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
-    """Make a folder with the same files, but for the model type in config.json: the source may be the user's own."""
+    """Link the files into a new folder, and write option `model_type` to a copy of config.json.
+
+    The source may be the user's own folder, which must not change.
+    """
     target.mkdir()
     for path in source.iterdir():
         (target / path.name).symlink_to(path.resolve())
@@ -45,13 +50,13 @@ def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
 
 
 def _describe(version: Path) -> dict[str, str]:
-    """Return the width of the model's output; a score's is 1."""
-    import onnxruntime  # a moment to import: only where it is needed
+    """Return the width of the model's output, which is 1 for a score."""
+    import onnxruntime  # slow to import
 
     if (version / "score.npy").exists():
         return {"dimensions": "1"}
     output = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"]).get_outputs()[0]
     width = output.shape[-1]
     if not isinstance(width, int):
-        raise ExportError(f"The output {output.name} of the model has no fixed width, but {output.shape}")
+        raise ExportError(f"The model's output {output.name} has no fixed width; its shape is {output.shape}")
     return {"dimensions": str(width)}

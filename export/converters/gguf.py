@@ -1,4 +1,4 @@
-"""GGUF chat models into OpenVINO's format."""
+"""Converter for GGUF chat models, to OpenVINO's format."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def read_metadata(source: Path) -> dict[str, Any]:
 def requantize(source: Path, target: Path, kind: str) -> None:
     """Rewrite a GGUF file with every matrix in one quantization (`F16` or `Q8_0`); vectors stay float32.
 
-    OpenVINO GenAI reads these exactly; of the mixed quantizations that are published it reads some wrongly.
+    OpenVINO GenAI reads these two exactly, but misreads some of the mixed quantizations that are published.
     """
     reader, quantization = GGUFReader(source), GGMLQuantizationType[kind]
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
@@ -43,7 +43,7 @@ def requantize(source: Path, target: Path, kind: str) -> None:
 
 
 def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Turn a GGUF chat model into OpenVINO's format with int8 weights, beside its tokenizer and chat template."""
+    """Convert a GGUF chat model to OpenVINO's format with int8 weights, a tokenizer and a chat template."""
     requantized = version / "model.gguf"
     requantize(source, requantized, "F16")
     save_openvino(requantized)
@@ -62,8 +62,8 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
 
 
 def save_openvino(path: Path) -> None:
-    """Write openvino_model.xml and .bin beside a GGUF file: the engine's own reading of it."""
-    import openvino_genai  # a second to import: only where it is needed
+    """Have the engine read a GGUF file and write it as openvino_model.xml and .bin in the same folder."""
+    import openvino_genai  # takes a second to import
 
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.num_kv_blocks = 1

@@ -1,4 +1,4 @@
-"""Builds a Hugging Face `tokenizer.json` from the vocabulary inside a GGUF file (byte-level BPE families)."""
+"""Builds a Hugging Face `tokenizer.json` from the vocabulary in a GGUF file (byte-level BPE only)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
-# Tokens that end a turn, whatever the family: as llama.cpp, which collects them by name.
+# Tokens that end a turn in any model family; llama.cpp also finds them by name.
 _END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
 
 _QWEN2_SPLIT = (
@@ -31,18 +31,18 @@ def _qwen2(tokenizer: Tokenizer) -> None:
     )
 
 
-# By `tokenizer.ggml.pre`: how text is cut before byte-pair merging.
+# `tokenizer.ggml.pre` → function that configures how text is split before byte-pair merging.
 PRE_TOKENIZERS: dict[str, Callable[[Tokenizer], None]] = {"smollm": _smollm, "qwen2": _qwen2}
 
 
 def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer that a GGUF file's metadata describes.
 
-    Raises ValueError for a vocabulary that is not byte-level BPE or a pre-tokenizer not known here.
+    Raise ValueError if the vocabulary is not byte-level BPE or the pre-tokenizer is unknown.
     """
     kind, pre = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in PRE_TOKENIZERS:
-        raise ValueError(f"tokenizer {kind}/{pre} is not supported; known: gpt2 with {', '.join(PRE_TOKENIZERS)}")
+        raise ValueError(f"Tokenizer {kind}/{pre} is not supported; supported: gpt2 with {', '.join(PRE_TOKENIZERS)}")
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
@@ -58,7 +58,7 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
 
 
 def end_token_ids(metadata: dict[str, Any], tokenizer: Tokenizer) -> list[int]:
-    """Return the ids at which generation ends, the file's own first."""
+    """Return the IDs of the tokens that end generation, the EOS token of the file first."""
     ids = [metadata["tokenizer.ggml.eos_token_id"]]
     named = (tokenizer.token_to_id(token) for token in _END_OF_TURN)
     return ids + [i for i in named if i is not None and i not in ids]

@@ -1,4 +1,4 @@
-"""Models that read text in images, as PaddleOCR's are published in ONNX."""
+"""Converter for OCR models: the networks of PaddleOCR, published as ONNX."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _NETWORKS = ("detection.onnx", "orientation.onnx", "recognition.onnx")
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take the three networks: where text is, which way up it stands, and what it says."""
+    """Copy the three networks: text detection, orientation and recognition."""
     for network in _NETWORKS:
         if not (source / network).is_file():
             raise ExportError(f"{source} has no {network}")

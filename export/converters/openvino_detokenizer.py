@@ -1,4 +1,4 @@
-"""The vocabulary for the engine's grammars: it reads the tokens' bytes out of an `openvino_detokenizer.xml`."""
+"""Writes openvino_detokenizer.xml, from which the engine reads the bytes of each token for its grammars."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from contract.byte_alphabet import byte_alphabet
 
 
 def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write openvino_detokenizer.xml and .bin beside a model; the tokenizer is a byte-level BPE one.
+    """Write openvino_detokenizer.xml and .bin to a model's folder, from a byte-level BPE tokenizer.
 
-    The engine is asked with token ids and answers with token ids. It wants this file for constrained output alone,
-    and of it nothing but the constants that go into VocabDecoder.
+    The engine receives and returns token IDs. It needs this file only for structured output, and reads only the
+    constants that are inputs of VocabDecoder.
     """
-    import openvino  # a second to import: only where it is needed
+    import openvino  # takes a second to import
     import openvino.opset15 as ops
     from openvino_tokenizers import _get_factory
 
@@ -33,7 +33,7 @@ def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Return what each token id stands for; nothing for special tokens, which no grammar may bring into the text."""
+    """Return the bytes of each token ID; none for special tokens, which a grammar must not generate."""
     alphabet = byte_alphabet()
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = []

@@ -1,7 +1,8 @@
-"""Makes the weights of a model in OpenVINO's format faster to compute with: merged, and int8 with a scale a channel.
+"""Optimizes the weights of an OpenVINO model for speed: merged matrices, and int8 with one scale per channel.
 
-Against the groups of 32 that GGUF's Q8_0 has, one scale a row leaves the engine's inner loop alone, and fewer, larger
-matrices wait less often for each other. `bench/weights.py` shows the speed, `bench/precision.py` the quality.
+GGUF's Q8_0 has one scale per group of 32 values, which the engine must apply in its inner loop; one scale per row stays
+outside it. Fewer, larger matrices need fewer synchronizations. `bench/weights.py` measures the speed,
+`bench/precision.py` the quality.
 """
 
 from collections import defaultdict
@@ -12,27 +13,27 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
-# Which input of an operation is the matrix: [output channels, input channels] of MatMul, [vocabulary, width] of Gather.
+# Operation → index of its matrix input: [output channels, input channels] for MatMul, [vocabulary, width] for Gather.
 _MATRIX_INPUT = {"MatMul": 1, "Gather": 0}
-_SMALLEST_SIDE = 64
+_MIN_SIDE = 64
 
 
 def optimize_weights(path: Path) -> None:
-    """Merge and quantize the matrices of the model at `path` (.xml, its .bin beside it)."""
+    """Merge and quantize the matrices of the model at `path` (.xml, with the .bin in the same folder)."""
     model = openvino.Core().read_model(path)
     _merge_parallel(model)
     _quantize_per_channel(model)
     model.validate_nodes_and_infer_types()
-    # The model's own file is still mapped: write beside it, then replace.
-    made = path.with_name("optimized.xml")
-    openvino.save_model(model, made, compress_to_fp16=False)
+    # The model's file is still memory-mapped: write a second file, then replace it.
+    optimized = path.with_name("optimized.xml")
+    openvino.save_model(model, optimized, compress_to_fp16=False)
     del model
-    made.replace(path)
-    made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    optimized.replace(path)
+    optimized.with_suffix(".bin").replace(path.with_suffix(".bin"))
 
 
 def _merge_parallel(model: openvino.Model) -> None:
-    """Make one MatMul of those that share their input (query, key and value; gate and up), split afterwards."""
+    """Merge MatMuls that share their input (query, key and value; gate and up), and split the output."""
     groups = defaultdict(list)
     for operation in model.get_ordered_ops():
         if operation.get_type_name() == "MatMul" and operation.get_attributes()["transpose_b"]:
@@ -56,19 +57,19 @@ def _merge(members: list[Any]) -> None:
 
 
 def _quantize_per_channel(model: openvino.Model) -> None:
-    """Replace every large constant matrix by int8 and a scale a row.
+    """Replace every large constant matrix with int8 values and one scale per row.
 
     Symmetric: value = int8 × scale, scale = the row's largest magnitude / 127, in float16. An embedding that is shared
     with the output layer stays shared.
     """
     replaced: dict[str, Any] = {}
     for operation in model.get_ordered_ops():
-        place = _MATRIX_INPUT.get(operation.get_type_name())
-        constant = None if place is None else _matrix(operation.input_value(place).get_node())
+        index = _MATRIX_INPUT.get(operation.get_type_name())
+        constant = None if index is None else _matrix(operation.input_value(index).get_node())
         if constant is not None:
             name = constant.get_friendly_name()
             replaced[name] = replaced.get(name) or _quantized(constant.data)
-            operation.input(place).replace_source_output(replaced[name].output(0))
+            operation.input(index).replace_source_output(replaced[name].output(0))
 
 
 def _matrix(node: Any) -> Any:
@@ -77,7 +78,7 @@ def _matrix(node: Any) -> Any:
     if constant.get_type_name() != "Constant" or not constant.get_element_type().is_real():
         return None
     shape = constant.get_output_shape(0)
-    return constant if len(shape) == 2 and min(shape) >= _SMALLEST_SIDE else None
+    return constant if len(shape) == 2 and min(shape) >= _MIN_SIDE else None
 
 
 def _quantized(values: np.ndarray[Any, Any]) -> Any:

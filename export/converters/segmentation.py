@@ -1,4 +1,4 @@
-"""Models that cut out the foreground, as they are published in ONNX."""
+"""Converter for background removal models published as ONNX."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from export.fetch import ExportError
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take the network: the only .onnx file there is, or the one that option `file` names."""
+    """Copy the network: the only .onnx file in the folder, or the one that option `file` names."""
     found = [source / options["file"]] if "file" in options else sorted(source.glob("*.onnx"))
     if len(found) != 1:
-        raise ExportError(f"{source} has {len(found)} .onnx files and not one")
+        raise ExportError(f"{source} has {len(found)} .onnx files; exactly one is required")
     shutil.copyfile(found[0], version / "model.onnx")
     return {}

@@ -1,4 +1,4 @@
-"""Models that speak, served as they are published, and the list of their voices."""
+"""Converters for speech models: the published files, and a list of the voices."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-# The first letter of a voice of Kokoro's is its language, the second its gender.
+# The first letter of a Kokoro voice's name is its language, the second its gender.
 _LANGUAGES = {
     "a": "en-US",
     "b": "en-GB",
@@ -23,7 +23,7 @@ _GENDERS = {"f": "female", "m": "male"}
 
 
 def convert_hibari(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take the networks, one a voice; hibari's own list describes them."""
+    """Copy the networks, one per voice; hibari's voices.json describes the voices."""
     described = json.loads((source / "voices.json").read_text(encoding="utf-8"))
     voices = []
     for path in sorted(source.glob("*.onnx")):
@@ -34,7 +34,7 @@ def convert_hibari(source: Path, version: Path, options: Mapping[str, str]) -> d
 
 
 def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take the network, its phonemes, and every .npz of voices there is."""
+    """Copy the network, its phoneme vocabulary and all .npz files of voices."""
     names = []
     for path in [source / "kokoro.onnx", source / "vocab.json", *sorted(source.glob("*.npz"))]:
         shutil.copyfile(path, version / path.name)
@@ -49,9 +49,9 @@ def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> d
 
 
 def convert_pocket_tts(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take the weights of one language, its tokenizer, and voices (`embeddings/NAME.safetensors`) where there are any.
+    """Copy the weights and tokenizer of one language, and its voices (`embeddings/NAME.safetensors`) if there are any.
 
-    The backend's process runs in the environment that has the package.
+    The parameter `environment` names the environment that has the pocket-tts package, where the engine's process runs.
     """
     shutil.copyfile(source / "model.safetensors", version / "model.safetensors")
     for path in [*source.glob("tokenizer.*"), *source.glob("config.yaml")]:

@@ -1,4 +1,4 @@
-"""Chat models that see images, from their published folders."""
+"""Converter for published folders of vision-language chat models."""
 
 import json
 import shutil
@@ -11,12 +11,15 @@ from export.fetch import ExportError
 
 _FORMATS = ("fp32", "int8", "int4")
 
-# Those that the backend knows the images of: see backends/generation/prompt/image_processor.py.
+# The model types whose images the backend can process: see backends/generation/prompt/image_processor.py.
 _KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Make the networks for OpenVINO GenAI, in an environment that has torch; option `weights`: int8, int4, fp32."""
+    """Convert the networks for OpenVINO GenAI, in an environment that has torch.
+
+    Option `weights`: int8 (the default), int4 or fp32.
+    """
     _check(source, options)
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         arguments = (str(source.resolve()), folder, options.get("weights", "int8"))
@@ -27,10 +30,10 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
 
 
 def _check(source: Path, options: Mapping[str, str]) -> None:
-    """Find out what would only be found out at the end of a long conversion."""
+    """Raise ExportError early for problems that would only appear at the end of a long conversion."""
     if (weights := options.get("weights", "int8")) not in _FORMATS:
-        raise ExportError(f"weights are {', '.join(_FORMATS)}, not {weights}")
+        raise ExportError(f"'weights' must be one of {', '.join(_FORMATS)}, not {weights}")
     if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in _KINDS:
-        raise ExportError(f"{source} has a model of type {kind}; known are {', '.join(_KINDS)}")
+        raise ExportError(f"{source} has an unsupported model type, {kind}; supported: {', '.join(_KINDS)}")
     if not (source / "preprocessor_config.json").exists():
         raise ExportError(f"{source} has no preprocessor_config.json")

@@ -1,4 +1,4 @@
-"""Whisper, from the format of CTranslate2."""
+"""Converters for Whisper models in CTranslate2's format."""
 
 import shutil
 import tempfile
@@ -9,7 +9,7 @@ from export import environments
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Take a folder's files as they are, for CTranslate2."""
+    """Copy the files of a folder, which CTranslate2 loads unchanged."""
     for path in source.iterdir():
         if path.is_file():
             shutil.copyfile(path, version / path.name)
@@ -17,7 +17,7 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
 
 
 def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Make encoder and decoder for OpenVINO GenAI, in an environment that has torch."""
+    """Convert the encoder and decoder for OpenVINO GenAI, in an environment that has torch."""
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         environments.run(".venv-openvino", "export.isolated.openvino_whisper", str(source), folder)
         shutil.copytree(folder, version, dirs_exist_ok=True)

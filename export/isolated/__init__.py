@@ -1,1 +1,1 @@
-"""Conversions that run in environments of their own, with torch."""
+"""Conversion scripts that run in separate environments with torch."""

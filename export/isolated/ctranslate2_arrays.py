@@ -1,4 +1,4 @@
-"""Reads the weights in a model.bin of CTranslate2 (version 6 of its format)."""
+"""Reads the weights from CTranslate2's model.bin (format version 6)."""
 
 import struct
 from pathlib import Path
@@ -11,33 +11,33 @@ Arrays = dict[str, NDArray[Any]]
 
 _VERSION = 6
 
-# By their number in the file.
+# Indexed by the type code in the file.
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 
 
 def read_arrays(path: Path, kind: str) -> Arrays:
-    """Return the arrays of a model by their names. Raises ValueError if it is not a `kind`, or quantized."""
+    """Return the arrays of a model by name. Raise ValueError if it is not a `kind` or is quantized."""
     with path.open("rb") as file:
-        version, name, _ = _number(file, "I"), _string(file), _number(file, "I")
+        version, name, _ = _read_number(file, "I"), _read_string(file), _read_number(file, "I")
         if (version, name) != (_VERSION, kind):
-            raise ValueError(f"{path.name} is a {name} of version {version}, not a {kind} of version {_VERSION}")
-        arrays = dict(_array(file) for _ in range(_number(file, "I")))
+            raise ValueError(f"{path.name} is a {name}, version {version}; expected a {kind}, version {_VERSION}")
+        arrays = dict(_read_array(file) for _ in range(_read_number(file, "I")))
     if any(name.endswith("weight_scale") for name in arrays):
-        raise ValueError(f"{path.name} is quantized; its float16 or float32 original is needed")
+        raise ValueError(f"{path.name} is quantized; the float16 or float32 original is required")
     return arrays
 
 
-def _array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
-    name = _string(file)
-    shape = [_number(file, "I") for _ in range(_number(file, "B"))]
-    kind = _TYPES[_number(file, "B")]
-    return name, np.frombuffer(file.read(_number(file, "I")), kind).reshape(shape)
+def _read_array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
+    name = _read_string(file)
+    shape = [_read_number(file, "I") for _ in range(_read_number(file, "B"))]
+    kind = _TYPES[_read_number(file, "B")]
+    return name, np.frombuffer(file.read(_read_number(file, "I")), kind).reshape(shape)
 
 
-def _string(file: BinaryIO) -> str:
-    """Read a string that ends with a zero byte, after its length."""
-    return file.read(_number(file, "H"))[:-1].decode()
+def _read_string(file: BinaryIO) -> str:
+    """Read a zero-terminated string with a length prefix."""
+    return file.read(_read_number(file, "H"))[:-1].decode()
 
 
-def _number(file: BinaryIO, form: str) -> int:
+def _read_number(file: BinaryIO, form: str) -> int:
     return int(struct.unpack(f"<{form}", file.read(struct.calcsize(form)))[0])

@@ -1,4 +1,4 @@
-"""`python -m export.isolated.onnx_encoder SOURCE TARGET OPTIONS`, run in .venv-onnx: safetensors to ONNX."""
+"""Exports safetensors to ONNX: `python -m export.isolated.onnx_encoder SOURCE TARGET OPTIONS`, in .venv-onnx."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from export.isolated import onnx_int8
 
 
 def export_encoder(source: Path, target: Path, options: dict[str, str]) -> None:
-    """Write model.onnx (its output: the last hidden state), tokenizer.json and, for a yes/no model, score.npy."""
+    """Write model.onnx (output: the last hidden state), tokenizer.json and, for a yes/no reranker, score.npy."""
     main_export(str(source), str(target), task="feature-extraction", library_name="transformers", do_validation=False)
     if options.get("quantize") == "int8":
         exported = target / "exported.onnx"
@@ -26,7 +26,10 @@ def export_encoder(source: Path, target: Path, options: dict[str, str]) -> None:
 
 
 def _difference(source: Path, yes: str, no: str) -> np.ndarray[Any, Any]:
-    """Return the direction of the hidden state in which the logit of `yes` grows over that of `no`: [hidden size]."""
+    """Return the output vector of `yes` minus that of `no`: [hidden size].
+
+    Its product with a hidden state is the difference of the two logits.
+    """
     tokenizer = AutoTokenizer.from_pretrained(source)
     head = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).get_output_embeddings().weight.detach()
     rows = [head[tokenizer.convert_tokens_to_ids(token)] for token in (yes, no)]

@@ -1,7 +1,8 @@
-"""`python -m export.isolated.openvino_diffusion SOURCE TARGET FORMAT`, run in the environment with diffusers.
+"""Exports image generation models to OpenVINO, in .venv-openvino.
 
-SOURCE is a published folder with model_index.json (Stable Diffusion, XL, LCM, FLUX); TARGET gets what OpenVINO GenAI
-loads, with weights in FORMAT: fp32, fp16 or int8.
+`python -m export.isolated.openvino_diffusion SOURCE TARGET FORMAT`: SOURCE is a published folder with model_index.json
+(Stable Diffusion, XL, LCM, FLUX). TARGET receives the files that OpenVINO GenAI loads, with weights in FORMAT: fp32,
+fp16 or int8.
 """
 
 import json
@@ -15,15 +16,15 @@ import openvino
 from optimum.exporters.openvino import main_export
 from optimum.intel import OVConfig
 
-# The format → how OpenVINO calls the types that the weights then have.
+# Weight format → OpenVINO's names of the weights' types.
 _TYPES = {"fp32": ("f32",), "fp16": ("f16",), "int8": ("u8", "i8")}
 
-# What stays in another type at most: biases and norms, and in float16 what it cannot express.
+# Maximum share of bytes in other types: biases, norms and, with fp16, values that float16 cannot represent.
 _MAX_OTHER_TYPES = 0.1
 
 
 def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
-    """Write networks, tokenizers and configurations. Raises ValueError if the weights are not what was asked for."""
+    """Write networks, tokenizers and configurations. Raise ValueError if the weights are not in the format."""
     main_export(
         str(source),
         target,
@@ -35,7 +36,7 @@ def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
         variant=_variant(source),
     )
     for path in sorted(target.glob("*/openvino_model.xml")):
-        # Not by the exporter, which takes a configuration that says int8 and leaves the weights as they are.
+        # The exporter accepts an int8 configuration, but leaves the weights unchanged.
         if weight_format == "int8":
             _compress(path)
         _check(path, weight_format)
@@ -47,18 +48,18 @@ def _task(source: Path) -> str:
 
 
 def _variant(source: Path) -> str | None:
-    """Return "fp16" where the weights are published in this variant alone."""
+    """Return "fp16" if the weights are published only in this variant."""
     names = [path.name for path in source.glob("*/*.safetensors")]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
 def _compress(path: Path) -> None:
     compressed = nncf.compress_weights(openvino.Core().read_model(path))
-    # The model's own file is still mapped: write beside it, then replace.
-    made = path.with_name("compressed.xml")
-    openvino.save_model(compressed, made, compress_to_fp16=False)
-    made.replace(path)
-    made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    # The model's file is still memory-mapped: write a second file, then replace it.
+    rewritten = path.with_name("compressed.xml")
+    openvino.save_model(compressed, rewritten, compress_to_fp16=False)
+    rewritten.replace(path)
+    rewritten.with_suffix(".bin").replace(path.with_suffix(".bin"))
 
 
 def _check(path: Path, weight_format: str) -> None:
@@ -69,7 +70,7 @@ def _check(path: Path, weight_format: str) -> None:
             sizes[operation.get_element_type().get_type_name()] += operation.get_byte_size()
     wanted = sum(sizes[name] for name in _TYPES[weight_format])
     if wanted < (1 - _MAX_OTHER_TYPES) * sizes.total():
-        raise ValueError(f"{path.parent.name} did not become {weight_format}; bytes of each type: {dict(sizes)}")
+        raise ValueError(f"{path.parent.name} was not converted to {weight_format}; bytes by type: {dict(sizes)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""`python -m export.isolated.openvino_vision_language SOURCE TARGET [WEIGHT_FORMAT]`, run in .venv-openvino.
+"""Exports vision-language models to OpenVINO, in .venv-openvino.
 
-SOURCE is a published folder of Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA; TARGET gets what OpenVINO GenAI loads, and what
-the generation backend reads beside it. WEIGHT_FORMAT is int8 (the default), int4 or fp32.
+`python -m export.isolated.openvino_vision_language SOURCE TARGET [WEIGHT_FORMAT]`: SOURCE is a published folder of
+Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA. TARGET receives the files that OpenVINO GenAI and the generation backend read.
+WEIGHT_FORMAT is int8 (the default), int4 or fp32.
 """
 
 import json
@@ -16,7 +17,7 @@ from optimum.intel import OVModelForVisualCausalLM, OVWeightQuantizationConfig
 from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-# Without a configuration optimum makes int8 of what has more than 1e9 parameters.
+# Without a configuration, Optimum quantizes models with more than 1e9 parameters to int8.
 _QUANTIZATION: dict[str, Any] = {
     "fp32": {"load_in_8bit": False},
     "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8)},
@@ -32,17 +33,17 @@ def export_vision_language(source: Path, target: Path, weight_format: str = "int
     model.save_pretrained(target)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     tokenizer.save_pretrained(target)
-    # The engine would have the tokenizer put a second beginning before the template's.
+    # Otherwise the engine's tokenizer adds a second BOS token before the template's.
     tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     export_tokenizer(tokenizer, target)
-    # As published: what transformers writes anew may lack what the engine reads.
+    # The published file: the one that transformers writes may lack fields that the engine reads.
     shutil.copyfile(source / "preprocessor_config.json", target / "preprocessor_config.json")
     (target / "chat_template.jinja").write_text(_chat_template(source, tokenizer), encoding="utf-8")
     _complete_generation_config(target, tokenizer)
 
 
 def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the template: in a file of its own, in one that older transformers wrote, or the tokenizer's."""
+    """Return the template from chat_template.jinja, chat_template.json (older transformers) or the tokenizer."""
     if (source / "chat_template.jinja").exists():
         return (source / "chat_template.jinja").read_text(encoding="utf-8")
     if (source / "chat_template.json").exists():
@@ -54,7 +55,7 @@ def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _complete_generation_config(target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have `eos_token_id` be a list, as the backend reads it: what the model says, else what its tokenizer says."""
+    """Make `eos_token_id` a list, as the backend expects: the model's value, or else the tokenizer's."""
     path = target / "generation_config.json"
     generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ends = generation.get("eos_token_id")

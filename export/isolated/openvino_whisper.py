@@ -1,6 +1,7 @@
-"""`python -m export.isolated.openvino_whisper SOURCE TARGET`, run in .venv-openvino: CTranslate2 to OpenVINO.
+"""Converts Whisper to OpenVINO: `python -m export.isolated.openvino_whisper SOURCE TARGET`, in .venv-openvino.
 
-SOURCE has model.bin, config.json and tokenizer.json; TARGET gets what OpenVINO GenAI loads.
+SOURCE is a CTranslate2 folder with model.bin, config.json and tokenizer.json. TARGET receives the files that OpenVINO
+GenAI loads.
 """
 
 import json
@@ -25,7 +26,7 @@ from transformers import (
 
 from export.isolated.ctranslate2_arrays import Arrays, read_arrays
 
-# transformers' name of a layer's part → CTranslate2's, and which projections the latter joins.
+# transformers' name of a layer's module → CTranslate2's name, and the projections that CTranslate2 fuses in it.
 _SELF = {
     "self_attn_layer_norm": ("self_attention/layer_norm", ""),
     "self_attn": ("self_attention/linear_0", "qkv"),
@@ -56,7 +57,7 @@ def export_whisper(source: Path, target: Path) -> None:
 
 
 def _write_transformers(source: Path, folder: Path) -> WhisperTokenizerFast:
-    """Write the model as transformers saves it; return its tokenizer."""
+    """Write the model in transformers' format and return its tokenizer."""
     arrays = read_arrays(source / "model.bin", "WhisperSpec")
     published = json.loads((source / "config.json").read_text(encoding="utf-8"))
     added = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
@@ -66,8 +67,8 @@ def _write_transformers(source: Path, folder: Path) -> WhisperTokenizerFast:
     config = _model_config(arrays, special)
     model = WhisperForConditionalGeneration(config)
     model.load_state_dict(dict(_weights(arrays)))
-    longest = {"max_length": config.max_target_positions}
-    model.generation_config = _generation_config(published, ids, special | longest)
+    limits = {"max_length": config.max_target_positions}
+    model.generation_config = _generation_config(published, ids, special | limits)
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
     end = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|endoftext|>")
@@ -87,19 +88,19 @@ def _weights(arrays: Arrays) -> Iterator[tuple[str, torch.Tensor]]:
         yield from _part(arrays, f"{side}/layer_norm", f"model.{side}.layer_norm")
         for layer in range(_layers(arrays, side)):
             theirs, ours = f"{side}/layer_{layer}", f"model.{side}.layers.{layer}"
-            for target, (part, joined) in parts.items():
-                yield from _part(arrays, f"{theirs}/{part}", f"{ours}.{target}", joined)
+            for target, (part, fused) in parts.items():
+                yield from _part(arrays, f"{theirs}/{part}", f"{ours}.{target}", fused)
 
 
-def _part(arrays: Arrays, source: str, target: str, joined: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weight and bias; projections that are joined are taken apart, and that of the keys has no bias."""
+def _part(arrays: Arrays, source: str, target: str, fused: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield weight and bias. Fused projections are split; the key projection has no bias."""
     for theirs, ours in (("weight", "weight"), ("bias", "bias"), ("gamma", "weight"), ("beta", "bias")):
         if f"{source}/{theirs}" not in arrays:
             continue
         tensor = _tensor(arrays, f"{source}/{theirs}")
-        if not joined:
+        if not fused:
             yield f"{target}.{ours}", tensor
-        for letter, piece in zip(joined, tensor.chunk(len(joined) or 1), strict=False):
+        for letter, piece in zip(fused, tensor.chunk(len(fused) or 1), strict=False):
             if letter + ours != "kbias":
                 yield f"{target}.{letter}_proj.{ours}", piece.clone()
 
@@ -125,7 +126,7 @@ def _model_config(arrays: Arrays, special: dict[str, int]) -> WhisperConfig:
 
 
 def _generation_config(published: dict[str, Any], ids: dict[str, int], special: dict[str, int]) -> GenerationConfig:
-    languages = {name: number for name, number in ids.items() if number in published.get("lang_ids", ())}
+    languages = {name: token_id for name, token_id in ids.items() if token_id in published.get("lang_ids", ())}
     tasks = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
     known = {"lang_to_id": languages, "task_to_id": tasks} if languages else {}
     return GenerationConfig(

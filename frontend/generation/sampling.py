@@ -39,7 +39,7 @@ class SamplingFields(RequestBody):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Unsupported fields, each with the values that have no effect and are therefore accepted."""
 
-    stream: bool | None = Field(None, description="Stream the response as server-sent events. False if omitted.")
+    stream: bool = Field(False, description="Stream the response as server-sent events.")
     temperature: float | None = Field(
         None, ge=0, le=2, description="Sampling temperature; 0 always picks the most likely token. 1 if omitted."
     )

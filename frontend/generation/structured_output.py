@@ -45,7 +45,7 @@ class JSONSchemaFormat(RequestBody):
 class TextFormat(RequestBody):
     """`{"type": "text"}`: no constraint."""
 
-    type: Literal["text"]
+    type: Literal["text"] = Field(description="Always `text`.")
 
     def constraint(self, _: str) -> None:
         """Return None: the output is not constrained."""
@@ -54,7 +54,7 @@ class TextFormat(RequestBody):
 class ObjectFormat(RequestBody):
     """`{"type": "json_object"}`: any JSON object."""
 
-    type: Literal["json_object"]
+    type: Literal["json_object"] = Field(description="Always `json_object`.")
 
     def constraint(self, param: str) -> Constraint:
         """Return the constraint on the output; `param` is the path of this field."""
@@ -64,8 +64,8 @@ class ObjectFormat(RequestBody):
 class SchemaFormat(RequestBody):
     """`{"type": "json_schema", "json_schema": …}`: JSON that matches a schema."""
 
-    type: Literal["json_schema"]
-    json_schema: JSONSchemaFormat
+    type: Literal["json_schema"] = Field(description="Always `json_schema`.")
+    json_schema: JSONSchemaFormat = Field(description="The schema and its name.")
 
     def constraint(self, param: str) -> Constraint:
         """Return the constraint on the output; `param` is the path of this field. Raises InvalidRequest."""

@@ -81,14 +81,12 @@ class ToolFields(RequestBody):
     """The fields for tools, reasoning and the chat template."""
 
     tools: list[Tool] | None = Field(None, max_length=128, description="Functions that the model may call.")
-    tool_choice: ToolChoice[NamedTool] | None = Field(
-        None,
-        description="`none`, `auto`, `required` (one to eight calls), or the one function to call. Required and named "
-        "calls always match the function's parameters. `auto` if omitted.",
+    tool_choice: ToolChoice[NamedTool] = Field(
+        "auto",
+        description="`required`: one to eight calls; or the one function to call. Required and named calls always "
+        "match the function's parameters.",
     )
-    parallel_tool_calls: bool | None = Field(
-        None, description="False: at most one tool call per response. True if omitted."
-    )
+    parallel_tool_calls: bool = Field(True, description="False: at most one tool call per response.")
     reasoning_effort: Effort | None = Field(
         None, description="Passed to the chat template; `none` also sets `enable_thinking` to false."
     )
@@ -116,7 +114,7 @@ class ToolFields(RequestBody):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise InvalidRequest(f"Duplicate tool name '{name}'", param=f"tools[{index}].function.name")
-        if not names and self.tool_choice not in (None, "none", "auto"):
+        if not names and self.tool_choice not in ("none", "auto"):
             raise InvalidRequest("'tool_choice' requires 'tools'", param="tool_choice")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
             raise InvalidRequest(
@@ -168,12 +166,12 @@ def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | Non
 
 
 def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -> Constraint | None:
-    is_free = body.tool_choice in (None, "auto")
+    is_free = body.tool_choice == "auto"
     if is_free and (constraint is None or isinstance(constraint, GrammarConstraint)):
         return constraint
     chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
     functions = [tool.function.model_dump() for tool in body.callable_tools if chosen in (None, tool.function.name)]
-    max_calls = 1 if chosen or body.parallel_tool_calls is False else _MAX_FORCED_CALLS
+    max_calls = _MAX_FORCED_CALLS if body.parallel_tool_calls and not chosen else 1
     calls = _tool_format(model).constrain(functions, max_calls)
     return EitherConstraint([calls, constraint], "tools") if is_free and constraint else calls
 
@@ -183,7 +181,7 @@ def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipel
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
         raise InvalidRequest(f"The model '{model.id}' does not support tools", param="tools")
-    max_calls = 1 if body.parallel_tool_calls is False else MAX_CALLS
+    max_calls = MAX_CALLS if body.parallel_tool_calls else 1
     reasons, tool_format = _reasons(model), _tool_format(model) if names else None
 
     def new_pipeline() -> ParserPipeline:

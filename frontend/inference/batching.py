@@ -52,8 +52,8 @@ def bounded(text: str, model: Model, truncate: bool, param: str) -> bytes:
     limit = model.number("context_length") * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > limit and not truncate:
         raise InvalidRequest(
-            f"{param}: This model accepts at most {model.number('context_length')} tokens, but this input has "
-            f"{len(text)} characters. Set 'truncate' to true to truncate it.",
+            f"{param}: This model's maximum context length is {model.number('context_length')} tokens, but the input "
+            f"has {len(text)} characters. Set 'truncate' to true to truncate it.",
             param=param,
             code="context_length_exceeded",
         )

@@ -72,7 +72,7 @@ def test_second_instance_on_the_same_port_fails_and_names_the_stop_command(stack
 
 
 def test_model_that_is_not_exported_fails_the_start():
-    with pytest.raises(RuntimeError, match=r"(?s)Triton stopped.*no-such-model"), running_stack(["no-such-model"]):
+    with pytest.raises(RuntimeError, match=r"(?s)Triton exited.*no-such-model"), running_stack(["no-such-model"]):
         pass
 
 

@@ -1,4 +1,4 @@
-"""The command line: `trident --help`."""
+"""The `trident` command and its subcommands."""
 
 import click
 
@@ -10,14 +10,17 @@ from trident.cli.serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="trident-serve", prog_name="trident")
 def main() -> None:
-    """Serve open models of every kind behind one OpenAI-compatible API, run by NVIDIA Triton."""
+    """Serve open models of every kind behind one OpenAI-compatible API, using NVIDIA Triton."""
 
 
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the completion script for a shell: eval "$(trident completion bash)"."""
+    """Print a shell completion script.
+
+    To enable it: eval "$(trident completion bash)"
+    """
     from click.shell_completion import get_completion_class
 
     script = get_completion_class(shell)

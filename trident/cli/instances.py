@@ -1,4 +1,4 @@
-"""trident stop, status and ps: the instances that run on this machine."""
+"""The `trident stop`, `status` and `ps` commands, which manage the instances on this machine."""
 
 import contextlib
 import json
@@ -12,59 +12,62 @@ import click
 from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
 from trident.launch.instance import Instance, running_instances
 
-_PATIENCE_SECONDS = 20
+_STOP_SECONDS = 20
 _HTTP_SECONDS = 10
 
-_WHICH = ("port", "cache")
+_INSTANCE_SETTINGS = ("port", "cache")
 
 
 @click.command(cls=GroupedCommand)
-@setting_options(_WHICH)
+@setting_options(_INSTANCE_SETTINGS)
 def stop(**flags: Any) -> None:
-    """Stop the instance on a port, and wait until it has ended."""
+    """Stop the instance on a port and wait until it has exited."""
     settings = settings_of(flags)
     instance = Instance(settings.run_folder)
     if not instance.is_running():
-        click.echo(f"No Trident runs on port {settings.port}")
+        click.echo(f"Trident is not running on port {settings.port}")
         return
     try:
         pid = instance.pid()
-        click.echo(f"Stopping Trident on port {settings.port} (process {pid})")
+        click.echo(f"Stopping Trident on port {settings.port} (PID {pid})")
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
-        fail(f"Process {pid} is another user's: it can be stopped by them, or by root")
+        fail(f"Process {pid} belongs to another user; only that user or root can stop it")
     except (FileNotFoundError, ProcessLookupError):
-        click.echo("It has ended by itself")
+        click.echo("Trident has already exited")
         return
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _STOP_SECONDS
     while instance.is_running():
         if time.monotonic() > deadline:
-            fail(f"It still runs after {_PATIENCE_SECONDS} s: kill -9 {pid} ends it")
+            fail(f"Trident is still running after {_STOP_SECONDS} s; to force it to exit, run: kill -9 {pid}")
         time.sleep(0.1)
     click.echo("Stopped")
 
 
 @click.command(cls=GroupedCommand)
-@setting_options(_WHICH)
+@setting_options(_INSTANCE_SETTINGS)
 def status(**flags: Any) -> None:
-    """Show whether an instance runs on a port, and whether its models answer. Exits with 1 unless all do."""
+    """Show whether an instance and its models are healthy.
+
+    Exits with code 1 unless all of them are.
+    """
     settings = settings_of(flags)
     instance = Instance(settings.run_folder)
     if not instance.is_running():
-        fail(f"No Trident runs on port {settings.port}")
+        fail(f"Trident is not running on port {settings.port}")
     url = instance.url()
-    click.echo(f"Trident runs on {url} (process {instance.pid()})")
+    click.echo(f"Trident is running at {url} (PID {instance.pid()})")
     health = _get(f"{url}/health")
     for model in _models(url):
         click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")
     if health.get("status") != "ok":
-        fail(f"unhealthy: {health.get('error', 'the frontend does not answer')}")
+        fail(f"unhealthy: {health.get('error', 'the frontend does not respond')}")
 
 
 @click.command(cls=GroupedCommand)
 @setting_options(["cache"])
 def ps(**flags: Any) -> None:
-    """List the instances that run on this machine, with their models."""
+    """List the instances running on this machine, with their models."""
     instances = running_instances(settings_of(flags).cache)
     rows = [("PORT", "PID", "UPTIME", "MEMORY", "MODELS"), *filter(None, map(_row, instances))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -73,7 +76,7 @@ def ps(**flags: Any) -> None:
 
 
 def _row(instance: Instance) -> tuple[str, ...] | None:
-    """Return what `ps` shows of an instance; None if it has just ended."""
+    """Return the row of `trident ps` for an instance, or None if it has exited."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""trident export, list and show: the catalog, and the models in the repository."""
+"""The `trident export`, `list` and `show` commands, which manage the catalog and the model repository."""
 
 import errno
 import json
@@ -19,18 +19,26 @@ _STORAGE = ("model_repository", "cache")
 
 @click.command(cls=GroupedCommand)
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--all", "every", is_flag=True, help="every model that the package index has")
-@click.option("--weights", metavar="FOLDER", type=click.Path(path_type=Path), help="make the one MODEL of these files")
+@click.option("--all", "every", is_flag=True, help="export every model that the package index provides")
+@click.option(
+    "--weights",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="folder with the weights to convert; requires exactly one MODEL",
+)
 @setting_options(_STORAGE)
 def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: Any) -> None:
-    """Fetch and convert models of the catalog into the model repository, by default the starter set."""
+    """Download and convert catalog models.
+
+    Adds them to the model repository. Without MODEL, exports the starter set.
+    """
     from export.catalog import load_catalog, starter_names
 
     catalog, settings = load_catalog(), settings_of(flags)
     if unknown := [name for name in names if name not in catalog]:
         raise click.UsageError(f"unknown model {', '.join(unknown)}; `trident list` shows the catalog")
     if weights and (len(names) != 1 or every or catalog[names[0]].packages):
-        raise click.UsageError("--weights needs the name of one model whose weights the package index does not have")
+        raise click.UsageError("--weights requires exactly one MODEL, whose weights the package index does not provide")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
     _export([catalog[name] for name in names or starter_names()], settings, weights)
@@ -49,16 +57,16 @@ def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
-        fail(f"{error}. Set TRIDENT_CACHE, or TRIDENT_MODEL_REPOSITORY, to a folder with room that you may write.")
+        fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space.")
     except KeyboardInterrupt:
-        fail("stopped; finished parts are kept")
+        fail("interrupted; finished downloads and conversions are kept")
 
 
 @click.command("list", cls=GroupedCommand)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @setting_options(["model_repository"])
 def list_models(as_json: bool, **flags: Any) -> None:
-    """List the catalog, and the models in the repository."""
+    """List the models in the catalog and in the model repository."""
     rows = _listed(settings_of(flags).model_repository)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -96,14 +104,14 @@ def _listed(repository: Path) -> list[dict[str, Any]]:
 @click.argument("name", metavar="MODEL")
 @setting_options(["model_repository"])
 def show(name: str, **flags: Any) -> None:
-    """Show a model: what the catalog says of it, and how it is configured to run."""
+    """Show a model's catalog entry and its configuration."""
     from export.catalog import load_catalog
     from export.triton_config import read_model_parameters
 
     repository = settings_of(flags).model_repository
     entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
     if entry is None and not config.exists():
-        fail(f"unknown model {name}; `trident list` shows those there are")
+        fail(f"unknown model {name}; `trident list` shows the available models")
     if entry is not None:
         for field in ("id", "task", "description", "license", "owned_by", "created"):
             click.echo(f"{field:12} {getattr(entry, field)}")
@@ -111,7 +119,7 @@ def show(name: str, **flags: Any) -> None:
         if entry.weights:
             click.echo(f"{'weights':12} {entry.weights}")
     if not config.exists():
-        click.echo(f"not exported: trident export {name}")
+        click.echo(f"not exported; to export it, run: trident export {name}")
         return
     click.echo(f"\n{config}")
     for key, value in sorted(read_model_parameters(config).items()):

@@ -1,4 +1,4 @@
-"""Options of commands, made of the settings they are: grouped in `--help`, without Python's names of types."""
+"""Command options generated from the settings, grouped in `--help` and without Python type names."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 class SettingOption(click.Option):
-    """An option that sets a field of Settings."""
+    """A command option that sets a field of `Settings`."""
 
     def __init__(self, name: str):
         field, kind = _FIELDS[name], _HINTS[name]
@@ -30,7 +30,7 @@ class SettingOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """Lists its options under the names of the settings' groups."""
+    """A command whose `--help` lists the options by settings group."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {}
@@ -44,10 +44,10 @@ class GroupedCommand(click.Command):
 
 
 def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], Any]:
-    """Return a decorator that gives a command the options of these settings."""
+    """Return a decorator that adds an option for each of these settings to a command."""
 
     def decorate(function: Any) -> Any:
-        # click reads them from the last to the first.
+        # click reads this list in reverse.
         options = [SettingOption(name) for name in names][::-1]
         function.__click_params__ = options + getattr(function, "__click_params__", [])
         return function
@@ -56,7 +56,7 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
 
 
 def settings_of(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings that the options of a command give. Exits with 2, naming what is wrong."""
+    """Return the settings with a command's flags applied. Raise UsageError (exit code 2) if one is invalid."""
     try:
         return load_settings({name: value for name, value in flags.items() if value not in (None, ())})
     except SettingsError as error:
@@ -64,7 +64,7 @@ def settings_of(flags: Mapping[str, Any]) -> Settings:
 
 
 def fail(message: str) -> NoReturn:
-    """Exit with 1 after a message."""
+    """Raise ClickException, which prints the message and exits with code 1."""
     raise click.ClickException(message)
 
 

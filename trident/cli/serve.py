@@ -1,4 +1,4 @@
-"""trident serve: export what is missing, start Triton and the frontend, keep them running."""
+"""The `trident serve` command, which exports missing models and then runs the launcher."""
 
 import os
 import subprocess
@@ -14,10 +14,11 @@ from trident.cli.options import GroupedCommand, setting_options, settings_of
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @setting_options()
 def serve(names: tuple[str, ...], **flags: Any) -> None:
-    """Serve models on a port, by default the starter set on 127.0.0.1:10100.
+    """Serve models, by default the starter set on 127.0.0.1:10100.
 
-    MODEL is a name in the catalog (`trident list`) or of a folder in the model repository. The first model of a task is
-    the default of that task. Each option is also an environment variable (TRIDENT_PORT) and a key of trident.toml.
+    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository. The first model of
+    each task is the default for that task. Each option can also be set by an environment variable (--port by
+    TRIDENT_PORT) or by a key in trident.toml (port).
     """
     settings = settings_of(flags | ({"models": names} if names else {}))
     if settings.triton is None:
@@ -25,7 +26,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
 
         models = settings.models or starter_names()
         if wanted := [name for name in models if name in load_catalog()]:
-            # In a process of its own: what a conversion has loaded and allocated is not the launcher's.
+            # In a separate process, so that the launcher does not keep a conversion's imports and memory.
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)

@@ -1,1 +1,1 @@
-"""Starts Triton and the frontend, and keeps them running."""
+"""The launcher, which starts Triton and the frontend and keeps them running."""

@@ -1,4 +1,4 @@
-"""Child processes: started so that they do not outlive the launcher, and their logs, which rotate."""
+"""Child processes that do not outlive the launcher, and their rotating logs."""
 
 import contextlib
 import ctypes
@@ -17,41 +17,44 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
 _MAX_BYTES, _MAX_FILES = 10_000_000, 5
-_MOMENT_SECONDS = 2.0
+_FINISH_SECONDS = 2.0
 
-# Files of all sizes come and go. With a heap for each thread, or with large blocks in heaps, memory grows with each one
-# of another size; so there are two heaps, and a block of 256 KB and more goes back to the system when it is free.
+# Processes load and free files of all sizes. With one heap per thread, or with large blocks in the heaps, memory would
+# grow with every new size. With two heaps and this threshold, freed blocks of 256 KB or more return to the system.
 _MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
 def start_child(
     command: Sequence[str], environment: Mapping[str, str] = os.environ, **options: Any
 ) -> "subprocess.Popen[bytes]":
-    """Start `command` in a session of its own; it gets SIGTERM if the launcher dies, however that happens."""
+    """Start `command` in its own session. The kernel sends it SIGTERM if the launcher dies for any reason."""
     return subprocess.Popen(
         command,
         env=_MALLOC | dict(environment),
         start_new_session=True,
-        preexec_fn=_behave,
+        preexec_fn=_prepare_child,
         stdin=subprocess.DEVNULL,
         **options,
     )
 
 
-def _behave() -> None:
-    """Die with the parent; and when there is something to do, do not push others off a processor.
+def _prepare_child() -> None:
+    """Request SIGTERM when the parent dies, and use SCHED_BATCH so that waking up does not preempt other processes.
 
-    A step of the engine, which takes its own processes out of this, is as slow as the slowest of its threads.
+    The engine's process returns to the normal policy: each of its steps is as slow as the slowest of its threads.
     """
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if hasattr(os, "SCHED_BATCH"):
-        with contextlib.suppress(OSError):  # not everywhere may one choose
+        with contextlib.suppress(OSError):  # not permitted on every system
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class ChildLog:
-    """The log of one kind of process in `path`; an earlier instance's becomes path.1. `echo`: also to stderr."""
+    """The rotating log file of one kind of process.
+
+    The log of an earlier instance is renamed to `path`.1. With `echo`, lines also go to stderr.
+    """
 
     def __init__(self, path: Path, echo: bool = False):
         self.path, self._echo = path, echo
@@ -66,16 +69,16 @@ class ChildLog:
         self._thread: threading.Thread | None = None
 
     def follow(self, output: IO[bytes] | None) -> None:
-        """Copy what a process writes, until it has ended."""
+        """Copy a process's output to the log in the background, until the output ends."""
         assert output is not None  # noqa: S101
         name = f"log {self.path.name}"
         self._thread = threading.Thread(target=self._copy, args=(output,), name=name, daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait, for a moment at most, until what a process that has ended said is all there."""
+        """Wait briefly until all output of an exited process is in the log."""
         if self._thread:
-            self._thread.join(_MOMENT_SECONDS)
+            self._thread.join(_FINISH_SECONDS)
 
     def _copy(self, output: IO[bytes]) -> None:
         with output:
@@ -84,6 +87,6 @@ class ChildLog:
                 self._handler.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
                 if self._echo:
                     try:
-                        sys.stderr.write(text + "\n")  # in one piece, beside what the launcher says
+                        sys.stderr.write(text + "\n")  # a single write, since the launcher prints too
                     except (OSError, ValueError):
-                        self._echo = False  # the terminal is closed; the file goes on
+                        self._echo = False  # the terminal is closed; keep writing to the file

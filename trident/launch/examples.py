@@ -1,8 +1,8 @@
-"""A first request for a model of each task: asked once at the start, and shown to the user."""
+"""Example requests by task, which the launcher sends to each model at startup and shows to the user."""
 
 from typing import Any
 
-# Task → path, and the body but for the model.
+# Task → path, and body without the model.
 _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (
         "/v1/chat/completions",
@@ -18,8 +18,8 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return path and body of a request to a model, as /v1/models describes it; None for a task without one."""
+    """Return the path and body of an example request to a model from /v1/models, or None if there is none."""
     if model["task"] not in _EXAMPLES or "voice_cloning" in model["capabilities"]:
-        return None  # the latter may have no voice of its own
+        return None  # a voice-cloning model may have no built-in voice
     path, body = _EXAMPLES[model["task"]]
     return path, {"model": model["id"]} | body

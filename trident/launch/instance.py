@@ -1,4 +1,4 @@
-"""An instance on this machine, told apart by its port: who holds its run folder."""
+"""The instances on this machine: one per port, identified by the lock on its run folder."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ _LOCK_SECONDS = 1.0
 
 
 class Instance:
-    """A run folder, of the port's name: its lock, the launcher's process id, its URL."""
+    """A run folder, named after the port, with its lock, PID file and URL."""
 
     def __init__(self, run_folder: Path):
         self._folder = run_folder
@@ -23,11 +23,11 @@ class Instance:
 
     @contextmanager
     def hold(self, url: str) -> Iterator[None]:
-        """Hold the run folder for this process. Raises LaunchError if another launcher has it."""
+        """Hold the lock of the run folder. Raise LaunchError if another launcher holds it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)
-            self._pid_file.unlink(missing_ok=True)  # of a launcher that was killed
+            self._pid_file.unlink(missing_ok=True)  # left by a launcher that was killed
             self._url_file.write_text(url, encoding="utf-8")
             try:
                 yield
@@ -35,7 +35,7 @@ class Instance:
                 self._pid_file.unlink(missing_ok=True)
 
     def _lock(self, lock: IO[str]) -> None:
-        """Take the lock. A check whether it is held has it for a moment: try again."""
+        """Acquire the lock, retrying because `is_running` also acquires it for a moment."""
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
@@ -43,13 +43,13 @@ class Instance:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise LaunchError(
-                        f"Trident already runs, or starts, on port {self.port}: `trident stop --port {self.port}` "
-                        "stops it; --port chooses another."
+                        f"Trident is already running or starting on port {self.port}. "
+                        f"Stop it with `trident stop --port {self.port}`, or choose another port with --port."
                     ) from None
                 time.sleep(0.05)
 
     def is_running(self) -> bool:
-        """Return whether a launcher holds the run folder and has written its process id."""
+        """Return whether a launcher holds the run folder and has written its PID."""
         try:
             with (self._folder / "lock").open(encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -60,22 +60,22 @@ class Instance:
         return False
 
     def write_pid(self) -> None:
-        """Note that this process is the launcher."""
+        """Record this process as the launcher."""
         new = self._pid_file.with_suffix(".new")
         new.write_text(str(os.getpid()), encoding="utf-8")
         new.replace(self._pid_file)
 
     def pid(self) -> int:
-        """Return the launcher's process id. Raises FileNotFoundError if it has just ended."""
+        """Return the launcher's PID. Raise FileNotFoundError if it has exited."""
         return int(self._pid_file.read_text(encoding="utf-8"))
 
     def url(self) -> str:
-        """Return where this machine reaches the API, without /v1."""
+        """Return the URL of the API on this machine, without /v1."""
         return self._url_file.read_text(encoding="utf-8")
 
 
 def running_instances(cache: Path) -> Iterator[Instance]:
-    """Yield the instances that run with this cache, by port."""
+    """Yield the running instances that use this cache, ordered by port."""
     folders = [folder for folder in cache.glob("run/*") if folder.name.isdigit()]
     for folder in sorted(folders, key=lambda folder: int(folder.name)):
         if (instance := Instance(folder)).is_running():

@@ -1,4 +1,4 @@
-"""Says what keeps the embedded Triton from running here, and what to do about it, before anything is started."""
+"""Startup checks, which report what prevents Trident from running on this machine and how to fix it."""
 
 import os
 import platform
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from frontend.settings import Settings
 
-_ELSEWHERE = "Or run Triton elsewhere and name it: --triton HOST:PORT."
+_ELSEWHERE = "Or use a Triton that runs elsewhere: --triton HOST:PORT."
 _MIN_GLIBC = (2, 35)
 
 
 class LaunchError(Exception):
-    """Trident cannot start or go on. The message says why and what to do."""
+    """Trident cannot start or continue. The message says why and how to fix it."""
 
 
 def check_embedded(settings: Settings) -> None:
-    """Raise LaunchError with the first thing that is missing for the embedded Triton."""
+    """Raise LaunchError if the embedded Triton cannot run on this machine."""
     _check_platform()
     _check_python()
     _check_wheel()
@@ -29,20 +29,18 @@ def check_embedded(settings: Settings) -> None:
 
 
 def check_frontend(settings: Settings) -> None:
-    """Raise LaunchError if the frontend's own port is taken."""
+    """Raise LaunchError if the frontend's port is in use."""
     _check_port(settings.host, settings.port, "port")
 
 
 def _check_platform() -> None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
-        raise LaunchError(
-            f"The embedded Triton is built for Linux on x86-64; this is {system} on {machine}. {_ELSEWHERE}"
-        )
+        raise LaunchError(f"The embedded Triton requires Linux on x86-64; this is {system} on {machine}. {_ELSEWHERE}")
     name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "another libc").partition(" ")
     if name != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < _MIN_GLIBC:
         raise LaunchError(
-            f"The embedded Triton needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this is {name} {version}. "
+            f"The embedded Triton requires glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this is {name} {version}. "
             f"{_ELSEWHERE}"
         )
 
@@ -50,7 +48,7 @@ def _check_platform() -> None:
 def _check_python() -> None:
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
         raise LaunchError(
-            f"Python 3.11 or 3.12 is needed; this is {platform.python_version()}. "
+            f"Python 3.11 or 3.12 is required; this is {platform.python_version()}. "
             "Remove .venv and run `make serve PYTHON=python3.12`."
         )
     if not libpython_folder():
@@ -63,7 +61,7 @@ def _check_python() -> None:
 
 
 def libpython_folder() -> Path | None:
-    """Return the folder that holds this interpreter's shared library, if it has one."""
+    """Return the folder of this interpreter's shared library, or None if it has none."""
     library = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     folders = [
         sysconfig.get_config_var("LIBDIR"),
@@ -76,7 +74,7 @@ def libpython_folder() -> Path | None:
 
 def _check_wheel() -> None:
     if find_spec("pytriton") is None:
-        raise LaunchError(f"The wheel that carries Triton is not installed: run `make install`. {_ELSEWHERE}")
+        raise LaunchError(f"Triton's wheel is not installed; run `make install`. {_ELSEWHERE}")
 
 
 def _check_port(host: str, port: int, name: str) -> None:
@@ -88,6 +86,6 @@ def _check_port(host: str, port: int, name: str) -> None:
         except OSError as error:
             flag = "--" + name.replace("_", "-")
             raise LaunchError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). If `trident ps` shows a Trident there, "
-                f"`trident stop --port PORT` ends it; else choose another port with {flag}."
+                f"Cannot listen on {host}:{port} ({error.strerror}). If `trident ps` lists an instance there, stop it "
+                f"with `trident stop --port PORT`; otherwise choose another port with {flag}."
             ) from error

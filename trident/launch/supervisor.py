@@ -1,4 +1,4 @@
-"""Keeps Triton and the frontend running together, from the first check to the last process."""
+"""Starts Triton and the frontend, monitors them, restarts Triton when it fails, and stops both."""
 
 import http.client
 import json
@@ -27,24 +27,24 @@ from trident.launch.triton_server import TritonServer
 _CHECK_SECONDS = 0.5
 _LOAD_SECONDS = 300.0
 _WEB_SECONDS = 30.0
-_LONGEST_PAUSE = 30.0
-_STEADY_SECONDS = 60.0
+_MAX_PAUSE_SECONDS = 30.0
+_STABLE_SECONDS = 60.0
 
 
 class _Stopped(Exception):
-    """Stopping was asked for while something was waited for."""
+    """A stop was requested by a signal or by POST /shutdown."""
 
 
 class _FrontendStopped(LaunchError):
-    """The frontend ended by itself."""
+    """The frontend exited with an error."""
 
 
 class Supervisor:
-    """Starts both, restarts Triton when it or one of its backends dies, stops both."""
+    """The owner of the Triton and frontend processes, which restarts Triton when it or one of its backends dies."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        # Not an Event: its lock must not be asked for in a signal handler.
+        # Not an Event, whose lock a signal handler must not acquire.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
@@ -57,7 +57,7 @@ class Supervisor:
         self._stop.put(None)
 
     def run(self) -> None:
-        """Start, say where, keep going until stopped. Raises LaunchError when something cannot be started."""
+        """Start both processes, print the URL and run until stopped. Raise LaunchError if one cannot be started."""
         instance = Instance(self._settings.run_folder)
         with instance.hold(self._url):
             check_frontend(self._settings)
@@ -67,8 +67,8 @@ class Supervisor:
             instance.write_pid()
             self._run()
 
-    def _stop_asked(self, seconds: float) -> bool:
-        """Wait for that long and return whether stopping was asked for, now or before."""
+    def _stop_requested(self, seconds: float) -> bool:
+        """Return whether a stop has been requested, waiting up to `seconds` for a request."""
         try:
             self._stop.get(timeout=seconds)
         except queue.Empty:
@@ -85,7 +85,7 @@ class Supervisor:
             _say("Stopping")
         finally:
             self._stop_all()
-            self._forget_files()
+            self._remove_files()
 
     def _start(self) -> None:
         started = time.monotonic()
@@ -94,16 +94,16 @@ class Supervisor:
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
-        self._forget_files()  # of one that did not end by itself
+        self._remove_files()  # left by a frontend that was killed
         command = [sys.executable, "-m", "frontend.server"]
         environment = os.environ | self._settings.as_environment()
         self._web = start_child(command, environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._web_log = ChildLog(self._settings.run_folder / "frontend.log", echo=True)
         self._web_log.follow(self._web.stdout)
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
-        self._first_answers()
+        self._send_first_requests()
 
-    def _forget_files(self) -> None:
+    def _remove_files(self) -> None:
         shutil.rmtree(self._settings.image_folder, ignore_errors=True)
         shutil.rmtree(self._settings.response_folder, ignore_errors=True)
 
@@ -118,7 +118,7 @@ class Supervisor:
         return _status(f"{self._url}/health") == 200
 
     def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait until `ready()`. Raises LaunchError if a process dies first or time runs out."""
+        """Wait until `ready()` returns true. Raise LaunchError if a process dies first or time runs out."""
         deadline = time.monotonic() + seconds
         while not ready():
             self._check_web()
@@ -127,11 +127,11 @@ class Supervisor:
             if time.monotonic() > deadline:
                 tail = f"\n{self._triton.last_errors()}" if self._triton else ""
                 raise LaunchError(f"{what} was not ready after {seconds:.0f} s.{tail}")
-            if self._stop_asked(0.1):
+            if self._stop_requested(0.1):
                 raise _Stopped
 
-    def _first_answers(self) -> None:
-        """Have every model answer once, through everything, before calling it served."""
+    def _send_first_requests(self) -> None:
+        """Send an example request to each model through the whole stack. Raise LaunchError if one fails."""
         for model in self._models():
             if (request := example(model)) is None:
                 continue
@@ -143,8 +143,8 @@ class Supervisor:
                 with urllib.request.urlopen(post, timeout=_WEB_SECONDS) as response:
                     response.read()
             except (OSError, http.client.HTTPException) as error:
-                raise LaunchError(f"{model['id']} loaded, but a first request failed: {error}") from error
-            _say(f"{model['id']} answered in {time.monotonic() - started:.1f} s")
+                raise LaunchError(f"{model['id']} loaded, but its first request failed: {error}") from error
+            _say(f"{model['id']} responded in {time.monotonic() - started:.1f} s")
 
     def _models(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
@@ -159,19 +159,19 @@ class Supervisor:
                 f"  curl {self._url}{path} -H 'Content-Type: application/json' \\\n    -d '{json.dumps(body)}'\n",
                 flush=True,
             )
-        print(f"Ctrl-C or `trident stop --port {self._settings.port}` stops it.", flush=True)
+        print(f"Press Ctrl-C or run `trident stop --port {self._settings.port}` to stop.", flush=True)
 
     def _watch(self) -> None:
         pause, started = 1.0, time.monotonic()
-        while not self._stop_asked(_CHECK_SECONDS):
+        while not self._stop_requested(_CHECK_SECONDS):
             self._check_web()
             try:
                 if self._triton:
                     self._triton.check()
             except LaunchError as error:
-                steady = time.monotonic() - started > _STEADY_SECONDS
-                pause = 1.0 if steady else min(2 * pause, _LONGEST_PAUSE)
-                _say(f"{error}\nStarting Triton again")
+                stable = time.monotonic() - started > _STABLE_SECONDS
+                pause = 1.0 if stable else min(2 * pause, _MAX_PAUSE_SECONDS)
+                _say(f"{error}\nRestarting Triton")
                 self._restart_triton(pause)
                 started = time.monotonic()
         raise _Stopped
@@ -185,23 +185,23 @@ class Supervisor:
             except _FrontendStopped:
                 raise
             except LaunchError as error:
-                _say(f"{error}\nNext try in {pause:.0f} s")
-                if self._stop_asked(pause):
+                _say(f"{error}\nRetrying in {pause:.0f} s")
+                if self._stop_requested(pause):
                     raise _Stopped from None
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_PAUSE_SECONDS)
             else:
                 _say("Triton is ready again")
                 return
 
     def _check_web(self) -> None:
-        """Raise _Stopped if the frontend has shut down, as POST /shutdown makes it; _FrontendStopped if it failed."""
+        """Raise _Stopped if the frontend has shut down (POST /shutdown), _FrontendStopped if it has failed."""
         code = self._web.poll() if self._web else None
         if code == 0:
             raise _Stopped
         if code is not None:
             if self._web_log:
                 self._web_log.finish()
-            raise _FrontendStopped(f"The frontend stopped with exit code {code}; what it said is above.")
+            raise _FrontendStopped(f"The frontend exited with code {code}; see its output above.")
 
     def _stop_all(self) -> None:
         if self._web:
@@ -217,10 +217,10 @@ class Supervisor:
 
 
 def run(settings: Settings) -> int:
-    """Run until stopped; return the exit code."""
+    """Run Trident until it is stopped and return the exit code."""
     supervisor = Supervisor(settings)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.request_stop())
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: supervisor.request_stop())
     try:
         supervisor.run()
     except LaunchError as error:
@@ -234,7 +234,7 @@ def _say(text: str) -> None:
 
 
 def _status(url: str) -> int:
-    """Return a URL's HTTP status; 0 where nothing answers."""
+    """Return the HTTP status of a URL, or 0 if nothing responds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return int(response.status)

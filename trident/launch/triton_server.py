@@ -1,4 +1,4 @@
-"""The embedded Triton: assembled from its wheel into a folder of its own, started, watched and stopped."""
+"""The embedded Triton: assembles it from its wheel, starts, monitors and stops it."""
 
 import contextlib
 import http.client
@@ -27,11 +27,11 @@ _LOG_LEVELS = {
 }
 _STOP_SECONDS = 8
 _EXIT_SECONDS = 5
-_SILENCE_SECONDS = 15.0
+_HANG_SECONDS = 15.0
 
 
 class TritonServer:
-    """One tritonserver process and the backend processes below it."""
+    """One tritonserver process and its backend processes."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -40,40 +40,40 @@ class TritonServer:
         self.log = self._log.path
         self._process: subprocess.Popen[bytes] | None = None
         self._backends: set[int] = set()
-        self._answered: float | None = None
+        self._last_response: float | None = None
 
     def start(self) -> None:
-        """Start Triton loading the models, and return before it has."""
+        """Start Triton and return while it is still loading the models."""
         self._remove_shared_memory()
         wheel = _wheel_folder()
         self._assemble(wheel)
-        self._backends, self._answered = set(), None
+        self._backends, self._last_response = set(), None
         command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
-        # The stub finds `backends` and `contract` in the folder that Triton runs in; it ignores PYTHONPATH.
+        # The stub imports `backends` and `contract` from Triton's working directory; it ignores PYTHONPATH.
         environment = _environment(wheel, self._settings)
         pipe = subprocess.PIPE
         self._process = start_child(command, environment, cwd=self._folder, stdout=pipe, stderr=subprocess.STDOUT)
         self._log.follow(self._process.stdout)
 
     def check(self) -> None:
-        """Raise LaunchError if Triton, or a backend process that it had, is gone, or Triton hangs.
+        """Raise LaunchError if Triton or one of its backend processes has exited, or if Triton hangs.
 
-        Triton itself revives neither. A crash can end in a lock that the signal's handler waits for, for ever.
+        Triton restarts neither. It can hang after a crash, when its signal handler waits forever for a lock.
         """
         if self._process is None or self._process.poll() is not None:
             self._log.finish()
-            raise LaunchError(f"Triton stopped.\n{self.last_errors()}")
-        if gone := [pid for pid in self._backends if not _alive(pid)]:
-            raise LaunchError(f"Triton's backend process {gone[0]} died.\n{self.last_errors()}")
-        if self._answered is None:
+            raise LaunchError(f"Triton exited.\n{self.last_errors()}")
+        if dead := [pid for pid in self._backends if not _alive(pid)]:
+            raise LaunchError(f"Triton's backend process {dead[0]} died.\n{self.last_errors()}")
+        if self._last_response is None:
             return
         if self.is_live():
-            self._answered = time.monotonic()
-        elif time.monotonic() - self._answered > _SILENCE_SECONDS:
-            raise LaunchError(f"Triton has not answered for {_SILENCE_SECONDS:.0f} seconds.\n{self.last_errors()}")
+            self._last_response = time.monotonic()
+        elif time.monotonic() - self._last_response > _HANG_SECONDS:
+            raise LaunchError(f"Triton has not responded for {_HANG_SECONDS:.0f} seconds.\n{self.last_errors()}")
 
     def is_live(self) -> bool:
-        """Tell whether Triton's HTTP server answers."""
+        """Return whether Triton's HTTP server responds."""
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/live"
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
@@ -82,21 +82,27 @@ class TritonServer:
             return False
 
     def watch(self) -> None:
-        """Note which backend processes there are, now that all models are loaded; from now on it has to answer."""
-        self._answered = time.monotonic()
+        """Record the backend processes, once all models are loaded.
+
+        From then on, `check` requires these processes and a response from Triton.
+        """
+        self._last_response = time.monotonic()
         if self._process:
             self._backends = {child.pid for child in psutil.Process(self._process.pid).children()}
 
     def stop(self, patience: float = _STOP_SECONDS) -> None:
-        """Stop Triton: politely, then after `patience` seconds by force. Leaves nothing behind."""
+        """Stop Triton and remove its shared memory.
+
+        Triton gets SIGTERM and up to `patience` seconds to exit; then all remaining processes are killed.
+        """
         if self._process is None:
             return
-        family = {pid for known in (self._process.pid, *self._backends) for pid in (known, *_descendants(known))}
+        pids = {pid for root in (self._process.pid, *self._backends) for pid in (root, *_descendants(root))}
         if patience and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        for pid in family:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 if _alive(pid):
                     os.kill(pid, signal.SIGKILL)
@@ -105,10 +111,10 @@ class TritonServer:
         self._remove_shared_memory()
 
     def last_errors(self) -> str:
-        """Return the end of the log, its errors where there are any."""
+        """Return the last errors in the log, or its last lines if it has no errors."""
         lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
-        return "\n".join([*(errors or lines)[-12:], f"The whole log: {self.log}"])
+        return "\n".join([*(errors or lines)[-12:], f"Full log: {self.log}"])
 
     def _arguments(self) -> list[str]:
         settings = self._settings
@@ -136,12 +142,12 @@ class TritonServer:
         return f"trident-{self._settings.port}-"
 
     def _remove_shared_memory(self) -> None:
-        """Remove what a Triton that was killed could not."""
+        """Remove the shared memory of a Triton that was killed."""
         for segment in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):  # noqa: S108
             segment.unlink(missing_ok=True)
 
     def _assemble(self, wheel: Path) -> None:
-        """Lay out the backend directory. Copies, since Triton refuses links that lead out of it."""
+        """Fill the backend directory with copies, because Triton rejects links that lead outside it."""
         backends = self._folder / "backends"
         shutil.rmtree(backends, ignore_errors=True)
         ignore = shutil.ignore_patterns("__pycache__")
@@ -157,7 +163,7 @@ class TritonServer:
 def _wheel_folder() -> Path:
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise LaunchError("The wheel that carries Triton is not installed: run `make install`.")
+        raise LaunchError("Triton's wheel is not installed; run `make install`.")
     return Path(spec.origin).parent
 
 
@@ -167,7 +173,7 @@ def _environment(wheel: Path, settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
-        # The stub finds its packages through the first python on the path.
+        # The stub finds its packages through the first python on PATH.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TRIDENT_ENVIRONMENTS": str(CHECKOUT),

@@ -1,4 +1,4 @@
-"""The backend's end of the engine's process: starts it, hands it requests, passes on its tokens, revives it."""
+"""The backend's side of the engine's process: starts and restarts it, sends it requests, receives its tokens."""
 
 import json
 import logging
@@ -29,11 +29,11 @@ from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 30.0
+_MAX_PAUSE_SECONDS = 30.0
 
 
 class _Link:
-    """A connection to one engine process. Sending never blocks: the engine reads between two steps only."""
+    """A connection to one engine process. `send` does not block: a thread writes, as the engine reads between steps."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -54,51 +54,54 @@ class _Link:
                 try:
                     self.connection.send(message)
                 except OSError:
-                    return  # the engine has died, as the receiving thread is about to see
+                    return  # the engine has died; the receiving thread handles that
 
 
 class EngineClient:
-    """`on_progress(answers)` is called with those that have something new, from this object's own thread."""
+    """The connection to the engine, which outlives any one engine process.
+
+    `on_progress(answers)` is called from this object's own thread, with the answers that have new output.
+    """
 
     def __init__(self, folder: Path, parameters: GenerationParameters, on_progress: Callable[[Iterable[Answer]], None]):
         self._folder, self._parameters, self._on_progress = folder, parameters, on_progress
         self.gauges = Gauges()
         self._lock = threading.Lock()
         self._answers: dict[int, Answer] = {}
-        self._next_number = 0
+        self._last_number = 0
         self._link: _Link | None = None
         self._process: ChildProcess | None = None
-        self._restarting = False
+        self._planned_restart = False
         self._deferred: list[tuple[Answer, Prompt]] = []
-        """What came while one engine was ending by itself, and the next one loading."""
+        """Requests submitted after an idle engine was told to shut down and before the next one has loaded."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
 
     def start(self) -> None:
-        """Start the engine and wait until the model is loaded. Raises EngineDown if it cannot be."""
+        """Start the engine and wait until the model is loaded. Raises EngineDown if that fails."""
         self._connect()
         self._thread.start()
 
     def submit(self, answer: Answer, prompt: Prompt) -> None:
-        """Have an answer generated, unless it was cancelled meanwhile. Raises EngineDown."""
+        """Submit a request to the engine, unless it has been cancelled. Raises EngineDown if there is no engine."""
         with self._lock:
             if answer.over:
                 return
-            if self._restarting:
+            if self._planned_restart:
                 self._deferred.append((answer, prompt))
                 return
             if self._link is None:
-                raise EngineDown("The model's engine is being restarted.")
+                raise EngineDown("The model's engine is restarting")
             self._send(self._link, answer, prompt)
 
     def _send(self, link: _Link, answer: Answer, prompt: Prompt) -> None:
-        self._next_number += 1
-        answer.number = self._next_number
+        self._last_number += 1
+        answer.number = self._last_number
         self._answers[answer.number] = answer
-        link.send(_message(answer, prompt))
+        link.send(_generate_message(answer, prompt))
 
     def cancel(self, answer: Answer) -> None:
-        """Stop generating an answer, or keep it from being begun; does nothing to one that has ended."""
+        """Stop generating an answer, whether or not it has started; do nothing if it has ended."""
         with self._lock:
             answer.over = True
             self._deferred = [deferred for deferred in self._deferred if deferred[0] is not answer]
@@ -106,7 +109,7 @@ class EngineClient:
                 self._link.send(Cancel(answer.number))
 
     def stop(self) -> None:
-        """End the engine's process; answers that are not finished fail."""
+        """Stop the engine's process; unfinished answers fail."""
         self._stopping = True
         if self._process:
             self._process.kill()
@@ -122,11 +125,11 @@ class EngineClient:
             ready = connection.recv()
         except (EOFError, OSError) as error:
             connection.close()
-            raise EngineDown(f"The engine ended while loading, with exit code {self._process.wait()}.") from error
+            raise EngineDown(f"The engine exited with code {self._process.wait()} while loading the model") from error
         assert isinstance(ready, Ready)  # noqa: S101
         with self._lock:
             self._link = _Link(connection)
-            deferred, self._deferred, self._restarting = self._deferred, [], False
+            deferred, self._deferred, self._planned_restart = self._deferred, [], False
             for answer, prompt in deferred:
                 if not answer.over:
                     self._send(self._link, answer, prompt)
@@ -136,11 +139,11 @@ class EngineClient:
             self._serve()
             self._fail_all()
             if not self._stopping:
-                self._revive()
+                self._restart()
         self._fail_deferred()
 
     def _serve(self) -> None:
-        """Pass messages on until the engine is gone."""
+        """Handle the engine's messages until it exits."""
         link = self._link
         while link is not None:
             try:
@@ -156,17 +159,17 @@ class EngineClient:
                 self._advance(message)
 
     def _allow_restart(self, link: _Link) -> None:
-        """Have the engine end, unless something is on its way to it; what comes from now on is for the next one."""
+        """Shut the engine down unless it has requests; requests submitted from now on wait for the next engine."""
         with self._lock:
             if not self._answers:
-                self._restarting = True
+                self._planned_restart = True
                 link.send(Shutdown())
 
     def _fail_deferred(self) -> None:
         with self._lock:
-            deferred, self._deferred, self._restarting = self._deferred, [], False
+            deferred, self._deferred, self._planned_restart = self._deferred, [], False
         for answer, _ in deferred:
-            answer.fail(EngineDown("The model's engine is being restarted."))
+            answer.fail(EngineDown("The model's engine is restarting"))
         self._on_progress([answer for answer, _ in deferred])
 
     def _advance(self, result: StepResult) -> None:
@@ -195,32 +198,32 @@ class EngineClient:
             lost, self._answers, self._link = list(self._answers.values()), {}, None
         self.gauges = Gauges()
         for answer in lost:
-            answer.fail(EngineDown("The model's engine stopped."))
+            answer.fail(EngineDown("The model's engine stopped"))
         self._on_progress(lost)
 
-    def _revive(self) -> None:
+    def _restart(self) -> None:
         assert self._process is not None  # noqa: S101
         exit_code = self._process.wait()
-        if self._restarting and exit_code == 0:
-            log.info("the engine has kept many grammars; starting another")
+        if self._planned_restart and exit_code == 0:
+            log.info("restarting the engine to free its compiled grammars")
         else:
-            log.error("the engine's process ended with exit code %s; starting another", exit_code)
+            log.error("the engine exited with code %s; restarting it", exit_code)
         pause = 0.5
         while not self._stopping:
             try:
                 self._connect()
             except Exception as error:
-                # Whatever it is, no memory say, it may pass; without this thread there would be no engine for ever.
-                log.error("%s Next try in %.0f s.", error, pause)
+                # The cause may be temporary, such as a lack of memory, and only this thread restarts the engine.
+                log.error("%s; retrying in %.0f s", error, pause)
                 self._fail_deferred()
                 time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_PAUSE_SECONDS)
             else:
-                log.info("the engine is back")
+                log.info("the engine has restarted")
                 return
 
 
-def _message(answer: Answer, prompt: Prompt) -> Generate | GenerateWithImages:
+def _generate_message(answer: Answer, prompt: Prompt) -> Generate | GenerateWithImages:
     if prompt.text:
         return GenerateWithImages(
             answer.number, answer.client, prompt.text, prompt.rgb_images, answer.parameters, prompt.remaining_context

@@ -1,4 +1,4 @@
-"""Which requests the engine works on, and which wait: fair between clients."""
+"""Assigns the engine's slots to waiting requests, fairly between clients."""
 
 import math
 from collections import Counter
@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """A request by its number, and whose it is."""
+    """A request's ID and its client."""
 
     @property
     def number(self) -> int: ...
@@ -18,39 +18,39 @@ Request = TypeVar("Request", bound=Waiting)
 
 
 class FairQueue(Generic[Request]):
-    """Has `slots` requests under way. A slot goes to the client that has the fewest, in order among its own.
+    """A queue for `slots` slots. A free slot goes to the oldest request of the client that holds the fewest.
 
-    A client takes seven eighths at most, rounded up, of the slots that the others leave: of eight or more, one stays
-    free for the next client.
+    A client gets at most seven eighths, rounded up, of the slots that the other clients do not hold: of eight or more,
+    at least one stays free for the next client.
     """
 
     def __init__(self, slots: int):
         self._slots = slots
         self._waiting: dict[int, Request] = {}
-        self._under_way: dict[int, str] = {}
+        self._active: dict[int, str] = {}
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many requests are waiting."""
         return len(self._waiting)
 
     def put(self, request: Request) -> None:
-        """Let a request wait for its turn."""
+        """Add a request to the queue."""
         self._waiting[request.number] = request
 
     def take(self) -> Request | None:
-        """Return the request whose turn it is, which is under way from now on; None if none may be."""
-        if not self._waiting or len(self._under_way) >= self._slots:
+        """Return the next request, which then holds a slot; None if no request may have one."""
+        if not self._waiting or len(self._active) >= self._slots:
             return None
-        held = Counter(self._under_way.values())
+        held = Counter(self._active.values())
         request = min(self._waiting.values(), key=lambda waiting: held[waiting.client])
         own = held[request.client]
-        left = self._slots - (len(self._under_way) - own)
-        if own >= math.ceil(left * 7 / 8):
+        available = self._slots - (len(self._active) - own)
+        if own >= math.ceil(available * 7 / 8):
             return None
-        self._under_way[request.number] = request.client
+        self._active[request.number] = request.client
         return self._waiting.pop(request.number)
 
     def end(self, number: int) -> None:
-        """Give back a request's place, or its turn."""
-        self._under_way.pop(number, None)
+        """Remove a request, whether it holds a slot or is waiting."""
+        self._active.pop(number, None)
         self._waiting.pop(number, None)

@@ -1,10 +1,10 @@
-"""What the backend and its engine's process say to each other."""
+"""The messages between the backend and the engine's process."""
 
 from typing import Any, NamedTuple
 
 
 class Generate(NamedTuple):
-    """Backend to engine: generate. `prompt_ids` are int64 in memory order; `remaining_context` is in tokens."""
+    """Backend to engine: generate. `prompt_ids` are int64 in native byte order; `remaining_context` is in tokens."""
 
     number: int
     client: str
@@ -14,7 +14,7 @@ class Generate(NamedTuple):
 
 
 class RGBImage(NamedTuple):
-    """RGB in rows from the top, 8 bits each; `tokens` is what it adds to the prompt."""
+    """8-bit RGB pixels in rows from the top; `tokens` is how many tokens the image adds to the prompt."""
 
     width: int
     height: int
@@ -23,7 +23,7 @@ class RGBImage(NamedTuple):
 
 
 class GenerateWithImages(NamedTuple):
-    """Backend to engine: generate, by a model that sees. `text` has a tag in place of each picture."""
+    """Backend to engine: generate, with a vision model. `text` has a tag in place of each image."""
 
     number: int
     client: str
@@ -34,25 +34,25 @@ class GenerateWithImages(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Backend to engine: nobody wants this answer any more."""
+    """Backend to engine: stop this request."""
 
     number: int
 
 
 class Ready(NamedTuple):
-    """Engine to backend: the model is loaded and warm."""
+    """Engine to backend: the model is loaded and warmed up."""
 
 
 class ReadyToRestart(NamedTuple):
-    """Engine to backend: I have nothing to do, and much in memory; I could end."""
+    """Engine to backend: the engine is idle and holds so many compiled grammars that it should be restarted."""
 
 
 class Shutdown(NamedTuple):
-    """Backend to engine: nothing is on its way to you; end."""
+    """Backend to engine: exit; no request is on its way."""
 
 
 class Gauges(NamedTuple):
-    """The engine's load after a step; `cache_usage` from 0 to 1."""
+    """The engine's load after a step; `cache_usage` is from 0 to 1."""
 
     running: int = 0
     waiting: int = 0
@@ -60,7 +60,7 @@ class Gauges(NamedTuple):
 
 
 class NewTokens(NamedTuple):
-    """New tokens of a request, and why it ended (None: more to come). `logprobs` are the tokens', if asked for."""
+    """New tokens of a request, their `logprobs` if requested, and why the request ended (None if it continues)."""
 
     number: int
     tokens: list[int]
@@ -69,14 +69,14 @@ class NewTokens(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Engine to backend: what each request that moved has made."""
+    """Engine to backend: the new tokens of each request, and the engine's load."""
 
     made: list[NewTokens]
     gauges: Gauges
 
 
 class Failed(NamedTuple):
-    """Engine to backend: this request is over, without an answer."""
+    """Engine to backend: this request failed."""
 
     number: int
     message: str

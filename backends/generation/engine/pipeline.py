@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's pipeline: loaded as the model is configured, warmed up, asked with a generation config."""
+"""Loads and warms up OpenVINO GenAI's pipeline, and builds its generation configs."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,41 +15,49 @@ from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
 
-# Below this the engine would divide by zero; it is greedy decoding anyway.
+# Below this temperature the engine would divide by zero, and sampling is effectively greedy anyway.
 _GREEDY_BELOW = 1e-5
 
-# Of the last tokens so many, or fewer, are looked for in what comes before.
+# Prompt lookup searches the preceding tokens for at most this many of the last ones.
 _LOOKUP_NGRAM = 3
 
-# Names that mean the same on both sides.
-_SAME = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "ignore_eos")
+# Sampling parameters that have the same name in the engine.
+_SAME_NAMES = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+)
 
 
 def build_config(
     parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
 ) -> genai.GenerationConfig:
-    """Return the engine's config; `remaining_context` is the number of tokens that still fit into the context.
+    """Return the engine's generation config; `remaining_context` is how many more tokens fit into the context.
 
-    `num_draft_tokens`: how many tokens of the prompt the pipeline may propose at a time, where it does prompt lookup.
-    `temperature` 0 is greedy decoding, as in OpenAI's API. The answer ends at any of `end_tokens`. Raises
-    InvalidRequest for a value the engine does not take.
+    `num_draft_tokens` is the maximum number of tokens that prompt lookup proposes at a time, 0 without prompt lookup.
+    `temperature` 0 is greedy decoding, as in OpenAI's API. Generation stops at any of `end_tokens`. Raises
+    InvalidRequest if the engine rejects the parameters.
     """
     config = genai.GenerationConfig()
-    config.apply_chat_template = False  # that has been done
+    config.apply_chat_template = False  # already applied
     config.max_new_tokens = min(parameters.get("max_tokens") or remaining_context, remaining_context)
     config.set_eos_token_id(end_tokens[0])
     config.stop_token_ids = set(end_tokens)
-    for name in _SAME:
+    for name in _SAME_NAMES:
         if name in parameters:
             setattr(config, name, parameters[name])
     if parameters.get("top_k", -1) > 0:
         config.top_k = parameters["top_k"]
     if parameters.get("logprobs"):
-        config.logprobs = 1  # the engine tells those of the tokens it has taken alone
+        config.logprobs = 1  # the engine reports only those of the generated tokens
     config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
     if grammar := parameters.get("grammar"):
         config.structured_output_config = genai.StructuredOutputConfig(grammar=grammar)
-        # Made to go on after the grammar's end, the engine would forget the grammar.
+        # If generation had to continue past the end of the grammar, the engine would stop applying the grammar.
         config.ignore_eos, config.min_new_tokens = False, 0
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
@@ -60,15 +68,15 @@ def build_config(
     try:
         config.validate()
     except RuntimeError as error:
-        log.warning("refused by the engine: %s", error)
-        raise InvalidRequest("The engine does not take this combination of sampling parameters") from error
+        log.warning("the engine rejected sampling parameters: %s", error)
+        raise InvalidRequest("The engine does not support this combination of sampling parameters") from error
     return config
 
 
 def load_pipeline(
     folder: Path, parameters: GenerationParameters, tokenizer: genai.Tokenizer | None = None
 ) -> genai.ContinuousBatchingPipeline:
-    """Load the model in `folder` as config.pbtxt's parameters say."""
+    """Return the pipeline of the model in `folder`, set up with the parameters of config.pbtxt."""
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = parameters.cache_size_gb
     scheduler.max_num_seqs = parameters.max_num_seqs
@@ -78,7 +86,7 @@ def load_pipeline(
     properties = {
         "INFERENCE_PRECISION_HINT": parameters.precision,
         "KV_CACHE_PRECISION": parameters.kv_cache_precision,
-        # Triton and the frontend want some of these cores too: a thread that is bound to one would wait for them.
+        # Triton and the frontend use these cores too; a thread pinned to one would have to wait for them.
         "ENABLE_CPU_PINNING": False,
     }
     if configured_draft_tokens(folder, parameters):
@@ -88,7 +96,7 @@ def load_pipeline(
 
 
 def configured_draft_tokens(folder: Path, parameters: GenerationParameters) -> int:
-    """Return how many tokens the pipeline guesses at a time from the prompt; none for a model that sees."""
+    """Return how many tokens prompt lookup proposes at a time; 0 for a vision model."""
     return 0 if has_vision_tower(folder) else max(0, parameters.prompt_lookup)
 
 
@@ -100,7 +108,7 @@ def has_vision_tower(folder: Path) -> bool:
 def warm_up(
     pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
 ) -> None:
-    """Generate a little before the model is called ready: the first steps compile kernels."""
+    """Generate a few tokens before the model is reported ready, because the first steps compile kernels."""
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
     for width in (1, 4):
         handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
@@ -113,7 +121,7 @@ def warm_up(
 def _add_example(
     pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, has_vision: bool
 ) -> Any:
-    if has_vision:  # token ids would break it
+    if has_vision:  # token IDs break a vision model's pipeline
         black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
         text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
         return pipeline.add_request(number, text, [image_tensor(black)], config)
@@ -122,5 +130,5 @@ def _add_example(
 
 
 def image_tensor(rgb_image: RGBImage) -> openvino.Tensor:
-    """Return an image as the pipeline takes it."""
+    """Return an image as a tensor for the pipeline."""
     return openvino.Tensor(np.frombuffer(rgb_image.pixels, np.uint8).reshape(rgb_image.height, rgb_image.width, 3))

@@ -1,8 +1,8 @@
-"""The engine's process: OpenVINO GenAI's continuous batching, stepped for all requests by one thread.
+"""The engine's process: one thread steps OpenVINO GenAI's continuous batching for all requests.
 
-A process of its own, because `step()` holds Python's lock from beginning to end: beside it, nothing could be read,
-sent or cancelled. It talks to `client.py` over a socket: requests come in between steps, tokens go out once a
-step. It ends when the socket does.
+It is a separate process because `step()` holds the GIL from beginning to end: in the same process, nothing could be
+received, sent or cancelled during a step. It talks to `client.py` over a socket: it receives requests between steps and
+sends tokens once per step. It exits when the socket closes.
 """
 
 import contextlib
@@ -53,16 +53,16 @@ log = logging.getLogger(__name__)
 _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
 
 
-# Each takes the better part of a megabyte, and none is ever given back: after so many the process ends as soon as there
-# is nothing to do; and if there always is, it takes no new ones in the end.
-_MANY_GRAMMARS, _MAX_GRAMMARS = 400, 2000
+# Compiled grammars (most of a megabyte each) are never freed. From the first number on, the process restarts as soon as
+# it is idle; if it never is, it rejects new grammars from the second number on.
+_RESTART_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
-# Seconds in which requests with grammars may begin although there is another one to be compiled.
-_BETWEEN_GRAMMARS = 0.5
+# Seconds between compilations in which requests with compiled grammars may start.
+_COMPILE_INTERVAL = 0.5
 
 
 class Engine:
-    """Requests by their numbers, from the socket into the pipeline and back."""
+    """The loop that receives requests, steps the pipeline, and sends the new tokens back."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Engine:
         num_draft_tokens: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
-        # The compiler's thread wakes the loop, which may be waiting for a message.
+        # For the compiler's thread to wake the loop, which may be waiting for a message.
         self._woken, self._waker = Pipe(duplex=False)
         self._poll = select.poll()
         for end in (self._socket, self._woken):
@@ -82,29 +82,33 @@ class Engine:
         self._compiler = compiler
         self._queue = FairQueue[Generate | GenerateWithImages](slots)
         self._num_draft_tokens = num_draft_tokens
-        self._next_compiling = 0.0
+        self._next_compile_at = 0.0
         self._compiling: str | None = None
         self._shutdown_requested = self._restart_offered = False
-        self._grammars: dict[str, str | None] = {}  # and why they are refused
+        self._grammars: dict[str, str | None] = {}  # grammar → why it was rejected, None if it was not
         self._awaiting_grammar: deque[Generate | GenerateWithImages] = deque()
         self._admitted_waiting: list[
             Generate | GenerateWithImages
-        ] = []  # those that have a place and wait for a grammar, of others, to be compiled
-        self._awaiting_first_token: set[int] = set()  # numbers of those that have a grammar and no token yet
+        ] = []  # requests with a slot, waiting for another request's grammar to compile
+        self._awaiting_first_token: set[int] = set()  # IDs of requests that have a grammar and no token yet
         self._handles: dict[int, Any] = {}
-        self._wants_logprobs: set[int] = set()  # numbers of those that want log probabilities
+        self._wants_logprobs: set[int] = set()  # IDs of requests for log probabilities
         self._awaiting_images: dict[int, GenerateWithImages] = {}
-        self._next_prefill = 0.0
+        self._next_prefill_at = 0.0
         self._failed: list[Failed] = []
         self._reported = Gauges()
 
     def run(self) -> None:
-        """Serve until the socket closes (EOFError), or the backend lets it go."""
+        """Serve until the backend sends Shutdown, or the socket closes (EOFError)."""
         while not self._shutdown_requested:
             self._admit()
             can_compile = bool(self._awaiting_grammar) and not self._compiling
             idle = not (self._busy() or self._reported.running or can_compile)
-            if idle and not (self._awaiting_grammar or self._restart_offered) and len(self._grammars) >= _MANY_GRAMMARS:
+            if (
+                idle
+                and not (self._awaiting_grammar or self._restart_offered)
+                and len(self._grammars) >= _RESTART_GRAMMARS
+            ):
                 self._socket.send(ReadyToRestart())
                 self._restart_offered = True
             while ready := dict(self._poll.poll(None if idle else 0)):
@@ -129,43 +133,43 @@ class Engine:
         return bool(self._failed or self._awaiting_images) or self._pipeline.has_non_finished_requests()
 
     def _receive(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
-        self._restart_offered = False  # there is something to do; it says so again afterwards
+        self._restart_offered = False  # no longer idle; offered again at the next idle time
         if isinstance(message, Shutdown):
             self._shutdown_requested = True
             return
         if isinstance(message, Cancel):
             self._awaiting_grammar = deque(other for other in self._awaiting_grammar if other.number != message.number)
             self._awaiting_images.pop(message.number, None)
-            if handle := self._forget(message.number):
+            if handle := self._remove(message.number):
                 handle.cancel()
         elif message.parameters.get("grammar"):
             if not self._awaiting_grammar:
-                self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
+                self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
             self._awaiting_grammar.append(message)
         else:
             self._queue.put(message)
             self._admit()
 
     def _admit(self) -> None:
-        """Take in those whose turn it is; who has a grammar keeps a place while none may begin with one."""
-        if not self._grammars_wait():
+        """Start the requests that get a slot. While grammars are blocked, those with a grammar wait in their slots."""
+        if not self._grammars_blocked():
             waiting, self._admitted_waiting = self._admitted_waiting, []
-            for each in waiting:
-                self._begin(each)
+            for admitted in waiting:
+                self._start_request(admitted)
         while message := self._queue.take():
-            if message.parameters.get("grammar") and self._grammars_wait():
+            if message.parameters.get("grammar") and self._grammars_blocked():
                 self._admitted_waiting.append(message)
             else:
-                self._begin(message)
+                self._start_request(message)
 
-    def _grammars_wait(self) -> bool:
-        """Tell whether nobody with a grammar may begin: while one is compiled, or one should be.
+    def _grammars_blocked(self) -> bool:
+        """Return whether requests with a grammar may not start, because a grammar is being compiled or is due to be.
 
-        A first token asks for its grammar, and would wait, with all others, for the one that is being compiled.
+        A request's first token looks up its grammar, and would wait, with all other requests, for that compilation.
         """
-        return bool(self._compiling or (self._awaiting_grammar and time.monotonic() > self._next_compiling))
+        return bool(self._compiling or (self._awaiting_grammar and time.monotonic() > self._next_compile_at))
 
-    def _begin(self, message: Generate | GenerateWithImages) -> None:
+    def _start_request(self, message: Generate | GenerateWithImages) -> None:
         if message.parameters.get("grammar"):
             self._awaiting_first_token.add(message.number)
         if isinstance(message, Generate):
@@ -181,12 +185,12 @@ class Engine:
     def _finish_compile(self, result: tuple[str, str | None]) -> None:
         grammar, reason = result
         self._grammars[grammar], self._compiling = reason, None
-        self._next_compiling = time.monotonic() + _BETWEEN_GRAMMARS
+        self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
 
     def _start_compile(self) -> None:
-        """Let those whose grammars are compiled wait for their turn, and have the next grammar compiled.
+        """Queue the requests whose grammars are compiled, and start to compile the next grammar.
 
-        Before that all that have begun with a grammar have their first token.
+        Compilation starts only after every started request with a grammar has its first token.
         """
         if self._compiling:
             return
@@ -194,7 +198,7 @@ class Engine:
         for message in waiting:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MAX_GRAMMARS:
-                self._fail(message.number, "The engine has too many grammars in memory just now")
+                self._fail(message.number, f"The engine has reached its limit of {_MAX_GRAMMARS} compiled grammars")
             elif grammar not in self._grammars:
                 self._awaiting_grammar.append(message)
             elif reason := self._grammars[grammar]:
@@ -207,22 +211,23 @@ class Engine:
             self._compiling, client = self._awaiting_grammar[0].parameters["grammar"], self._awaiting_grammar[0].client
             self._awaiting_grammar = deque(
                 sorted(self._awaiting_grammar, key=lambda message: message.client == client)
-            )  # others next
+            )  # other clients' grammars next
             self._compiler.start(self._compiling, self._on_compiled)
 
     def _prefill_images(self) -> None:
-        """Take in the first request with pictures, unless the answers of others have their turn, or wait for theirs.
+        """Add the first request with images, unless others wait to be scheduled or are due their share of time.
 
-        Nothing else happens while the engine looks at pictures, and that takes far longer than a step. So it is done
-        for one request at a time, after which the others have as much time. What it has seen it keeps in memory.
+        The engine does nothing else while it encodes images, which takes far longer than a step. So requests with
+        images are added one at a time, and the other requests get as much time afterwards. The engine keeps encoded
+        images in memory.
         """
         waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
-        if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill):
+        if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill_at):
             return
         message = self._awaiting_images.pop(next(iter(self._awaiting_images)))
-        begun = time.monotonic()
+        started = time.monotonic()
         self._add(message, message.text, [image_tensor(rgb_image) for rgb_image in message.rgb_images])
-        self._next_prefill = 2 * time.monotonic() - begun
+        self._next_prefill_at = 2 * time.monotonic() - started
 
     def _add(self, message: Generate | GenerateWithImages, *prompt: Any) -> None:
         try:
@@ -235,19 +240,19 @@ class Engine:
         except InvalidRequest as error:
             self._fail(message.number, str(error), is_client_error=True)
         except Exception:
-            log.exception("the engine does not take a request")
-            self._fail(message.number, "The engine does not take the request")
+            log.exception("the engine rejected a request")
+            self._fail(message.number, "The engine rejected the request")
 
     def _step(self) -> None:
         try:
             self._pipeline.step()
         except Exception:
-            log.exception("a step failed; %d requests are lost", len(self._handles))
+            log.exception("a step failed; failing its %d requests", len(self._handles))
             for number in list(self._handles):
                 self._fail(number, "The engine failed")
 
     def _collect(self) -> list[NewTokens]:
-        """Return what the last step made."""
+        """Return the new tokens of each request."""
         made = []
         for number, handle in list(self._handles.items()):
             while handle.can_read():
@@ -257,18 +262,18 @@ class Engine:
                     logprobs = list(output.generated_log_probs) if number in self._wants_logprobs else []
                     made.append(NewTokens(number, list(output.generated_ids), logprobs, finish_reason))
                     if finish_reason:
-                        self._forget(number)
+                        self._remove(number)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
-                self._fail(number, "The conversation does not fit into the model's KV cache; raise cache_size_gb.")
+                self._fail(number, "The request does not fit into the model's KV cache; increase 'cache_size_gb'")
         return made
 
     def _fail(self, number: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
-        if handle := self._forget(number):
+        if handle := self._remove(number):
             handle.cancel()
         self._failed.append(Failed(number, message, is_client_error, param))
 
-    def _forget(self, number: int) -> Any:
-        """Return the handle of a request that is over, if the engine has one."""
+    def _remove(self, number: int) -> Any:
+        """Remove a request and return its handle, if it has one."""
         self._queue.end(number)
         self._admitted_waiting = [message for message in self._admitted_waiting if message.number != number]
         self._awaiting_first_token.discard(number)
@@ -276,18 +281,18 @@ class Engine:
         return self._handles.pop(number, None)
 
     def _gauges(self) -> Gauges:
-        now = self._pipeline.get_metrics()
-        not_begun = (
+        metrics = self._pipeline.get_metrics()
+        not_started = (
             len(self._queue) + len(self._admitted_waiting) + len(self._awaiting_images) + len(self._awaiting_grammar)
         )
-        waiting = not_begun + max(0, len(self._handles) - now.scheduled_requests)
-        return Gauges(now.scheduled_requests if self._handles else 0, waiting, now.cache_usage / 100)
+        waiting = not_started + max(0, len(self._handles) - metrics.scheduled_requests)
+        return Gauges(metrics.scheduled_requests if self._handles else 0, waiting, metrics.cache_usage / 100)
 
 
 def main() -> None:
     """Load the model and serve: `process.py FOLDER PARAMETERS_JSON CONNECTION`."""
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
-    with contextlib.suppress(OSError):  # the launcher's other processes give way to it, where they may
+    with contextlib.suppress(OSError):  # leave the launcher's SCHED_BATCH: other processes yield
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     start_logging(f"{folder.parent.name} engine")
     socket = open_connection()
@@ -302,7 +307,7 @@ def main() -> None:
     try:
         engine.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        log.info("the backend is gone; so am I")
+        log.info("backend disconnected; exiting")
 
 
 if __name__ == "__main__":

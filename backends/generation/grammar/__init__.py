@@ -1,1 +1,1 @@
-"""Constraints to grammars."""
+"""Converts constraints to grammars, and compiles them."""

@@ -1,13 +1,13 @@
-"""Compiles grammars while the engine goes on stepping, and keeps from it those that would harm it.
+"""Compiles grammars while the engine keeps stepping, and rejects grammars that would harm it.
 
-The pipeline compiles a request's grammar inside of the step that makes its first token, which takes up to seconds and
-holds up all other answers; one that does not compile fails every step from then on. But compiled grammars are kept by
-the tokenizer, and `generate()` of another pipeline lets go of Python's lock. So there is a second pipeline, with the
-same tokenizer and a network that computes nothing, and a thread that has it generate one token by each new grammar:
-when the first pipeline then sees that grammar, it is there.
+The pipeline compiles a request's grammar in the step that generates its first token. That takes up to seconds and
+delays all other requests; a grammar that does not compile makes every later step fail. But the tokenizer keeps compiled
+grammars, and `generate()` of another pipeline releases the GIL. So a second pipeline, with the same tokenizer and a
+network that computes nothing, generates one token with each new grammar, in a thread of its own. The first pipeline
+then finds the grammar compiled.
 
-Before that a process of its own tries the grammar (`compiler.py FOLDER END CONNECTION`): some take for
-ever to compile, or for each token, and some end the process.
+Before that, a separate process tries the grammar (`compiler.py FOLDER END CONNECTION`), because some grammars take
+forever to compile or to apply to a token, and some crash the process.
 """
 
 import logging
@@ -32,20 +32,24 @@ from backends.common.child_process import ChildProcess, open_connection, own_mod
 
 log = logging.getLogger(__name__)
 
-# Threads that this one's begin have its priority: the engine's come first.
+# Threads started by a compiling thread inherit this nice value, so the engine's threads take precedence.
 _NICE = 15
 
-# Of a processor, for compiling and for the tokens that are tried; and on the clock, which others may take most of.
+# Limits of a trial: CPU seconds to compile a grammar and generate tokens with it; wall-clock seconds, which are more
+# because other processes may use most of the CPU; and the number of tokens.
 _CPU_SECONDS, _SECONDS, _TOKENS = 4.0, 60.0, 32
 _START_SECONDS = 60.0
 _MEMORY = 8 << 30
 
-# After so many the process that tries them is ended: what is compiled stays in its memory.
-_MAX_TRIED = 400
+# The trial process is replaced after this many grammars, because compiled grammars stay in its memory.
+_MAX_TRIALS = 400
 
 
 class SilentModel:
-    """Generates by a grammar, all tokens being equally likely. Raises ValueError if the model has no vocabulary."""
+    """A pipeline without a real model: all tokens that the grammar allows are equally likely.
+
+    Raises ValueError if the tokenizer has no vocabulary.
+    """
 
     def __init__(self, tokenizer: genai.Tokenizer, end: int):
         vocabulary = len(tokenizer.get_vocab())
@@ -55,7 +59,7 @@ class SilentModel:
         self._end = end
 
     def generate(self, grammar: str, tokens: int) -> str | None:
-        """Return why the grammar is refused, None if it is not."""
+        """Generate at most `tokens` tokens. Return why the grammar is rejected, None if it is not."""
         try:
             config = genai.GenerationConfig()
             config.max_new_tokens = tokens
@@ -65,45 +69,47 @@ class SilentModel:
             one = openvino.Tensor(np.ones((1, 1), np.int64))
             self._pipeline.generate(genai.TokenizedInputs(one, one), config)
         except Exception as error:
-            return _reason(error)
+            return _message_of(error)
         return None
 
 
 class GrammarCompiler:
-    """Takes one grammar at a time."""
+    """Compiles grammars, one at a time."""
 
     def __init__(self, folder: Path, tokenizer: genai.Tokenizer, end: int):
         self._folder, self._end = folder, end
         self._trial: _Trial | None = None
         try:
             self._model: SilentModel | None = SilentModel(tokenizer, end)
-        except Exception:  # a model exported before there were grammars has no vocabulary
-            log.warning("no grammars: the model's folder lacks openvino_detokenizer.xml; export it again")
+        except Exception:  # models exported before grammar support have no vocabulary
+            log.warning(
+                "structured output unavailable: no openvino_detokenizer.xml in the model's folder; export it again"
+            )
             self._model = None
 
     def start(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
-        """Begin to compile; `on_done(grammar, reason)` is called from another thread, the reason being why not."""
+        """Start to compile. Another thread calls `on_done(grammar, reason)`: why the grammar is rejected, or None."""
         threading.Thread(target=self._run, args=(grammar, on_done), name="grammar-compiler", daemon=True).start()
 
     def _run(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
         try:
             reason = self._compile(grammar)
         except Exception:
-            log.exception("a grammar could not be tried")
-            reason = "it could not be compiled"
+            log.exception("compiling a grammar failed")
+            reason = "The grammar could not be compiled"
         if reason:
-            log.warning("a grammar of %d characters is refused", len(grammar))
+            log.warning("rejected a grammar of %d characters", len(grammar))
         on_done(grammar, reason)
 
     def _compile(self, grammar: str) -> str | None:
         if self._model is None:
-            return "This model's answers cannot be kept to a form: export it again"
-        if self._trial is None or self._trial.count >= _MAX_TRIED:
+            return "This model does not support structured output; export it again"
+        if self._trial is None or self._trial.count >= _MAX_TRIALS:
             if self._trial:
                 self._trial.end()
             self._trial = _Trial(self._folder, self._end)
-        if reason := self._trial.ask(grammar):
-            if self._trial.is_over:
+        if reason := self._trial.try_grammar(grammar):
+            if self._trial.has_ended:
                 self._trial = None
             return reason
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
@@ -111,34 +117,34 @@ class GrammarCompiler:
 
 
 class _Trial:
-    """The process that tries grammars."""
+    """The separate process that tries grammars."""
 
     def __init__(self, folder: Path, end: int):
         command, environment = own_module("backends.generation.grammar.compiler")
         self._process = ChildProcess([*command, str(folder), str(end)], environment)
         self._connection = self._process.connection
-        self.count, self.is_over = 0, False
+        self.count, self.has_ended = 0, False
         if not self._connection.poll(_START_SECONDS):
             self.end()
-            raise TimeoutError("the process that tries grammars does not start")
+            raise TimeoutError("the process that tries grammars did not start in time")
         self._connection.recv()
 
-    def ask(self, grammar: str) -> str | None:
-        """Return why the grammar is refused, None if it is not."""
+    def try_grammar(self, grammar: str) -> str | None:
+        """Return why the grammar is rejected, None if it is not."""
         self.count += 1
         try:
             self._connection.send(grammar)
-            if not self._has_answered():
+            if not self._wait_for_result():
                 self.end()
-                return "it takes too long to compile, or to keep to"
+                return "The grammar takes too long to compile or to apply"
             reason: str | None = self._connection.recv()
         except (EOFError, OSError, psutil.Error):
             self.end()
-            return "it is too large to compile"
+            return "The grammar is too large to compile"
         return reason
 
-    def _has_answered(self) -> bool:
-        """Wait for an answer, as long as the grammar may take."""
+    def _wait_for_result(self) -> bool:
+        """Return whether there is a result within the limits of a trial."""
         deadline, process = time.monotonic() + _SECONDS, psutil.Process(self._process.pid)
         used = sum(process.cpu_times()[:2])
         while time.monotonic() < deadline and sum(process.cpu_times()[:2]) - used < _CPU_SECONDS:
@@ -148,17 +154,17 @@ class _Trial:
 
     def end(self) -> None:
         """Stop the process."""
-        self.is_over = True
+        self.has_ended = True
         self._process.close()
 
 
-def _reason(error: Exception) -> str:
-    """Return the engine's message without the time and place that it begins with."""
-    return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "it does not compile"
+def _message_of(error: Exception) -> str:
+    """Return the engine's message without the timestamp and source location at its start."""
+    return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "The grammar does not compile"
 
 
 def _silent_network(vocabulary: int) -> openvino.Model:
-    """Return what looks like a language model to the pipeline; all its logits are zero."""
+    """Return a network that the pipeline accepts as a language model; all its logits are zero."""
     names = ("input_ids", "attention_mask", "position_ids", "beam_idx")
     inputs = [ops.parameter([-1], np.int32) if n == "beam_idx" else ops.parameter([-1, -1], np.int64) for n in names]
     for node, name in zip(inputs, names, strict=True):
@@ -167,7 +173,7 @@ def _silent_network(vocabulary: int) -> openvino.Model:
     shape = ops.concat([ops.shape_of(ids, "i64"), ops.constant(np.array([vocabulary], np.int64))], 0)
     logits = ops.broadcast(ops.constant(np.float32(0)), shape)
     logits.output(0).tensor.add_names({"logits"})
-    # A cache of its own, one number a token: the pipeline refuses a model without.
+    # A minimal KV cache, one value per token, because the pipeline rejects a model without one.
     info = VariableInfo()
     info.data_shape, info.data_type = openvino.PartialShape([-1, 1, -1, 1]), openvino.Type.f32
     info.variable_id = "past_key_values.0.keypresent.0.key"
@@ -194,7 +200,7 @@ def main() -> None:
         while True:
             connection.send(model.generate(connection.recv(), _TOKENS))
     except (EOFError, OSError):
-        log.info("the engine is gone; so am I")
+        log.info("engine disconnected; exiting")
 
 
 if __name__ == "__main__":

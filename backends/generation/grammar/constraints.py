@@ -1,4 +1,4 @@
-"""Constraints (contract/constraints.py) as grammars for the engine."""
+"""Converts constraints (contract/constraints.py) to grammars for the engine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ _MAX_TAGS = 128
 
 
 def grammar_from(content: Mapping[str, Any]) -> str:
-    """Return the grammar for a constraint in JSON. Raises InvalidRequest, which names the request's field."""
+    """Return the grammar for a constraint given as JSON. Raises InvalidRequest naming the request's field."""
     try:
         constraint = constraint_from_json(content)
         if isinstance(constraint, GrammarConstraint):
@@ -34,9 +34,9 @@ def grammar_from(content: Mapping[str, Any]) -> str:
     except NotPossible as error:
         raise InvalidRequest(str(error), content.get("param")) from error
     except RecursionError as error:
-        raise InvalidRequest("nested too deeply", content.get("param")) from error
+        raise InvalidRequest("The constraint is nested too deeply", content.get("param")) from error
     except (TypeError, AttributeError, ValueError, KeyError) as error:
-        raise InvalidRequest("it is no schema", content.get("param")) from error
+        raise InvalidRequest("Invalid schema or grammar", content.get("param")) from error
 
 
 def _expression(rules: Rules, constraint: Constraint) -> str:
@@ -49,27 +49,27 @@ def _expression(rules: Rules, constraint: Constraint) -> str:
             return regex_grammar(pattern)
         case ChoiceConstraint(choices=choices):
             if len(choices) > _MAX_CHOICES:
-                raise NotPossible(f"more than {_MAX_CHOICES} choices")
+                raise NotPossible(f"At most {_MAX_CHOICES} choices are supported")
             return any_of(map(literal, choices))
         case EitherConstraint(of=constraints):
             return any_of(f"({_expression(rules, one)})" for one in constraints)
         case ToolCallsConstraint():
             return _tool_calls(rules, constraint)
         case GrammarConstraint():
-            raise NotPossible("a grammar cannot be combined with another constraint")
+            raise NotPossible("A grammar cannot be combined with another constraint")
 
 
 def _checked(grammar: str) -> str:
     if len(grammar) > MAX_CHARACTERS:
-        raise NotPossible(f"longer than {MAX_CHARACTERS} characters")
-    grammar.encode()  # half a character is none: ValueError
+        raise NotPossible(f"The grammar exceeds the limit of {MAX_CHARACTERS} characters")
+    grammar.encode()  # raises ValueError for a lone surrogate
     return grammar
 
 
 def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
-        raise NotPossible(f"more than {_MAX_TAGS} tags")
-    # Each schema has definitions of its own, so each has a writer; the rules are shared.
+        raise NotPossible(f"At most {_MAX_TAGS} tool call tags are supported")
+    # Each schema has its own definitions and so its own JSONGrammar; the rules are shared.
     values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")

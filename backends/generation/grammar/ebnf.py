@@ -1,8 +1,8 @@
-"""Writes grammars in the notation that the engine takes."""
+"""Writes grammars in the engine's EBNF notation."""
 
 from collections.abc import Iterable
 
-# Compiling takes time and memory by the length; beyond this, seconds.
+# Compile time and memory grow with the length; longer grammars take seconds.
 MAX_CHARACTERS = 64_000
 
 EMPTY = '""'
@@ -11,11 +11,11 @@ _LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 
 Ranges = list[tuple[int, int]]
-"""A set of characters: first and last of each run, in order."""
+"""A set of characters: the first and last code point of each run, in order."""
 
 
 class NotPossible(Exception):
-    """Something the engine's grammars cannot say, or not within bounds; the message is for the caller."""
+    """A constraint that the engine's grammars cannot express within the limits; the message is for the client."""
 
 
 class Rules:
@@ -27,47 +27,47 @@ class Rules:
         self._size = 0
 
     def name(self, body: str, hint: str = "r") -> str:
-        """Return the name of the rule with this body, added if there is none yet."""
+        """Return the name of the rule with this body, adding the rule if there is none."""
         if body not in self._names:
             self._names[body] = self.reserve(hint)
             self.fill(self._names[body], body)
         return self._names[body]
 
     def reserve(self, hint: str = "r") -> str:
-        """Return a new name, for a rule that refers to itself."""
+        """Return a new rule name, for a rule that refers to itself."""
         name = f"{hint}{len(self._bodies)}"
         self._bodies[name] = ""
         return name
 
     def fill(self, name: str, body: str) -> None:
-        """Give a reserved name its body. Raises NotPossible if the grammar gets too long."""
+        """Give a reserved name its body. Raises NotPossible if the grammar becomes too large."""
         self._bodies[name] = body
         self._size += len(name) + len(body)
         if self._size > MAX_CHARACTERS:
-            raise NotPossible("too large")
+            raise NotPossible(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
 
     def text(self, root: str) -> str:
-        """Return the grammar that begins with the expression `root`."""
+        """Return the grammar whose root rule is the expression `root`."""
         lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
         text = "\n".join(lines) + "\n"
         if len(text) > MAX_CHARACTERS:
-            raise NotPossible("too large")
+            raise NotPossible(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
         return text
 
 
 def literal(text: str) -> str:
-    """Return the expression for exactly this text."""
+    """Return the expression that matches exactly this text."""
     return '"' + "".join(map(_escaped, text)) + '"'
 
 
 def any_of(expressions: Iterable[str]) -> str:
-    """Return the expression for one of these, each named once."""
+    """Return the expression that matches one of these, without duplicates."""
     unique = list(dict.fromkeys(expressions))
     return unique[0] if len(unique) == 1 else "(" + " | ".join(unique) + ")"
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """Return the expression for so many repetitions; `expression` is one term."""
+    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of one term."""
     if (minimum, maximum) == (1, 1):
         return expression
     if (minimum, maximum) == (0, 1):
@@ -78,14 +78,14 @@ def repeat(expression: str, minimum: int, maximum: int | None) -> str:
 
 
 def char_class(ranges: Ranges) -> str:
-    """Return the expression for one of these characters. Raises NotPossible if there are none."""
+    """Return the expression that matches one of these characters. Raises NotPossible if there are none."""
     if not ranges:
-        raise NotPossible("a set of characters is empty")
+        raise NotPossible("an empty character set matches nothing")
     return "[" + "".join(_code(a) if a == b else f"{_code(a)}-{_code(b)}" for a, b in ranges) + "]"
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return the same set in order, without overlaps."""
+    """Return the same set of characters, in order and without overlaps."""
     result: Ranges = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1] + 1:
@@ -96,18 +96,18 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def inverted(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return all other characters; surrogates are none."""
-    result, begin = [], 0
+    """Return all other characters, except surrogates."""
+    result, start = [], 0
     for first, last in merged([*ranges, _SURROGATES]):
-        if first > begin:
-            result.append((begin, first - 1))
-        begin = last + 1
-    return [*result, (begin, _LAST)] if begin <= _LAST else result
+        if first > start:
+            result.append((start, first - 1))
+        start = last + 1
+    return [*result, (start, _LAST)] if start <= _LAST else result
 
 
-def without(ranges: Ranges, taken: Ranges) -> Ranges:
-    """Return the characters of one set that are not in the other."""
-    return inverted([*inverted(ranges), *taken])
+def without(ranges: Ranges, removed: Ranges) -> Ranges:
+    """Return the characters of `ranges` that are not in `removed`."""
+    return inverted([*inverted(ranges), *removed])
 
 
 def _escaped(character: str) -> str:

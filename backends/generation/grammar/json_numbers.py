@@ -1,4 +1,4 @@
-"""Numbers between bounds, as grammars over their digits."""
+"""Writes grammars for JSON numbers within bounds, digit by digit."""
 
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -6,21 +6,21 @@ from typing import Any
 
 from backends.generation.grammar.ebnf import NotPossible, any_of, literal, repeat
 
-# As many as a double holds exactly: readers would lose more.
+# As many as a double holds exactly; a JSON parser would lose more.
 _DIGITS = 15
 _MAXIMUM = 10**_DIGITS - 1
 _MAX_DECIMALS = 6
-_DECIMALS_BETWEEN = 2
+_MIN_DECIMALS = 2
 
 ANY_INTEGER = f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}})'
 ANY_NUMBER = f'{ANY_INTEGER} ("." [0-9]{{1,{_DIGITS}}})? ([eE] [+-]? [0-9] [0-9]?)?'
 
 Digits = tuple[tuple[int, int], ...]
-"""Numbers of one length: the least and the greatest of each digit."""
+"""Numbers of one length: the minimum and maximum of each digit."""
 
 
 def integer(schema: dict[str, Any]) -> str:
-    """Return the expression for an integer within a schema's bounds. Raises NotPossible."""
+    """Return the expression for an integer within the schema's bounds. Raises NotPossible."""
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_INTEGER
@@ -32,17 +32,17 @@ def integer(schema: dict[str, Any]) -> str:
 
 
 def number(schema: dict[str, Any]) -> str:
-    """Return the expression for a number within a schema's bounds. Raises NotPossible."""
+    """Return the expression for a number within the schema's bounds. Raises NotPossible."""
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_NUMBER
     decimals = max(-int(bound.normalize().as_tuple().exponent) for bound in (low, high) if bound is not None)
     decimals = max(0, decimals)
     if decimals > _MAX_DECIMALS:
-        raise NotPossible(f"bounds of more than {_MAX_DECIMALS} decimals")
+        raise NotPossible(f"bounds with more than {_MAX_DECIMALS} decimals are not supported")
     exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
     if exclusive or (low is not None and high is not None and high - low < 1):
-        decimals = max(_DECIMALS_BETWEEN, decimals)  # the bound itself, or there would be nothing left
+        decimals = max(_MIN_DECIMALS, decimals)  # or excluding the bounds could leave no number
     scale = 10**decimals
     first = -_MAXIMUM * scale if low is None else int(low * scale)
     last = _MAXIMUM * scale if high is None else int(high * scale)
@@ -56,41 +56,48 @@ def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
         given = [schema[key] for key in (inclusive, exclusive) if key in schema]
         for value in given:
             if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAXIMUM:
-                raise NotPossible(f"{inclusive} must be a number of at most {_DIGITS} digits")
+                raise NotPossible(f"'{inclusive}' must be a number with at most {_DIGITS} digits")
         if len(given) == 2:
-            raise NotPossible(f"both {inclusive} and {exclusive}")
+            raise NotPossible(f"'{inclusive}' together with '{exclusive}' is not supported")
         return Decimal(str(given[0])) if given else None
 
     return bound("minimum", "exclusiveMinimum"), bound("maximum", "exclusiveMaximum")
 
 
 def _between(first: int, last: int, decimals: int, tails: bool) -> str:
-    """Return the expression for first to last, units of the last decimal; `tails`: with more decimals in between."""
+    """Return the expression for the numbers `first` to `last`, in units of the last decimal.
+
+    `tails` allows further decimals between them.
+    """
     if first > last:
         raise NotPossible("no number is within the bounds")
     options = []
     if first < 0:
-        minimum, greatest = max(1, -last), -first
-        options += [f'"-" {expression}' for expression in _magnitudes(minimum, greatest, decimals, tails)]
+        minimum, maximum = max(1, -last), -first
+        options += [f'"-" {expression}' for expression in _magnitudes(minimum, maximum, decimals, tails)]
     if last >= 0:
         options += _magnitudes(max(0, first), last, decimals, tails)
     return any_of(f"({option})" for option in options)
 
 
 def _magnitudes(first: int, last: int, decimals: int, tails: bool) -> Iterator[str]:
-    """Yield the expressions for numbers without sign. What has a tail is below the last one."""
+    """Yield the expressions for unsigned numbers. Only numbers below `last` may have further decimals."""
     tail = " " + _tail(decimals) if tails else ""
     point = f' "." [0-9]{{{decimals}}}' if decimals else ""
-    if last >= _MAXIMUM * 10**decimals:  # no bound: whatever has more digits than the first
+    if last >= _MAXIMUM * 10**decimals:  # unbounded: all numbers with more digits than `first`
         longer = max(1, len(str(first // 10**decimals)))
         yield f"[1-9] [0-9]{{{longer},{_DIGITS}}}{point}{tail}"
         last = 10 ** (longer + decimals) - 1
-        yield from (_write(digits, decimals) + tail for digits in _cut(first, last, decimals + 1))
+        yield from (
+            _digits_expression(digits, decimals) + tail for digits in _digit_patterns(first, last, decimals + 1)
+        )
         return
     if tails and first < last:
-        yield from (_write(digits, decimals) + tail for digits in _cut(first, last - 1, decimals + 1))
+        yield from (
+            _digits_expression(digits, decimals) + tail for digits in _digit_patterns(first, last - 1, decimals + 1)
+        )
         first = last
-    yield from (_write(digits, decimals) for digits in _cut(first, last, decimals + 1))
+    yield from (_digits_expression(digits, decimals) for digits in _digit_patterns(first, last, decimals + 1))
 
 
 def _tail(decimals: int) -> str:
@@ -98,15 +105,15 @@ def _tail(decimals: int) -> str:
     return f'("." {digits})?' if decimals == 0 else f"({digits})?"
 
 
-def _write(digits: Digits, decimals: int) -> str:
+def _digits_expression(digits: Digits, decimals: int) -> str:
     terms = [literal(str(a)) if a == b else f"[{a}-{b}]" for a, b in digits]
     if decimals:
         terms.insert(len(terms) - decimals, '"."')
     return " ".join(terms)
 
 
-def _cut(first: int, last: int, width: int) -> Iterator[Digits]:
-    """Yield sets of digits that make up first to last; shorter numbers than `width` begin with zeros."""
+def _digit_patterns(first: int, last: int, width: int) -> Iterator[Digits]:
+    """Yield digit patterns that together cover `first` to `last`, with leading zeros up to `width` digits."""
     while first <= last:
         text = str(first).zfill(width)
         end = min(last, 10 ** len(text) - 1)

@@ -1,8 +1,8 @@
-"""JSON schemas as grammars.
+"""Converts JSON schemas to grammars.
 
-The engine has a converter of its own; its grammars allow any white space, in which a small model can go on until its
-tokens are used up. These write JSON as `json.dumps` does, and whatever they allow, the schema allows. What they cannot
-say is refused, or, if that is wanted, left out.
+The engine has its own converter, but its grammars allow arbitrary white space, which a small model may generate until
+it runs out of tokens. These grammars format JSON as `json.dumps` does, and allow only what the schema allows. Keywords
+that they cannot express are rejected or, without `strict`, ignored.
 """
 
 import json
@@ -19,7 +19,7 @@ _MAX_LEVELS = 32
 _MAX_ITEMS = 1_000
 _MAX_OPTIONAL = 128
 
-# What says nothing about which values are valid.
+# Keywords that do not restrict the valid values.
 _ANNOTATIONS = frozenset(
     [
         "title",
@@ -68,8 +68,8 @@ _FORMATS = {
     "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
     "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
 }
-# Flat, since the engine is ten times slower with a rule for the character, or with \\u: what that is for can be written
-# as it is, but for control characters and lone surrogates, which nobody misses.
+# Inlined and without \u escapes, because the engine is ten times slower with a separate rule for the character or with
+# \u. Only control characters and lone surrogates need \u, and they are hardly ever useful.
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
@@ -77,16 +77,16 @@ _MAX_VISITS = 5_000
 
 
 class JSONGrammar:
-    """Expressions for values by schema, in rules that several schemas can share.
+    """Writes expressions for the values of a schema, with rules that several schemas can share.
 
-    `strict` says whether to refuse what a grammar cannot say, with NotPossible, or to leave it out.
+    With `strict`, keywords that a grammar cannot express raise NotPossible; without, they are ignored.
     """
 
     def __init__(self, rules: Rules, strict: bool = True):
         self._rules, self._strict, self._visits = rules, strict, 0
 
     def value(self, schema: Schema) -> str:
-        """Return the expression for a JSON value that is valid by the schema. Raises NotPossible."""
+        """Return the expression for a JSON value that the schema allows. Raises NotPossible."""
         self._whole, self._references = schema, dict[str, str]()
         return self._value(schema, "schema", 0)
 
@@ -95,15 +95,17 @@ class JSONGrammar:
         return any_of(self._of_type(kind, {}, "schema", 0) for kind in kinds)
 
     def _value(self, schema: Any, path: str, level: int) -> str:
-        self._visits += 1  # references may lead to the same place many times over
+        self._visits += 1  # references can lead to the same subschema many times
         if self._visits > _MAX_VISITS:
-            raise NotPossible("too large")
+            raise NotPossible(f"the schema is too large (limit {_MAX_VISITS} subschemas)")
         if schema is True or schema == {}:
             return self._any_value()
         if not isinstance(schema, dict):
-            raise NotPossible(f"{path}: nothing is valid" if schema is False else f"{path}: must be an object")
+            raise NotPossible(
+                f"{path}: the schema 'false' allows no value" if schema is False else f"{path}: must be an object"
+            )
         if level > _MAX_LEVELS:
-            raise NotPossible(f"{path}: more than {_MAX_LEVELS} levels")
+            raise NotPossible(f"{path}: nested deeper than {_MAX_LEVELS} levels")
         for key in _COMBINED:
             if key in schema:
                 return self._combined(key, schema, path, level)
@@ -111,40 +113,40 @@ class JSONGrammar:
         types = types if isinstance(types, list) else [types]
         for kind in types:
             if not isinstance(kind, str) or kind not in _KEYWORDS:
-                raise NotPossible(f"{path}.type: {json.dumps(kind)[:40]} is no type")
+                raise NotPossible(f"{path}.type: {json.dumps(kind)[:40]} is not a JSON type")
         self._check(schema, frozenset[str]().union(*(_KEYWORDS[kind] for kind in types)), path)
         return any_of(self._of_type(kind, schema, path, level) for kind in types)
 
     def _check(self, schema: Mapping[str, Any], known: frozenset[str], path: str) -> None:
-        """Refuse what the grammar would not keep to. Keywords of other types than the value's say nothing."""
-        foreign = frozenset[str]().union(*_KEYWORDS.values()) - known
-        for key in schema.keys() - known - foreign - _ANNOTATIONS - {"type"}:
+        """Raise NotPossible for a keyword that the grammar would not enforce. Keywords of other types do not apply."""
+        of_other_types = frozenset[str]().union(*_KEYWORDS.values()) - known
+        for key in schema.keys() - known - of_other_types - _ANNOTATIONS - {"type"}:
             if self._strict and not key.startswith("x-"):
                 raise NotPossible(f"{path}: '{key}' is not supported here")
 
     def _combined(self, key: str, schema: dict[str, Any], path: str, level: int) -> str:
         value, where = schema[key], f"{path}.{key}"
-        beside = {name: other for name, other in schema.items() if name != key and name not in _ANNOTATIONS}
+        siblings = {name: other for name, other in schema.items() if name != key and name not in _ANNOTATIONS}
         if key == "allOf":
-            return self._value(self._all_of(value, beside, where), path, level + 1)
+            return self._value(self._all_of(value, siblings, where), path, level + 1)
         if key in ("enum", "const"):
-            return self._constants([value] if key == "const" else value, beside, where)
-        self._check(beside, frozenset(), path)
-        if self._strict and beside:
-            raise NotPossible(f"{path}: '{min(beside)}' is not supported beside '{key}'")
+            return self._constants([value] if key == "const" else value, siblings, where)
+        self._check(siblings, frozenset(), path)
+        if self._strict and siblings:
+            raise NotPossible(f"{path}: '{min(siblings)}' is not supported together with '{key}'")
         if key == "$ref":
             return self._reference(value, where, level)
         if not isinstance(value, list) or not value:
             raise NotPossible(f"{where}: must be a list of schemas")
         return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
 
-    def _all_of(self, parts: Any, beside: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return one schema for all: their keywords together, as long as no two say different things."""
+    def _all_of(self, parts: Any, siblings: dict[str, Any], path: str) -> dict[str, Any]:
+        """Return one schema with the keywords of all parts. Raises NotPossible if they contradict each other."""
         if not isinstance(parts, list) or not parts:
             raise NotPossible(f"{path}: must be a list of schemas")
         whole: dict[str, Any] = {}
-        for part in [*parts, beside]:
-            if isinstance(part, dict) and "$ref" in part and len(parts) + bool(beside) > 1:
+        for part in [*parts, siblings]:
+            if isinstance(part, dict) and "$ref" in part and len(parts) + bool(siblings) > 1:
                 part = self._resolve(part["$ref"], path)
             if not isinstance(part, dict):
                 raise NotPossible(f"{path}: must be a list of objects")
@@ -154,21 +156,23 @@ class JSONGrammar:
                 elif key == "required" and isinstance(value, list):
                     value = whole.get(key, []) + value
                 elif key not in _ANNOTATIONS and whole.get(key, value) != value:
-                    raise NotPossible(f"{path}: two different '{key}' are not supported")
+                    raise NotPossible(f"{path}: different values of '{key}' are not supported")
                 whole[key] = value
         return whole
 
-    def _constants(self, values: Any, beside: dict[str, Any], path: str) -> str:
+    def _constants(self, values: Any, siblings: dict[str, Any], path: str) -> str:
         if not isinstance(values, list) or not values:
             raise NotPossible(f"{path}: must be a list of values")
-        self._check(beside, frozenset().union(*_KEYWORDS.values()), path)
-        if self._strict and beside.keys() - {"type"}:
-            raise NotPossible(f"{path}: '{min(beside.keys() - {'type'})}' is not supported beside it")
-        kinds = beside.get("type")
-        fitting = [value for value in values if kinds is None or _is_a(value, kinds)]
-        if not fitting:
-            raise NotPossible(f"{path}: no value is of the type")
-        return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in fitting)
+        self._check(siblings, frozenset().union(*_KEYWORDS.values()), path)
+        if self._strict and siblings.keys() - {"type"}:
+            raise NotPossible(
+                f"{path}: '{min(siblings.keys() - {'type'})}' is not supported together with 'enum' or 'const'"
+            )
+        kinds = siblings.get("type")
+        matching = [value for value in values if kinds is None or _has_type(value, kinds)]
+        if not matching:
+            raise NotPossible(f"{path}: no value has the required type")
+        return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in matching)
 
     def _reference(self, target: Any, path: str, level: int) -> str:
         schema = self._resolve(target, path)
@@ -176,13 +180,13 @@ class JSONGrammar:
             self._references[target] = name = self._rules.reserve("ref")
             body = self._value(schema, str(target), level + 1)
             if body == name:
-                raise NotPossible(f"{path}: refers to itself alone")
+                raise NotPossible(f"{path}: refers only to itself")
             self._rules.fill(name, body)
         return self._references[target]
 
     def _resolve(self, target: Any, path: str) -> Any:
         if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
-            raise NotPossible(f"{path}: only references inside of the schema are supported, such as '#/$defs/name'")
+            raise NotPossible(f"{path}: only references within the schema are supported, such as '#/$defs/name'")
         found: Any = self._whole
         for part in target.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
@@ -191,7 +195,7 @@ class JSONGrammar:
             elif isinstance(found, dict) and key in found:
                 found = found[key]
             else:
-                raise NotPossible(f"{path}: there is no {target[:100]!r}")
+                raise NotPossible(f"{path}: {target[:100]!r} does not exist")
         return found
 
     def _of_type(self, kind: str, schema: Mapping[str, Any], path: str, level: int) -> str:
@@ -218,7 +222,7 @@ class JSONGrammar:
         return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
 
     def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
-        """Return the expression for a number; without its bounds where they cannot be said and need not be kept."""
+        """Return the expression for a number; without `strict`, bounds that cannot be expressed are ignored."""
         try:
             return write(dict(schema))
         except NotPossible:
@@ -235,12 +239,12 @@ class JSONGrammar:
             pattern = f"^({pattern})$"
         try:
             if pattern is not None and counted and self._strict:
-                raise NotPossible("a pattern or format and a length together are not supported")
+                raise NotPossible("'pattern' or 'format' together with a length is not supported")
             if pattern is not None:
                 inside = json_pattern(pattern)
             elif counted:
                 minimum = _count(schema, "minLength") or 0
-                inside = json_characters(minimum, _checked_most(minimum, _count(schema, "maxLength")))
+                inside = json_characters(minimum, _checked_maximum(minimum, _count(schema, "maxLength")))
             else:
                 return self._text()
         except NotPossible:
@@ -269,7 +273,7 @@ class JSONGrammar:
         if not known:
             return self._dictionary(others, path, level)
         if len(known.keys() - set(required)) > _MAX_OPTIONAL:
-            raise NotPossible(f"more than {_MAX_OPTIONAL} optional properties")
+            raise NotPossible(f"more than {_MAX_OPTIONAL} optional properties are not supported")
         members = []
         for name, value in known.items():
             key = literal(json.dumps(name, ensure_ascii=False) + ": ")
@@ -278,15 +282,15 @@ class JSONGrammar:
         return self._rules.name(f'"{{" {self._members(members)} "}}"', "object")
 
     def _members(self, members: list[tuple[str, bool]]) -> str:
-        """Return the expression for members in their order, with those that may be missing."""
-        # From the end: what can follow once a member is written, and how the object can begin if none is yet.
-        after, beginnings = "", ['""']
-        for member, needed in reversed(members):
-            begun = self._rules.name(f"{member} {after}".strip(), "member")
-            beginnings = [begun] if needed else [begun, *beginnings]
-            follows = f'", " {begun}'
-            after = follows if needed else self._rules.name(f"({follows}) | {after or EMPTY}", "rest")
-        return any_of(beginnings)
+        """Return the expression for members in this order, where optional ones may be missing."""
+        # From the end: what may follow a member, and how the object may begin.
+        after, starts = "", ['""']
+        for member, is_required in reversed(members):
+            start = self._rules.name(f"{member} {after}".strip(), "member")
+            starts = [start] if is_required else [start, *starts]
+            follows = f'", " {start}'
+            after = follows if is_required else self._rules.name(f"({follows}) | {after or EMPTY}", "rest")
+        return any_of(starts)
 
     def _dictionary(self, others: Any, path: str, level: int) -> str:
         if others is False:
@@ -299,9 +303,9 @@ class JSONGrammar:
         if self._strict and schema.get("uniqueItems"):
             raise NotPossible("'uniqueItems' is not supported")
         minimum = _count(schema, "minItems") or 0
-        maximum = _checked_most(minimum, _count(schema, "maxItems"))
+        maximum = _checked_maximum(minimum, _count(schema, "maxItems"))
         if max(minimum, maximum or 0) > _MAX_ITEMS:
-            raise NotPossible(f"more than {_MAX_ITEMS} items cannot be counted")
+            raise NotPossible(f"'minItems' and 'maxItems' above {_MAX_ITEMS} are not supported")
         first = schema.get("prefixItems", [])
         if not isinstance(first, list):
             raise NotPossible("'prefixItems' must be a list")
@@ -318,7 +322,7 @@ class JSONGrammar:
         return self._rules.name(f'"[" {inside if minimum else optional} "]"', "array")
 
     def _tuple(self, items: list[str], others: Any, minimum: int, maximum: int | None, path: str, level: int) -> str:
-        """All of the first items, and of the others as many as there must be."""
+        """Return the expression for an array of all `items`, and as many others as `minimum` requires."""
         if maximum is not None and maximum < len(items):
             items = items[:maximum]
         missing = max(0, minimum - len(items))
@@ -329,25 +333,25 @@ class JSONGrammar:
 
 
 def _implied(schema: Mapping[str, Any]) -> list[str]:
-    """Return the types that a schema without any speaks of; all of them if it speaks of none."""
-    spoken = [kind for kind, keywords in _KEYWORDS.items() if keywords & schema.keys()]
-    return [kind for kind in spoken if kind != "integer" or "number" not in spoken] or list(_KEYWORDS)
+    """Return the types that the keywords of a schema without `type` imply; all types if they imply none."""
+    implied = [kind for kind, keywords in _KEYWORDS.items() if keywords & schema.keys()]
+    return [kind for kind in implied if kind != "integer" or "number" not in implied] or list(_KEYWORDS)
 
 
 def _count(schema: Mapping[str, Any], key: str) -> int | None:
     value = schema.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise NotPossible(f"'{key}' must be a whole number")
+        raise NotPossible(f"'{key}' must be a non-negative integer")
     return value
 
 
-def _checked_most(minimum: int, maximum: int | None) -> int | None:
+def _checked_maximum(minimum: int, maximum: int | None) -> int | None:
     if maximum is not None and maximum < minimum:
-        raise NotPossible("the least length is above the greatest")
+        raise NotPossible("the minimum length exceeds the maximum")
     return maximum
 
 
-def _is_a(value: Any, kinds: Any) -> bool:
+def _has_type(value: Any, kinds: Any) -> bool:
     kinds = kinds if isinstance(kinds, list) else [kinds]
     names = {bool: ["boolean"], int: ["integer", "number"], float: ["number"], str: ["string"], type(None): ["null"]}
     return bool(set(names.get(type(value), ["array" if isinstance(value, list) else "object"])) & set(kinds))

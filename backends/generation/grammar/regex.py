@@ -1,4 +1,4 @@
-"""Regular expressions as grammars, as they are and inside of JSON strings."""
+"""Converts regular expressions to grammars, for plain text and for JSON strings."""
 
 import re
 import re._constants as sre  # type: ignore[import-not-found]
@@ -19,12 +19,12 @@ from backends.generation.grammar.ebnf import (
 
 MAX_CHARACTERS = 4_000
 
-# The engine makes a table of all tokens for every repetition that is counted: dear where most tokens fit.
+# The engine builds a table of all tokens for every counted repetition, which is expensive where most tokens match.
 MAX_REPEATS = 1_000
 MAX_WIDE_REPEATS = 32
-# Parts that may be there or not, or any number of times: the engine follows all ways to read a text at once.
-_MAX_LOOSE = 32
-_WIDE = 128
+# Optional parts and parts with a variable number of repetitions: the engine tracks all ways to parse a text at once.
+_MAX_VARIABLE_PARTS = 32
+_WIDE_CHARACTERS = 128
 
 _CATEGORIES: dict[Any, Ranges] = {
     sre.CATEGORY_DIGIT: [(0x30, 0x39)],
@@ -38,21 +38,21 @@ _CATEGORIES |= {
 }
 _BEGIN = {sre.AT_BEGINNING, sre.AT_BEGINNING_STRING}
 _END = {sre.AT_END, sre.AT_END_STRING}
-# JavaScript's way to name a group, which JSON Schema has.
+# JavaScript's syntax for named groups, which JSON Schema uses.
 _GROUP_NAME = re.compile(r"(\\.|\[(?:\\.|[^\]])*\])|\(\?<(?![=!])")
-# What a JSON string cannot have as it is.
-_SPECIAL: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
-_SHORT = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '"', 0x5C: "\\"}
+# Characters that must be escaped in a JSON string.
+_MUST_ESCAPE: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
+_SHORT_ESCAPES = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '"', 0x5C: "\\"}
 
 
 def regex_grammar(pattern: str) -> str:
-    """Return the expression for a text that matches as a whole. Raises NotPossible."""
+    """Return the expression for a text that matches the whole pattern. Raises NotPossible."""
     _, body, _ = _parse(pattern)
     return _Writer(in_json=False).sequence(body)
 
 
 def json_pattern(pattern: str) -> str:
-    """Return the expression for the inside of a JSON string in which the pattern is found. Raises NotPossible."""
+    """Return the expression for the inside of a JSON string that contains a match. Raises NotPossible."""
     begins, body, ends = _parse(pattern)
     writer = _Writer(in_json=True)
     around = f"{writer.characters(inverted([]))}*"
@@ -60,24 +60,24 @@ def json_pattern(pattern: str) -> str:
 
 
 def json_characters(minimum: int, maximum: int | None) -> str:
-    """Return the expression for the inside of a JSON string of so many characters. Raises NotPossible."""
+    """Return the expression for the inside of a JSON string of this length. Raises NotPossible."""
     if maximum is not None and maximum > MAX_WIDE_REPEATS:
-        raise NotPossible(f"at most {MAX_WIDE_REPEATS} characters can be counted")
+        raise NotPossible(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
     if minimum > MAX_REPEATS:
-        raise NotPossible(f"at least {MAX_REPEATS} characters cannot be asked for")
+        raise NotPossible(f"'minLength' above {MAX_REPEATS} is not supported")
     return repeat(_Writer(in_json=True).characters(inverted([])), minimum, maximum)
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
-    """Return the parsed pattern without the anchors at its two ends, and whether it had them."""
+    """Return whether the pattern starts with an anchor, its body without outer anchors, whether it ends with one."""
     if len(pattern) > MAX_CHARACTERS:
-        raise NotPossible(f"longer than {MAX_CHARACTERS} characters")
+        raise NotPossible(f"the pattern exceeds the limit of {MAX_CHARACTERS} characters")
     try:
         parsed = parser.parse(_GROUP_NAME.sub(lambda found: found[1] or "(?P<", pattern))
     except (re.error, OverflowError) as error:
-        raise NotPossible(f"not a regular expression: {error}") from error
+        raise NotPossible(f"invalid regular expression: {error}") from error
     except RecursionError as error:
-        raise NotPossible("nested too deeply") from error
+        raise NotPossible("the pattern is nested too deeply") from error
     if parsed.state.flags & ~sre.SRE_FLAG_UNICODE:
         raise NotPossible("flags are not supported")
     body = list(parsed)
@@ -87,26 +87,28 @@ def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
 
 
 class _Writer:
-    """Writes a parsed pattern; in JSON, characters are escaped as a string's are."""
+    """Writes a parsed pattern as an expression; `in_json` escapes its characters as in a JSON string."""
 
     def __init__(self, in_json: bool):
         self._in_json, self._wide, self._repeats = in_json, False, 1
-        self._loose = 0
+        self._variable_parts = 0
 
     def sequence(self, items: Any) -> str:
         return " ".join(self._item(*item) for item in items) or '""'
 
     def characters(self, ranges: Ranges) -> str:
-        """Return the expression for one of these characters."""
-        if sum(last - first + 1 for first, last in ranges) >= _WIDE:
+        """Return the expression that matches one of these characters."""
+        if sum(last - first + 1 for first, last in ranges) >= _WIDE_CHARACTERS:
             self._check_repeats(MAX_WIDE_REPEATS)
         if not self._in_json:
             return char_class(ranges)
-        plain = without(ranges, _SPECIAL)
-        escaped = [code for code in _SHORT if any(first <= code <= last for first, last in ranges)]
+        plain = without(ranges, _MUST_ESCAPE)
+        escaped = [code for code in _SHORT_ESCAPES if any(first <= code <= last for first, last in ranges)]
         options = [char_class(plain)] if plain else []
         if escaped:
-            options.append(f"{literal(chr(0x5C))} {char_class(merged((ord(_SHORT[code]),) * 2 for code in escaped))}")
+            options.append(
+                f"{literal(chr(0x5C))} {char_class(merged((ord(_SHORT_ESCAPES[code]),) * 2 for code in escaped))}"
+            )
         return any_of(options or [char_class([])])
 
     def _item(self, kind: Any, value: Any) -> str:
@@ -142,19 +144,19 @@ class _Writer:
         return inverted(ranges) if negated else merged(ranges)
 
     def _repeat(self, minimum: int, maximum: Any, body: Any) -> str:
-        top = None if maximum is sre.MAXREPEAT else int(maximum)
-        self._loose += top != minimum
-        if self._loose > _MAX_LOOSE:
-            raise NotPossible(f"more than {_MAX_LOOSE} optional or repeated parts are not supported")
-        outer, counted = self._repeats, max(minimum, top or 0)
-        # A minimum alone is cheap for the engine, unless it is inside of something that is counted.
-        self._repeats = outer * max(1, counted) if top != 1 else outer
+        upper = None if maximum is sre.MAXREPEAT else int(maximum)
+        self._variable_parts += upper != minimum
+        if self._variable_parts > _MAX_VARIABLE_PARTS:
+            raise NotPossible(f"more than {_MAX_VARIABLE_PARTS} optional or repeated parts are not supported")
+        outer, counted = self._repeats, max(minimum, upper or 0)
+        # A repetition without a maximum is cheap for the engine, unless it is inside a counted one.
+        self._repeats = outer * max(1, counted) if upper != 1 else outer
         self._check_repeats(MAX_REPEATS)
-        if top is None and outer == 1:
+        if upper is None and outer == 1:
             self._repeats = 1
         inner = self.sequence(body)
         self._repeats = outer
-        return repeat(f"({inner})", minimum, top)
+        return repeat(f"({inner})", minimum, upper)
 
     def _check_repeats(self, maximum: int) -> None:
         if self._repeats > maximum:

@@ -1,1 +1,1 @@
-"""Tokens to responses."""
+"""Converts tokens to text, and sends it as responses."""

@@ -1,4 +1,4 @@
-"""One answer in the making: what the engine has generated and what the caller has been sent of it, as text."""
+"""One answer while it is generated: turns its tokens into the text, counts and log probabilities to send."""
 
 import json
 import threading
@@ -14,99 +14,99 @@ from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 
 
 class Detokenizer:
-    """Decodes one answer as its tokens come. What it has returned never changes.
+    """Decodes the tokens of one answer incrementally. Text that it has returned never changes.
 
-    Of the tokenizer's special tokens those that are `visible` are written out: what a call of a tool is marked with.
+    Special tokens are omitted, except those in `visible`, such as the tags of tool calls.
     """
 
     def __init__(self, tokenizer: Tokenizer, visible: Collection[str] = ()):
         self._tokenizer = tokenizer
         self._visible = {tokenizer.token_to_id(token): token for token in visible}
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._withheld: list[int] = []
+        self._pending: list[int] = []
 
     def push(self, token: int) -> str:
-        """Return the text that `token` completes; a character whose bytes are not all there is kept back."""
+        """Return the text that `token` completes; an incomplete character is held back."""
         if token in self._visible:
             return self.flush() + self._visible[token]
-        self._withheld.append(token)
+        self._pending.append(token)
         piece: str | None = self._stream.step(self._tokenizer, token)
         if piece is None:
             return ""
-        self._withheld.clear()
+        self._pending.clear()
         return piece
 
     def flush(self) -> str:
-        """Return what is whole in the tokens kept back, at the end of the answer."""
-        text: str = self._tokenizer.decode(self._withheld, skip_special_tokens=True)
-        self._withheld.clear()
+        """Return the complete characters of the tokens held back, at the end of the answer."""
+        text: str = self._tokenizer.decode(self._pending, skip_special_tokens=True)
+        self._pending.clear()
         return text.rstrip("\ufffd")
 
 
 class StopStrings:
-    """Passes text on up to the first stop string, keeping back what may be the beginning of one."""
+    """Passes text through up to the first stop string, and holds back text that may be the beginning of one."""
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stops)
-        self._kept = ""
+        self._held_back = ""
         self.hit = False
 
     def push(self, text: str) -> str:
-        """Return the text that is safe to show; sets `hit` once a stop string was met."""
+        """Return the text that is safe to send; set `hit` if a stop string is found."""
         if not self._stops:
             return text
-        text = self._kept + text
+        text = self._held_back + text
         found = [(text.find(stop), stop) for stop in self._stops if stop in text]
         if found:
-            self.hit, self._kept = True, ""
+            self.hit, self._held_back = True, ""
             return text[: min(found)[0]]
         keep = max(suffix_overlap(text, stop) for stop in self._stops)
-        self._kept = text[len(text) - keep :]
+        self._held_back = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """Return what was kept back, when no more text will come."""
-        kept, self._kept = self._kept, ""
-        return kept
+        """Return the text held back, at the end of the answer."""
+        held_back, self._held_back = self._held_back, ""
+        return held_back
 
 
 class ReasoningCounter:
-    """Counts the tokens from `<think>`, which an answer with a thought begins with, to `</think>`, or to its end.
+    """Counts the reasoning tokens of an answer: those from `<think>` at its beginning to `</think>`, or to its end.
 
-    `reasoning_prefix` is the part of it that the prompt has. Text may come late: a token counts with the text that it
-    completes.
+    `reasoning_prefix` is the beginning of the answer that the prompt already contains. Text may come later than its
+    tokens: a token is counted with the text that it completes.
     """
 
     def __init__(self, reasoning_prefix: str = ""):
         self._count = 0
-        self._text, self._begun, self._over = reasoning_prefix, False, False
+        self._text, self._started, self._over = reasoning_prefix, False, False
 
     def push(self, text: str) -> None:
-        """Take one more token's text."""
+        """Add the text of one more token."""
         if self._over:
             return
         self._count += 1
         self._text += text
-        if not self._begun:
-            self._begin()
-        if self._begun:
+        if not self._started:
+            self._check_start()
+        if self._started:
             self._over = REASONING_CLOSE in self._text
             self._text = self._text[-len(REASONING_CLOSE) :]
 
-    def _begin(self) -> None:
-        begun = self._text.lstrip()
-        self._begun = begun.startswith(REASONING_OPEN)
-        if not self._begun and not REASONING_OPEN.startswith(begun):
+    def _check_start(self) -> None:
+        beginning = self._text.lstrip()
+        self._started = beginning.startswith(REASONING_OPEN)
+        if not self._started and not REASONING_OPEN.startswith(beginning):
             self._count, self._over = 0, True
 
     @property
     def tokens(self) -> int:
-        """The tokens of the thought so far; none while it is open whether there is one."""
-        return self._count if self._begun else 0
+        """The number of reasoning tokens so far; 0 until it is certain that the answer begins with reasoning."""
+        return self._count if self._started else 0
 
 
 class TokenTexts:
-    """Knows what a model's tokens are when they stand alone, where a character may be cut in two."""
+    """The text and bytes of single tokens, which may contain only part of a character."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -115,40 +115,40 @@ class TokenTexts:
         self._bytes = byte_alphabet() if '"ByteLevel"' in json.dumps(described["decoder"]) else {}
 
     def describe(self, token: int, logprob: float) -> dict[str, Any] | None:
-        """Return OpenAI's entry without its alternatives; None for a token that the text does not show."""
+        """Return OpenAI's logprobs entry without alternatives; None for a token that is not part of the text."""
         if token in self._added and self._added[token]["special"]:
             return None
         content = self._content(token)
         return {"token": content.decode(errors="replace"), "logprob": logprob, "bytes": list(content)}
 
     def _content(self, token: int) -> bytes:
-        letters = self._tokenizer.id_to_token(token) or ""
-        if token not in self._added and letters and all(letter in self._bytes for letter in letters):
-            return bytes(self._bytes[letter] for letter in letters)
-        if letters.startswith("<0x") and len(letters) == 6:  # SentencePiece's single bytes
-            return bytes([int(letters[3:5], 16)])
+        written = self._tokenizer.id_to_token(token) or ""
+        if token not in self._added and written and all(letter in self._bytes for letter in written):
+            return bytes(self._bytes[letter] for letter in written)
+        if written.startswith("<0x") and len(written) == 6:  # a SentencePiece byte token
+            return bytes([int(written[3:5], 16)])
         text: str = self._tokenizer.decode([token], skip_special_tokens=False)
-        # SentencePiece's decoder takes off the blank that begins a text.
-        return (f" {text}" if letters.startswith("\u2581") and not text.startswith(" ") else text).encode()
+        # SentencePiece's decoder strips the space at the beginning of a text.
+        return (f" {text}" if written.startswith("\u2581") and not text.startswith(" ") else text).encode()
 
 
 class Answer:
-    """Shared by two threads: the engine client's adds tokens, the sender's takes them."""
+    """The output of one request. Two threads share it: the engine client's adds tokens, the sender's takes them."""
 
     def __init__(self, reply: Any, request_id: str, client: str = ""):
         self.reply = reply
-        """Triton's response sender: the one way back to the caller."""
+        """Triton's response sender for the request."""
         self.request_id = request_id
         self.client = client
-        """Whose request it is, between whom the engine is fair."""
+        """The client that sent the request; the engine is fair between clients."""
         self.number = 0
-        """The engine's name for it; 0 until the engine has it."""
+        """The request's ID in the engine; 0 until it is submitted."""
         self.over = False
-        """Set by the sender: the caller has the whole answer, or has left."""
+        """Whether the client has the whole answer, or the request was cancelled."""
         self.finished = False
-        """Nothing more will be added."""
+        """Whether nothing more will be added."""
         self.streamed = True
-        """Whether text is wanted before the end."""
+        """Whether text is decoded and sent before the end."""
         self._lock = threading.Lock()
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -163,10 +163,10 @@ class Answer:
         detokenizer: Detokenizer,
         reasoning_prefix: str = "",
     ) -> None:
-        """Make the answer ready for the engine; `reasoning_prefix` is put before its text."""
+        """Prepare the answer for the engine; `reasoning_prefix` is sent before its text."""
         self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
-        # A stop string is found in the text, so text must be made even if the caller wants it at the end alone.
+        # Stop strings are searched for in the text, which must be decoded even if it is sent only at the end.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
         self._reasoning = (
@@ -174,7 +174,7 @@ class Answer:
         )
 
     def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
-        """Add generated tokens, with their `logprobs` if those were asked for; `finish_reason` ends the answer."""
+        """Add generated tokens, with their `logprobs` if requested; a `finish_reason` ends the answer."""
         with self._lock:
             self._tokens += tokens
             self._logprobs += logprobs
@@ -187,7 +187,7 @@ class Answer:
             self._error, self.finished = error, True
 
     def take(self) -> "Delta":
-        """Return what is new since the last call, as text. Raises the error the answer failed with."""
+        """Return the output since the last call. Raises the error if the answer failed."""
         with self._lock:
             tokens, self._tokens = self._tokens, []
             logprobs, self._logprobs = self._logprobs, []
@@ -196,7 +196,7 @@ class Answer:
             raise error
         before = self._num_output_tokens
         text = self._decode(tokens)
-        said = zip(tokens[: self._num_output_tokens - before], logprobs, strict=False)
+        token_logprobs = zip(tokens[: self._num_output_tokens - before], logprobs, strict=False)
         if finish_reason and not self._stops.hit:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
@@ -205,11 +205,16 @@ class Answer:
             text, self._prefix = self._prefix + text, ""
         reasoning_tokens = self._reasoning.tokens if self._reasoning else None
         return Delta(
-            text, finish_reason, self._num_input_tokens, self._num_output_tokens, reasoning_tokens, tuple(said)
+            text,
+            finish_reason,
+            self._num_input_tokens,
+            self._num_output_tokens,
+            reasoning_tokens,
+            tuple(token_logprobs),
         )
 
     def _decode(self, tokens: list[int]) -> str:
-        """Return the text of new tokens, up to a stop string if one is met."""
+        """Return the text of new tokens, up to the first stop string."""
         text = ""
         for token in tokens:
             self._num_output_tokens += 1
@@ -224,13 +229,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of an answer; the counts are the totals so far."""
+    """New text of an answer; the counts are totals so far."""
 
     text: str
     finish_reason: str | None
     num_input_tokens: int
     num_output_tokens: int
     num_reasoning_tokens: int | None
-    """Those of the output that are thoughts; None for a model that has none."""
+    """The output tokens that are reasoning; None for a model that does not reason."""
     logprobs: tuple[tuple[int, float], ...] = ()
-    """Tokens and their log probabilities, if those were asked for."""
+    """Token IDs and their log probabilities, if requested."""

@@ -1,4 +1,4 @@
-"""The model's own metrics, published through Triton's metrics endpoint beside Triton's."""
+"""Publishes the model's own metrics on Triton's metrics endpoint."""
 
 import time
 
@@ -10,29 +10,33 @@ _PUBLISH_SECONDS = 1.0
 
 
 class Metrics:
-    """Counts in this process; passes on once a second, since each update is a message to Triton."""
+    """Metrics counted in this process and published once a second, because each update is a message to Triton."""
 
     def __init__(self, model: str):
         self._labels = {"model": model}
-        self._families: list[pb_utils.MetricFamily] = []  # Triton drops a family that nothing holds
+        self._families: list[pb_utils.MetricFamily] = []  # Triton drops a family without a reference
         self._gauges = {
             "running": self._metric("GAUGE", "trident_generation_running", "Requests in the last step"),
             "waiting": self._metric("GAUGE", "trident_generation_waiting", "Requests waiting for a step"),
-            "cache_usage": self._metric("GAUGE", "trident_generation_cache_usage", "Used part of the KV cache, 0 to 1"),
+            "cache_usage": self._metric(
+                "GAUGE", "trident_generation_cache_usage", "Used fraction of the KV cache, 0 to 1"
+            ),
         }
         self._prompt_tokens = _Counter(
-            self._metric("COUNTER", "trident_generation_prompt_tokens", "Prompt tokens read")
+            self._metric("COUNTER", "trident_generation_prompt_tokens", "Prompt tokens processed")
         )
-        self._output_tokens = _Counter(self._metric("COUNTER", "trident_generation_output_tokens", "Tokens answered"))
+        self._output_tokens = _Counter(
+            self._metric("COUNTER", "trident_generation_output_tokens", "Output tokens generated")
+        )
         self._published = 0.0
 
     def count(self, prompt_tokens: int, output_tokens: int) -> None:
-        """Count a finished answer; called from one thread alone."""
+        """Count a finished answer; called from one thread only."""
         self._prompt_tokens.total += prompt_tokens
         self._output_tokens.total += output_tokens
 
     def publish(self, gauges: Gauges) -> None:
-        """Pass the numbers on to Triton, unless that was done less than a second ago."""
+        """Publish the metrics to Triton, unless that happened less than a second ago."""
         if time.monotonic() - self._published < _PUBLISH_SECONDS:
             return
         self._published = time.monotonic()
@@ -48,13 +52,13 @@ class Metrics:
 
 
 class _Counter:
-    """A total, and how much of it Triton knows."""
+    """A total, and how much of it has been published."""
 
     def __init__(self, metric: "pb_utils.Metric"):
-        self._metric, self.total, self._known = metric, 0, 0
+        self._metric, self.total, self._sent = metric, 0, 0
 
     def publish(self) -> None:
         total = self.total
-        if total != self._known:
-            self._metric.increment(total - self._known)
-            self._known = total
+        if total != self._sent:
+            self._metric.increment(total - self._sent)
+            self._sent = total

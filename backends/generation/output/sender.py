@@ -1,4 +1,4 @@
-"""Sends answers back through Triton from one thread, and notices callers who have left."""
+"""Sends answers through Triton from one thread, and drops those whose clients have disconnected."""
 
 import logging
 import threading
@@ -9,15 +9,15 @@ from backends.generation.output.answer import Answer
 
 log = logging.getLogger(__name__)
 
-# Every response costs CPU on its way to the client, which the engine needs: one answer's follow at this distance, and
-# all together are this many a second. Tokens that wait meanwhile go out together; the first and the last never wait.
+# Each response costs CPU that the engine needs. So the responses of one answer are at least this far apart, and all
+# answers together get this many per second. Waiting tokens are sent together; the first and the last never wait.
 _SECONDS_BETWEEN = 0.02
 _SENDS_PER_SECOND = 150
 _CANCEL_CHECK_SECONDS = 0.2
 
 
-class _Pace:
-    """When an answer was last sent something, and when its caller was last looked for."""
+class _Times:
+    """When an answer was last sent, and when it was last checked for cancellation."""
 
     def __init__(self) -> None:
         self.sent = float("-inf")
@@ -25,16 +25,16 @@ class _Pace:
 
 
 class Sender:
-    """Delivers progress, all from its own thread.
+    """Sends new output, all from its own thread.
 
-    `send(answer)` sends what is new and returns whether the answer is over; `abandon(answer)` is called once for one
-    whose caller has left; `tick()` is called in between, at least once a second.
+    `send(answer)` sends new output and returns whether the answer is over; `abandon(answer)` is called once for an
+    answer that is cancelled or cannot be sent; `tick()` is called in between, at least once a second.
     """
 
     def __init__(self, send: Callable[[Answer], bool], abandon: Callable[[Answer], None], tick: Callable[[], None]):
         self._send, self._abandon, self._tick = send, abandon, tick
         self._wake = threading.Condition()
-        self._live: dict[Answer, _Pace] = {}
+        self._live: dict[Answer, _Times] = {}
         self._ready: dict[Answer, None] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -44,20 +44,20 @@ class Sender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is ready, then stop."""
+        """Send what is ready, and stop."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join()
 
     def watch(self, answer: Answer) -> None:
-        """Begin to look after an answer: from now on its caller's leaving is noticed."""
+        """Start to handle an answer, and to check whether it is cancelled."""
         with self._wake:
-            self._live[answer] = _Pace()
+            self._live[answer] = _Times()
             self._wake.notify()
 
     def notify(self, answers: Iterable[Answer]) -> None:
-        """Say that answers have something new."""
+        """Report that answers have new output."""
         with self._wake:
             self._ready.update((answer, None) for answer in answers if answer in self._live)
             self._wake.notify()
@@ -66,7 +66,7 @@ class Sender:
         return len(self._live)
 
     def count(self, client: str) -> int:
-        """Return how many answers of a client it looks after."""
+        """Return how many unfinished answers a client has."""
         with self._wake:
             return sum(answer.client == client for answer in self._live)
 
@@ -75,16 +75,16 @@ class Sender:
             try:
                 for answer in self._take_due():
                     self._deliver(answer)
-                self._drop_abandoned()
+                self._drop_cancelled()
                 self._tick()
             except Exception:
-                # Nobody would send anything any more if this thread died.
+                # Without this thread, no answer would be sent.
                 log.exception("sending failed")
 
     def _take_due(self) -> list[Answer]:
-        """Wait until answers are due, or for the next look at abandoned ones. Returns those that are due."""
+        """Wait until answers are due or the next cancellation check is. Return the due answers."""
         with self._wake:
-            pause = self._pause()
+            pause = self._wait_seconds()
             if pause > 0:
                 self._wake.wait(pause)
             now, interval = time.monotonic(), self._interval()
@@ -94,8 +94,8 @@ class Sender:
                 self._live[answer].sent = now
         return due
 
-    def _pause(self) -> float:
-        """Return how long nothing will be due, unless something new comes."""
+    def _wait_seconds(self) -> float:
+        """Return how long to wait, in seconds, if there is no notification."""
         if not self._ready:
             return _CANCEL_CHECK_SECONDS if self._live else 1.0
         interval = self._interval()
@@ -114,30 +114,30 @@ class Sender:
         try:
             over = self._send(answer)
         except Exception:
-            log.exception("request %s could not be answered", answer.request_id)
-            self._give_up(answer)
+            log.exception("sending the response to request %s failed", answer.request_id)
+            self._drop(answer)
         else:
             if over:
-                self._forget(answer)
+                self._remove(answer)
 
-    def _give_up(self, answer: Answer) -> None:
-        """Drop an answer that nobody can get any more; the others must not notice."""
+    def _drop(self, answer: Answer) -> None:
+        """Drop an answer that can no longer be sent, without affecting the others."""
         try:
             self._abandon(answer)
         except Exception:
-            log.exception("request %s could not even be dropped", answer.request_id)
+            log.exception("dropping request %s failed", answer.request_id)
         finally:
-            self._forget(answer)
+            self._remove(answer)
 
-    def _drop_abandoned(self) -> None:
+    def _drop_cancelled(self) -> None:
         now = time.monotonic()
-        for answer, pace in list(self._live.items()):
-            if now - pace.checked >= _CANCEL_CHECK_SECONDS:
-                pace.checked = now
+        for answer, times in list(self._live.items()):
+            if now - times.checked >= _CANCEL_CHECK_SECONDS:
+                times.checked = now
                 if answer.reply.is_cancelled():
-                    self._give_up(answer)
+                    self._drop(answer)
 
-    def _forget(self, answer: Answer) -> None:
+    def _remove(self, answer: Answer) -> None:
         answer.over = True
         with self._wake:
             self._live.pop(answer, None)

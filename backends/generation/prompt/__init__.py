@@ -1,1 +1,1 @@
-"""Messages to prompts."""
+"""Converts messages to prompts."""

@@ -1,4 +1,4 @@
-"""From messages to token ids: the model's chat template and tokenizer, both beside the weights."""
+"""Converts messages to token IDs with the chat template and the tokenizer in the model's folder."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from contract.model_text import REASONING_OPEN
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the engine is asked: int64 token ids in memory order, or text and pictures for a model that sees."""
+    """The engine's input: int64 token IDs in native byte order, or text and images for a vision model."""
 
     num_tokens: int
     remaining_context: int
-    """How many tokens of an answer fit into the context after it."""
+    """How many tokens fit into the context after the prompt."""
     ids: bytes = b""
     text: str = ""
     rgb_images: tuple[RGBImage, ...] = ()
     reasoning_prefix: str = ""
-    """What the answer's reader must see before the answer, since the template has written it already."""
+    """The beginning of the answer, if the template has already written it; the client must get it too."""
     prompt_text: str = ""
-    """What was written in it, where that was not a conversation."""
+    """The text of a prompt that is not a conversation."""
 
 
 @dataclass(frozen=True)
 class TemplateInputs:
-    """What the template is given besides the messages."""
+    """The template's variables besides the messages."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
 def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return where the pictures are: the numbers of message and part."""
+    """Return the message index and the part index of each image."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
     parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
     return [(i, j) for i, j, part in parts if part["type"] == "image"]
@@ -64,9 +64,9 @@ class ChatPrompt:
         images: Sequence[bytes] = (),
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt. Raises InvalidRequest as `encode` does, and for a picture."""
+        """Return the prompt. Raises InvalidRequest for an image, a rejected message, or too many tokens."""
         for i, j in find_images(messages):
-            raise InvalidRequest("This model takes no images", f"messages[{i}].content[{j}]")
+            raise InvalidRequest("This model does not accept images", f"messages[{i}].content[{j}]")
         text = self._render(messages, template_inputs)
         ids = self._encode(text)
         return Prompt(
@@ -77,27 +77,27 @@ class ChatPrompt:
         )
 
     def read_text(self, text: str) -> Prompt:
-        """Return a prompt that is text to go on with, after the tokens that the tokenizer begins with.
+        """Return a prompt that continues `text`, with the initial tokens that the tokenizer adds.
 
-        Raises InvalidRequest if there is nothing to go on with.
+        Raises InvalidRequest if there are no tokens, or too many.
         """
         return self._continue(self.tokenizer.encode(text).ids, text)
 
     def read_ids(self, ids: Sequence[int]) -> Prompt:
-        """Return a prompt of tokens as they are. Raises InvalidRequest naming one that the vocabulary has not."""
+        """Return a prompt of these token IDs. Raises InvalidRequest naming the first ID outside the vocabulary."""
         size = self.tokenizer.get_vocab_size()
-        for place, number in enumerate(ids):
-            if not 0 <= number < size:
-                raise InvalidRequest(f"Token ids of this model are from 0 to {size - 1}", f"prompt[{place}]")
+        for index, token in enumerate(ids):
+            if not 0 <= token < size:
+                raise InvalidRequest(f"Token IDs of this model range from 0 to {size - 1}", f"prompt[{index}]")
         prompt = self._continue(ids, "")
         return replace(prompt, prompt_text=self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """Return the prompt's token ids. Raises InvalidRequest if the template refuses."""
+        """Return the prompt's token IDs. Raises InvalidRequest if the template rejects the messages."""
         return self._encode(self._render(messages))
 
     def remaining_context_after(self, num_tokens: int, param: str = "messages") -> int:
-        """Return how many tokens fit into the context after so many. Raises InvalidRequest if none does."""
+        """Return how many tokens fit into the context after `num_tokens`. Raises InvalidRequest if none does."""
         if num_tokens >= self._context_length:
             raise InvalidRequest(
                 f"This model's maximum context length is {self._context_length} tokens. However, your {param} "
@@ -109,7 +109,7 @@ class ChatPrompt:
 
     def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:
-            raise InvalidRequest("The prompt is empty", "prompt")  # the engine would end at it
+            raise InvalidRequest("The prompt is empty", "prompt")  # which would crash the engine
         return Prompt(
             len(ids),
             self.remaining_context_after(len(ids), "prompt"),
@@ -134,5 +134,5 @@ class ChatPrompt:
 
 
 def reasoning_prefix_of(prompt: str) -> str:
-    """Return the beginning of the answer that the template has written."""
+    """Return the beginning of the answer that the template has already written."""
     return f"{REASONING_OPEN}\n" if prompt.rstrip().endswith(REASONING_OPEN) else ""

@@ -1,7 +1,7 @@
-"""Pictures as a model looks at them: at a size that it takes as it is, and counted in its tokens.
+"""Scales images to sizes that a vision model accepts unchanged, and counts their tokens.
 
-The engine would scale them too, but on the thread that steps everybody's answers, in a way that fails on the slimmest,
-and without telling how many tokens there will be.
+The engine would scale them too, but on the thread that steps all requests, in a way that fails on very narrow images,
+and without reporting the number of tokens.
 """
 
 import abc
@@ -15,31 +15,31 @@ from PIL import Image, ImageOps
 from backends.common.images.decoding import on_white, read_image
 from backends.generation.engine.ipc import RGBImage
 
-# The engine refuses a side that is 200 times the other.
-_LONGEST = 199
+# The engine rejects images with one side 200 times as long as the other.
+_MAX_ASPECT_RATIO = 199
 
 
 class ImageProcessor(abc.ABC):
-    """What a model sees of a picture."""
+    """Scales images for one kind of vision model, and counts their tokens."""
 
     placeholder: str
-    """What the model's text has in place of a picture, apart from one token for each of its parts."""
+    """The text that stands for an image in the prompt, apart from one token for each of its parts."""
     own_tokens: int = 0
-    """How many tokens of the placeholder are counted among those parts."""
+    """How many tokens of the placeholder are among those that `fit` counts."""
 
     @abc.abstractmethod
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
-        """Return the picture at the size that the model takes, and its number of tokens."""
+        """Return the image at the size that the model accepts, and its number of tokens."""
 
     def read(self, content: bytes, max_pixels: int, param: str) -> tuple[RGBImage, int]:
-        """Decode and scale a picture; return with it how many pixels it had. Raises InvalidRequest naming `param`."""
+        """Decode and scale an image. Return it and its original pixel count. Raises InvalidRequest naming `param`."""
         whole = on_white(read_image(content, max_pixels, param))
         image, tokens = self.fit(whole)
         return RGBImage(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
 
 
 class QwenVLImageProcessor(ImageProcessor):
-    """Qwen's: as large as the picture itself, up to `max_tokens` square cells, each of them a token."""
+    """Processor of Qwen-VL models: keeps the image's size, up to `max_tokens` square cells of one token each."""
 
     placeholder = "<|vision_start|><|vision_end|>"
 
@@ -57,7 +57,7 @@ class QwenVLImageProcessor(ImageProcessor):
         return image.resize(size, Image.Resampling.BICUBIC), columns * rows
 
     def cells(self, width: float, height: float) -> tuple[int, int]:
-        """Return columns and rows for a picture of so many cells, as Qwen's processor does, but for the slimmest."""
+        """Return columns and rows for a size in cells, as Qwen's processor does, except for very narrow images."""
         columns, rows = max(round(width), 1), max(round(height), 1)
         if columns * rows > self._maximum:
             shrink = math.sqrt(self._maximum / (width * height))
@@ -66,12 +66,12 @@ class QwenVLImageProcessor(ImageProcessor):
             grow = math.sqrt(self._minimum / (width * height))
             columns, rows = math.ceil(width * grow), math.ceil(height * grow)
         short = min(columns, rows)
-        longest = min(self._maximum // short, _LONGEST * short)
+        longest = min(self._maximum // short, _MAX_ASPECT_RATIO * short)
         return min(columns, longest), min(rows, longest)
 
 
 class LlavaImageProcessor(ImageProcessor):
-    """LLaVA's: the middle of the picture, at one size."""
+    """Processor of LLaVA models: the center of the image, at a fixed size."""
 
     placeholder, own_tokens = "<image>\n", 1
 
@@ -84,7 +84,10 @@ class LlavaImageProcessor(ImageProcessor):
 
 
 def load_image_processor(folder: Path, max_image_tokens: int) -> ImageProcessor | None:
-    """Return how the model in `folder` sees; None if it does not. Raises ValueError for a kind not known here."""
+    """Return the image processor of the model in `folder`, None if it has no vision.
+
+    Raises ValueError if the model's type is not supported.
+    """
     if not (folder / "openvino_vision_embeddings_model.xml").exists():
         return None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

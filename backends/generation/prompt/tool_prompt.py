@@ -1,7 +1,7 @@
-"""Tools in prompts: what a chat template makes of them, and what is done where it makes nothing of them.
+"""Puts tools, tool calls and tool results into prompts, as text if the chat template does not support them.
 
-A template that knows of no tools leaves them out silently, or breaks at a message without text. So each is tried once
-with a conversation in which a secret stands wherever it must come out again.
+A template without tool support silently omits tools, or fails at a message without text. So each template is tried once
+with a conversation whose random strings must all appear in the rendered prompt.
 """
 
 import json
@@ -17,7 +17,7 @@ Render = Callable[[Messages, Tools | None], str]
 
 _OPEN, _CLOSE = TOOL_TAGS["hermes"]
 
-# As Qwen 2.5 was trained to read it, and many others that came after Hermes.
+# The wording that Qwen 2.5 and many other models that followed Hermes were trained on.
 _INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -34,33 +34,33 @@ For each function call, return a json object with function name and arguments wi
 
 
 class ToolPrompt:
-    """How one template is told of tools, of calls and of their answers."""
+    """The form in which one template gets tools, tool calls and tool results."""
 
     def __init__(self, render: Render):
-        self._shows_tools = _comes_out(render, *_tools_probe())
-        # Phi's looks for them in the system message.
-        self._wants_system = not self._shows_tools and _comes_out(render, *_system_probe())
-        self._shows_calls = _comes_out(render, *_calls_probe())
-        # Some paste the arguments of a call into the prompt, and so want them as text.
-        self._wants_text = not self._shows_calls and _comes_out(render, *_calls_probe(as_text=True))
+        self._renders_tools = _renders_all(render, *_tools_probe())
+        # Phi's template reads tools from the system message.
+        self._reads_system_tools = not self._renders_tools and _renders_all(render, *_system_probe())
+        self._renders_calls = _renders_all(render, *_calls_probe())
+        # Some templates insert the arguments of a call into the prompt, and so need them as text.
+        self._needs_text_arguments = not self._renders_calls and _renders_all(render, *_calls_probe(as_text=True))
 
     def prepare(self, messages: Messages, tools: Tools) -> tuple[Messages, Tools | None]:
-        """Return the messages, and the tools or nothing, so that the template writes all of it."""
-        if self._wants_text:
+        """Return messages, and tools or None, that the template renders completely."""
+        if self._needs_text_arguments:
             messages = [_with_text_arguments(message) for message in messages]
-        elif not self._shows_calls:
+        elif not self._renders_calls:
             messages = _without_calls(messages)
-        if not tools or self._shows_tools:
+        if not tools or self._renders_tools:
             return messages, tools or None
-        return (_with_system_tools if self._wants_system else _with_instructions)(messages, tools), None
+        return (_with_system_tools if self._reads_system_tools else _with_instructions)(messages, tools), None
 
 
-def _comes_out(render: Render, marks: list[str], messages: Messages, tools: Tools | None) -> bool:
+def _renders_all(render: Render, marks: list[str], messages: Messages, tools: Tools | None) -> bool:
     try:
         text = render(messages, tools)
-    except Exception:  # a template is a program, and this one was not written for what it is given
+    except Exception:  # a template can fail in any way on input that it was not written for
         return False
-    # An object that is written as Python would, or as a string in a string, is not what the model knows.
+    # Models are not trained on objects in Python syntax, or on JSON inside a string.
     return all(mark in text for mark in marks) and f"'{marks[0]}'" not in text and f'\\"{marks[0]}' not in text
 
 
@@ -77,16 +77,16 @@ def _system_probe() -> tuple[list[str], Messages, None]:
 
 
 def _calls_probe(as_text: bool = False) -> tuple[list[str], Messages, None]:
-    key, name, answer = (f"f{secrets.token_hex(4)}" for _ in range(3))
+    key, name, result = (f"f{secrets.token_hex(4)}" for _ in range(3))
     call = {"name": name, "arguments": json.dumps({key: 1}) if as_text else {key: 1}}
     messages: Messages
-    id = "call12345"  # Mistral's templates take none of another length
+    id = "call12345"  # Mistral's templates accept only IDs of this length
     messages = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": id, "type": "function", "function": call}]},
-        {"role": "tool", "content": answer, "tool_call_id": id, "name": name},
+        {"role": "tool", "content": result, "tool_call_id": id, "name": name},
     ]
-    return [key, name, answer], messages, None
+    return [key, name, result], messages, None
 
 
 def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
@@ -100,21 +100,21 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_calls(messages: Messages) -> Messages:
-    """Return the messages with calls as text, and their answers as the user's: what Hermes' templates write."""
+    """Return the messages with calls as text and results as user messages, as Hermes' templates write them."""
     written: Messages = []
-    answers = False
+    after_result = False
     for message in messages:
         if message["role"] != "tool":
-            written.append(_with_written_calls(message))
-        elif answers:
-            written[-1] = {"role": "user", "content": f"{written[-1]['content']}\n{_answer(message)}"}
+            written.append(_with_text_calls(message))
+        elif after_result:
+            written[-1] = {"role": "user", "content": f"{written[-1]['content']}\n{_result_text(message)}"}
         else:
-            written.append({"role": "user", "content": _answer(message)})
-        answers = message["role"] == "tool"
+            written.append({"role": "user", "content": _result_text(message)})
+        after_result = message["role"] == "tool"
     return written
 
 
-def _with_written_calls(message: dict[str, Any]) -> dict[str, Any]:
+def _with_text_calls(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
     calls = [
@@ -132,7 +132,7 @@ def _with_system_tools(messages: Messages, tools: Tools) -> Messages:
 
 
 def _with_instructions(messages: Messages, tools: Tools) -> Messages:
-    """Return the messages with the tools in the system message."""
+    """Return the messages with the tools described in the system message."""
     instructions = _INSTRUCTIONS.format(tools="\n".join(map(_json, tools)), open=_OPEN, close=_CLOSE)
     system, others = _split_system(messages)
     return [{"role": "system", "content": "\n\n".join(filter(None, [system, instructions]))}, *others]
@@ -144,7 +144,7 @@ def _split_system(messages: Messages) -> tuple[str, Messages]:
     return "", messages
 
 
-def _answer(message: dict[str, Any]) -> str:
+def _result_text(message: dict[str, Any]) -> str:
     return f"<tool_response>\n{_text(message)}\n</tool_response>"
 
 

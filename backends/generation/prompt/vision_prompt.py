@@ -1,4 +1,4 @@
-"""From messages with pictures to what the engine of a model that sees is asked: text with tags, and the pictures."""
+"""Converts messages with images to the input of a vision model: text with image tags, and the images."""
 
 import json
 import re
@@ -20,27 +20,27 @@ from backends.generation.prompt.chat_prompt import (
 )
 from backends.generation.prompt.image_processor import ImageProcessor
 
-# The engine's tags, and those that it has for videos and audio.
+# The engine's image tag, and the prefix of all its tags, which include tags for video and audio.
 _TAG = "<ov_genai_image_{}>"
 _ANY_TAG = "<ov_genai_"
 
-# Config.json's names of the tokens around and in place of pictures.
+# The keys in config.json of the tokens that surround media or stand for them.
 _TOKEN_KEYS = re.compile(r"(image|video|audio|vision)_(\w+_)?token_(id|index)")
 
 
 class VisionPrompt(ChatPrompt):
-    """Renders a conversation with the engine's tags in place of its pictures.
+    """Renders conversations with the engine's tags in place of images.
 
-    What is written like a tag by anybody else is spoilt by a space: it would bring in a picture twice, or be refused by
-    the engine. To tell them apart, the template is given marks that nobody can guess.
+    A tag in the client's text would insert an image twice, or make the engine reject the request, so it is broken up
+    with a space. To distinguish the two, the template gets unguessable marks, which are replaced with tags afterwards.
     """
 
     def __init__(self, folder: Path, context_length: int, image_processor: ImageProcessor, max_pixels: int):
         super().__init__(folder, context_length)
         self._image_processor, self._max_pixels = image_processor, max_pixels
         self._secret = secrets.token_hex(8)
-        self._forbidden = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
-        self._takes_parts = self._shows([{"type": "text", "text": self._secret}])
+        self._reserved = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
+        self._accepts_parts = self._renders([{"type": "text", "text": self._secret}])
 
     def read(
         self,
@@ -48,21 +48,21 @@ class VisionPrompt(ChatPrompt):
         images: Sequence[bytes] = (),
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt. Raises InvalidRequest for a picture that cannot be read, and as `encode` does."""
-        places = find_images(messages)
-        if len(places) != len(images):
-            raise ValueError(f"{len(places)} parts are images, and there are {len(images)} of them")
-        params = [f"messages[{i}].content[{j}].image_url.url" for i, j in places]
+        """Return the prompt. Raises InvalidRequest if an image cannot be read or rendered, and as `encode` does."""
+        positions = find_images(messages)
+        if len(positions) != len(images):
+            raise ValueError(f"{len(images)} images for {len(positions)} image parts")
+        params = [f"messages[{i}].content[{j}].image_url.url" for i, j in positions]
         rgb_images = self._decode_images(images, params)
-        rendered = self._spoil(self._render(self._marked(messages), template_inputs))
-        marks = [self._mark(number) for number in range(len(rgb_images))]
+        rendered = self._break_tags(self._render(self._with_marks(messages), template_inputs))
+        marks = [self._mark(index) for index in range(len(rgb_images))]
         for mark, param in zip(marks, params, strict=True):
             if rendered.count(mark) != 1:
-                raise InvalidRequest("The model's chat template takes no image here", param)
+                raise InvalidRequest("The model's chat template does not support an image here", param)
         return self._prompt(rendered, marks, rgb_images)
 
     def _decode_images(self, images: Sequence[bytes], params: Sequence[str]) -> list[RGBImage]:
-        """Decode the images, which together have the limit of one."""
+        """Decode the images, which share one pixel limit."""
         rgb_images, max_pixels = list[RGBImage](), self._max_pixels
         for image, param in zip(images, params, strict=True):
             rgb_image, size = self._image_processor.read(image, max_pixels, param)
@@ -71,20 +71,20 @@ class VisionPrompt(ChatPrompt):
         return rgb_images
 
     def read_text(self, text: str) -> Prompt:
-        """Return a prompt that is text to go on with. Raises InvalidRequest as any ChatPrompt does."""
-        spoilt = self._spoil(text)
-        prompt = super().read_text(spoilt)
-        return replace(prompt, ids=b"", text=spoilt, prompt_text=text)
+        """Return a prompt that continues `text`. Raises InvalidRequest as ChatPrompt does."""
+        safe_text = self._break_tags(text)
+        prompt = super().read_text(safe_text)
+        return replace(prompt, ids=b"", text=safe_text, prompt_text=text)
 
     def read_ids(self, ids: Sequence[int]) -> Prompt:
-        """Refuse: the engine of a model that sees takes text alone."""
-        raise InvalidRequest("This model takes prompts as text, not as token ids", "prompt")
+        """Raise InvalidRequest: with a vision model, the engine accepts only text."""
+        raise InvalidRequest("This model accepts prompts as text, not as token IDs", "prompt")
 
     def _prompt(self, rendered: str, marks: list[str], rgb_images: list[RGBImage]) -> Prompt:
-        """Put the tags in, and count."""
+        """Replace the marks with tags, and count the tokens."""
         text = counted = rendered
-        for number, mark in enumerate(marks):
-            text = text.replace(mark, _TAG.format(number))
+        for index, mark in enumerate(marks):
+            text = text.replace(mark, _TAG.format(index))
             counted = counted.replace(mark, self._image_processor.placeholder)
         tokens = len(self.tokenizer.encode(counted, add_special_tokens=False).ids)
         tokens += sum(rgb_image.tokens - self._image_processor.own_tokens for rgb_image in rgb_images)
@@ -96,33 +96,33 @@ class VisionPrompt(ChatPrompt):
             reasoning_prefix=reasoning_prefix_of(text),
         )
 
-    def _marked(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the messages with marks in place of pictures, their contents in the form that the template takes."""
-        number, marked = 0, []
+    def _with_marks(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the messages with marks in place of images, and with content in the form that the template accepts."""
+        index, marked = 0, []
         for message in messages:
             content = message.get("content")
             parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-            texts = []
+            strings = []
             for part in parts:
-                texts.append(self._mark(number) if part["type"] == "image" else part["text"])
-                number += part["type"] == "image"
-            as_parts = [{"type": "text", "text": text} for text in texts]
-            marked.append(message | {"content": as_parts if self._takes_parts else "".join(texts)})
+                strings.append(self._mark(index) if part["type"] == "image" else part["text"])
+                index += part["type"] == "image"
+            as_parts = [{"type": "text", "text": text} for text in strings]
+            marked.append(message | {"content": as_parts if self._accepts_parts else "".join(strings)})
         return marked
 
-    def _mark(self, number: int) -> str:
-        return f"<{self._secret}-{number}>"
+    def _mark(self, index: int) -> str:
+        return f"<{self._secret}-{index}>"
 
-    def _spoil(self, text: str) -> str:
-        return self._forbidden.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    def _break_tags(self, text: str) -> str:
+        return self._reserved.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _special_tokens(self, folder: Path) -> list[str]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         ids = [value for key, value in config.items() if _TOKEN_KEYS.fullmatch(key) and isinstance(value, int)]
         return [_ANY_TAG, *filter(None, map(self.tokenizer.id_to_token, ids))]
 
-    def _shows(self, content: Any) -> bool:
-        """Tell whether the template writes a content of this form: some take texts, some lists of parts."""
+    def _renders(self, content: Any) -> bool:
+        """Return whether the template renders content of this form: some accept strings, some lists of parts."""
         try:
             rendered = self._render([{"role": "user", "content": content}])
         except InvalidRequest:

@@ -37,20 +37,15 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     max_completion_tokens: int | None = Field(
         None, ge=1, description="OpenAI's newer name of `max_tokens`; takes precedence."
     )
-    n: int | None = Field(None, ge=1, le=8, description="Number of choices. 1 if omitted.")
-    logprobs: bool | None = Field(None, description="Return the log probability of each output token.")
-    top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="Only 0 is supported: the engine does not report alternatives."
+    n: int = Field(1, ge=1, le=8, description="Number of choices.")
+    logprobs: bool = Field(False, description="Return the log probability of each output token.")
+    top_logprobs: int = Field(
+        0, ge=0, le=20, description="Only 0 is supported: the engine does not report alternatives."
     )
     user: str | None = Field(None, description="Ignored.")
     metadata: dict[str, str] | None = Field(
         None, description='With OCR models, `{"boxes": "true"}` adds the text boxes; otherwise ignored.'
     )
-
-    @property
-    def count(self) -> int:
-        """The number of choices."""
-        return self.n or 1
 
     @property
     def token_limit(self) -> int | None:
@@ -59,8 +54,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice at this index."""
-        parameters = super().sampling_parameters(choice)
-        return parameters if self.logprobs is None else parameters | {"logprobs": self.logprobs}
+        return super().sampling_parameters(choice) | {"logprobs": self.logprobs}
 
 
 Delta = dict[str, Any]

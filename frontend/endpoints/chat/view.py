@@ -34,11 +34,11 @@ def _start() -> tuple["Completion", bool]:
     body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
-        raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
+        raise InvalidRequest("'stream_options' requires 'stream': true", param="stream_options")
     model = select_model(body.model, body.messages)
     new_pipeline = pipeline_factory(model, body)
     shared = tool_parameters(model, body, body.constraint()) | {"stream": stream}
-    samplings = [body.sampling_parameters(index) | shared for index in range(body.count)]
+    samplings = [body.sampling_parameters(index) | shared for index in range(body.n)]
     choices = start_choices(model, body.messages, samplings, describe_tools(body), body.metadata)
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     return Completion(model, choices, new_pipeline, with_usage), stream
@@ -46,7 +46,7 @@ def _start() -> tuple["Completion", bool]:
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:
     """Return whether to stream. By default AHA's path (without /v1) streams and OpenAI's does not."""
-    if body.stream is not None:
+    if "stream" in body.model_fields_set:
         return body.stream
     return not request.path.startswith("/v1/") and "application/json" not in request.headers.get("Accept", "")
 

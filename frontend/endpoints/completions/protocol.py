@@ -12,9 +12,6 @@ from frontend.http.body import are_token_ids
 # As many as an engine steps at once.
 _MAX_CHOICES = 64
 
-# OpenAI's default for completions; chat has none.
-_DEFAULT_TOKENS = 16
-
 _PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
 _PROMPT_SCHEMA: dict[str, Any] = {"anyOf": [*_PROMPT, *({"type": "array", "items": kind} for kind in _PROMPT)]}
 
@@ -39,13 +36,13 @@ class CompletionRequest(SamplingFields):
     prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA)] = Field(
         description="Text or token IDs to continue, or a list of either. Prompts times `n` may be at most 64."
     )
-    echo: bool | None = Field(None, description="Return the prompt before the generated text.")
+    echo: bool = Field(False, description="Return the prompt before the generated text.")
     logprobs: int | None = Field(
         None, description="Only 0 is supported: the log probabilities of the output tokens, without alternatives."
     )
     stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
-    max_tokens: int | None = Field(None, ge=1, description="Maximum number of output tokens. 16 if omitted.")
-    n: int | None = Field(None, ge=1, description="Number of choices per prompt. 1 if omitted.")
+    max_tokens: int = Field(16, ge=1, description="Maximum number of output tokens per choice.")
+    n: int = Field(1, ge=1, description="Number of choices per prompt.")
     user: str | None = Field(None, description="Ignored.")
 
     @field_validator("prompt", mode="plain")
@@ -69,10 +66,10 @@ class CompletionRequest(SamplingFields):
 
     @model_validator(mode="after")
     def _limit_choices(self) -> "CompletionRequest":
-        choices = len(self.prompts) * self.choices_per_prompt
+        choices = len(self.prompts) * self.n
         if choices > _MAX_CHOICES:
             message = f"Too many choices: {choices} (prompts times 'n', limit {_MAX_CHOICES})"
-            raise InvalidRequest(message, param="n" if self.choices_per_prompt > 1 else "prompt")
+            raise InvalidRequest(message, param="n" if self.n > 1 else "prompt")
         return self
 
     @property
@@ -83,18 +80,13 @@ class CompletionRequest(SamplingFields):
         return {"prompt": self.prompt}
 
     @property
-    def choices_per_prompt(self) -> int:
-        """The number of choices per prompt."""
-        return self.n or 1
-
-    @property
     def token_limit(self) -> int:
         """The maximum number of output tokens of each choice."""
-        return self.max_tokens or _DEFAULT_TOKENS
+        return self.max_tokens
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice of a prompt at this index."""
-        parameters = super().sampling_parameters(choice) | {"stream": bool(self.stream), "echo": bool(self.echo)}
+        parameters = super().sampling_parameters(choice) | {"stream": self.stream, "echo": self.echo}
         return parameters if self.logprobs is None else parameters | {"logprobs": True}
 
 

@@ -29,7 +29,7 @@ def create_completion() -> Response:
     """Return the continuations of each prompt. Their first tokens are awaited before the status is sent."""
     body = read_body(CompletionRequest)
     if body.stream_options and not body.stream:
-        raise InvalidRequest("'stream_options' needs 'stream': true", param="stream_options")
+        raise InvalidRequest("'stream_options' requires 'stream': true", param="stream_options")
     model = require_model(body.model, "chat")
     completion = Completion(model, _start(model, body), body)
     return completion.event_stream() if body.stream else json_response(completion.whole())
@@ -37,9 +37,7 @@ def create_completion() -> Response:
 
 def _start(model: Model, body: CompletionRequest) -> "_Streams":
     """Start all choices and await the first response of each, so that errors keep their status and name the prompt."""
-    choices = [
-        (path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.choices_per_prompt)
-    ]
+    choices = [(path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.n)]
     start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
 
     def rename(path: str, name: str | None) -> str | None:
@@ -84,7 +82,7 @@ class Completion(StreamedResponse):
 
     def __init__(self, model: Model, streams: _Streams, body: CompletionRequest):
         super().__init__(streams)
-        self._streams, self._per_prompt = streams, body.choices_per_prompt
+        self._streams, self._per_prompt = streams, body.n
         self._with_usage = bool(body.stream_options and body.stream_options.include_usage)
         self._base = {
             "id": f"cmpl-{uuid.uuid4().hex}",

@@ -54,6 +54,7 @@ class InputPart(RequestBody):
 class InputMessage(RequestBody):
     """A message, including a message from the output of an earlier response."""
 
+    type: Literal["message"] = Field("message", description="Always `message`.")
     role: Literal["system", "developer", "user", "assistant"] = Field(description="Author of the message.")
     content: Content[InputPart] = Field(description="A string, or a list of content parts.")
 
@@ -61,6 +62,7 @@ class InputMessage(RequestBody):
 class FunctionCall(RequestBody):
     """A tool call of the model."""
 
+    type: Literal["function_call"] = Field(description="Always `function_call`.")
     call_id: str = Field(min_length=1, description="ID of the call.")
     name: Name = Field(description="Name of the function.")
     arguments: str = Field(description="The arguments, as JSON text.")
@@ -69,6 +71,7 @@ class FunctionCall(RequestBody):
 class FunctionCallOutput(RequestBody):
     """The result of a tool call."""
 
+    type: Literal["function_call_output"] = Field(description="Always `function_call_output`.")
     call_id: str = Field(description="ID of the call that this is the result of.")
     output: Content[InputPart] = Field(description="A string, or a list of text parts.")
 
@@ -87,6 +90,7 @@ class ReasoningText(RequestBody):
 class Reasoning(RequestBody):
     """Reasoning that precedes the model's next message or call. The encrypted form of OpenAI's models is ignored."""
 
+    type: Literal["reasoning"] = Field(description="Always `reasoning`.")
     content: list[ReasoningText] | None = Field(None, description="Parts of the reasoning.")
 
     @property

@@ -33,7 +33,7 @@ _ECHOED: dict[str, Any] = {
 class JSONSchemaTextFormat(JSONSchemaFormat):
     """The Responses API's shape of the JSON schema format."""
 
-    type: Literal["json_schema"]
+    type: Literal["json_schema"] = Field(description="Always `json_schema`.")
 
 
 class TextFields(RequestBody):
@@ -112,20 +112,16 @@ class ResponseRequest(SamplingFields):
     )
     max_tool_calls: int | None = Field(None, ge=1, description="Ignored: it limits built-in tools, which do not exist.")
     metadata: dict[str, str] | None = Field(None, description="Returned in the response.")
-    parallel_tool_calls: bool | None = Field(
-        None, description="False: at most one tool call per response. True if omitted."
-    )
+    parallel_tool_calls: bool = Field(True, description="False: at most one tool call per response.")
     previous_response_id: str | None = Field(None, description="ID of a stored response to continue from.")
     prompt_cache_key: str | None = Field(None, description="Returned in the response; otherwise ignored.")
     reasoning: ReasoningFields | None = Field(None, description="Options of reasoning.")
     safety_identifier: str | None = Field(None, description="Returned in the response; otherwise ignored.")
-    store: bool | None = Field(
-        None, description="Store the response and its conversation until they expire or are evicted. True if omitted."
-    )
+    store: bool = Field(True, description="Store the response and its conversation until they expire or are evicted.")
     text: TextFields | None = Field(None, description="Options of the output text.")
     tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions that the model may call.")
-    tool_choice: ToolChoice[NamedFunctionTool] | None = Field(
-        None, description="`none`, `auto`, `required` (one to eight calls), or the one function to call."
+    tool_choice: ToolChoice[NamedFunctionTool] = Field(
+        "auto", description="`required`: one to eight calls; or the one function to call."
     )
     user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
@@ -158,7 +154,7 @@ class ResponseRequest(SamplingFields):
             "reasoning": {"effort": None, "summary": None} | _dumped(self.reasoning),
             "service_tier": "default",
             "text": {"format": self._text_format(), "verbosity": "medium"},
-            "tool_choice": _dumped(self.tool_choice) or self.tool_choice or "auto",
+            "tool_choice": _dumped(self.tool_choice) or self.tool_choice,
             "tools": [_dumped(tool) for tool in self.tools or ()],
             "top_logprobs": 0,
             "truncation": "disabled",

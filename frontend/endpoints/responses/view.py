@@ -68,9 +68,9 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
         model = select_model(body.model, messages)
         pipeline = pipeline_factory(model, tools)()
         parameters = tool_parameters(model, tools, body.constraint())
-        sampling = body.sampling_parameters() | parameters | {"stream": bool(body.stream)}
+        sampling = body.sampling_parameters() | parameters | {"stream": body.stream}
         source = start(model, messages, sampling, describe_tools(tools))
-    store = services().responses if body.store is not False else None
+    store = services().responses if body.store else None
     return CreatedResponse(model, source, pipeline, body, conversation, store)
 
 

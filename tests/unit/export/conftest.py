@@ -1,4 +1,4 @@
-"""A package index on disk."""
+"""A local package index for pip."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ import pytest
 
 
 def make_wheel(folder, name, files):
-    """Write a wheel that pip takes; returns its sha256."""
+    """Write a wheel that pip accepts and return its sha256."""
     content = io.BytesIO()
     info = f"{name}-1.0.dist-info"
     files = files | {
@@ -25,7 +25,7 @@ def make_wheel(folder, name, files):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index on disk, and nothing else in pip's sight."""
+    """A folder that is pip's only package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

@@ -1,4 +1,4 @@
-"""Wheels are fetched with the real pip from an index made here, checked, and taken apart."""
+"""Wheels are downloaded with the real pip from a local index, verified and unpacked."""
 
 import zipfile
 
@@ -22,7 +22,7 @@ def bar():
     return tqdm(disable=True)
 
 
-def test_fetched_once_and_then_taken_from_disk(index, downloads, bar):
+def test_wheel_is_downloaded_once(index, downloads, bar):
     package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"x"}), file="p.bin")
     first = fetch_wheel(package, downloads, bar)
     (index / "part-1.0-py3-none-any.whl").unlink()
@@ -30,22 +30,22 @@ def test_fetched_once_and_then_taken_from_disk(index, downloads, bar):
     assert sorted(path.name for path in downloads.iterdir()) == [first.name]
 
 
-def test_a_damaged_download_is_fetched_again(index, downloads, bar):
+def test_damaged_download_is_replaced(index, downloads, bar):
     package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"x"}), file="p.bin")
     wheel = fetch_wheel(package, downloads, bar)
     wheel.write_bytes(b"damaged")
     assert zipfile.ZipFile(fetch_wheel(package, downloads, bar)).read("p.bin") == b"x"
 
 
-def test_a_wrong_hash_is_refused(index, downloads, bar):
+def test_wrong_hash_is_rejected(index, downloads, bar):
     make_wheel(index, "part", {"p.bin": b"x"})
     package = Package(name="part", version="1.0", sha256="0" * 64, file="p.bin")
-    with pytest.raises(ExportError, match="does not have the sha256"):
+    with pytest.raises(ExportError, match="does not match the sha256"):
         fetch_wheel(package, downloads, bar)
     assert not list(downloads.iterdir())
 
 
-def test_an_index_that_does_not_answer(index, downloads, bar, monkeypatch):
+def test_unreachable_index(index, downloads, bar, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
@@ -63,7 +63,7 @@ def test_parts_are_joined_in_order(index, downloads, bar, tmp_path):
     assert (tmp_path / "joined").read_bytes() == b"abcdef"
 
 
-def test_a_folder_is_unpacked_with_what_is_below_it_and_nothing_else(index, downloads, bar, tmp_path):
+def test_only_files_below_the_folder_are_unpacked(index, downloads, bar, tmp_path):
     files = {"p/model/a.json": b"a", "p/model/sub/b.json": b"b", "p/model2/c.json": b"c", "p/code.py": b"d"}
     package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", files), folder="p/model")
     unpack([package], [fetch_wheel(package, downloads, bar)], tmp_path / "out")
@@ -72,6 +72,6 @@ def test_a_folder_is_unpacked_with_what_is_below_it_and_nothing_else(index, down
 
 
 @pytest.mark.parametrize("given", [{}, {"file": "a", "folder": "b"}])
-def test_a_package_gives_a_file_or_a_folder(given):
-    with pytest.raises(ValueError, match="either a file or a folder"):
+def test_package_requires_either_file_or_folder(given):
+    with pytest.raises(ValueError, match="either 'file' or 'folder'"):
         Package(name="part", version="1.0", sha256="0" * 64, **given)

@@ -1,4 +1,4 @@
-"""The model repository: made of conversions, whole or not at all, with the operator's edits."""
+"""The model repository: conversions, complete or absent, with the operator's edits."""
 
 import errno
 import os
@@ -33,19 +33,19 @@ def entry(index):
 
 @pytest.fixture
 def conversions(monkeypatch):
-    """Replace the conversion by one that copies and counts."""
-    made = []
+    """Replace the converter with one that copies its source and records each call."""
+    converted = []
 
     def convert(source, version, options):
-        made.append(source.read_bytes())
+        converted.append(source.read_bytes())
         (version / "weights").write_bytes(source.read_bytes())
         return {"context_length": "8"}
 
     monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
-    return made
+    return converted
 
 
-def test_exported_once(entry, conversions, tmp_path):
+def test_model_is_converted_once(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     assert make(entry, tmp_path) == folder
     assert conversions == [b"weights"]
@@ -53,13 +53,13 @@ def test_exported_once(entry, conversions, tmp_path):
     assert 'backend: "generation"' in (folder / "config.pbtxt").read_text(encoding="utf-8")
 
 
-def test_a_changed_conversion_is_made_again(entry, conversions, tmp_path):
+def test_changed_conversion_options_trigger_a_new_conversion(entry, conversions, tmp_path):
     make(entry, tmp_path)
     make(entry.model_copy(update={"conversion": {"quantize": "int8"}}), tmp_path)
     assert len(conversions) == 2
 
 
-def test_a_changed_parameter_needs_no_conversion(entry, conversions, tmp_path):
+def test_changed_parameter_needs_no_new_conversion(entry, conversions, tmp_path):
     make(entry, tmp_path)
     folder = make(entry.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
     assert len(conversions) == 1
@@ -67,13 +67,13 @@ def test_a_changed_parameter_needs_no_conversion(entry, conversions, tmp_path):
     assert (folder / "1" / "weights").read_bytes() == b"weights"
 
 
-def test_a_second_repository_has_the_same_files(entry, conversions, tmp_path):
+def test_second_repository_links_to_the_same_files(entry, conversions, tmp_path):
     one, other = (export_model(entry, tmp_path / "cache", tmp_path / name) for name in ("one", "other"))
     assert len(conversions) == 1
     assert (one / "1" / "weights").stat().st_ino == (other / "1" / "weights").stat().st_ino
 
 
-def test_where_files_cannot_be_linked_they_are_copied(entry, conversions, tmp_path, monkeypatch):
+def test_files_are_copied_if_linking_fails(entry, conversions, tmp_path, monkeypatch):
     def fail(one, other):
         raise OSError(errno.EXDEV, "another device")
 
@@ -83,7 +83,7 @@ def test_where_files_cannot_be_linked_they_are_copied(entry, conversions, tmp_pa
     assert (folder / "1" / "weights").stat().st_nlink == 1
 
 
-def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions, tmp_path, monkeypatch):
+def test_failed_conversion_leaves_no_files_and_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
     folder = make(entry, tmp_path)
 
     def fail(source, version, options):
@@ -98,7 +98,7 @@ def test_a_failed_conversion_leaves_nothing_and_keeps_the_old(entry, conversions
     assert [path.name for path in (tmp_path / "cache" / "converted").iterdir()] == ["tiny"]
 
 
-def test_a_folder_of_the_operators_own_stays(entry, conversions, tmp_path):
+def test_folder_not_created_by_the_export_is_unchanged(entry, conversions, tmp_path):
     own = tmp_path / "repository" / "tiny"
     own.mkdir(parents=True)
     (own / "config.pbtxt").write_text("mine", encoding="utf-8")
@@ -113,7 +113,7 @@ def edit(folder, old, new):
     (folder / "config.pbtxt").write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_edits_of_the_configuration_survive_a_new_export(entry, conversions, tmp_path):
+def test_configuration_edits_survive_a_new_export(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     edit(folder, 'string_value: "256"', 'string_value: "99"  # not so many')
     edited = (folder / "config.pbtxt").read_bytes()
@@ -127,7 +127,7 @@ def test_edits_of_the_configuration_survive_a_new_export(entry, conversions, tmp
     assert conversions == [b"weights"] * 2
 
 
-def test_other_edits_survive_too(entry, conversions, tmp_path):
+def test_edits_outside_parameters_and_new_parameters_survive(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     edit(folder, "KIND_CPU", "KIND_GPU")
     with (folder / "config.pbtxt").open("a", encoding="utf-8") as config:
@@ -140,7 +140,7 @@ def test_other_edits_survive_too(entry, conversions, tmp_path):
     assert (parameters(folder)["reasoning"], parameters(folder)["precision"]) == ("think", "bf16")
 
 
-def test_a_part_that_was_removed_stays_removed():
+def test_removed_section_stays_removed():
     before = 'name: "tiny"\ndynamic_batching {\n}\n'
     after = before + 'parameters {\n  key: "new"\n  value {\n    string_value: "1"\n  }\n}\n'
     merged = merge_edits(before, 'name: "tiny"\n', after)
@@ -148,13 +148,13 @@ def test_a_part_that_was_removed_stays_removed():
     assert '"new"' in merged
 
 
-def test_a_configuration_that_was_deleted_is_written_again(entry, conversions, tmp_path):
+def test_deleted_configuration_is_generated_again(entry, conversions, tmp_path):
     (make(entry, tmp_path) / "config.pbtxt").unlink()
     assert parameters(make(entry, tmp_path))["context_length"] == "8"
     assert len(conversions) == 1
 
 
-def test_an_edit_that_is_no_configuration_is_named(entry, conversions, tmp_path):
+def test_syntax_error_in_an_edit_is_reported_with_its_line(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     edit(folder, "backend:", "backend")
     with pytest.raises(ExportError, match=r"config\.pbtxt, line"):
@@ -162,30 +162,30 @@ def test_an_edit_that_is_no_configuration_is_named(entry, conversions, tmp_path)
     assert (folder / "1" / "weights").read_bytes() == b"weights"
 
 
-def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(entry, conversions, tmp_path, monkeypatch):
+def test_failed_replacement_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
     folder = make(entry, tmp_path)
     rename = Path.rename
 
-    def fail_for_the_new(self, target):
+    def fail_for_new_folder(self, target):
         if target == folder and self.name == "tiny":
             raise OSError(errno.ENOTEMPTY, "not empty")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    monkeypatch.setattr(Path, "rename", fail_for_new_folder)
     with pytest.raises(OSError, match="not empty"):
         make(entry.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
     assert (folder / "1" / "weights").read_bytes() == b"weights"
     assert is_exported("tiny", folder.parent)
 
 
-def test_no_configuration_has_an_absolute_path(entry, conversions, tmp_path):
+def test_configurations_contain_no_absolute_paths(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     assert str(tmp_path) not in (folder / "config.pbtxt").read_text(encoding="utf-8")
     for each in load_catalog().values():
         assert not re.search(r'"/\w', render_config(each, {}))
 
 
-def test_too_little_space_is_said_before_anything_is_fetched(entry, conversions, tmp_path):
+def test_missing_disk_space_is_reported_before_the_download(entry, conversions, tmp_path):
     with pytest.raises(ExportError, match=r"needs .* GB .* TRIDENT_CACHE"):
         make(entry.model_copy(update={"size": 10**15}), tmp_path)
     assert not conversions
@@ -205,20 +205,20 @@ class TestOwnWeights:
 
     @pytest.fixture
     def conversions(self, monkeypatch):
-        made = []
+        converted = []
 
         def convert(source, version, options):
-            made.append(source)
+            converted.append(source)
             return {"context_length": "8"}
 
         monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
-        return made
+        return converted
 
-    def test_without_them_it_says_where_they_are(self, entry, conversions, tmp_path):
+    def test_missing_weights_error_names_their_source(self, entry, conversions, tmp_path):
         with pytest.raises(ExportError, match=r"example\.org/tiny.*--weights FOLDER"):
             make(entry, tmp_path)
 
-    def test_made_once_and_then_there_without_naming_them(self, entry, conversions, weights, tmp_path):
+    def test_weights_are_converted_once_and_remembered(self, entry, conversions, weights, tmp_path):
         for given in (weights, weights, None):
             make(entry, tmp_path, given)
         assert conversions == [weights]
@@ -230,27 +230,27 @@ class TestOwnWeights:
         make(entry, tmp_path, weights)
         assert len(conversions) == 2
 
-    def test_made_again_of_the_same_folder_when_the_conversion_changes(self, entry, conversions, weights, tmp_path):
+    def test_changed_conversion_options_reuse_the_weights_folder(self, entry, conversions, weights, tmp_path):
         make(entry, tmp_path, weights)
         make(entry.model_copy(update={"conversion": {"quantize": "int8"}}), tmp_path)
         assert conversions == [weights, weights]
 
-    def test_a_file_that_lacks_is_named(self, entry, weights, tmp_path, monkeypatch):
+    def test_missing_file_is_named(self, entry, weights, tmp_path, monkeypatch):
         def convert(source, version, options):
             (source / "model.onnx").read_bytes()
 
         monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
-        with pytest.raises(ExportError, match=r"lack .*model\.onnx"):
+        with pytest.raises(ExportError, match=r"missing .*model\.onnx"):
             make(entry, tmp_path, weights)
 
-    def test_another_folder_is_refused(self, entry, conversions, tmp_path):
+    def test_folder_without_a_model_is_rejected(self, entry, conversions, tmp_path):
         with pytest.raises(ExportError, match=r"has none of config\.json"):
             make(entry, tmp_path, tmp_path)
 
 
-def test_a_network_alone_is_enough_of_a_folder(tmp_path):
-    """As background removal's are published."""
+def test_folder_with_only_an_onnx_file_is_accepted(tmp_path):
+    """Background removal models are published this way."""
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "isnet-general-use.onnx").write_bytes(b"network")
-    made = make(load_catalog()["isnet-general-use"], tmp_path, tmp_path / "w")
-    assert (made / "1" / "model.onnx").read_bytes() == b"network"
+    folder = make(load_catalog()["isnet-general-use"], tmp_path, tmp_path / "w")
+    assert (folder / "1" / "model.onnx").read_bytes() == b"network"

@@ -3,14 +3,14 @@ import pytest
 from tests.support.suites import FOLDER, fingerprint, load_suites
 
 
-def test_every_heavy_suite_is_listed_with_inputs_that_exist():
+def test_every_heavy_suite_is_listed_with_existing_inputs():
     suites = load_suites()
     assert set(suites) == {path.stem for path in FOLDER.glob("test_*.py")}
     for inputs in suites.values():
         assert len(fingerprint(inputs)) == 64
 
 
-def test_a_fingerprint_changes_with_contents_and_names(tmp_path):
+def test_fingerprint_changes_with_contents_and_names(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("1", encoding="utf-8")
     first = fingerprint(["folder"], tmp_path)

@@ -1,4 +1,4 @@
-"""The encoder's modules by themselves, over a small word-level tokenizer."""
+"""The encoder's tokenizer, batching and pooling, with a small word-level tokenizer."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def path(tmp_path):
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    tokenizer.enable_padding(length=32)  # published files have such settings; they must not count
+    tokenizer.enable_padding(length=32)  # published files have such settings, which must be ignored
     tokenizer.enable_truncation(3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
@@ -37,49 +37,49 @@ def encode_one(tokenizer, text, truncate=False):
 
 
 class TestTokens:
-    def test_special_tokens_go_around(self, path):
+    def test_special_tokens_are_added(self, path):
         assert words(encode_one(TextTokenizer(path, 8), "a b c")) == ["[CLS]", "a", "b", "c", "[SEP]"]
 
-    def test_a_pair_says_which_is_which(self, path):
+    def test_a_pair_has_token_types(self, path):
         tokens = encode_one(TextTokenizer(path, 8), ("a", "b c"))
         assert words(tokens) == ["[CLS]", "a", "[SEP]", "b", "c", "[SEP]"]
         assert tokens.types == [0, 0, 0, 1, 1, 1]
 
-    def test_too_long_is_refused_with_both_lengths(self, path):
+    def test_a_text_that_is_too_long_is_rejected_with_both_lengths(self, path):
         failure = encode_one(TextTokenizer(path, 5), "a b c d")
         assert isinstance(failure, InvalidRequest)
-        assert "takes 5 tokens" in str(failure)
+        assert "5 tokens" in str(failure)
         assert "has 6." in str(failure)
         assert failure.code == "context_length_exceeded"
 
-    def test_as_long_as_allowed(self, path):
+    def test_the_maximum_length_is_accepted(self, path):
         assert len(encode_one(TextTokenizer(path, 5), "a b c").ids) == 5
 
-    def test_cut_keeps_the_special_tokens(self, path):
+    def test_truncation_keeps_the_special_tokens(self, path):
         tokens = encode_one(TextTokenizer(path, 5), "a b c d e", truncate=True)
         assert words(tokens) == ["[CLS]", "a", "b", "c", "[SEP]"]
 
-    def test_cut_of_a_pair_takes_from_the_document(self, path):
+    def test_truncation_of_a_pair_shortens_the_document(self, path):
         tokens = encode_one(TextTokenizer(path, 7), ("a b", "c d e f g"), truncate=True)
         assert words(tokens) == ["[CLS]", "a", "b", "[SEP]", "c", "d", "[SEP]"]
 
-    def test_a_query_that_fills_the_model_is_refused(self, path):
+    def test_a_query_that_leaves_no_space_for_the_document_is_rejected(self, path):
         failure = encode_one(TextTokenizer(path, 5), ("a b c", "d"), truncate=True)
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_a_template_puts_both_in_and_keeps_its_end(self, path):
+    def test_a_template_is_filled_in_and_its_end_kept(self, path):
         tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ? yes")
         assert words(encode_one(tokenizer, ("a", "b"))) == ["Q:", "a", "D:", "b", "?", "yes"]
         assert words(encode_one(tokenizer, ("a", "b c d e f"), True)) == ["Q:", "a", "D:", "b", "c", "d", "?", "yes"]
         assert "has 10." in str(encode_one(tokenizer, ("a", "b c d e f")))
 
-    def test_a_query_that_leaves_the_document_no_room_in_the_template(self, path):
+    def test_a_query_that_fills_the_template_is_rejected(self, path):
         failure = encode_one(TextTokenizer(path, 8, "Q: {query} D: {document} ? yes"), ("a b c d e", "f"), True)
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_bytes_that_are_no_ids(self, path):
+    def test_bytes_that_are_not_token_ids_are_rejected(self, path):
         assert isinstance(TextTokenizer(path, 8).check_ids(b"abc"), InvalidRequest)
 
     def test_braces_in_a_query_are_text(self, path):
@@ -87,15 +87,15 @@ class TestTokens:
         assert words(encode_one(tokenizer, ("{document}", "a"))) == ["Q:", "[UNK]", "D:", "a", "?"]
 
     @pytest.mark.parametrize("ids", [[], [-1], [len(WORDS)], [0] * 9])
-    def test_token_ids_that_cannot_be(self, path, ids):
+    def test_invalid_token_ids_are_rejected(self, path, ids):
         assert isinstance(TextTokenizer(path, 8).check_ids(np.array(ids, "<i4").tobytes()), InvalidRequest)
 
-    def test_token_ids_are_used_as_they_are(self, path):
+    def test_token_ids_are_unchanged(self, path):
         assert TextTokenizer(path, 8).check_ids(np.array([2, 4, 3], "<i4").tobytes()).ids == [2, 4, 3]
 
 
-class TestJobs:
-    def test_a_job_with_a_bad_row_fails_alone(self, path):
+class TestRequests:
+    def test_only_the_request_with_a_bad_row_fails(self, path):
         items = [
             EncodeRequest(texts=["a"]),
             EncodeRequest(texts=["b", "a b c d e f"]),
@@ -106,21 +106,21 @@ class TestJobs:
         assert items[1].failure.row == 1
         assert [len(item.tokens) for item in items] == [1, 0, 1]
 
-    def test_what_is_not_a_number_fails_the_job_and_names_the_row(self):
+    def test_a_non_finite_result_fails_the_request_and_names_the_row(self):
         item, fine = EncodeRequest(texts=["a", "b"]), EncodeRequest(texts=["a"])
         item.finish(np.array([[1, 2], [np.nan, 1]], np.float32))
         fine.finish(np.array([[1, 2]], np.float32))
         assert item.failure.row == 1
         assert fine.failure is None
 
-    def test_a_caller_who_left_is_noticed(self):
+    def test_a_cancelled_request_is_abandoned(self):
         assert not EncodeRequest().is_abandoned()
         assert EncodeRequest(is_cancelled=lambda: True).is_abandoned()
 
 
 class TestPlan:
     @pytest.mark.parametrize("budget", [64, 512, 4096])
-    def test_every_row_once_and_within_the_budget(self, budget):
+    def test_every_row_is_batched_once_within_the_budget(self, budget):
         lengths = np.random.default_rng(2).integers(1, 700, 300).tolist()
         batches = list(plan(lengths, budget))
         assert sorted(row for batch in batches for row in batch) == list(range(300))
@@ -130,15 +130,15 @@ class TestPlan:
     def test_equal_lengths_fill_the_budget(self):
         assert [len(batch) for batch in plan([16] * 64, 512)] == [32, 32]
 
-    def test_little_is_padded(self):
+    def test_there_is_little_padding(self):
         lengths = np.random.default_rng(3).integers(8, 512, 200).tolist()
         computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in plan(lengths, 512))
         assert computed < 1.05 * sum(lengths)
 
-    def test_one_long_row_does_not_make_the_short_ones_long(self):
+    def test_short_rows_are_not_padded_to_a_long_one(self):
         assert list(plan([400, 16, 16, 16], 4096)) == [[0], [1, 2, 3]]
 
-    def test_nothing(self):
+    def test_no_rows(self):
         assert list(plan([], 512)) == []
 
 
@@ -146,7 +146,7 @@ class TestPooling:
     hidden = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     lengths = np.array([3, 2])
 
-    def test_mean_leaves_padding_out(self):
+    def test_mean_ignores_padding(self):
         expected = [self.hidden[0].mean(axis=0), self.hidden[1, :2].mean(axis=0)]
         np.testing.assert_allclose(POOLINGS["mean"](self.hidden, self.lengths), expected)
 
@@ -158,4 +158,4 @@ class TestPooling:
     def test_normalize(self):
         rows = normalize(np.array([[3, 4], [0, 0]], np.float32))
         np.testing.assert_allclose(rows[0], [0.6, 0.8])
-        assert np.isnan(rows[1]).all()  # which the job then refuses
+        assert np.isnan(rows[1]).all()  # which EncodeRequest.finish rejects

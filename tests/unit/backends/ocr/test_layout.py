@@ -1,4 +1,4 @@
-"""The order of reading, from where pieces of text are."""
+"""The reading order of pieces of text, from their positions."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ def quad(left, top, width, height=HEIGHT):
     return [[left, top], [left + width, top], [left + width, top + height], [left, top + height]]
 
 
-def lines_of(*rectangles, turned=0.0):
+def lines_of(*rectangles, angle=0.0):
     quads = np.array([quad(*rectangle) for rectangle in rectangles], np.float32).reshape(-1, 4, 2)
-    cos, sin = np.cos(turned), np.sin(turned)
+    cos, sin = np.cos(angle), np.sin(angle)
     return find_lines((quads @ np.array([[cos, sin], [-sin, cos]])).astype(np.float32))
 
 
@@ -22,14 +22,14 @@ def text(lines):
     return [line.cells[0] for line in lines]
 
 
-def test_nothing():
+def test_a_page_without_text():
     assert lines_of() == []
 
 
-@pytest.mark.parametrize("turned", [0, 0.1, -0.1, 0.5])
-def test_rows_from_the_top_and_from_the_left(turned):
-    """Given in another order, with a word apart from its line."""
-    lines = lines_of((0, 60, 400), (210, 0, 190), (0, 30, 400), (0, 2, 205), turned=turned)
+@pytest.mark.parametrize("angle", [0, 0.1, -0.1, 0.5])
+def test_rows_are_read_from_top_to_bottom_and_left_to_right(angle):
+    """The pieces come in another order, and one line is in two pieces."""
+    lines = lines_of((0, 60, 400), (210, 0, 190), (0, 30, 400), (0, 2, 205), angle=angle)
     assert text(lines) == [(3, 1), (2,), (0,)]
     assert not any(line.table for line in lines)
 
@@ -53,20 +53,20 @@ def test_a_table_with_empty_cells_between_lines_of_text():
     assert [line.first for line in lines] == [False, True, False, False, False]
 
 
-def test_a_cell_of_two_lines_beside_one_in_its_middle():
+def test_a_cell_of_two_lines_next_to_a_vertically_centered_one():
     head = [(0, 0, 200), (300, 0, 60)]
     rows = [(0, 60, 200), (300, 72, 60), (0, 84, 150), (0, 140, 200), (300, 152, 60), (0, 164, 90)]
     lines = lines_of(*head, *rows)
     assert [line.cells for line in lines] == [((0,), (1,)), ((2, 4), (3,)), ((5, 7), (6,))]
 
 
-def test_two_pieces_beside_each_other_twice_are_no_table():
+def test_two_rows_of_two_pieces_are_not_a_table():
     lines = lines_of((0, 0, 100), (300, 0, 50), (0, 30, 90), (300, 30, 60))
     assert text(lines) == [(0, 1), (2, 3)]
 
 
 @pytest.mark.parametrize("lower", [5, 11, 15, 18, 25])
-def test_columns_of_text_that_are_out_of_step(lower):
+def test_columns_whose_lines_are_not_level(lower):
     left = [(0, 30 * n, 300 + n % 2) for n in range(6)]
     right = [(400, lower + 30 * n, 300 - n % 2) for n in range(6)]
     assert text(lines_of(*left, *right)) == [(n,) for n in range(12)]

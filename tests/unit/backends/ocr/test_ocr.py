@@ -1,4 +1,4 @@
-"""Reading pictures without a network: long ones cut up, those on their head turned, lines written as Markdown."""
+"""OCR with a fake recognizer: long images are split, upside-down pages turned, and lines written as Markdown."""
 
 import io
 
@@ -26,13 +26,16 @@ LIMITS = OCRParameters(
 
 
 class FakeEngine:
-    """Finds a piece a row of pixels that is not white; its text is its first pixel's red. Upside down: blue first."""
+    """Finds a piece of text in each row of pixels that is not white: its text is its red value.
+
+    A piece whose first pixel has 9 in blue is upright; one whose last pixel has it is upside down.
+    """
 
     def __init__(self, scores=None):
-        self.looks, self.reads, self._scores = 0, [], scores or {}
+        self.num_finds, self.reads, self._scores = 0, [], scores or {}
 
     def find(self, picture):
-        self.looks += 1
+        self.num_finds += 1
         rows = np.flatnonzero((picture < 250).any(axis=(1, 2)))
         quads = [[[0, y], [picture.shape[1], y], [picture.shape[1], y + 1], [0, y + 1]] for y in rows]
         pieces = [picture[y : y + 1] for y in rows]
@@ -48,7 +51,7 @@ class FakeEngine:
 
 
 def picture(*rows, size=(40, 30)):
-    """Rows at 2, 6, 10…: their red says which."""
+    """Return an image with rows of text at 2, 6, 10…, whose red values are `rows`."""
     pixels = np.full((size[1], size[0], 3), 255, np.uint8)
     for number, red in enumerate(rows):
         pixels[2 + 4 * number] = (red, 0, 0)
@@ -65,7 +68,7 @@ def read(recognizer, pixels):
     return [part for part in read_text(recognizer, encoded(pixels), LIMITS) if part]
 
 
-def test_a_line_a_part_and_a_few_pieces_at_a_time():
+def test_each_line_is_a_part_and_pieces_are_read_in_batches():
     recognizer = FakeEngine()
     parts = read(recognizer, picture(10, 20, 30))
     assert [part.text for part in parts] == ["10", "\n20", "\n30"]
@@ -73,33 +76,33 @@ def test_a_line_a_part_and_a_few_pieces_at_a_time():
     assert parts[1].boxes == [{"text": "20", "score": 1.0, "box": [[0, 6], [40, 6], [40, 7], [0, 7]]}]
 
 
-def test_what_is_read_unsurely_is_left_out():
+def test_text_with_a_low_score_is_omitted():
     parts = read(FakeEngine({"20": 0.3}), picture(10, 20, 30))
     assert "".join(part.text for part in parts) == "10\n30"
 
 
-def test_what_makes_little_sense_is_tried_the_other_way_up():
+def test_text_with_a_doubtful_score_is_also_read_upside_down():
     recognizer = FakeEngine({"20": 0.6})
     assert "".join(part.text for part in read(recognizer, picture(10, 20))) == "10\n20"
     assert recognizer.reads == [2, 1]
 
 
-def test_a_page_on_its_head_is_turned_and_boxes_stay_where_they_are():
+def test_an_upside_down_page_is_turned_but_its_boxes_are_not():
     pixels = picture(10, 20)
     pixels[2, 0] = (10, 0, 9)
     pixels[6, 0] = (20, 0, 9)
     recognizer = FakeEngine()
     parts = read(recognizer, np.ascontiguousarray(pixels[::-1, ::-1]))
     assert [part.text for part in parts] == ["10", "\n20"]
-    assert recognizer.looks == 2
+    assert recognizer.num_finds == 2
     assert parts[0].boxes[0]["box"] == [[40, 28], [0, 28], [0, 27], [40, 27]]
 
 
-def test_nothing_to_read():
+def test_an_image_without_text():
     assert read(FakeEngine(), picture()) == []
 
 
-def test_a_long_picture_is_cut_where_it_is_empty():
+def test_a_long_image_is_cut_where_it_is_empty():
     pixels = np.full((6000, 700, 3), 255, np.uint8)
     pixels[::4, :300] = 0
     pixels[1290:1330] = 255
@@ -111,38 +114,38 @@ def test_a_long_picture_is_cut_where_it_is_empty():
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (20000, 30), (65000, 1000), (900, 40000)])
-def test_every_page_has_a_shape_that_networks_take(width, height):
+def test_every_page_has_a_shape_that_networks_support(width, height):
     sheet = lay_out(Image.new("RGB", (width, height)), 2000)
     for _, page in pages(sheet.pixels, 2000):
         assert max(page.shape[:2]) <= 4 * min(page.shape[:2]) + 4
         assert page.size < 2000 * 2000 * 3
 
 
-def test_what_is_transparent_is_white_paper():
+def test_transparent_pixels_are_white():
     pixels = np.zeros((30, 40, 4), np.uint8)
     pixels[10] = (10, 0, 0, 255)
     assert [part.text for part in read(FakeEngine(), pixels)] == ["10"]
 
 
-def test_an_image_that_is_too_large():
+def test_an_image_with_too_many_pixels_is_rejected():
     with pytest.raises(InvalidRequest) as failure:
         list(read_text(FakeEngine(), encoded(np.zeros((3000, 4000, 3), np.uint8)), LIMITS))
     assert failure.value.code == "too_large"
 
 
-def test_an_image_that_is_too_long():
+def test_an_image_that_is_too_long_is_rejected():
     with pytest.raises(InvalidRequest, match="too long"):
         list(read_text(FakeEngine(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
 
 
-def test_boxes_of_a_picture_that_was_made_smaller():
+def test_boxes_of_a_scaled_down_image_are_in_its_original_pixels():
     pixels = np.repeat(np.repeat(picture(10, 20), 80, axis=0), 80, axis=1)
     boxes = [box for part in read(FakeEngine(), pixels) for box in part.boxes]
     assert boxes[0]["box"][0][1] == pytest.approx(160, abs=10)
     assert max(x for box in boxes for x, _ in box["box"]) == 3200
 
 
-def test_a_table_whose_first_row_cannot_be_read_has_a_header_all_the_same():
+def test_a_table_whose_first_row_cannot_be_read_still_has_a_header():
     writer, row = _Writer(), ((0,), (1,))
     texts = {0: Text("a", 1.0), 1: Text("b", 1.0)}
     assert writer.write(Line(((5,),)), {5: Text("above", 1.0)}) == "above"

@@ -1,4 +1,4 @@
-"""The speech backend's modules by themselves: sentences, tempo, encoding, voices, jobs."""
+"""The speech backend without a model: sentences, tempo, encoding, voices and synthesis."""
 
 import io
 import time
@@ -23,7 +23,7 @@ def tone(seconds):
 
 
 def decoded(content, form):
-    """Samples of an encoded file at its own rate, and the rate."""
+    """Return the samples of an encoded file, and its rate."""
     if form == "pcm":
         return np.frombuffer(content, np.int16).astype(np.float32) / 32768, RATE
     with av.open(io.BytesIO(content)) as container:
@@ -52,16 +52,16 @@ class TestSentences:
         assert max(len(piece) for piece in pieces) <= 100
         assert "".join(pieces) == text
 
-    def test_cut_after_punctuation_if_there_is_any(self):
+    def test_text_is_cut_after_punctuation_if_possible(self):
         assert list(cut("one two, three four five", 20)) == ["one two, ", "three four five"]
 
-    def test_a_line_of_blanks_is_no_piece(self):
+    def test_blanks_are_collapsed_and_blank_lines_skipped(self):
         assert list(split_sentences("a" + " " * 500 + "b\n \n", 100)) == ["a b"]
 
-    def test_endless_numbers_are_read_digit_by_digit(self):
+    def test_very_long_numbers_are_read_digit_by_digit(self):
         assert list(split_sentences("1" * 20, 100)) == [" ".join("1" * 20)]
 
-    def test_a_huge_text_begins_at_once(self):
+    def test_a_huge_text_yields_its_first_sentence_at_once(self):
         started = time.monotonic()
         assert next(split_sentences("Hello there. " * 8000, 100)) == "Hello there."
         assert time.monotonic() - started < 2
@@ -69,7 +69,7 @@ class TestSentences:
 
 class TestTempo:
     @pytest.mark.parametrize("factor", [0.25, 0.4, 0.5, 0.8, 1, 1.5, 2, 4])
-    def test_the_length_changes_and_not_the_pitch(self, factor):
+    def test_the_length_changes_but_not_the_pitch(self, factor):
         changed = change_tempo(tone(3), RATE, factor)
         assert len(changed) / RATE == pytest.approx(3 / factor, abs=0.05)
         pitch = np.abs(np.fft.rfft(changed)).argmax() * RATE / len(changed)
@@ -78,7 +78,7 @@ class TestTempo:
 
 class TestEncoder:
     @pytest.mark.parametrize("form", FORMATS)
-    def test_a_file_made_in_pieces_is_whole_and_sounds_the_same(self, form):
+    def test_a_file_encoded_in_chunks_is_complete(self, form):
         encoder = Encoder(form, RATE)
         pieces = [encoder.encode(part) for part in np.array_split(tone(3), 5)]
         content = b"".join([*pieces, encoder.finish()])
@@ -89,7 +89,7 @@ class TestEncoder:
         pitch = np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples)
         assert pitch == pytest.approx(440, abs=3)
 
-    def test_what_is_too_loud_is_not_turned_round(self):
+    def test_loud_samples_are_clipped_without_wrapping(self):
         encoder = Encoder("pcm", RATE)
         samples, _ = decoded(encoder.encode(np.array([2, -2], np.float32)) + encoder.finish(), "pcm")
         assert samples == pytest.approx([1, -1], abs=0.001)
@@ -111,12 +111,12 @@ class TestVoices:
 
 
 class FakeEngine:
-    """Speaks a tone of a tenth of a second a letter."""
+    """Speaks a tone of a tenth of a second per letter."""
 
     rate, hop, speeds = RATE, 240, (0.5, 2.0)
 
     def __init__(self):
-        self.speeds_asked = []
+        self.requested_speeds = []
 
     def voice(self, name, reference):
         return self
@@ -128,7 +128,7 @@ class FakeEngine:
             yield sentence
 
     def speak(self, phonemes, speed):
-        self.speeds_asked.append(speed)
+        self.requested_speeds.append(speed)
         return tone(len(phonemes) / 10 / speed)
 
 
@@ -138,42 +138,42 @@ def pool():
         yield made
 
 
-class TestJob:
-    def test_a_chunk_a_sentence(self, pool):
+class TestSynthesis:
+    def test_each_sentence_is_a_chunk(self, pool):
         synthesis = SpeechSynthesis(FakeEngine(), "hello|you", SpeechOptions(format="pcm"), None, pool, 2)
         first, second, end = synthesis.chunks()
         assert (len(first), len(second), len(end)) == (RATE, RATE * 3 // 5, 0)
         assert (synthesis.num_input_tokens, synthesis.num_output_tokens) == (8, 80)
 
     @pytest.mark.parametrize(("speed", "own"), [(0.25, 0.5), (1, 1), (1.5, 1.5), (4, 2)])
-    def test_what_the_model_cannot_do_is_done_to_its_sound(self, pool, speed, own):
+    def test_speeds_that_the_model_lacks_are_reached_by_changing_the_tempo(self, pool, speed, own):
         engine = FakeEngine()
         content = b"".join(
             SpeechSynthesis(engine, "hello there", SpeechOptions(speed=speed, format="pcm"), None, pool, 2).chunks()
         )
-        assert engine.speeds_asked == [own]
+        assert engine.requested_speeds == [own]
         assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
 
-    def test_sentences_come_in_order_and_none_is_spoken_too_far_ahead(self, pool):
+    def test_sentences_are_in_order_and_not_spoken_too_far_ahead(self, pool):
         engine = FakeEngine()
         chunks = SpeechSynthesis(
             engine, "a|bb|ccc|dddd|eeeee|ffffff", SpeechOptions(format="pcm"), None, pool, 2
         ).chunks()
         assert len(next(chunks)) == RATE // 5
-        assert len(engine.speeds_asked) <= 4
+        assert len(engine.requested_speeds) <= 4
         assert [len(chunk) * 5 // RATE for chunk in chunks] == [2, 3, 4, 5, 6, 0]
 
-    def test_one_who_leaves_has_nothing_more_spoken(self, pool):
+    def test_closing_the_stream_stops_synthesis(self, pool):
         engine = FakeEngine()
         chunks = SpeechSynthesis(engine, "|".join("abcdefgh"), SpeechOptions(format="pcm"), None, pool, 2).chunks()
         next(chunks)
         chunks.close()
-        spoken = len(engine.speeds_asked)
+        spoken = len(engine.requested_speeds)
         time.sleep(0.1)
-        assert len(engine.speeds_asked) <= spoken + 1
+        assert len(engine.requested_speeds) <= spoken + 1
 
     @pytest.mark.parametrize("text", ["", "!", "bad", "hello|bad"])
-    def test_what_cannot_be_spoken(self, pool, text):
+    def test_text_that_cannot_be_spoken_is_rejected(self, pool, text):
         with pytest.raises(InvalidRequest) as caught:
             list(SpeechSynthesis(FakeEngine(), text, SpeechOptions(), None, pool, 2).chunks())
         assert caught.value.param == "input"

@@ -1,4 +1,4 @@
-"""The transcription backend's modules by themselves: decoding, blocks, turns."""
+"""The transcription backend without a model: decoding, blocks, windows and scheduling."""
 
 import io
 import threading
@@ -72,14 +72,14 @@ class TestAudio:
         assert np.abs(samples).max() == pytest.approx(0.5, abs=0.1)
 
     @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44_100, 2), (96_000, 8)])
-    def test_any_rate_and_number_of_channels(self, rate, channels):
+    def test_every_rate_and_channel_count(self, rate, channels):
         (samples,) = read(wav(tone(2, rate, channels), rate))
         assert len(samples) == pytest.approx(2 * RATE, abs=RATE * 0.05)
 
     @pytest.mark.parametrize(
         "content", [b"hello", b"\0" * 5000, b"RIFF\xff\xff\xff\x7fWAVEfmt ", b"ID3" + b"\x04" * 200]
     )
-    def test_what_is_not_audio(self, content):
+    def test_files_that_are_not_audio_are_rejected(self, content):
         with pytest.raises(InvalidRequest) as caught:
             read(content)
         assert (caught.value.param, caught.value.code) == ("file", "invalid_audio")
@@ -88,22 +88,22 @@ class TestAudio:
         "playlist",
         ["#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
     )
-    def test_a_playlist_opens_nothing(self, playlist, tmp_path):
+    def test_playlists_open_no_other_file(self, playlist, tmp_path):
         (tmp_path / "secret.wav").write_bytes(wav(tone(3)))
         for address in (tmp_path / "secret.wav", f"file://{tmp_path}/secret.wav"):
             with pytest.raises(InvalidRequest):
                 read(playlist.format(address).encode())
 
-    def test_a_file_without_a_sample(self):
+    def test_a_file_without_samples_is_rejected(self):
         with pytest.raises(InvalidRequest, match="no audio"):
             read(wav(tone(0)))
 
-    def test_a_truncated_mp3_is_read_to_where_it_ends(self):
+    def test_a_truncated_mp3_is_read_up_to_its_end(self):
         content = encoded("mp3", "libmp3lame", seconds=10)
         (samples,) = read(content[: len(content) // 2])
         assert 3 < len(samples) / RATE < 6
 
-    def test_long_audio_comes_in_blocks_cut_where_it_is_quiet(self):
+    def test_long_audio_is_split_into_blocks_where_it_is_quiet(self):
         samples = tone(100)
         samples[50 * RATE : 51 * RATE] = 0
         blocks = read(wav(samples), block=60)
@@ -111,26 +111,26 @@ class TestAudio:
         assert sum(map(len, blocks)) == len(samples)
         assert np.abs(blocks[1][:10]).max() < 0.01
 
-    def test_a_damaged_packet_in_the_middle_costs_itself_alone(self):
+    def test_only_a_damaged_packet_is_skipped(self):
         content = bytearray(encoded("mp4", "aac", seconds=20))
         middle = len(content) // 2
         content[middle : middle + 60] = b"\xff" * 60
         assert len(np.concatenate(read(bytes(content)))) / RATE > 18
 
-    def test_a_rate_at_which_a_frame_stands_for_minutes(self):
+    def test_a_very_low_sample_rate_is_rejected(self):
         with pytest.raises(InvalidRequest, match="the minimum is 4000 Hz"):
             read(wav(tone(10, 100), 100))
 
-    def test_rate_and_channels_may_change_on_the_way(self):
+    def test_the_rate_may_change_within_a_file(self):
         content = encoded("adts", "aac", seconds=3) + encoded("adts", "aac", seconds=3, rate=22_050)
         assert len(np.concatenate(read(content))) / RATE == pytest.approx(6, abs=0.4)
 
-    def test_longer_than_allowed(self):
+    def test_audio_over_the_maximum_length_is_rejected(self):
         with pytest.raises(InvalidRequest, match="limit of 5 seconds"):
             read(wav(tone(6)), maximum=5)
 
-    def test_a_file_that_lies_about_its_length(self):
-        """A flac of silence says nothing of its length here, and is small for hours of it."""
+    def test_a_small_file_of_long_silence_is_rejected(self):
+        """Compressed silence stays small even if it lasts hours."""
         content = io.BytesIO()
         with av.open(content, "w", format="ogg") as container:
             stream = container.add_stream("libopus", rate=48_000, layout="mono")
@@ -144,15 +144,15 @@ class TestAudio:
 
 
 class FakeEngine:
-    """Two segments a window; remembers what it was asked."""
+    """Returns two segments per window, and records its calls."""
 
     batch_size, uses_previous_text = 3, True
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def decode(self, windows, options):
-        self.asked.append((len(windows), options))
+        self.calls.append((len(windows), options))
         for _ in windows:
             yield None
             segments = [Segment(i, i + 1, f" part {i}", [1], 0.0, 1.0) for i in range(2)]
@@ -167,8 +167,8 @@ def segments_of(made):
     return [segment for segment in made.segments() if segment]
 
 
-class TestJob:
-    def test_times_go_on_from_window_to_window_and_so_does_the_context(self):
+class TestTranscriber:
+    def test_times_and_prompt_continue_from_window_to_window(self):
         engine = FakeEngine()
         made = transcriber(engine, 100, alone=False, prompt="names")
         segments = segments_of(made)
@@ -177,48 +177,48 @@ class TestJob:
         assert starts == sorted(starts)
         assert starts[-1] > 60
         assert made.duration == pytest.approx(100, abs=0.1)
-        first, second = (options for _, options in engine.asked[:2])
+        first, second = (options for _, options in engine.calls[:2])
         assert (first.prompt, first.language) == ("names", None)
         assert second.prompt.endswith("part 0 part 1")
         assert second.language == "en"
-        assert {count for count, _ in engine.asked} == {1}
+        assert {count for count, _ in engine.calls} == {1}
 
-    def test_alone_windows_are_decoded_together_once_the_language_is_known(self):
+    def test_a_lone_request_is_decoded_in_batches_once_the_language_is_known(self):
         engine = FakeEngine()
         made = Transcriber(
             engine, wav(tone(170)), TranscriptionOptions(vad=False, prompt="names"), 300, 600, lambda: True
         )
         assert len(segments_of(made)) >= 12
-        assert [count for count, _ in engine.asked][:2] == [1, 3]
-        assert engine.asked[1][1].prompt == "names"
+        assert [count for count, _ in engine.calls][:2] == [1, 3]
+        assert engine.calls[1][1].prompt == "names"
 
-    def test_an_engine_that_forgets_gets_the_callers_prompt_alone(self):
+    def test_an_engine_without_previous_text_gets_only_the_prompt_of_the_request(self):
         engine = FakeEngine()
         engine.uses_previous_text = False
         segments_of(transcriber(engine, 100, prompt="names"))
-        assert {options.prompt for _, options in engine.asked} == {"names"}
+        assert {options.prompt for _, options in engine.calls} == {"names"}
 
 
-class Guessing(FakeEngine):
-    """Needs a high temperature for everything."""
+class UnreliableEngine(FakeEngine):
+    """Returns all segments with a high temperature."""
 
     def decode(self, windows, options):
         for decoded in super().decode(windows, options):
             yield decoded and decoded._replace(segments=[s._replace(temperature=0.8) for s in decoded.segments])
 
 
-def test_what_was_guessed_is_not_the_next_prompt():
-    engine = Guessing()
+def test_unreliable_text_is_not_the_next_prompt():
+    engine = UnreliableEngine()
     segments_of(transcriber(engine, 100, prompt="names"))
-    assert {options.prompt for _, options in engine.asked} == {"names"}
+    assert {options.prompt for _, options in engine.calls} == {"names"}
 
 
-class SilentFirst(FakeEngine):
-    """Hears nothing in the first window, and takes it for English."""
+class SilentFirstWindow(FakeEngine):
+    """Finds no speech in the first window, and detects English there."""
 
     def decode(self, windows, options):
-        if not self.asked:
-            self.asked.append((1, options))
+        if not self.calls:
+            self.calls.append((1, options))
             yield Decoded([], "en")
             return
         for decoded in super().decode(windows, options):
@@ -226,17 +226,17 @@ class SilentFirst(FakeEngine):
 
 
 def test_silence_does_not_decide_the_language():
-    made = transcriber(SilentFirst(), 80)
+    made = transcriber(SilentFirstWindow(), 80)
     assert len(segments_of(made)) >= 4
     assert made.language == "fr"
 
 
-def test_no_time_goes_beyond_the_audio():
+def test_no_segment_ends_after_the_audio():
     assert [segment["end"] for segment in segments_of(transcriber(FakeEngine(), 1.5))] == [1, 1.5]
 
 
 class TestWindows:
-    def test_pauses_are_left_out_and_times_put_back(self, monkeypatch):
+    def test_pauses_are_removed_and_times_restored(self, monkeypatch):
         pieces = [{"start": 2 * RATE, "end": 4 * RATE}, {"start": 10 * RATE, "end": 13 * RATE}]
         monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
         (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
@@ -245,48 +245,48 @@ class TestWindows:
         assert window.original(2.5, False) == 10.5
         assert window.original(99, True) == 13
 
-    def test_a_window_is_not_longer_than_whisper_hears(self, monkeypatch):
+    def test_no_window_exceeds_whispers_limit(self, monkeypatch):
         pieces = [{"start": i * 20 * RATE, "end": (i * 20 + 12) * RATE} for i in range(5)]
         monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
         found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=True))
         assert [len(window.samples) / RATE for window in found] == [24, 24, 12]
 
-    def test_without_voice_detection_nothing_is_left_out(self):
+    def test_without_vad_no_audio_is_removed(self):
         found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=False))
         assert sum(len(window.samples) for window in found) == 100 * RATE
         assert max(len(window.samples) for window in found) <= 30 * RATE
 
 
 class TestDoubt:
-    """What was decoded together and must be decoded again alone."""
+    """Which windows of a batch must be decoded again by themselves."""
 
     GOOD = Segment(0, 29, " It was the best of times.", [1], 0.0, 1.0, -0.3, 0.01)
 
-    def test_a_good_window_is_taken(self):
+    def test_a_good_window_is_accepted(self):
         assert not _is_doubtful([self.GOOD], 30)
 
     @pytest.mark.parametrize(
         "change", [{"end": 28}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
     )
-    def test_early_improbable_silent_or_repetitive_is_not(self, change):
+    def test_early_improbable_silent_or_repetitive_windows_are_not_accepted(self, change):
         assert _is_doubtful([self.GOOD._replace(**change)], 30)
 
-    def test_nothing_at_all_is_not(self):
+    def test_an_empty_window_is_not_accepted(self):
         assert _is_doubtful([], 30)
 
 
 @pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
-def test_a_language_the_model_lacks_is_taken_for_the_nearest(language, code):
+def test_an_unsupported_language_is_replaced_by_the_closest(language, code):
     assert nearest(language, frozenset({"en", "zh"})) == code
 
 
 class Work:
     def __init__(self, steps, order, name):
         self._steps, self._order, self._name = steps, order, name
-        self.done, self.error, self.gone, self.abandoned = threading.Event(), None, False, False
+        self.done, self.error, self.cancelled, self.abandoned = threading.Event(), None, False, False
 
     def is_cancelled(self):
-        return self.gone
+        return self.cancelled
 
     def steps(self):
         for i in range(self._steps):
@@ -306,42 +306,42 @@ class Work:
         self.done.set()
 
 
-class TestTurns:
+class TestRoundRobin:
     @pytest.fixture
-    def turns(self):
-        turns = RoundRobin()
-        yield turns
-        turns.stop()
+    def round_robin(self):
+        round_robin = RoundRobin()
+        yield round_robin
+        round_robin.stop()
 
-    def test_a_short_one_does_not_wait_for_a_long_one(self, turns):
+    def test_a_short_request_does_not_wait_for_a_long_one(self, round_robin):
         order = []
         gate = threading.Event()
         blocker = Work(1, order, "first")
         steps = blocker.steps
         blocker.steps = lambda: (gate.wait(5) and step for step in steps())
-        turns.add(blocker)
+        round_robin.add(blocker)
         long, short = Work(8, order, "long"), Work(2, order, "short")
-        turns.add(long)
-        turns.add(short)
+        round_robin.add(long)
+        round_robin.add(short)
         gate.set()
         assert long.done.wait(5)
         assert short.done.wait(5)
         assert order.index("short") < 4
         assert [name for name in order[:5] if name != "first"][:4] == ["long", "short", "long", "short"]
 
-    def test_a_failure_is_its_own(self, turns):
+    def test_a_failure_affects_no_other_request(self, round_robin):
         order = []
         bad, good = Work(3, order, "bad"), Work(3, order, "good")
-        turns.add(bad)
-        turns.add(good)
+        round_robin.add(bad)
+        round_robin.add(good)
         assert bad.done.wait(5)
         assert good.done.wait(5)
         assert isinstance(bad.error, ValueError)
         assert good.error is None
 
-    def test_whoever_has_left_is_dropped(self, turns):
+    def test_a_cancelled_request_is_dropped(self, round_robin):
         work = Work(1_000_000, [], "left")
-        turns.add(work)
-        work.gone = True
+        round_robin.add(work)
+        work.cancelled = True
         assert work.done.wait(5)
         assert work.abandoned

@@ -1,4 +1,4 @@
-"""The command line: help, models, instances."""
+"""The `trident` command: help, models and instances."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def run(*arguments, code=0):
     return result.output
 
 
-def test_help_is_grouped_and_has_no_types_of_python():
+def test_help_is_grouped_and_has_no_python_type_names():
     text = run("serve", "--help")
     positions = [text.index(f"{group.capitalize()}:") for group in GROUPS]
     assert positions == sorted(positions)
@@ -36,7 +36,7 @@ def test_help_is_grouped_and_has_no_types_of_python():
         assert word not in text
 
 
-def test_help_does_not_import_what_is_slow():
+def test_help_does_not_import_slow_modules():
     slow = ("pydantic", "flask", "gevent", "numpy", "grpc", "urllib.request")
     code = f"import sys, trident.cli; print([name for name in {slow} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
@@ -48,7 +48,7 @@ def test_version_and_completion():
     assert "_TRIDENT_COMPLETE" in run("completion", "bash")
 
 
-def test_the_list_shows_every_model_and_ones_own(tmp_path):
+def test_list_shows_catalog_models_and_own_models(tmp_path):
     (tmp_path / "repository" / "mine").mkdir(parents=True)
     (tmp_path / "repository" / "mine" / "config.pbtxt").touch()
     text = run("list")
@@ -59,8 +59,8 @@ def test_the_list_shows_every_model_and_ones_own(tmp_path):
     assert rows["smollm2-135m"]["task"] == "chat"
 
 
-def test_show_says_what_there_is(tmp_path):
-    assert "not exported: trident export smollm2-135m" in run("show", "smollm2-135m")
+def test_show_describes_catalog_and_own_models(tmp_path):
+    assert "not exported; to export it, run: trident export smollm2-135m" in run("show", "smollm2-135m")
     (tmp_path / "repository" / "mine").mkdir(parents=True)
     config = 'name: "mine" parameters { key: "task" value { string_value: "chat" } }'
     (tmp_path / "repository" / "mine" / "config.pbtxt").write_text(config, encoding="utf-8")
@@ -68,16 +68,16 @@ def test_show_says_what_there_is(tmp_path):
     assert "unknown model nothing" in run("show", "nothing", code=1)
 
 
-def test_an_unknown_model_is_rejected():
+def test_unknown_model_is_rejected():
     assert "unknown model gpt-9" in run("export", "gpt-9", code=2)
 
 
 @pytest.mark.parametrize("arguments", [("smollm2-135m",), ("--all",), ("qwen3-reranker-0.6b", "smollm2-135m")])
-def test_own_weights_are_for_one_model_without_packages(arguments):
-    assert "--weights needs" in run("export", *arguments, "--weights", "folder", code=2)
+def test_weights_option_requires_one_model_without_packages(arguments):
+    assert "--weights requires" in run("export", *arguments, "--weights", "folder", code=2)
 
 
-def test_a_failed_export_is_said_without_a_traceback(monkeypatch, tmp_path):
+def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     text = run("export", "smollm2-135m", code=1)
@@ -95,17 +95,17 @@ def test_a_failed_export_is_said_without_a_traceback(monkeypatch, tmp_path):
         (["--prot", "5"], "No such option"),
     ],
 )
-def test_a_wrong_flag_is_named(arguments, message):
+def test_invalid_flag_is_named(arguments, message):
     assert message in run("serve", *arguments, code=2)
 
 
-def test_without_an_instance(tmp_path):
-    assert "No Trident runs on port 5999" in run("stop", "--port", "5999")
-    assert "No Trident runs on port 5999" in run("status", "--port", "5999", code=1)
+def test_commands_without_a_running_instance(tmp_path):
+    assert "Trident is not running on port 5999" in run("stop", "--port", "5999")
+    assert "Trident is not running on port 5999" in run("status", "--port", "5999", code=1)
     assert run("ps").split() == ["PORT", "PID", "UPTIME", "MEMORY", "MODELS"]
 
 
-def test_ps_lists_what_runs_and_not_what_has_ended(tmp_path):
+def test_ps_lists_only_running_instances(tmp_path):
     settings = Settings(port=5998, cache=tmp_path / "cache")
     instance = Instance(settings.run_folder)
     with instance.hold("http://127.0.0.1:9"):
@@ -117,7 +117,7 @@ def test_ps_lists_what_runs_and_not_what_has_ended(tmp_path):
     assert len(run("ps").splitlines()) == 1
 
 
-def test_stop_ends_the_process_that_holds_the_folder(tmp_path):
+def test_stop_terminates_the_process_that_holds_the_run_folder(tmp_path):
     code = """
 import sys, time
 from frontend.settings import Settings
@@ -140,14 +140,14 @@ with instance.hold("http://127.0.0.1:9"):
         process.kill()
 
 
-def test_the_launcher_has_nothing_that_runs_or_converts_models():
+def test_launcher_imports_no_inference_or_web_packages():
     code = "import sys, trident.cli.serve, trident.launch.supervisor, export.repository; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert not {"openvino", "openvino_genai", "gevent", "flask"} & set(loaded.split())
 
 
 @pytest.mark.parametrize("package", ["backends", "export"])
-def test_nothing_is_reported_to_the_internet(package):
+def test_openvino_telemetry_is_disabled(package):
     code = f"import sys, {package}, openvino_genai, openvino.tools.ovc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert "openvino.tools.ovc.telemetry_stub" in loaded.split()

@@ -1,4 +1,4 @@
-"""Logs of child processes."""
+"""The rotating logs of child processes."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from trident.launch import children
 from trident.launch.children import ChildLog, start_child
 
 
-def written(log, text):
+def log_output(log, text):
     """Run a process that prints `text` and wait until the log has all of it."""
     process = start_child([sys.executable, "-c", f"print({text!r})"], stdout=subprocess.PIPE)
     log.follow(process.stdout)
@@ -16,18 +16,18 @@ def written(log, text):
     wait_until(lambda: log.path.exists() and last in log.path.read_text(encoding="utf-8"), 20, last)
 
 
-def test_an_earlier_log_is_kept_beside_the_new_one(tmp_path):
+def test_earlier_logs_are_kept(tmp_path):
     path = tmp_path / "run" / "triton.log"
     for text in ("first", "second", "third"):
-        written(ChildLog(path), text)
+        log_output(ChildLog(path), text)
     assert path.read_text(encoding="utf-8") == "third\n"
     assert (tmp_path / "run" / "triton.log.1").read_text(encoding="utf-8") == "second\n"
     assert (tmp_path / "run" / "triton.log.2").read_text(encoding="utf-8") == "first\n"
 
 
-def test_a_log_is_limited_in_size_and_in_files(tmp_path, monkeypatch):
+def test_log_size_and_file_count_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(children, "_MAX_BYTES", 1000)
-    written(ChildLog(tmp_path / "triton.log"), "\n".join(f"line {number:04}" for number in range(1000)))
+    log_output(ChildLog(tmp_path / "triton.log"), "\n".join(f"line {i:04}" for i in range(1000)))
     files = sorted(tmp_path.glob("triton.log*"))
     assert len(files) == 5
     assert all(file.stat().st_size <= 1000 for file in files)

@@ -1,4 +1,4 @@
-"""Whose turn it is: the engine's queue between clients."""
+"""The engine's queue: slots are shared fairly between clients."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ def all_taken(queue):
     return [request.number for request in iter(queue.take, None)]
 
 
-def test_one_client_is_served_in_order_and_leaves_a_place():
+def test_one_client_is_served_in_order_and_leaves_a_slot_free():
     queue = queue_of(8, *"a" * 10)
     assert all_taken(queue) == [0, 1, 2, 3, 4, 5, 6]
     assert len(queue) == 3
@@ -29,7 +29,7 @@ def test_one_client_is_served_in_order_and_leaves_a_place():
     assert all_taken(queue) == [7]
 
 
-def test_who_comes_later_has_the_place_that_is_left():
+def test_a_later_client_gets_the_free_slot():
     queue = queue_of(8, *"a" * 10)
     all_taken(queue)
     queue.put(Request(10, "b"))
@@ -39,19 +39,19 @@ def test_who_comes_later_has_the_place_that_is_left():
     assert all_taken(queue) == [11]
 
 
-def test_the_client_with_the_fewest_is_next():
+def test_the_client_with_the_fewest_slots_is_next():
     queue = queue_of(6, "a", "a", "a", "b", "a", "b", "c")
     assert all_taken(queue) == [0, 3, 6, 1, 5, 2]
 
 
-def test_a_single_place_is_anybodys():
+def test_any_client_may_hold_a_single_slot():
     queue = queue_of(1, "a", "a")
     assert all_taken(queue) == [0]
     queue.end(0)
     assert all_taken(queue) == [1]
 
 
-def test_who_has_gone_neither_waits_nor_has_a_place():
+def test_an_ended_request_neither_waits_nor_holds_a_slot():
     queue = queue_of(1, "a", "a", "a")
     all_taken(queue)
     queue.end(1)

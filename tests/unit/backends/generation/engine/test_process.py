@@ -1,4 +1,4 @@
-"""The engine's loop over a fake pipeline: who is taken in when, grammars in between, and nothing lost."""
+"""The engine's loop over a fake pipeline: requests are admitted, grammars compiled in between, and none is lost."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ IDS = bytes(8)
 
 
 class FakePipeline:
-    """Makes a token a step for each request it has; writes down the order in which it got them."""
+    """Generates one token per step for each request, and records the order in which requests were added."""
 
     def __init__(self):
         self.order, self.live = [], {}
@@ -41,13 +41,13 @@ class FakePipeline:
 
 class FakeHandle:
     def __init__(self, tokens, end):
-        self.left, self.end, self.made = tokens, end, []
+        self.remaining, self.end, self.made = tokens, end, []
 
     def make(self):
-        self.left -= 1
-        reason = genai.GenerationFinishReason.LENGTH if self.left == 0 else genai.GenerationFinishReason.NONE
+        self.remaining -= 1
+        reason = genai.GenerationFinishReason.LENGTH if self.remaining == 0 else genai.GenerationFinishReason.NONE
         self.made.append(SimpleNamespace(generated_ids=[5], generated_log_probs=[0.0], finish_reason=reason))
-        if self.left == 0:
+        if self.remaining == 0:
             self.end()
 
     def can_read(self):
@@ -64,7 +64,7 @@ class FakeHandle:
 
 
 class FakeCompiler:
-    """Takes its time for each grammar, one at a time; refuses those called bad."""
+    """Takes `seconds` for each grammar, and rejects the grammar `bad`."""
 
     def __init__(self, seconds):
         self.seconds, self.compiled = seconds, []
@@ -73,28 +73,28 @@ class FakeCompiler:
         def run():
             time.sleep(self.seconds)
             self.compiled.append(grammar)
-            with contextlib.suppress(OSError):  # the test may be over
+            with contextlib.suppress(OSError):  # the test may have ended
                 on_done(grammar, "no grammar" if grammar == "bad" else None)
 
         threading.Thread(target=run).start()
 
 
 class Driver:
-    """An engine that runs in a thread; `first` and `ended` are what it has told, with the time."""
+    """An engine in a thread; `first` and `ended` are the times of each request's first token and end."""
 
     def __init__(self, slots=8, seconds=0.02):
         self.pipeline, self.compiler = FakePipeline(), FakeCompiler(seconds)
-        self.socket, theirs = Pipe()
-        self.engine = Engine(self.pipeline, [0], theirs, self.compiler, slots, 0)
+        self.socket, engine_socket = Pipe()
+        self.engine = Engine(self.pipeline, [0], engine_socket, self.compiler, slots, 0)
         self.thread = threading.Thread(target=self._run)
-        self.asked, self.first, self.ended, self.failed = set(), {}, {}, {}
+        self.submitted, self.first, self.ended, self.failed = set(), {}, {}, {}
 
     def _run(self):
         with contextlib.suppress(EOFError, OSError):
             self.engine.run()
 
     def add(self, number, client="a", grammar=None, tokens=3):
-        self.asked.add(number)
+        self.submitted.add(number)
         parameters = {"max_tokens": tokens, "temperature": 0} | ({"grammar": grammar} if grammar else {})
         self.socket.send(Generate(number, client, IDS, parameters, 100))
 
@@ -106,9 +106,9 @@ class Driver:
 
     def read(self):
         if self.socket.poll(0.01):
-            self._note(self.socket.recv())
+            self._record(self.socket.recv())
 
-    def _note(self, message):
+    def _record(self, message):
         if isinstance(message, Failed):
             self.failed[message.number] = message
         elif isinstance(message, StepResult):
@@ -135,14 +135,14 @@ def drive():
         assert not driver.thread.is_alive()
 
 
-def test_all_are_answered_whoever_asks(drive):
+def test_all_requests_of_all_clients_finish(drive):
     driver = drive()
     for number in range(1, 101):
         driver.add(number, client="abc"[number % 3], grammar=f"g{number % 5}" if number % 4 == 0 else None)
     driver.until(lambda: len(driver.ended) == 100)
 
 
-def test_grammars_that_wait_hold_up_nobody_else(drive):
+def test_waiting_grammars_do_not_delay_other_requests(drive):
     driver = drive(slots=4)
     for number in range(1, 31):
         driver.add(number, grammar=f"g{number}")
@@ -151,7 +151,7 @@ def test_grammars_that_wait_hold_up_nobody_else(drive):
     assert len(driver.compiler.compiled) < 5
 
 
-def test_grammars_of_clients_take_turns(drive):
+def test_clients_take_turns_at_compiling_grammars(drive):
     driver = drive()
     for number in range(1, 21):
         driver.add(number, client="a", grammar=f"g{number}")
@@ -160,7 +160,7 @@ def test_grammars_of_clients_take_turns(drive):
     assert len(driver.compiler.compiled) < 5
 
 
-def test_what_is_compiled_runs_before_the_next_is_compiled(drive):
+def test_a_request_with_a_compiled_grammar_runs_before_the_next_compilation(drive):
     driver = drive(seconds=0.1)
     for number in range(1, 11):
         driver.add(number, grammar=f"g{number}", tokens=1)
@@ -168,7 +168,7 @@ def test_what_is_compiled_runs_before_the_next_is_compiled(drive):
     assert len(driver.compiler.compiled) <= 5
 
 
-def test_new_grammars_are_compiled_among_many_that_are(drive):
+def test_a_new_grammar_is_compiled_among_many_requests_with_a_known_one(drive):
     driver = drive(slots=4)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
@@ -191,13 +191,13 @@ def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
     assert driver.compiler.compiled == ["known"]
 
 
-def test_compiled_grammars_have_their_share_of_the_places(drive):
-    """Others ask for more than there are, without a grammar, all the time."""
+def test_requests_with_grammars_get_their_share_of_slots(drive):
+    """Another client always has more requests without a grammar than there are slots."""
     driver = drive(slots=4, seconds=0.1)
     plain = iter(range(1000, 100_000))
 
     def keep_busy():
-        while sum(number >= 1000 for number in driver.asked - driver.ended.keys()) < 12:
+        while sum(number >= 1000 for number in driver.submitted - driver.ended.keys()) < 12:
             driver.add(next(plain), client="b", tokens=20)
 
     for number in range(1, 9):
@@ -209,7 +209,7 @@ def test_compiled_grammars_have_their_share_of_the_places(drive):
         driver.read()
 
 
-def test_a_grammar_that_is_none_fails_those_who_asked_for_it_alone(drive):
+def test_an_invalid_grammar_fails_only_its_own_requests(drive):
     driver = drive()
     driver.add(1, grammar="bad")
     driver.add(2, grammar="good")
@@ -217,7 +217,7 @@ def test_a_grammar_that_is_none_fails_those_who_asked_for_it_alone(drive):
     assert (driver.failed[1].is_client_error, driver.failed[1].message) == (True, "no grammar")
 
 
-def test_who_leaves_gives_back_the_place_wherever_it_was(drive):
+def test_a_cancelled_request_frees_its_slot_at_any_stage(drive):
     driver = drive(slots=2, seconds=0.05)
     for number in range(1, 21):
         driver.add(number, grammar=f"g{number}" if number % 2 else None, tokens=10_000)

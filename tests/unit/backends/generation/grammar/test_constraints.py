@@ -1,4 +1,4 @@
-"""Constraints become grammars, or are refused with the reason, at once."""
+"""Constraints are converted to grammars, or rejected at once with the reason."""
 
 import json
 import time
@@ -9,19 +9,19 @@ from backends.common.errors import InvalidRequest
 from backends.generation.grammar.constraints import grammar_from
 
 
-def by_schema(schema, **more):
+def grammar_from_schema(schema, **more):
     return grammar_from({"kind": "json_schema", "schema": schema, "param": "guided_json", **more})
 
 
-def test_json_is_written_without_free_white_space():
-    grammar = by_schema({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]})
+def test_json_allows_no_arbitrary_white_space():
+    grammar = grammar_from_schema({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]})
     assert grammar.startswith("root ::= ")
     assert r'"\"a\": "' in grammar
 
 
-def test_references_may_go_round():
+def test_references_may_be_recursive():
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}}}
-    assert "ref0 ::= " in by_schema(schema)
+    assert "ref0 ::= " in grammar_from_schema(schema)
 
 
 @pytest.mark.parametrize(
@@ -46,30 +46,30 @@ def test_references_may_go_round():
     ],
     ids=lambda schema: json.dumps(schema)[:50],
 )
-def test_what_cannot_be_said_is_refused_at_once(schema):
-    begun = time.monotonic()
-    with pytest.raises(InvalidRequest) as refusal:
-        by_schema(schema)
-    assert refusal.value.param == "guided_json"
-    assert str(refusal.value)
-    assert time.monotonic() - begun < 0.5
+def test_unsupported_schemas_are_rejected_at_once(schema):
+    started = time.monotonic()
+    with pytest.raises(InvalidRequest) as rejection:
+        grammar_from_schema(schema)
+    assert rejection.value.param == "guided_json"
+    assert str(rejection.value)
+    assert time.monotonic() - started < 0.5
 
 
-def test_deep_nesting_is_refused():
+def test_deep_nesting_is_rejected():
     schema: dict = {"type": "null"}
     for _ in range(200):
         schema = {"type": "array", "items": schema}
     with pytest.raises(InvalidRequest, match="levels"):
-        by_schema(schema)
+        grammar_from_schema(schema)
 
 
-def test_without_strict_it_is_left_out():
-    assert by_schema({"type": "string", "maxLength": 100_000}, strict=False)
-    assert by_schema({"type": "integer", "multipleOf": 3}, strict=False)
+def test_unsupported_keywords_are_ignored_without_strict():
+    assert grammar_from_schema({"type": "string", "maxLength": 100_000}, strict=False)
+    assert grammar_from_schema({"type": "integer", "multipleOf": 3}, strict=False)
 
 
 @pytest.mark.parametrize("pattern", ["[a-z", "a{1,100000}", "(a{100}){100}", "(?<=a)b", r"(a)\1", "(" * 3000])
-def test_a_regular_expression_is_refused(pattern):
+def test_unsupported_regular_expressions_are_rejected(pattern):
     with pytest.raises(InvalidRequest):
         grammar_from({"kind": "regex", "pattern": pattern, "param": "guided_regex"})
 
@@ -83,13 +83,13 @@ def test_choices():
         grammar_from({"kind": "choice", "choices": [str(i) for i in range(10_000)], "param": "guided_choice"})
 
 
-def test_tags_can_be_repeated():
+def test_tool_calls_can_be_repeated():
     tag = {"begin": "<tool_call>", "schema": {"type": "object"}, "end": "</tool_call>"}
     grammar = grammar_from({"kind": "tool_calls", "tags": [tag], "max_calls": None, "separator": "\n"})
     assert "*" in grammar.splitlines()[0]
 
 
-def test_either_of_two_forms():
+def test_either_of_two_constraints():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
     calls = {"kind": "tool_calls", "tags": [tag], "max_calls": 1}
     choice = {"kind": "choice", "choices": ["yes"], "param": "guided_choice"}

@@ -1,4 +1,4 @@
-"""Tokens by themselves: their text and bytes, in both kinds of tokenizers."""
+"""The text and bytes of single tokens, with both kinds of tokenizer."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -16,7 +16,7 @@ def byte_level():
     return tokenizer
 
 
-def test_a_character_that_is_cut_in_two(byte_level):
+def test_a_character_split_across_tokens(byte_level):
     texts, euro = TokenTexts(byte_level), "€".encode()
     ids = [byte_level.token_to_id(c) for c in "âĤ¬"]
     entries = [texts.describe(token, -1.0) for token in ids]
@@ -24,12 +24,12 @@ def test_a_character_that_is_cut_in_two(byte_level):
     assert all(entry["token"] == "\ufffd" for entry in entries)
 
 
-def test_a_word_with_its_blank(byte_level):
+def test_a_word_with_its_leading_space(byte_level):
     entry = TokenTexts(byte_level).describe(256, -0.25)
     assert entry == {"token": " Hi", "logprob": -0.25, "bytes": list(b" Hi")}
 
 
-def test_special_tokens_are_not_shown(byte_level):
+def test_special_tokens_have_no_entry(byte_level):
     assert TokenTexts(byte_level).describe(byte_level.token_to_id("<|end|>"), 0.0) is None
 
 

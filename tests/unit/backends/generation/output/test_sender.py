@@ -1,4 +1,4 @@
-"""The sender: the first and the last at once, in between at a pace, abandoned answers dropped, no answer lost."""
+"""The sender: the first and last output at once, the rest rate-limited; cancelled answers dropped, none lost."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ from backends.generation.output.sender import Sender
 
 class Reply:
     def __init__(self):
-        self.gone = False
+        self.cancelled = False
 
     def is_cancelled(self):
-        return self.gone
+        return self.cancelled
 
 
 class FakeAnswer:
@@ -39,10 +39,10 @@ def sender(abandoned):
             answer.done.set()
         return answer.finished
 
-    made = Sender(send, abandoned.append, lambda: None)
-    made.start()
-    yield made
-    made.stop()
+    sender = Sender(send, abandoned.append, lambda: None)
+    sender.start()
+    yield sender
+    sender.stop()
 
 
 def watched(sender, **kind):
@@ -76,7 +76,7 @@ def test_an_answer_that_is_not_streamed_is_sent_once(sender):
     assert len(answer.sent_at) == 1
 
 
-def test_finished_answers_leave(sender):
+def test_finished_answers_are_removed(sender):
     answers = [watched(sender) for _ in range(10)]
     for answer in answers:
         finish(sender, answer)
@@ -87,9 +87,9 @@ def test_finished_answers_leave(sender):
     assert all(answer.over for answer in answers)
 
 
-def test_an_abandoned_answer_is_dropped_while_nothing_comes(sender, abandoned):
+def test_a_cancelled_answer_is_dropped_without_new_output(sender, abandoned):
     answer = watched(sender)
-    answer.reply.gone = True
+    answer.reply.cancelled = True
     deadline = time.monotonic() + 2
     while not abandoned and time.monotonic() < deadline:
         time.sleep(0.01)

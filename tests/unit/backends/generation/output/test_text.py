@@ -1,4 +1,4 @@
-"""Detokenizing and stop strings: nothing is shown that changes later, or that should not be seen."""
+"""Detokenization and stop strings: sent text never changes, and stop strings are never sent."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -8,7 +8,7 @@ from backends.generation.output.answer import Answer, Detokenizer, StopStrings
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """One token a byte, so that every character outside ASCII is split."""
+    """A tokenizer with one token per byte, so that every non-ASCII character is split."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -20,14 +20,14 @@ def tokenizer():
 TEXT = "你好,世界! Grüße 👩‍👩‍👧 café — ok"
 
 
-def test_every_piece_is_whole_and_together_they_are_the_text(tokenizer):
+def test_pieces_have_whole_characters_and_add_up_to_the_text(tokenizer):
     detokenizer = Detokenizer(tokenizer)
     pieces = [detokenizer.push(token) for token in tokenizer.encode(TEXT).ids]
     assert "".join(pieces) == TEXT
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_half_a_character_at_the_end_is_dropped(tokenizer):
+def test_an_incomplete_character_at_the_end_is_dropped(tokenizer):
     detokenizer = Detokenizer(tokenizer)
     ids = tokenizer.encode("ok 你").ids[:-1]
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "ok "
@@ -39,80 +39,80 @@ def test_special_tokens_are_not_text(tokenizer):
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "a"
 
 
-@pytest.mark.parametrize("cut", range(1, 12))
-def test_a_stop_string_never_leaks_however_the_text_is_cut(cut):
+@pytest.mark.parametrize("length", range(1, 12))
+def test_a_stop_string_is_never_leaked_however_the_text_is_split(length):
     stops = StopStrings(["</end>", "STOP"])
     text = "one </en two </end> three STOP"
-    shown = ""
-    for start in range(0, len(text), cut):
-        shown += stops.push(text[start : start + cut])
-        assert "one </en two ".startswith(shown)
+    sent = ""
+    for start in range(0, len(text), length):
+        sent += stops.push(text[start : start + length])
+        assert "one </en two ".startswith(sent)
         if stops.hit:
             break
     assert stops.hit
-    assert shown == "one </en two "
+    assert sent == "one </en two "
 
 
-def test_what_only_looked_like_a_stop_is_shown_at_the_end():
+def test_an_incomplete_stop_string_is_sent_at_the_end():
     stops = StopStrings(["STOP"])
     assert stops.push("do not ST") + stops.flush() == "do not ST"
     assert not stops.hit
 
 
-def test_the_earliest_of_several_stops_counts():
+def test_the_earliest_of_several_stop_strings_counts():
     stops = StopStrings(["b", "a"])
     assert stops.push("x a b") == "x "
 
 
-def answer(tokenizer, **parameters):
-    made = Answer(reply=None, request_id="r")
-    made.open(3, parameters, Detokenizer(tokenizer))
-    return made
+def open_answer(tokenizer, **parameters):
+    answer = Answer(reply=None, request_id="r")
+    answer.open(3, parameters, Detokenizer(tokenizer))
+    return answer
 
 
-def test_tokens_pile_up_until_they_are_taken(tokenizer):
-    made = answer(tokenizer)
+def test_tokens_accumulate_until_they_are_taken(tokenizer):
+    answer = open_answer(tokenizer)
     ids = tokenizer.encode("Hello").ids
-    made.add(ids[:2])
-    made.add(ids[2:4])
-    assert made.take().text == "Hell"
-    made.add(ids[4:], "length")
-    last = made.take()
+    answer.add(ids[:2])
+    answer.add(ids[2:4])
+    assert answer.take().text == "Hell"
+    answer.add(ids[4:], "length")
+    last = answer.take()
     assert (last.text, last.finish_reason, last.num_input_tokens, last.num_output_tokens) == ("o", "length", 3, 5)
 
 
-def test_a_stop_string_ends_the_answer_and_the_count(tokenizer):
-    made = answer(tokenizer, stop=["ll"])
-    made.add(tokenizer.encode("Hello world").ids)
-    last = made.take()
+def test_a_stop_string_ends_the_answer_and_the_token_count(tokenizer):
+    answer = open_answer(tokenizer, stop=["ll"])
+    answer.add(tokenizer.encode("Hello world").ids)
+    last = answer.take()
     assert (last.text, last.finish_reason, last.num_output_tokens) == ("He", "stop", 4)
 
 
-def test_a_stop_string_in_the_last_characters_wins_over_length(tokenizer):
-    made = answer(tokenizer, stop=["lo"])
-    made.add(tokenizer.encode("Hello").ids, "length")
-    assert (made.take().finish_reason) == "stop"
+def test_a_stop_string_in_the_last_characters_takes_precedence_over_length(tokenizer):
+    answer = open_answer(tokenizer, stop=["lo"])
+    answer.add(tokenizer.encode("Hello").ids, "length")
+    assert (answer.take().finish_reason) == "stop"
 
 
-def test_what_was_kept_back_for_a_stop_comes_at_the_end(tokenizer):
-    made = answer(tokenizer, stop=["lot"])
-    made.add(tokenizer.encode("Hello").ids, "length")
-    last = made.take()
+def test_text_held_back_for_a_stop_string_is_sent_at_the_end(tokenizer):
+    answer = open_answer(tokenizer, stop=["lot"])
+    answer.add(tokenizer.encode("Hello").ids, "length")
+    last = answer.take()
     assert (last.text, last.finish_reason) == ("Hello", "length")
 
 
-def test_a_failure_is_raised_to_whoever_sends(tokenizer):
-    made = answer(tokenizer)
-    made.fail(RuntimeError("broken"))
-    assert made.finished
+def test_take_raises_the_failure(tokenizer):
+    answer = open_answer(tokenizer)
+    answer.fail(RuntimeError("broken"))
+    assert answer.finished
     with pytest.raises(RuntimeError, match="broken"):
-        made.take()
+        answer.take()
 
 
-def test_an_echoed_prompt_comes_first_once_and_stops_nothing(tokenizer):
-    made = Answer(reply=None, request_id="r")
-    made.open(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
-    made.add(tokenizer.encode("He").ids)
-    assert made.take().text == "All: He"
-    made.add(tokenizer.encode("llo").ids)
-    assert (made.take().text, made.finished) == ("", False)
+def test_an_echoed_prompt_comes_first_once_and_cannot_match_a_stop_string(tokenizer):
+    answer = Answer(reply=None, request_id="r")
+    answer.open(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
+    answer.add(tokenizer.encode("He").ids)
+    assert answer.take().text == "All: He"
+    answer.add(tokenizer.encode("llo").ids)
+    assert (answer.take().text, answer.finished) == ("", False)

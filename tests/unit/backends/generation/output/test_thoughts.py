@@ -1,4 +1,4 @@
-"""How many tokens of an answer are thoughts."""
+"""The number of reasoning tokens in an answer."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from backends.generation.output.answer import ReasoningCounter
         ("", [], 0),
     ],
 )
-def test_thoughts_are_counted(reasoning_prefix, pieces, tokens):
+def test_reasoning_tokens_are_counted(reasoning_prefix, pieces, tokens):
     counter = ReasoningCounter(reasoning_prefix)
     for piece in pieces:
         counter.push(piece)

@@ -1,4 +1,4 @@
-"""Chat templates: rendered as Hugging Face does, refused with a reason, bounded by the context."""
+"""Chat templates: rendered as Hugging Face does, limited by the context; rejections have a reason."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -33,26 +33,26 @@ def test_rendering(folder):
 
 
 def byte_table():
-    """GPT-2's printable stand-ins for bytes."""
+    """Return GPT-2's printable character for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {byte: chr(byte) for byte in printable}
     missing = [byte for byte in range(256) if byte not in table]
     return table | {byte: chr(256 + i) for i, byte in enumerate(missing)}
 
 
-def test_a_template_may_refuse(folder):
+def test_a_template_may_reject_messages(folder):
     with pytest.raises(InvalidRequest, match="no critics here") as caught:
         ChatPrompt(folder, 1000).encode([{"role": "critic", "content": "x"}])
     assert caught.value.param == "messages"
 
 
-def test_a_context_that_is_too_short_says_both_numbers(folder):
+def test_a_too_long_prompt_reports_both_lengths(folder):
     with pytest.raises(InvalidRequest, match=r"length is 50 tokens.*resulted in 121 tokens") as caught:
         ChatPrompt(folder, 50).read([{"role": "user", "content": "x" * 101}])
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_room_for_the_answer(folder):
+def test_remaining_context(folder):
     prompt = ChatPrompt(folder, 50)
     assert prompt.remaining_context_after(20) == 30
 
@@ -63,7 +63,7 @@ def test_templates_are_sandboxed(folder):
         ChatPrompt(folder, 1000).encode([{"role": "user", "content": "x"}])
 
 
-def test_text_to_go_on_with_has_no_template_but_the_tokenizers_own_tokens(folder):
+def test_a_text_prompt_gets_the_tokenizers_initial_tokens_but_no_template(folder):
     begin = Tokenizer.from_file(str(folder / "tokenizer.json"))
     begin.add_special_tokens(["<s>"])
     begin.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
@@ -73,7 +73,7 @@ def test_text_to_go_on_with_has_no_template_but_the_tokenizers_own_tokens(folder
     assert (ids[0], prompt.num_tokens, prompt.remaining_context, prompt.prompt_text) == (256, 4, 46, "abc")
 
 
-def test_token_ids_are_taken_as_they_are(folder):
+def test_token_ids_are_used_unchanged(folder):
     prompt = ChatPrompt(folder, 50)
     ids = prompt.tokenizer.encode("abc").ids
     read = prompt.read_ids(ids)
@@ -82,13 +82,13 @@ def test_token_ids_are_taken_as_they_are(folder):
 
 
 @pytest.mark.parametrize("number", [-1, 256, 2**31 - 1])
-def test_a_token_that_there_is_not_is_named(folder, number):
+def test_an_unknown_token_id_is_named(folder, number):
     with pytest.raises(InvalidRequest, match="from 0 to 255") as caught:
         ChatPrompt(folder, 50).read_ids([3, number])
     assert caught.value.param == "prompt[1]"
 
 
-def test_a_prompt_without_tokens_and_one_with_too_many(folder):
+def test_empty_and_too_long_prompts_are_rejected(folder):
     prompt = ChatPrompt(folder, 50)
     for read, content in ((prompt.read_text, ""), (prompt.read_ids, [])):
         with pytest.raises(InvalidRequest, match="empty") as caught:

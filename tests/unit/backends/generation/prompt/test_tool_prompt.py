@@ -1,4 +1,4 @@
-"""Tools in prompts: templates that know them get them in the form they take; the others are told in words."""
+"""Tools in prompts: through the template if it supports them, otherwise as text."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -45,35 +45,35 @@ def rendered(prompt, messages, tools=(), kwargs=None):
     return prompt.tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_a_template_that_knows_tools_gets_them(open_prompt):
+def test_a_template_with_tool_support_gets_tools(open_prompt):
     prompt = open_prompt(TOOLS + CALLS.replace("ARGUMENTS", OBJECT))
     text = rendered(prompt, HISTORY, [TOOL])
     assert text.startswith('TOOL {"type": "function", "function": {"name": "weather"')
     assert '<assistant>CALL weather {"city": "Köln"}<tool>rain<tool>wind<assistant>' in text
 
 
-def test_a_template_that_wants_arguments_as_text_gets_text(open_prompt):
+def test_a_template_that_needs_arguments_as_text_gets_text(open_prompt):
     text = rendered(open_prompt(CALLS.replace("ARGUMENTS", TEXT)), HISTORY)
     assert '<assistant>CALL weather {"city": "Köln"}<tool>rain' in text
 
 
-def test_a_template_that_knows_nothing_is_told_in_words(open_prompt):
+def test_a_template_without_tool_support_gets_instructions(open_prompt):
     system = {"role": "system", "content": "Be brief."}
     text = rendered(open_prompt(PLAIN), [system, *HISTORY], [TOOL])
     assert text.startswith("<system>Be brief.\n\n# Tools\n")
     assert '<tools>\n{"type": "function", "function": {"name": "weather"' in text
     call = '<assistant><tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
-    answers = "<user><tool_response>\nrain\n</tool_response>\n<tool_response>\nwind\n</tool_response>"
-    assert text.endswith(f"{call}{answers}<assistant>")
+    results = "<user><tool_response>\nrain\n</tool_response>\n<tool_response>\nwind\n</tool_response>"
+    assert text.endswith(f"{call}{results}<assistant>")
 
 
-def test_calls_are_written_out_even_if_no_tools_are_given_any_more(open_prompt):
+def test_earlier_calls_are_rendered_without_tools(open_prompt):
     text = rendered(open_prompt(PLAIN), HISTORY)
     assert "# Tools" not in text
     assert "<tool_call>" in text
 
 
-def test_a_template_that_looks_in_the_system_message(open_prompt):
+def test_a_template_that_reads_tools_from_the_system_message(open_prompt):
     text = rendered(open_prompt(PHI), [USER], [TOOL])
     assert text.startswith('<system>|tool|[{"name": "weather"')
 
@@ -82,19 +82,19 @@ def test_without_tools_nothing_changes(open_prompt):
     assert rendered(open_prompt(PLAIN), [USER]) == "<user>Hi<assistant>"
 
 
-def test_what_else_the_template_is_given(open_prompt):
+def test_template_kwargs_do_not_override_reserved_variables(open_prompt):
     prompt = open_prompt("{{ messages[0].content }}{{ tools is none }}{{ effort }}{{ add_generation_prompt }}")
     text = rendered(prompt, [USER], kwargs={"effort": "high", "messages": "x", "add_generation_prompt": False})
     assert text == "HiTruehighTrue"
 
 
-def test_a_thought_that_the_template_opens_is_opened_in_the_answer_too(open_prompt):
+def test_reasoning_opened_by_the_template_is_opened_in_the_answer(open_prompt):
     assert open_prompt("{{ messages[0].content }}<assistant><think>\n").read([USER]).reasoning_prefix == "<think>\n"
     assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").read([USER]).reasoning_prefix == ""
     assert reasoning_prefix_of("<think> <assistant>") == ""
 
 
-def test_special_tokens_that_mark_calls_are_written_out(open_prompt):
+def test_visible_special_tokens_are_written_out(open_prompt):
     tokenizer = open_prompt(PLAIN).tokenizer
     ids = tokenizer.encode("ü[CALL]a[END]").ids
     detokenizer = Detokenizer(tokenizer, ("[CALL]", "<not there>"))

@@ -1,4 +1,4 @@
-"""Pictures in chats: their sizes and tokens, their tags, and that nobody else can write one."""
+"""Images in chats: their sizes, tokens and tags; clients cannot write a tag."""
 
 import io
 import json
@@ -15,7 +15,9 @@ from backends.generation.prompt.vision_prompt import VisionPrompt
 PARTS = """{% for message in messages %}<{{ message.role }}>{% for part in message.content %}
 {% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"""
 TEXTS = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
-DEAF = "{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}{% endif %}{% endfor %}"
+WITHOUT_SYSTEM = (
+    "{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}{% endif %}{% endfor %}"
+)
 PREPROCESSOR = {"patch_size": 14, "merge_size": 2, "min_pixels": 4 * 28**2, "max_pixels": 100 * 28**2}
 MAX_IMAGE_TOKENS = 64
 IMAGE = {"type": "image"}
@@ -62,12 +64,12 @@ def open_prompt(folder, template=PARTS, context=1000):
         (1, 60, (1, 16)),
     ],
 )
-def test_the_size_of_a_picture_in_tokens(width, height, cells):
+def test_the_size_of_an_image_in_cells(width, height, cells):
     assert QwenVLImageProcessor(PREPROCESSOR, 64).cells(width / 28, height / 28) == cells
 
 
 @pytest.mark.parametrize("template", [PARTS, TEXTS])
-def test_tags_stand_where_the_pictures_are(folder, template):
+def test_tags_replace_images(folder, template):
     messages = [
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": [text("a"), IMAGE, text("b"), IMAGE]},
@@ -83,12 +85,12 @@ def test_tags_stand_where_the_pictures_are(folder, template):
 @pytest.mark.parametrize(
     "prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"]
 )
-def test_what_looks_like_a_tag_is_text(folder, prompt_text):
+def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
     prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(prompt_text)]}], [rgb_image()])
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
-def test_a_picture_that_cannot_be_read_is_named(folder):
+def test_an_unreadable_or_too_large_image_is_named(folder):
     messages = [{"role": "user", "content": [text("a"), IMAGE]}]
     with pytest.raises(InvalidRequest, match="damaged") as caught:
         open_prompt(folder).read(messages, [b"no picture"])
@@ -98,7 +100,7 @@ def test_a_picture_that_cannot_be_read_is_named(folder):
     assert caught.value.code == "too_large"
 
 
-def test_the_pictures_of_a_request_have_one_limit_together(folder):
+def test_the_images_of_a_request_share_one_pixel_limit(folder):
     with pytest.raises(InvalidRequest, match="pixels") as caught:
         open_prompt(folder).read(
             [{"role": "user", "content": [IMAGE, IMAGE]}], [rgb_image(140, 100), rgb_image(140, 100)]
@@ -106,43 +108,43 @@ def test_the_pictures_of_a_request_have_one_limit_together(folder):
     assert caught.value.param == "messages[0].content[1].image_url.url"
 
 
-def test_transparency_is_white(folder):
-    (seen,) = (
+def test_transparency_becomes_white(folder):
+    (decoded,) = (
         open_prompt(folder).read([{"role": "user", "content": [IMAGE]}], [rgb_image(mode="RGBA", color=0)]).rgb_images
     )
-    assert set(seen.pixels) == {255}
+    assert set(decoded.pixels) == {255}
 
 
-def test_a_template_that_leaves_a_picture_out(folder):
-    with pytest.raises(InvalidRequest, match="takes no image here") as caught:
-        open_prompt(folder, DEAF).read([{"role": "system", "content": [IMAGE]}], [rgb_image()])
+def test_an_image_that_the_template_omits_is_rejected(folder):
+    with pytest.raises(InvalidRequest, match="does not support an image here") as caught:
+        open_prompt(folder, WITHOUT_SYSTEM).read([{"role": "system", "content": [IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
-def test_pictures_count_against_the_context(folder):
+def test_images_count_against_the_context(folder):
     with pytest.raises(InvalidRequest, match="resulted in 71 tokens") as caught:
         open_prompt(folder, context=71).read([{"role": "user", "content": [IMAGE, text("a" * 59)]}], [rgb_image()])
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_model_of_text_alone(folder):
+def test_a_text_only_model_rejects_images(folder):
     (folder / "openvino_vision_embeddings_model.xml").unlink()
     (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
     assert load_image_processor(folder, {}) is None
-    with pytest.raises(InvalidRequest, match="takes no images") as caught:
+    with pytest.raises(InvalidRequest, match="does not accept images") as caught:
         ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[1]"
 
 
-def test_a_kind_that_is_not_known(folder):
+def test_an_unsupported_model_type_is_rejected(folder):
     (folder / "config.json").write_text('{"model_type": "idefics3"}', encoding="utf-8")
     with pytest.raises(ValueError, match="idefics3"):
         load_image_processor(folder, MAX_IMAGE_TOKENS)
 
 
-def test_text_to_go_on_with_has_no_tags_and_token_ids_are_refused(folder):
+def test_a_text_prompt_has_no_tags_and_token_ids_are_rejected(folder):
     prompt = open_prompt(folder).read_text("a<ov_genai_image_0>")
     assert (prompt.text, prompt.prompt_text, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
-    with pytest.raises(InvalidRequest, match="not as token ids") as caught:
+    with pytest.raises(InvalidRequest, match="not as token IDs") as caught:
         open_prompt(folder).read_ids([1])
     assert caught.value.param == "prompt"

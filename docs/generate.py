@@ -1,0 +1,260 @@
+"""Fills in the generated tables of the Markdown files, from the code that they describe.
+
+`python -m docs.generate` rewrites them; with `--check` it lists the stale files and exits with 1. A table stands
+between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
+"""
+
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from contract.paths import CHECKOUT
+from contract.tensors import TENSORS
+from export.catalog import Entry, load_catalog
+from frontend import errors
+from frontend.aliases import DEFAULT_ALIASES
+from frontend.settings import GROUPS, Settings
+
+_BLOCK = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Schema = dict[str, Any]
+
+
+def main() -> None:
+    """Rewrite every Markdown file with generated tables, or check them."""
+    stale = [path for path in documents() if path.read_text(encoding="utf-8") != filled_in(path)]
+    for path in stale:
+        print(path.relative_to(CHECKOUT))
+        if "--check" not in sys.argv:
+            path.write_text(filled_in(path), encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit("stale: run `make docs`")
+
+
+def documents() -> list[Path]:
+    """Return the Markdown files that may contain generated tables."""
+    return sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
+
+
+def filled_in(path: Path) -> str:
+    """Return the text of a file with its tables generated anew."""
+    return _BLOCK.sub(
+        lambda block: f"{block[1]}\n{TABLES[block[2]](block[3])}\n\n{block[4]}", path.read_text(encoding="utf-8")
+    )
+
+
+def _table(header: str, rows: Iterable[Iterable[Any]]) -> str:
+    columns = header.split(" | ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+# Request fields, from the request models.
+
+
+def request_fields(name: str) -> str:
+    """Return the table of a request model, and one per object in it. `name`: the class's module and name."""
+    module, _, title = name.rpartition(".")
+    model = getattr(importlib.import_module(module), title)
+    schema = model.model_json_schema()
+    objects = {title: fields for title, fields in schema.get("$defs", {}).items() if "properties" in fields}
+    tables = [_fields_table(schema)]
+    if rejected := getattr(model, "unsupported", None):
+        names = ", ".join(f"`{field}`" for field in rejected)
+        tables.append(f"Rejected with a 400, unless the value has no effect: {names}. Unknown fields are ignored.")
+    for title in _in_order_of_use(schema, objects):
+        text = objects[title]["description"].split("\n\n")[0].replace("\n", " ")
+        tables.append(f"#### {title}\n\n{text}\n\n{_fields_table(objects[title])}")
+    return "\n\n".join(tables)
+
+
+def _in_order_of_use(schema: Schema, objects: dict[str, Schema]) -> list[str]:
+    order: list[str] = []
+    waiting = [schema]
+    while waiting:
+        for title in re.findall(r"'#/\$defs/(\w+)'", repr(waiting.pop(0).get("properties"))):
+            if title in objects and title not in order:
+                order.append(title)
+                waiting.append(objects[title])
+    return order
+
+
+def _fields_table(schema: Schema) -> str:
+    required = schema.get("required", [])
+    fields = sorted(schema["properties"].items(), key=lambda item: item[0] not in required)
+    rows = [
+        (
+            f"`{name}`",
+            _type(field),
+            "required" if name in required else _default(field.get("default")),
+            ", ".join(_limits(field)) or "–",
+            field.get("description", ""),
+        )
+        for name, field in fields
+    ]
+    return _table("field | type | default | limits | description", rows)
+
+
+def _type(field: Schema) -> str:
+    options = [option for option in field.get("anyOf", field.get("oneOf", [])) if option.get("type") != "null"]
+    if options:
+        return " or ".join(dict.fromkeys(map(_type, options)))
+    if "$ref" in field:
+        title = field["$ref"].rpartition("/")[2]
+        return f"[{title}](#{title.lower()})"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if field.get("type") == "array":
+        return f"list of {_plural(_type(field['items']))}"
+    kind: str = field["type"]
+    return kind
+
+
+def _plural(kind: str) -> str:
+    return re.sub(r"^(string|integer|number|object|list)\b", r"\1s", kind)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value) or "empty"
+
+
+def _limits(field: Schema) -> Iterator[str]:
+    for option in field.get("anyOf", field.get("oneOf", [field])):
+        low, high = option.get("minimum"), option.get("maximum")
+        if low is not None and high is not None:
+            yield f"{_number(low)} to {_number(high)}"
+        elif low is not None or high is not None:
+            yield f"≥ {_number(low)}" if high is None else f"≤ {_number(high)}"
+        for key, sign in (("exclusiveMinimum", ">"), ("exclusiveMaximum", "<")):
+            if key in option:
+                yield f"{sign} {_number(option[key])}"
+        for key, unit in (("maxLength", "characters"), ("maxItems", "items"), ("maxProperties", "entries")):
+            if key in option:
+                yield f"≤ {option[key]:,} {unit}"
+        if option.get("minLength") or option.get("minItems"):
+            yield "not empty"
+
+
+def _number(value: float) -> str:
+    powers = {2**63: "2⁶³", -(2**63): "−2⁶³"}
+    return powers.get(value) or f"{value:g}".replace("e-0", "e-").replace("-", "−")  # type: ignore[call-overload]
+
+
+# Everything else.
+
+
+def settings_tables(_: str) -> str:
+    """Return a table of options for each group of the settings."""
+    fields, hints = dataclasses.fields(Settings), get_type_hints(Settings)
+    tables = []
+    for group in GROUPS:
+        rows = [
+            (
+                f"`--{field.name.replace('_', '-')}`",
+                f"`TRIDENT_{field.name.upper()}`",
+                f"`{field.name}`",
+                _setting_default(field),
+                _setting_values(field, hints[field.name]),
+                field.metadata["help"],
+            )
+            for field in fields
+            if field.metadata["group"] == group
+        ]
+        table = _table("flag | variable | key in the file | default | values | meaning", rows)
+        tables.append(f"### {group.capitalize()}\n\n{table}")
+    return "\n\n".join(tables)
+
+
+def _setting_default(field: "dataclasses.Field[Any]") -> str:
+    if field.name in ("model_repository", "cache"):
+        return {"model_repository": "`model_repository/`", "cache": "`~/.cache/trident`"}[field.name]
+    if field.default in (dataclasses.MISSING, None, ()):
+        return "–"
+    return f"`{_default(field.default)}`"
+
+
+def _setting_values(field: "dataclasses.Field[Any]", kind: Any) -> str:
+    about = field.metadata
+    if kind is bool:
+        return "true, false"
+    if about["choices"]:
+        return ", ".join(about["choices"])
+    low, high = about["minimum"], about["maximum"]
+    limits = f" {low:g} to {high:g}" if high is not None else f" ≥ {low:g}" if low is not None else ""
+    return f"{about['metavar']}{limits}"
+
+
+def catalog_table(_: str) -> str:
+    """Return the table of the catalog's models."""
+    entries = load_catalog().values()
+    rows = [(f"`{e.name}`", e.task.replace("_", " "), _download(e), e.license, _describe(e)) for e in entries]
+    return _table("model | task | download | license | description", rows)
+
+
+def _download(entry: Entry) -> str:
+    return f"{entry.size / 1e6:.0f} MB" if entry.packages else "your own"
+
+
+def _describe(entry: Entry) -> str:
+    return f"**starter**; {entry.description}" if entry.starter else entry.description
+
+
+def alias_table(_: str) -> str:
+    """Return the table of the default aliases, by task."""
+    tasks = dict.fromkeys(DEFAULT_ALIASES.values())
+    rows = [
+        (task.replace("_", " "), ", ".join(f"`{name}`" for name, target in DEFAULT_ALIASES.items() if target == task))
+        for task in tasks
+    ]
+    return _table("task | aliases of its default model", rows)
+
+
+def error_table(_: str) -> str:
+    """Return the table of API errors."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.APIError)]
+    kinds = [kind for kind in kinds if kind not in (errors.APIError, errors.ClientClosedRequest)]
+    rows = [
+        (kind.status, f"`{_error_type(kind)}`", f"`{kind.code}`", (kind.__doc__ or "").split("\n")[0])
+        for kind in sorted(kinds, key=lambda kind: kind.status)
+    ]
+    return _table("status | type | code | cause", rows)
+
+
+def _error_type(kind: type[errors.APIError]) -> str:
+    return errors.ERROR_TYPES_BY_CODE.get(kind.code) or errors.ERROR_TYPES[kind.status]
+
+
+def tensor_table(_: str) -> str:
+    """Return the table of each task's tensors."""
+    rows = []
+    for task, tensors in TENSORS.items():
+        inputs = [f"`{name}`{'?' if name in tensors.optional else ''}" for name in tensors.inputs]
+        outputs = [f"`{name}`" for name in tensors.outputs]
+        responses = "many per request" if tensors.decoupled else "one per row, batched"
+        rows.append((task.replace("_", " "), ", ".join(inputs), ", ".join(outputs), responses))
+    return _table("task | inputs (`?`: optional) | outputs | responses", rows)
+
+
+TABLES = {
+    "aliases": alias_table,
+    "catalog": catalog_table,
+    "errors": error_table,
+    "fields": request_fields,
+    "settings": settings_tables,
+    "tensors": tensor_table,
+}
+
+if __name__ == "__main__":
+    main()
