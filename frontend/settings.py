@@ -1,6 +1,6 @@
-"""The one settings object: a table of options, each a flag, an environment variable and a key of a file.
+"""The settings: a table of options, each of which is a flag, an environment variable and a key in a file.
 
-A flag wins over a variable, a variable over the file. Imports the standard library only, so that `--help` is quick.
+A flag overrides a variable, which overrides the file. Imports only the standard library, so that `--help` is fast.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0":
 
 
 class SettingsError(ValueError):
-    """A setting is wrong. The message names it as it was given."""
+    """A setting is invalid. The message names the flag, variable or key that set it."""
 
 
 def _option(
@@ -53,65 +53,87 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every option. `--max-body-bytes` is TRIDENT_MAX_BODY_BYTES, and max_body_bytes in `trident.toml`.
+    """Every option. `--max-body-bytes` is also TRIDENT_MAX_BODY_BYTES, and max_body_bytes in `trident.toml`.
 
-    Raises SettingsError for a value that is out of bounds.
+    Raises SettingsError if a value is invalid.
     """
 
     host: str = _option("127.0.0.1", "serving", "address the API listens on", "ADDRESS", pattern=r".+")
     port: int = _option(10100, "serving", "port the API listens on", "PORT", minimum=1, maximum=65535)
-    workers: int = _option(1, "serving", "frontend processes", "N", minimum=1)
+    workers: int = _option(1, "serving", "number of frontend processes", "N", minimum=1)
     public_url: str | None = _option(
         None,
         "serving",
-        "where clients reach the API, for the URLs of generated images",
+        "base URL of the API as clients see it, for the URLs of generated images",
         "URL",
         pattern=r"https?://[^\s?#]+",
     )
     triton: str | None = _option(
         None,
         "serving",
-        "gRPC address of a Triton that runs elsewhere; none: start one here",
+        "gRPC address of a running Triton; if omitted, Trident starts one",
         "HOST:PORT",
         pattern=r".*:\d+",
     )
     triton_http_port: int = _option(
         None,
         "serving",
-        "Triton's HTTP port; default: --port plus 1, or with --triton the port before its gRPC port",
+        "Triton's HTTP port (default: --port + 1; with --triton, its gRPC port - 1)",
         "PORT",
         minimum=1,
         maximum=65535,
     )
     triton_grpc_port: int = _option(
-        None, "serving", "embedded Triton's gRPC port; default: --port plus 2", "PORT", minimum=1, maximum=65535
+        None,
+        "serving",
+        "gRPC port of the Triton that Trident starts (default: --port + 2)",
+        "PORT",
+        minimum=1,
+        maximum=65535,
     )
     triton_metrics_port: int = _option(
-        None, "serving", "embedded Triton's metrics port; default: --port plus 3", "PORT", minimum=1, maximum=65535
+        None,
+        "serving",
+        "metrics port of the Triton that Trident starts (default: --port + 3)",
+        "PORT",
+        minimum=1,
+        maximum=65535,
     )
-    models: tuple[str, ...] = _option((), "models", "models to load; the first of a task is its default", "NAME")
+    models: tuple[str, ...] = _option((), "models", "models to load; the first one of each task is its default", "NAME")
     unknown_model: str = _option(
-        "error", "models", "an unknown model name: a 404, or the task's default model", choices=("error", "default")
+        "error",
+        "models",
+        "response to an unknown model name: an error (404), or the task's default model",
+        choices=("error", "default"),
     )
     aliases: dict[str, str] = _option(
-        dict, "models", "more names for models: {name: model or task}; an empty value removes a name", "JSON"
+        dict, "models", "additional names for models: {name: model or task}; an empty value removes a name", "JSON"
     )
     transcribe_audio: bool = _option(False, "models", "transcribe audio in chats with models that do not accept audio")
     max_body_bytes: int = _option(5_000_000, "limits", "maximum size of a JSON body", "BYTES", minimum=1)
     max_upload_bytes: int = _option(100_000_000, "limits", "maximum size of an uploaded file", "BYTES", minimum=1)
-    request_timeout: float = _option(600.0, "limits", "maximum time of one request", "SECONDS", minimum=0.001)
-    drain_seconds: int = _option(1, "limits", "time that running requests get at shutdown", "SECONDS", minimum=0)
+    request_timeout: float = _option(600.0, "limits", "maximum duration of a request", "SECONDS", minimum=0.001)
+    drain_seconds: int = _option(
+        1, "limits", "time that running requests have to finish at shutdown", "SECONDS", minimum=0
+    )
     allow_files: tuple[Path, ...] = _option(
-        (), "security", "folder below which file:// URLs in requests may be read", "FOLDER"
+        (), "security", "allow file:// URLs in requests to read files below this folder; repeatable", "FOLDER"
     )
     allow_hosts: tuple[str, ...] = _option(
-        (), "security", "host that http:// URLs in requests may name although its address is private", "HOST"
+        (),
+        "security",
+        "allow http(s):// URLs in requests to name this host even if its address is private; repeatable",
+        "HOST",
     )
     allow_remote_shutdown: bool = _option(False, "security", "accept POST /shutdown from any address")
-    model_repository: Path = _option(default_model_repository, "storage", "folder of the models", "FOLDER")
-    cache: Path = _option(default_cache, "storage", "folder of downloads, conversions and running instances", "FOLDER")
+    model_repository: Path = _option(
+        default_model_repository, "storage", "folder that Triton loads models from", "FOLDER"
+    )
+    cache: Path = _option(
+        default_cache, "storage", "folder for downloads, conversions and the state of running instances", "FOLDER"
+    )
     image_seconds: float = _option(
-        3600.0, "storage", "time to live of generated images' URLs", "SECONDS", minimum=0.001
+        3600.0, "storage", "time to live of stored images and their URLs", "SECONDS", minimum=0.001
     )
     image_bytes: int = _option(
         1_000_000_000, "storage", "maximum total size of stored images; the oldest are evicted", "BYTES", minimum=1
@@ -121,9 +143,9 @@ class Settings:
         1_000_000_000, "storage", "maximum total size of stored responses; the oldest are evicted", "BYTES", minimum=1
     )
     log_level: str = _option(
-        "info", "logging", "least important messages to log", choices=("debug", "info", "warning", "error")
+        "info", "logging", "minimum level of log messages", choices=("debug", "info", "warning", "error")
     )
-    log_format: str = _option("json", "logging", "form of the access log", choices=("json", "text"))
+    log_format: str = _option("json", "logging", "format of the access log", choices=("json", "text"))
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -131,7 +153,7 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None:
                 self._set(field.name, _checked(field, hints[field.name], value))
-        # Beside --port; of a Triton that runs elsewhere, which has its HTTP port before its gRPC port, beside that one.
+        # Derived from --port, or from the gRPC port of a Triton that runs elsewhere: its HTTP port is one below.
         first = int(self.triton.rpartition(":")[2]) - 1 if self.triton else self.port + 1
         for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
@@ -139,50 +161,52 @@ class Settings:
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))  # as in a parsed URL
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
-            raise SettingsError(f"port and Triton's three ports must differ and be at most 65535, not {ports}")
+            raise SettingsError(
+                f"the API port and Triton's three ports must be distinct and from 1 to 65535, not {ports}"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     @property
     def all_aliases(self) -> dict[str, str]:
-        """The shipped aliases with the configured ones over them."""
+        """The default aliases, overridden by the configured ones."""
         return {name: target for name, target in (DEFAULT_ALIASES | self.aliases).items() if target}
 
     @property
     def triton_address(self) -> str:
-        """Where Triton's gRPC is."""
+        """The address of Triton's gRPC endpoint."""
         return self.triton or f"127.0.0.1:{self.triton_grpc_port}"
 
     @property
     def run_folder(self) -> Path:
-        """What this instance, told apart by its port, keeps while it runs."""
+        """The folder for this instance's run files. The port identifies the instance."""
         return self.cache / "run" / str(self.port)
 
     @property
     def image_folder(self) -> Path:
-        """Holds generated images while it runs."""
+        """The folder for stored images."""
         return self.run_folder / "images"
 
     @property
     def response_folder(self) -> Path:
-        """Holds stored responses while it runs."""
+        """The folder for stored responses."""
         return self.run_folder / "responses"
 
     @property
     def pid_file(self) -> Path:
-        """Holds the launcher's process id while it runs."""
+        """The file with the launcher's process ID."""
         return self.run_folder / "trident.pid"
 
     def as_environment(self) -> dict[str, str]:
-        """Return variables that make load_settings return these settings in a process of ours."""
+        """Return environment variables that make load_settings return these settings in a child process."""
         return {
             _PREFIX + field.name.upper(): _as_text(getattr(self, field.name)) for field in dataclasses.fields(self)
         } | {"TRIDENT_CONFIG": os.devnull}
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings, of `flags` (by field), the environment and the file. Raises SettingsError."""
+    """Return the settings from `flags` (by field name), the environment and the file. Raises SettingsError."""
     values = _read_file(Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml"))
     for field in dataclasses.fields(Settings):
         variable = _PREFIX + field.name.upper()
@@ -195,7 +219,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class _Given:
-    """A value, and where it comes from, for errors."""
+    """A value, and the name of its source for error messages."""
 
     name: str
     value: Any
@@ -205,7 +229,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     known = {field.name for field in dataclasses.fields(Settings)}
@@ -215,7 +239,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
-    """Return a value in the field's type. Raises SettingsError if it has none, or is out of bounds."""
+    """Return a value converted to the field's type. Raises SettingsError if it is invalid."""
     name, value = (given.name, given.value) if isinstance(given, _Given) else (field.name, given)
     try:
         value = _convert(kind, value)
@@ -223,13 +247,13 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
         raise SettingsError(f"{name}: '{value}' is not valid") from None
     bounds = field.metadata
     if bounds["choices"] and value not in bounds["choices"]:
-        raise SettingsError(f"{name}: '{value}' is none of {', '.join(bounds['choices'])}")
+        raise SettingsError(f"{name}: '{value}' must be one of {', '.join(bounds['choices'])}")
     if bounds["minimum"] is not None and not value >= bounds["minimum"]:
-        raise SettingsError(f"{name}: {value} is less than {bounds['minimum']}")
+        raise SettingsError(f"{name}: {value} is below the minimum of {bounds['minimum']}")
     if bounds["maximum"] is not None and value > bounds["maximum"]:
-        raise SettingsError(f"{name}: {value} is more than {bounds['maximum']}")
+        raise SettingsError(f"{name}: {value} exceeds the maximum of {bounds['maximum']}")
     if bounds["pattern"] and not re.fullmatch(bounds["pattern"], value):
-        raise SettingsError(f"{name}: '{value}' is not {bounds['metavar']}")
+        raise SettingsError(f"{name}: '{value}' is not a valid {bounds['metavar']}")
     return value
 
 
@@ -251,7 +275,7 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _split(value: Any) -> list[str]:
-    """Return the names in `a b`, `a,b`, `"a with a blank"`, or several of such from a command line; a list as it is."""
+    """Return the names in a string (`a b`, `a,b`, `"a name with spaces"`) or a tuple of strings, or the list itself."""
     if isinstance(value, list):
         return [str(item) for item in value if item]
     if isinstance(value, tuple):

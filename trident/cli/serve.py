@@ -17,8 +17,8 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
     MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository. The first model of
-    each task is the default for that task. Each option can also be set by an environment variable (--port by
-    TRIDENT_PORT) or by a key in trident.toml (port).
+    each task is the default for that task. Each option can also be set by an environment variable (TRIDENT_PORT)
+    or by a key in trident.toml (port).
     """
     settings = settings_of(flags | ({"models": names} if names else {}))
     if settings.triton is None:

@@ -54,7 +54,8 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice at this index."""
-        return super().sampling_parameters(choice) | {"logprobs": self.logprobs}
+        parameters = super().sampling_parameters(choice)
+        return parameters | {"logprobs": True} if self.logprobs else parameters
 
 
 Delta = dict[str, Any]

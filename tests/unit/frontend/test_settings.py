@@ -57,7 +57,11 @@ def test_list_items_in_the_file_are_not_split(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"port = [", "is not TOML"), (b"\xff", "is not TOML"), (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'")],
+    [
+        (b"port = [", "is not valid TOML"),
+        (b"\xff", "is not valid TOML"),
+        (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'"),
+    ],
 )
 def test_an_invalid_file_is_rejected(tmp_path, monkeypatch, content, message):
     (tmp_path / "trident.toml").write_bytes(content)
@@ -104,8 +108,8 @@ def test_tritons_default_ports_follow_the_port():
         ({"request_timeout": "nan"}, "--request-timeout"),
         ({"aliases": "[1"}, "--aliases"),
         ({"public_url": "ftp://x"}, "--public-url"),
-        ({"port": "5", "triton_http_port": "5"}, "must differ"),
-        ({"port": "65534"}, "at most 65535"),
+        ({"port": "5", "triton_http_port": "5"}, "must be distinct"),
+        ({"port": "65534"}, "from 1 to 65535"),
     ],
 )
 def test_invalid_flags_are_rejected_by_name(flags, message):
@@ -123,7 +127,7 @@ def test_an_invalid_variable_or_key_is_named(monkeypatch, tmp_path):
         load_settings()
 
 
-@pytest.mark.parametrize(("content", "message"), [("prot = 5\n", "unknown key 'prot'"), ("port =", "not TOML")])
+@pytest.mark.parametrize(("content", "message"), [("prot = 5\n", "unknown key 'prot'"), ("port =", "not valid TOML")])
 def test_unknown_keys_and_invalid_toml_are_rejected(tmp_path, content, message):
     (tmp_path / "trident.toml").write_text(content, encoding="utf-8")
     with pytest.raises(SettingsError, match=message):

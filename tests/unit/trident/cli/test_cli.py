@@ -89,9 +89,9 @@ def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--port", "0"], "--port: 0 is less than 1"),
+        (["--port", "0"], "--port: 0 is below the minimum of 1"),
         (["--port", "many"], "--port: 'many' is not valid"),
-        (["--triton", "nowhere"], "--triton: 'nowhere' is not HOST:PORT"),
+        (["--triton", "nowhere"], "--triton: 'nowhere' is not a valid HOST:PORT"),
         (["--prot", "5"], "No such option"),
     ],
 )
