@@ -18,7 +18,7 @@ install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1
 	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help install serve stop export test test-all test-fast lint format bench lock clean
+.PHONY: help install serve stop export test test-all test-fast lint format docs bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,9 +96,13 @@ test-all: lint ## the same, with all heavy suites
 test-fast: .venv/dev.stamp ## run the tests that need no Triton (seconds)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
-lint: .venv/dev.stamp ## run ruff, mypy and the import rules
+lint: .venv/dev.stamp ## run ruff, mypy, the import rules, and the checks of the documentation
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m docs.generate --check && $(BIN)/python -m docs.wording
+
+docs: .venv/dev.stamp ## update the generated tables of the documentation
+	@$(BIN)/python -m docs.generate
 
 format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 log = logging.getLogger(__name__)
 
 # Renamed parameters: old name → current name.
-_RENAMED = {"most_seconds": "max_seconds"}
+_RENAMED = {"most_seconds": "max_seconds"}  # wording: allow
 
 
 @dataclass(frozen=True)

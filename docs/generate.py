@@ -100,8 +100,7 @@ def _fields_table(schema: Schema) -> str:
 
 
 def _type(field: Schema) -> str:
-    options = [option for option in field.get("anyOf", field.get("oneOf", [])) if option.get("type") != "null"]
-    if options:
+    if options := _options(field):
         return " or ".join(dict.fromkeys(map(_type, options)))
     if "$ref" in field:
         title = field["$ref"].rpartition("/")[2]
@@ -114,6 +113,12 @@ def _type(field: Schema) -> str:
         return f"list of {_plural(_type(field['items']))}"
     kind: str = field["type"]
     return kind
+
+
+def _options(field: Schema) -> list[Schema]:
+    """Return the alternatives of a union, except null."""
+    options: list[Schema] = field.get("anyOf") or field.get("oneOf") or []
+    return [option for option in options if option.get("type") != "null"]
 
 
 def _plural(kind: str) -> str:
@@ -131,7 +136,7 @@ def _default(value: Any) -> str:
 
 
 def _limits(field: Schema) -> Iterator[str]:
-    for option in field.get("anyOf", field.get("oneOf", [field])):
+    for option in _options(field) or [field]:
         low, high = option.get("minimum"), option.get("maximum")
         if low is not None and high is not None:
             yield f"{_number(low)} to {_number(high)}"

@@ -142,7 +142,7 @@ def await_all(
 
 
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
-    """Cancel calls without a response yet, except those that end soon by themselves (see ResponseStream._cancel).
+    """Cancel calls without a response yet, except calls about to end by themselves (see ResponseStream._cancel).
 
     Such calls are common: an error in one request often occurs in the others too.
     """

@@ -1,19 +1,26 @@
 """The documents match the code: endpoints, models, settings, paths and commands."""
 
-import dataclasses
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from contract.paths import CHECKOUT
+from docs import generate, wording
 from export.catalog import load_catalog
 from frontend.app import create_app
 from frontend.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(
+    path.relative_to(CHECKOUT).as_posix()
+    for path in [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("[!.]*/**/*.md")]
+    if "node_modules" not in path.parts
+)
+TRANSLATIONS = [("README.md", "README.zh-CN.md"), ("docs/quickstart.md", "docs/quickstart.zh-CN.md")]
+
+
+def read(name):
+    return (CHECKOUT / name).read_text(encoding="utf-8")
 
 
 def routes(tmp_path):
@@ -25,40 +32,68 @@ def routes(tmp_path):
     }
 
 
-def test_readme_lists_exactly_the_served_endpoints(tmp_path):
-    documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", README, re.MULTILINE))
+def test_api_reference_names_every_endpoint_and_no_other(tmp_path):
+    documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", read("docs/api/README.md"), re.MULTILINE))
     served = routes(tmp_path)
     assert documented <= served
     assert {path.removeprefix("/v1") for _, path in served} == {path.removeprefix("/v1") for _, path in documented}
 
 
-def test_readme_names_every_model():
-    for entry in load_catalog().values():
-        assert f"`{entry.name}`" in README
-        assert entry.license in README
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])
+def test_readme_names_every_model(document):
+    assert all(f"`{name}`" in read(document) for name in load_catalog())
 
 
-def test_readme_names_every_setting():
-    for name in (field.name for field in dataclasses.fields(Settings)):
-        assert f"--{name.replace('_', '-')}" in README, name
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])
+def test_readme_has_at_most_120_lines(document):
+    assert len(read(document).splitlines()) <= 120
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model_repository/README.md"])
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
+def test_translation_has_the_same_code(english, chinese):
+    blocks = [re.findall(r"```(?:bash|python|json|text)\n.*?```", read(name), re.DOTALL) for name in (english, chinese)]
+    assert blocks[0] == blocks[1]
+
+
+@pytest.mark.parametrize("path", generate.documents(), ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_generated_tables_are_current(path):
+    assert path.read_text(encoding="utf-8") == generate.filled_in(path), "stale: run `make docs`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_and_paths_exist(document):
-    text = (CHECKOUT / document).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert link.startswith("https://") or ((CHECKOUT / document).parent / link).exists(), link
+    text = re.sub(r"```.*?```", "", read(document), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (CHECKOUT / document).parent / name if name else CHECKOUT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
     for path in re.findall(
-        r"`((?:contract|trident|frontend|backends|export|bench|tests|requirements)/[\w./-]*)`", text
+        r"`((?:contract|trident|frontend|backends|export|bench|tests|requirements|docs|examples)/[\w./-]*)`", text
     ):
         assert (CHECKOUT / path).exists(), path
 
 
-def test_architecture_names_every_module():
-    for folder in ("contract", "trident", "frontend", "backends"):
-        for path in (CHECKOUT / folder).rglob("*.py"):
-            if path.name not in ("__init__.py", "__main__.py"):
-                assert path.name in ARCHITECTURE, path
+def anchors(text):
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_architecture_names_every_folder_of_the_code():
+    text = read("ARCHITECTURE.md") + "".join(read(name) for name in DOCUMENTS if name.startswith("docs/architecture/"))
+    for folder in ("contract", "trident", "frontend", "backends", "export"):
+        for path in (CHECKOUT / folder).rglob("__init__.py"):
+            name = path.parent.relative_to(CHECKOUT).as_posix()
+            assert name in text, name
+
+
+@pytest.mark.parametrize("phrase", ["All but for one", "those that wait", "most_tokens", "whoever"])  # wording: allow
+def test_wording_check_finds_the_phrase(tmp_path, monkeypatch, phrase):
+    (tmp_path / "page.md").write_text(f"Plain words.\n{phrase}\n{phrase} (wording: allow)\n", encoding="utf-8")
+    monkeypatch.setattr(wording, "CHECKOUT", tmp_path)
+    assert [finding.partition(": ")[0] for finding in wording.findings("page.md")] == ["page.md:2"]
 
 
 def test_make_help_lists_every_target():

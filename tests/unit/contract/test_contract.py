@@ -82,10 +82,12 @@ def test_parameters_are_converted_to_their_types():
 
 
 def test_renamed_parameter_is_read_with_a_warning(caplog):
-    texts = {name: text for name, text in WHISPER.items() if name != "max_seconds"} | {"most_seconds": "60"}
+    texts = {name: text for name, text in WHISPER.items() if name != "max_seconds"} | {
+        "most_seconds": "60"
+    }  # wording: allow
     with caplog.at_level(logging.WARNING):
         assert read_parameters(TranscriptionParameters, texts).max_seconds == 60
-    assert "'most_seconds' is now called 'max_seconds'" in caplog.text
+    assert "'most_seconds' is now called 'max_seconds'" in caplog.text  # wording: allow
     # If both are present, the old name is an operator's edit that the export kept, so it wins.
     assert read_parameters(TranscriptionParameters, texts | {"max_seconds": "5"}).max_seconds == 60
 

@@ -1,0 +1,59 @@
+"""Finds phrases that are not plain English or not the field's term, in all tracked text: `python -m docs.wording`.
+
+Exits with 1 if there are any. A line that needs one anyway ends with a comment that contains `wording: allow`.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from contract.paths import CHECKOUT
+
+_PHRASES = {
+    r"\bbut for\b": "except for",
+    r"\bthose (?:that|which|who)\b": "name the noun: 'requests that …'",
+    r"\bwhoever\b": "anyone who, or name the actor",
+    r"\b(?:most|least)_[a-z]\w*": "max_…, min_…",
+    r"\bwho (?:asks|left|leaves|waits|wants)\b": "name the actor: 'a client that …'",
+    r"\bwhat (?:is|was) (?:asked|left|not|sent|made|taken|said|refused)\b": "name the noun",
+    r"\b(?:is|are|has|have) gone\b": "disconnected, expired, exited",
+    r"\bjust now\b": "currently",
+    r"\btells? whether\b": "Return whether",
+    r"\b(?:lets?|letting) go\b": "free, release, stop",
+    r"\b\d+ \w+ at most\b": "at most N …",
+    r"\bof the server tells\b": "see the server log",
+}
+_PATTERN = re.compile("|".join(f"({phrase})" for phrase in _PHRASES), re.IGNORECASE)
+_HINTS = list(_PHRASES.values())
+
+# Text that is input or ground truth, not prose; legal text; lock files.
+_SKIPPED = re.compile(r"\.lock$|\.json$|^LICENSE$|^bench/prompts\.txt$|^tests/support/pages\.py$|^docs/wording\.py$")
+
+
+def main() -> None:
+    """Print every finding, and exit with 1 if there are any."""
+    found = [finding for name in tracked_files() for finding in findings(name)]
+    if found:
+        print("\n".join(found))
+        sys.exit(f"{len(found)} phrases to reword; CONTRIBUTING.md has the style sheet")
+
+
+def tracked_files() -> list[str]:
+    """Return the names of the text files that the check covers."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    output = subprocess.run(command, cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True).stdout
+    return [name for name in output.splitlines() if not _SKIPPED.search(name) and (CHECKOUT / name).is_file()]
+
+
+def findings(name: str) -> Iterator[str]:
+    """Yield the phrases in a file, each with its line and a hint."""
+    for number, line in enumerate((CHECKOUT / name).read_text(encoding="utf-8").splitlines(), 1):
+        if "wording: allow" in line:
+            continue
+        for match in _PATTERN.finditer(line):
+            yield f"{name}:{number}: '{match[0]}': {_HINTS[(match.lastindex or 0) - 1]}"
+
+
+if __name__ == "__main__":
+    main()
