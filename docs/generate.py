@@ -137,11 +137,10 @@ def _default(value: Any) -> str:
 
 def _limits(field: Schema) -> Iterator[str]:
     for option in _options(field) or [field]:
-        low, high = option.get("minimum"), option.get("maximum")
-        if low is not None and high is not None:
-            yield f"{_number(low)} to {_number(high)}"
-        elif low is not None or high is not None:
-            yield f"≥ {_number(low)}" if high is None else f"≤ {_number(high)}"
+        if "minimum" in option and "maximum" in option:
+            yield f"{_number(option['minimum'])} to {_number(option['maximum'])}"
+        elif "minimum" in option or "maximum" in option:
+            yield f"≥ {_number(option['minimum'])}" if "minimum" in option else f"≤ {_number(option['maximum'])}"
         for key, sign in (("exclusiveMinimum", ">"), ("exclusiveMaximum", "<")):
             if key in option:
                 yield f"{sign} {_number(option[key])}"

@@ -1,4 +1,4 @@
-"""The README's commands, and the requests of AHA's and JAiRouter's clients, through curl and Python."""
+"""`make serve`, and the requests of AHA's and JAiRouter's clients, through curl and Python."""
 
 import functools
 import http.server
@@ -6,61 +6,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import orjson
 import pytest
 import requests
-from PIL import Image
 
 from tests.support.clips import opening
 from tests.support.live import MODEL, shell, url, wait_until
-from tests.support.pages import ENGLISH, rendered
-from tests.support.pictures import photograph
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-
-
-def readme_block(language, containing):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return next(block for block in blocks if containing in block)
-
-
-def test_readme_curl_command_returns_the_documented_response(stack):
-    output = orjson.loads(
-        shell(readme_block("bash", "curl").replace("10100", str(stack.port)).replace("curl ", "curl -s "))
-    )
-    shown = orjson.loads(readme_block("json", "chat.completion"))
-    assert output["choices"][0]["message"]["content"] == shown["choices"][0]["message"]["content"]
-    assert set(output) == set(shown)
-    assert output["usage"] == shown["usage"]
-
-
-def test_other_readme_curl_commands_work(stack, tmp_path):
-    """The speech from one command is transcribed by the next."""
-    photograph("astronaut").save(tmp_path / "photo.jpg")
-    rendered(ENGLISH).save(tmp_path / "page.png")
-    block = readme_block("bash", "/v1/embeddings").replace("10100", str(stack.port)).replace("curl ", "curl -sSf ")
-    output = shell(f"set -e; cd {tmp_path}; {block}")
-    assert '"embedding":[' in output
-    assert '"relevance_score"' in output
-    assert "00:00:00,000 -->" in output
-    assert "Hello from your own machine" in output
-    assert Image.open(tmp_path / "cut-out.png").mode == "RGBA"
-    assert ENGLISH[0] in output
-
-
-def test_readme_python_example_works(stack):
-    code = readme_block("python", "OpenAI").replace("10100", str(stack.port))
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True
-    ).stdout
-    assert len(output) > 50
 
 
 def test_make_serve_prints_a_working_curl_command_and_make_stop_stops_it(tmp_path):
