@@ -17,7 +17,7 @@ from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios, timed
 from contract.paths import default_cache, default_model_repository
 from export.catalog import load_catalog
-from tests.support.pictures import photograph
+from tests.support.images import load_photograph
 from tests.support.stack import running_stack
 
 MODEL = "u2netp"
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     file = io.BytesIO()
-    photograph("astronaut").resize((1024, 768)).save(file, "JPEG", quality=90)
+    load_photograph("astronaut").resize((1024, 768)).save(file, "JPEG", quality=90)
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head + file.getvalue() + b"\r\n--x--\r\n"
     speeds: dict[str, list[float]] = {}
@@ -60,7 +60,7 @@ def main() -> None:
         rivals = {"rembg": rembg, "bare session": bare}
         for _ in range(rounds + 1):
             for name, rival in rivals.items():
-                speeds.setdefault(name, []).append(_IMAGES / rival.ask([file.getvalue()] * _IMAGES))
+                speeds.setdefault(name, []).append(_IMAGES / rival.call([file.getvalue()] * _IMAGES))
             for clients in (1, 4):
                 rate = run_clients(stack.port, "/v1/images/remove_background", [body] * _IMAGES, clients, _CONTENT_TYPE)
                 speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)

@@ -29,13 +29,13 @@ MODEL = "smollm2-135m"
 _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who was his friend."
 
 
-class Texts:
+class PromptSource:
     """Similar but never identical prompts, so that no response comes from a cache."""
 
     def __init__(self) -> None:
         self._count = 0
 
-    def take(self, count: int) -> list[str]:
+    def next_prompts(self, count: int) -> list[str]:
         """Return `count` new prompts."""
         self._count += count
         return [_TEXT.format(self._count - i) for i in range(count)]
@@ -62,19 +62,19 @@ def q8_gguf() -> Path:
 
 def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
     """Print the ratios of the stack to the bare pipeline and to llama.cpp's server."""
-    texts = Texts()
+    prompts = PromptSource()
 
     def through_stack(count: int) -> Load:
-        return run_streams(port, [chat_body(MODEL, text, tokens) for text in texts.take(count)])
+        return run_streams(port, [chat_body(MODEL, text, tokens) for text in prompts.next_prompts(count)])
 
     with Rival(bare_pipeline, default_model_repository() / MODEL) as bare:
         for count in streams:
             with llama_server(q8_gguf(), count, 18080) as llama_port:
                 results: dict[str, list[Load]] = {"stack": [], "bare": [], "llama": []}
                 for _ in range(rounds + 1):
-                    results["bare"].append(bare.ask((texts.take(count), tokens)))
+                    results["bare"].append(bare.call((prompts.next_prompts(count), tokens)))
                     results["stack"].append(through_stack(count))
-                    bodies = [chat_body("m", text, tokens) for text in texts.take(count)]
+                    bodies = [chat_body("m", text, tokens) for text in prompts.next_prompts(count)]
                     results["llama"].append(run_streams(llama_port, bodies))
             _print_row(count, results)
 

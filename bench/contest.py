@@ -29,7 +29,7 @@ class Rival:
         self._process.kill()
         self._process.join()
 
-    def ask(self, request: object = None) -> Any:
+    def call(self, request: object = None) -> Any:
         """Return the result of one request. Raises EOFError if the process has exited."""
         self._pipe.send(request)
         return self._pipe.recv()

@@ -65,7 +65,7 @@ def main() -> None:
         Rival(_genai, repository / MODEL / "1") as rival,
     ):
         for _ in range(rounds + 1):
-            speeds["pipeline"].append(_STEPS * _IMAGES / rival.ask([fields["prompt"]] * _IMAGES))
+            speeds["pipeline"].append(_STEPS * _IMAGES / rival.call([fields["prompt"]] * _IMAGES))
             for name, body in bodies.items():
                 rate = run_clients(stack.port, "/v1/images/generations", [body] * _IMAGES, 1)
                 speeds.setdefault(name, []).append(_STEPS * rate.requests_per_second)

@@ -15,12 +15,11 @@ from typing import Any
 
 import orjson
 
-from contract.paths import default_cache
+from contract.paths import CHECKOUT, default_cache
 from export.catalog import load_catalog
 from export.fetch import unpack
 from tests.support.stack import free_ports
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 _RIVALS = CHECKOUT / ".venv-rivals" / "bin"
 _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
 
@@ -91,7 +90,7 @@ class InProcess:
         self._process.wait()
 
 
-def triton_alone(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
+def triton_only(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
     """Return the inferences per second, one text each, that Triton's own perf_analyzer measures."""
     libraries = next(Path(sys.prefix).glob("lib/python*/site-packages/nvidia_pytriton.libs"))
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +109,7 @@ def triton_alone(model: str, grpc_port: int, texts: list[str], clients: int) -> 
             "-s",
             "50",
         ]
-        command += ["--max-trials", "3", "-s", "50"]
+        command += ["--max-trials", "3"]
         environment = os.environ | {"LD_LIBRARY_PATH": f"{folder}:{libraries}"}
         output = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False).stdout
     found = re.findall(r"Throughput: ([\d.]+) infer/sec", output)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from bench.clients import run_clients
 from bench.contest import print_ratios
-from bench.encoder_rivals import InProcess, infinity, published_weights, triton_alone
+from bench.encoder_rivals import InProcess, infinity, published_weights, triton_only
 from contract.paths import default_model_repository
 from tests.support.stack import running_stack
 
@@ -28,7 +28,7 @@ Batches = list[list[str]]
 Contender = Callable[[Batches], float]
 
 
-class Texts:
+class TextSource:
     """Random texts of an exact number of tokens, including [CLS] and [SEP]."""
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class Texts:
         self._words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
         self._random = random.Random(1)  # noqa: S311
 
-    def take(self, tokens: int) -> str:
+    def next_text(self, tokens: int) -> str:
         """Return a text of `tokens` tokens."""
         return " ".join(self._random.choices(self._words, k=tokens - 2))
 
     def batches(self, count: int, size: int, shortest: int, longest: int) -> Batches:
         """Return `count` batches of `size` texts, each of `shortest` to `longest` tokens."""
-        return [[self.take(self._random.randint(shortest, longest)) for _ in range(size)] for _ in range(count)]
+        return [[self.next_text(self._random.randint(shortest, longest)) for _ in range(size)] for _ in range(count)]
 
 
 def over_http(port: int, path: str, model: str, clients: int) -> Contender:
@@ -73,11 +73,11 @@ def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], B
     print_ratios(speeds, [contender for contender in speeds if not contender.startswith("stack")], "texts/s")
 
 
-def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, rounds: int) -> None:
+def short_text_latency(port: int, model: str, session: InProcess, source: TextSource, rounds: int) -> None:
     """Print the p50 of one 16-token text at one client: through the stack and the bare session, alternating."""
     through, bare = [], []
     for _ in range(rounds):
-        batches = texts.batches(40, 1, 16, 16)
+        batches = source.batches(40, 1, 16, 16)
         bodies = [orjson.dumps({"model": model, "input": text}) for (text,) in batches]
         through.append(run_clients(port, "/v1/embeddings", bodies, 1).p50_ms)
         bare.append(statistics.median(session.seconds(batches)) * 1000)
@@ -86,14 +86,14 @@ def short_text_latency(port: int, model: str, session: InProcess, texts: Texts, 
     print(f"  {model:22} {outer:.1f} ms, bare session {inner:.1f} ms, overhead {overhead:.1f} ms", flush=True)
 
 
-def cost_by_length(port: int, texts: Texts) -> None:
+def cost_by_length(port: int, source: TextSource) -> None:
     """Print the cost of a token at each text length; it must not jump where batches are split."""
     print("\nMicroseconds per token, batches of 32 texts of equal length")
     for model in (FLOAT, INT8):
         costs = []
         for length in (8, 16, 31, 32, 33, 64, 128, 192, 256):
             run = over_http(port, "/v1/embeddings", model, 1)
-            speed = statistics.median(run(texts.batches(3, 32, length, length)) for _ in range(3))
+            speed = statistics.median(run(source.batches(3, 32, length, length)) for _ in range(3))
             costs.append(f"{length}: {1e6 / speed / length:.0f}")
         print(f"  {model:22} {', '.join(costs)}", flush=True)
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    texts, repository = Texts(), default_model_repository()
+    source, repository = TextSource(), default_model_repository()
     with ExitStack() as stack:
         settings = stack.enter_context(running_stack([FLOAT, INT8, LONG]))
         sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8, LONG)}
@@ -111,7 +111,7 @@ def main() -> None:
             stack.callback(session.close)
         print("One text of 16 tokens, 1 client, p50")
         for name in (FLOAT, INT8):
-            short_text_latency(settings.port, name, sessions[name], texts, 3 * rounds)
+            short_text_latency(settings.port, name, sessions[name], source, 3 * rounds)
         # Started only now, because its threads use CPU even when idle.
         infinity_port = stack.enter_context(infinity(published_weights(FLOAT)))
         torch = InProcess("sentence_transformers", published_weights(FLOAT))
@@ -132,22 +132,22 @@ def main() -> None:
         for clients in (1, 16, 64):
             count = 200 if clients == 1 else 800
             compared = contenders(clients) | (bare if clients == 1 else {})
-            compare(f"1 × 16 tokens, {clients} clients", compared, partial(texts.batches, count, 1, 16, 16), rounds)
+            compare(f"1 × 16 tokens, {clients} clients", compared, partial(source.batches, count, 1, 16, 16), rounds)
             for name in (FLOAT, INT8):
-                short_texts = [texts.take(16) for _ in range(50)]
-                speed = triton_alone(name, settings.triton_grpc_port, short_texts, clients)
+                short_texts = [source.next_text(16) for _ in range(50)]
+                speed = triton_only(name, settings.triton_grpc_port, short_texts, clients)
                 print(f"  Triton by itself, {name}: {speed:.0f} texts/s", flush=True)
-        batches_128, batches_8_to_256 = partial(texts.batches, 4, 32, 128, 128), partial(texts.batches, 4, 32, 8, 256)
+        batches_128, batches_8_to_256 = partial(source.batches, 4, 32, 128, 128), partial(source.batches, 4, 32, 8, 256)
         compare("32 × 128 tokens, 1 client", contenders(1) | bare, batches_128, rounds)
-        compare("32 × 128 tokens, 4 clients", contenders(4), partial(texts.batches, 8, 32, 128, 128), rounds)
+        compare("32 × 128 tokens, 4 clients", contenders(4), partial(source.batches, 8, 32, 128, 128), rounds)
         compare("32 × 8 to 256 tokens, 1 client", contenders(1) | bare, batches_8_to_256, rounds)
-        batches_8_to_512 = partial(texts.batches, 4, 32, 8, 512)
+        batches_8_to_512 = partial(source.batches, 4, 32, 8, 512)
         long_contenders = {
             "stack": over_http(settings.port, "/v1/embeddings", LONG, 1),
             "onnxruntime": in_process(sessions[LONG]),
         }
         compare(f"{LONG}, 32 × 8 to 512 tokens, 1 client", long_contenders, batches_8_to_512, rounds)
-        cost_by_length(settings.port, texts)
+        cost_by_length(settings.port, source)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.load import chat_body, run_streams
-from tests.support.stack import repository_with, running_stack
+from tests.support.stack import make_repository, running_stack
 
 MODEL = "smollm2-135m"
 _TEXT = (
@@ -44,7 +44,7 @@ def main() -> None:
         running_stack(
             [MODEL],
             "--model-repository",
-            str(repository_with(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens})),
+            str(make_repository(Path(folder), MODEL, {"prompt_lookup": args.num_draft_tokens})),
         ) as lookup,
     ):
         for kind, prompt in _PROMPTS.items():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios, timed
-from tests.support.pages import CHINESE, ENGLISH, photographed, rendered, table
+from tests.support.pages import CHINESE, ENGLISH, photographed_page, render_page, render_table
 from tests.support.stack import running_stack
 
 MODEL = "pp-ocrv6-small"
@@ -32,13 +32,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    pages = [_encode(page) for page in (photographed(), rendered(ENGLISH * 4), rendered(CHINESE * 4), table())]
+    pages = [
+        _encode(page)
+        for page in (photographed_page(), render_page(ENGLISH * 4), render_page(CHINESE * 4), render_table())
+    ]
     bodies = [_request(page) for page in pages]
     speeds: dict[str, list[float]] = {"rapidocr": []}
     latencies: list[Rate] = []
     with running_stack([MODEL]) as stack, Rival(_rapidocr) as rival:
         for _ in range(rounds + 1):
-            speeds["rapidocr"].append(len(pages) / rival.ask(pages))
+            speeds["rapidocr"].append(len(pages) / rival.call(pages))
             for clients in (1, 4):
                 rate = run_clients(stack.port, "/v1/chat/completions", bodies, clients)
                 speeds.setdefault(f"stack, {clients} client{'s' * (clients > 1)}", []).append(rate.requests_per_second)

@@ -65,7 +65,7 @@ def _generate(
 def llama_server(gguf: Path, parallel: int, port: int) -> Iterator[int]:
     """Run llama.cpp's HTTP server with `parallel` slots; yields its port."""
     with Rival(_llama, gguf, parallel, port) as server:
-        yield int(server.ask())
+        yield int(server.call())
 
 
 def _llama(gguf: Path, parallel: int, port: int) -> Work:

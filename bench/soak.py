@@ -59,11 +59,11 @@ class Soak:
             return "disconnected while waiting"
         finally:
             connection.close()
-        whole = content.endswith(b"data: [DONE]\n\n") if stream else b'"finish_reason":"' in content
-        return "completed" if response.status == 200 and whole else f"FAILED: {response.status} {content[-200:]!r}"
+        complete = content.endswith(b"data: [DONE]\n\n") if stream else b'"finish_reason":"' in content
+        return "completed" if response.status == 200 and complete else f"FAILED: {response.status} {content[-200:]!r}"
 
 
-def memory(settings: Settings) -> dict[str, float]:
+def memory_by_process(settings: Settings) -> dict[str, float]:
     """Return the resident memory of each process, in MB."""
     launcher = psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
     megabytes = {"launcher": launcher.memory_info().rss / 1e6}
@@ -91,7 +91,7 @@ def print_growth(before: dict[str, float], after: dict[str, float], warm: int, t
         print(f"{name:24} {before[name]:6.0f} MB after {warm}, {megabytes:6.0f} MB after {total}: x {ratio:.3f}")
 
 
-def pending(settings: Settings) -> float:
+def pending_requests(settings: Settings) -> float:
     """Return the number of requests still running or waiting in the engine."""
     with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
@@ -108,13 +108,13 @@ def main() -> None:
         soak = Soak(settings.port)
         list(pool.map(soak.request, range(_WARMUP)))
         time.sleep(3)
-        before = memory(settings)
+        before = memory_by_process(settings)
         started = time.monotonic()
         list(pool.map(soak.request, range(_WARMUP, total)))
         print(f"{total - _WARMUP} requests in {time.monotonic() - started:.0f} s: {dict(soak.outcomes)}")
         time.sleep(3)
-        print_growth(before, memory(settings), _WARMUP, total)
-        print(f"pending at the end: {pending(settings):.0f}")
+        print_growth(before, memory_by_process(settings), _WARMUP, total)
+        print(f"pending at the end: {pending_requests(settings):.0f}")
 
 
 if __name__ == "__main__":

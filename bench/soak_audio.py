@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from bench.soak import memory, print_growth
+from bench.soak import memory_by_process, print_growth
 from tests.support.recordings import AUDIOEVAL, package_files
 from tests.support.stack import running_stack
 
@@ -80,11 +80,11 @@ def main() -> None:
         soak = Soak(settings.port, clips)
         list(pool.map(soak.request, range(_WARMUP)))
         time.sleep(3)
-        before = memory(settings)
+        before = memory_by_process(settings)
         list(pool.map(soak.request, range(_WARMUP, total)))
         time.sleep(3)
         print(f"{total} requests: {dict(soak.outcomes)}")
-        print_growth(before, memory(settings), _WARMUP, total)
+        print_growth(before, memory_by_process(settings), _WARMUP, total)
 
 
 if __name__ == "__main__":

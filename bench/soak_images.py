@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from bench.soak import memory, print_growth
-from tests.support.pictures import photograph
+from bench.soak import memory_by_process, print_growth
+from tests.support.images import load_photograph
 from tests.support.stack import running_stack
 
 _CLIENTS, _WARMUP = 4, 200
-_PHOTOGRAPH = photograph("astronaut")
+_PHOTOGRAPH = load_photograph("astronaut")
 
 
 def _request(port: int, index: int) -> str:
@@ -48,11 +48,11 @@ def main() -> None:
     with running_stack(["u2netp"]) as settings, ThreadPoolExecutor(_CLIENTS) as pool:
         outcomes = Counter(pool.map(lambda index: _request(settings.port, index), range(_WARMUP)))
         time.sleep(3)
-        before = memory(settings)
+        before = memory_by_process(settings)
         outcomes.update(pool.map(lambda index: _request(settings.port, index), range(_WARMUP, total)))
         time.sleep(3)
         print(f"{total} requests: {dict(outcomes)}")
-        print_growth(before, memory(settings), _WARMUP, total)
+        print_growth(before, memory_by_process(settings), _WARMUP, total)
 
 
 if __name__ == "__main__":

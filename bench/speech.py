@@ -75,7 +75,7 @@ def main() -> None:
     with running_stack([MODEL]) as stack, Rival(_bare, path) as bare:
         for _ in range(rounds + 1):
             for name, times in (("hibari", 1), ("hibari, all cores", _CORES)):
-                elapsed, seconds = bare.ask((_TEXT, times))
+                elapsed, seconds = bare.call((_TEXT, times))
                 speeds.setdefault(name, []).append(seconds * times / elapsed)
             for audio_format, clients in contenders:
                 body = orjson.dumps({"input": _TEXT, "voice": "alloy", "response_format": audio_format})

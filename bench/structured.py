@@ -8,7 +8,7 @@ import statistics
 
 import orjson
 
-from bench.chat import MODEL, Texts
+from bench.chat import MODEL, PromptSource
 from tests.support.load import chat_body, run_streams
 from tests.support.stack import running_stack
 
@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=100)
     args = parser.parse_args()
-    texts, ratios = Texts(), []
+    prompts, ratios = PromptSource(), []
     with running_stack([MODEL]) as stack:
         for _ in range(args.rounds):
-            plain = [chat_body(MODEL, text, args.tokens) for text in texts.take(args.streams)]
-            bodies = [chat_body(MODEL, text, args.tokens) for text in texts.take(args.streams)]
+            plain = [chat_body(MODEL, text, args.tokens) for text in prompts.next_prompts(args.streams)]
+            bodies = [chat_body(MODEL, text, args.tokens) for text in prompts.next_prompts(args.streams)]
             with_schema = [
                 orjson.dumps(orjson.loads(b) | {"guided_json": _SCHEMA, "ignore_eos": False}) for b in bodies
             ]

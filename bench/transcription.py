@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bench.clients import run_clients
 from bench.contest import Rival, Work, print_ratios, timed
-from bench.encoder_rivals import CHECKOUT, wait_for
-from contract.paths import default_cache, default_model_repository
+from bench.encoder_rivals import wait_for
+from contract.paths import CHECKOUT, default_cache, default_model_repository
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import free_ports, read_config, running_stack
 
@@ -72,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=1, help="how many times to repeat the 44-second recording")
-    parser.add_argument("--alone", action="store_true", help="one client, no faster-whisper-server (for long files)")
+    parser.add_argument(
+        "--single-client", action="store_true", help="one client, no faster-whisper-server (for long files)"
+    )
     arguments = parser.parse_args()
     rounds, length = arguments.rounds, _SECONDS * arguments.times
     path = default_cache() / "bench" / f"two_cities-{arguments.times}.wav"
@@ -88,14 +90,14 @@ def main() -> None:
         Rival(_bare, folder / "1", parameters) as bare,
     ):
         servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
-        if arguments.alone:
+        if arguments.single_client:
             del servers["fw-server"]
         for _ in range(rounds + 1):
-            speeds["faster-whisper"].append(length / bare.ask([str(path)]))
+            speeds["faster-whisper"].append(length / bare.call([str(path)]))
             for name, (port, model) in servers.items():
                 field = part % (b"model", model.encode()) if model else b""
                 body = field + file + path.read_bytes() + b"\r\n--x--\r\n"
-                for clients in (1,) if arguments.alone else (1, 4):
+                for clients in (1,) if arguments.single_client else (1, 4):
                     rate = run_clients(port, "/v1/audio/transcriptions", [body] * clients, clients, _CONTENT_TYPE)
                     label = f"{name}, {clients} client{'s' * (clients > 1)}"
                     speeds.setdefault(label, []).append(rate.requests_per_second * length)

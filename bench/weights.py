@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bench.chat import MODEL, Texts
+from bench.chat import MODEL, PromptSource
 from bench.contest import Rival, print_ratios
 from bench.precision import make_weights
 from bench.rivals import bare_pipeline
@@ -20,7 +20,7 @@ _ROUNDS = 9
 def main() -> None:
     """Print the ratios at each number of streams."""
     served = default_model_repository() / MODEL
-    texts = Texts()
+    prompts = PromptSource()
     (default_cache() / "bench").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         grouped = Path(folder) / "grouped"
@@ -33,7 +33,7 @@ def main() -> None:
                 speeds: dict[str, list[float]] = {"as served": [], "Q8_0": []}
                 for _ in range(_ROUNDS + 1):
                     for pipeline, measured in zip((ours, theirs), speeds.values(), strict=True):
-                        measured.append(pipeline.ask((texts.take(streams), 60)).tokens_per_second)
+                        measured.append(pipeline.call((prompts.next_prompts(streams), 60)).tokens_per_second)
                 print(f"{streams} streams")
                 print_ratios(speeds, ["Q8_0"], "tokens/s")
 

@@ -70,10 +70,10 @@ class ToolCallsConstraint:
 
 
 @dataclass(frozen=True)
-class EitherConstraint:
+class AnyOfConstraint:
     """One of several constraints."""
 
-    of: "Sequence[Constraint]"
+    constraints: "Sequence[Constraint]"
     param: str
 
 
@@ -84,7 +84,7 @@ Constraint = (
     | ChoiceConstraint
     | GrammarConstraint
     | ToolCallsConstraint
-    | EitherConstraint
+    | AnyOfConstraint
 )
 
 _KINDS: dict[str, type[Constraint]] = {
@@ -94,7 +94,7 @@ _KINDS: dict[str, type[Constraint]] = {
     "choice": ChoiceConstraint,
     "grammar": GrammarConstraint,
     "tool_calls": ToolCallsConstraint,
-    "either": EitherConstraint,
+    "any_of": AnyOfConstraint,
 }
 
 
@@ -102,8 +102,8 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
     """Return a constraint as a JSON object with its fields and its `kind`."""
     kind = next(name for name, cls in _KINDS.items() if type(constraint) is cls)
     values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
-    if isinstance(constraint, EitherConstraint):
-        values["of"] = [constraint_to_json(one) for one in constraint.of]
+    if isinstance(constraint, AnyOfConstraint):
+        values["constraints"] = [constraint_to_json(one) for one in constraint.constraints]
     if isinstance(constraint, ToolCallsConstraint):
         values["tags"] = [vars(tag) for tag in constraint.tags]
     return {"kind": kind, **values}
@@ -112,8 +112,8 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
 def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
     """Return the constraint that a JSON object describes. Raises KeyError or TypeError if the object is invalid."""
     values = {name: value for name, value in content.items() if name != "kind"}
-    if content["kind"] == "either":
-        values["of"] = [constraint_from_json(one) for one in content["of"]]
+    if content["kind"] == "any_of":
+        values["constraints"] = [constraint_from_json(one) for one in content["constraints"]]
     if content["kind"] == "tool_calls":
         values["tags"] = [ToolCallTag(**tag) for tag in content["tags"]]
     return _KINDS[content["kind"]](**values)

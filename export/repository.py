@@ -61,7 +61,7 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
 
 
 @contextlib.contextmanager
-def only_one(*folders: Path) -> Iterator[None]:
+def export_lock(*folders: Path) -> Iterator[None]:
     """Hold the export lock of each folder, so that a second export waits and then finds the work done."""
     with contextlib.ExitStack() as locks:
         for folder in sorted(set(folders)):
@@ -78,7 +78,7 @@ def is_exported(name: str, repository: Path) -> bool:
 
 def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict[str, Any]:
     """Return the inputs of a model's conversion; a cached conversion is current while they are the same."""
-    sources = entry.sources() + CONVERTERS[entry.converter].source()
+    sources = entry.conversion_inputs() + CONVERTERS[entry.converter].source()
     return {
         "fingerprint": hashlib.sha256(sources.encode()).hexdigest(),
         "weights": str(weights.resolve()) if weights else None,

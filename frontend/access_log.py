@@ -34,9 +34,9 @@ def request_id() -> str:
     return identifier
 
 
-def register_access_log(app: Flask, form: str = "json") -> None:
-    """Add X-Request-Id to every response of `app`, and log a line (`form`: json or text) when each request ends."""
-    app.extensions["access_log_format"] = form
+def register_access_log(app: Flask, log_format: str = "json") -> None:
+    """Add X-Request-Id to every response of `app`, and log each request when it ends (`log_format`: json or text)."""
+    app.extensions["access_log_format"] = log_format
     app.before_request(_start)
     app.after_request(_finish)
 
@@ -46,7 +46,7 @@ def _start() -> None:
 
 
 def _finish(response: Response) -> Response:
-    started, fields, form = (
+    started, fields, log_format = (
         g.get("started", time.monotonic()),
         log_fields(),
         current_app.extensions["access_log_format"],
@@ -57,14 +57,14 @@ def _finish(response: Response) -> Response:
     def write() -> None:
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         status = fields.pop("status", response.status_code)
-        log.info(_format(line | {"status": status, "ms": milliseconds} | fields, form))
+        log.info(_format(line | {"status": status, "ms": milliseconds} | fields, log_format))
 
     response.call_on_close(write)
     return response
 
 
-def _format(line: dict[str, Any], form: str) -> str:
-    if form == "json":
+def _format(line: dict[str, Any], log_format: str) -> str:
+    if log_format == "json":
         return orjson.dumps(line).decode()
     head = " ".join(str(line.pop(name)) for name in ("remote", "method", "path", "status"))
     text = f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"

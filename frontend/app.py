@@ -12,7 +12,7 @@ from frontend.settings import Settings
 from frontend.storage.expiring_files import ExpiringFiles
 from frontend.storage.images import ImageStore
 from frontend.storage.responses import ResponseStore
-from frontend.triton.admission import Admission
+from frontend.triton.admission import AdmissionLimiter
 from frontend.triton.client import TritonClient
 from frontend.triton.registry import Registry
 
@@ -26,7 +26,7 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
         settings,
         triton,
         Registry(settings, triton),
-        Admission(),
+        AdmissionLimiter(),
         ImageStore(settings.image_folder, settings.image_seconds, settings.image_bytes),
         ResponseStore(ExpiringFiles(settings.response_folder, settings.response_seconds, settings.response_bytes)),
         shut_down,

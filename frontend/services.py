@@ -11,7 +11,7 @@ from frontend.access_log import log_fields
 from frontend.settings import Settings
 from frontend.storage.images import ImageStore
 from frontend.storage.responses import ResponseStore
-from frontend.triton.admission import Admission
+from frontend.triton.admission import AdmissionLimiter
 from frontend.triton.client import Call
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model, Registry
@@ -44,7 +44,7 @@ class Services:
     settings: Settings
     triton: Triton
     registry: Registry
-    admission: Admission
+    admission: AdmissionLimiter
     images: ImageStore
     responses: ResponseStore
     shut_down: Callable[[], None]

@@ -18,10 +18,10 @@ def stack():
 
 
 @pytest.fixture(scope="session")
-def lenient(stack):
+def compatible_stack(stack):
     """A second frontend on the same Triton, with the flags that an operator sets for clients of AHA and JAiRouter."""
     flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
-    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", over=stack) as settings:
+    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", triton_of=stack) as settings:
         yield settings
 
 

@@ -40,7 +40,7 @@ class ChildProcess:
         self.connection.close()
 
 
-def own_module(name: str) -> tuple[list[str], dict[str, str]]:
+def module_command(name: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and environment that run one of our modules with this Python and its packages."""
     # Inside Triton's stub sys.executable may be the stub itself.
     candidates = [sys.executable, shutil.which("python3")]

@@ -29,7 +29,7 @@ class Work(Protocol):
 
     def fail(self, error: BaseException) -> None: ...
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """End the request after the client has cancelled it."""
         ...
 
@@ -88,7 +88,7 @@ class RoundRobin:
         try:
             while time.monotonic() < turn_end:
                 if work.is_cancelled():
-                    work.abandon()
+                    work.cancel()
                     return False
                 next(steps)
         except StopIteration:
@@ -119,7 +119,7 @@ class StepwiseModel(abc.ABC):
         """Start accepting requests: at most `capacity` at a time, run by `threads` threads."""
         self._capacity, self._round_robin = capacity, RoundRobin(threads)
 
-    def is_alone(self) -> bool:
+    def is_only_request(self) -> bool:
         """Return whether at most one request is unfinished."""
         return len(self._round_robin) <= 1
 
@@ -162,7 +162,7 @@ class _Work:
     def fail(self, error: BaseException) -> None:
         _fail(self._request_id, self._reply, error)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         self._reply.send(flags=FINAL)
 
 

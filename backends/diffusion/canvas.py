@@ -46,11 +46,11 @@ class Canvas:
     """True where the image may change."""
 
     @property
-    def painted_width(self) -> int:
+    def padded_width(self) -> int:
         return _round_up(self.width, self.step)
 
     @property
-    def painted_height(self) -> int:
+    def padded_height(self) -> int:
         return _round_up(self.height, self.step)
 
     def padded_image(self) -> Pixels:
@@ -65,18 +65,18 @@ class Canvas:
         """
         assert self.mask is not None  # noqa: S101
         padded = np.pad(self.mask, self._padding(), "edge")
-        squares = padded.reshape(self.painted_height // 8, 8, self.painted_width // 8, 8).any((1, 3))
+        squares = padded.reshape(self.padded_height // 8, 8, self.padded_width // 8, 8).any((1, 3))
         return np.kron(squares, np.full((8, 8), 255, np.uint8)).astype(np.uint8)
 
-    def finish(self, painted: Pixels) -> Image.Image:
+    def finish(self, generated: Pixels) -> Image.Image:
         """Return the result at the canvas size, with the unmasked pixels of the source image."""
-        picture = painted[: self.height, : self.width]
+        picture = generated[: self.height, : self.width]
         if self.image is not None and self.mask is not None:
             picture = np.where(self.mask[..., None], picture, self.image)
         return Image.fromarray(picture)
 
     def _padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        return (0, self.painted_height - self.height), (0, self.painted_width - self.width)
+        return (0, self.padded_height - self.height), (0, self.padded_width - self.width)
 
 
 def blank_canvas(size: tuple[int, int], limits: Limits) -> Canvas:
@@ -85,7 +85,7 @@ def blank_canvas(size: tuple[int, int], limits: Limits) -> Canvas:
     return Canvas(*size, limits.step)
 
 
-def canvas_of(image: bytes, mask: bytes | None, size: tuple[int, int] | None, limits: Limits) -> Canvas:
+def edit_canvas(image: bytes, mask: bytes | None, size: tuple[int, int] | None, limits: Limits) -> Canvas:
     """Return a canvas with an encoded image, stretched to `size`, or without it scaled down if it is too large.
 
     The transparent area of the mask may change, as in OpenAI's API; if it has none, its white area may, as in

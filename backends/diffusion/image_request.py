@@ -11,8 +11,8 @@ import numpy as np
 
 from backends.common.errors import EngineDown, InvalidRequest
 from backends.common.images.encoding import write_image
-from backends.diffusion.canvas import Canvas, Limits, Pixels, blank_canvas, canvas_of
-from backends.diffusion.pipelines import SEEDS, Latent, Order, Pipelines
+from backends.diffusion.canvas import Canvas, Limits, Pixels, blank_canvas, edit_canvas
+from backends.diffusion.pipelines import SEEDS, ImageParameters, Latent, Pipelines
 from contract.options import ImageGenerationOptions
 from contract.parameters import DiffusionParameters
 
@@ -24,7 +24,7 @@ _DECODE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """An encoded image: its index in the request and, for a preview, the index among its previews."""
 
     content: bytes
@@ -33,7 +33,7 @@ class Picture:
 
 
 class ImageRequest:
-    """A request for images. Each item of `pictures()` is a step of the work; `pool` is the single generation thread."""
+    """A request for images. Each item of `images()` is a step of the work; `pool` is the single generation thread."""
 
     def __init__(
         self,
@@ -50,22 +50,22 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """The prompt cut to the model's limit, and its number of tokens; known by the first image."""
+        """The prompt truncated to the model's limit, and its number of tokens; known by the first image."""
         self.n = options.n
 
-    def pictures(self) -> Iterator[Picture | None]:
+    def images(self) -> Iterator[GeneratedImage | None]:
         """Yield previews and images in order, and None while waiting for them. Raises InvalidRequest."""
         options = self._options
-        self.prompt, self.num_input_tokens = self._pipelines.cut(self.prompt)
-        order = _order(self._defaults, self.prompt, options, self._canvas())
-        if self._pipelines.only_inpaints and order.canvas.mask is None:
+        self.prompt, self.num_input_tokens = self._pipelines.truncate_prompt(self.prompt)
+        parameters = _image_parameters(self._defaults, self.prompt, options, self._canvas())
+        if self._pipelines.is_inpainting_only and parameters.canvas.mask is None:
             raise InvalidRequest(
                 "This model only supports inpainting: send an image with a 'mask' or a transparent area", "mask"
             )
-        order = replace(order, negative_prompt=self._negative_prompt(order))
+        parameters = replace(parameters, negative_prompt=self._negative_prompt(parameters))
         seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed
         for index in range(self.n):
-            yield from self._paint(order, index, seed + index)
+            yield from self._generate(parameters, index, seed + index)
 
     def _canvas(self) -> Canvas:
         """Return the canvas, and release the encoded files so that they do not stay in memory."""
@@ -73,41 +73,41 @@ class ImageRequest:
         if image is None:
             return blank_canvas(self._options.size or self._pipelines.size, self._limits)
         with _DECODE_LOCK:
-            return canvas_of(image, mask, self._options.size, self._limits)
+            return edit_canvas(image, mask, self._options.size, self._limits)
 
-    def _negative_prompt(self, order: Order) -> str | None:
-        if not order.negative_prompt:
+    def _negative_prompt(self, parameters: ImageParameters) -> str | None:
+        if not parameters.negative_prompt:
             return None
-        if not self._pipelines.takes_negative_prompt:
+        if not self._pipelines.supports_negative_prompt:
             raise InvalidRequest("This model does not support 'negative_prompt'", "negative_prompt")
-        if order.guidance <= 1:
+        if parameters.guidance <= 1:
             raise InvalidRequest("'negative_prompt' requires a 'guidance_scale' above 1", "negative_prompt")
-        return self._pipelines.cut(order.negative_prompt)[0]
+        return self._pipelines.truncate_prompt(parameters.negative_prompt)[0]
 
-    def _paint(self, order: Order, index: int, seed: int) -> Iterator[Picture | None]:
+    def _generate(self, parameters: ImageParameters, index: int, seed: int) -> Iterator[GeneratedImage | None]:
         """Generate one image. Closing this iterator cancels it at the next step."""
         events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
         cancelled = False
 
-        def watch(step: int, steps: int, latent: object) -> bool:
+        def on_step(step: int, steps: int, latent: object) -> bool:
             if step in _preview_steps(self._options.partial_images, steps):
                 events.put(np.array(latent.data))  # type: ignore[attr-defined]
             return cancelled
 
-        task = self._pool.submit(self._pipelines.paint, order, seed, watch)
+        task = self._pool.submit(self._pipelines.generate, parameters, seed, on_step)
         task.add_done_callback(lambda _: events.put(None))
         try:
-            yield from self._previews(events, order.canvas, index)
+            yield from self._previews(events, parameters.canvas, index)
         finally:
             cancelled = True
             task.cancel()
-        if (painted := task.result()) is None:
+        if (generated := task.result()) is None:
             raise EngineDown("The model is being unloaded")
-        yield self._encoded(order.canvas, painted, index)
+        yield self._encode(parameters.canvas, generated, index)
 
     def _previews(
         self, events: "queue.SimpleQueue[Latent | None]", canvas: Canvas, index: int
-    ) -> Iterator[Picture | None]:
+    ) -> Iterator[GeneratedImage | None]:
         shown = 0
         while True:
             try:
@@ -117,21 +117,23 @@ class ImageRequest:
                 continue
             if latent is None:
                 return
-            yield self._encoded(canvas, self._pipelines.preview(latent, canvas), index, shown)
+            yield self._encode(canvas, self._pipelines.preview(latent, canvas), index, shown)
             shown += 1
 
-    def _encoded(self, canvas: Canvas, painted: Pixels, index: int, preview: int | None = None) -> Picture:
-        content = write_image(canvas.finish(painted), self._options.format, self._options.compression)
-        return Picture(content, index, preview)
+    def _encode(self, canvas: Canvas, generated: Pixels, index: int, preview: int | None = None) -> GeneratedImage:
+        content = write_image(canvas.finish(generated), self._options.format, self._options.compression)
+        return GeneratedImage(content, index, preview)
 
 
 def _preview_steps(previews: int, steps: int) -> set[int]:
     """Return the steps that are followed by a preview: evenly spread, without the last."""
-    return {number * steps // (previews + 1) - 1 for number in range(1, previews + 1)} - {-1}
+    return {index * steps // (previews + 1) - 1 for index in range(1, previews + 1)} - {-1}
 
 
-def _order(defaults: DiffusionParameters, prompt: str, options: ImageGenerationOptions, canvas: Canvas) -> Order:
-    """Return a request's order, with the model's defaults. Raises InvalidRequest for an unsupported number of steps."""
+def _image_parameters(
+    defaults: DiffusionParameters, prompt: str, options: ImageGenerationOptions, canvas: Canvas
+) -> ImageParameters:
+    """Return a request's parameters, with the model's defaults. Raises InvalidRequest for too few or too many steps."""
     steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
     if strength is None:  # a masked area is generated from scratch
         strength = defaults.strength if canvas.mask is None else 1.0
@@ -141,4 +143,4 @@ def _order(defaults: DiffusionParameters, prompt: str, options: ImageGenerationO
         raise InvalidRequest(f"'num_inference_steps' must be from 1 to {defaults.max_steps}", "num_inference_steps")
     if guidance is None:
         guidance = defaults.guidance_natural if options.style == "natural" else defaults.guidance_vivid
-    return Order(prompt, canvas, steps, guidance, strength, options.negative_prompt)
+    return ImageParameters(prompt, canvas, steps, guidance, strength, options.negative_prompt)

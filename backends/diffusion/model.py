@@ -7,7 +7,7 @@ from typing import Any
 from backends.common.stepwise import StepwiseModel
 from backends.common.triton import has_input, load_model_config, read_strings, response
 from backends.diffusion.canvas import Limits
-from backends.diffusion.image_request import ImageRequest, Picture
+from backends.diffusion.image_request import GeneratedImage, ImageRequest
 from backends.diffusion.pipelines import Pipelines
 from contract.options import ImageGenerationOptions
 from contract.parameters import DiffusionParameters
@@ -21,7 +21,7 @@ class TritonPythonModel(StepwiseModel):
         limits = self._parameters.max_pixels, self._parameters.max_input_pixels
         self._limits = Limits(self._pipelines.step, *limits)
         # The pipelines share their memory, so images are generated one at a time, in turn between requests.
-        self._pool = ThreadPoolExecutor(1, "paint")
+        self._pool = ThreadPoolExecutor(1, "generate")
         # A request's thread mostly waits for the generation thread.
         self.start(self._parameters.queue_size, threads=self._parameters.queue_size)
 
@@ -39,16 +39,16 @@ class TritonPythonModel(StepwiseModel):
 
 
 def _work(image_request: ImageRequest, prompt: str) -> Iterator[Any]:
-    for picture in image_request.pictures():
-        yield picture and response(IMAGE_GENERATION, **_values(picture, image_request, prompt))
+    for image in image_request.images():
+        yield image and response(IMAGE_GENERATION, **_values(image, image_request, prompt))
 
 
-def _values(picture: Picture, image_request: ImageRequest, prompt: str) -> dict[str, Any]:
-    values: dict[str, Any] = {"image_output": picture.content, "index": picture.index}
-    if picture.preview is not None:
-        return values | {"partial": picture.preview}
+def _values(image: GeneratedImage, image_request: ImageRequest, prompt: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"image_output": image.content, "index": image.index}
+    if image.preview is not None:
+        return values | {"partial": image.preview}
     if image_request.prompt != prompt:
         values["revised_prompt"] = image_request.prompt
-    if picture.index == image_request.n - 1:
+    if image.index == image_request.n - 1:
         values["num_input_tokens"] = image_request.num_input_tokens
     return values

@@ -19,7 +19,7 @@ from contract.parameters import DiffusionParameters
 
 Latent = NDArray[np.float32]
 
-Watch = Callable[[int, int, openvino.Tensor], bool]
+StepCallback = Callable[[int, int, openvino.Tensor], bool]
 """Called after each step with its index, the number of steps and the latent; returns whether to stop."""
 
 # Pipeline classes that support a negative prompt.
@@ -36,7 +36,7 @@ SEEDS = 2**32
 
 
 @dataclass(frozen=True)
-class Order:
+class ImageParameters:
     """The parameters of one image. `strength` (up to 1): how far an edit may depart from its source image."""
 
     prompt: str
@@ -48,7 +48,7 @@ class Order:
 
 
 class Pipelines:
-    """A model's pipelines: one image at a time, but `cut` and `preview` may be called from any thread meanwhile."""
+    """A model's pipelines: one image at a time; `truncate_prompt` and `preview` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: DiffusionParameters):
         self._folder, self._device = folder, parameters.device
@@ -59,11 +59,11 @@ class Pipelines:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         self.step = 16 if index["_class_name"].startswith("Flux") else 8
-        self.takes_negative_prompt = index["_class_name"] in _WITH_NEGATIVE_PROMPT
+        self.supports_negative_prompt = index["_class_name"] in _WITH_NEGATIVE_PROMPT
         # Created in this order, the pipelines share one set of weights, and memory for one image.
         self._inpainting = openvino_genai.InpaintingPipeline(folder, self._device, **self._properties)
-        self.only_inpaints = any(kind in index["_class_name"] for kind in ("Inpaint", "Fill"))
-        if not self.only_inpaints:
+        self.is_inpainting_only = any(kind in index["_class_name"] for kind in ("Inpaint", "Fill"))
+        if not self.is_inpainting_only:
             self._image = self._derived(openvino_genai.Image2ImagePipeline)
             self._text = self._derived(openvino_genai.Text2ImagePipeline)
         defaults = self._inpainting.get_generation_config()
@@ -77,8 +77,8 @@ class Pipelines:
         """Stop after the current step."""
         self._closing = True
 
-    def cut(self, prompt: str) -> tuple[str, int]:
-        """Return the prompt cut to the model's limit (it would silently ignore the rest), and its number of tokens."""
+    def truncate_prompt(self, prompt: str) -> tuple[str, int]:
+        """Return the prompt truncated to the model's limit (it would ignore the rest), and its number of tokens."""
         if (count := self._count(prompt)) <= self._max_tokens:
             return prompt, count
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
@@ -87,31 +87,31 @@ class Pipelines:
         kept = self._longest_prefix(prompt, ends) or self._longest_prefix(prompt, range(1, ends[0]))
         return kept, self._count(kept)
 
-    def paint(self, order: Order, seed: int, watch: Watch) -> Pixels | None:
+    def generate(self, parameters: ImageParameters, seed: int, callback: StepCallback) -> Pixels | None:
         """Return the pixels [height, width, 3], the same for the same seed, or None if it was stopped."""
-        canvas, guard = order.canvas, _Guard(lambda *step: self._closing or watch(*step))
+        canvas, guard = parameters.canvas, _Guard(lambda *step: self._closing or callback(*step))
         options: dict[str, Any] = {
-            "width": canvas.painted_width,
-            "height": canvas.painted_height,
-            "num_inference_steps": order.steps,
-            "guidance_scale": order.guidance,
+            "width": canvas.padded_width,
+            "height": canvas.padded_height,
+            "num_inference_steps": parameters.steps,
+            "guidance_scale": parameters.guidance,
             "rng_seed": seed % SEEDS,
             "callback": guard,
         }
         # The engine treats an empty negative prompt as one, and fails without guidance.
-        if order.negative_prompt:
-            options["negative_prompt"] = order.negative_prompt
+        if parameters.negative_prompt:
+            options["negative_prompt"] = parameters.negative_prompt
         if canvas.image is None:
-            result = self._text.generate(order.prompt, **options)
+            result = self._text.generate(parameters.prompt, **options)
         else:
             # The engine rejects a strength that leaves no step to run.
-            options["strength"] = min(max(order.strength, 1.001 / order.steps), 1.0)
+            options["strength"] = min(max(parameters.strength, 1.001 / parameters.steps), 1.0)
             image = openvino.Tensor(canvas.padded_image()[None])
             if canvas.mask is None:
-                result = self._image.generate(order.prompt, image, **options)
+                result = self._image.generate(parameters.prompt, image, **options)
             else:
                 mask = openvino.Tensor(canvas.padded_mask()[None, ..., None])
-                result = self._inpainting.generate(order.prompt, image, mask, **options)
+                result = self._inpainting.generate(parameters.prompt, image, mask, **options)
         if guard.error:
             raise guard.error
         # A copy: the engine overwrites its own memory with the next image.
@@ -123,7 +123,7 @@ class Pipelines:
         Uses a separate decoder, created on first use: using the pipelines' own during generation spoils the image.
         """
         if latent.ndim == 3:
-            latent = _unpack(latent, canvas.painted_width // 16)
+            latent = _unpack(latent, canvas.padded_width // 16)
         with self._decoding:
             if self._decoder is None:
                 decoder = self._folder / "vae_decoder"
@@ -156,14 +156,14 @@ class Pipelines:
 class _Guard:
     """Wraps a callback for the engine and stores its exceptions: raising one would end the process."""
 
-    def __init__(self, watch: Watch):
-        self._watch = watch
+    def __init__(self, callback: StepCallback):
+        self._callback = callback
         self.stopped = False
         self.error: BaseException | None = None
 
     def __call__(self, step: int, steps: int, latent: openvino.Tensor) -> bool:
         try:
-            self.stopped = self.stopped or self._watch(step, steps, latent)
+            self.stopped = self.stopped or self._callback(step, steps, latent)
         except BaseException as error:
             self.error, self.stopped = error, True
         return self.stopped

@@ -45,7 +45,7 @@ class TritonPythonModel:
         _run_step(lambda batch: tokenize(batch, self._tokenizer), items)
         groups = list(_groups([item for item in items if item.tokens]))
         for group in groups:
-            _run_step(self._compute, group if len(groups) == 1 else [item for item in group if not item.is_abandoned()])
+            _run_step(self._compute, group if len(groups) == 1 else [item for item in group if not item.has_failed()])
         return [self._respond(item) for item in items]
 
     def _read(self, request: Any) -> EncodeRequest:

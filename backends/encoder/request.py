@@ -25,7 +25,7 @@ class EncodeRequest:
     rows: Array | None = None
     failure: Exception | None = None
 
-    def is_abandoned(self) -> bool:
+    def has_failed(self) -> bool:
         """Return whether the request has failed; a cancelled one is marked as failed."""
         if self.is_cancelled():
             self.failure = EngineFailure("The request was cancelled")

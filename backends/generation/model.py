@@ -23,7 +23,7 @@ from backends.common.triton import (
 )
 from backends.generation.engine.client import EngineClient
 from backends.generation.grammar.constraints import grammar_from
-from backends.generation.output.answer import Answer, Detokenizer, TokenTexts
+from backends.generation.output.generated_text import Detokenizer, GeneratedText, TokenDescriber
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.sender import Sender
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
@@ -39,18 +39,18 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = load_model_config(args, GenerationParameters)
         self._prompt = _open_prompt(folder, parameters)
-        self._texts = TokenTexts(self._prompt.tokenizer)
+        self._token_describer = TokenDescriber(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
         # Requests with images, each of which takes megabytes until the engine has encoded it.
-        self._with_images: weakref.WeakSet[Answer] = weakref.WeakSet()
+        self._with_images: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
         self._max_with_images = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
         # Two threads, so that one huge conversation does not delay all others.
         self._preparers = ThreadPoolExecutor(2, thread_name_prefix="reader")
-        self._preparing: set[Answer] = set()
+        self._preparing: set[GeneratedText] = set()
         self._engine.start()
         self._sender.start()
 
@@ -85,7 +85,7 @@ class TritonPythonModel:
             raise QueueFull
         # Copied, because Triton frees the tensors when execute returns.
         inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
-        answer = Answer(reply, request.request_id(), client)
+        answer = GeneratedText(reply, request.request_id(), client)
         if inputs.get("image"):
             if len(self._with_images) >= self._max_with_images:
                 raise QueueFull
@@ -94,10 +94,10 @@ class TritonPythonModel:
         self._preparing.add(answer)
         self._preparers.submit(self._prepare, answer, inputs)
 
-    def _prepare(self, answer: Answer, inputs: dict[str, list[bytes]]) -> None:
+    def _prepare(self, answer: GeneratedText, inputs: dict[str, list[bytes]]) -> None:
         """Render and tokenize the prompt, off Triton's thread: a long conversation or an image takes a while."""
         try:
-            if answer.over:
+            if answer.closed:
                 return
             parameters = json.loads(inputs["sampling_parameters"][0])
             parameters.setdefault("seed", random.getrandbits(63))
@@ -109,7 +109,7 @@ class TritonPythonModel:
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
             )
-            answer.open(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
+            answer.prepare(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
             self._engine.submit(answer, prompt)
         except Exception as error:
             # The frontend sends only valid input, so this is from another client.
@@ -119,10 +119,10 @@ class TritonPythonModel:
         finally:
             self._preparing.discard(answer)
 
-    def _send(self, answer: Answer) -> bool:
-        """Send new output. Return whether the answer is over."""
+    def _send(self, answer: GeneratedText) -> bool:
+        """Send new output. Return whether the answer is closed."""
         try:
-            delta = answer.take()
+            delta = answer.take_delta()
         except Exception as error:
             self._engine.cancel(answer)
             if not isinstance(error, InvalidRequest):
@@ -133,7 +133,9 @@ class TritonPythonModel:
             return False
         values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
-            entries = [entry for token, value in delta.logprobs if (entry := self._texts.describe(token, value))]
+            entries = [
+                entry for token, value in delta.logprobs if (entry := self._token_describer.describe(token, value))
+            ]
             values["logprobs"] = json.dumps(entries)
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
@@ -145,7 +147,7 @@ class TritonPythonModel:
         answer.reply.send(response(CHAT, **values), FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
 
-    def _abandon(self, answer: Answer) -> None:
+    def _abandon(self, answer: GeneratedText) -> None:
         self._engine.cancel(answer)
         answer.reply.send(flags=FINAL)
 
@@ -156,12 +158,12 @@ class TritonPythonModel:
 def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
     """Return the prompt of a request: a conversation, text or token IDs. Raises InvalidRequest."""
     if "prompt" in inputs:
-        return prompt.read_text(inputs["prompt"][0].decode())
+        return prompt.from_text(inputs["prompt"][0].decode())
     if "token_ids" in inputs:
-        return prompt.read_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
+        return prompt.from_token_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
     tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
     template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}))
-    return prompt.read(json.loads(inputs["messages"][0]), inputs.get("image", []), template_inputs)
+    return prompt.from_messages(json.loads(inputs["messages"][0]), inputs.get("image", []), template_inputs)
 
 
 def _open_prompt(folder: Path, parameters: GenerationParameters) -> ChatPrompt:

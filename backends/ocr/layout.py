@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     top: float
     right: float
     bottom: float
-    number: int
+    quad_index: int
 
     @property
     def height(self) -> float:
@@ -212,7 +212,7 @@ def _table(block: Sequence[Row], gaps: Sequence[Span]) -> list[Line]:
             rows[-1] = [above + cell for above, cell in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)
-    indices = [[tuple(piece.number for piece in cell) for cell in cells] for cells in rows]
+    indices = [[tuple(piece.quad_index for piece in cell) for cell in cells] for cells in rows]
     return [
         Line(
             tuple(cell for cell, is_filled in zip(row, filled, strict=True) if is_filled), table=True, first=index == 0
@@ -227,4 +227,4 @@ def _overlap(above: Row, below: Row) -> bool:
 
 
 def _text(row: Row, first: bool = False) -> Line:
-    return Line((tuple(piece.number for piece in row),), first=first)
+    return Line((tuple(piece.quad_index for piece in row),), first=first)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from backends.common.errors import InvalidRequest
 from backends.common.images.decoding import on_white
-from backends.ocr.text_recognizer import Found, Pixels, Quads, TextRecognizer
+from backends.ocr.text_recognizer import DetectedText, Pixels, Quads, TextRecognizer
 
 # An image taller than this many times its width, such as a long web page, is split: scaled down as a whole, its text
 # would be too small to read. Each page is cut at the emptiest row within this last fraction of its height.
@@ -37,21 +37,21 @@ class Sheet:
     width: int
     height: int
 
-    def places(self, quads: Quads) -> Quads:
+    def to_original(self, quads: Quads) -> Quads:
         """Return positions on the sheet as positions in the original image, clipped to its edges."""
-        places: Quads = np.clip(quads * self.scale, 0, (self.width, self.height)).astype(np.float32)
-        return places
+        original: Quads = np.clip(quads * self.scale, 0, (self.width, self.height)).astype(np.float32)
+        return original
 
 
 @dataclass(frozen=True)
 class Page:
     """The upright pieces of text on a page.
 
-    `quads` are their positions on the page after it was turned upright, `places` those on the whole sheet.
+    `quads` are their positions on the page after it was turned upright, `sheet_quads` those on the whole sheet.
     """
 
     quads: Quads
-    places: Quads
+    sheet_quads: Quads
     pieces: list[Pixels]
 
 
@@ -103,32 +103,32 @@ def _emptiest(strip: Pixels) -> int:
     return int(busy.argmin())
 
 
-def look_at(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
+def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
     """Return the text found on a page, turned upright; `begin` is the row of the sheet at which the page begins."""
     turns, found = 0, recognizer.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
         turns, found = _find_turned(recognizer, page, 1, found, turns)
-    if recognizer.upside_down(found.pieces):
+    if recognizer.is_upside_down(found.pieces):
         turns, found = _find_turned(recognizer, page, turns + 2, found, turns)
     return _page(found, turns, page, begin)
 
 
 def _find_turned(
-    recognizer: TextRecognizer, page: Pixels, turns: int, before: Found, turns_before: int
-) -> tuple[int, Found]:
+    recognizer: TextRecognizer, page: Pixels, turns: int, before: DetectedText, turns_before: int
+) -> tuple[int, DetectedText]:
     """Return the text found after `turns` quarter turns to the left, or the previous result if there is none."""
     found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 
 
-def _page(found: Found, turns: int, page: Pixels, begin: int) -> Page:
+def _page(found: DetectedText, turns: int, page: Pixels, begin: int) -> Page:
     height, width = page.shape[:2]
-    places = found.quads.copy()
+    sheet_quads = found.quads.copy()
     for turn in reversed(range(turns)):  # each quarter turn to the left mapped (x, y) to (y, width - x)
         before = width if turn % 2 == 0 else height
-        places = np.stack([before - places[..., 1], places[..., 0]], axis=-1)
-    places[..., 1] += begin
-    return Page(found.quads, places, found.pieces)
+        sheet_quads = np.stack([before - sheet_quads[..., 1], sheet_quads[..., 0]], axis=-1)
+    sheet_quads[..., 1] += begin
+    return Page(found.quads, sheet_quads, found.pieces)
 
 
 def _is_tall(quad: Quads) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from backends.common.images.decoding import read_image
 from backends.ocr.layout import Line, find_lines
-from backends.ocr.page import lay_out, look_at, pages
+from backends.ocr.page import find_text, lay_out, pages
 from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
 from contract.parameters import OCRParameters
 
@@ -31,16 +31,16 @@ def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters)
     writer = _Writer()
     for begin, pixels in pages(sheet.pixels, limits.max_side):
         yield None
-        page = look_at(recognizer, pixels, begin)
-        places = sheet.places(page.places)
+        page = find_text(recognizer, pixels, begin)
+        original_quads = sheet.to_original(page.sheet_quads)
         yield None
         for lines in _batches(find_lines(page.quads), limits.batch_size):
-            numbers = [number for line in lines for cell in line.cells for number in cell]
-            texts = dict(zip(numbers, _read(recognizer, [page.pieces[number] for number in numbers]), strict=True))
-            sure = {number: text for number, text in texts.items() if _is_read(text, limits.min_score)}
+            indices = [index for line in lines for cell in line.cells for index in cell]
+            texts = dict(zip(indices, _read(recognizer, [page.pieces[index] for index in indices]), strict=True))
+            sure = {index: text for index, text in texts.items() if _is_read(text, limits.min_score)}
             for line in lines:
-                found = [number for cell in line.cells for number in cell if number in sure]
-                boxes = [_box(sure[number], places[number].tolist()) for number in found]
+                found = [index for cell in line.cells for index in cell if index in sure]
+                boxes = [_box(sure[index], original_quads[index].tolist()) for index in found]
                 text = writer.write(line, sure)
                 yield Part(text, boxes) if found else None
 
@@ -86,7 +86,7 @@ class _Writer:
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
         """Return the Markdown to append for a line; empty if no text was read in it."""
-        cells = [" ".join(texts[number].text.strip() for number in cell if number in texts) for cell in line.cells]
+        cells = [" ".join(texts[index].text.strip() for index in cell if index in texts) for cell in line.cells]
         first = line.first or self._pending == line.table
         if not any(cells):
             self._pending = line.table if first else self._pending

@@ -32,7 +32,7 @@ class Text(NamedTuple):
     score: float
 
 
-class Found(NamedTuple):
+class DetectedText(NamedTuple):
     """Pieces of text found in an image: their positions, and their pixels, cropped and straightened."""
 
     quads: Quads
@@ -55,17 +55,17 @@ class TextRecognizer:
             config._set_flag("allow_objects", True)
             config.session = open_session(folder / f"{file}.onnx", parameters.device, parameters.threads)
 
-    def find(self, picture: Pixels) -> Found:
+    def find(self, picture: Pixels) -> DetectedText:
         """Return the pieces of text in an image, in no particular order."""
         small, made = self._ocr.preprocess_img(picture)
         try:
             pieces, result = self._ocr.detect_and_crop(small, made)
         except RapidOCRError:  # it found none
-            return Found(np.empty((0, 4, 2), np.float32), [])
+            return DetectedText(np.empty((0, 4, 2), np.float32), [])
         height, width = picture.shape[:2]
-        return Found(map_boxes_to_original(result.boxes, made, height, width), pieces)
+        return DetectedText(map_boxes_to_original(result.boxes, made, height, width), pieces)
 
-    def upside_down(self, pieces: Sequence[Pixels]) -> bool:
+    def is_upside_down(self, pieces: Sequence[Pixels]) -> bool:
         """Return whether most pieces look upside down."""
         if not pieces:
             return False

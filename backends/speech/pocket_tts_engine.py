@@ -47,8 +47,8 @@ class PocketTTSEngine:
         self._lock = threading.Lock()
         self._process: ChildProcess | None = None
         self._connection: Connection | None = None
-        about = self._start()
-        self.rate, self._can_clone = int(about["rate"]), bool(about["can_clone"])
+        description = self._start()
+        self.rate, self._can_clone = int(description["rate"]), bool(description["can_clone"])
         names = [path.stem for path in sorted(folder.glob("*.safetensors")) if path.stem != "model"]
         self._names = Voices(names, parameters.voice, parameters.voice_aliases) if names else None
 
@@ -85,11 +85,11 @@ class PocketTTSEngine:
         self._process = ChildProcess(self._command, environment)
         self._connection = self._process.connection
         try:
-            about: dict[str, Any] = self._connection.recv()
+            description: dict[str, Any] = self._connection.recv()
         except EOFError:
             self._drop()
             raise EngineDown("The model's process did not start; see the server log") from None
-        return about
+        return description
 
     def _drop(self) -> None:
         if self._process is not None:
@@ -115,6 +115,6 @@ class PocketTTSVoice:
     def speak(self, phonemes: str, speed: float) -> Samples:
         content = self._engine.call("speak", self._name, phonemes)
         if content is None:
-            self._engine.call("learn", self._name, self._samples)
+            self._engine.call("load_voice", self._name, self._samples)
             content = self._engine.call("speak", self._name, phonemes)
         return np.frombuffer(content, np.float32)

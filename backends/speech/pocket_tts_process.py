@@ -41,11 +41,11 @@ class Speaker:
         self._model.max_decoder_frames_per_call = 1
         self._voices: OrderedDict[str, Any] = OrderedDict()
 
-    def about(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return the sample rate, and whether the model can clone voices."""
         return {"rate": self._model.sample_rate, "can_clone": self._can_clone()}
 
-    def learn(self, name: str, reference: bytes | None) -> None:
+    def load_voice(self, name: str, reference: bytes | None) -> None:
         """Cache a voice as `name`: cloned from `reference` (float32 samples), or loaded from the file of this name."""
         if name in self._voices:
             self._voices.move_to_end(name)
@@ -92,7 +92,7 @@ def main() -> None:
     """Load the model, then respond to each (method, arguments) with (True, result) or (False, error)."""
     with Connection(int(sys.argv[3])) as connection:
         speaker = Speaker(Path(sys.argv[1]), int(sys.argv[2]))
-        connection.send(speaker.about())
+        connection.send(speaker.describe())
         while True:
             try:
                 method, arguments = connection.recv()

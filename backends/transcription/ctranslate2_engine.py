@@ -9,7 +9,15 @@ import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from backends.common.audio.decoding import RATE, Samples
-from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, compression_ratio, nearest, temperatures
+from backends.transcription.engines import (
+    MAX_COMPRESSION_RATIO,
+    Segment,
+    WindowTranscript,
+    Word,
+    closest_language,
+    compression_ratio,
+    temperatures,
+)
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
@@ -41,17 +49,21 @@ class CTranslate2Engine:
         ) or frozenset({"en"})
         self._beam_size, self.batch_size = parameters.beam_size, parameters.batch_size
 
-    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript]:
         if len(windows) == 1:
             yield self._decode_single(windows[0], options)
             return
         for window, segments in zip(windows, self._decode_batch(windows, options), strict=True):
             seconds = len(window) / RATE
-            yield self._decode_single(window, options) if _is_doubtful(segments, seconds) else Decoded(segments, "")
+            yield (
+                self._decode_single(window, options)
+                if _is_doubtful(segments, seconds)
+                else WindowTranscript(segments, "")
+            )
 
-    def _decode_single(self, window: Samples, options: TranscriptionOptions) -> Decoded:
+    def _decode_single(self, window: Samples, options: TranscriptionOptions) -> WindowTranscript:
         segments, info = self._model.transcribe(window, temperature=temperatures(options), **self._arguments(options))
-        return Decoded([_convert(segment, 0) for segment in segments], options.language or info.language)
+        return WindowTranscript([_convert(segment, 0) for segment in segments], options.language or info.language)
 
     def _decode_batch(self, windows: Sequence[Samples], options: TranscriptionOptions) -> list[list[Segment]]:
         """Return the segments of each window."""
@@ -78,7 +90,7 @@ class CTranslate2Engine:
 
     def _arguments(self, options: TranscriptionOptions) -> dict[str, Any]:
         return {
-            "language": nearest(options.language, self._languages),
+            "language": closest_language(options.language, self._languages),
             "initial_prompt": options.prompt or None,
             "task": options.task,
             "beam_size": self._beam_size,
@@ -107,4 +119,4 @@ def _is_doubtful(segments: list[Segment], seconds: float) -> bool:
     if not segments or segments[-1].end < seconds - _REST_SECONDS:
         return True
     improbable = any((s.avg_logprob or 0) < _IMPROBABLE or (s.no_speech_prob or 0) > _SILENT for s in segments)
-    return improbable or compression_ratio("".join(segment.text for segment in segments)) > REPETITIVE
+    return improbable or compression_ratio("".join(segment.text for segment in segments)) > MAX_COMPRESSION_RATIO

@@ -19,11 +19,11 @@ _ENGINES = {
 _FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Temperatures tried in order while the text repeats itself or is improbable, as in OpenAI's Whisper."""
 
-REPETITIVE = 2.4
+MAX_COMPRESSION_RATIO = 2.4
 """The compression ratio above which a text counts as repeating itself."""
 
 # Language codes of the API → the closest codes of models that lack them.
-_NEAREST = {"fil": "tl", "yue": "zh"}
+_CLOSEST = {"fil": "tl", "yue": "zh"}
 
 
 class Word(NamedTuple):
@@ -48,7 +48,7 @@ class Segment(NamedTuple):
     words: list[Word] | None = None
 
 
-class Decoded(NamedTuple):
+class WindowTranscript(NamedTuple):
     """The transcript of one window."""
 
     segments: list[Segment]
@@ -63,7 +63,7 @@ class TranscriptionEngine(Protocol):
     uses_previous_text: bool
     """Whether the text before a window improves its transcript when passed as the prompt."""
 
-    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
         """Yield the transcript of each window of at most 30 seconds, in order, and None after each step in between.
 
         If `options.language` is None, it is detected; several windows are passed only with a language.
@@ -79,9 +79,9 @@ def load_engine(folder: Path, parameters: TranscriptionParameters) -> Transcript
     return engine
 
 
-def nearest(language: str | None, known: frozenset[str]) -> str | None:
+def closest_language(language: str | None, known: frozenset[str]) -> str | None:
     """Return the model's code for a language, or None if it has none or none was given."""
-    return language if language in known else next((c for c in [_NEAREST.get(language or "")] if c in known), None)
+    return language if language in known else next((c for c in [_CLOSEST.get(language or "")] if c in known), None)
 
 
 def compression_ratio(text: str) -> float:

@@ -23,7 +23,7 @@ class TritonPythonModel(StepwiseModel):
         options = TranscriptionOptions.from_json(read_strings(request, "options")[0])
         (content,) = read_strings(request, "audio")
         limits = self._parameters.block_seconds, self._parameters.max_seconds
-        return _work(Transcriber(self._engine, content, options, *limits, self.is_alone))
+        return _work(Transcriber(self._engine, content, options, *limits, self.is_only_request))
 
 
 def _work(transcriber: Transcriber) -> Iterator[Any]:

@@ -8,7 +8,15 @@ from typing import Any
 import openvino_genai
 
 from backends.common.audio.decoding import RATE, Samples
-from backends.transcription.engines import REPETITIVE, Decoded, Segment, Word, compression_ratio, nearest, temperatures
+from backends.transcription.engines import (
+    MAX_COMPRESSION_RATIO,
+    Segment,
+    WindowTranscript,
+    Word,
+    closest_language,
+    compression_ratio,
+    temperatures,
+)
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
@@ -40,7 +48,7 @@ class OpenVINOEngine:
         self._languages = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
         self._beam_size = parameters.beam_size
 
-    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[Decoded | None]:
+    def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
         for window in windows:
             segments: list[Segment] = []
             start, seconds, language = 0.0, len(window) / RATE, ""
@@ -48,7 +56,7 @@ class OpenVINOEngine:
                 rest = window[int(start * RATE) :]
                 for temperature in temperatures(options):
                     result = self._generate(rest, options, temperature)
-                    if compression_ratio(result.texts[0]) <= REPETITIVE:
+                    if compression_ratio(result.texts[0]) <= MAX_COMPRESSION_RATIO:
                         break
                     yield None
                 language = language or result.languages[0]
@@ -58,14 +66,14 @@ class OpenVINOEngine:
                     break
                 start += ended
                 yield None
-            yield Decoded(segments, options.language or (language if language in self._languages else ""))
+            yield WindowTranscript(segments, options.language or (language if language in self._languages else ""))
 
     def _generate(self, samples: Samples, options: TranscriptionOptions, temperature: float) -> Any:
         config = self._pipeline.get_generation_config()
         config.return_timestamps, config.word_timestamps = True, options.word_timestamps
         if self._languages:
             config.task = options.task
-        if language := nearest(options.language, self._languages):
+        if language := closest_language(options.language, self._languages):
             config.language = f"<|{language}|>"
         if prompt := self._shorten(options.prompt or ""):
             config.initial_prompt = prompt

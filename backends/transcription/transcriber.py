@@ -21,7 +21,8 @@ _GUESSED = 0.5
 class Transcriber:
     """Turns an encoded file into segments; each item of `segments()` is a step of the work.
 
-    `alone` returns whether no other request is waiting; windows are then decoded in batches: faster, in longer steps.
+    `is_alone` returns whether no other request is waiting; if so, windows are decoded in batches: faster,
+    in longer steps.
     """
 
     def __init__(
@@ -31,9 +32,9 @@ class Transcriber:
         options: TranscriptionOptions,
         block_seconds: float,
         max_seconds: float,
-        alone: Callable[[], bool],
+        is_alone: Callable[[], bool],
     ):
-        self._engine, self._options, self._is_alone = engine, options, alone
+        self._engine, self._options, self._is_alone = engine, options, is_alone
         self._blocks = read_blocks(content, block_seconds, max_seconds)
         self.language = options.language or ""
         self.duration = 0.0
@@ -82,7 +83,7 @@ class Transcriber:
 
     def _describe(self, segment: Segment, window: "Window") -> dict[str, Any]:
         def at(time: float, is_end: bool) -> float:
-            return round(self.duration + window.original(time, is_end), 2)
+            return round(self.duration + window.to_block_time(time, is_end), 2)
 
         start = at(segment.start, False)
         described = {
@@ -122,7 +123,7 @@ class Window(NamedTuple):
     """
 
     samples: Samples
-    original: Callable[[float, bool], float]
+    to_block_time: Callable[[float, bool], float]
 
 
 def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
@@ -131,10 +132,10 @@ def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
     for window in pieces:
         joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])
         if len(joined) >= _MIN_SAMPLES:
-            yield Window(joined, _original(window, len(joined) / RATE))
+            yield Window(joined, _to_block_time(window, len(joined) / RATE))
 
 
-def _original(pieces: list[dict[str, int]], length: float) -> Callable[[float, bool], float]:
+def _to_block_time(pieces: list[dict[str, int]], length: float) -> Callable[[float, bool], float]:
     restore = SpeechTimestampsMap(pieces, RATE)
     return lambda time, is_end: float(restore.get_original_time(min(max(time, 0.0), length), is_end=is_end))
 

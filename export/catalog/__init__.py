@@ -69,7 +69,7 @@ class Entry(BaseModel):
             raise ValueError("a model must have either 'packages' or 'weights'")
         return self
 
-    def sources(self) -> str:
+    def conversion_inputs(self) -> str:
         """Return the inputs of this model's conversion, except for the converter's code."""
         packages = [package.model_dump() for package in self.packages]
         return json.dumps([self.converter, self.conversion, packages, self.weights], sort_keys=True)

@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, are_token_ids, read_body
 from frontend.http.respond import json_response
-from frontend.inference.batching import bounded, infer_rows
+from frontend.inference.batching import encode_within_limit, infer_rows
 from frontend.services import require_model
 from frontend.triton.registry import Model
 
@@ -69,7 +69,7 @@ class EmbeddingRequest(RequestBody):
         """Return the model's input tensor: texts, or token IDs as little-endian int32."""
         if isinstance(self.input[0], str):
             texts = enumerate(self.input)
-            return {"text": [bounded(text, model, self.truncate, f"input[{i}]") for i, text in texts]}
+            return {"text": [encode_within_limit(text, model, self.truncate, f"input[{i}]") for i, text in texts]}
         return {"token_ids": [np.array(ids, "<i4").tobytes() for ids in self.input]}
 
     def parameters(self) -> dict[str, bool | str]:
@@ -98,7 +98,7 @@ def create_embedding() -> Response:
 
 
 def _check_dimensions(dimensions: int | None, model: Model) -> None:
-    maximum = model.number("dimensions")
+    maximum = model.int_parameter("dimensions")
     if dimensions is not None and dimensions > maximum:
         raise InvalidRequest(f"'dimensions' exceeds the {maximum} of '{model.id}'", param="dimensions")
 

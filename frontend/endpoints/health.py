@@ -13,7 +13,7 @@ blueprint = Blueprint("health", __name__)
 def get_health() -> Response:
     """Return 200 and `{"status": "ok"}`, or 503 and the reason in AHA's format."""
     try:
-        unresponsive = services().registry.unanswering()
+        unresponsive = services().registry.unresponsive_models()
     except Unavailable as error:
         raise _unhealthy("model not initialized") from error
     if unresponsive:

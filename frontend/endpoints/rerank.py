@@ -10,7 +10,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, read_body
 from frontend.http.respond import json_response
-from frontend.inference.batching import bounded, infer_rows
+from frontend.inference.batching import encode_within_limit, infer_rows
 from frontend.services import require_model
 from frontend.triton.registry import Model
 
@@ -98,8 +98,8 @@ def create_rerank_v2() -> Response:
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
     """Return the best `top_n` documents as index and score, and the number of tokens. Equal scores keep their order."""
-    query = bounded(body.query, model, False, "query")
-    documents = [bounded(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
+    query = encode_within_limit(body.query, model, False, "query")
+    documents = [encode_within_limit(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
     columns = {"query": [query] * len(documents), "document": documents}
     output = infer_rows(model, columns, {"truncate": truncate}, "documents")
     logits = output["score"][:, 0].astype(np.float64)

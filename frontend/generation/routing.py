@@ -12,7 +12,7 @@ from frontend.errors import InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import ChatMessage, Message, check_parts, find_media, has_media, render_messages
 from frontend.generation.sequential import AudioTranscript, ImageText, transcribe
 from frontend.generation.structured_output import reject_structured_output
-from frontend.inference.response_stream import Choices, Responses, ResponseStream, await_all, start_call
+from frontend.inference.response_stream import Choices, ResponseSource, ResponseStream, start_all, start_call
 from frontend.media.sources import read_media
 from frontend.services import require_model, services
 from frontend.triton.native import ChatModel, ModelCall, NativeChatModel
@@ -42,7 +42,7 @@ def start(
     sampling: SamplingParameters,
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
-) -> Responses:
+) -> ResponseSource:
     """Start one response to a conversation. Raises APIError, which names the part of `messages` that is invalid."""
     if model.task == "chat":
         chat_model = _chat_model(model, sampling)
@@ -69,10 +69,10 @@ def start_choices(
     chat_model = _chat_model(model, samplings[0])
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
-    def start_some(indices: Sequence[int]) -> Sequence[Responses]:
+    def start_some(indices: Sequence[int]) -> Sequence[ResponseSource]:
         # Streamed, so that the other choices need not wait for the end of the first: see Choices.
         calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
-        return await_all(calls, CHAT.last_output)
+        return start_all(calls, CHAT.last_output)
 
     return Choices(start_some, len(samplings))
 
@@ -88,7 +88,7 @@ def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
 
     Raises InvalidRequest if it does not support the structured output or log probabilities that `sampling` requests.
     """
-    vllm = model.speaks_vllm
+    vllm = model.uses_vllm
     chat_model: ChatModel = (
         VllmChatModel(model, services().settings.model_repository) if vllm else NativeChatModel(model)
     )

@@ -16,7 +16,7 @@ from frontend.media.sources import read_media
 from frontend.services import require_model, services
 from frontend.triton.registry import Model
 
-Work = TypeVar("Work", bound=Closable)
+Reader = TypeVar("Reader", bound=Closable)
 
 
 class MediaText(NamedTuple):
@@ -24,10 +24,10 @@ class MediaText(NamedTuple):
 
     text: str
     tokens: int
-    more: dict[str, Any]
+    fields: dict[str, Any]
 
 
-class SequentialMedia(abc.ABC, Generic[Work]):
+class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
     Opens the first file on creation, and each further one after the previous one has been read. Raises APIError.
@@ -36,20 +36,20 @@ class SequentialMedia(abc.ABC, Generic[Work]):
     kind: str
     """The kind of media to read: image or audio. Everything else in the messages is ignored."""
 
-    between: str
+    separator: str
     """The separator between the texts of two files."""
 
     def __init__(self, model: Model, messages: Iterable[Message]):
         self._model = model
         first, *self._pending = find_media(messages, self.kind)
-        self._current = self.open(first)
+        self._current = self.start_reading(first)
 
     @abc.abstractmethod
-    def open(self, media: Media) -> Work:
+    def start_reading(self, media: Media) -> Reader:
         """Start reading a file."""
 
     @abc.abstractmethod
-    def texts(self, work: Work, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
+    def read_texts(self, reader: Reader, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         """Yield the text of the file with this index. With `heartbeat`, yield None for each second without text."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
@@ -61,18 +61,18 @@ class SequentialMedia(abc.ABC, Generic[Work]):
         try:
             while True:
                 started = False
-                for piece in self.texts(self._current, index, heartbeat):
+                for piece in self.read_texts(self._current, index, heartbeat):
                     if piece is None:
                         yield None
                         continue
                     tokens += piece.tokens
                     text = piece.text if started or not piece.text else separator + piece.text.lstrip()
                     started = started or bool(text)
-                    yield {"text_output": text} | piece.more
+                    yield {"text_output": text} | piece.fields
                 if not self._pending:
                     break
-                separator = self.between if started else separator
-                self._current = self.open(self._pending.pop(0))
+                separator = self.separator if started else separator
+                self._current = self.start_reading(self._pending.pop(0))
                 index += 1
             yield {"text_output": "", "finish_reason": "stop", "num_input_tokens": 0, "num_output_tokens": tokens}
         finally:
@@ -86,13 +86,13 @@ class SequentialMedia(abc.ABC, Generic[Work]):
 class AudioTranscript(SequentialMedia[Transcription]):
     """The transcript of all audio in a conversation: AHA's speech recognition."""
 
-    kind, between = "audio", "\n"
+    kind, separator = "audio", "\n"
 
-    def open(self, media: Media) -> Transcription:
+    def start_reading(self, media: Media) -> Transcription:
         return _transcribe(self._model, media)
 
-    def texts(self, work: Transcription, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
-        for segments in work.segments(heartbeat):
+    def read_texts(self, reader: Transcription, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
+        for segments in reader.segments(heartbeat):
             if segments is None:
                 yield None
             for segment in segments or ():
@@ -105,20 +105,20 @@ class ImageText(SequentialMedia[ResponseStream]):
     With `with_boxes`, the message also has the field `boxes`: the positions of the text in the images.
     """
 
-    kind, between = "image", "\n\n"
+    kind, separator = "image", "\n\n"
 
     def __init__(self, model: Model, messages: Iterable[Message], with_boxes: bool):
         self._with_boxes = with_boxes
         super().__init__(model, messages)
 
-    def open(self, media: Media) -> ResponseStream:
+    def start_reading(self, media: Media) -> ResponseStream:
         settings = services().settings
         inputs = {"image": read_media(media.url, media.param, settings)}
         call = start_call(self._model, inputs, timeout=settings.request_timeout)
-        return ResponseStream(call, OCR.last_output, names={"image": media.param})
+        return ResponseStream(call, OCR.last_output, field_names={"image": media.param})
 
-    def texts(self, work: ResponseStream, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
-        for response in work.responses(heartbeat):
+    def read_texts(self, reader: ResponseStream, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
+        for response in reader.responses(heartbeat):
             if response is None:
                 yield None
                 continue

@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
 from contract.chat_template import RESERVED_NAMES
-from contract.constraints import Constraint, EitherConstraint, GrammarConstraint, constraint_to_json
+from contract.constraints import AnyOfConstraint, Constraint, GrammarConstraint, constraint_to_json
 from contract.model_text import DEFAULT_TOOL_FORMAT, REASONING_TAGS
 from contract.options import SamplingParameters
 from frontend.errors import EngineFailure, InvalidRequest
@@ -173,7 +173,7 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
     functions = [tool.function.model_dump() for tool in body.callable_tools if chosen in (None, tool.function.name)]
     max_calls = _MAX_FORCED_CALLS if body.parallel_tool_calls and not chosen else 1
     calls = _tool_format(model).constrain(functions, max_calls)
-    return EitherConstraint([calls, constraint], "tools") if is_free and constraint else calls
+    return AnyOfConstraint([calls, constraint], "tools") if is_free and constraint else calls
 
 
 def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:

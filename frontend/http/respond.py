@@ -64,7 +64,7 @@ class StreamedResponse(abc.ABC):
             self._source.close()
 
 
-class ClientWatch:
+class DisconnectWatcher:
     """Calls `on_disconnect` once if the client disconnects before `close()`.
 
     Watches the socket for incoming data, because gunicorn notices a disconnect only at its next write. A client that

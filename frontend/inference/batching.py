@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from flask import request
 
+from contract.tensors import MAX_ROWS
 from frontend.access_log import request_id
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
-from frontend.http.respond import ClientWatch
+from frontend.http.respond import DisconnectWatcher
 from frontend.services import services
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model
 
 # A request has at most as many rows as the model's batch, and no more text than the model processes in a fraction of a
 # second, so that other clients' requests run in between and a client's disconnect takes effect soon.
-_MAX_ROWS, _MAX_BYTES = 64, 16_384
+_MAX_BYTES = 16_384
 _MAX_CHARACTERS_PER_TOKEN = 64
 # One runs while the next waits in the queue.
 _MAX_IN_FLIGHT = 2
@@ -33,9 +34,9 @@ def infer_rows(
     Raises APIError; an error about a row names it as an item of the request's `param`.
     """
     run = _Run(model, columns, parameters)
-    watch = ClientWatch(request.environ, run.cancel)
+    watcher = DisconnectWatcher(request.environ, run.cancel)
     try:
-        with services().admission.enter(model.name, model.number("queue_size")):
+        with services().admission.enter(model.name, model.int_parameter("queue_size")):
             return run.result()
     except InvalidRequest as error:
         if error.row is None or error.param:
@@ -43,17 +44,17 @@ def infer_rows(
         where = f"{param}[{error.row}]"
         raise InvalidRequest(f"{where}: {error}", param=where, code=error.code) from error
     finally:
-        watch.close()
+        watcher.close()
         run.cancel()
 
 
-def bounded(text: str, model: Model, truncate: bool, param: str) -> bytes:
+def encode_within_limit(text: str, model: Model, truncate: bool, param: str) -> bytes:
     """Return a text encoded for the model. Text that cannot fit the context is truncated, or raises InvalidRequest."""
-    limit = model.number("context_length") * _MAX_CHARACTERS_PER_TOKEN
+    limit = model.int_parameter("context_length") * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > limit and not truncate:
         raise InvalidRequest(
-            f"{param}: This model's maximum context length is {model.number('context_length')} tokens, but the input "
-            f"has {len(text)} characters. Set 'truncate' to true to truncate it.",
+            f"{param}: This model's maximum context length is {model.int_parameter('context_length')} tokens, but the "
+            f"input has {len(text)} characters. Set 'truncate' to true to truncate it.",
             param=param,
             code="context_length_exceeded",
         )
@@ -77,7 +78,7 @@ class _Run:
         sizes = [sum(map(len, row)) for row in zip(*self._columns.values(), strict=True)]
         parts: list[dict[str, Any]] = []
         order: list[int] = []
-        for rows in cut(sizes):
+        for rows in split_rows(sizes):
             if len(self._pending) == _MAX_IN_FLIGHT:
                 parts.append(self._next())
             self._start(rows)
@@ -109,12 +110,12 @@ class _Run:
         except APIError as error:
             error.row = None if error.row is None else rows[error.row]
             raise
-        services().registry.note_answer(self._model)
+        services().registry.record_response(self._model)
         self._pending.popleft()
         return result
 
 
-def cut(sizes: Sequence[int]) -> Iterator[list[int]]:
+def split_rows(sizes: Sequence[int]) -> Iterator[list[int]]:
     """Yield the row indices of each request: rows of similar size together, in order of size.
 
     A single row may exceed the byte limit.
@@ -122,7 +123,7 @@ def cut(sizes: Sequence[int]) -> Iterator[list[int]]:
     rows: list[int] = []
     total = 0
     for row in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if rows and (len(rows) == _MAX_ROWS or total + sizes[row] > _MAX_BYTES):
+        if rows and (len(rows) == MAX_ROWS or total + sizes[row] > _MAX_BYTES):
             yield rows
             rows, total = [], 0
         rows.append(row)

@@ -13,7 +13,7 @@ from gevent.queue import Empty, SimpleQueue
 
 from frontend.access_log import request_id
 from frontend.errors import APIError, EngineFailure
-from frontend.http.respond import ClientWatch
+from frontend.http.respond import DisconnectWatcher
 from frontend.services import services
 from frontend.triton.client import Call
 from frontend.triton.native import ModelCall
@@ -21,8 +21,8 @@ from frontend.triton.registry import Model
 from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
-LONGEST_SECONDS = 86_400.0
-"""The deadline of long calls; for these, the request timeout limits the wait for each response (`patience`)."""
+MAX_CALL_SECONDS = 86_400.0
+"""The deadline of long calls; for these, the request timeout limits the wait for each response (`response_timeout`)."""
 
 HEARTBEAT_SECONDS = 1.0
 _GRACE_SECONDS = 0.5
@@ -30,7 +30,7 @@ _NO_NAMES: Mapping[str | None, str] = {}
 
 
 def start_call(
-    model: Model, inputs: Mapping[str, Value], *, timeout: float = LONGEST_SECONDS, client: str | None = None
+    model: Model, inputs: Mapping[str, Value], *, timeout: float = MAX_CALL_SECONDS, client: str | None = None
 ) -> Call:
     """Start a request to a model that streams responses. `timeout` is the time until the last response, in seconds.
 
@@ -42,23 +42,23 @@ def start_call(
 class ResponseStream:
     """The responses of `call`, up to the one with the output `last`. A client's disconnect cancels the call.
 
-    The constructor waits for the first response, so that an error before it keeps its HTTP status. `patience`: the
-    maximum wait for each response in seconds; without it, only the call's deadline applies. `names`: the backend's
-    field names → the request's. Raises APIError.
+    The constructor waits for the first response, so that an error before it keeps its HTTP status.
+    `response_timeout`: the maximum wait for each response in seconds; without it, only the call's deadline applies.
+    `field_names`: the backend's field names → the request's. Raises APIError.
     """
 
     def __init__(
         self,
         call: ModelCall,
         last: str,
-        patience: float | None = None,
-        names: Mapping[str | None, str] = _NO_NAMES,
+        response_timeout: float | None = None,
+        field_names: Mapping[str | None, str] = _NO_NAMES,
     ):
-        self._call, self._last, self._patience, self._names = call, last, patience, names
+        self._call, self._last, self._response_timeout, self._field_names = call, last, response_timeout, field_names
         self._over = False
-        self._watch = ClientWatch(request.environ, self._cancel)
+        self._watcher = DisconnectWatcher(request.environ, self._cancel)
         try:
-            self._first = self._wait(patience)
+            self._first = self._wait(response_timeout)
             self._over = self._first is None or last in self._first
         except BaseException:
             self.close()
@@ -80,7 +80,7 @@ class ResponseStream:
 
     def close(self) -> None:
         """Stop watching the client, and cancel the call if it is still running."""
-        self._watch.close()
+        self._watcher.close()
         self._cancel()
 
     def _cancel(self) -> None:
@@ -92,13 +92,13 @@ class ResponseStream:
             self._call.cancel()
 
     def _next(self, heartbeat: bool) -> Generator[None, None, dict[str, Any] | None]:
-        deadline = time.monotonic() + self._patience if self._patience else float("inf")
+        deadline = time.monotonic() + self._response_timeout if self._response_timeout else float("inf")
         while heartbeat and deadline - time.monotonic() > HEARTBEAT_SECONDS:
             try:
                 return self._read(HEARTBEAT_SECONDS)
             except TimeoutError:
                 yield None
-        return self._wait(max(deadline - time.monotonic(), 0) if self._patience else None)
+        return self._wait(max(deadline - time.monotonic(), 0) if self._response_timeout else None)
 
     def _wait(self, seconds: float | None) -> dict[str, Any] | None:
         try:
@@ -111,11 +111,11 @@ class ResponseStream:
             return self._call.next(seconds)
         except APIError as error:
             self._over = True  # nothing follows an error
-            error.param = self._names.get(error.param, error.param)
+            error.param = self._field_names.get(error.param, error.param)
             raise
 
 
-def await_all(
+def start_all(
     starters: Sequence[Callable[[], ModelCall]],
     last: str,
     error_context: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
@@ -159,7 +159,7 @@ def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
                 call.cancel()
 
 
-class Responses(Protocol):
+class ResponseSource(Protocol):
     """The source of a choice's responses."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
@@ -173,7 +173,7 @@ class Choices:
     choices need not compute it again. Raises APIError.
     """
 
-    def __init__(self, start: Callable[[Sequence[int]], Sequence[Responses]], count: int):
+    def __init__(self, start: Callable[[Sequence[int]], Sequence[ResponseSource]], count: int):
         self._streams = list(start([0]))
         if count > 1:
             try:
@@ -219,7 +219,7 @@ class Choices:
             gevent.killall(readers)
 
 
-def _read(index: int, stream: Responses, arrived: Any) -> None:
+def _read(index: int, stream: ResponseSource, arrived: Any) -> None:
     try:
         for response in stream.responses():
             arrived.put((index, response))

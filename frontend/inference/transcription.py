@@ -23,8 +23,8 @@ class Transcription:
     def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
         self._log_fields = log_fields()
         call = start_call(model, {"audio": read(), "options": options.to_json()})
-        patience = services().settings.request_timeout
-        self._responses = ResponseStream(call, TRANSCRIPTION.last_output, patience, {"file": param})
+        response_timeout = services().settings.request_timeout
+        self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param})
         self.language, self.duration = "", 0.0
         """Known only once all segments are; empty and 0 before."""
 

@@ -16,9 +16,9 @@ class ReasoningDelta(NamedTuple):
 
 
 class ToolCallStart(NamedTuple):
-    """The model calls a tool; the arguments follow. `call` is the index of the call in the response."""
+    """The model calls a tool; the arguments follow. `call_index` is its position among the response's calls."""
 
-    call: int
+    call_index: int
     id: str
     name: str
 
@@ -26,14 +26,14 @@ class ToolCallStart(NamedTuple):
 class ToolCallArguments(NamedTuple):
     """The next part of a call's arguments, which are JSON."""
 
-    call: int
+    call_index: int
     text: str
 
 
 class ToolCallAborted(NamedTuple):
     """A started call turned out not to be one; `text` is everything that the model wrote for it."""
 
-    call: int
+    call_index: int
     text: str
 
 

@@ -16,9 +16,9 @@ class ImageStore:
     def __init__(self, folder: Path, seconds: float, max_bytes: int):
         self._files, self._max_bytes = ExpiringFiles(folder, seconds, max_bytes), max_bytes
 
-    def put(self, content: bytes, form: str) -> str:
+    def put(self, content: bytes, image_format: str) -> str:
         """Store an image and return its name. Raises PayloadTooLarge."""
-        name = f"{secrets.token_urlsafe(32)}.{form}"
+        name = f"{secrets.token_urlsafe(32)}.{image_format}"
         if not self._files.put(name, content):
             raise PayloadTooLarge(f"The image exceeds the limit of {self._max_bytes} bytes for images served by URL")
         return name

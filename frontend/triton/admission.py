@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from frontend.errors import Overloaded
 
 
-class Admission:
+class AdmissionLimiter:
     """Counts requests per model, for models whose queue has no other limit.
 
     Triton's own queue limit is not used: with it, this version's dynamic batcher overlooks for half a second a request

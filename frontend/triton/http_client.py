@@ -38,12 +38,12 @@ class UnaryClient:
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def give_back(self, connection: http.client.HTTPConnection | None) -> None:
+    def release(self, connection: http.client.HTTPConnection | None) -> None:
         """Keep a connection for the next request; its response must have been read."""
         if connection is not None and connection.sock is not None:
             self._idle.append(connection)
 
-    def forget_idle(self) -> None:
+    def close_idle(self) -> None:
         """Close the idle connections, because Triton has closed its end of them."""
         while self._idle:
             self._idle.pop().close()
@@ -97,7 +97,7 @@ class Inference:
         except (OSError, http.client.HTTPException) as error:
             self._close()
             raise self._explain(error) from error
-        self._client.give_back(self._connection)
+        self._client.release(self._connection)
         self._connection = None  # another request may be using it now
         if response.status != 200:
             raise error_from_grpc(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
@@ -130,7 +130,7 @@ class Inference:
             if self._cancelled:
                 raise
             self._close()
-        self._client.forget_idle()
+        self._client.close_idle()
         return self._send().getresponse()
 
     def _close(self) -> None:

@@ -53,11 +53,11 @@ class Model:
         return task == self.task or task in self.capabilities
 
     @property
-    def speaks_vllm(self) -> bool:
+    def uses_vllm(self) -> bool:
         """Whether the model has the tensors of Triton's stock vLLM backend (frontend/triton/vllm.py)."""
         return self.task == "chat" and "text_input" in self.inputs
 
-    def number(self, name: str) -> int:
+    def int_parameter(self, name: str) -> int:
         """Return an integer parameter. Raises EngineFailure if it is missing or not an integer."""
         try:
             return int(self.parameters[name])
@@ -120,18 +120,18 @@ class Registry:
                 return model
         raise ModelNotFound(name)
 
-    def note_answer(self, model: Model) -> None:
+    def record_response(self, model: Model) -> None:
         """Record that a model has just responded to a request."""
         self._responded_at[model.name] = time.monotonic()
 
-    def unanswering(self) -> list[str]:
+    def unresponsive_models(self) -> list[str]:
         """Return the required models that do not respond to a probe. Raises Unavailable if no model is loaded."""
         models = {model.name: model for model in self.models()}
         required = self._settings.models or tuple(models)
         return [name for name in required if name not in models or not self._responds(models[name])]
 
     def _responds(self, model: Model) -> bool:
-        if model.speaks_vllm:
+        if model.uses_vllm:
             return model.state == _READY  # vLLM has no probe; Triton unloads a model whose engine fails
         try:
             self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)

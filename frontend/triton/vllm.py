@@ -67,7 +67,7 @@ class VllmChatModel:
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
         """Return the tensors of a request. Prompts that vLLM would answer with a 500 are rejected here."""
-        tokens, limit = self._tokenizer.count(prompt.text), self._model.number("context_length")
+        tokens, limit = self._tokenizer.count(prompt.text), self._model.int_parameter("context_length")
         if not tokens:
             raise InvalidRequest("The prompt is empty", param=prompt.param)
         if tokens >= limit:

@@ -11,8 +11,8 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.support.live import export_own, run_in, url, wait_until
-from tests.support.pictures import encoded, photograph
+from tests.support.images import encode_image, load_photograph
+from tests.support.live import export_weights, run_in, url, wait_until
 from tests.support.stack import running_stack
 
 MODEL = "stable-diffusion-1.5"
@@ -22,7 +22,7 @@ MODEL = "stable-diffusion-1.5"
 def diffusion_stack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffusion")
     run_in(".venv-openvino", "tiny_stable_diffusion", folder / "w")
-    with running_stack([MODEL], "--model-repository", str(export_own(MODEL, folder / "w"))) as settings:
+    with running_stack([MODEL], "--model-repository", str(export_weights(MODEL, folder / "w"))) as settings:
         yield settings
 
 
@@ -46,7 +46,7 @@ def opened(content):
 
 
 def photo(*size):
-    return photograph("astronaut").resize(size)
+    return load_photograph("astronaut").resize(size)
 
 
 class TestGeneration:
@@ -149,20 +149,20 @@ class TestEdits:
         alpha = np.full((size[1], size[0]), 255, np.uint8)
         alpha[5:25, 10:40] = 0
         mask.putalpha(Image.fromarray(alpha))
-        (content,) = contents(self.edit(client, encoded(image, "PNG"), encoded(mask, "PNG")))
+        (content,) = contents(self.edit(client, encode_image(image, "PNG"), encode_image(mask, "PNG")))
         before, after = np.asarray(image), np.asarray(opened(content).convert("RGB"))
         assert (after[alpha == 255] == before[alpha == 255]).all()
         assert (after[alpha == 0] != before[alpha == 0]).any(-1).mean() > 0.9
         white = Image.fromarray(255 - alpha)
-        assert contents(self.edit(client, encoded(image, "PNG"), encoded(white, "PNG"))) == [content]
+        assert contents(self.edit(client, encode_image(image, "PNG"), encode_image(white, "PNG"))) == [content]
 
     def test_edit_without_a_mask_has_the_requested_size(self, client):
         image = photo(64, 64)
-        (content,) = contents(self.edit(client, encoded(image, "PNG"), size="128x64"))
+        (content,) = contents(self.edit(client, encode_image(image, "PNG"), size="128x64"))
         assert opened(content).size == (128, 64)
 
     def test_variations_differ_and_keep_the_size(self, client):
-        image = encoded(photo(80, 64), "PNG")
+        image = encode_image(photo(80, 64), "PNG")
         response = client.images.create_variation(
             image=image, n=2, response_format="b64_json", extra_body={"num_inference_steps": 4}
         )
@@ -171,12 +171,12 @@ class TestEdits:
         assert opened(one).size == (80, 64)
 
     def test_invalid_image_or_mask_is_named(self, client):
-        image = encoded(photo(64, 64), "PNG")
-        bomb = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+        image = encode_image(photo(64, 64), "PNG")
+        bomb = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
         for field, files in (
-            ("mask", (image, encoded(photo(64, 32), "PNG"))),
+            ("mask", (image, encode_image(photo(64, 32), "PNG"))),
             ("mask", (image, b"text")),
-            ("mask", (image, encoded(Image.new("L", (64, 64)), "PNG"))),
+            ("mask", (image, encode_image(Image.new("L", (64, 64)), "PNG"))),
             ("image", (b"text",)),
             ("image", (image[:300],)),
             ("image", (bomb,)),

@@ -5,7 +5,7 @@ import pytest
 import requests
 
 from tests.support.live import export, url
-from tests.support.speech import SENTENCES, heard, words
+from tests.support.speech import SENTENCES, normalize_words, transcribe_text
 from tests.support.stack import running_stack
 
 
@@ -22,12 +22,12 @@ class TestKokoro:
             url(kokoro, "/v1/audio/speech"), json={"input": text, "voice": "alloy"} | body, timeout=120
         )
         assert response.status_code == 200, response.text
-        return heard(stack, response.content, language=language)
+        return transcribe_text(stack, response.content, language=language)
 
     def test_english_is_intelligible(self, stack, kokoro):
         """The voice has a Japanese accent, so a higher word error rate is accepted."""
         texts = [self.transcript(stack, kokoro, sentence, "en") for sentence in SENTENCES[:5]]
-        assert jiwer.wer([words(s) for s in SENTENCES[:5]], [words(t) for t in texts]) <= 0.25
+        assert jiwer.wer([normalize_words(s) for s in SENTENCES[:5]], [normalize_words(t) for t in texts]) <= 0.25
 
     def test_japanese_is_intelligible(self, stack, kokoro):
         text = self.transcript(stack, kokoro, "これはテストです。東京で会いましょう。", "ja")

@@ -7,7 +7,7 @@ import requests
 
 from contract.paths import default_model_repository
 from export.catalog import load_catalog
-from tests.support.live import MODEL, export_own, run_in, url
+from tests.support.live import MODEL, export_weights, run_in, url
 from tests.support.stack import running_stack
 
 
@@ -20,7 +20,7 @@ def test_score_is_the_logit_of_yes_minus_the_logit_of_no(tmp_path):
     (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
     tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
     output = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
-    expected, repository = json.loads(output), export_own(name, tmp_path / "w")
+    expected, repository = json.loads(output), export_weights(name, tmp_path / "w")
     with running_stack([name], "--model-repository", str(repository)) as settings:
         question = {"query": "What is Rust?", "documents": documents, "raw_scores": True}
         body = requests.post(url(settings, "/v1/rerank"), json=question, timeout=60).json()

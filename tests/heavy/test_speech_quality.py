@@ -13,10 +13,10 @@ from tests.support.speech import (
     TWO_CITIES,
     check_bad_files_among_good_ones,
     check_words,
-    long_speech,
-    post,
-    transcribed,
-    words,
+    normalize_words,
+    post_audio,
+    repeat_recording,
+    transcribe,
 )
 
 
@@ -28,7 +28,7 @@ def test_language_is_detected(client):
     """In at least eight of the nine languages, most clips are detected correctly."""
     found = {}
     for path in CLIPS:
-        language = transcribed(client, path, response_format="verbose_json").language
+        language = transcribe(client, path, response_format="verbose_json").language
         found.setdefault(path.parent.name, []).append(language == path.parent.name)
     assert len(found) == 9
     assert sum(sum(right) >= 2 for right in found.values()) >= 8
@@ -36,19 +36,19 @@ def test_language_is_detected(client):
 
 def test_long_file_does_not_delay_a_short_one(stack, client):
     with ThreadPoolExecutor(1) as pool:
-        long = pool.submit(post, stack, long_speech(5))
+        long = pool.submit(post_audio, stack, repeat_recording(5))
         time.sleep(1)
-        assert transcribed(client, next(iter(librivox()))).text
+        assert transcribe(client, next(iter(librivox()))).text
         assert not long.done()
-        assert len(words(long.result().json()["text"]).split()) > 500
+        assert len(normalize_words(long.result().json()["text"]).split()) > 500
 
 
 def test_windows_decoded_together_have_the_same_words_and_ordered_times(stack):
     """With no other request waiting, the file's windows are decoded together; its text repeats that of one copy."""
     fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
-    transcript = post(stack, long_speech(4), **fields).json()
-    once = words(post(stack, TWO_CITIES.read_bytes()).json()["text"])
-    assert jiwer.wer(" ".join([once] * 4), words(transcript["text"])) <= 0.05
+    transcript = post_audio(stack, repeat_recording(4), **fields).json()
+    once = normalize_words(post_audio(stack, TWO_CITIES.read_bytes()).json()["text"])
+    assert jiwer.wer(" ".join([once] * 4), normalize_words(transcript["text"])) <= 0.05
     for entries in (transcript["segments"], transcript["words"]):
         for one, other in itertools.pairwise(entries):
             assert one["start"] <= one["end"] <= other["start"] + 0.02

@@ -10,8 +10,8 @@ import requests
 from PIL import Image
 
 from contract.paths import default_model_repository
-from tests.support.live import MODEL, export_own, run_in, url, user
-from tests.support.pictures import encoded, photograph
+from tests.support.images import encode_image, load_photograph
+from tests.support.live import MODEL, export_weights, run_in, url, user
 from tests.support.stack import running_stack
 
 KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
@@ -22,7 +22,7 @@ def vision_stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vision")
     tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
     run_in(".venv-openvino", "tiny_vision_language", tokenizer, folder / "w", KINDS[request.param])
-    repository = export_own(request.param, folder / "w")
+    repository = export_weights(request.param, folder / "w")
     with running_stack(
         [request.param], "--model-repository", str(repository), "--unknown-model", "default"
     ) as settings:
@@ -43,7 +43,7 @@ def text(value):
 
 
 def photo(name, *size):
-    return encoded(photograph(name).resize(size or (160, 120)), "PNG")
+    return encode_image(load_photograph(name).resize(size or (160, 120)), "PNG")
 
 
 def ask(client, *parts, **fields):
@@ -126,7 +126,7 @@ def test_image_placeholder_in_text_is_plain_text(client, placeholder):
 
 
 def test_invalid_image_is_named(client):
-    bomb = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+    bomb = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
     for content in (b"text", CAT[:300], bomb):
         with pytest.raises(openai.BadRequestError) as caught:
             ask(client, QUESTION, part(CAT), part(content))

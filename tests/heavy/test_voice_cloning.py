@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from tests.support.live import export_own, run_in, url
-from tests.support.speech import clone, reference
+from tests.support.live import export_weights, run_in, url
+from tests.support.speech import clone, reference_audio_url
 from tests.support.stack import running_stack
 
 
@@ -15,14 +15,16 @@ def pocket_tts_stack(tmp_path_factory):
     """A Trident with Pocket TTS: random weights in the real architecture and the published layout."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
-    repository = export_own("pocket-tts", folder / "w")
+    repository = export_weights("pocket-tts", folder / "w")
     with running_stack(["pocket-tts"], "--model-repository", str(repository)) as settings:
         yield settings
 
 
 class TestCloning:
     def test_each_reference_audio_has_its_own_voice(self, pocket_tts_stack):
-        first, second, again = (clone(pocket_tts_stack, reference(start), model="pocket-tts") for start in (0, 10, 0))
+        first, second, again = (
+            clone(pocket_tts_stack, reference_audio_url(start), model="pocket-tts") for start in (0, 10, 0)
+        )
         assert {first.status_code, second.status_code} == {200}
         audio = [response.json()["choices"][0]["message"]["content"] for response in (first, second, again)]
         assert audio[0] == audio[2]
@@ -41,7 +43,7 @@ class TestCloning:
     def test_concurrent_requests_keep_their_voices(self, pocket_tts_stack):
         with ThreadPoolExecutor(6) as pool:
             responses = list(
-                pool.map(lambda n: clone(pocket_tts_stack, reference(n % 3), model="pocket-tts"), range(12))
+                pool.map(lambda n: clone(pocket_tts_stack, reference_audio_url(n % 3), model="pocket-tts"), range(12))
             )
         assert {response.status_code for response in responses} == {200}
         sounds = [response.json()["choices"][0]["message"]["content"][0]["audio_url"]["url"] for response in responses]

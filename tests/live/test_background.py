@@ -10,8 +10,8 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.images import SCENES, composite, encode_image, load_photograph
 from tests.support.live import shell, url
-from tests.support.pictures import SCENES, composite, encoded, photograph
 
 
 def remove_background(stack, content, path="/v1/images/remove_background", **fields):
@@ -30,39 +30,39 @@ def agreement(mask, expected):
 @pytest.mark.parametrize("scene", SCENES)
 def test_clear_object_is_segmented(stack, scene, refine):
     image, mask = composite(scene)
-    result = remove_background(stack, encoded(image), refine=refine)
+    result = remove_background(stack, encode_image(image), refine=refine)
     assert (result.mode, result.size) == ("RGBA", image.size)
     assert agreement(result.getchannel("A"), mask) >= 0.9
 
 
 def test_portrait_keeps_the_face_and_loses_the_background(stack):
     """An astronaut in front of a flag and a shuttle: her whole face is kept, the top left corner is removed."""
-    alpha = np.asarray(remove_background(stack, encoded(photograph("astronaut"))).getchannel("A"))
+    alpha = np.asarray(remove_background(stack, encode_image(load_photograph("astronaut"))).getchannel("A"))
     assert alpha[60:160, 190:250].mean() > 230
     assert alpha[:60, :60].mean() < 25
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (1999, 1333)])
 def test_result_has_the_size_of_the_image(stack, size):
-    assert remove_background(stack, encoded(photograph("astronaut").resize(size), "PNG")).size == size
+    assert remove_background(stack, encode_image(load_photograph("astronaut").resize(size), "PNG")).size == size
 
 
 def test_webp_output_and_exif_rotation(stack):
     exif = Image.Exif()
     exif[0x0112] = 6
     result = remove_background(
-        stack, encoded(photograph("astronaut").crop((0, 0, 512, 300)), exif=exif), output_format="webp"
+        stack, encode_image(load_photograph("astronaut").crop((0, 0, 512, 300)), exif=exif), output_format="webp"
     )
     assert (result.format, result.mode, result.size) == ("WEBP", "RGBA", (300, 512))
 
 
-def test_aha_example_through_curl(lenient, tmp_path):
-    (tmp_path / "photo.png").write_bytes(encoded(photograph("astronaut"), "PNG"))
+def test_aha_example_through_curl(compatible_stack, tmp_path):
+    (tmp_path / "photo.png").write_bytes(encode_image(load_photograph("astronaut"), "PNG"))
     body = (
         '{"model": "AI-ModelScope/RMBG-2.0", "messages": [{"role": "user", "content": '
         '[{"type": "image", "image_url": {"url": "base64://\'$(base64 -w 0 photo.png)\'"}}]}]}'
     )
-    command = f"cd {tmp_path}; echo '{body}' > body.json; curl -s {url(lenient, '/images/remove_background')}"
+    command = f"cd {tmp_path}; echo '{body}' > body.json; curl -s {url(compatible_stack, '/images/remove_background')}"
     output = shell(f"{command} -H 'Content-Type: application/json' -d @body.json")
     part = requests.models.complexjson.loads(output)["choices"][0]["message"]["content"][0]
     content = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
@@ -70,7 +70,7 @@ def test_aha_example_through_curl(lenient, tmp_path):
 
 
 def test_several_images_are_returned_in_order(stack):
-    small = [encoded(photograph("astronaut").resize(size)) for size in ((64, 32), (32, 64), (100, 100))]
+    small = [encode_image(load_photograph("astronaut").resize(size)) for size in ((64, 32), (32, 64), (100, 100))]
     addresses = [f"base64://{base64.b64encode(content).decode()}" for content in small]
     parts = [{"type": "image", "image_url": {"url": address}} for address in addresses]
     body = {"messages": [{"role": "user", "content": parts}]}
@@ -83,7 +83,12 @@ def test_several_images_are_returned_in_order(stack):
 class TestBadImages:
     @pytest.mark.parametrize(
         "content",
-        [b"just text", b"\x89PNG\r\n\x1a\n", encoded(photograph("astronaut"))[:20_000], b"GIF89a" + b"\0" * 99],
+        [
+            b"just text",
+            b"\x89PNG\r\n\x1a\n",
+            encode_image(load_photograph("astronaut"))[:20_000],
+            b"GIF89a" + b"\0" * 99,
+        ],
     )
     def test_invalid_image_is_rejected(self, stack, content):
         response = requests.post(url(stack, "/v1/images/remove_background"), files={"image": content}, timeout=10)
@@ -91,14 +96,14 @@ class TestBadImages:
         assert (response.status_code, error["param"], error["code"]) == (400, "image", "invalid_image")
 
     def test_decompression_bomb_is_rejected_immediately(self, stack):
-        content = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+        content = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
         started = time.monotonic()
         response = requests.post(url(stack, "/v1/images/remove_background"), files={"image": content}, timeout=10)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "too_large")
         assert time.monotonic() - started < 3
 
     def test_invalid_images_do_not_affect_other_requests(self, stack):
-        good = encoded(photograph("astronaut").resize((128, 128)))
+        good = encode_image(load_photograph("astronaut").resize((128, 128)))
         expected = remove_background(stack, good).tobytes()
 
         def ask(number):

@@ -12,9 +12,9 @@ import requests
 from PIL import Image
 
 from contract.paths import CHECKOUT
+from tests.support.images import load_photograph
 from tests.support.live import url
-from tests.support.pages import ENGLISH, rendered
-from tests.support.pictures import photograph
+from tests.support.pages import ENGLISH, render_page
 
 EXAMPLES = CHECKOUT / "examples"
 
@@ -28,10 +28,10 @@ def blocks(document, language):
 def folder(stack, tmp_path_factory):
     """A folder with the files that the commands read."""
     path = tmp_path_factory.mktemp("commands")
-    photograph("astronaut").save(path / "photo.jpg")
-    rendered(ENGLISH).save(path / "page.png")
+    load_photograph("astronaut").save(path / "photo.jpg")
+    render_page(ENGLISH).save(path / "page.png")
     speech = requests.post(url(stack, "/v1/audio/speech"), json={"input": "Hello from your own machine."}, timeout=60)
-    (path / "speech.mp3").write_bytes(speech.content)
+    (path / "greeting.mp3").write_bytes(speech.content)
     return path
 
 
@@ -91,6 +91,7 @@ def test_quickstart_commands_work(stack, folder, document):
     ],
 )
 def test_api_reference_command_works(stack, folder, page, expected):
+    shutil.copy(folder / "greeting.mp3", folder / "speech.mp3")
     command = blocks(f"docs/api/{page}.md", "bash")[0]
     assert expected in run_bash(command, folder, stack)
 
@@ -110,7 +111,7 @@ def test_python_example_works(stack, folder, name, expected):
 
 
 def test_streaming_transcription_example_works(stack, folder):
-    output = run([sys.executable, EXAMPLES / "streaming_transcription.py", "speech.mp3"], folder, stack)
+    output = run([sys.executable, EXAMPLES / "streaming_transcription.py", "greeting.mp3"], folder, stack)
     assert "Hello from your own machine" in output
     assert "seconds of audio" in output
 

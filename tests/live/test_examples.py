@@ -13,7 +13,7 @@ import orjson
 import pytest
 import requests
 
-from tests.support.clips import opening
+from tests.support.clips import first_seconds
 from tests.support.live import MODEL, shell, url, wait_until
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import free_ports
@@ -75,8 +75,8 @@ CHATS = {
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("name", CHATS)
-def test_aha_chats_through_curl(lenient, prefix, name):
-    address = url(lenient, f"{prefix}/chat/completions")
+def test_aha_chats_through_curl(compatible_stack, prefix, name):
+    address = url(compatible_stack, f"{prefix}/chat/completions")
     output = shell(f"curl -sN {address} -H 'Content-Type: application/json' -d '{CHATS[name]}'")
     if prefix and name != "streamed":
         completion = orjson.loads(output)
@@ -90,18 +90,18 @@ def test_aha_chats_through_curl(lenient, prefix, name):
     assert len({c["id"] for c in chunks}) == 1
 
 
-def test_aha_python_example_at_the_unprefixed_path(lenient):
+def test_aha_python_example_at_the_unprefixed_path(compatible_stack):
     from openai import OpenAI
 
-    client = OpenAI(base_url=url(lenient, ""), api_key="dummy")
+    client = OpenAI(base_url=url(compatible_stack, ""), api_key="dummy")
     messages = [{"role": "user", "content": "你好!"}]
     response = client.chat.completions.create(model="Qwen/Qwen3-0.6B", messages=messages, max_tokens=30)
     assert response.choices[0].message.content
 
 
-def test_aha_models_and_health(lenient):
-    assert orjson.loads(shell(f"curl -s {url(lenient, '/health')}")) == {"status": "ok"}
-    models = orjson.loads(shell(f"curl -s {url(lenient, '/models')}"))
+def test_aha_models_and_health(compatible_stack):
+    assert orjson.loads(shell(f"curl -s {url(compatible_stack, '/health')}")) == {"status": "ok"}
+    models = orjson.loads(shell(f"curl -s {url(compatible_stack, '/models')}"))
     assert models["object"] == "list"
     assert {"id", "object", "created", "owned_by"} <= set(models["data"][0])
 
@@ -122,8 +122,8 @@ def test_router_chat_through_curl_ignores_the_api_key(stack):
     assert completion["system_fingerprint"]
 
 
-def test_router_chat_through_requests(stack, lenient):
-    for settings, model in ((stack, "gpt-3.5-turbo"), (lenient, "qwen2.5:7b")):
+def test_router_chat_through_requests(stack, compatible_stack):
+    for settings, model in ((stack, "gpt-3.5-turbo"), (compatible_stack, "qwen2.5:7b")):
         body = {"model": model, "messages": [{"role": "user", "content": "你好!"}], "max_tokens": 30}
         headers = {"Content-Type": "application/json", "Authorization": "Bearer your-api-key"}
         response = requests.post(url(settings, "/v1/chat/completions"), headers=headers, json=body, timeout=60)
@@ -131,9 +131,9 @@ def test_router_chat_through_requests(stack, lenient):
         assert response.json()["choices"][0]["message"]["content"]
 
 
-def test_router_stream(lenient):
+def test_router_stream(compatible_stack):
     body = {"model": "qwen2.5:7b", "messages": [{"role": "user", "content": "你好!"}], "stream": True, "max_tokens": 20}
-    response = requests.post(url(lenient, "/v1/chat/completions"), json=body, timeout=60)
+    response = requests.post(url(compatible_stack, "/v1/chat/completions"), json=body, timeout=60)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
 
@@ -143,10 +143,10 @@ def post(settings, path, body):
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
-def test_aha_embeddings(lenient, path):
-    one = post(lenient, path, '{"input": "Hello world"}')
+def test_aha_embeddings(compatible_stack, path):
+    one = post(compatible_stack, path, '{"input": "Hello world"}')
     assert (one["object"], len(one["data"][0]["embedding"])) == ("list", 384)
-    many = post(lenient, path, '{"input": ["Hello world", "How are you?", "Goodbye"]}')
+    many = post(compatible_stack, path, '{"input": ["Hello world", "How are you?", "Goodbye"]}')
     assert [item["index"] for item in many["data"]] == [0, 1, 2]
 
 
@@ -155,35 +155,35 @@ DOCUMENTS = '["机器学习是一种人工智能技术", "苹果是一种水果"
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
 @pytest.mark.parametrize(("top_n", "count"), [("", 3), (', "top_n": 2', 2)])
-def test_aha_rerank(lenient, path, top_n, count):
-    output = post(lenient, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
+def test_aha_rerank(compatible_stack, path, top_n, count):
+    output = post(compatible_stack, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
     assert output["object"] == "list"
     assert len(output["results"]) == count
     assert {"index", "relevance_score", "document"} <= set(output["results"][0])
 
 
-def test_router_embeddings_and_rerank(lenient):
+def test_router_embeddings_and_rerank(compatible_stack):
     headers = {"Authorization": "Bearer your-api-key"}
     body = {"model": "text-embedding-ada-002", "input": "要嵌入的文本", "encoding_format": "float", "user": "user-123"}
-    output = requests.post(url(lenient, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
+    output = requests.post(url(compatible_stack, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
     assert set(output["usage"]) == {"prompt_tokens", "total_tokens"}
     documents = ["人工智能是计算机科学的一个分支", "机器学习是人工智能的子领域", "深度学习使用神经网络"]
     body = {"model": "rerank-multilingual-v2.0", "query": "什么是人工智能?", "documents": documents, "top_n": 3}
     output = requests.post(
-        url(lenient, "/v1/rerank"), headers=headers, json=body | {"return_documents": True}, timeout=60
+        url(compatible_stack, "/v1/rerank"), headers=headers, json=body | {"return_documents": True}, timeout=60
     ).json()
     assert output["id"].startswith("rerank-")
     assert {"index", "score", "document"} <= set(output["results"][0])
     assert output["usage"]["total_tokens"] > 0
 
 
-AUDIO = opening()
+AUDIO = first_seconds()
 
 
 @pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
 @pytest.mark.parametrize("field", ["", "-F language=en", "-F temperature=0.0"])
-def test_aha_transcriptions_through_curl(lenient, path, field):
-    command = f"curl -s -X POST {url(lenient, path)} -H 'Authorization: Bearer NO_NEED'"
+def test_aha_transcriptions_through_curl(compatible_stack, path, field):
+    command = f"curl -s -X POST {url(compatible_stack, path)} -H 'Authorization: Bearer NO_NEED'"
     output = orjson.loads(shell(f"{command} -F file='@{AUDIO}' -F model='Qwen/Qwen3-ASR-0.6B' {field}"))
     assert output["text"].startswith("It was the best of times")
 
@@ -192,23 +192,25 @@ ASR = """{"model": "ZhipuAI/GLM-ASR-Nano-2512", "messages": [{"role": "user", "c
 {"type": "text", "text": "转写这段音频"}, {"type": "audio", "audio_url": {"url": "%s"}}]}]}"""
 
 
-def test_aha_speech_recognition_in_a_chat(lenient, stack):
+def test_aha_speech_recognition_in_a_chat(compatible_stack, stack):
     body = ASR % f"file://{AUDIO}"
-    output = post(lenient, "/v1/chat/completions", body)
+    output = post(compatible_stack, "/v1/chat/completions", body)
     assert output["object"] == "chat.completion"
     assert output["choices"][0]["message"]["content"].startswith("It was the best of times")
-    streamed = shell(f"curl -sN {url(lenient, '/chat/completions')} -H 'Content-Type: application/json' -d '{body}'")
+    streamed = shell(
+        f"curl -sN {url(compatible_stack, '/chat/completions')} -H 'Content-Type: application/json' -d '{body}'"
+    )
     assert "best of times" in streamed
     assert streamed.endswith("data: [DONE]\n\n")
     error = post(stack, "/v1/chat/completions", body.replace("ZhipuAI/GLM-ASR-Nano-2512", "whisper-1"))["error"]
     assert (error["code"], error["param"]) == ("file_not_allowed", "messages[0].content[1].audio_url.url")
 
 
-def test_audio_for_a_chat_model_is_transcribed_first(lenient):
+def test_audio_for_a_chat_model_is_transcribed_first(compatible_stack):
     body = (ASR % f"file://{package_files(MOONSHINE) / 'two_cities.wav'}").replace(
         '"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20'
     )
-    output = post(lenient, "/v1/chat/completions", body)
+    output = post(compatible_stack, "/v1/chat/completions", body)
     assert output["usage"]["prompt_tokens"] > 100
     assert output["choices"][0]["message"]["content"]
 
@@ -217,13 +219,13 @@ SPEECH = """{"model": "OpenBMB/VoxCPM-0.5B1.5", "messages": [{"role": "user", "c
 {"type": "text", "text": "Hello, this is AHA speaking."}%s]}]}"""
 
 
-def test_aha_speech(lenient):
-    output = post(lenient, "/audio/speech", SPEECH % "")
+def test_aha_speech(compatible_stack):
+    output = post(compatible_stack, "/audio/speech", SPEECH % "")
     (part,) = output["choices"][0]["message"]["content"]
     assert part["audio_url"]["url"].startswith("data:audio/wav;base64,UklGR")
 
 
-def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(lenient):
+def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(compatible_stack):
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=AUDIO.parent)
     ) as server:
@@ -231,7 +233,9 @@ def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(l
         address = f"http://127.0.0.1:{server.server_port}"
         found, missing = (
             post(
-                lenient, "/audio/speech", SPEECH % f', {{"type": "audio", "audio_url": {{"url": "{address}/{name}"}}}}'
+                compatible_stack,
+                "/audio/speech",
+                SPEECH % f', {{"type": "audio", "audio_url": {{"url": "{address}/{name}"}}}}',
             )
             for name in (AUDIO.name, "missing.wav")
         )

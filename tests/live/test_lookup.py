@@ -6,7 +6,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.live import MODEL, metric, url, user, wait_until
-from tests.support.stack import repository_with, running_stack
+from tests.support.stack import make_repository, running_stack
 
 TEXT = "The old lighthouse on the northern cape was built in 1872 by forty men who carried every stone up the cliff."
 REPEAT = f"Repeat this text word for word: {TEXT}"
@@ -14,7 +14,7 @@ REPEAT = f"Repeat this text word for word: {TEXT}"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    repository = repository_with(tmp_path_factory.mktemp("lookup"), MODEL, {"prompt_lookup": "3"})
+    repository = make_repository(tmp_path_factory.mktemp("lookup"), MODEL, {"prompt_lookup": "3"})
     with running_stack([MODEL], "--model-repository", str(repository)) as settings:
         yield settings
 

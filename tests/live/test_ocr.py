@@ -5,32 +5,32 @@ import base64
 import pytest
 import requests
 
+from tests.support.images import encode_image, load_photograph
 from tests.support.live import url
 from tests.support.pages import (
     CHINESE,
     ENGLISH,
     PHOTOGRAPHED,
     TABLE,
-    as_photographed,
     character_errors,
-    photographed,
-    rendered,
-    table,
+    photographed_page,
+    render_page,
+    render_table,
+    simulate_camera,
 )
-from tests.support.pictures import encoded, photograph
 
 MODEL = "pp-ocrv6-small"
 PAGES = {
-    "photographed": (photographed, PHOTOGRAPHED),
-    "English": (lambda: rendered(ENGLISH), "".join(ENGLISH)),
-    "Chinese": (lambda: rendered(CHINESE), "".join(CHINESE)),
-    "two columns": (lambda: rendered(ENGLISH, CHINESE), "".join(ENGLISH + CHINESE)),
-    "English, tilted and dark": (lambda: as_photographed(rendered(ENGLISH)), "".join(ENGLISH)),
-    "Chinese, tilted and dark": (lambda: as_photographed(rendered(CHINESE)), "".join(CHINESE)),
-    "upside down": (lambda: rendered(ENGLISH).rotate(180), "".join(ENGLISH)),
-    "on its side": (lambda: rendered(CHINESE).rotate(90, expand=True), "".join(CHINESE)),
-    "skewed": (lambda: rendered(ENGLISH).rotate(7, expand=True, fillcolor="white"), "".join(ENGLISH)),
-    "small": (lambda: rendered(CHINESE, size=16), "".join(CHINESE)),
+    "photographed": (photographed_page, PHOTOGRAPHED),
+    "English": (lambda: render_page(ENGLISH), "".join(ENGLISH)),
+    "Chinese": (lambda: render_page(CHINESE), "".join(CHINESE)),
+    "two columns": (lambda: render_page(ENGLISH, CHINESE), "".join(ENGLISH + CHINESE)),
+    "English, tilted and dark": (lambda: simulate_camera(render_page(ENGLISH)), "".join(ENGLISH)),
+    "Chinese, tilted and dark": (lambda: simulate_camera(render_page(CHINESE)), "".join(CHINESE)),
+    "upside down": (lambda: render_page(ENGLISH).rotate(180), "".join(ENGLISH)),
+    "on its side": (lambda: render_page(CHINESE).rotate(90, expand=True), "".join(CHINESE)),
+    "skewed": (lambda: render_page(ENGLISH).rotate(7, expand=True, fillcolor="white"), "".join(ENGLISH)),
+    "small": (lambda: render_page(CHINESE, size=16), "".join(CHINESE)),
 }
 
 
@@ -42,13 +42,13 @@ def message(*images):
 @pytest.mark.parametrize("name", PAGES)
 def test_character_error_rate_is_at_most_3_percent(client, name):
     make, expected = PAGES[name]
-    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(make(), "PNG")))
+    completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(make(), "PNG")))
     assert character_errors(completion.choices[0].message.content, expected) <= 0.03
     assert completion.choices[0].finish_reason == "stop"
 
 
 def test_table_is_returned_as_markdown(client):
-    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(table(), "PNG")))
+    completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(render_table(), "PNG")))
     lines = completion.choices[0].message.content.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert [tuple(row) for row in rows if row[0] != "---"] == list(TABLE)
@@ -58,9 +58,9 @@ def test_table_is_returned_as_markdown(client):
 
 
 def test_stream_has_one_line_with_its_box_per_event(client):
-    page = rendered(ENGLISH)
+    page = render_page(ENGLISH)
     stream = client.chat.completions.create(
-        model=MODEL, messages=message(encoded(page, "PNG")), stream=True, metadata={"boxes": "true"}
+        model=MODEL, messages=message(encode_image(page, "PNG")), stream=True, metadata={"boxes": "true"}
     )
     deltas = [chunk.choices[0].delta for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
     assert len(deltas) == len(ENGLISH)
@@ -74,33 +74,35 @@ def test_stream_has_one_line_with_its_box_per_event(client):
 
 
 def test_image_without_text_yields_no_text(client):
-    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(photograph("brick"), "PNG")))
+    completion = client.chat.completions.create(
+        model=MODEL, messages=message(encode_image(load_photograph("brick"), "PNG"))
+    )
     assert completion.choices[0].message.content == ""
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 500)])
 def test_any_image_size_is_accepted(client, size):
-    page = photograph("astronaut").resize(size)
-    completion = client.chat.completions.create(model=MODEL, messages=message(encoded(page, "PNG")))
+    page = load_photograph("astronaut").resize(size)
+    completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(page, "PNG")))
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_aha_examples(lenient, tmp_path):
-    content = encoded(rendered(CHINESE), "PNG")
+def test_aha_examples(compatible_stack, tmp_path):
+    content = encode_image(render_page(CHINESE), "PNG")
     for model, path in (("deepseek-ai/DeepSeek-OCR", "/v1"), ("Qwen/Qwen3-VL-2B-Instruct", "")):
         image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(content).decode()}"}}
         parts = [{"type": "text", "text": "提取所有文本"}, image]
         body = {"model": model, "messages": [{"role": "user", "content": parts}]}
-        response = requests.post(url(lenient, f"{path}/chat/completions"), json=body, timeout=60)
+        response = requests.post(url(compatible_stack, f"{path}/chat/completions"), json=body, timeout=60)
         response.encoding = "utf-8"
         assert CHINESE[0] in response.text
         assert response.headers["Content-Type"].startswith("application/json" if path else "text/event-stream")
 
 
 class TestBadImages:
-    @pytest.mark.parametrize("content", [b"just text", encoded(photograph("astronaut"))[:20_000]])
+    @pytest.mark.parametrize("content", [b"just text", encode_image(load_photograph("astronaut"))[:20_000]])
     def test_invalid_image_is_named(self, stack, content):
-        good = encoded(rendered(ENGLISH[:1]), "PNG")
+        good = encode_image(render_page(ENGLISH[:1]), "PNG")
         body = {"model": MODEL, "messages": message(good, content)}
         response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
         error = response.json()["error"]
@@ -115,7 +117,7 @@ class TestBadImages:
             assert (response.status_code, response.json()["error"]["param"][-4:]) == (400, ".url")
 
     def test_text_model_rejects_an_image_and_names_the_part(self, stack):
-        body = {"model": "smollm2-135m", "messages": message(encoded(rendered(ENGLISH[:1]), "PNG"))}
+        body = {"model": "smollm2-135m", "messages": message(encode_image(render_page(ENGLISH[:1]), "PNG"))}
         response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
         error = response.json()["error"]
         assert (response.status_code, error["param"]) == (400, "messages[0].content[0]")

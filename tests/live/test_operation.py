@@ -154,7 +154,7 @@ def test_request_contents_are_never_logged(stack):
 
 
 def test_deadline_is_504_or_an_error_event_mid_stream(stack):
-    with running_stack([MODEL], "--request-timeout", "1", over=stack) as with_deadline:
+    with running_stack([MODEL], "--request-timeout", "1", triton_of=stack) as with_deadline:
         with pytest.raises(openai.APIStatusError) as caught:
             chat(with_deadline, extra_body={"ignore_eos": True})
         assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
@@ -267,7 +267,7 @@ class TestShutdown:
         assert address, (
             "this machine has only loopback addresses; tests/unit/frontend/test_operation.py covers the rule"
         )
-        with running_stack([MODEL], "--host", "0.0.0.0", over=stack) as open_to_all:
+        with running_stack([MODEL], "--host", "0.0.0.0", triton_of=stack) as open_to_all:
             response = requests.post(f"http://{address}:{open_to_all.port}/shutdown", timeout=10)
             assert response.status_code == 403
             assert response.json() == {

@@ -4,14 +4,14 @@ import pytest
 from openai import OpenAI
 
 from tests.support.live import MODEL, url, user
-from tests.support.stack import repository_with, running_stack
+from tests.support.stack import make_repository, running_stack
 
 CONSTRAINT = {"guided_regex": r"<think>[a-z ]{20,40}</think>(Yes|No)\."}
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    repository = repository_with(tmp_path_factory.mktemp("thinker"), MODEL, {"reasoning": "think"})
+    repository = make_repository(tmp_path_factory.mktemp("thinker"), MODEL, {"reasoning": "think"})
     with running_stack([MODEL], "--model-repository", str(repository)) as settings:
         yield OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=60)
 

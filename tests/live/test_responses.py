@@ -88,7 +88,7 @@ def test_instructions_apply_to_one_response_only(client):
 
 
 def test_every_worker_finds_a_stored_response(stack):
-    with running_stack([MODEL], "--workers", "2", over=stack) as settings:
+    with running_stack([MODEL], "--workers", "2", triton_of=stack) as settings:
         first = ask(OpenAI(base_url=url(settings, "/v1"), api_key="unused"), max_output_tokens=3)
         for _ in range(8):  # one connection each, to reach both workers
             with OpenAI(base_url=url(settings, "/v1"), api_key="unused") as other:
@@ -96,7 +96,7 @@ def test_every_worker_finds_a_stored_response(stack):
 
 
 def test_stored_response_expires(stack):
-    with running_stack([MODEL], "--response-seconds", "0.5", over=stack) as settings:
+    with running_stack([MODEL], "--response-seconds", "0.5", triton_of=stack) as settings:
         own_client = OpenAI(base_url=url(settings, "/v1"), api_key="unused")
         identifier = ask(own_client, max_output_tokens=3).id
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.live import url
-from tests.support.speech import SENTENCES, check_words, clone, heard, reference, speak
+from tests.support.speech import SENTENCES, check_words, clone, reference_audio_url, speak, transcribe_text
 
 FORMATS = ["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
@@ -33,7 +33,7 @@ class TestWords:
 
     def test_numbers_dates_and_money_are_spoken(self, stack):
         audio = speak(stack, input="On March 3rd, 2024, 1,250 people paid $9.99 at 7:30 pm.").content
-        text = heard(stack, audio)
+        text = transcribe_text(stack, audio)
         assert all(word in text for word in ("March", "2024", "people")), text
         assert "9.99" in text or "99 cents" in text, text
 
@@ -101,7 +101,7 @@ class TestAHA:
             assert 0.5 < file.getnframes() / 24_000 < 3
 
     def test_model_without_voice_cloning_rejects_it(self, stack):
-        error = clone(stack, reference(0), model="hibari").json()["error"]
+        error = clone(stack, reference_audio_url(0), model="hibari").json()["error"]
         assert error["code"] == "voice_cloning_unsupported"
 
 

@@ -5,14 +5,14 @@ from openai import OpenAI
 from tokenizers import Tokenizer
 
 from tests.support.live import MODEL, url, user
-from tests.support.stack import repository_with, running_stack
+from tests.support.stack import make_repository, running_stack
 
 TEMPLATE = "<｜User｜>请回答：{{ messages[0].content }}<｜Assistant｜>"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    repository = repository_with(tmp_path_factory.mktemp("template"), MODEL, {})
+    repository = make_repository(tmp_path_factory.mktemp("template"), MODEL, {})
     version = repository / MODEL / "1"
     source = version.resolve()
     version.unlink()

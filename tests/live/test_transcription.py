@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import requests
 
-from tests.support.clips import opening
+from tests.support.clips import first_seconds
 from tests.support.recordings import librivox
 from tests.support.speech import (
     CLIPS,
     TWO_CITIES,
     check_bad_files_among_good_ones,
-    long_speech,
-    post,
-    transcribed,
+    normalize_words,
+    post_audio,
+    repeat_recording,
+    transcribe,
     wav,
-    words,
 )
 
 
@@ -28,15 +28,16 @@ class TestWords:
     def test_audiobook_is_transcribed(self, client):
         clips = librivox()
         rate = jiwer.wer(
-            [words(text) for text in clips.values()], [words(transcribed(client, path).text) for path in clips]
+            [normalize_words(text) for text in clips.values()],
+            [normalize_words(transcribe(client, path).text) for path in clips],
         )
         assert rate <= 0.10
 
     def test_short_english_clips_are_transcribed(self, client):
         clips = [path for path in CLIPS if path.parent.name == "en"]
         rate = jiwer.wer(
-            [words(path.with_suffix(".txt").read_text(encoding="utf-8")) for path in clips],
-            [words(transcribed(client, path).text) for path in clips],
+            [normalize_words(path.with_suffix(".txt").read_text(encoding="utf-8")) for path in clips],
+            [normalize_words(transcribe(client, path).text) for path in clips],
         )
         assert rate <= 0.12
 
@@ -44,11 +45,11 @@ class TestWords:
         """Easy clips only; heavy/test_speech_quality.py covers all of them."""
         for language in ("en", "es", "zh"):
             path = next(path for path in CLIPS if path.parent.name == language)
-            assert transcribed(client, path, response_format="verbose_json").language == language
+            assert transcribe(client, path, response_format="verbose_json").language == language
 
     def test_chinese_is_transcribed_if_specified(self, client):
         path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")  # a clip of numbers
-        assert re.search(r"[\u4e00-\u9fff]", transcribed(client, path, language="ZH").text)
+        assert re.search(r"[\u4e00-\u9fff]", transcribe(client, path, language="ZH").text)
 
     def test_translation_is_english(self, client):
         (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
@@ -60,7 +61,7 @@ class TestWords:
 class TestTimestamps:
     def test_segments_and_words_are_in_order(self, client):
         options = {"response_format": "verbose_json", "timestamp_granularities": ["word", "segment"]}
-        transcript = transcribed(client, TWO_CITIES, **options)
+        transcript = transcribe(client, TWO_CITIES, **options)
         assert transcript.duration == pytest.approx(44.37, abs=0.1)
         assert len(transcript.segments) >= 5
         for entries in (transcript.segments, transcript.words):
@@ -71,17 +72,17 @@ class TestTimestamps:
         assert "".join(word.word for word in transcript.words).strip() == transcript.text
 
     def test_subtitle_formats(self, stack):
-        content = opening().read_bytes()
-        srt = post(stack, content, response_format="srt")
+        content = first_seconds().read_bytes()
+        srt = post_audio(stack, content, response_format="srt")
         assert srt.text.startswith("1\n00:00:00,")
-        vtt = post(stack, content, response_format="vtt")
+        vtt = post_audio(stack, content, response_format="vtt")
         assert vtt.headers["Content-Type"] == "text/vtt; charset=utf-8"
         assert vtt.text.startswith("WEBVTT\n\n00:00:00.")
 
     def test_stream_has_the_same_text_and_starts_before_the_end(self, client):
-        plain = transcribed(client, TWO_CITIES).text
+        plain = transcribe(client, TWO_CITIES).text
         arrived, deltas = [], []
-        for event in transcribed(client, TWO_CITIES, stream=True):
+        for event in transcribe(client, TWO_CITIES, stream=True):
             arrived.append(time.monotonic())
             if event.type == "transcript.text.delta":
                 deltas.append(event.delta)
@@ -99,14 +100,14 @@ class TestNoSpeech:
             "noise": np.random.default_rng(1).normal(0, 0.05, seconds.shape),
             "tone": 0.3 * np.sin(seconds * 2 * np.pi * 440),
         }[kind]
-        body = post(stack, wav(samples)).json()
+        body = post_audio(stack, wav(samples)).json()
         assert body == {"text": "", "usage": {"type": "duration", "seconds": 8}}
 
 
 class TestBadFiles:
     @pytest.mark.parametrize("content", [b"just text, named .wav", b"\0" * 100_000, wav(np.zeros(0))])
     def test_invalid_audio_is_400(self, stack, content):
-        response = post(stack, content)
+        response = post_audio(stack, content)
         error = response.json()["error"]
         assert (response.status_code, error["param"], error["code"]) == (400, "file", "invalid_audio")
 
@@ -125,11 +126,11 @@ class TestBadFiles:
 class TestClientDisconnect:
     def test_client_disconnect_stops_its_work(self, stack, client):
         with pytest.raises(requests.Timeout):
-            post(stack, long_speech(20), timeout=2)
+            post_audio(stack, repeat_recording(20), timeout=2)
         time.sleep(5)
         started = time.monotonic()
-        transcribed(client, next(iter(librivox())))
+        transcribe(client, next(iter(librivox())))
         first = time.monotonic() - started
         started = time.monotonic()
-        transcribed(client, next(iter(librivox())))
+        transcribe(client, next(iter(librivox())))
         assert first < 3 * (time.monotonic() - started) + 1

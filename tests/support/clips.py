@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.recordings import MOONSHINE, package_files
 
 
-def opening(seconds: int = 8) -> Path:
+def first_seconds(seconds: int = 8) -> Path:
     """Return a file with the first `seconds` of A Tale of Two Cities, next to the full recording."""
     folder = package_files(MOONSHINE)
     target = folder / f"two_cities-{seconds}s.wav"

@@ -27,7 +27,7 @@ def run_in(environment: str, module: str, *arguments: str | Path) -> str:
     return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
 
 
-def export_own(name: str, weights: Path) -> Path:
+def export_weights(name: str, weights: Path) -> Path:
     """Export a model from a folder of weights, by the real command; return the repository, a sibling of that folder."""
     repository = weights.parent / "repository"
     command = [sys.executable, "-m", "trident", "export", name, "--weights", str(weights)]

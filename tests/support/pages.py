@@ -49,7 +49,7 @@ histogram of grey values:
 >>> markers = np.zeros_like(coins)"""
 
 
-def photographed() -> Image.Image:
+def photographed_page() -> Image.Image:
     """Return the photographed page in scikit-image's package: warped, and lit from one side."""
     page = Image.fromarray(skimage.data.page())
     return page.resize((page.width * 3, page.height * 3), Image.Resampling.LANCZOS)
@@ -60,7 +60,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(package_files(_FONTS) / "SimHei.ttf", size)
 
 
-def rendered(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
+def render_page(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
     """Return an image of a page with these columns of lines."""
     letters = font(size)
     widths = [max(letters.getlength(line) for line in column) + 2 * size for column in columns]
@@ -73,7 +73,7 @@ def rendered(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
     return page
 
 
-def table() -> Image.Image:
+def render_table() -> Image.Image:
     """Return an image of a page with a table between two lines of text."""
     size, letters = 28, font(28)
     page = Image.new("RGB", (1000, 460), "white")
@@ -86,7 +86,7 @@ def table() -> Image.Image:
     return page
 
 
-def as_photographed(page: Image.Image) -> Image.Image:
+def simulate_camera(page: Image.Image) -> Image.Image:
     """Return a page as a camera might capture it: tilted, lit from one side, blurred and noisy."""
     pixels = np.asarray(page.convert("RGB"))
     height, width = pixels.shape[:2]

@@ -27,14 +27,14 @@ def random_fields(seed):
     return fields
 
 
-def whole(completion):
+def response_summary(completion):
     """Return the text, finish reason, usage and tokens of a non-streamed response."""
     choice = completion.choices[0]
     tokens = [entry.token for entry in choice.logprobs.content] if choice.logprobs else []
     return choice.message.content, choice.finish_reason, completion.usage, tokens
 
 
-def folded(chunks):
+def stream_summary(chunks):
     """Return the same for a streamed response."""
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     text = "".join(choice.delta.content or "" for choice in choices)
@@ -50,8 +50,10 @@ def check_streams(client, count):
     mismatches = []
     for seed in range(count):
         fields, question = random_fields(seed), f"Tell me fact number {seed} about the sea."
-        plain = whole(ask(client, question, **fields))
-        streamed = folded(list(ask(client, question, stream=True, stream_options={"include_usage": True}, **fields)))
-        if streamed != plain and streamed != whole(ask(client, question, **fields)):
+        plain = response_summary(ask(client, question, **fields))
+        streamed = stream_summary(
+            list(ask(client, question, stream=True, stream_options={"include_usage": True}, **fields))
+        )
+        if streamed != plain and streamed != response_summary(ask(client, question, **fields)):
             mismatches.append((seed, streamed, plain))
     assert mismatches == []

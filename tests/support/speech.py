@@ -43,13 +43,13 @@ def speak(stack, path="/v1/audio/speech", **body):
     return requests.post(url(stack, path), json={"model": "hibari", "voice": "alloy"} | body, timeout=120)
 
 
-def heard(stack, content, **fields):
+def transcribe_text(stack, content, **fields):
     fields = {"model": "whisper-base"} | fields
     response = requests.post(url(stack, "/v1/audio/transcriptions"), files={"file": content}, data=fields, timeout=120)
     return response.json()["text"]
 
 
-def words(text):
+def normalize_words(text):
     """Return a text normalized for comparison: lower case, no punctuation, small numbers as words."""
     plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
     return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
@@ -65,17 +65,17 @@ def wav(samples):
     return content.getvalue()
 
 
-def post(stack, content, path="/v1/audio/transcriptions", timeout=120, **fields):
+def post_audio(stack, content, path="/v1/audio/transcriptions", timeout=120, **fields):
     return requests.post(url(stack, path), files={"file": ("a.wav", content)}, data=fields, timeout=timeout)
 
 
-def long_speech(times):
+def repeat_recording(times):
     """Return the 44 seconds of A Tale of Two Cities, repeated `times` times."""
     samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
     return wav(np.tile(samples, times))
 
 
-def reference(start):
+def reference_audio_url(start):
     """Return five seconds of a reader's voice, from second `start`, as a `data:` URL."""
     content = io.BytesIO()
     with wave.open(str(package_files(MOONSHINE) / "two_cities.wav")) as file, wave.open(content, "wb") as part:
@@ -92,11 +92,11 @@ def clone(stack, address, text="Hello there. How are you?", **body):
 
 def check_words(stack, sentences):
     """Check that transcribing the synthesized sentences yields their words (word error rate at most 5%)."""
-    texts = [heard(stack, speak(stack, input=sentence).content) for sentence in sentences]
-    assert jiwer.wer([words(s) for s in sentences], [words(t) for t in texts]) <= 0.05
+    texts = [transcribe_text(stack, speak(stack, input=sentence).content) for sentence in sentences]
+    assert jiwer.wer([normalize_words(s) for s in sentences], [normalize_words(t) for t in texts]) <= 0.05
 
 
-def transcribed(client, path, **options):
+def transcribe(client, path, **options):
     with path.open("rb") as file:
         return client.audio.transcriptions.create(model="whisper-base", file=file, **options)
 
@@ -104,12 +104,12 @@ def transcribed(client, path, **options):
 def check_bad_files_among_good_ones(stack, client, count):
     """Send `count` files concurrently, half of them invalid; check that each valid one has the text it has alone."""
     clips = list(librivox())[: max(1, count // 4)]
-    expected = [transcribed(client, path).text for path in clips]
+    expected = [transcribe(client, path).text for path in clips]
 
     def ask(number):
         if number % 2:
-            return post(stack, b"junk" * number * 1000).status_code == 400
-        return transcribed(client, clips[number // 2 % len(clips)]).text == expected[number // 2 % len(clips)]
+            return post_audio(stack, b"junk" * number * 1000).status_code == 400
+        return transcribe(client, clips[number // 2 % len(clips)]).text == expected[number // 2 % len(clips)]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(count)))

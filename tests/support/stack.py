@@ -28,15 +28,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_stack(models: Sequence[str], *flags: str, over: Settings | None = None) -> Iterator[Settings]:
+def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None = None) -> Iterator[Settings]:
     """Run Trident with these models until the block ends; yield its settings.
 
-    `over`: a running Trident whose Triton to use, instead of starting another one.
+    `triton_of`: a running Trident whose Triton to use, instead of starting another one.
     Raises RuntimeError with the output if Trident does not start.
     """
     port, http, grpc, metrics = free_ports(4)
-    if over:
-        http, flags = over.triton_http_port, ("--triton", over.triton_address, *flags)
+    if triton_of:
+        http, flags = triton_of.triton_http_port, ("--triton", triton_of.triton_address, *flags)
     settings = Settings(
         port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
     )
@@ -57,7 +57,7 @@ def read_config(model: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
-def repository_with(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
+def make_repository(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
     """Make `folder` a model repository with one exported model and these parameters changed; return `folder`."""
     source, target = default_model_repository() / model, folder / model
     target.mkdir(parents=True)

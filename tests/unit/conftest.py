@@ -64,7 +64,7 @@ def encode(text: bytes) -> list[float]:
 
 
 class FakeTriton:
-    """One model per task. `answers` are the queued streams; embeddings and scores are computed from the text."""
+    """One model per task. `queued_calls` are the queued streams; embeddings and scores are computed from the text."""
 
     def __init__(self) -> None:
         names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription", "tiny-speech")
@@ -72,21 +72,21 @@ class FakeTriton:
         self.states = [*(ModelState(name, "READY") for name in names), ModelState("off", "")]
         self.inferences: list[FakeInference] = []
         self.infer_failures: dict[int, APIError] = {}
-        self.answers: deque[FakeCall] = deque()
+        self.queued_calls: deque[FakeCall] = deque()
         self.requests: list[dict[str, Any]] = []
         self.index_reads = 0
         self.down: APIError | None = None
         self.dead: set[str] = set()
         self.busy: set[str] = set()
 
-    def will_answer(self, *responses: Any) -> FakeCall:
+    def queue_response(self, *responses: Any) -> FakeCall:
         call = FakeCall(list(responses))
-        self.answers.append(call)
+        self.queued_calls.append(call)
         return call
 
     def stream(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeCall:
         self.requests.append({"model": model, "inputs": inputs} | options)
-        return self.answers.popleft()
+        return self.queued_calls.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
         """Return `encode` of each text or each document's negated length; raise `infer_failures[call index]` if set."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
+from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
 from trident.launch.instance import Instance, running_instances
 
 _STOP_SECONDS = 20
@@ -22,7 +22,7 @@ _INSTANCE_SETTINGS = ("port", "cache")
 @setting_options(_INSTANCE_SETTINGS)
 def stop(**flags: Any) -> None:
     """Stop the instance on a port and wait until it has exited."""
-    settings = settings_of(flags)
+    settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
     if not instance.is_running():
         click.echo(f"Trident is not running on port {settings.port}")
@@ -51,7 +51,7 @@ def status(**flags: Any) -> None:
 
     Exits with code 1 unless all of them are.
     """
-    settings = settings_of(flags)
+    settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
     if not instance.is_running():
         fail(f"Trident is not running on port {settings.port}")
@@ -68,7 +68,7 @@ def status(**flags: Any) -> None:
 @setting_options(["cache"])
 def ps(**flags: Any) -> None:
     """List the instances running on this machine, with their models."""
-    instances = running_instances(settings_of(flags).cache)
+    instances = running_instances(load_command_settings(flags).cache)
     rows = [("PORT", "PID", "UPTIME", "MEMORY", "MODELS"), *filter(None, map(_row, instances))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

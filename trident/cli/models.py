@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, setting_options, settings_of
+from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
 
 if TYPE_CHECKING:
     from export.catalog import Entry
@@ -34,7 +34,7 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
     """
     from export.catalog import load_catalog, starter_names
 
-    catalog, settings = load_catalog(), settings_of(flags)
+    catalog, settings = load_catalog(), load_command_settings(flags)
     if unknown := [name for name in names if name not in catalog]:
         raise click.UsageError(f"unknown model {', '.join(unknown)}; `trident list` shows the catalog")
     if weights and (len(names) != 1 or every or catalog[names[0]].packages):
@@ -46,10 +46,10 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
 
 def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None) -> None:
     from export.fetch import ExportError
-    from export.repository import export_model, only_one
+    from export.repository import export_lock, export_model
 
     try:
-        with only_one(settings.cache, settings.model_repository):
+        with export_lock(settings.cache, settings.model_repository):
             for entry in entries:
                 export_model(entry, settings.cache, settings.model_repository, weights)
     except ExportError as error:
@@ -67,7 +67,7 @@ def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None
 @setting_options(["model_repository"])
 def list_models(as_json: bool, **flags: Any) -> None:
     """List the models in the catalog and in the model repository."""
-    rows = _listed(settings_of(flags).model_repository)
+    rows = _listed(load_command_settings(flags).model_repository)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -108,7 +108,7 @@ def show(name: str, **flags: Any) -> None:
     from export.catalog import load_catalog
     from export.triton_config import read_model_parameters
 
-    repository = settings_of(flags).model_repository
+    repository = load_command_settings(flags).model_repository
     entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
     if entry is None and not config.exists():
         fail(f"unknown model {name}; `trident list` shows the available models")

@@ -55,7 +55,7 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
     return decorate
 
 
-def settings_of(flags: Mapping[str, Any]) -> Settings:
+def load_command_settings(flags: Mapping[str, Any]) -> Settings:
     """Return the settings with a command's flags applied. Raise UsageError (exit code 2) if one is invalid."""
     try:
         return load_settings({name: value for name, value in flags.items() if value not in (None, ())})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trident.cli.options import GroupedCommand, setting_options, settings_of
+from trident.cli.options import GroupedCommand, load_command_settings, setting_options
 
 
 @click.command(cls=GroupedCommand)
@@ -20,7 +20,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
     each task is the default for that task. Each option can also be set by an environment variable (TRIDENT_PORT)
     or by a key in trident.toml (port).
     """
-    settings = settings_of(flags | ({"models": names} if names else {}))
+    settings = load_command_settings(flags | ({"models": names} if names else {}))
     if settings.triton is None:
         from export.catalog import load_catalog, starter_names
 
@@ -30,7 +30,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
-        settings = settings_of(flags | {"models": list(models)})
+        settings = load_command_settings(flags | {"models": list(models)})
     from trident.launch.supervisor import run
 
     sys.exit(run(settings))

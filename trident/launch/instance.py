@@ -22,7 +22,7 @@ class Instance:
         self._url_file, self._pid_file = run_folder / "url", run_folder / "trident.pid"
 
     @contextmanager
-    def hold(self, url: str) -> Iterator[None]:
+    def acquire(self, url: str) -> Iterator[None]:
         """Hold the lock of the run folder. Raise LaunchError if another launcher holds it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:

@@ -59,7 +59,7 @@ class Supervisor:
     def run(self) -> None:
         """Start both processes, print the URL and run until stopped. Raise LaunchError if one cannot be started."""
         instance = Instance(self._settings.run_folder)
-        with instance.hold(self._url):
+        with instance.acquire(self._url):
             check_frontend(self._settings)
             if self._settings.triton is None:
                 check_embedded(self._settings)
@@ -112,7 +112,7 @@ class Supervisor:
         self._triton.start()
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/ready"
         self._wait(lambda: _status(url) == 200, _LOAD_SECONDS, "Triton")
-        self._triton.watch()
+        self._triton.mark_ready()
 
     def _healthy(self) -> bool:
         return _status(f"{self._url}/health") == 200
@@ -179,7 +179,7 @@ class Supervisor:
     def _restart_triton(self, pause: float) -> None:
         assert self._triton is not None  # noqa: S101
         while True:
-            self._triton.stop(patience=0)
+            self._triton.stop(timeout=0)
             try:
                 self._start_triton()
             except _FrontendStopped:

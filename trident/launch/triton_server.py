@@ -81,7 +81,7 @@ class TritonServer:
         except (OSError, http.client.HTTPException):
             return False
 
-    def watch(self) -> None:
+    def mark_ready(self) -> None:
         """Record the backend processes, once all models are loaded.
 
         From then on, `check` requires these processes and a response from Triton.
@@ -90,18 +90,18 @@ class TritonServer:
         if self._process:
             self._backends = {child.pid for child in psutil.Process(self._process.pid).children()}
 
-    def stop(self, patience: float = _STOP_SECONDS) -> None:
+    def stop(self, timeout: float = _STOP_SECONDS) -> None:
         """Stop Triton and remove its shared memory.
 
-        Triton gets SIGTERM and up to `patience` seconds to exit; then all remaining processes are killed.
+        Triton gets SIGTERM and up to `timeout` seconds to exit; then all remaining processes are killed.
         """
         if self._process is None:
             return
         pids = {pid for root in (self._process.pid, *self._backends) for pid in (root, *_descendants(root))}
-        if patience and self._process.poll() is None:
+        if timeout and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+                self._process.wait(timeout)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 if _alive(pid):

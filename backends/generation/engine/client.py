@@ -10,7 +10,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from backends.common.child_process import ChildProcess, own_module
+from backends.common.child_process import ChildProcess, module_command
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest
 from backends.generation.engine.ipc import (
     Cancel,
@@ -23,7 +23,7 @@ from backends.generation.engine.ipc import (
     Shutdown,
     StepResult,
 )
-from backends.generation.output.answer import Answer
+from backends.generation.output.generated_text import GeneratedText
 from backends.generation.prompt.chat_prompt import Prompt
 from contract.parameters import GenerationParameters
 
@@ -63,16 +63,18 @@ class EngineClient:
     `on_progress(answers)` is called from this object's own thread, with the answers that have new output.
     """
 
-    def __init__(self, folder: Path, parameters: GenerationParameters, on_progress: Callable[[Iterable[Answer]], None]):
+    def __init__(
+        self, folder: Path, parameters: GenerationParameters, on_progress: Callable[[Iterable[GeneratedText]], None]
+    ):
         self._folder, self._parameters, self._on_progress = folder, parameters, on_progress
         self.gauges = Gauges()
         self._lock = threading.Lock()
-        self._answers: dict[int, Answer] = {}
-        self._last_number = 0
+        self._answers: dict[int, GeneratedText] = {}
+        self._last_request_id = 0
         self._link: _Link | None = None
         self._process: ChildProcess | None = None
         self._planned_restart = False
-        self._deferred: list[tuple[Answer, Prompt]] = []
+        self._deferred: list[tuple[GeneratedText, Prompt]] = []
         """Requests submitted after an idle engine was told to shut down and before the next one has loaded."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
@@ -82,10 +84,10 @@ class EngineClient:
         self._connect()
         self._thread.start()
 
-    def submit(self, answer: Answer, prompt: Prompt) -> None:
+    def submit(self, answer: GeneratedText, prompt: Prompt) -> None:
         """Submit a request to the engine, unless it has been cancelled. Raises EngineDown if there is no engine."""
         with self._lock:
-            if answer.over:
+            if answer.closed:
                 return
             if self._planned_restart:
                 self._deferred.append((answer, prompt))
@@ -94,19 +96,19 @@ class EngineClient:
                 raise EngineDown("The model's engine is restarting")
             self._send(self._link, answer, prompt)
 
-    def _send(self, link: _Link, answer: Answer, prompt: Prompt) -> None:
-        self._last_number += 1
-        answer.number = self._last_number
-        self._answers[answer.number] = answer
+    def _send(self, link: _Link, answer: GeneratedText, prompt: Prompt) -> None:
+        self._last_request_id += 1
+        answer.engine_request_id = self._last_request_id
+        self._answers[answer.engine_request_id] = answer
         link.send(_generate_message(answer, prompt))
 
-    def cancel(self, answer: Answer) -> None:
+    def cancel(self, answer: GeneratedText) -> None:
         """Stop generating an answer, whether or not it has started; do nothing if it has ended."""
         with self._lock:
-            answer.over = True
+            answer.closed = True
             self._deferred = [deferred for deferred in self._deferred if deferred[0] is not answer]
-            if self._answers.pop(answer.number, None) and self._link:
-                self._link.send(Cancel(answer.number))
+            if self._answers.pop(answer.engine_request_id, None) and self._link:
+                self._link.send(Cancel(answer.engine_request_id))
 
     def stop(self) -> None:
         """Stop the engine's process; unfinished answers fail."""
@@ -117,7 +119,7 @@ class EngineClient:
 
     def _connect(self) -> None:
         """Start the process and wait until it is ready."""
-        command, environment = own_module("backends.generation.engine.process")
+        command, environment = module_command("backends.generation.engine.process")
         arguments = [str(self._folder), json.dumps(asdict(self._parameters))]
         self._process = ChildProcess([*command, *arguments], environment)
         connection = self._process.connection
@@ -131,7 +133,7 @@ class EngineClient:
             self._link = _Link(connection)
             deferred, self._deferred, self._planned_restart = self._deferred, [], False
             for answer, prompt in deferred:
-                if not answer.over:
+                if not answer.closed:
                     self._send(self._link, answer, prompt)
 
     def _run(self) -> None:
@@ -175,17 +177,17 @@ class EngineClient:
     def _advance(self, result: StepResult) -> None:
         progressed = []
         with self._lock:
-            for made in result.made:
-                if answer := self._answers.get(made.number):
-                    answer.add(made.tokens, made.finish_reason, made.logprobs)
+            for new in result.new_tokens:
+                if answer := self._answers.get(new.request_id):
+                    answer.add(new.tokens, new.finish_reason, new.logprobs)
                     progressed.append(answer)
-                    if made.finish_reason:
-                        del self._answers[made.number]
+                    if new.finish_reason:
+                        del self._answers[new.request_id]
         self._on_progress(progressed)
 
     def _fail(self, failed: Failed) -> None:
         with self._lock:
-            answer = self._answers.pop(failed.number, None)
+            answer = self._answers.pop(failed.request_id, None)
         if answer:
             kind = InvalidRequest if failed.is_client_error else EngineFailure
             answer.fail(kind(failed.message, failed.param))
@@ -223,9 +225,14 @@ class EngineClient:
                 return
 
 
-def _generate_message(answer: Answer, prompt: Prompt) -> Generate | GenerateWithImages:
+def _generate_message(answer: GeneratedText, prompt: Prompt) -> Generate | GenerateWithImages:
     if prompt.text:
         return GenerateWithImages(
-            answer.number, answer.client, prompt.text, prompt.rgb_images, answer.parameters, prompt.remaining_context
+            answer.engine_request_id,
+            answer.client,
+            prompt.text,
+            prompt.rgb_images,
+            answer.parameters,
+            prompt.remaining_context,
         )
-    return Generate(answer.number, answer.client, prompt.ids, answer.parameters, prompt.remaining_context)
+    return Generate(answer.engine_request_id, answer.client, prompt.ids, answer.parameters, prompt.remaining_context)

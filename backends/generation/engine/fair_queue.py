@@ -5,16 +5,16 @@ from collections import Counter
 from typing import Generic, Protocol, TypeVar
 
 
-class Waiting(Protocol):
+class QueuedRequest(Protocol):
     """A request's ID and its client."""
 
     @property
-    def number(self) -> int: ...
+    def request_id(self) -> int: ...
     @property
     def client(self) -> str: ...
 
 
-Request = TypeVar("Request", bound=Waiting)
+Request = TypeVar("Request", bound=QueuedRequest)
 
 
 class FairQueue(Generic[Request]):
@@ -33,11 +33,11 @@ class FairQueue(Generic[Request]):
         """Return how many requests are waiting."""
         return len(self._waiting)
 
-    def put(self, request: Request) -> None:
+    def add(self, request: Request) -> None:
         """Add a request to the queue."""
-        self._waiting[request.number] = request
+        self._waiting[request.request_id] = request
 
-    def take(self) -> Request | None:
+    def next(self) -> Request | None:
         """Return the next request, which then holds a slot; None if no request may have one."""
         if not self._waiting or len(self._active) >= self._slots:
             return None
@@ -47,10 +47,10 @@ class FairQueue(Generic[Request]):
         available = self._slots - (len(self._active) - own)
         if own >= math.ceil(available * 7 / 8):
             return None
-        self._active[request.number] = request.client
-        return self._waiting.pop(request.number)
+        self._active[request.request_id] = request.client
+        return self._waiting.pop(request.request_id)
 
-    def end(self, number: int) -> None:
+    def remove(self, request_id: int) -> None:
         """Remove a request, whether it holds a slot or is waiting."""
-        self._active.pop(number, None)
-        self._waiting.pop(number, None)
+        self._active.pop(request_id, None)
+        self._waiting.pop(request_id, None)

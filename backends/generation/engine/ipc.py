@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 class Generate(NamedTuple):
     """Backend to engine: generate. `prompt_ids` are int64 in native byte order; `remaining_context` is in tokens."""
 
-    number: int
+    request_id: int
     client: str
     prompt_ids: bytes
     parameters: dict[str, Any]
@@ -25,7 +25,7 @@ class RGBImage(NamedTuple):
 class GenerateWithImages(NamedTuple):
     """Backend to engine: generate, with a vision model. `text` has a tag in place of each image."""
 
-    number: int
+    request_id: int
     client: str
     text: str
     rgb_images: tuple[RGBImage, ...]
@@ -36,7 +36,7 @@ class GenerateWithImages(NamedTuple):
 class Cancel(NamedTuple):
     """Backend to engine: stop this request."""
 
-    number: int
+    request_id: int
 
 
 class Ready(NamedTuple):
@@ -62,7 +62,7 @@ class Gauges(NamedTuple):
 class NewTokens(NamedTuple):
     """New tokens of a request, their `logprobs` if requested, and why the request ended (None if it continues)."""
 
-    number: int
+    request_id: int
     tokens: list[int]
     logprobs: list[float]
     finish_reason: str | None
@@ -71,14 +71,14 @@ class NewTokens(NamedTuple):
 class StepResult(NamedTuple):
     """Engine to backend: the new tokens of each request, and the engine's load."""
 
-    made: list[NewTokens]
+    new_tokens: list[NewTokens]
     gauges: Gauges
 
 
 class Failed(NamedTuple):
     """Engine to backend: this request failed."""
 
-    number: int
+    request_id: int
     message: str
     is_client_error: bool = False
     param: str | None = None

@@ -119,14 +119,14 @@ def warm_up(
 
 
 def _add_example(
-    pipeline: genai.ContinuousBatchingPipeline, number: int, config: genai.GenerationConfig, has_vision: bool
+    pipeline: genai.ContinuousBatchingPipeline, index: int, config: genai.GenerationConfig, has_vision: bool
 ) -> Any:
     if has_vision:  # token IDs break a vision model's pipeline
         black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
-        text = "<ov_genai_image_0>" + "hello " * (16 + 8 * number)
-        return pipeline.add_request(number, text, [image_tensor(black)], config)
-    ids = np.full((1, 16 + 8 * number), number, dtype=np.int64)
-    return pipeline.add_request(number, openvino.Tensor(ids), config)
+        text = "<ov_genai_image_0>" + "hello " * (16 + 8 * index)
+        return pipeline.add_request(index, text, [image_tensor(black)], config)
+    ids = np.full((1, 16 + 8 * index), index, dtype=np.int64)
+    return pipeline.add_request(index, openvino.Tensor(ids), config)
 
 
 def image_tensor(rgb_image: RGBImage) -> openvino.Tensor:

@@ -122,9 +122,9 @@ class Engine:
                 self._prefill_images()
             if self._busy():
                 self._step()
-            made, gauges = self._collect(), self._gauges()
-            if made or gauges[:2] != self._reported[:2]:
-                self._socket.send(StepResult(made, gauges))
+            new_tokens, gauges = self._collect(), self._gauges()
+            if new_tokens or gauges[:2] != self._reported[:2]:
+                self._socket.send(StepResult(new_tokens, gauges))
                 self._reported = gauges
             while self._failed:
                 self._socket.send(self._failed.pop())
@@ -138,16 +138,18 @@ class Engine:
             self._shutdown_requested = True
             return
         if isinstance(message, Cancel):
-            self._awaiting_grammar = deque(other for other in self._awaiting_grammar if other.number != message.number)
-            self._awaiting_images.pop(message.number, None)
-            if handle := self._remove(message.number):
+            self._awaiting_grammar = deque(
+                other for other in self._awaiting_grammar if other.request_id != message.request_id
+            )
+            self._awaiting_images.pop(message.request_id, None)
+            if handle := self._remove(message.request_id):
                 handle.cancel()
         elif message.parameters.get("grammar"):
             if not self._awaiting_grammar:
                 self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
             self._awaiting_grammar.append(message)
         else:
-            self._queue.put(message)
+            self._queue.add(message)
             self._admit()
 
     def _admit(self) -> None:
@@ -156,7 +158,7 @@ class Engine:
             waiting, self._admitted_waiting = self._admitted_waiting, []
             for admitted in waiting:
                 self._start_request(admitted)
-        while message := self._queue.take():
+        while message := self._queue.next():
             if message.parameters.get("grammar") and self._grammars_blocked():
                 self._admitted_waiting.append(message)
             else:
@@ -171,11 +173,11 @@ class Engine:
 
     def _start_request(self, message: Generate | GenerateWithImages) -> None:
         if message.parameters.get("grammar"):
-            self._awaiting_first_token.add(message.number)
+            self._awaiting_first_token.add(message.request_id)
         if isinstance(message, Generate):
             self._add(message, openvino.Tensor(np.frombuffer(message.prompt_ids, dtype=np.int64).reshape(1, -1)))
         elif message.rgb_images:
-            self._awaiting_images[message.number] = message
+            self._awaiting_images[message.request_id] = message
         else:
             self._add(message, message.text, [])
 
@@ -198,14 +200,14 @@ class Engine:
         for message in waiting:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MAX_GRAMMARS:
-                self._fail(message.number, f"The engine has reached its limit of {_MAX_GRAMMARS} compiled grammars")
+                self._fail(message.request_id, f"The engine has reached its limit of {_MAX_GRAMMARS} compiled grammars")
             elif grammar not in self._grammars:
                 self._awaiting_grammar.append(message)
             elif reason := self._grammars[grammar]:
                 param = message.parameters.get("constraint", {}).get("param")
-                self._fail(message.number, reason, is_client_error=True, param=param)
+                self._fail(message.request_id, reason, is_client_error=True, param=param)
             else:
-                self._queue.put(message)
+                self._queue.add(message)
         self._admit()
         if self._awaiting_grammar and not self._awaiting_first_token:
             self._compiling, client = self._awaiting_grammar[0].parameters["grammar"], self._awaiting_grammar[0].client
@@ -234,51 +236,51 @@ class Engine:
             config = build_config(
                 message.parameters, message.remaining_context, self._end_tokens, self._num_draft_tokens
             )
-            self._handles[message.number] = self._pipeline.add_request(message.number, *prompt, config)
+            self._handles[message.request_id] = self._pipeline.add_request(message.request_id, *prompt, config)
             if message.parameters.get("logprobs"):
-                self._wants_logprobs.add(message.number)
+                self._wants_logprobs.add(message.request_id)
         except InvalidRequest as error:
-            self._fail(message.number, str(error), is_client_error=True)
+            self._fail(message.request_id, str(error), is_client_error=True)
         except Exception:
             log.exception("the engine rejected a request")
-            self._fail(message.number, "The engine rejected the request")
+            self._fail(message.request_id, "The engine rejected the request")
 
     def _step(self) -> None:
         try:
             self._pipeline.step()
         except Exception:
             log.exception("a step failed; failing its %d requests", len(self._handles))
-            for number in list(self._handles):
-                self._fail(number, "The engine failed")
+            for request_id in list(self._handles):
+                self._fail(request_id, "The engine failed")
 
     def _collect(self) -> list[NewTokens]:
         """Return the new tokens of each request."""
-        made = []
-        for number, handle in list(self._handles.items()):
+        new_tokens = []
+        for request_id, handle in list(self._handles.items()):
             while handle.can_read():
-                self._awaiting_first_token.discard(number)
+                self._awaiting_first_token.discard(request_id)
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
-                    logprobs = list(output.generated_log_probs) if number in self._wants_logprobs else []
-                    made.append(NewTokens(number, list(output.generated_ids), logprobs, finish_reason))
+                    logprobs = list(output.generated_log_probs) if request_id in self._wants_logprobs else []
+                    new_tokens.append(NewTokens(request_id, list(output.generated_ids), logprobs, finish_reason))
                     if finish_reason:
-                        self._remove(number)
+                        self._remove(request_id)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
-                self._fail(number, "The request does not fit into the model's KV cache; increase 'cache_size_gb'")
-        return made
+                self._fail(request_id, "The request does not fit into the model's KV cache; increase 'cache_size_gb'")
+        return new_tokens
 
-    def _fail(self, number: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
-        if handle := self._remove(number):
+    def _fail(self, request_id: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
+        if handle := self._remove(request_id):
             handle.cancel()
-        self._failed.append(Failed(number, message, is_client_error, param))
+        self._failed.append(Failed(request_id, message, is_client_error, param))
 
-    def _remove(self, number: int) -> Any:
+    def _remove(self, request_id: int) -> Any:
         """Remove a request and return its handle, if it has one."""
-        self._queue.end(number)
-        self._admitted_waiting = [message for message in self._admitted_waiting if message.number != number]
-        self._awaiting_first_token.discard(number)
-        self._wants_logprobs.discard(number)
-        return self._handles.pop(number, None)
+        self._queue.remove(request_id)
+        self._admitted_waiting = [message for message in self._admitted_waiting if message.request_id != request_id]
+        self._awaiting_first_token.discard(request_id)
+        self._wants_logprobs.discard(request_id)
+        return self._handles.pop(request_id, None)
 
     def _gauges(self) -> Gauges:
         metrics = self._pipeline.get_metrics()

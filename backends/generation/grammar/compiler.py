@@ -28,7 +28,7 @@ import psutil
 from openvino.op.util import Variable, VariableInfo
 from openvino.opset6 import assign, read_value
 
-from backends.common.child_process import ChildProcess, open_connection, own_module
+from backends.common.child_process import ChildProcess, module_command, open_connection
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _MEMORY = 8 << 30
 _MAX_TRIALS = 400
 
 
-class SilentModel:
+class UniformModel:
     """A pipeline without a real model: all tokens that the grammar allows are equally likely.
 
     Raises ValueError if the tokenizer has no vocabulary.
@@ -54,7 +54,7 @@ class SilentModel:
     def __init__(self, tokenizer: genai.Tokenizer, end: int):
         vocabulary = len(tokenizer.get_vocab())
         with tempfile.TemporaryDirectory() as folder:
-            openvino.save_model(_silent_network(vocabulary), Path(folder) / "openvino_model.xml")
+            openvino.save_model(_uniform_network(vocabulary), Path(folder) / "openvino_model.xml")
             self._pipeline = genai.LLMPipeline(folder, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")
         self._end = end
 
@@ -80,7 +80,7 @@ class GrammarCompiler:
         self._folder, self._end = folder, end
         self._trial: _Trial | None = None
         try:
-            self._model: SilentModel | None = SilentModel(tokenizer, end)
+            self._model: UniformModel | None = UniformModel(tokenizer, end)
         except Exception:  # models exported before grammar support have no vocabulary
             log.warning(
                 "structured output unavailable: no openvino_detokenizer.xml in the model's folder; export it again"
@@ -120,7 +120,7 @@ class _Trial:
     """The separate process that tries grammars."""
 
     def __init__(self, folder: Path, end: int):
-        command, environment = own_module("backends.generation.grammar.compiler")
+        command, environment = module_command("backends.generation.grammar.compiler")
         self._process = ChildProcess([*command, str(folder), str(end)], environment)
         self._connection = self._process.connection
         self.count, self.has_ended = 0, False
@@ -163,7 +163,7 @@ def _message_of(error: Exception) -> str:
     return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "The grammar does not compile"
 
 
-def _silent_network(vocabulary: int) -> openvino.Model:
+def _uniform_network(vocabulary: int) -> openvino.Model:
     """Return a network that the pipeline accepts as a language model; all its logits are zero."""
     names = ("input_ids", "attention_mask", "position_ids", "beam_idx")
     inputs = [ops.parameter([-1], np.int32) if n == "beam_idx" else ops.parameter([-1, -1], np.int64) for n in names]
@@ -185,7 +185,7 @@ def _silent_network(vocabulary: int) -> openvino.Model:
     past = ops.gather(read_value(empty, cache), beams, ops.constant(np.int64(0)))
     new = ops.unsqueeze(ops.unsqueeze(ops.convert(ids, "f32"), 1), 3)
     kept = assign(ops.concat([past, new], 2), cache)
-    return openvino.Model([ops.result(logits)], [kept], inputs, "silent")
+    return openvino.Model([ops.result(logits)], [kept], inputs, "uniform")
 
 
 def main() -> None:
@@ -193,7 +193,7 @@ def main() -> None:
     folder, end = sys.argv[1], int(sys.argv[2])
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     connection = open_connection()
-    model = SilentModel(genai.Tokenizer(folder), end)
+    model = UniformModel(genai.Tokenizer(folder), end)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     connection.send(None)
     try:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.generation.grammar.ebnf import MAX_CHARACTERS, NotPossible, Rules, any_of, literal, repeat
+from backends.generation.grammar.ebnf import MAX_CHARACTERS, Rules, UnsupportedConstraint, any_of, literal, repeat
 from backends.generation.grammar.json_schema import JSONGrammar
 from backends.generation.grammar.regex import regex_grammar
 from contract.constraints import (
+    AnyOfConstraint,
     ChoiceConstraint,
     Constraint,
-    EitherConstraint,
     GrammarConstraint,
     JSONObjectConstraint,
     JSONSchemaConstraint,
@@ -31,7 +31,7 @@ def grammar_from(content: Mapping[str, Any]) -> str:
             return _checked(constraint.grammar)
         rules = Rules()
         return rules.text(_expression(rules, constraint))
-    except NotPossible as error:
+    except UnsupportedConstraint as error:
         raise InvalidRequest(str(error), content.get("param")) from error
     except RecursionError as error:
         raise InvalidRequest("The constraint is nested too deeply", content.get("param")) from error
@@ -49,26 +49,26 @@ def _expression(rules: Rules, constraint: Constraint) -> str:
             return regex_grammar(pattern)
         case ChoiceConstraint(choices=choices):
             if len(choices) > _MAX_CHOICES:
-                raise NotPossible(f"At most {_MAX_CHOICES} choices are supported")
+                raise UnsupportedConstraint(f"At most {_MAX_CHOICES} choices are supported")
             return any_of(map(literal, choices))
-        case EitherConstraint(of=constraints):
+        case AnyOfConstraint(constraints=constraints):
             return any_of(f"({_expression(rules, one)})" for one in constraints)
         case ToolCallsConstraint():
             return _tool_calls(rules, constraint)
         case GrammarConstraint():
-            raise NotPossible("A grammar cannot be combined with another constraint")
+            raise UnsupportedConstraint("A grammar cannot be combined with another constraint")
 
 
 def _checked(grammar: str) -> str:
     if len(grammar) > MAX_CHARACTERS:
-        raise NotPossible(f"The grammar exceeds the limit of {MAX_CHARACTERS} characters")
+        raise UnsupportedConstraint(f"The grammar exceeds the limit of {MAX_CHARACTERS} characters")
     grammar.encode()  # raises ValueError for a lone surrogate
     return grammar
 
 
 def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
-        raise NotPossible(f"At most {_MAX_TAGS} tool call tags are supported")
+        raise UnsupportedConstraint(f"At most {_MAX_TAGS} tool call tags are supported")
     # Each schema has its own definitions and so its own JSONGrammar; the rules are shared.
     values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]

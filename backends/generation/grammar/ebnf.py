@@ -14,7 +14,7 @@ Ranges = list[tuple[int, int]]
 """A set of characters: the first and last code point of each run, in order."""
 
 
-class NotPossible(Exception):
+class UnsupportedConstraint(Exception):
     """A constraint that the engine's grammars cannot express within the limits; the message is for the client."""
 
 
@@ -40,18 +40,18 @@ class Rules:
         return name
 
     def fill(self, name: str, body: str) -> None:
-        """Give a reserved name its body. Raises NotPossible if the grammar becomes too large."""
+        """Give a reserved name its body. Raises UnsupportedConstraint if the grammar becomes too large."""
         self._bodies[name] = body
         self._size += len(name) + len(body)
         if self._size > MAX_CHARACTERS:
-            raise NotPossible(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
+            raise UnsupportedConstraint(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
 
     def text(self, root: str) -> str:
         """Return the grammar whose root rule is the expression `root`."""
         lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
         text = "\n".join(lines) + "\n"
         if len(text) > MAX_CHARACTERS:
-            raise NotPossible(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
+            raise UnsupportedConstraint(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
         return text
 
 
@@ -78,13 +78,13 @@ def repeat(expression: str, minimum: int, maximum: int | None) -> str:
 
 
 def char_class(ranges: Ranges) -> str:
-    """Return the expression that matches one of these characters. Raises NotPossible if there are none."""
+    """Return the expression that matches one of these characters. Raises UnsupportedConstraint if there are none."""
     if not ranges:
-        raise NotPossible("an empty character set matches nothing")
+        raise UnsupportedConstraint("an empty character set matches nothing")
     return "[" + "".join(_code(a) if a == b else f"{_code(a)}-{_code(b)}" for a, b in ranges) + "]"
 
 
-def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Return the same set of characters, in order and without overlaps."""
     result: Ranges = []
     for first, last in sorted(ranges):
@@ -95,19 +95,19 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return result
 
 
-def inverted(ranges: Iterable[tuple[int, int]]) -> Ranges:
+def complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Return all other characters, except surrogates."""
     result, start = [], 0
-    for first, last in merged([*ranges, _SURROGATES]):
+    for first, last in union([*ranges, _SURROGATES]):
         if first > start:
             result.append((start, first - 1))
         start = last + 1
     return [*result, (start, _LAST)] if start <= _LAST else result
 
 
-def without(ranges: Ranges, removed: Ranges) -> Ranges:
+def difference(ranges: Ranges, removed: Ranges) -> Ranges:
     """Return the characters of `ranges` that are not in `removed`."""
-    return inverted([*inverted(ranges), *removed])
+    return complement([*complement(ranges), *removed])
 
 
 def _escaped(character: str) -> str:

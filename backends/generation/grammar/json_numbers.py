@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from backends.generation.grammar.ebnf import NotPossible, any_of, literal, repeat
+from backends.generation.grammar.ebnf import UnsupportedConstraint, any_of, literal, repeat
 
 # As many as a double holds exactly; a JSON parser would lose more.
 _DIGITS = 15
@@ -20,7 +20,7 @@ Digits = tuple[tuple[int, int], ...]
 
 
 def integer(schema: dict[str, Any]) -> str:
-    """Return the expression for an integer within the schema's bounds. Raises NotPossible."""
+    """Return the expression for an integer within the schema's bounds. Raises UnsupportedConstraint."""
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_INTEGER
@@ -32,14 +32,14 @@ def integer(schema: dict[str, Any]) -> str:
 
 
 def number(schema: dict[str, Any]) -> str:
-    """Return the expression for a number within the schema's bounds. Raises NotPossible."""
+    """Return the expression for a number within the schema's bounds. Raises UnsupportedConstraint."""
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_NUMBER
     decimals = max(-int(bound.normalize().as_tuple().exponent) for bound in (low, high) if bound is not None)
     decimals = max(0, decimals)
     if decimals > _MAX_DECIMALS:
-        raise NotPossible(f"bounds with more than {_MAX_DECIMALS} decimals are not supported")
+        raise UnsupportedConstraint(f"bounds with more than {_MAX_DECIMALS} decimals are not supported")
     exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
     if exclusive or (low is not None and high is not None and high - low < 1):
         decimals = max(_MIN_DECIMALS, decimals)  # or excluding the bounds could leave no number
@@ -56,9 +56,9 @@ def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
         given = [schema[key] for key in (inclusive, exclusive) if key in schema]
         for value in given:
             if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAXIMUM:
-                raise NotPossible(f"'{inclusive}' must be a number with at most {_DIGITS} digits")
+                raise UnsupportedConstraint(f"'{inclusive}' must be a number with at most {_DIGITS} digits")
         if len(given) == 2:
-            raise NotPossible(f"'{inclusive}' together with '{exclusive}' is not supported")
+            raise UnsupportedConstraint(f"'{inclusive}' together with '{exclusive}' is not supported")
         return Decimal(str(given[0])) if given else None
 
     return bound("minimum", "exclusiveMinimum"), bound("maximum", "exclusiveMaximum")
@@ -70,7 +70,7 @@ def _between(first: int, last: int, decimals: int, tails: bool) -> str:
     `tails` allows further decimals between them.
     """
     if first > last:
-        raise NotPossible("no number is within the bounds")
+        raise UnsupportedConstraint("no number is within the bounds")
     options = []
     if first < 0:
         minimum, maximum = max(1, -last), -first

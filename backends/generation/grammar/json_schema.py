@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backends.generation.grammar import json_numbers
-from backends.generation.grammar.ebnf import EMPTY, NotPossible, Rules, any_of, literal, repeat
+from backends.generation.grammar.ebnf import EMPTY, Rules, UnsupportedConstraint, any_of, literal, repeat
 from backends.generation.grammar.regex import json_characters, json_pattern
 
 Schema = dict[str, Any] | bool
@@ -79,14 +79,14 @@ _MAX_VISITS = 5_000
 class JSONGrammar:
     """Writes expressions for the values of a schema, with rules that several schemas can share.
 
-    With `strict`, keywords that a grammar cannot express raise NotPossible; without, they are ignored.
+    With `strict`, keywords that a grammar cannot express raise UnsupportedConstraint; without, they are ignored.
     """
 
     def __init__(self, rules: Rules, strict: bool = True):
         self._rules, self._strict, self._visits = rules, strict, 0
 
     def value(self, schema: Schema) -> str:
-        """Return the expression for a JSON value that the schema allows. Raises NotPossible."""
+        """Return the expression for a JSON value that the schema allows. Raises UnsupportedConstraint."""
         self._whole, self._references = schema, dict[str, str]()
         return self._value(schema, "schema", 0)
 
@@ -97,15 +97,15 @@ class JSONGrammar:
     def _value(self, schema: Any, path: str, level: int) -> str:
         self._visits += 1  # references can lead to the same subschema many times
         if self._visits > _MAX_VISITS:
-            raise NotPossible(f"the schema is too large (limit {_MAX_VISITS} subschemas)")
+            raise UnsupportedConstraint(f"the schema is too large (limit {_MAX_VISITS} subschemas)")
         if schema is True or schema == {}:
             return self._any_value()
         if not isinstance(schema, dict):
-            raise NotPossible(
+            raise UnsupportedConstraint(
                 f"{path}: the schema 'false' allows no value" if schema is False else f"{path}: must be an object"
             )
         if level > _MAX_LEVELS:
-            raise NotPossible(f"{path}: nested deeper than {_MAX_LEVELS} levels")
+            raise UnsupportedConstraint(f"{path}: nested deeper than {_MAX_LEVELS} levels")
         for key in _COMBINED:
             if key in schema:
                 return self._combined(key, schema, path, level)
@@ -113,16 +113,19 @@ class JSONGrammar:
         types = types if isinstance(types, list) else [types]
         for kind in types:
             if not isinstance(kind, str) or kind not in _KEYWORDS:
-                raise NotPossible(f"{path}.type: {json.dumps(kind)[:40]} is not a JSON type")
+                raise UnsupportedConstraint(f"{path}.type: {json.dumps(kind)[:40]} is not a JSON type")
         self._check(schema, frozenset[str]().union(*(_KEYWORDS[kind] for kind in types)), path)
         return any_of(self._of_type(kind, schema, path, level) for kind in types)
 
     def _check(self, schema: Mapping[str, Any], known: frozenset[str], path: str) -> None:
-        """Raise NotPossible for a keyword that the grammar would not enforce. Keywords of other types do not apply."""
+        """Raise UnsupportedConstraint for a keyword that the grammar would not enforce.
+
+        Keywords of other types do not apply.
+        """
         of_other_types = frozenset[str]().union(*_KEYWORDS.values()) - known
         for key in schema.keys() - known - of_other_types - _ANNOTATIONS - {"type"}:
             if self._strict and not key.startswith("x-"):
-                raise NotPossible(f"{path}: '{key}' is not supported here")
+                raise UnsupportedConstraint(f"{path}: '{key}' is not supported here")
 
     def _combined(self, key: str, schema: dict[str, Any], path: str, level: int) -> str:
         value, where = schema[key], f"{path}.{key}"
@@ -133,45 +136,45 @@ class JSONGrammar:
             return self._constants([value] if key == "const" else value, siblings, where)
         self._check(siblings, frozenset(), path)
         if self._strict and siblings:
-            raise NotPossible(f"{path}: '{min(siblings)}' is not supported together with '{key}'")
+            raise UnsupportedConstraint(f"{path}: '{min(siblings)}' is not supported together with '{key}'")
         if key == "$ref":
             return self._reference(value, where, level)
         if not isinstance(value, list) or not value:
-            raise NotPossible(f"{where}: must be a list of schemas")
+            raise UnsupportedConstraint(f"{where}: must be a list of schemas")
         return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
 
     def _all_of(self, parts: Any, siblings: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return one schema with the keywords of all parts. Raises NotPossible if they contradict each other."""
+        """Return one schema with the keywords of all parts. Raises UnsupportedConstraint if they contradict."""
         if not isinstance(parts, list) or not parts:
-            raise NotPossible(f"{path}: must be a list of schemas")
+            raise UnsupportedConstraint(f"{path}: must be a list of schemas")
         whole: dict[str, Any] = {}
         for part in [*parts, siblings]:
             if isinstance(part, dict) and "$ref" in part and len(parts) + bool(siblings) > 1:
                 part = self._resolve(part["$ref"], path)
             if not isinstance(part, dict):
-                raise NotPossible(f"{path}: must be a list of objects")
+                raise UnsupportedConstraint(f"{path}: must be a list of objects")
             for key, value in part.items():
                 if key == "properties" and isinstance(value, dict) and not value.keys() & whole.get(key, {}).keys():
                     value = whole.get(key, {}) | value
                 elif key == "required" and isinstance(value, list):
                     value = whole.get(key, []) + value
                 elif key not in _ANNOTATIONS and whole.get(key, value) != value:
-                    raise NotPossible(f"{path}: different values of '{key}' are not supported")
+                    raise UnsupportedConstraint(f"{path}: different values of '{key}' are not supported")
                 whole[key] = value
         return whole
 
     def _constants(self, values: Any, siblings: dict[str, Any], path: str) -> str:
         if not isinstance(values, list) or not values:
-            raise NotPossible(f"{path}: must be a list of values")
+            raise UnsupportedConstraint(f"{path}: must be a list of values")
         self._check(siblings, frozenset().union(*_KEYWORDS.values()), path)
         if self._strict and siblings.keys() - {"type"}:
-            raise NotPossible(
+            raise UnsupportedConstraint(
                 f"{path}: '{min(siblings.keys() - {'type'})}' is not supported together with 'enum' or 'const'"
             )
         kinds = siblings.get("type")
         matching = [value for value in values if kinds is None or _has_type(value, kinds)]
         if not matching:
-            raise NotPossible(f"{path}: no value has the required type")
+            raise UnsupportedConstraint(f"{path}: no value has the required type")
         return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in matching)
 
     def _reference(self, target: Any, path: str, level: int) -> str:
@@ -180,13 +183,15 @@ class JSONGrammar:
             self._references[target] = name = self._rules.reserve("ref")
             body = self._value(schema, str(target), level + 1)
             if body == name:
-                raise NotPossible(f"{path}: refers only to itself")
+                raise UnsupportedConstraint(f"{path}: refers only to itself")
             self._rules.fill(name, body)
         return self._references[target]
 
     def _resolve(self, target: Any, path: str) -> Any:
         if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
-            raise NotPossible(f"{path}: only references within the schema are supported, such as '#/$defs/name'")
+            raise UnsupportedConstraint(
+                f"{path}: only references within the schema are supported, such as '#/$defs/name'"
+            )
         found: Any = self._whole
         for part in target.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
@@ -195,7 +200,7 @@ class JSONGrammar:
             elif isinstance(found, dict) and key in found:
                 found = found[key]
             else:
-                raise NotPossible(f"{path}: {target[:100]!r} does not exist")
+                raise UnsupportedConstraint(f"{path}: {target[:100]!r} does not exist")
         return found
 
     def _of_type(self, kind: str, schema: Mapping[str, Any], path: str, level: int) -> str:
@@ -210,22 +215,24 @@ class JSONGrammar:
         }
         try:
             return write[kind]()
-        except NotPossible as error:
-            raise error if str(error).startswith(("schema", "#")) else NotPossible(f"{path}: {error}") from error
+        except UnsupportedConstraint as error:
+            raise (
+                error if str(error).startswith(("schema", "#")) else UnsupportedConstraint(f"{path}: {error}")
+            ) from error
 
     def _number(self, schema: Mapping[str, Any]) -> str:
         return self._rules.name(self._bounded(json_numbers.number, schema), "number")
 
     def _integer(self, schema: Mapping[str, Any]) -> str:
         if self._strict and schema.get("multipleOf", 1) != 1:
-            raise NotPossible("'multipleOf' is not supported")
+            raise UnsupportedConstraint("'multipleOf' is not supported")
         return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
 
     def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
         """Return the expression for a number; without `strict`, bounds that cannot be expressed are ignored."""
         try:
             return write(dict(schema))
-        except NotPossible:
+        except UnsupportedConstraint:
             if self._strict:
                 raise
             return write({})
@@ -234,12 +241,12 @@ class JSONGrammar:
         counted = "minLength" in schema or "maxLength" in schema
         pattern = schema.get("pattern", _FORMATS.get(schema.get("format", "")))
         if pattern is not None and not isinstance(pattern, str):
-            raise NotPossible("'pattern' must be a string")
+            raise UnsupportedConstraint("'pattern' must be a string")
         if "pattern" not in schema and pattern is not None:
             pattern = f"^({pattern})$"
         try:
             if pattern is not None and counted and self._strict:
-                raise NotPossible("'pattern' or 'format' together with a length is not supported")
+                raise UnsupportedConstraint("'pattern' or 'format' together with a length is not supported")
             if pattern is not None:
                 inside = json_pattern(pattern)
             elif counted:
@@ -247,7 +254,7 @@ class JSONGrammar:
                 inside = json_characters(minimum, _checked_maximum(minimum, _count(schema, "maxLength")))
             else:
                 return self._text()
-        except NotPossible:
+        except UnsupportedConstraint:
             if self._strict:
                 raise
             return self._text()
@@ -265,15 +272,15 @@ class JSONGrammar:
     def _object(self, schema: Mapping[str, Any], path: str, level: int) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(properties, dict):
-            raise NotPossible("'properties' must be an object")
+            raise UnsupportedConstraint("'properties' must be an object")
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise NotPossible("'required' must be a list of names")
+            raise UnsupportedConstraint("'required' must be a list of names")
         others = schema.get("additionalProperties", True)
         known = properties | {name: others for name in required if name not in properties}
         if not known:
             return self._dictionary(others, path, level)
         if len(known.keys() - set(required)) > _MAX_OPTIONAL:
-            raise NotPossible(f"more than {_MAX_OPTIONAL} optional properties are not supported")
+            raise UnsupportedConstraint(f"more than {_MAX_OPTIONAL} optional properties are not supported")
         members = []
         for name, value in known.items():
             key = literal(json.dumps(name, ensure_ascii=False) + ": ")
@@ -301,14 +308,14 @@ class JSONGrammar:
 
     def _array(self, schema: Mapping[str, Any], path: str, level: int) -> str:
         if self._strict and schema.get("uniqueItems"):
-            raise NotPossible("'uniqueItems' is not supported")
+            raise UnsupportedConstraint("'uniqueItems' is not supported")
         minimum = _count(schema, "minItems") or 0
         maximum = _checked_maximum(minimum, _count(schema, "maxItems"))
         if max(minimum, maximum or 0) > _MAX_ITEMS:
-            raise NotPossible(f"'minItems' and 'maxItems' above {_MAX_ITEMS} are not supported")
+            raise UnsupportedConstraint(f"'minItems' and 'maxItems' above {_MAX_ITEMS} are not supported")
         first = schema.get("prefixItems", [])
         if not isinstance(first, list):
-            raise NotPossible("'prefixItems' must be a list")
+            raise UnsupportedConstraint("'prefixItems' must be a list")
         items = [self._value(item, f"{path}.prefixItems[{i}]", level + 1) for i, item in enumerate(first)]
         if maximum == 0:
             return '"[]"'
@@ -341,13 +348,13 @@ def _implied(schema: Mapping[str, Any]) -> list[str]:
 def _count(schema: Mapping[str, Any], key: str) -> int | None:
     value = schema.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise NotPossible(f"'{key}' must be a non-negative integer")
+        raise UnsupportedConstraint(f"'{key}' must be a non-negative integer")
     return value
 
 
 def _checked_maximum(minimum: int, maximum: int | None) -> int | None:
     if maximum is not None and maximum < minimum:
-        raise NotPossible("the minimum length exceeds the maximum")
+        raise UnsupportedConstraint("the minimum length exceeds the maximum")
     return maximum
 
 

@@ -6,15 +6,15 @@ import re._parser as parser  # type: ignore[import-not-found]
 from typing import Any
 
 from backends.generation.grammar.ebnf import (
-    NotPossible,
     Ranges,
+    UnsupportedConstraint,
     any_of,
     char_class,
-    inverted,
+    complement,
+    difference,
     literal,
-    merged,
     repeat,
-    without,
+    union,
 )
 
 MAX_CHARACTERS = 4_000
@@ -32,9 +32,9 @@ _CATEGORIES: dict[Any, Ranges] = {
     sre.CATEGORY_WORD: [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
 }
 _CATEGORIES |= {
-    sre.CATEGORY_NOT_DIGIT: inverted(_CATEGORIES[sre.CATEGORY_DIGIT]),
-    sre.CATEGORY_NOT_SPACE: inverted(_CATEGORIES[sre.CATEGORY_SPACE]),
-    sre.CATEGORY_NOT_WORD: inverted(_CATEGORIES[sre.CATEGORY_WORD]),
+    sre.CATEGORY_NOT_DIGIT: complement(_CATEGORIES[sre.CATEGORY_DIGIT]),
+    sre.CATEGORY_NOT_SPACE: complement(_CATEGORIES[sre.CATEGORY_SPACE]),
+    sre.CATEGORY_NOT_WORD: complement(_CATEGORIES[sre.CATEGORY_WORD]),
 }
 _BEGIN = {sre.AT_BEGINNING, sre.AT_BEGINNING_STRING}
 _END = {sre.AT_END, sre.AT_END_STRING}
@@ -46,40 +46,40 @@ _SHORT_ESCAPES = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '
 
 
 def regex_grammar(pattern: str) -> str:
-    """Return the expression for a text that matches the whole pattern. Raises NotPossible."""
+    """Return the expression for a text that matches the whole pattern. Raises UnsupportedConstraint."""
     _, body, _ = _parse(pattern)
     return _Writer(in_json=False).sequence(body)
 
 
 def json_pattern(pattern: str) -> str:
-    """Return the expression for the inside of a JSON string that contains a match. Raises NotPossible."""
+    """Return the expression for the inside of a JSON string that contains a match. Raises UnsupportedConstraint."""
     begins, body, ends = _parse(pattern)
     writer = _Writer(in_json=True)
-    around = f"{writer.characters(inverted([]))}*"
+    around = f"{writer.characters(complement([]))}*"
     return " ".join([*([] if begins else [around]), writer.sequence(body), *([] if ends else [around])])
 
 
 def json_characters(minimum: int, maximum: int | None) -> str:
-    """Return the expression for the inside of a JSON string of this length. Raises NotPossible."""
+    """Return the expression for the inside of a JSON string of this length. Raises UnsupportedConstraint."""
     if maximum is not None and maximum > MAX_WIDE_REPEATS:
-        raise NotPossible(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
+        raise UnsupportedConstraint(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
     if minimum > MAX_REPEATS:
-        raise NotPossible(f"'minLength' above {MAX_REPEATS} is not supported")
-    return repeat(_Writer(in_json=True).characters(inverted([])), minimum, maximum)
+        raise UnsupportedConstraint(f"'minLength' above {MAX_REPEATS} is not supported")
+    return repeat(_Writer(in_json=True).characters(complement([])), minimum, maximum)
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
     """Return whether the pattern starts with an anchor, its body without outer anchors, whether it ends with one."""
     if len(pattern) > MAX_CHARACTERS:
-        raise NotPossible(f"the pattern exceeds the limit of {MAX_CHARACTERS} characters")
+        raise UnsupportedConstraint(f"the pattern exceeds the limit of {MAX_CHARACTERS} characters")
     try:
         parsed = parser.parse(_GROUP_NAME.sub(lambda found: found[1] or "(?P<", pattern))
     except (re.error, OverflowError) as error:
-        raise NotPossible(f"invalid regular expression: {error}") from error
+        raise UnsupportedConstraint(f"invalid regular expression: {error}") from error
     except RecursionError as error:
-        raise NotPossible("the pattern is nested too deeply") from error
+        raise UnsupportedConstraint("the pattern is nested too deeply") from error
     if parsed.state.flags & ~sre.SRE_FLAG_UNICODE:
-        raise NotPossible("flags are not supported")
+        raise UnsupportedConstraint("flags are not supported")
     body = list(parsed)
     begins = bool(body) and body[0][0] is sre.AT and body[0][1] in _BEGIN
     ends = bool(body) and body[-1][0] is sre.AT and body[-1][1] in _END
@@ -102,12 +102,12 @@ class _Writer:
             self._check_repeats(MAX_WIDE_REPEATS)
         if not self._in_json:
             return char_class(ranges)
-        plain = without(ranges, _MUST_ESCAPE)
+        plain = difference(ranges, _MUST_ESCAPE)
         escaped = [code for code in _SHORT_ESCAPES if any(first <= code <= last for first, last in ranges)]
         options = [char_class(plain)] if plain else []
         if escaped:
             options.append(
-                f"{literal(chr(0x5C))} {char_class(merged((ord(_SHORT_ESCAPES[code]),) * 2 for code in escaped))}"
+                f"{literal(chr(0x5C))} {char_class(union((ord(_SHORT_ESCAPES[code]),) * 2 for code in escaped))}"
             )
         return any_of(options or [char_class([])])
 
@@ -115,9 +115,9 @@ class _Writer:
         if kind is sre.LITERAL:
             return self.characters([(value, value)])
         if kind is sre.NOT_LITERAL:
-            return self.characters(inverted([(value, value)]))
+            return self.characters(complement([(value, value)]))
         if kind is sre.ANY:
-            return self.characters(inverted([(0x0A, 0x0A)]))
+            return self.characters(complement([(0x0A, 0x0A)]))
         if kind is sre.IN:
             return self.characters(self._set(value))
         if kind is sre.BRANCH:
@@ -125,11 +125,11 @@ class _Writer:
         if kind is sre.SUBPATTERN:
             _, added, removed, body = value
             if added or removed:
-                raise NotPossible("flags are not supported")
+                raise UnsupportedConstraint("flags are not supported")
             return f"({self.sequence(body)})"
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             return self._repeat(*value)
-        raise NotPossible(f"{str(kind).lower().replace('_', ' ')} is not supported here")
+        raise UnsupportedConstraint(f"{str(kind).lower().replace('_', ' ')} is not supported here")
 
     def _set(self, members: Any) -> Ranges:
         ranges: list[tuple[int, int]] = []
@@ -141,13 +141,13 @@ class _Writer:
             elif kind is sre.CATEGORY:
                 ranges += _CATEGORIES[value]
         negated = members[0][0] is sre.NEGATE
-        return inverted(ranges) if negated else merged(ranges)
+        return complement(ranges) if negated else union(ranges)
 
     def _repeat(self, minimum: int, maximum: Any, body: Any) -> str:
         upper = None if maximum is sre.MAXREPEAT else int(maximum)
         self._variable_parts += upper != minimum
         if self._variable_parts > _MAX_VARIABLE_PARTS:
-            raise NotPossible(f"more than {_MAX_VARIABLE_PARTS} optional or repeated parts are not supported")
+            raise UnsupportedConstraint(f"more than {_MAX_VARIABLE_PARTS} optional or repeated parts are not supported")
         outer, counted = self._repeats, max(minimum, upper or 0)
         # A repetition without a maximum is cheap for the engine, unless it is inside a counted one.
         self._repeats = outer * max(1, counted) if upper != 1 else outer
@@ -160,4 +160,4 @@ class _Writer:
 
     def _check_repeats(self, maximum: int) -> None:
         if self._repeats > maximum:
-            raise NotPossible(f"more than {maximum} repetitions are not supported here")
+            raise UnsupportedConstraint(f"more than {maximum} repetitions are not supported here")

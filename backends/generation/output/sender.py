@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from backends.generation.output.answer import Answer
+from backends.generation.output.generated_text import GeneratedText
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,17 @@ class _Times:
 class Sender:
     """Sends new output, all from its own thread.
 
-    `send(answer)` sends new output and returns whether the answer is over; `abandon(answer)` is called once for an
+    `send(answer)` sends new output and returns whether the answer is closed; `abandon(answer)` is called once for an
     answer that is cancelled or cannot be sent; `tick()` is called in between, at least once a second.
     """
 
-    def __init__(self, send: Callable[[Answer], bool], abandon: Callable[[Answer], None], tick: Callable[[], None]):
+    def __init__(
+        self, send: Callable[[GeneratedText], bool], abandon: Callable[[GeneratedText], None], tick: Callable[[], None]
+    ):
         self._send, self._abandon, self._tick = send, abandon, tick
         self._wake = threading.Condition()
-        self._live: dict[Answer, _Times] = {}
-        self._ready: dict[Answer, None] = {}
+        self._live: dict[GeneratedText, _Times] = {}
+        self._ready: dict[GeneratedText, None] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
@@ -50,13 +52,13 @@ class Sender:
             self._wake.notify()
         self._thread.join()
 
-    def watch(self, answer: Answer) -> None:
+    def watch(self, answer: GeneratedText) -> None:
         """Start to handle an answer, and to check whether it is cancelled."""
         with self._wake:
             self._live[answer] = _Times()
             self._wake.notify()
 
-    def notify(self, answers: Iterable[Answer]) -> None:
+    def notify(self, answers: Iterable[GeneratedText]) -> None:
         """Report that answers have new output."""
         with self._wake:
             self._ready.update((answer, None) for answer in answers if answer in self._live)
@@ -81,7 +83,7 @@ class Sender:
                 # Without this thread, no answer would be sent.
                 log.exception("sending failed")
 
-    def _take_due(self) -> list[Answer]:
+    def _take_due(self) -> list[GeneratedText]:
         """Wait until answers are due or the next cancellation check is. Return the due answers."""
         with self._wake:
             pause = self._wait_seconds()
@@ -105,22 +107,22 @@ class Sender:
     def _interval(self) -> float:
         return max(_SECONDS_BETWEEN, len(self._live) / _SENDS_PER_SECOND)
 
-    def _due_at(self, answer: Answer, interval: float) -> float:
+    def _due_at(self, answer: GeneratedText, interval: float) -> float:
         if answer.finished or self._stopping:
             return 0.0
         return self._live[answer].sent + interval if answer.streamed else float("inf")
 
-    def _deliver(self, answer: Answer) -> None:
+    def _deliver(self, answer: GeneratedText) -> None:
         try:
-            over = self._send(answer)
+            closed = self._send(answer)
         except Exception:
             log.exception("sending the response to request %s failed", answer.request_id)
             self._drop(answer)
         else:
-            if over:
+            if closed:
                 self._remove(answer)
 
-    def _drop(self, answer: Answer) -> None:
+    def _drop(self, answer: GeneratedText) -> None:
         """Drop an answer that can no longer be sent, without affecting the others."""
         try:
             self._abandon(answer)
@@ -137,8 +139,8 @@ class Sender:
                 if answer.reply.is_cancelled():
                     self._drop(answer)
 
-    def _remove(self, answer: Answer) -> None:
-        answer.over = True
+    def _remove(self, answer: GeneratedText) -> None:
+        answer.closed = True
         with self._wake:
             self._live.pop(answer, None)
             self._ready.pop(answer, None)

@@ -58,7 +58,7 @@ class ChatPrompt:
         self._context_length = context_length
         self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
 
-    def read(
+    def from_messages(
         self,
         messages: list[dict[str, Any]],
         images: Sequence[bytes] = (),
@@ -76,14 +76,14 @@ class ChatPrompt:
             reasoning_prefix=reasoning_prefix_of(text),
         )
 
-    def read_text(self, text: str) -> Prompt:
+    def from_text(self, text: str) -> Prompt:
         """Return a prompt that continues `text`, with the initial tokens that the tokenizer adds.
 
         Raises InvalidRequest if there are no tokens, or too many.
         """
         return self._continue(self.tokenizer.encode(text).ids, text)
 
-    def read_ids(self, ids: Sequence[int]) -> Prompt:
+    def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Return a prompt of these token IDs. Raises InvalidRequest naming the first ID outside the vocabulary."""
         size = self.tokenizer.get_vocab_size()
         for index, token in enumerate(ids):

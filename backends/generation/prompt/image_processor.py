@@ -24,7 +24,7 @@ class ImageProcessor(abc.ABC):
 
     placeholder: str
     """The text that stands for an image in the prompt, apart from one token for each of its parts."""
-    own_tokens: int = 0
+    placeholder_tokens: int = 0
     """How many tokens of the placeholder are among those that `fit` counts."""
 
     @abc.abstractmethod
@@ -52,11 +52,11 @@ class QwenVLImageProcessor(ImageProcessor):
         self._maximum = max(min(maximum // self._cell**2, max_tokens), self._minimum)
 
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
-        columns, rows = self.cells(image.width / self._cell, image.height / self._cell)
+        columns, rows = self.grid_size(image.width / self._cell, image.height / self._cell)
         size = (columns * self._cell, rows * self._cell)
         return image.resize(size, Image.Resampling.BICUBIC), columns * rows
 
-    def cells(self, width: float, height: float) -> tuple[int, int]:
+    def grid_size(self, width: float, height: float) -> tuple[int, int]:
         """Return columns and rows for a size in cells, as Qwen's processor does, except for very narrow images."""
         columns, rows = max(round(width), 1), max(round(height), 1)
         if columns * rows > self._maximum:
@@ -73,7 +73,7 @@ class QwenVLImageProcessor(ImageProcessor):
 class LlavaImageProcessor(ImageProcessor):
     """Processor of LLaVA models: the center of the image, at a fixed size."""
 
-    placeholder, own_tokens = "<image>\n", 1
+    placeholder, placeholder_tokens = "<image>\n", 1
 
     def __init__(self, preprocessor: dict[str, Any], tokens: int):
         self._size = (preprocessor["crop_size"]["width"], preprocessor["crop_size"]["height"])

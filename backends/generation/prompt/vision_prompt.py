@@ -42,7 +42,7 @@ class VisionPrompt(ChatPrompt):
         self._reserved = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
         self._accepts_parts = self._renders([{"type": "text", "text": self._secret}])
 
-    def read(
+    def from_messages(
         self,
         messages: list[dict[str, Any]],
         images: Sequence[bytes] = (),
@@ -70,13 +70,13 @@ class VisionPrompt(ChatPrompt):
             max_pixels -= size
         return rgb_images
 
-    def read_text(self, text: str) -> Prompt:
+    def from_text(self, text: str) -> Prompt:
         """Return a prompt that continues `text`. Raises InvalidRequest as ChatPrompt does."""
         safe_text = self._break_tags(text)
-        prompt = super().read_text(safe_text)
+        prompt = super().from_text(safe_text)
         return replace(prompt, ids=b"", text=safe_text, prompt_text=text)
 
-    def read_ids(self, ids: Sequence[int]) -> Prompt:
+    def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Raise InvalidRequest: with a vision model, the engine accepts only text."""
         raise InvalidRequest("This model accepts prompts as text, not as token IDs", "prompt")
 
@@ -87,7 +87,7 @@ class VisionPrompt(ChatPrompt):
             text = text.replace(mark, _TAG.format(index))
             counted = counted.replace(mark, self._image_processor.placeholder)
         tokens = len(self.tokenizer.encode(counted, add_special_tokens=False).ids)
-        tokens += sum(rgb_image.tokens - self._image_processor.own_tokens for rgb_image in rgb_images)
+        tokens += sum(rgb_image.tokens - self._image_processor.placeholder_tokens for rgb_image in rgb_images)
         return Prompt(
             tokens,
             self.remaining_context_after(tokens),

@@ -150,8 +150,8 @@ class Speech(StreamedResponse):
     """
 
     def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
-        patience = services().settings.request_timeout
-        self._responses = ResponseStream(call, SPEECH.last_output, patience, names)
+        response_timeout = services().settings.request_timeout
+        self._responses = ResponseStream(call, SPEECH.last_output, response_timeout, names)
         super().__init__(self._responses)
         self._model = model
         self._usage: dict[str, int] = {}

@@ -99,14 +99,14 @@ def create_transcription() -> Response:
     transcript = _start(form)
     if form.stream:
         return transcript.event_stream()
-    return transcript.whole(form.response_format, "word" in form.timestamp_granularities)
+    return transcript.respond(form.response_format, "word" in form.timestamp_granularities)
 
 
 @blueprint.post("/audio/translations")
 def create_translation() -> Response:
     """Transcribe the uploaded file in English."""
     form = read_form(TranslationRequest, _FILE)
-    return _start(form).whole(form.response_format, words=False)
+    return _start(form).respond(form.response_format, words=False)
 
 
 def _start(form: TranslationRequest) -> "Transcript":
@@ -121,7 +121,7 @@ class Transcript(StreamedResponse):
         super().__init__(transcription)
         self._transcription, self._task = transcription, task
 
-    def whole(self, response_format: str, words: bool) -> Response:
+    def respond(self, response_format: str, words: bool) -> Response:
         """Return the complete transcript in a format. Raises APIError."""
         segments = [segment for part in self._transcription.segments() if part for segment in part]
         text = join_text(segments)

@@ -101,16 +101,16 @@ class MessageBuilder:
             case ReasoningDelta(text):
                 self._reasoning.append(text)
                 return {"reasoning_content": text}
-            case ToolCallStart(call, id, name):
-                self._calls[call] = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
+            case ToolCallStart(call_index, id, name):
+                self._calls[call_index] = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
                 started = {"id": id, "type": "function", "function": {"name": name, "arguments": ""}}
-                return {"tool_calls": [{"index": call} | started]}
-            case ToolCallArguments(call, text):
-                self._calls[call]["function"]["arguments"] += text
-                return {"tool_calls": [{"index": call, "function": {"arguments": text}}]}
-            case ToolCallAborted(call, text):
+                return {"tool_calls": [{"index": call_index} | started]}
+            case ToolCallArguments(call_index, text):
+                self._calls[call_index]["function"]["arguments"] += text
+                return {"tool_calls": [{"index": call_index, "function": {"arguments": text}}]}
+            case ToolCallAborted(call_index, text):
                 # A stream cannot retract what it has sent, but the text is sent and finish_reason is not tool_calls.
-                del self._calls[call]
+                del self._calls[call_index]
                 self._content.append(text)
                 return {"content": text}
 

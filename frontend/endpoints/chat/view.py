@@ -26,7 +26,7 @@ blueprint = Blueprint("chat", __name__)
 def create_chat_completion() -> Response:
     """Return a chat completion. The first token is awaited before the status is sent, streamed or not."""
     completion, stream = _start()
-    return completion.event_stream() if stream else json_response(completion.whole())
+    return completion.event_stream() if stream else json_response(completion.body())
 
 
 def _start() -> tuple["Completion", bool]:
@@ -71,7 +71,7 @@ class Completion(StreamedResponse):
         }
         self._counts: dict[int, tuple[int, int, int | None]] = {}
 
-    def whole(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         """Return the completion as one `chat.completion`. Raises APIError."""
         responses: dict[int, list[dict[str, Any]]] = {}
         for index, response in filter(None, self._choices.responses()):

@@ -15,7 +15,7 @@ from frontend.errors import InvalidRequest, located
 from frontend.generation.routing import start_prompt
 from frontend.http.body import read_body
 from frontend.http.respond import DONE, Closable, StreamedResponse, encode_event, json_response
-from frontend.inference.response_stream import ResponseStream, await_all, read_logprobs
+from frontend.inference.response_stream import ResponseStream, read_logprobs, start_all
 from frontend.services import require_model
 from frontend.triton.registry import Model
 
@@ -32,7 +32,7 @@ def create_completion() -> Response:
         raise InvalidRequest("'stream_options' requires 'stream': true", param="stream_options")
     model = require_model(body.model, "chat")
     completion = Completion(model, _start(model, body), body)
-    return completion.event_stream() if body.stream else json_response(completion.whole())
+    return completion.event_stream() if body.stream else json_response(completion.body())
 
 
 def _start(model: Model, body: CompletionRequest) -> "_Streams":
@@ -44,7 +44,7 @@ def _start(model: Model, body: CompletionRequest) -> "_Streams":
         """Return the request's name for the field that the model calls `prompt`."""
         return path + name.removeprefix("prompt") if name and name.startswith("prompt") else name
 
-    return _Streams(await_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))
+    return _Streams(start_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))
 
 
 class _Streams(list[ResponseStream], Closable):
@@ -63,7 +63,7 @@ class CompletionLogprobs:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._offset = 0
 
-    def of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def convert(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return OpenAI's object for the next tokens."""
         offsets = []
         for entry in entries:
@@ -93,15 +93,15 @@ class Completion(StreamedResponse):
         }
         self._usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
-    def whole(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         """Return all choices as one `text_completion`. Raises APIError."""
         try:
-            choices = [self._whole_choice(index, stream) for index, stream in enumerate(self._streams)]
+            choices = [self._complete_choice(index, stream) for index, stream in enumerate(self._streams)]
         finally:
             self._streams.close()
         return self._base | {"choices": choices, "usage": self._usage}
 
-    def _whole_choice(self, index: int, stream: ResponseStream) -> dict[str, Any]:
+    def _complete_choice(self, index: int, stream: ResponseStream) -> dict[str, Any]:
         responses = [response for response in stream.responses() if response]
         self._count(index, responses[-1])
         text = "".join(response["text_output"] for response in responses)
@@ -142,5 +142,5 @@ def _choice(
     responses: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     entries = read_logprobs(responses)
-    converted = None if entries is None else logprobs.of(entries)
+    converted = None if entries is None else logprobs.convert(entries)
     return {"index": index, "text": text, "logprobs": converted, "finish_reason": finish_reason}

@@ -99,7 +99,7 @@ def _send(model: Model, content: bytes, options: BackgroundRemovalOptions) -> Ca
 
 
 def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
-    (response,) = ResponseStream(call, _LAST, names=names).responses()
+    (response,) = ResponseStream(call, _LAST, field_names=names).responses()
     assert response is not None  # noqa: S101
     content: bytes = response[_LAST]
     return content

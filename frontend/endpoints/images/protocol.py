@@ -70,7 +70,7 @@ class ImageFields(BaseModel):
             raise InvalidRequest("'partial_images' requires 'stream': true", param="partial_images")
         return self
 
-    def by_url(self) -> bool:
+    def returns_urls(self) -> bool:
         """Return whether to return URLs. The default for OpenAI's GPT image model names is base64, as with OpenAI."""
         if self.response_format is None:
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))

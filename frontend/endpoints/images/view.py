@@ -124,7 +124,7 @@ class Images(StreamedResponse):
             yield encode_event(event)
 
     def _image_data(self, content: bytes) -> dict[str, Any]:
-        if not self._fields.by_url():
+        if not self._fields.returns_urls():
             return {"b64_json": base64.b64encode(content).decode()}
         name = services().images.put(content, self._fields.output_format)
         return {"url": f"{self._address}/v1/images/files/{name}"}

@@ -32,7 +32,7 @@ class ResponseEvents:
         """Return an event that contains a whole output item: added or done."""
         return self._event(f"output_item.{kind}", {"output_index": index, "item": item})
 
-    def of_item(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
+    def item_event(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
         """Return an event that refers to an item."""
         return self._event(kind, {"item_id": item["id"], "output_index": index, **fields})
 

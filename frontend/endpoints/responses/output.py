@@ -46,18 +46,18 @@ class ResponseOutput:
                 return self._add_text("message", text)
             case ReasoningDelta(text):
                 return self._add_text("reasoning", text)
-            case ToolCallStart(call, id, name):
+            case ToolCallStart(call_index, id, name):
                 item = {"id": _id("fc"), "type": "function_call", "call_id": id, "name": name}
                 events = self._begin(item | {"arguments": "", "status": "in_progress"})
-                self._calls[call] = self.items[-1]
+                self._calls[call_index] = self.items[-1]
                 return events
-            case ToolCallArguments(call, text):
+            case ToolCallArguments(call_index, text):
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
-            case ToolCallAborted(call, text):
+            case ToolCallAborted(call_index, text):
                 # Sent events cannot be withdrawn, but the final output omits the call, so clients do not run it.
                 events = self._close("incomplete")
-                self.items.remove(self._calls.pop(call))
+                self.items.remove(self._calls.pop(call_index))
                 return events + self._add_text("message", text)
 
     def _add_text(self, kind: str, text: str) -> bytes:
@@ -97,7 +97,7 @@ class ResponseOutput:
 
     def _about_open(self, kind: str, fields: Mapping[str, Any]) -> bytes:
         assert self._open is not None  # noqa: S101
-        return self._events.of_item(kind, self._index, self._open, fields)
+        return self._events.item_event(kind, self._index, self._open, fields)
 
 
 def _message() -> Item:

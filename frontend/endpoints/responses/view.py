@@ -16,7 +16,7 @@ from frontend.generation.routing import select_model, start
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
 from frontend.http.respond import StreamedResponse, json_response
-from frontend.inference.response_stream import Responses
+from frontend.inference.response_stream import ResponseSource
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.services import services
 from frontend.storage.responses import ResponseStore, StoredResponse
@@ -32,7 +32,7 @@ def create_response() -> Response:
     """Return a response, stored unless `store` is false. The first token is awaited before the status is sent."""
     body = read_body(ResponseRequest, inline_image_size)
     created = _start(body)
-    return created.event_stream() if body.stream else json_response(created.whole())
+    return created.event_stream() if body.stream else json_response(created.body())
 
 
 @blueprint.get("/responses/<identifier>")
@@ -93,7 +93,7 @@ class CreatedResponse(StreamedResponse):
     def __init__(
         self,
         model: Model,
-        source: Responses,
+        source: ResponseSource,
         pipeline: ParserPipeline,
         body: ResponseRequest,
         conversation: Sequence[LocatedMessage],
@@ -116,7 +116,7 @@ class CreatedResponse(StreamedResponse):
             "usage": None,
         }
 
-    def whole(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         """Return the whole response. Raises APIError."""
         with with_request_paths(self._conversation):
             responses = [response for response in self._responses.responses() if response]

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from frontend.parsing.tools.scanner import Malformed, Scanner, Steps
+from frontend.parsing.tools.scanner import MalformedCall, Scanner, Steps
 
 FENCE, FENCE_END = "```json", "```"
 
@@ -14,7 +14,7 @@ _OTHER_KEYS = ("id", "type", "index")
 
 def bare_calls(scanner: Scanner) -> Steps[None]:
     """Read the calls at the start of the output, if there are any."""
-    if scanner.untouched and (yield from scanner.peek()) in ("{", "["):
+    if scanner.at_start and (yield from scanner.peek()) in ("{", "["):
         yield from json_calls(scanner)
 
 
@@ -28,7 +28,7 @@ def json_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_calls(scanner: Scanner) -> Steps[None]:
-    """Read an object or a list of objects, one per call. Raises Malformed."""
+    """Read an object or a list of objects, one per call. Raises MalformedCall."""
     if not (yield from scanner.accept("[")):
         yield from read_call(scanner)
         return
@@ -43,7 +43,7 @@ def read_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_call(scanner: Scanner) -> Steps[None]:
-    """Read `{"name": …, "arguments": {…}}`; Llama uses `parameters`. Raises Malformed.
+    """Read `{"name": …, "arguments": {…}}`; Llama uses `parameters`. Raises MalformedCall.
 
     Small models forget to close the object, or close it twice: a name and arguments are enough.
     """
@@ -60,10 +60,10 @@ def read_call(scanner: Scanner) -> Steps[None]:
             scanner.check(name)
         elif key not in ("arguments", "parameters"):
             if not complete and key not in _OTHER_KEYS:
-                raise Malformed  # an ordinary JSON response: fail now so that it is streamed, not buffered
+                raise MalformedCall  # an ordinary JSON response: fail now so that it is streamed, not buffered
             yield from _read_value(scanner)
         elif complete or arguments is not None:
-            raise Malformed
+            raise MalformedCall
         elif name is not None:
             yield from read_arguments(scanner, name)
             complete = True
@@ -73,14 +73,14 @@ def read_call(scanner: Scanner) -> Steps[None]:
             break
     closed = yield from _skip_closing(scanner)
     if arguments is None and not complete and not closed:
-        raise Malformed  # arguments may be absent, but not truncated
+        raise MalformedCall  # arguments may be absent, but not truncated
     if not complete:
         _emit_call(scanner, name, arguments or "{}")
     scanner.mark()
 
 
 def read_arguments(scanner: Scanner, name: str) -> Steps[None]:
-    """Read the arguments of a call: an object, an object in a string, or null. Raises Malformed."""
+    """Read the arguments of a call: an object, an object in a string, or null. Raises MalformedCall."""
     if (yield from scanner.peek()) != "{":
         _emit_call(scanner, name, _arguments_text((yield from _read_value(scanner))))
         return
@@ -130,10 +130,10 @@ def _arguments_text(arguments: Any) -> str:
         return "{}"
     if isinstance(arguments, str):
         if not isinstance(_parse(arguments), dict):
-            raise Malformed
+            raise MalformedCall
         return arguments
     if not isinstance(arguments, dict):
-        raise Malformed
+        raise MalformedCall
     return orjson.dumps(arguments).decode()
 
 
@@ -141,4 +141,4 @@ def _parse(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise Malformed from None
+        raise MalformedCall from None

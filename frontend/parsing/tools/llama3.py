@@ -12,7 +12,7 @@ from frontend.parsing.tools.tool_constraints import Function, call_schema, tagge
 
 
 def _grammar(scanner: Scanner) -> Steps[None]:
-    if scanner.untouched and (yield from scanner.peek()) == "{":
+    if scanner.at_start and (yield from scanner.peek()) == "{":
         yield from _calls(scanner)
     while (yield from scanner.text_until(_TAG)):
         yield from _calls(scanner)

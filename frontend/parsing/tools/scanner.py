@@ -25,7 +25,7 @@ _BETWEEN = re.compile(r"[ \t\n\r,:0-9+\-.eEtrufalsn]+")
 _SCALAR = re.compile(r"[0-9a-zA-Z+\-.]+")
 
 
-class Malformed(Exception):
+class MalformedCall(Exception):
     """Text that looked like a tool call is not one."""
 
 
@@ -45,9 +45,9 @@ class Scanner:
         self._started = self._calls = 0  # numbers of started and of complete calls
         self._open_call: int | None = None
         self._suppressed = False
-        self.untouched = True
+        self.at_start = True
         """Whether no text and no call have been found yet."""
-        self.over = False
+        self.ended = False
         """Whether the text has ended."""
 
     # Used by ToolParser, which drives the grammar.
@@ -69,7 +69,7 @@ class Scanner:
             self._emit_text(raw)
         else:
             self._events.append(ToolCallAborted(self._open_call, raw))
-        self._open_call, self._suppressed, self.untouched = None, False, False
+        self._open_call, self._suppressed, self.at_start = None, False, False
         self.mark()
 
     def finish(self) -> None:
@@ -89,7 +89,7 @@ class Scanner:
         while True:
             rest = self._text[self._position :]
             matches = [(rest.index(tag), tag) for tag in tags if tag in rest]
-            overlap = 0 if matches or self.over else max(suffix_overlap(rest, tag) for tag in tags)
+            overlap = 0 if matches or self.ended else max(suffix_overlap(rest, tag) for tag in tags)
             end = min(matches)[0] if matches else len(rest) - overlap
             self._emit_text(rest[:end])
             self._position += end
@@ -97,13 +97,13 @@ class Scanner:
             if matches:
                 self._position += len(min(matches)[1])
                 return min(matches)[1]
-            if self.over:
+            if self.ended:
                 return ""
             yield
 
     def peek(self) -> Steps[str]:
         """Return the next character that is not white space, without consuming anything; empty at the end."""
-        while not (rest := self._text[self._position :].lstrip()) and not self.over:
+        while not (rest := self._text[self._position :].lstrip()) and not self.ended:
             yield
         return rest[:1]
 
@@ -119,14 +119,14 @@ class Scanner:
             if rest == literal:
                 self._position += len(literal)
                 return True
-            if self.over or not literal.startswith(rest):
+            if self.ended or not literal.startswith(rest):
                 return False
             yield
 
     def expect(self, literal: str) -> Steps[None]:
-        """Skip `literal`. Raises Malformed if something else comes next."""
+        """Skip `literal`. Raises MalformedCall if something else comes next."""
         if not (yield from self.accept(literal)):
-            raise Malformed
+            raise MalformedCall
 
     def name(self) -> Steps[str]:
         """Consume a name, which may be empty, and return it."""
@@ -135,30 +135,30 @@ class Scanner:
             match = _NAME.match(self._text, self._position)
             assert match is not None  # noqa: S101
             name, self._position = name + match[0], match.end()
-            if self._position < len(self._text) or self.over:
+            if self._position < len(self._text) or self.ended:
                 return name
             yield
 
     def value(self, pass_on: Callable[[str], None]) -> Steps[None]:
-        """Consume a JSON value and call `pass_on` with each part as it arrives. Raises Malformed if it is not JSON."""
+        """Consume a JSON value; call `pass_on` with each part as it arrives. Raises MalformedCall if it is not JSON."""
         value = JsonValue()
         while True:
             piece, self._position = value.read(self._text, self._position)
             if piece:
                 pass_on(piece)
-            if value.over:
+            if value.complete:
                 return
-            if value.broken or self.over:
-                raise Malformed
+            if value.invalid or self.ended:
+                raise MalformedCall
             yield
 
     def check(self, name: Any) -> None:
-        """Raise Malformed if no tool has this name."""
+        """Raise MalformedCall if no tool has this name."""
         if not isinstance(name, str) or name not in self._names:
-            raise Malformed
+            raise MalformedCall
 
     def start(self, name: Any) -> None:
-        """Start a call. Raises Malformed if no tool has this name."""
+        """Start a call. Raises MalformedCall if no tool has this name."""
         self.check(name)
         self._suppressed = self._max_calls is not None and self._calls >= self._max_calls
         self._open_call = self._started
@@ -177,7 +177,7 @@ class Scanner:
     def end_call(self) -> None:
         """Complete the call; only its closing follows."""
         self._calls += not self._suppressed
-        self._open_call, self._suppressed, self.untouched = None, False, False
+        self._open_call, self._suppressed, self.at_start = None, False, False
         self._space = ""
         self.mark()
 
@@ -185,7 +185,7 @@ class Scanner:
         stripped = (self._space + text).rstrip()
         self._space = (self._space + text)[len(stripped) :]
         if stripped:
-            self.untouched = False
+            self.at_start = False
             self._events.append(TextDelta(stripped))
 
 
@@ -196,14 +196,14 @@ class JsonValue:
     """
 
     def __init__(self) -> None:
-        self.over = self.broken = False
+        self.complete = self.invalid = False
         self._closers: list[str] = []
         self._in_string = self._in_scalar = self._escaped = False
 
     def read(self, text: str, position: int) -> tuple[str, int]:
         """Return the part of `text` from `position` on that belongs to the value, and the index after it."""
         pieces: list[str] = []
-        while position < len(text) and not (self.over or self.broken):
+        while position < len(text) and not (self.complete or self.invalid):
             step = self._string if self._in_string else self._scalar if self._in_scalar else self._structure
             piece, position = step(text, position)
             pieces.append(piece)
@@ -218,7 +218,7 @@ class JsonValue:
         elif character == "\\":
             self._escaped = True
         elif character == '"':
-            self._in_string, self.over = False, not self._closers
+            self._in_string, self.complete = False, not self._closers
         else:
             character = json.dumps(character)[1:-1]
         return character, position + 1
@@ -227,7 +227,7 @@ class JsonValue:
         more = _SCALAR.match(text, position)
         if more:
             return more[0], more.end()
-        self.over = True
+        self.complete = True
         return "", position
 
     def _structure(self, text: str, position: int) -> tuple[str, int]:
@@ -238,14 +238,14 @@ class JsonValue:
             self._in_string = True
         elif self._closers and character == self._closers[-1]:
             self._closers.pop()
-            self.over = not self._closers
+            self.complete = not self._closers
         elif self._closers and (between := _BETWEEN.match(text, position)):
             return between[0], between.end()
         elif not self._closers and _SCALAR.match(character):
             self._in_scalar = True
             return "", position
         else:
-            self.broken = True
+            self.invalid = True
             return "", position
         return character, position + 1
 
@@ -284,7 +284,7 @@ class ToolParser:
 
     def end(self) -> list[Event]:
         """Return the events of text still buffered at the end of the output."""
-        self._scanner.over = True
+        self._scanner.ended = True
         next(self._steps, None)
         self._scanner.finish()
         return self._scanner.drain()
@@ -293,7 +293,7 @@ class ToolParser:
         while True:
             try:
                 yield from self._tool_format.grammar(self._scanner)
-            except Malformed:
+            except MalformedCall:
                 self._scanner.fail_call()
             else:
                 return

@@ -7,8 +7,8 @@ import pytest
 from contract.byte_alphabet import byte_alphabet
 from contract.chat_template import ChatTemplate, TemplateRejected, load_chat_template
 from contract.constraints import (
+    AnyOfConstraint,
     ChoiceConstraint,
-    EitherConstraint,
     GrammarConstraint,
     JSONObjectConstraint,
     JSONSchemaConstraint,
@@ -30,7 +30,7 @@ CONSTRAINTS = [
     ChoiceConstraint(["a", "b"], "guided_choice"),
     GrammarConstraint('root ::= "a"', "guided_grammar"),
     CALLS,
-    EitherConstraint([CALLS, RegexConstraint("a", "guided_regex")], "tools"),
+    AnyOfConstraint([CALLS, RegexConstraint("a", "guided_regex")], "tools"),
 ]
 WHISPER = {
     "engine": "ctranslate2",

@@ -40,12 +40,12 @@ def check_format(response, status):
     ],
 )
 def test_model_errors_map_to_statuses(client, triton, kind, status):
-    triton.will_answer(kind("went wrong"))
+    triton.queue_response(kind("went wrong"))
     assert check_format(client.post("/v1/chat/completions", json=chat()), status)["message"] == "went wrong"
 
 
 def test_unexpected_exceptions_leak_nothing(client, triton):
-    triton.will_answer(RuntimeError("secret /etc/path"))
+    triton.queue_response(RuntimeError("secret /etc/path"))
     error = check_format(client.post("/v1/chat/completions", json=chat()), 500)
     assert "secret" not in error["message"]
 

@@ -122,7 +122,7 @@ def test_an_invalid_request_id_is_replaced(client, given):
 
 
 def test_the_access_log_has_one_line_per_request(client, triton, caplog):
-    triton.will_answer(last(prompt=4, completion=6))
+    triton.queue_response(last(prompt=4, completion=6))
     with caplog.at_level(logging.INFO, logger="access"):
         with client.post("/v1/chat/completions", json=chat(stream=True), headers={"X-Request-Id": "r-1"}) as response:
             response.get_data()
@@ -152,18 +152,18 @@ class TestRegistry:
 
     def test_a_task_alias_refers_to_the_first_configured_model(self, make_client, triton):
         triton.states = [ModelState("a-chat", "READY"), ModelState("b-chat", "READY")]
-        triton.will_answer(last())
+        triton.queue_response(last())
         make_client(models="b-chat a-chat").post("/v1/chat/completions", json=chat(model="gpt-3.5-turbo"))
         assert triton.requests[0]["model"] == "b-chat"
 
     def test_aliases_can_be_added_and_removed(self, make_client, triton):
-        triton.will_answer(last())
+        triton.queue_response(last())
         client = make_client(aliases={"mine": "tiny-chat", "gpt-4": ""})
         assert client.post("/v1/chat/completions", json=chat(model="mine")).status_code == 200
         assert client.post("/v1/chat/completions", json=chat(model="gpt-4")).status_code == 404
 
     def test_unknown_names_can_fall_back_to_the_default_model(self, make_client, triton):
-        triton.will_answer(last())
+        triton.queue_response(last())
         response = make_client(unknown_model="default").post("/v1/chat/completions", json=chat(model="Qwen/Qwen3-0.6B"))
         assert response.get_json()["model"] == "org/tiny-chat"
 

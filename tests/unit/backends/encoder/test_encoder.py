@@ -113,9 +113,9 @@ class TestRequests:
         assert item.failure.row == 1
         assert fine.failure is None
 
-    def test_a_cancelled_request_is_abandoned(self):
-        assert not EncodeRequest().is_abandoned()
-        assert EncodeRequest(is_cancelled=lambda: True).is_abandoned()
+    def test_a_cancelled_request_has_failed(self):
+        assert not EncodeRequest().has_failed()
+        assert EncodeRequest(is_cancelled=lambda: True).has_failed()
 
 
 class TestPlan:

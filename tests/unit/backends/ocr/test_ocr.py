@@ -10,7 +10,7 @@ from backends.common.errors import InvalidRequest
 from backends.ocr.layout import Line
 from backends.ocr.page import lay_out, pages
 from backends.ocr.read_text import _Writer, read_text
-from backends.ocr.text_recognizer import Found, Text
+from backends.ocr.text_recognizer import DetectedText, Text
 from contract.parameters import OCRParameters
 
 LIMITS = OCRParameters(
@@ -39,9 +39,9 @@ class FakeEngine:
         rows = np.flatnonzero((picture < 250).any(axis=(1, 2)))
         quads = [[[0, y], [picture.shape[1], y], [picture.shape[1], y + 1], [0, y + 1]] for y in rows]
         pieces = [picture[y : y + 1] for y in rows]
-        return Found(np.array(quads, np.float32).reshape(-1, 4, 2), pieces)
+        return DetectedText(np.array(quads, np.float32).reshape(-1, 4, 2), pieces)
 
-    def upside_down(self, pieces):
+    def is_upside_down(self, pieces):
         return bool(pieces) and all(piece[0, -1, 0] == 9 for piece in pieces)
 
     def read(self, pieces):

@@ -14,7 +14,7 @@ from backends.common.errors import InvalidRequest
 from backends.common.stepwise import RoundRobin
 from backends.transcription import transcriber as windows
 from backends.transcription.ctranslate2_engine import _is_doubtful
-from backends.transcription.engines import Decoded, Segment, nearest
+from backends.transcription.engines import Segment, WindowTranscript, closest_language
 from backends.transcription.transcriber import Transcriber, find_windows
 from contract.options import TranscriptionOptions
 
@@ -156,11 +156,13 @@ class FakeEngine:
         for _ in windows:
             yield None
             segments = [Segment(i, i + 1, f" part {i}", [1], 0.0, 1.0) for i in range(2)]
-            yield Decoded(segments, options.language or "en")
+            yield WindowTranscript(segments, options.language or "en")
 
 
-def transcriber(engine, seconds, alone=True, **options):
-    return Transcriber(engine, wav(tone(seconds)), TranscriptionOptions(vad=False, **options), 60, 600, lambda: alone)
+def transcriber(engine, seconds, is_alone=True, **options):
+    return Transcriber(
+        engine, wav(tone(seconds)), TranscriptionOptions(vad=False, **options), 60, 600, lambda: is_alone
+    )
 
 
 def segments_of(made):
@@ -170,7 +172,7 @@ def segments_of(made):
 class TestTranscriber:
     def test_times_and_prompt_continue_from_window_to_window(self):
         engine = FakeEngine()
-        made = transcriber(engine, 100, alone=False, prompt="names")
+        made = transcriber(engine, 100, is_alone=False, prompt="names")
         segments = segments_of(made)
         assert [segment["id"] for segment in segments] == list(range(len(segments)))
         starts = [segment["start"] for segment in segments]
@@ -219,7 +221,7 @@ class SilentFirstWindow(FakeEngine):
     def decode(self, windows, options):
         if not self.calls:
             self.calls.append((1, options))
-            yield Decoded([], "en")
+            yield WindowTranscript([], "en")
             return
         for decoded in super().decode(windows, options):
             yield decoded and decoded._replace(language=options.language or "fr")
@@ -241,9 +243,9 @@ class TestWindows:
         monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
         (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
         assert len(window.samples) == 5 * RATE
-        assert window.original(1, False) == 3
-        assert window.original(2.5, False) == 10.5
-        assert window.original(99, True) == 13
+        assert window.to_block_time(1, False) == 3
+        assert window.to_block_time(2.5, False) == 10.5
+        assert window.to_block_time(99, True) == 13
 
     def test_no_window_exceeds_whispers_limit(self, monkeypatch):
         pieces = [{"start": i * 20 * RATE, "end": (i * 20 + 12) * RATE} for i in range(5)]
@@ -277,13 +279,13 @@ class TestDoubt:
 
 @pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
 def test_an_unsupported_language_is_replaced_by_the_closest(language, code):
-    assert nearest(language, frozenset({"en", "zh"})) == code
+    assert closest_language(language, frozenset({"en", "zh"})) == code
 
 
 class Work:
     def __init__(self, steps, order, name):
         self._steps, self._order, self._name = steps, order, name
-        self.done, self.error, self.cancelled, self.abandoned = threading.Event(), None, False, False
+        self.done, self.error, self.cancelled, self.was_dropped = threading.Event(), None, False, False
 
     def is_cancelled(self):
         return self.cancelled
@@ -301,8 +303,8 @@ class Work:
         self.error = error
         self.done.set()
 
-    def abandon(self):
-        self.abandoned = True
+    def cancel(self):
+        self.was_dropped = True
         self.done.set()
 
 
@@ -344,4 +346,4 @@ class TestRoundRobin:
         round_robin.add(work)
         work.cancelled = True
         assert work.done.wait(5)
-        assert work.abandoned
+        assert work.was_dropped

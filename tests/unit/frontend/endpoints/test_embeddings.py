@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frontend.errors import EngineFailure, InvalidRequest, Overloaded
-from frontend.inference.batching import cut
+from frontend.inference.batching import split_rows
 from tests.unit.conftest import encode
 
 
@@ -56,7 +56,7 @@ def test_many_texts_of_any_length_keep_their_order(client, triton):
     [([5] * 64, 1), ([5] * 65, 2), ([1 << 20, 1, 1 << 20], 3), ([16_384], 1), ([16_000, 384], 1), ([16_000, 385], 2)],
 )
 def test_rows_are_split_by_count_and_size(sizes, requests):
-    parts = list(cut(sizes))
+    parts = list(split_rows(sizes))
     assert len(parts) == requests
     assert sorted(row for part in parts for row in part) == list(range(len(sizes)))
 

@@ -19,7 +19,7 @@ PARTS = {
 def queue_transcript(triton, *texts):
     segments = [{"text": f" {text}", "tokens": [1, 2]} for text in texts]
     end = {"text_output": "", "segments": "[]", "language": "en", "duration": 2.0}
-    return triton.will_answer({"text_output": "", "segments": orjson.dumps(segments).decode()}, end)
+    return triton.queue_response({"text_output": "", "segments": orjson.dumps(segments).decode()}, end)
 
 
 def ask(client, *parts, **more):
@@ -71,7 +71,7 @@ def test_chat_model_rejects_audio(client, triton, model):
 def test_transcribe_audio_setting_transcribes_for_a_chat_model(make_client, triton):
     client = make_client(transcribe_audio=True)
     queue_transcript(triton, "Hello", "there.")
-    triton.will_answer(last("Hi!"))
+    triton.queue_response(last("Hi!"))
     assert ask(client, PARTS["audio"]).get_json()["choices"][0]["message"]["content"] == "Hi!"
     assert [request["model"] for request in triton.requests] == ["tiny-transcription", "tiny-chat"]
     assert orjson.loads(triton.requests[1]["inputs"]["messages"]) == [
@@ -80,7 +80,7 @@ def test_transcribe_audio_setting_transcribes_for_a_chat_model(make_client, trit
 
 
 def test_file_error_names_its_field(client, triton):
-    triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    triton.queue_response(InvalidRequest("not audio", param="file", code="invalid_audio"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "invalid_audio")
     part = {"type": "audio", "audio_url": {"url": "file:///etc/passwd"}}
@@ -90,7 +90,7 @@ def test_file_error_names_its_field(client, triton):
 
 def test_later_failure_names_its_field_too(client, triton):
     part = {"text_output": "", "segments": "[]"}
-    triton.will_answer(part, InvalidRequest("too long", param="file", code="too_long"))
+    triton.queue_response(part, InvalidRequest("too long", param="file", code="too_long"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "too_long")
 

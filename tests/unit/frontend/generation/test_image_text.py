@@ -16,7 +16,7 @@ BOX = {"text": "Hi", "score": 0.9, "box": [[0, 0], [9, 0], [9, 5], [0, 5]]}
 
 def queue_text(triton, *lines):
     parts = [{"text_output": line, "boxes": orjson.dumps([BOX]).decode()} for line in lines]
-    return triton.will_answer(*parts, {"text_output": "", "boxes": "[]", "num_output_tokens": 5})
+    return triton.queue_response(*parts, {"text_output": "", "boxes": "[]", "num_output_tokens": 5})
 
 
 def ask(client, *parts, **more):
@@ -55,7 +55,7 @@ def test_stream_has_one_event_per_line(client, triton):
 
 def test_failure_names_the_image(client, triton):
     queue_text(triton, "One")
-    triton.will_answer(InvalidRequest("The file is not an image", param="image", code="invalid_image"))
+    triton.queue_response(InvalidRequest("The file is not an image", param="image", code="invalid_image"))
     response = ask(client, IMAGE, IMAGE, model="tiny-ocr")
     assert response.status_code == 400
     assert response.get_json()["error"]["param"] == "messages[0].content[2].image_url.url"
@@ -99,7 +99,7 @@ class TestVisionModels:
         triton.config = config
 
     def test_images_are_sent_in_order(self, client, triton):
-        triton.will_answer(last("A cat."))
+        triton.queue_response(last("A cat."))
         other = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'2').decode()}"}}
         assert ask(client, IMAGE, other, model="zz-chat").get_json()["choices"][0]["message"]["content"] == "A cat."
         inputs = triton.requests[0]["inputs"]
@@ -109,10 +109,10 @@ class TestVisionModels:
 
     @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
     def test_openai_name_selects_a_vision_model_for_images(self, client, triton, name):
-        triton.will_answer(last("A cat."))
+        triton.queue_response(last("A cat."))
         ask(client, IMAGE, model=name)
         assert triton.requests[0]["model"] == "zz-chat"
-        triton.will_answer(last("Hello."))
+        triton.queue_response(last("Hello."))
         ask(client, model="gpt-4o")
         assert triton.requests[1]["model"] == "tiny-chat"
 

@@ -26,7 +26,7 @@ def inputs(triton):
 
 
 def test_tools_reach_the_model_in_the_format_of_chat_templates(client, triton):
-    triton.will_answer(last("Hi"))
+    triton.queue_response(last("Hi"))
     assert post(client, tools=[TOOL, OTHER], tool_choice="auto").status_code == 200
     empty = {"name": "time", "parameters": {"type": "object", "properties": {}}}
     assert inputs(triton)["tools"] == [TOOL, {"type": "function", "function": empty}]
@@ -36,14 +36,14 @@ def test_tools_reach_the_model_in_the_format_of_chat_templates(client, triton):
 
 @pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [TOOL], "tool_choice": "none"}])
 def test_without_callable_tools_no_text_is_parsed_as_a_call(client, triton, fields):
-    triton.will_answer(last(WRITTEN))
+    triton.queue_response(last(WRITTEN))
     message = post(client, **fields).get_json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": WRITTEN, "refusal": None}
     assert set(inputs(triton)) == {"messages", "sampling_parameters"}
 
 
 def test_call_in_a_plain_response(client, triton):
-    triton.will_answer(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
+    triton.queue_response(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     (call,) = choice["message"].pop("tool_calls")
     assert choice["message"] == {"role": "assistant", "content": None, "refusal": None}
@@ -53,7 +53,7 @@ def test_call_in_a_plain_response(client, triton):
 
 
 def test_calls_in_a_stream(client, triton):
-    triton.will_answer(delta("I look.\n" + WRITTEN[:50]), delta(WRITTEN[50:] + "\n"), last(WRITTEN))
+    triton.queue_response(delta("I look.\n" + WRITTEN[:50]), delta(WRITTEN[50:] + "\n"), last(WRITTEN))
     role, *chunks, done = events(post(client, tools=[TOOL], stream=True))
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
@@ -68,7 +68,7 @@ def test_calls_in_a_stream(client, triton):
 
 
 def test_truncated_response_keeps_its_finish_reason(client, triton):
-    triton.will_answer(last(WRITTEN + WRITTEN[:40], "length"))
+    triton.queue_response(last(WRITTEN + WRITTEN[:40], "length"))
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     assert choice["finish_reason"] == "length"
     assert len(choice["message"]["tool_calls"]) == 1
@@ -76,7 +76,7 @@ def test_truncated_response_keeps_its_finish_reason(client, triton):
 
 
 def test_only_one_call_without_parallel_tool_calls(client, triton):
-    triton.will_answer(last(f"{WRITTEN}\n{WRITTEN}"))
+    triton.queue_response(last(f"{WRITTEN}\n{WRITTEN}"))
     message = post(client, tools=[TOOL], parallel_tool_calls=False).get_json()["choices"][0]["message"]
     assert len(message["tool_calls"]) == 1
 
@@ -86,7 +86,7 @@ def test_only_one_call_without_parallel_tool_calls(client, triton):
     [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
 def test_required_calls_constrain_the_model(client, triton, choice, names, maximum):
-    triton.will_answer(last(WRITTEN))
+    triton.queue_response(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
     (tag,) = constraint["tags"]
@@ -97,7 +97,7 @@ def test_required_calls_constrain_the_model(client, triton, choice, names, maxim
 
 
 def test_history_reaches_the_model_with_arguments_as_objects(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     messages = [USER, CALLED, RESULT | {"content": [{"type": "text", "text": "rain"}]}]
     assert post(client, messages=messages).status_code == 200
     function = {"name": "weather", "arguments": {"city": "Köln"}}
@@ -107,7 +107,7 @@ def test_history_reaches_the_model_with_arguments_as_objects(client, triton):
 
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
 def test_assistant_message_with_calls_needs_no_content(client, triton, content):
-    triton.will_answer(last())
+    triton.queue_response(last())
     message = {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "x", "arguments": ""}}]} | content
     assert post(client, messages=[USER, message, RESULT]).status_code == 200
     assert inputs(triton)["messages"][1]["content"] is None
@@ -116,7 +116,7 @@ def test_assistant_message_with_calls_needs_no_content(client, triton, content):
 
 def test_call_ids_have_the_length_that_the_template_requires(client, triton, configure):
     configure(tool_format="mistral")
-    triton.will_answer(last("[TOOL_CALLS]weather[ARGS]{}"))
+    triton.queue_response(last("[TOOL_CALLS]weather[ARGS]{}"))
     body = post(client, messages=[USER, CALLED, RESULT], tools=[TOOL]).get_json()
     call, result = inputs(triton)["messages"][1:]
     assert call["tool_calls"][0]["id"] == result["tool_call_id"]
@@ -218,12 +218,12 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     ],
 )
 def test_no_op_values_and_valid_histories_are_accepted(client, triton, fields):
-    triton.will_answer(last("Hi"))
+    triton.queue_response(last("Hi"))
     assert post(client, **fields).status_code == 200
 
 
 def test_template_arguments_reach_the_model(client, triton):
-    triton.will_answer(last(), last())
+    triton.queue_response(last(), last())
     kwargs = {"chat_template_kwargs": {"enable_thinking": True, "documents": [{"a": None}]}}
     post(client, reasoning_effort="none", **kwargs)
     expected = {"reasoning_effort": "none", "enable_thinking": True, "documents": [{"a": None}]}
@@ -232,12 +232,12 @@ def test_template_arguments_reach_the_model(client, triton):
 
 def test_reasoning_is_separated_if_the_model_supports_it(client, triton, configure):
     configure(reasoning="think")
-    triton.will_answer(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
+    triton.queue_response(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
     body = post(client).get_json()
     message = body["choices"][0]["message"]
     assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
     assert message == {"role": "assistant", "content": "Hello", "refusal": None, "reasoning_content": "Hm."}
-    triton.will_answer(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
+    triton.queue_response(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
     deltas = [chunk["choices"][0]["delta"] for chunk in events(post(client, stream=True))[1:-1]]
     reasoning = [{"reasoning_content": "Hm."}, {"reasoning_content": " So."}]
     assert deltas == [*reasoning, {"content": "Hel"}, {"content": "lo"}, {}]
@@ -245,12 +245,12 @@ def test_reasoning_is_separated_if_the_model_supports_it(client, triton, configu
 
 
 def test_reasoning_tags_are_text_for_other_models(client, triton):
-    triton.will_answer(last("<think>Hm.</think>Hello"))
+    triton.queue_response(last("<think>Hm.</think>Hello"))
     assert post(client).get_json()["choices"][0]["message"]["content"] == "<think>Hm.</think>Hello"
 
 
 def test_reasoning_of_earlier_turns_reaches_the_template(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     message = {"role": "assistant", "content": "Hello", "reasoning_content": "Hm."}
     post(client, messages=[USER, message, USER])
     assert inputs(triton)["messages"][1] == message
@@ -271,8 +271,8 @@ def test_ocr_model_rejects_tools(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_choice_is_parsed_separately(client, triton, stream):
-    triton.will_answer(delta(WRITTEN[:30]), delta(WRITTEN[30:]), last())
-    triton.will_answer(delta("<tool"), last(" of mine"))
+    triton.queue_response(delta(WRITTEN[:30]), delta(WRITTEN[30:]), last())
+    triton.queue_response(delta("<tool"), last(" of mine"))
     response = post(client, tools=[TOOL], n=2, stream=stream)
     if not stream:
         first, second = response.get_json()["choices"]
@@ -296,20 +296,20 @@ def test_each_choice_is_parsed_separately(client, triton, stream):
     ],
 )
 def test_assistant_messages_are_accepted_in_all_forms(client, triton, message, sent):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert post(client, messages=[USER, message, USER]).status_code == 200
     assert inputs(triton)["messages"][1].items() >= sent.items()
 
 
 def test_truncated_call_is_accepted_in_the_history(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert post(client, messages=with_call(function={"name": "f", "arguments": '{"a": '})).status_code == 200
     (call,) = inputs(triton)["messages"][1]["tool_calls"]
     assert call["function"]["arguments"] == {"arguments": '{"a": '}
 
 
 def test_optional_calls_and_response_format_become_alternatives(client, triton):
-    triton.will_answer(last("{}"))
+    triton.queue_response(last("{}"))
     post(client, tools=[TOOL], response_format={"type": "json_object"})
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
-    assert [one["kind"] for one in constraint["of"]] == ["tool_calls", "json_object"]
+    assert [one["kind"] for one in constraint["constraints"]] == ["tool_calls", "json_object"]

@@ -17,7 +17,7 @@ def chunks_of(response):
 
 def test_choices_are_indexed_and_the_prompt_is_counted_once(client, triton):
     for text in ("One", "Two", "Three"):
-        triton.will_answer(delta(text), last("!", "stop", 7, 3))
+        triton.queue_response(delta(text), last("!", "stop", 7, 3))
     body = ask(client, n=3, seed=5).get_json()
     assert [(choice["index"], choice["message"]["content"]) for choice in body["choices"]] == [
         (0, "One!"),
@@ -31,7 +31,7 @@ def test_choices_are_indexed_and_the_prompt_is_counted_once(client, triton):
 
 def test_a_stream_has_a_role_and_a_finish_reason_for_each_choice(client, triton):
     for text in ("One", "Two"):
-        triton.will_answer(delta(text), last("!", "length"))
+        triton.queue_response(delta(text), last("!", "length"))
     chunks = chunks_of(ask(client, n=2, stream=True, stream_options={"include_usage": True}))
     for index, text in enumerate(("One!", "Two!")):
         own = [c["choices"][0] for c in chunks if c["choices"] and c["choices"][0]["index"] == index]
@@ -45,18 +45,18 @@ def test_a_stream_has_a_role_and_a_finish_reason_for_each_choice(client, triton)
 def test_if_one_choice_fails_running_calls_are_cancelled(client, triton):
     """Calls that end by themselves are not: a cancellation at that moment can corrupt Triton's memory."""
     calls = [
-        triton.will_answer(delta("One"), last()),
-        triton.will_answer(Overloaded("full")),
-        triton.will_answer(last()),
-        triton.will_answer(delta("Four"), last()),
+        triton.queue_response(delta("One"), last()),
+        triton.queue_response(Overloaded("full")),
+        triton.queue_response(last()),
+        triton.queue_response(delta("Four"), last()),
     ]
     assert ask(client, n=4).status_code == 503
     assert [call.cancelled for call in calls] == [True, False, False, True]
 
 
 def test_a_failure_during_a_stream_ends_all_choices(client, triton):
-    triton.will_answer(delta("One"), delta("and"), last())
-    triton.will_answer(delta("Two"), EngineFailure("gone"))
+    triton.queue_response(delta("One"), delta("and"), last())
+    triton.queue_response(delta("Two"), EngineFailure("gone"))
     response = ask(client, n=2, stream=True)
     assert chunks_of(response)[-1]["error"]["message"] == "gone"
 
@@ -67,7 +67,7 @@ LOGPROBS = [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}]
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs(client, triton, stream):
     logprobs = {"logprobs": orjson.dumps(LOGPROBS).decode()}
-    triton.will_answer(delta("Hi") | logprobs, last() | {"logprobs": "[]"})
+    triton.queue_response(delta("Hi") | logprobs, last() | {"logprobs": "[]"})
     response = ask(client, logprobs=True, top_logprobs=0, stream=stream)
     expected = {"content": [LOGPROBS[0] | {"top_logprobs": []}], "refusal": None}
     if stream:

@@ -3,11 +3,11 @@
 import pytest
 
 from frontend.errors import Overloaded
-from frontend.triton.admission import Admission
+from frontend.triton.admission import AdmissionLimiter
 
 
 def test_the_limit_is_per_model_and_is_freed():
-    admission = Admission()
+    admission = AdmissionLimiter()
     with admission.enter("a", 2), admission.enter("a", 2):
         with pytest.raises(Overloaded), admission.enter("a", 2):
             pytest.fail("over the limit")
@@ -18,7 +18,7 @@ def test_the_limit_is_per_model_and_is_freed():
 
 
 def test_a_failed_request_frees_its_slot():
-    admission = Admission()
+    admission = AdmissionLimiter()
     with pytest.raises(ValueError, match="x"), admission.enter("a", 1):
         raise ValueError("x")
     with admission.enter("a", 1):

@@ -67,7 +67,7 @@ def ask(client, **fields):
 
 
 def test_a_response_and_the_model_inputs(client, triton, big):
-    triton.will_answer(part("Hello", "stop", 3))
+    triton.queue_response(part("Hello", "stop", 3))
     body = ask(client, temperature=0, stop="x", top_k=0, max_tokens=5).get_json()
     assert body["choices"][0]["message"]["content"] == "Hello"
     assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -78,13 +78,13 @@ def test_a_response_and_the_model_inputs(client, triton, big):
 
 
 def test_chat_template_kwargs_reach_the_template(client, triton, big):
-    triton.will_answer(part("Hello", "stop"))
+    triton.queue_response(part("Hello", "stop"))
     ask(client, chat_template_kwargs={"greeting": "Ahoy! "})
     assert triton.requests[0]["inputs"]["text_input"] == "Ahoy! [user] Hi [assistant]"
 
 
 def test_a_stream(client, triton, big):
-    triton.will_answer(part("Hel"), part("", count=1), part("lo", "length", 2))
+    triton.queue_response(part("Hel"), part("", count=1), part("lo", "length", 2))
     response = ask(client, stream=True, stream_options={"include_usage": True})
     chunks = [orjson.loads(block[6:]) for block in response.get_data().split(b"\n\n") if block.startswith(b"data: {")]
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks[:-1]) == "Hello"
@@ -95,7 +95,7 @@ def test_a_stream(client, triton, big):
 
 @pytest.mark.parametrize(("fields", "tokens"), [({}, 8), ({"max_tokens": 100}, 8), ({"max_tokens": 2}, 2)])
 def test_max_tokens_is_always_set_and_limited_by_the_context(client, triton, big, fields, tokens):
-    triton.will_answer(part("", "stop"))
+    triton.queue_response(part("", "stop"))
     ask(client, **fields)
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == tokens
 
@@ -110,13 +110,13 @@ def test_prompts_that_vllm_would_answer_with_500_are_rejected(client, triton, bi
 
 
 def test_completion_prompts_must_be_text_within_the_context(client, triton, big):
-    triton.will_answer(part("!", "stop"))
+    triton.queue_response(part("!", "stop"))
     body = {"model": "big-chat", "prompt": "Once upon", "echo": True}
     completion = client.post("/v1/completions", json=body).get_json()
     assert completion["choices"][0]["text"] == "Once upon!"
     assert triton.requests[0]["inputs"]["text_input"] == "Once upon"
     for prompt, param in (("word " * 20, "prompt"), (["a", "word " * 20], "prompt[1]"), ([[1]], "prompt[0]")):
-        triton.will_answer(part("!", "stop"))
+        triton.queue_response(part("!", "stop"))
         response = client.post("/v1/completions", json=body | {"prompt": prompt})
         assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
 

@@ -108,7 +108,7 @@ def test_commands_without_a_running_instance(tmp_path):
 def test_ps_lists_only_running_instances(tmp_path):
     settings = Settings(port=5998, cache=tmp_path / "cache")
     instance = Instance(settings.run_folder)
-    with instance.hold("http://127.0.0.1:9"):
+    with instance.acquire("http://127.0.0.1:9"):
         assert not instance.is_running()
         instance.write_pid()
         rows = run("ps").splitlines()
@@ -123,7 +123,7 @@ import sys, time
 from frontend.settings import Settings
 from trident.launch.instance import Instance
 instance = Instance(Settings(port=5997, cache=sys.argv[1]).run_folder)
-with instance.hold("http://127.0.0.1:9"):
+with instance.acquire("http://127.0.0.1:9"):
     instance.write_pid()
     time.sleep(60)
 """

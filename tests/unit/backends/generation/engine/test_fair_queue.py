@@ -6,36 +6,36 @@ from backends.generation.engine.fair_queue import FairQueue
 
 
 class Request(NamedTuple):
-    number: int
+    request_id: int
     client: str
 
 
 def queue_of(slots, *waiting):
     queue = FairQueue[Request](slots)
-    for number, client in enumerate(waiting):
-        queue.put(Request(number, client))
+    for request_id, client in enumerate(waiting):
+        queue.add(Request(request_id, client))
     return queue
 
 
 def all_taken(queue):
-    return [request.number for request in iter(queue.take, None)]
+    return [request.request_id for request in iter(queue.next, None)]
 
 
 def test_one_client_is_served_in_order_and_leaves_a_slot_free():
     queue = queue_of(8, *"a" * 10)
     assert all_taken(queue) == [0, 1, 2, 3, 4, 5, 6]
     assert len(queue) == 3
-    queue.end(3)
+    queue.remove(3)
     assert all_taken(queue) == [7]
 
 
 def test_a_later_client_gets_the_free_slot():
     queue = queue_of(8, *"a" * 10)
     all_taken(queue)
-    queue.put(Request(10, "b"))
+    queue.add(Request(10, "b"))
     assert all_taken(queue) == [10]
-    queue.put(Request(11, "b"))
-    queue.end(0)
+    queue.add(Request(11, "b"))
+    queue.remove(0)
     assert all_taken(queue) == [11]
 
 
@@ -47,15 +47,15 @@ def test_the_client_with_the_fewest_slots_is_next():
 def test_any_client_may_hold_a_single_slot():
     queue = queue_of(1, "a", "a")
     assert all_taken(queue) == [0]
-    queue.end(0)
+    queue.remove(0)
     assert all_taken(queue) == [1]
 
 
 def test_an_ended_request_neither_waits_nor_holds_a_slot():
     queue = queue_of(1, "a", "a", "a")
     all_taken(queue)
-    queue.end(1)
-    queue.end(0)
+    queue.remove(1)
+    queue.remove(0)
     assert all_taken(queue) == [2]
-    queue.end(2)
+    queue.remove(2)
     assert all_taken(queue) == []

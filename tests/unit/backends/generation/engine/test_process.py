@@ -21,10 +21,10 @@ class FakePipeline:
     def __init__(self):
         self.order, self.live = [], {}
 
-    def add_request(self, number, ids, config):
-        self.order.append(number)
-        handle = FakeHandle(config.max_new_tokens, lambda: self.live.pop(number, None))
-        self.live[number] = handle
+    def add_request(self, request_id, ids, config):
+        self.order.append(request_id)
+        handle = FakeHandle(config.max_new_tokens, lambda: self.live.pop(request_id, None))
+        self.live[request_id] = handle
         return handle
 
     def step(self):
@@ -41,20 +41,20 @@ class FakePipeline:
 
 class FakeHandle:
     def __init__(self, tokens, end):
-        self.remaining, self.end, self.made = tokens, end, []
+        self.remaining, self.end, self.outputs = tokens, end, []
 
     def make(self):
         self.remaining -= 1
         reason = genai.GenerationFinishReason.LENGTH if self.remaining == 0 else genai.GenerationFinishReason.NONE
-        self.made.append(SimpleNamespace(generated_ids=[5], generated_log_probs=[0.0], finish_reason=reason))
+        self.outputs.append(SimpleNamespace(generated_ids=[5], generated_log_probs=[0.0], finish_reason=reason))
         if self.remaining == 0:
             self.end()
 
     def can_read(self):
-        return bool(self.made)
+        return bool(self.outputs)
 
     def read(self):
-        return {0: self.made.pop(0)}
+        return {0: self.outputs.pop(0)}
 
     def get_status(self):
         return genai.GenerationStatus.RUNNING
@@ -93,10 +93,10 @@ class Driver:
         with contextlib.suppress(EOFError, OSError):
             self.engine.run()
 
-    def add(self, number, client="a", grammar=None, tokens=3):
-        self.submitted.add(number)
+    def add(self, request_id, client="a", grammar=None, tokens=3):
+        self.submitted.add(request_id)
         parameters = {"max_tokens": tokens, "temperature": 0} | ({"grammar": grammar} if grammar else {})
-        self.socket.send(Generate(number, client, IDS, parameters, 100))
+        self.socket.send(Generate(request_id, client, IDS, parameters, 100))
 
     def until(self, condition, seconds=10):
         end = time.monotonic() + seconds
@@ -110,12 +110,12 @@ class Driver:
 
     def _record(self, message):
         if isinstance(message, Failed):
-            self.failed[message.number] = message
+            self.failed[message.request_id] = message
         elif isinstance(message, StepResult):
-            for made in message.made:
-                self.first.setdefault(made.number, time.monotonic())
-                if made.finish_reason:
-                    self.ended[made.number] = time.monotonic()
+            for new in message.new_tokens:
+                self.first.setdefault(new.request_id, time.monotonic())
+                if new.finish_reason:
+                    self.ended[new.request_id] = time.monotonic()
 
 
 @pytest.fixture
@@ -137,15 +137,17 @@ def drive():
 
 def test_all_requests_of_all_clients_finish(drive):
     driver = drive()
-    for number in range(1, 101):
-        driver.add(number, client="abc"[number % 3], grammar=f"g{number % 5}" if number % 4 == 0 else None)
+    for request_id in range(1, 101):
+        driver.add(
+            request_id, client="abc"[request_id % 3], grammar=f"g{request_id % 5}" if request_id % 4 == 0 else None
+        )
     driver.until(lambda: len(driver.ended) == 100)
 
 
 def test_waiting_grammars_do_not_delay_other_requests(drive):
     driver = drive(slots=4)
-    for number in range(1, 31):
-        driver.add(number, grammar=f"g{number}")
+    for request_id in range(1, 31):
+        driver.add(request_id, grammar=f"g{request_id}")
     driver.add(31)
     driver.until(lambda: 31 in driver.ended)
     assert len(driver.compiler.compiled) < 5
@@ -153,8 +155,8 @@ def test_waiting_grammars_do_not_delay_other_requests(drive):
 
 def test_clients_take_turns_at_compiling_grammars(drive):
     driver = drive()
-    for number in range(1, 21):
-        driver.add(number, client="a", grammar=f"g{number}")
+    for request_id in range(1, 21):
+        driver.add(request_id, client="a", grammar=f"g{request_id}")
     driver.add(21, client="b", grammar="of b")
     driver.until(lambda: 21 in driver.ended)
     assert len(driver.compiler.compiled) < 5
@@ -162,8 +164,8 @@ def test_clients_take_turns_at_compiling_grammars(drive):
 
 def test_a_request_with_a_compiled_grammar_runs_before_the_next_compilation(drive):
     driver = drive(seconds=0.1)
-    for number in range(1, 11):
-        driver.add(number, grammar=f"g{number}", tokens=1)
+    for request_id in range(1, 11):
+        driver.add(request_id, grammar=f"g{request_id}", tokens=1)
     driver.until(lambda: len(driver.ended) >= 3)
     assert len(driver.compiler.compiled) <= 5
 
@@ -173,12 +175,12 @@ def test_a_new_grammar_is_compiled_among_many_requests_with_a_known_one(drive):
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
     driver.add(2, client="b", grammar="new", tokens=1)
-    number = 100
+    request_id = 100
     deadline = time.monotonic() + 10
     while 2 not in driver.ended:
         assert time.monotonic() < deadline
-        driver.add(number := number + 1, grammar="known", tokens=1)
-        driver.until(lambda: number in driver.first or 2 in driver.ended)
+        driver.add(request_id := request_id + 1, grammar="known", tokens=1)
+        driver.until(lambda: request_id in driver.first or 2 in driver.ended)
 
 
 def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
@@ -197,11 +199,11 @@ def test_requests_with_grammars_get_their_share_of_slots(drive):
     plain = iter(range(1000, 100_000))
 
     def keep_busy():
-        while sum(number >= 1000 for number in driver.submitted - driver.ended.keys()) < 12:
+        while sum(request_id >= 1000 for request_id in driver.submitted - driver.ended.keys()) < 12:
             driver.add(next(plain), client="b", tokens=20)
 
-    for number in range(1, 9):
-        driver.add(number, grammar=f"g{number}", tokens=1)
+    for request_id in range(1, 9):
+        driver.add(request_id, grammar=f"g{request_id}", tokens=1)
     deadline = time.monotonic() + 10
     while not {1, 2, 3, 4, 5, 6, 7, 8} <= driver.ended.keys():
         assert time.monotonic() < deadline, driver.ended
@@ -219,11 +221,11 @@ def test_an_invalid_grammar_fails_only_its_own_requests(drive):
 
 def test_a_cancelled_request_frees_its_slot_at_any_stage(drive):
     driver = drive(slots=2, seconds=0.05)
-    for number in range(1, 21):
-        driver.add(number, grammar=f"g{number}" if number % 2 else None, tokens=10_000)
+    for request_id in range(1, 21):
+        driver.add(request_id, grammar=f"g{request_id}" if request_id % 2 else None, tokens=10_000)
     driver.until(lambda: driver.first)
-    for number in range(1, 21):
-        driver.socket.send(Cancel(number))
+    for request_id in range(1, 21):
+        driver.socket.send(Cancel(request_id))
     driver.add(21)
     driver.add(22)
     driver.until(lambda: {21, 22} <= driver.ended.keys())

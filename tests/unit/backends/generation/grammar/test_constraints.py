@@ -93,6 +93,6 @@ def test_either_of_two_constraints():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
     calls = {"kind": "tool_calls", "tags": [tag], "max_calls": 1}
     choice = {"kind": "choice", "choices": ["yes"], "param": "guided_choice"}
-    grammar = grammar_from({"kind": "either", "of": [calls, choice], "param": "tools"})
+    grammar = grammar_from({"kind": "any_of", "constraints": [calls, choice], "param": "tools"})
     assert '"<a>"' in grammar
     assert '"yes"' in grammar

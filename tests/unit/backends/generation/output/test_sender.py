@@ -18,7 +18,7 @@ class Reply:
 
 class FakeAnswer:
     def __init__(self, streamed=True):
-        self.reply, self.streamed, self.finished, self.over = Reply(), streamed, False, False
+        self.reply, self.streamed, self.finished, self.closed = Reply(), streamed, False, False
         self.sent_at = []
         self.request_id = "r"
         self.done = threading.Event()
@@ -84,7 +84,7 @@ def test_finished_answers_are_removed(sender):
     while len(sender) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(sender) == 0
-    assert all(answer.over for answer in answers)
+    assert all(answer.closed for answer in answers)
 
 
 def test_a_cancelled_answer_is_dropped_without_new_output(sender, abandoned):
@@ -94,7 +94,7 @@ def test_a_cancelled_answer_is_dropped_without_new_output(sender, abandoned):
     while not abandoned and time.monotonic() < deadline:
         time.sleep(0.01)
     assert abandoned == [answer]
-    assert answer.over
+    assert answer.closed
     assert len(sender) == 0
 
 
@@ -103,7 +103,7 @@ def test_one_failure_does_not_stop_the_others(sender, abandoned):
     broken.broken = True
     sender.notify([broken, healthy])
     finish(sender, healthy)
-    assert broken.over
+    assert broken.closed
     assert abandoned == [broken]
 
 

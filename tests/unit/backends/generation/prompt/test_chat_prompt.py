@@ -48,7 +48,7 @@ def test_a_template_may_reject_messages(folder):
 
 def test_a_too_long_prompt_reports_both_lengths(folder):
     with pytest.raises(InvalidRequest, match=r"length is 50 tokens.*resulted in 121 tokens") as caught:
-        ChatPrompt(folder, 50).read([{"role": "user", "content": "x" * 101}])
+        ChatPrompt(folder, 50).from_messages([{"role": "user", "content": "x" * 101}])
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -68,7 +68,7 @@ def test_a_text_prompt_gets_the_tokenizers_initial_tokens_but_no_template(folder
     begin.add_special_tokens(["<s>"])
     begin.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
     begin.save(str(folder / "tokenizer.json"))
-    prompt = ChatPrompt(folder, 50).read_text("abc")
+    prompt = ChatPrompt(folder, 50).from_text("abc")
     ids = memoryview(prompt.ids).cast("q").tolist()
     assert (ids[0], prompt.num_tokens, prompt.remaining_context, prompt.prompt_text) == (256, 4, 46, "abc")
 
@@ -76,7 +76,7 @@ def test_a_text_prompt_gets_the_tokenizers_initial_tokens_but_no_template(folder
 def test_token_ids_are_used_unchanged(folder):
     prompt = ChatPrompt(folder, 50)
     ids = prompt.tokenizer.encode("abc").ids
-    read = prompt.read_ids(ids)
+    read = prompt.from_token_ids(ids)
     assert memoryview(read.ids).cast("q").tolist() == ids
     assert read.num_tokens == 3
 
@@ -84,17 +84,17 @@ def test_token_ids_are_used_unchanged(folder):
 @pytest.mark.parametrize("number", [-1, 256, 2**31 - 1])
 def test_an_unknown_token_id_is_named(folder, number):
     with pytest.raises(InvalidRequest, match="from 0 to 255") as caught:
-        ChatPrompt(folder, 50).read_ids([3, number])
+        ChatPrompt(folder, 50).from_token_ids([3, number])
     assert caught.value.param == "prompt[1]"
 
 
 def test_empty_and_too_long_prompts_are_rejected(folder):
     prompt = ChatPrompt(folder, 50)
-    for read, content in ((prompt.read_text, ""), (prompt.read_ids, [])):
+    for read, content in ((prompt.from_text, ""), (prompt.from_token_ids, [])):
         with pytest.raises(InvalidRequest, match="empty") as caught:
             read(content)
         assert caught.value.param == "prompt"
-    for read, content in ((prompt.read_text, "x" * 50), (prompt.read_ids, [1] * 50)):
+    for read, content in ((prompt.from_text, "x" * 50), (prompt.from_token_ids, [1] * 50)):
         with pytest.raises(InvalidRequest, match="your prompt resulted in 50 tokens") as caught:
             read(content)
         assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")

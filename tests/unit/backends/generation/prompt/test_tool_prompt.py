@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.answer import Detokenizer
+from backends.generation.output.generated_text import Detokenizer
 from backends.generation.prompt.chat_prompt import ChatPrompt, TemplateInputs, reasoning_prefix_of
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -41,7 +41,7 @@ def open_prompt(tmp_path):
 
 def rendered(prompt, messages, tools=(), kwargs=None):
     template_inputs = TemplateInputs(list(tools), kwargs or {})
-    ids = memoryview(prompt.read(messages, (), template_inputs).ids).cast("q").tolist()
+    ids = memoryview(prompt.from_messages(messages, (), template_inputs).ids).cast("q").tolist()
     return prompt.tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -89,8 +89,11 @@ def test_template_kwargs_do_not_override_reserved_variables(open_prompt):
 
 
 def test_reasoning_opened_by_the_template_is_opened_in_the_answer(open_prompt):
-    assert open_prompt("{{ messages[0].content }}<assistant><think>\n").read([USER]).reasoning_prefix == "<think>\n"
-    assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").read([USER]).reasoning_prefix == ""
+    assert (
+        open_prompt("{{ messages[0].content }}<assistant><think>\n").from_messages([USER]).reasoning_prefix
+        == "<think>\n"
+    )
+    assert open_prompt("{{ messages[0].content }}<think>\n\n</think>\n\n").from_messages([USER]).reasoning_prefix == ""
     assert reasoning_prefix_of("<think> <assistant>") == ""
 
 

@@ -53,7 +53,7 @@ def open_prompt(folder, template=PARTS, context=1000):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "cells"),
+    ("width", "height", "grid_size"),
     [
         (56, 56, (2, 2)),
         (1, 1, (2, 2)),
@@ -64,8 +64,8 @@ def open_prompt(folder, template=PARTS, context=1000):
         (1, 60, (1, 16)),
     ],
 )
-def test_the_size_of_an_image_in_cells(width, height, cells):
-    assert QwenVLImageProcessor(PREPROCESSOR, 64).cells(width / 28, height / 28) == cells
+def test_the_size_of_an_image_in_cells(width, height, grid_size):
+    assert QwenVLImageProcessor(PREPROCESSOR, 64).grid_size(width / 28, height / 28) == grid_size
 
 
 @pytest.mark.parametrize("template", [PARTS, TEXTS])
@@ -75,7 +75,7 @@ def test_tags_replace_images(folder, template):
         {"role": "user", "content": [text("a"), IMAGE, text("b"), IMAGE]},
         {"role": "user", "content": [IMAGE, text("c")]},
     ]
-    prompt = open_prompt(folder, template).read(messages, [rgb_image(), rgb_image(56, 84), rgb_image()])
+    prompt = open_prompt(folder, template).from_messages(messages, [rgb_image(), rgb_image(56, 84), rgb_image()])
     assert prompt.text == ("<system>be kind<user>a<ov_genai_image_0>b<ov_genai_image_1><user><ov_genai_image_2>c")
     assert [(p.width, p.height, p.tokens) for p in prompt.rgb_images] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
     assert prompt.num_tokens == len("<system>be kind<user>ab<user>c") + 3 * 2 + 14
@@ -86,23 +86,23 @@ def test_tags_replace_images(folder, template):
     "prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"]
 )
 def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
-    prompt = open_prompt(folder).read([{"role": "user", "content": [IMAGE, text(prompt_text)]}], [rgb_image()])
+    prompt = open_prompt(folder).from_messages([{"role": "user", "content": [IMAGE, text(prompt_text)]}], [rgb_image()])
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
 def test_an_unreadable_or_too_large_image_is_named(folder):
     messages = [{"role": "user", "content": [text("a"), IMAGE]}]
     with pytest.raises(InvalidRequest, match="damaged") as caught:
-        open_prompt(folder).read(messages, [b"no picture"])
+        open_prompt(folder).from_messages(messages, [b"no picture"])
     assert caught.value.param == "messages[0].content[1].image_url.url"
     with pytest.raises(InvalidRequest) as caught:
-        open_prompt(folder).read(messages, [rgb_image(200, 200)])
+        open_prompt(folder).from_messages(messages, [rgb_image(200, 200)])
     assert caught.value.code == "too_large"
 
 
 def test_the_images_of_a_request_share_one_pixel_limit(folder):
     with pytest.raises(InvalidRequest, match="pixels") as caught:
-        open_prompt(folder).read(
+        open_prompt(folder).from_messages(
             [{"role": "user", "content": [IMAGE, IMAGE]}], [rgb_image(140, 100), rgb_image(140, 100)]
         )
     assert caught.value.param == "messages[0].content[1].image_url.url"
@@ -110,20 +110,24 @@ def test_the_images_of_a_request_share_one_pixel_limit(folder):
 
 def test_transparency_becomes_white(folder):
     (decoded,) = (
-        open_prompt(folder).read([{"role": "user", "content": [IMAGE]}], [rgb_image(mode="RGBA", color=0)]).rgb_images
+        open_prompt(folder)
+        .from_messages([{"role": "user", "content": [IMAGE]}], [rgb_image(mode="RGBA", color=0)])
+        .rgb_images
     )
     assert set(decoded.pixels) == {255}
 
 
 def test_an_image_that_the_template_omits_is_rejected(folder):
     with pytest.raises(InvalidRequest, match="does not support an image here") as caught:
-        open_prompt(folder, WITHOUT_SYSTEM).read([{"role": "system", "content": [IMAGE]}], [rgb_image()])
+        open_prompt(folder, WITHOUT_SYSTEM).from_messages([{"role": "system", "content": [IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
 def test_images_count_against_the_context(folder):
     with pytest.raises(InvalidRequest, match="resulted in 71 tokens") as caught:
-        open_prompt(folder, context=71).read([{"role": "user", "content": [IMAGE, text("a" * 59)]}], [rgb_image()])
+        open_prompt(folder, context=71).from_messages(
+            [{"role": "user", "content": [IMAGE, text("a" * 59)]}], [rgb_image()]
+        )
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -132,7 +136,7 @@ def test_a_text_only_model_rejects_images(folder):
     (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
     assert load_image_processor(folder, {}) is None
     with pytest.raises(InvalidRequest, match="does not accept images") as caught:
-        ChatPrompt(folder, 1000).read([{"role": "user", "content": [text("a"), IMAGE]}], [rgb_image()])
+        ChatPrompt(folder, 1000).from_messages([{"role": "user", "content": [text("a"), IMAGE]}], [rgb_image()])
     assert caught.value.param == "messages[0].content[1]"
 
 
@@ -143,8 +147,8 @@ def test_an_unsupported_model_type_is_rejected(folder):
 
 
 def test_a_text_prompt_has_no_tags_and_token_ids_are_rejected(folder):
-    prompt = open_prompt(folder).read_text("a<ov_genai_image_0>")
+    prompt = open_prompt(folder).from_text("a<ov_genai_image_0>")
     assert (prompt.text, prompt.prompt_text, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
     with pytest.raises(InvalidRequest, match="not as token IDs") as caught:
-        open_prompt(folder).read_ids([1])
+        open_prompt(folder).from_token_ids([1])
     assert caught.value.param == "prompt"

@@ -16,7 +16,7 @@ def chunk(audio, **more):
 
 
 def queue_speech(triton):
-    return triton.will_answer(chunk(b"one"), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40))
+    return triton.queue_response(chunk(b"one"), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40))
 
 
 def post(client, path="/v1/audio/speech", **body):
@@ -63,7 +63,7 @@ def events(response):
 
 
 def test_events(client, triton):
-    triton.will_answer(
+    triton.queue_response(
         chunk(b"one"), TimeoutError(), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40)
     )
     response = post(client, stream_format="sse")
@@ -76,15 +76,15 @@ def test_events(client, triton):
 
 
 def test_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, triton):
-    triton.will_answer(chunk(b"one"), EngineFailure("broken"))
+    triton.queue_response(chunk(b"one"), EngineFailure("broken"))
     assert events(post(client, stream_format="sse"))[-1]["error"]["message"] == "broken"
-    triton.will_answer(chunk(b"one"), EngineFailure("broken"))
+    triton.queue_response(chunk(b"one"), EngineFailure("broken"))
     with pytest.raises(EngineFailure):
         _ = post(client).data
 
 
 def test_client_disconnect_is_not_a_server_error(client, triton):
-    triton.will_answer(chunk(b"one"), ClientClosedRequest("gone"))
+    triton.queue_response(chunk(b"one"), ClientClosedRequest("gone"))
     assert post(client).data == b"one"
 
 
@@ -92,7 +92,7 @@ def test_client_disconnect_is_not_a_server_error(client, triton):
     "error", [InvalidRequest("no such voice", param="voice", code="voice_not_found"), Overloaded("full")]
 )
 def test_failure_before_the_first_chunk_keeps_its_status(client, triton, error):
-    triton.will_answer(error)
+    triton.queue_response(error)
     assert post(client).status_code == error.status
 
 
@@ -107,7 +107,7 @@ WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x
 
 def test_ahas_format(client, triton):
     end = chunk(b"", num_input_tokens=5, num_output_tokens=40)
-    triton.will_answer(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)
+    triton.queue_response(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)
     body = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()
     assert body["object"] == "chat.completion"
     (part,) = body["choices"][0]["message"]["content"]
@@ -119,13 +119,13 @@ def test_ahas_format(client, triton):
 
 
 def test_ahas_response_has_a_size_limit(make_client, triton):
-    call = triton.will_answer(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
+    call = triton.queue_response(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
     assert aha(make_client(max_upload_bytes=1500)).status_code == 413
     assert call.cancelled
 
 
 def test_all_texts_of_messages_are_spoken(client, triton):
-    triton.will_answer(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
+    triton.queue_response(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     messages = [
         {"role": "user", "content": "One."},
         {"role": "user", "content": [{"type": "text", "text": "Two."}, {"type": "text", "text": "Three."}]},
@@ -135,14 +135,14 @@ def test_all_texts_of_messages_are_spoken(client, triton):
 
 
 def test_reference_audio_error_names_its_field(client, triton):
-    triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    triton.queue_response(InvalidRequest("not audio", param="file", code="invalid_audio"))
     error = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]
     assert error["param"] == "messages[0].content[1].audio_url.url"
     part = {"type": "input_audio", "input_audio": {"data": "no base64!"}}
     assert aha(client, part).get_json()["error"]["param"] == "messages[0].content[1].input_audio.data"
     error = aha(client, *[{"type": "audio", "audio_url": {"url": DATA}}] * 2).get_json()["error"]
     assert error["param"] == "messages[0].content[2].audio_url.url"
-    triton.will_answer(InvalidRequest("no", param="messages", code="voice_cloning_unsupported"))
+    triton.queue_response(InvalidRequest("no", param="messages", code="voice_cloning_unsupported"))
     assert aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]["param"] == "messages"
 
 
@@ -178,7 +178,7 @@ def test_unknown_model_is_404(client):
 
 def test_inline_files_have_the_file_limit_and_the_rest_the_body_limit(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
-    triton.will_answer(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
+    triton.queue_response(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}
     assert aha(client, part).status_code == 200
     part["audio_url"]["url"] = f"base64://{base64.b64encode(b'x' * 9001).decode()}"

@@ -26,7 +26,7 @@ def part(*segments, **more):
 
 
 def queue_transcript(triton):
-    return triton.will_answer(part(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
+    return triton.queue_response(part(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
 
 
 def post(client, path="/v1/audio/transcriptions", content=b"RIFF", **fields):
@@ -94,7 +94,9 @@ def events(response):
 
 
 def test_stream(client, triton):
-    triton.will_answer(part(), TimeoutError(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25))
+    triton.queue_response(
+        part(), TimeoutError(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25)
+    )
     response = post(client, stream="true")
     assert response.content_type.startswith("text/event-stream")
     first, second, done = events(response)
@@ -107,21 +109,21 @@ def test_stream(client, triton):
 
 
 def test_failure_in_mid_stream_is_an_event(client, triton):
-    triton.will_answer(part(SEGMENTS[0]), EngineFailure("broken"))
+    triton.queue_response(part(SEGMENTS[0]), EngineFailure("broken"))
     response = post(client, stream="true")
     assert response.status_code == 200
     assert events(response)[-1]["error"]["message"] == "broken"
 
 
 def test_missing_last_response_is_an_error(client, triton):
-    triton.will_answer(part(SEGMENTS[0]))
+    triton.queue_response(part(SEGMENTS[0]))
     assert post(client).status_code == 500
-    triton.will_answer(part(SEGMENTS[0]))
+    triton.queue_response(part(SEGMENTS[0]))
     assert "error" in events(post(client, stream="true"))[-1]
 
 
 def test_no_segment_within_the_request_timeout_is_504(client, triton):
-    triton.will_answer(TimeoutError())
+    triton.queue_response(TimeoutError())
     assert post(client).status_code == 504
 
 
@@ -134,7 +136,7 @@ def test_urlencoded_forms_are_rejected_unread(client):
 
 
 def test_failure_before_the_first_segment_keeps_its_status(client, triton):
-    call = triton.will_answer(InvalidRequest("not audio", param="file", code="invalid_audio"))
+    call = triton.queue_response(InvalidRequest("not audio", param="file", code="invalid_audio"))
     response = post(client, stream="true")
     assert (response.status_code, response.get_json()["error"]["code"]) == (400, "invalid_audio")
     assert not call.cancelled  # the call has already failed

@@ -14,7 +14,7 @@ def events(response):
 
 
 def test_client_address_is_sent_to_the_model(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     client.post(
         "/v1/chat/completions",
         json={"model": "tiny-chat", "messages": [USER]},
@@ -24,7 +24,7 @@ def test_client_address_is_sent_to_the_model(client, triton):
 
 
 def test_plain_response_has_openais_format(client, triton):
-    triton.will_answer(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
+    triton.queue_response(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
     response = client.post("/v1/chat/completions", json=chat())
     body = response.get_json()
     assert response.status_code == 200
@@ -44,7 +44,7 @@ def test_plain_response_has_openais_format(client, triton):
 
 
 def test_stream_has_role_deltas_finish_usage_and_done_under_one_id(client, triton):
-    triton.will_answer(delta("Hel"), last("lo", "length", prompt=5, completion=2))
+    triton.queue_response(delta("Hel"), last("lo", "length", prompt=5, completion=2))
     response = client.post("/v1/chat/completions", json=chat(stream=True, stream_options={"include_usage": True}))
     assert response.content_type == "text/event-stream; charset=utf-8"
     role, first, second, finish, usage, done = events(response)
@@ -60,13 +60,13 @@ def test_stream_has_role_deltas_finish_usage_and_done_under_one_id(client, trito
 
 
 def test_stream_omits_usage_by_default(client, triton):
-    triton.will_answer(last("Hi"))
+    triton.queue_response(last("Hi"))
     chunks = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert all("usage" not in chunk for chunk in chunks[:-1])
 
 
 def test_comments_are_sent_while_waiting(client, triton):
-    triton.will_answer(delta("a"), TimeoutError(), TimeoutError(), last("b"))
+    triton.queue_response(delta("a"), TimeoutError(), TimeoutError(), last("b"))
     received = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert received.count(": waiting") == 2
     assert received[-1] == "data: [DONE]"
@@ -74,7 +74,7 @@ def test_comments_are_sent_while_waiting(client, triton):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_failure_before_the_first_token_keeps_its_status(client, triton, stream):
-    call = triton.will_answer(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
+    call = triton.queue_response(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     assert response.status_code == 400
     assert response.get_json()["error"]["code"] == "context_length_exceeded"
@@ -82,14 +82,14 @@ def test_failure_before_the_first_token_keeps_its_status(client, triton, stream)
 
 
 def test_overload_is_503_with_retry_after(client, triton):
-    triton.will_answer(Overloaded("full"))
+    triton.queue_response(Overloaded("full"))
     response = client.post("/v1/chat/completions", json=chat())
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
     assert response.get_json()["error"]["type"] == "overloaded_error"
 
 
 def test_failure_in_mid_stream_is_the_last_event(client, triton):
-    call = triton.will_answer(delta("a"), EngineFailure("broken"))
+    call = triton.queue_response(delta("a"), EngineFailure("broken"))
     *_, text, error = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert text["choices"][0]["delta"] == {"content": "a"}
     assert error == {"error": {"message": "broken", "type": "api_error", "param": None, "code": "engine_failure"}}
@@ -98,14 +98,14 @@ def test_failure_in_mid_stream_is_the_last_event(client, triton):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_missing_finish_reason_is_an_error(client, triton, stream):
-    triton.will_answer(delta("a"))
+    triton.queue_response(delta("a"))
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     body = events(response)[-1] if stream else response.get_json()
     assert body["error"]["code"] == "engine_failure"
 
 
 def test_closing_the_response_cancels_the_call(client, triton):
-    call = triton.will_answer(delta("a"), delta("b"), delta("c"), last())
+    call = triton.queue_response(delta("a"), delta("b"), delta("c"), last())
     response = client.post("/v1/chat/completions", json=chat(stream=True), buffered=False)
     next(response.response)
     assert not call.cancelled
@@ -114,7 +114,7 @@ def test_closing_the_response_cancels_the_call(client, triton):
 
 
 def test_a_finished_call_is_not_cancelled(client, triton):
-    call = triton.will_answer(delta("a"), last())
+    call = triton.queue_response(delta("a"), last())
     client.post("/v1/chat/completions", json=chat(stream=True)).get_data()
     assert not call.cancelled
 
@@ -131,14 +131,14 @@ def test_a_finished_call_is_not_cancelled(client, triton):
     ],
 )
 def test_path_and_accept_header_decide_whether_to_stream(client, triton, path, accept, stream, streams):
-    triton.will_answer(last("Hi"))
+    triton.queue_response(last("Hi"))
     response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
     assert response.content_type.startswith("text/event-stream" if streams else "application/json")
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["stream"] is streams
 
 
 def test_fields_reach_the_model(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "seed": 3, "stop": "END"}
     fields |= {"frequency_penalty": -1, "presence_penalty": 2, "repetition_penalty": 1.1}
     headers = {"X-Request-Id": "abc-1"}
@@ -153,13 +153,13 @@ def test_fields_reach_the_model(client, triton):
 
 
 def test_max_completion_tokens_overrides_max_tokens(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     client.post("/v1/chat/completions", json=chat(max_tokens=9, max_completion_tokens=4))
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == 4
 
 
 def test_text_parts_are_joined_and_developer_messages_become_system_messages(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]
     client.post("/v1/chat/completions", json=chat(messages=messages))
@@ -238,7 +238,7 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     ],
 )
 def test_no_op_values_and_unknown_fields_are_accepted(client, triton, fields):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert client.post("/v1/chat/completions", json=chat(**fields)).status_code == 200
 
 

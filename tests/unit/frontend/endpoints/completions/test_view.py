@@ -15,7 +15,7 @@ def ask(client, prompt="Once", **fields):
 
 
 def test_plain_response_has_openais_format(client, triton):
-    triton.will_answer(last(" upon", "length", prompt=1, completion=16))
+    triton.queue_response(last(" upon", "length", prompt=1, completion=16))
     body = ask(client).get_json()
     assert (body["object"], body["id"][:5], body["model"]) == ("text_completion", "cmpl-", "org/tiny-chat")
     assert body["choices"] == [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "length"}]
@@ -23,7 +23,7 @@ def test_plain_response_has_openais_format(client, triton):
 
 
 def test_fields_reach_the_model(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     ask(client, "Once", temperature=0, stop="END", echo=True)
     inputs = triton.requests[0]["inputs"]
     sampling = orjson.loads(inputs.pop("sampling_parameters"))
@@ -32,15 +32,15 @@ def test_fields_reach_the_model(client, triton):
 
 
 def test_token_ids_are_sent_as_little_endian_int32(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     ask(client, [5, 70000])
     assert np.frombuffer(triton.requests[0]["inputs"]["token_ids"], "<i4").tolist() == [5, 70000]
 
 
 @pytest.mark.parametrize("prompts", [["a", "b"], [[1], [2, 3]]])
 def test_choices_are_in_prompt_order_and_usage_is_their_sum(client, triton, prompts):
-    triton.will_answer(last("A", prompt=2, completion=3))
-    triton.will_answer(last("B", "length", prompt=4, completion=5))
+    triton.queue_response(last("A", prompt=2, completion=3))
+    triton.queue_response(last("B", "length", prompt=4, completion=5))
     body = ask(client, prompts).get_json()
     assert [(c["index"], c["text"], c["finish_reason"]) for c in body["choices"]] == [
         (0, "A", "stop"),
@@ -51,7 +51,7 @@ def test_choices_are_in_prompt_order_and_usage_is_their_sum(client, triton, prom
 
 def test_each_choice_of_a_prompt_has_its_own_seed(client, triton):
     for text in "abcd":
-        triton.will_answer(last(text, prompt=2, completion=3))
+        triton.queue_response(last(text, prompt=2, completion=3))
     body = ask(client, ["x", "y"], n=2, seed=7).get_json()
     assert [c["text"] for c in body["choices"]] == list("abcd")
     assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 12, "total_tokens": 16}
@@ -60,8 +60,8 @@ def test_each_choice_of_a_prompt_has_its_own_seed(client, triton):
 
 
 def test_a_stream_of_two_prompts(client, triton):
-    triton.will_answer(delta("A"), TimeoutError(), last("a"))
-    triton.will_answer(last("B", "length"))
+    triton.queue_response(delta("A"), TimeoutError(), last("a"))
+    triton.queue_response(last("B", "length"))
     received = events(ask(client, ["x", "y"], stream=True, stream_options={"include_usage": True}))
     assert received.count(": waiting") == 1
     *chunks, usage, done = [event for event in received if event != ": waiting"]
@@ -75,10 +75,10 @@ def test_a_stream_of_two_prompts(client, triton):
 
 
 def test_invalid_prompt_is_named_and_the_others_are_cancelled(client, triton):
-    calls = [triton.will_answer(delta("a"), last())]
-    triton.will_answer(InvalidRequest("no such token", param="prompt[3]"))
-    calls += [triton.will_answer(delta("c"), last()), triton.will_answer(TimeoutError())]
-    failing = triton.will_answer(InvalidRequest("no such token", param="prompt[0]"))
+    calls = [triton.queue_response(delta("a"), last())]
+    triton.queue_response(InvalidRequest("no such token", param="prompt[3]"))
+    calls += [triton.queue_response(delta("c"), last()), triton.queue_response(TimeoutError())]
+    failing = triton.queue_response(InvalidRequest("no such token", param="prompt[0]"))
     response = ask(client, [[1], [2, 2, 2, 9], [3], [4], [5]])
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "prompt[1][3]")
     assert [call.cancelled for call in calls] == [True, True, True]
@@ -87,20 +87,20 @@ def test_invalid_prompt_is_named_and_the_others_are_cancelled(client, triton):
 
 @pytest.mark.parametrize(("prompt", "param"), [([9, 9], "prompt[1]"), ("x", "prompt[1]"), (["x"], "prompt[0][1]")])
 def test_error_names_the_prompt_as_the_request_does(client, triton, prompt, param):
-    triton.will_answer(InvalidRequest("no", param="prompt[1]"))
+    triton.queue_response(InvalidRequest("no", param="prompt[1]"))
     assert ask(client, prompt).get_json()["error"]["param"] == param
 
 
 def test_failure_in_mid_stream_is_the_last_event(client, triton):
-    triton.will_answer(delta("a"), EngineFailure("broken"))
-    second = triton.will_answer(delta("b"), last())
+    triton.queue_response(delta("a"), EngineFailure("broken"))
+    second = triton.queue_response(delta("b"), last())
     *_, text, error = events(ask(client, ["x", "y"], stream=True))
     assert (text["choices"][0]["text"], error["error"]["message"]) == ("a", "broken")
     assert second.cancelled
 
 
 def test_closing_the_response_cancels_all_calls(client, triton):
-    calls = [triton.will_answer(delta("a"), last()) for _ in range(2)]
+    calls = [triton.queue_response(delta("a"), last()) for _ in range(2)]
     response = client.post(
         "/v1/completions", json={"model": "tiny-chat", "prompt": ["x", "y"], "stream": True}, buffered=False
     )
@@ -150,7 +150,7 @@ def test_prompt_is_required(client):
 
 
 def test_no_op_values_are_accepted(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert ask(client, best_of=1, n=1, suffix=None, logprobs=None, logit_bias={}, user="u").status_code == 200
 
 
@@ -165,10 +165,10 @@ def test_logprobs_of_the_tokens(client, triton):
         "top_logprobs": None,
         "text_offset": [0, 3, 5],
     }
-    triton.will_answer(*responses)
+    triton.queue_response(*responses)
     assert ask(client, logprobs=0).get_json()["choices"][0]["logprobs"] == expected
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["logprobs"] is True
-    triton.will_answer(*responses)
+    triton.queue_response(*responses)
     blocks = ask(client, logprobs=0, stream=True).get_data().split(b"\n\n")
     found = [orjson.loads(block[6:])["choices"][0]["logprobs"] for block in blocks if block.startswith(b"data: {")]
     assert [each["text_offset"] for each in found] == [[0], [3, 5]]
@@ -179,4 +179,4 @@ def test_text_offset_counts_a_character_of_several_tokens_once():
     pieces = [b"a ", b"\xf0\x9f", b"\x98\x80", b"!"]
     entries = [{"token": piece.decode(errors="replace"), "logprob": 0.0, "bytes": list(piece)} for piece in pieces]
     logprobs = CompletionLogprobs()
-    assert logprobs.of(entries[:2])["text_offset"] + logprobs.of(entries[2:])["text_offset"] == [0, 2, 2, 3]
+    assert logprobs.convert(entries[:2])["text_offset"] + logprobs.convert(entries[2:])["text_offset"] == [0, 2, 2, 3]

@@ -13,7 +13,7 @@ PART = {"type": "image", "image_url": {"url": f"base64://{PHOTO}"}}
 
 
 def queue_results(triton, *images):
-    return [triton.will_answer({"image_output": image}) for image in images]
+    return [triton.queue_response({"image_output": image}) for image in images]
 
 
 def aha(client, *parts, path="/images/remove_background", **fields):
@@ -61,16 +61,16 @@ def test_a_form_request_returns_the_file(client, triton):
 
 def test_image_error_names_its_field(client, triton):
     first = queue_results(triton, b"one")[0]
-    triton.will_answer(InvalidRequest("no image", param="image", code="invalid_image"))
+    triton.queue_response(InvalidRequest("no image", param="image", code="invalid_image"))
     error = aha(client, PART, PART).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "invalid_image")
     assert not first.cancelled
-    triton.will_answer(InvalidRequest("no image", param="image", code="invalid_image"))
+    triton.queue_response(InvalidRequest("no image", param="image", code="invalid_image"))
     assert form(client).get_json()["error"]["param"] == "image"
 
 
 def test_started_calls_are_cancelled_if_a_later_image_is_rejected(client, triton):
-    first = triton.will_answer(TimeoutError(), {"image_output": b"one"})
+    first = triton.queue_response(TimeoutError(), {"image_output": b"one"})
     bad = {"type": "image", "image_url": {"url": "file:///etc/passwd"}}
     error = aha(client, PART, bad).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "file_not_allowed")
@@ -104,5 +104,5 @@ def test_invalid_forms_are_rejected(client, content, fields, code):
 
 
 def test_overload_is_503(client, triton):
-    triton.will_answer(Overloaded("full"))
+    triton.queue_response(Overloaded("full"))
     assert aha(client, PART).status_code == 503

@@ -36,7 +36,7 @@ def options(triton):
 
 
 def test_generation_returns_a_url_that_serves_the_image(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     response = generate(
         client,
         model="dall-e-3",
@@ -57,7 +57,7 @@ def test_generation_returns_a_url_that_serves_the_image(client, triton):
 
 
 def test_several_images_as_base64(client, triton):
-    triton.will_answer(image(b"one"), image(b"two", 1), last(b"three", 2, revised_prompt="a cat"))
+    triton.queue_response(image(b"one"), image(b"two", 1), last(b"three", 2, revised_prompt="a cat"))
     body = generate(client, n=3, response_format="b64_json", size=None, seed=5).get_json()
     assert [base64.b64decode(item["b64_json"]) for item in body["data"]] == [b"one", b"two", b"three"]
     assert body["data"][2]["revised_prompt"] == "a cat"
@@ -67,7 +67,7 @@ def test_several_images_as_base64(client, triton):
 
 
 def test_stream_with_partial_images(client, triton):
-    triton.will_answer(image(b"blur", partial=0), last(b"sharp"))
+    triton.queue_response(image(b"blur", partial=0), last(b"sharp"))
     response = generate(client, stream=True, partial_images=1, size="64x64")
     events = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
     assert [event["type"] for event in events] == ["image_generation.partial_image", "image_generation.completed"]
@@ -78,14 +78,14 @@ def test_stream_with_partial_images(client, triton):
 
 
 def test_failure_in_mid_stream_is_an_event(client, triton):
-    triton.will_answer(image(b"blur", partial=0), EngineFailure("gone"))
+    triton.queue_response(image(b"blur", partial=0), EngineFailure("gone"))
     response = generate(client, stream=True, partial_images=1)
     assert orjson.loads(response.text.splitlines()[-2][6:])["error"]["message"] == "gone"
 
 
 @pytest.mark.parametrize("field", ["image", "image[]"])
 def test_edit_with_a_mask(client, triton, field):
-    triton.will_answer(last())
+    triton.queue_response(last())
     form = {field: b"image", "mask": b"mask", "prompt": "add a hat", "n": "1", "size": "512x512", "model": "dall-e-2"}
     body = upload(client, "edits", **form, response_format="b64_json").get_json()
     assert body["data"][0]["b64_json"]
@@ -95,7 +95,7 @@ def test_edit_with_a_mask(client, triton, field):
 
 
 def test_variation(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert upload(client, "variations", image=b"image", n="1").status_code == 200
     assert triton.requests[0]["inputs"].keys() == {"prompt", "image", "options"}
 
@@ -148,7 +148,7 @@ def test_invalid_forms_are_rejected(client, triton):
 
 
 def test_backend_error_is_passed_on(client, triton):
-    triton.will_answer(InvalidRequest("not a multiple of 8", param="size"))
+    triton.queue_response(InvalidRequest("not a multiple of 8", param="size"))
     response = generate(client, size="7x7")
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "size")
 
@@ -176,26 +176,26 @@ def test_unknown_image_names_are_404(make_client, tmp_path, name):
     ],
 )
 def test_url_has_the_address_that_the_client_used(client, triton, host, address):
-    triton.will_answer(last())
+    triton.queue_response(last())
     response = client.post("/v1/images/generations", json={"prompt": "x"}, headers={"Host": host})
     assert response.get_json()["data"][0]["url"].startswith(f"{address}/v1/images/files/")
 
 
 def test_public_url_setting_overrides_the_address(make_client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     body = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
     assert body["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
 
 
 def test_newer_model_names_return_base64_unless_urls_are_requested(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
-    triton.will_answer(last())
+    triton.queue_response(last())
     assert "url" in generate(client, model="gpt-image-1", response_format="url").get_json()["data"][0]
 
 
 def test_image_error_names_the_field_of_the_request(client, triton):
-    triton.will_answer(InvalidRequest("damaged", param="image", code="invalid_image"))
+    triton.queue_response(InvalidRequest("damaged", param="image", code="invalid_image"))
     assert upload(client, "edits", prompt="p", **{"image[]": b"i"}).get_json()["error"]["param"] == "image[]"
 
 

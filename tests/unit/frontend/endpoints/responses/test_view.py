@@ -40,7 +40,7 @@ def events(response):
 
 
 def test_plain_response_has_openais_format(client, triton):
-    triton.will_answer(delta("Hel"), last("lo", "stop", prompt=11, completion=4))
+    triton.queue_response(delta("Hel"), last("lo", "stop", prompt=11, completion=4))
     body = ask(client, temperature=0.5, metadata={"a": "b"}, instructions="Be brief.").get_json()
     parsed = openai_types.Response.model_validate(body)
     assert (parsed.object, parsed.status, parsed.model, parsed.output_text) == (
@@ -77,7 +77,7 @@ def test_plain_response_has_openais_format(client, triton):
 
 
 def test_truncated_response_is_incomplete(client, triton):
-    triton.will_answer(last("Hel", "length"))
+    triton.queue_response(last("Hel", "length"))
     body = ask(client, max_output_tokens=3).get_json()
     assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert (body["output"][0]["status"], body["max_output_tokens"]) == ("incomplete", 3)
@@ -85,7 +85,7 @@ def test_truncated_response_is_incomplete(client, triton):
 
 
 def test_stream_has_all_events_in_order(client, triton):
-    triton.will_answer(delta("Hel"), TimeoutError(), last("lo", prompt=5, completion=2))
+    triton.queue_response(delta("Hel"), TimeoutError(), last("lo", prompt=5, completion=2))
     created, progress, item, part, first, second, text, part_done, item_done, completed = events(
         ask(client, stream=True)
     )
@@ -118,12 +118,12 @@ def test_stream_has_all_events_in_order(client, triton):
 
 
 def test_truncated_stream_ends_with_incomplete(client, triton):
-    triton.will_answer(last("Hel", "length"))
+    triton.queue_response(last("Hel", "length"))
     assert events(ask(client, stream=True))[-1]["type"] == "response.incomplete"
 
 
 def test_failure_in_mid_stream_is_response_failed(client, triton):
-    call = triton.will_answer(delta("a"), EngineFailure("broken"))
+    call = triton.queue_response(delta("a"), EngineFailure("broken"))
     *_, failed = events(ask(client, stream=True))
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
     assert failed["response"]["error"] == {"code": "server_error", "message": "broken"}
@@ -132,7 +132,7 @@ def test_failure_in_mid_stream_is_response_failed(client, triton):
 
 
 def test_closing_the_response_cancels_the_call_and_stores_nothing(client, triton):
-    call = triton.will_answer(delta("a"), delta("b"), last())
+    call = triton.queue_response(delta("a"), delta("b"), last())
     response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "x", "stream": True}, buffered=False)
     first = next(response.response)
     response.close()
@@ -142,7 +142,7 @@ def test_closing_the_response_cancels_the_call_and_stores_nothing(client, triton
 
 
 def test_items_become_messages(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     text = {"type": "output_text", "text": "Four", "annotations": []}
     items = [
         {"role": "developer", "content": "Count."},
@@ -168,7 +168,7 @@ def test_items_become_messages(client, triton):
 
 
 def test_image_is_sent_to_the_ocr_model(client, triton):
-    triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
+    triton.queue_response({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     parts = [{"type": "input_text", "text": "Read"}, {"type": "input_image", "image_url": IMAGE, "detail": "auto"}]
     body = ask(client, [{"role": "user", "content": parts}], model="tiny-ocr").get_json()
     assert body["output"][0]["content"][0]["text"] == "A sign"
@@ -176,7 +176,7 @@ def test_image_is_sent_to_the_ocr_model(client, triton):
 
 def test_response_continues_another_without_its_instructions(client, triton):
     for text in ("Four", "Eight", "Sixteen"):
-        triton.will_answer(last(text))
+        triton.queue_response(last(text))
     first = ask(client, "2+2?", instructions="Be brief.").get_json()
     second = ask(client, "Twice?", instructions="Be kind.", previous_response_id=first["id"]).get_json()
     client.delete(f"/v1/responses/{first['id']}")
@@ -189,15 +189,15 @@ def test_response_continues_another_without_its_instructions(client, triton):
 
 def test_all_workers_share_stored_responses(make_client, triton):
     one, other = make_client(), make_client()
-    triton.will_answer(last("Four"))
+    triton.queue_response(last("Four"))
     first = ask(one, "2+2?").get_json()
-    triton.will_answer(last())
+    triton.queue_response(last())
     ask(other, "Twice?", previous_response_id=first["id"])
     assert [message["content"] for message in sent_messages(triton)] == ["2+2?", "Four", "Twice?"]
 
 
 def test_images_are_stored(client, triton):
-    triton.will_answer({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
+    triton.queue_response({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     part = {"type": "input_image", "image_url": IMAGE}
     first = ask(client, [{"role": "user", "content": [part]}], model="tiny-ocr").get_json()
     response = ask(client, "And?", previous_response_id=first["id"])
@@ -205,14 +205,14 @@ def test_images_are_stored(client, triton):
 
 
 def test_store_false_stores_nothing(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     body = ask(client, store=False).get_json()
     assert body["store"] is False
     assert client.get(f"/v1/responses/{body['id']}").status_code == 404
 
 
 def test_retrieve_and_delete(client, triton):
-    triton.will_answer(last("Hi"))
+    triton.queue_response(last("Hi"))
     body = ask(client).get_json()
     path = f"/v1/responses/{body['id']}"
     assert client.get(path).get_json() == body
@@ -225,7 +225,7 @@ def test_retrieve_and_delete(client, triton):
 
 @pytest.mark.parametrize("param", ["messages", "messages[2]", "messages[1].content[0].image_url.url"])
 def test_error_names_the_field_as_the_request_does(client, triton, param):
-    triton.will_answer(InvalidRequest("no", param=param))
+    triton.queue_response(InvalidRequest("no", param=param))
     parts = [{"type": "input_text", "text": "x"}]
     items = [{"role": "user", "content": parts}, {"type": "reasoning"}, {"role": "user", "content": "y"}]
     response = ask(client, items, instructions="Be brief.")
@@ -314,7 +314,7 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
 
 
 def test_no_op_values_are_accepted(client, triton):
-    triton.will_answer(last())
+    triton.queue_response(last())
     fields = {"tools": [], "tool_choice": "auto", "truncation": "disabled", "text": {"format": {"type": "text"}}}
     fields |= {"parallel_tool_calls": False, "include": [], "background": False, "stream_options": None}
     assert ask(client, **fields).status_code == 200
@@ -326,7 +326,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 
 class TestTools:
     def test_call_is_an_item(self, client, triton):
-        triton.will_answer(last(CALLED))
+        triton.queue_response(last(CALLED))
         body = ask(client, tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).get_json()
         (item,) = openai_types.Response.model_validate(body).output
         assert (item.type, item.name, item.status) == ("function_call", "weather", "completed")
@@ -336,7 +336,7 @@ class TestTools:
 
     def test_tools_reach_the_model_as_in_chat(self, client, triton):
         for endpoint, tool in (("responses", WEATHER), ("chat", {"type": "function", "function": WEATHER})):
-            triton.will_answer(last(CALLED))
+            triton.queue_response(last(CALLED))
             fields = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
             if endpoint == "responses":
                 ask(client, **fields)
@@ -347,7 +347,7 @@ class TestTools:
         assert orjson.loads(ours["sampling_parameters"]) == orjson.loads(chats["sampling_parameters"])
 
     def test_stream_has_the_events_of_a_call(self, client, triton):
-        triton.will_answer(delta("Let me see.\n```json\n"), delta(CALLED[:40]), delta(CALLED[40:]), last("\n```"))
+        triton.queue_response(delta("Let me see.\n```json\n"), delta(CALLED[:40]), delta(CALLED[40:]), last("\n```"))
         found = events(ask(client, tools=[WEATHER], stream=True))
         final = found[-1]["response"]
         assert [item["type"] for item in final["output"]] == ["message", "function_call"]
@@ -362,16 +362,16 @@ class TestTools:
 
     def test_aborted_call_is_not_in_the_output(self, client, triton):
         broken = '{"name": "weather", "arguments": {"city": oops}}'
-        triton.will_answer(*(delta(letter) for letter in broken), last(""))
+        triton.queue_response(*(delta(letter) for letter in broken), last(""))
         found = events(ask(client, tools=[WEATHER], stream=True))
         (message,) = found[-1]["response"]["output"]
         assert message["content"][0]["text"] == broken
-        triton.will_answer(last(broken))
+        triton.queue_response(last(broken))
         (plain,) = ask(client, tools=[WEATHER]).get_json()["output"]
         assert plain["content"] == message["content"]
 
     def test_calls_and_their_outputs_become_messages(self, client, triton):
-        triton.will_answer(last())
+        triton.queue_response(last())
         items = [
             USER,
             {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm"}]},
@@ -394,7 +394,7 @@ class TestTools:
         ]
 
     def test_text_after_a_call_belongs_to_the_same_turn(self, client, triton):
-        triton.will_answer(last())
+        triton.queue_response(last())
         items = [USER, REPLY, REPLY, REASONING, CALL, REASONING, CALL | {"call_id": "d"}, REPLY, REPLY, OUTPUT]
         ask(client, [*items, REASONING, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
         roles = ["user", "assistant", "assistant", "assistant", "tool", "tool"]
@@ -405,17 +405,17 @@ class TestTools:
         assert [call["id"] for call in turn["tool_calls"]] == ["c", "d"]
 
     def test_output_of_a_call_followed_by_text_is_accepted(self, client, triton):
-        triton.will_answer(last(f"```json\n{CALLED}\n```\nI asked."))
+        triton.queue_response(last(f"```json\n{CALLED}\n```\nI asked."))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
         call, _ = first["output"]
         for more, before in (({"previous_response_id": first["id"]}, []), ({}, [USER, *first["output"]])):
-            triton.will_answer(last("Rain"))
+            triton.queue_response(last("Rain"))
             output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
             assert ask(client, [*before, output], **more).status_code == 200
             assert sent_messages(triton)[1]["content"].strip() == "I asked."
 
     def test_whole_call_is_complete_in_an_incomplete_response(self, client, triton):
-        triton.will_answer(last(f"```json\n{CALLED}\n", "length"))
+        triton.queue_response(last(f"```json\n{CALLED}\n", "length"))
         body = ask(client, tools=[WEATHER]).get_json()
         assert (body["status"], [item["status"] for item in body["output"]]) == ("incomplete", ["completed"])
 
@@ -425,7 +425,7 @@ class TestTools:
     )
     @pytest.mark.parametrize("end", ["stop", "length"])
     def test_openais_client_builds_the_same_output_from_a_stream(self, client, triton, text, end):
-        triton.will_answer(*(delta(text[at : at + 3]) for at in range(0, len(text), 3)), last("", end))
+        triton.queue_response(*(delta(text[at : at + 3]) for at in range(0, len(text), 3)), last("", end))
         state = ResponseStreamState(input_tools=omit, text_format=omit)
         parse = TypeAdapter(openai_types.ResponseStreamEvent).validate_python
         found = [
@@ -433,7 +433,7 @@ class TestTools:
             for raw in events(ask(client, tools=[WEATHER], stream=True))
             for event in state.handle_event(parse(raw))
         ]
-        triton.will_answer(last(text, end))
+        triton.queue_response(last(text, end))
         plain = ask(client, tools=[WEATHER]).get_json()
         output = found[-1].response.model_dump()["output"]
         assert [item["type"] for item in output] == [item["type"] for item in plain["output"]]
@@ -445,9 +445,9 @@ class TestTools:
             )
 
     def test_calls_are_stored(self, client, triton):
-        triton.will_answer(last(CALLED))
+        triton.queue_response(last(CALLED))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
-        triton.will_answer(last("Rain"))
+        triton.queue_response(last("Rain"))
         output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "rain"}
         ask(client, [output], previous_response_id=first["id"])
         question, call, result = sent_messages(triton)
@@ -455,7 +455,7 @@ class TestTools:
         assert call["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
 
     def test_effort_reaches_the_template(self, client, triton):
-        triton.will_answer(last())
+        triton.queue_response(last())
         body = ask(client, reasoning={"effort": "none", "summary": None}).get_json()
         kwargs = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["chat_template_kwargs"]
         assert kwargs == {"reasoning_effort": "none", "enable_thinking": False}
@@ -464,7 +464,7 @@ class TestTools:
 
 def test_reasoning_is_an_item(client, triton, configure):
     configure(reasoning="think")
-    triton.will_answer(delta("<think>Hm"), delta("m</think>"), last("Four") | {"num_reasoning_tokens": 3})
+    triton.queue_response(delta("<think>Hm"), delta("m</think>"), last("Four") | {"num_reasoning_tokens": 3})
     found = events(ask(client, "2+2?", stream=True))
     reasoning, message = found[-1]["response"]["output"]
     assert (reasoning["type"], reasoning["content"]) == ("reasoning", [{"type": "reasoning_text", "text": "Hmm"}])
@@ -518,7 +518,7 @@ class TestStore:
 
 
 def test_text_format_becomes_a_constraint(client, triton):
-    triton.will_answer(last("{}"))
+    triton.queue_response(last("{}"))
     text_format = {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
     body = client.post(
         "/v1/responses", json={"model": "tiny-chat", "input": "Hi", "text": {"format": text_format}}
@@ -531,9 +531,9 @@ def test_text_format_becomes_a_constraint(client, triton):
 
 def test_truncated_reasoning_is_the_only_item(client, triton, configure):
     configure(reasoning="think")
-    triton.will_answer(last("<think>Hm", "length"))
+    triton.queue_response(last("<think>Hm", "length"))
     body = ask(client).get_json()
     assert [(item["type"], item["status"]) for item in body["output"]] == [("reasoning", "incomplete")]
-    triton.will_answer(last())
+    triton.queue_response(last())
     ask(client, "And?", previous_response_id=body["id"])
     assert sent_messages(triton)[1] == {"role": "assistant", "content": "", "reasoning_content": "Hm"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.generation.output.answer import ReasoningCounter
+from backends.generation.output.generated_text import ReasoningCounter
 
 
 @pytest.mark.parametrize(

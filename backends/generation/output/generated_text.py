@@ -105,7 +105,7 @@ class ReasoningCounter:
         return self._count if self._started else 0
 
 
-class TokenTexts:
+class TokenDescriber:
     """The text and bytes of single tokens, which may contain only part of a character."""
 
     def __init__(self, tokenizer: Tokenizer):
@@ -132,7 +132,7 @@ class TokenTexts:
         return (f" {text}" if written.startswith("\u2581") and not text.startswith(" ") else text).encode()
 
 
-class Answer:
+class GeneratedText:
     """The output of one request. Two threads share it: the engine client's adds tokens, the sender's takes them."""
 
     def __init__(self, reply: Any, request_id: str, client: str = ""):
@@ -141,9 +141,9 @@ class Answer:
         self.request_id = request_id
         self.client = client
         """The client that sent the request; the engine is fair between clients."""
-        self.number = 0
+        self.engine_request_id = 0
         """The request's ID in the engine; 0 until it is submitted."""
-        self.over = False
+        self.closed = False
         """Whether the client has the whole answer, or the request was cancelled."""
         self.finished = False
         """Whether nothing more will be added."""
@@ -156,7 +156,7 @@ class Answer:
         self._error: Exception | None = None
         self._num_input_tokens = self._num_output_tokens = 0
 
-    def open(
+    def prepare(
         self,
         num_input_tokens: int,
         parameters: dict[str, Any],
@@ -186,7 +186,7 @@ class Answer:
         with self._lock:
             self._error, self.finished = error, True
 
-    def take(self) -> "Delta":
+    def take_delta(self) -> "Delta":
         """Return the output since the last call. Raises the error if the answer failed."""
         with self._lock:
             tokens, self._tokens = self._tokens, []

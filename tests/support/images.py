@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 SCENES = ("ball", "box", "star", "egg", "bottle")
 
 
-def photograph(name: str) -> Image.Image:
+def load_photograph(name: str) -> Image.Image:
     """Return a photograph from scikit-image's package: astronaut, chelsea (a cat), coffee…"""
     folder = Path(skimage.data.__file__).parent
     found = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix in (".png", ".jpg"))
@@ -21,7 +21,7 @@ def photograph(name: str) -> Image.Image:
 def composite(scene: str) -> tuple[Image.Image, Image.Image]:
     """Return an image of a sharp object in front of a blurred photograph, and the object's mask."""
     size = (640, 480)
-    image = photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
+    image = load_photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
     mask = Image.new("L", (size[0] * 4, size[1] * 4))
     _draw(ImageDraw.Draw(mask), scene)
     mask = mask.resize(size, Image.Resampling.LANCZOS)
@@ -61,8 +61,8 @@ def _surface(size: tuple[int, int], scene: str) -> Image.Image:
     )
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+def encode_image(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
     """Return the contents of an image file."""
     content = io.BytesIO()
-    image.save(content, form, **options)
+    image.save(content, image_format, **options)
     return content.getvalue()

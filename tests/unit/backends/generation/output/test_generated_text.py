@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.answer import Answer, Detokenizer, StopStrings
+from backends.generation.output.generated_text import Detokenizer, GeneratedText, StopStrings
 
 
 @pytest.fixture(scope="module")
@@ -64,55 +64,55 @@ def test_the_earliest_of_several_stop_strings_counts():
     assert stops.push("x a b") == "x "
 
 
-def open_answer(tokenizer, **parameters):
-    answer = Answer(reply=None, request_id="r")
-    answer.open(3, parameters, Detokenizer(tokenizer))
+def prepared_answer(tokenizer, **parameters):
+    answer = GeneratedText(reply=None, request_id="r")
+    answer.prepare(3, parameters, Detokenizer(tokenizer))
     return answer
 
 
 def test_tokens_accumulate_until_they_are_taken(tokenizer):
-    answer = open_answer(tokenizer)
+    answer = prepared_answer(tokenizer)
     ids = tokenizer.encode("Hello").ids
     answer.add(ids[:2])
     answer.add(ids[2:4])
-    assert answer.take().text == "Hell"
+    assert answer.take_delta().text == "Hell"
     answer.add(ids[4:], "length")
-    last = answer.take()
+    last = answer.take_delta()
     assert (last.text, last.finish_reason, last.num_input_tokens, last.num_output_tokens) == ("o", "length", 3, 5)
 
 
 def test_a_stop_string_ends_the_answer_and_the_token_count(tokenizer):
-    answer = open_answer(tokenizer, stop=["ll"])
+    answer = prepared_answer(tokenizer, stop=["ll"])
     answer.add(tokenizer.encode("Hello world").ids)
-    last = answer.take()
+    last = answer.take_delta()
     assert (last.text, last.finish_reason, last.num_output_tokens) == ("He", "stop", 4)
 
 
 def test_a_stop_string_in_the_last_characters_takes_precedence_over_length(tokenizer):
-    answer = open_answer(tokenizer, stop=["lo"])
+    answer = prepared_answer(tokenizer, stop=["lo"])
     answer.add(tokenizer.encode("Hello").ids, "length")
-    assert (answer.take().finish_reason) == "stop"
+    assert (answer.take_delta().finish_reason) == "stop"
 
 
 def test_text_held_back_for_a_stop_string_is_sent_at_the_end(tokenizer):
-    answer = open_answer(tokenizer, stop=["lot"])
+    answer = prepared_answer(tokenizer, stop=["lot"])
     answer.add(tokenizer.encode("Hello").ids, "length")
-    last = answer.take()
+    last = answer.take_delta()
     assert (last.text, last.finish_reason) == ("Hello", "length")
 
 
-def test_take_raises_the_failure(tokenizer):
-    answer = open_answer(tokenizer)
+def test_take_delta_raises_the_failure(tokenizer):
+    answer = prepared_answer(tokenizer)
     answer.fail(RuntimeError("broken"))
     assert answer.finished
     with pytest.raises(RuntimeError, match="broken"):
-        answer.take()
+        answer.take_delta()
 
 
 def test_an_echoed_prompt_comes_first_once_and_cannot_match_a_stop_string(tokenizer):
-    answer = Answer(reply=None, request_id="r")
-    answer.open(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
+    answer = GeneratedText(reply=None, request_id="r")
+    answer.prepare(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
     answer.add(tokenizer.encode("He").ids)
-    assert answer.take().text == "All: He"
+    assert answer.take_delta().text == "All: He"
     answer.add(tokenizer.encode("llo").ids)
-    assert (answer.take().text, answer.finished) == ("", False)
+    assert (answer.take_delta().text, answer.finished) == ("", False)
