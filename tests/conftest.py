@@ -41,7 +41,7 @@ def pytest_configure(config):
 
 
 class HeavySuites:
-    """Pytest plugin that skips unchanged heavy suites and records those that pass completely."""
+    """Pytest plugin that skips unchanged heavy suites and records a suite when all its tests pass."""
 
     def __init__(self, skip_unchanged):
         # Computed before the tests run: a file edited during the run has not been tested.

@@ -30,7 +30,7 @@ class JSONSchemaFormat(RequestBody):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$", description="Name of the schema.")
     description: str | None = Field(None, description="Purpose of the schema; not shown to the model.")
     schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="JSON schema of the output, at most 64 KB and 64 levels."
+        None, alias="schema", description="JSON schema of the output, at most 64 KB and 32 levels."
     )
     strict: bool | None = Field(
         None,

@@ -25,7 +25,7 @@ class ImageProcessor(abc.ABC):
     placeholder: str
     """The text that stands for an image in the prompt, apart from one token for each of its parts."""
     placeholder_tokens: int = 0
-    """How many tokens of the placeholder are among those that `fit` counts."""
+    """How many of the tokens that `fit` counts are the placeholder's own."""
 
     @abc.abstractmethod
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:

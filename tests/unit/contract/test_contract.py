@@ -83,8 +83,8 @@ def test_parameters_are_converted_to_their_types():
 
 def test_renamed_parameter_is_read_with_a_warning(caplog):
     texts = {name: text for name, text in WHISPER.items() if name != "max_seconds"} | {
-        "most_seconds": "60"
-    }  # wording: allow
+        "most_seconds": "60"  # wording: allow
+    }
     with caplog.at_level(logging.WARNING):
         assert read_parameters(TranscriptionParameters, texts).max_seconds == 60
     assert "'most_seconds' is now called 'max_seconds'" in caplog.text  # wording: allow
