@@ -57,7 +57,7 @@ def load_chat_template(folder: Path) -> ChatTemplate:
     if file.exists():
         return ChatTemplate(file.read_text(encoding="utf-8"), tokens)
     value = config["chat_template"]
-    source = value if isinstance(value, str) else next(t["template"] for t in value if t["name"] == "default")
+    source = value if isinstance(value, str) else {entry["name"]: entry["template"] for entry in value}["default"]
     return ChatTemplate(str(source), tokens)
 
 

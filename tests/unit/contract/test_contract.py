@@ -98,6 +98,14 @@ def test_templates_get_special_tokens_from_strings_and_objects(tmp_path):
         encoding="utf-8",
     )
     assert load_chat_template(tmp_path).render([]) == "<s>你</s>"
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"chat_template": [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]}',
+        encoding="utf-8",
+    )
+    assert load_chat_template(tmp_path).render([]) == "a"
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "rag", "template": "c"}]}', "utf-8")
+    with pytest.raises(KeyError):
+        load_chat_template(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("<｜User｜>{{ messages[0].content }}", encoding="utf-8")
     assert load_chat_template(tmp_path).render([{"content": "好"}]) == "<｜User｜>好"
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.support.suites import FOLDER, fingerprint, load_suites
@@ -8,6 +10,12 @@ def test_every_heavy_suite_is_listed_with_existing_inputs():
     assert set(suites) == {path.stem for path in FOLDER.glob("test_*.py")}
     for inputs in suites.values():
         assert len(fingerprint(inputs)) == 64
+
+
+def test_inputs_include_the_support_modules_that_a_suite_imports():
+    for name, inputs in load_suites().items():
+        imported = re.findall(r"^from tests\.support\.(\w+)", (FOLDER / f"{name}.py").read_text("utf-8"), re.MULTILINE)
+        assert {f"tests/support/{module}.py" for module in imported} <= set(inputs), name
 
 
 def test_fingerprint_changes_with_contents_and_names(tmp_path):
