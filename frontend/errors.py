@@ -10,6 +10,7 @@ APIError
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,6 +73,12 @@ class APIError(Exception):
     def type(self) -> str:
         """The error type that clients see."""
         return ERROR_TYPES_BY_CODE.get(self.code) or ERROR_TYPES[self.status]
+
+    def rename_field(self, param: str | None) -> None:
+        """Set `param`, and replace its last name in the message if it is quoted there."""
+        old, self.param = self.param, param
+        if old and param:
+            self.args = (str(self).replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])
 
     def body(self) -> dict[str, Any]:
         """Return the response body: OpenAI's shape, unless the error has a literal body."""
@@ -170,13 +177,18 @@ def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        error.param = rename(error.param)
+        error.rename_field(rename(error.param))
         raise
 
 
 def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
     """Return the error for an uploaded or fetched file that exceeds `limit` bytes."""
-    return PayloadTooLarge(f"The file exceeds the limit of {limit} bytes", param=param)
+    return PayloadTooLarge(f"The file exceeds the limit of {limit:,} bytes", param=param)
+
+
+def _last_name(param: str) -> str:
+    """Return the last field name of a path: `b` of `a[0].b[1]`."""
+    return re.sub(r"\[\d+\]", "", param).rpartition(".")[2]
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -203,7 +215,7 @@ def _respond_http(error: HTTPException) -> Response:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     if isinstance(error, RequestEntityTooLarge):
-        return _respond(PayloadTooLarge("The request body is too large"))
+        return _respond(PayloadTooLarge("The request body exceeds the limit of the server"))
     return _respond(InvalidRequest(error.description or error.name))
 
 

@@ -99,7 +99,9 @@ class Settings:
         minimum=1,
         maximum=65535,
     )
-    models: tuple[str, ...] = _option((), "models", "models to load; the first one of each task is its default", "NAME")
+    models: tuple[str, ...] = _option(
+        (), "models", "models to load; the first one of each task is its default; repeatable", "NAME"
+    )
     unknown_model: str = _option(
         "error",
         "models",
@@ -111,11 +113,13 @@ class Settings:
     )
     transcribe_audio: bool = _option(False, "models", "transcribe audio in chats with models that do not accept audio")
     max_body_bytes: int = _option(5_000_000, "limits", "maximum size of a JSON body", "BYTES", minimum=1)
-    max_upload_bytes: int = _option(100_000_000, "limits", "maximum size of an uploaded file", "BYTES", minimum=1)
-    request_timeout: float = _option(600.0, "limits", "maximum duration of a request", "SECONDS", minimum=0.001)
-    drain_seconds: int = _option(
-        1, "limits", "time that running requests have to finish at shutdown", "SECONDS", minimum=0
+    max_upload_bytes: int = _option(
+        100_000_000, "limits", "maximum size of a file, uploaded or fetched", "BYTES", minimum=1
     )
+    request_timeout: float = _option(
+        600.0, "limits", "maximum time until a response is complete, or between its parts", "SECONDS", minimum=0.001
+    )
+    drain_seconds: int = _option(1, "limits", "time for running requests to finish at shutdown", "SECONDS", minimum=0)
     allow_files: tuple[Path, ...] = _option(
         (), "security", "allow file:// URLs in requests to read files below this folder; repeatable", "FOLDER"
     )
@@ -162,7 +166,8 @@ class Settings:
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(
-                f"the API port and Triton's three ports must be distinct and from 1 to 65535, not {ports}"
+                "--port and Triton's HTTP, gRPC and metrics ports must be distinct and from 1 to 65535, not "
+                + ", ".join(map(str, ports))
             )
 
     def _set(self, name: str, value: Any) -> None:
@@ -244,10 +249,10 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
     try:
         value = _convert(kind, value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        raise SettingsError(f"{name}: '{value}' is not valid") from None
+        raise SettingsError(f"{name}: '{value}' is not a valid {_expected(field, kind)}") from None
     bounds = field.metadata
     if bounds["choices"] and value not in bounds["choices"]:
-        raise SettingsError(f"{name}: '{value}' must be one of {', '.join(bounds['choices'])}")
+        raise SettingsError(f"{name}: '{value}' is not one of {', '.join(bounds['choices'])}")
     if bounds["minimum"] is not None and not value >= bounds["minimum"]:
         raise SettingsError(f"{name}: {value} is below the minimum of {bounds['minimum']}")
     if bounds["maximum"] is not None and value > bounds["maximum"]:
@@ -255,6 +260,12 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
     if bounds["pattern"] and not re.fullmatch(bounds["pattern"], value):
         raise SettingsError(f"{name}: '{value}' is not a valid {bounds['metavar']}")
     return value
+
+
+def _expected(field: "dataclasses.Field[Any]", kind: Any) -> str:
+    """Return the name of the values that an option accepts, for error messages."""
+    names = {bool: "boolean (true or false)", int: "integer", float: "number"}
+    return names.get(kind) or ("JSON object" if get_origin(kind) is dict else field.metadata["metavar"] or "value")
 
 
 def _convert(kind: Any, value: Any) -> Any:

@@ -34,5 +34,5 @@ class QueueFull(RequestFailure):
 
     status, code = "UNAVAILABLE", "overloaded"
 
-    def __init__(self) -> None:
-        super().__init__("The model's queue is full")
+    def __init__(self, message: str = "The model's queue is full") -> None:
+        super().__init__(message)

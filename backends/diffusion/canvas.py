@@ -145,7 +145,9 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
             f"'size' must have sides of at most {_MAX_SIDE} pixels, not {width}x{height}", "size", "too_large"
         )
     if width * height > limits.max_pixels:
-        message = f"'size' must be at most {limits.max_pixels} pixels in all, not {width * height} ({width}x{height})"
+        message = (
+            f"'size' must be at most {limits.max_pixels:,} pixels in total, not {width * height:,} ({width}x{height})"
+        )
         raise InvalidRequest(message, "size", "too_large")
 
 

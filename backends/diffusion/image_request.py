@@ -60,7 +60,7 @@ class ImageRequest:
         parameters = _image_parameters(self._defaults, self.prompt, options, self._canvas())
         if self._pipelines.is_inpainting_only and parameters.canvas.mask is None:
             raise InvalidRequest(
-                "This model only supports inpainting: send an image with a 'mask' or a transparent area", "mask"
+                "This model only supports inpainting; use /v1/images/edits with a 'mask' or a partly transparent image"
             )
         parameters = replace(parameters, negative_prompt=self._negative_prompt(parameters))
         seed = secrets.randbelow(SEEDS) if options.seed is None else options.seed

@@ -48,7 +48,7 @@ class TextTokenizer:
         """Return token IDs (little-endian int32, with special tokens) unchanged, or an error if they are invalid."""
         ids = np.frombuffer(content[: len(content) // 4 * 4], "<i4")
         if not len(ids) or ids.min() < 0 or ids.max() >= self._vocabulary:
-            return InvalidRequest(f"Expected at least one token ID, each from 0 to {self._vocabulary - 1}")
+            return InvalidRequest(f"Token IDs must be from 0 to {self._vocabulary - 1}")
         if len(ids) > self._max_tokens:
             return self._too_long(len(ids))
         return Tokens(ids.tolist(), [0] * len(ids))

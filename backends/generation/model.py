@@ -82,13 +82,13 @@ class TritonPythonModel:
         if max(len(self._sender), len(self._preparing)) >= self._capacity:
             raise QueueFull
         if self._sender.count(client) >= self._max_per_client:
-            raise QueueFull
+            raise QueueFull(f"Too many requests from this client (limit {self._max_per_client}); retry later")
         # Copied, because Triton frees the tensors when execute returns.
         inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
         answer = GeneratedText(reply, request.request_id(), client)
         if inputs.get("image"):
             if len(self._with_images) >= self._max_with_images:
-                raise QueueFull
+                raise QueueFull(f"Too many requests with images (limit {self._max_with_images}); retry later")
             self._with_images.add(answer)
         self._sender.watch(answer)
         self._preparing.add(answer)
@@ -114,7 +114,7 @@ class TritonPythonModel:
         except Exception as error:
             # The frontend sends only valid input, so this is from another client.
             malformed = isinstance(error, ValueError | TypeError | KeyError)
-            answer.fail(InvalidRequest(f"Malformed input: {error!r}") if malformed else error)
+            answer.fail(InvalidRequest(f"Malformed input: {error}") if malformed else error)
             self._sender.notify([answer])
         finally:
             self._preparing.discard(answer)

@@ -63,10 +63,10 @@ def lay_out(picture: Image.Image, max_side: int) -> Sheet:
     width, height = picture.size
     is_long = height > _MAX_PAGE_RATIO * width
     scale = max((width if is_long else max(width, height)) / max_side, 1.0)
-    if height / scale > _MAX_PAGES * max_side * (1 - _CUT_RANGE):
-        raise InvalidRequest(
-            f"The image of {width} × {height} pixels is too long (limit {_MAX_PAGES} pages)", "image", "too_large"
-        )
+    max_height = int(_MAX_PAGES * max_side * (1 - _CUT_RANGE) * scale)
+    if height > max_height:
+        message = f"The image of {width} × {height} pixels is too tall (limit {max_height:,} pixels at this width)"
+        raise InvalidRequest(message, "image", "too_large")
     if scale > 1:
         size = max(round(width / scale), 1), max(round(height / scale), 1)
         picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)

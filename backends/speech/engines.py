@@ -81,6 +81,6 @@ class Voices:
 
 
 def cannot_clone() -> InvalidRequest:
-    """Return the error for a reference audio that the model does not support."""
-    message = "This model does not support voice cloning from a reference audio"
+    """Return the error of a model that does not support reference audio."""
+    message = "This model does not support voice cloning"
     return InvalidRequest(message, "messages", "voice_cloning_unsupported")

@@ -26,7 +26,7 @@ class TritonPythonModel(StepwiseModel):
         options = SpeechOptions.from_json(read_strings(request, "options")[0])
         text = read_strings(request, "text_input")[0].decode()
         if len(text) > self._max_characters:
-            message = f"'input' is too long: {len(text)} characters (limit {self._max_characters})"
+            message = f"'input' exceeds the limit of {self._max_characters:,} characters: it has {len(text):,}"
             raise InvalidRequest(message, "input", "too_long")
         reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
         return _work(SpeechSynthesis(self._engine, text, options, reference, self._pool, self._parallel))

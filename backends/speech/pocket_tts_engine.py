@@ -58,7 +58,7 @@ class PocketTTSEngine:
                 raise cannot_clone()
             return PocketTTSVoice(self, hashlib.sha256(reference).hexdigest(), reference)
         if self._names is None:
-            message = "This model has no built-in voices: send a reference audio in 'messages'"
+            message = "This model has no built-in voices: send reference audio in 'messages'"
             raise InvalidRequest(message, "voice", "voice_not_found")
         return PocketTTSVoice(self, self._names.find(name), None)
 

@@ -35,10 +35,13 @@ class EmbeddingRequest(RequestBody):
         None, description="ID, name or alias of the model. The default embedding model if omitted."
     )
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="Encoding of the vectors; `base64` is of little-endian float32."
+        "float", description="Encoding of the vectors. `base64` encodes the little-endian float32 bytes of a vector."
     )
     dimensions: int | None = Field(
-        None, ge=1, description="Keep this many dimensions and normalize the vector. At most the model's own number."
+        None,
+        ge=1,
+        description="Keep only the first components, this many, and normalize the vector to length 1. At most the "
+        "model's number of dimensions.",
     )
     truncate: bool = Field(
         False, description="Truncate texts that exceed the model's context instead of rejecting them."
@@ -51,26 +54,35 @@ class EmbeddingRequest(RequestBody):
     @field_validator("input", mode="plain")
     @classmethod
     def _check_input(cls, value: Any) -> Any:
-        """Accept a string, token IDs, or a list of either. The first two messages are prescribed by AHA's document."""
+        """Accept a string, token IDs, or a list of either. AHA's document prescribes the message for other types."""
         if not isinstance(value, str | list):
             raise InvalidRequest("embedding input must be a string or an array of strings", param="input")
         if not value:
             raise InvalidRequest("embedding input cannot be empty", param="input")
-        items = [value] if isinstance(value, str) or are_token_ids(value) else value
+        items = value if _is_list(value) else [value]
         if len(items) > _MAX_INPUTS:
-            raise InvalidRequest(f"embedding input has {len(items)} items (limit {_MAX_INPUTS})", param="input")
+            raise InvalidRequest(f"Too many inputs: {len(items)} (limit {_MAX_INPUTS})", param="input")
         if not (all(type(item) is str for item in items) or all(map(are_token_ids, items))):
-            raise InvalidRequest("embedding input must contain only strings", param="input", code="invalid_type")
+            message = "embedding input must contain only strings, or only arrays of token IDs"
+            raise InvalidRequest(message, param="input", code="invalid_type")
         if "" in items or [] in items:
-            raise InvalidRequest("embedding input cannot be empty", param="input")
-        return items
+            raise InvalidRequest("embedding input cannot contain empty strings or arrays", param="input")
+        return value
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The texts or token IDs in order, keyed by the path of their field."""
+        if _is_list(self.input):
+            return {f"input[{index}]": item for index, item in enumerate(self.input)}
+        return {"input": self.input}
 
     def columns(self, model: Model) -> dict[str, list[bytes]]:
         """Return the model's input tensor: texts, or token IDs as little-endian int32."""
-        if isinstance(self.input[0], str):
-            texts = enumerate(self.input)
-            return {"text": [encode_within_limit(text, model, self.truncate, f"input[{i}]") for i, text in texts]}
-        return {"token_ids": [np.array(ids, "<i4").tobytes() for ids in self.input]}
+        inputs = self.inputs
+        if isinstance(next(iter(inputs.values())), str):
+            texts = [encode_within_limit(text, model, self.truncate, path) for path, text in inputs.items()]
+            return {"text": texts}
+        return {"token_ids": [np.array(ids, "<i4").tobytes() for ids in inputs.values()]}
 
     def parameters(self) -> dict[str, bool | str]:
         """Return the request parameters that apply to all rows."""
@@ -84,7 +96,7 @@ def create_embedding() -> Response:
     body = read_body(EmbeddingRequest)
     model = require_model(body.model, "embedding")
     _check_dimensions(body.dimensions, model)
-    result = infer_rows(model, body.columns(model), body.parameters(), "input")
+    result = infer_rows(model, body.columns(model), body.parameters(), list(body.inputs))
     vectors = _shorten(result["embedding"], body.dimensions)
     encode = _encode_base64 if body.encoding_format == "base64" else _unchanged
     tokens = int(result["num_input_tokens"].sum())
@@ -97,10 +109,15 @@ def create_embedding() -> Response:
     return json_response(content)
 
 
+def _is_list(value: Any) -> bool:
+    """Return whether `value` is a list of inputs, not one input."""
+    return isinstance(value, list) and not are_token_ids(value)
+
+
 def _check_dimensions(dimensions: int | None, model: Model) -> None:
     maximum = model.int_parameter("dimensions")
     if dimensions is not None and dimensions > maximum:
-        raise InvalidRequest(f"'dimensions' exceeds the {maximum} of '{model.id}'", param="dimensions")
+        raise InvalidRequest(f"'dimensions' must be at most {maximum} for this model", param="dimensions")
 
 
 def _shorten(vectors: Array, dimensions: int | None) -> Array:

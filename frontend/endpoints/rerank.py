@@ -56,7 +56,7 @@ class RerankRequest(RequestBody):
         if not documents:
             raise InvalidRequest("rerank documents cannot be empty", param="documents")
         if len(documents) > _MAX_DOCUMENTS:
-            message = f"rerank request has {len(documents)} documents (limit {_MAX_DOCUMENTS})"
+            message = f"Too many documents: {len(documents)} (limit {_MAX_DOCUMENTS})"
             raise InvalidRequest(message, param="documents")
         texts: list[Any] = [document.get("text") if isinstance(document, dict) else document for document in documents]
         for index, text in enumerate(texts):
@@ -98,10 +98,11 @@ def create_rerank_v2() -> Response:
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
     """Return the best `top_n` documents as index and score, and the number of tokens. Equal scores keep their order."""
-    query = encode_within_limit(body.query, model, False, "query")
+    query = encode_within_limit(body.query, model, False, "query", "Shorten it: queries are not truncated.")
     documents = [encode_within_limit(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
     columns = {"query": [query] * len(documents), "document": documents}
-    output = infer_rows(model, columns, {"truncate": truncate}, "documents")
+    params = [f"documents[{index}]" for index in range(len(documents))]
+    output = infer_rows(model, columns, {"truncate": truncate}, params)
     logits = output["score"][:, 0].astype(np.float64)
     with np.errstate(over="ignore"):  # exp overflows for very low logits, and the score is 0 as it should be
         scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))

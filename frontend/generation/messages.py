@@ -23,7 +23,7 @@ _MAX_FILES = 16
 def require_field(part: Any, name: str) -> None:
     """Raise ValueError if a content part lacks the field that its `type` requires."""
     if getattr(part, name) is None:
-        raise ValueError(f"a part of type {part.type} requires '{name}'")
+        raise ValueError(f"a part of type '{part.type}' requires '{name}'")
 
 
 class MediaUrl(RequestBody):
@@ -142,7 +142,8 @@ def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:
             count += 1
             found = media_of(part, f"messages[{index}].content[{part_index}]")
             if count > _MAX_FILES:
-                raise InvalidRequest(f"Too many files (limit {_MAX_FILES} per request)", param=found.param)
+                name = "images" if kind == "image" else "audio files"
+                raise InvalidRequest(f"Too many {name} (limit {_MAX_FILES})", param=found.param)
             yield found
 
 
@@ -181,7 +182,7 @@ def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
             continue
         callable_ids = set()
         if message.tool_calls and message.role != "assistant":
-            _reject("'tool_calls' is only allowed in assistant messages", f"{path}.tool_calls")
+            _reject("'tool_calls' is only supported in assistant messages", f"{path}.tool_calls")
         for call_index, call in enumerate(message.tool_calls or ()):
             _check_call(call, f"{path}.tool_calls[{call_index}]", callable_ids)
             callable_ids.add(call.id)
@@ -199,12 +200,12 @@ def _check_tool_result(message: ChatMessage, path: str, callable_ids: Iterable[s
         _reject("'tool_call_id' does not match a preceding tool call", f"{path}.tool_call_id")
     for index, part in enumerate(message.content if isinstance(message.content, list) else ()):
         if part.kind != "text":
-            _reject("Tool messages may only contain text", f"{path}.content[{index}]")
+            _reject("A tool result must contain only text", f"{path}.content[{index}]")
 
 
 def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
     if call.id in others:
-        _reject("Duplicate tool call ID", f"{path}.id")
+        _reject(f"Duplicate tool call ID '{call.id}'", f"{path}.id")
     if levels_beyond(parse_arguments(call.function.arguments), MAX_LEVELS):
         _reject(f"'arguments' is nested deeper than {MAX_LEVELS} levels", f"{path}.function.arguments")
 
@@ -239,9 +240,8 @@ def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
     for index, message in enumerate(messages):
         for part_index, part in enumerate(message.content if isinstance(message.content, list) else ()):
             if part.kind not in supported:
-                kinds = "text and images" if accepts_images else "text"
                 raise InvalidRequest(
-                    f"This model only supports {kinds}, not {part.type}",
+                    f"This model does not support {'images' if part.kind == 'image' else 'audio'}",
                     param=f"messages[{index}].content[{part_index}]",
                     code="unsupported_content",
                 )

@@ -65,7 +65,7 @@ def start_choices(
     if len(samplings) == 1:
         return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata)], 1)
     if model.task != "chat":
-        raise InvalidRequest(f"'n' must be 1 for {model.task} models", param="n")
+        raise InvalidRequest("'n' must be 1 for this model", param="n")
     chat_model = _chat_model(model, samplings[0])
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 

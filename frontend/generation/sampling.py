@@ -98,7 +98,7 @@ class SamplingFields(RequestBody):
     @classmethod
     def _reject_empty_stop(cls, value: list[str] | None) -> list[str] | None:
         if value is not None and "" in value:
-            raise ValueError("stop strings must not be empty")
+            raise ValueError("must not contain empty strings")
         return value
 
     @property

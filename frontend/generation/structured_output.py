@@ -77,9 +77,18 @@ ResponseFormat = Annotated[
     Annotated[TextFormat, Tag("<text>")]
     | Annotated[ObjectFormat, Tag("<json_object>")]
     | Annotated[Schema, Tag("<json_schema>")],
-    Discriminator(tag_of, custom_error_type="kind", custom_error_message="must be text, json_object or json_schema"),
+    Discriminator(
+        tag_of, custom_error_type="kind", custom_error_message="'type' must be 'text', 'json_object' or 'json_schema'"
+    ),
 ]
 """A response format; `Schema` is the API's own shape of the JSON schema format."""
+
+
+SchemaOrText = Annotated[
+    Annotated[dict[str, Any], Tag("<object>")] | Annotated[str, Tag("<text>")],
+    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<object>"),
+]
+"""A JSON schema, as an object or as JSON text."""
 
 
 class StructuredOutputFields(RequestBody):
@@ -88,7 +97,7 @@ class StructuredOutputFields(RequestBody):
     response_format: ResponseFormat[SchemaFormat] | None = Field(
         None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
     )
-    guided_json: dict[str, Any] | str | None = Field(
+    guided_json: SchemaOrText | None = Field(
         None, description="JSON schema of the output, as an object or as JSON text. Always strict."
     )
     guided_regex: str | None = Field(None, min_length=1, description="Regular expression that the output matches.")

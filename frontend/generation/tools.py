@@ -44,7 +44,7 @@ class Function(RequestBody):
     @classmethod
     def _check_parameters(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value and value.get("type", "object") != "object":
-            raise ValueError("must be a schema of type object")
+            raise ValueError("must be a schema of type 'object'")
         _check_depth(value)
         return value
 
@@ -173,7 +173,7 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
     functions = [tool.function.model_dump() for tool in body.callable_tools if chosen in (None, tool.function.name)]
     max_calls = _MAX_FORCED_CALLS if body.parallel_tool_calls and not chosen else 1
     calls = _tool_format(model).constrain(functions, max_calls)
-    return AnyOfConstraint([calls, constraint], "tools") if is_free and constraint else calls
+    return AnyOfConstraint([calls, constraint], constraint.param) if is_free and constraint else calls
 
 
 def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:
@@ -198,7 +198,10 @@ def _reasons(model: Model) -> bool:
 def _tool_format(model: Model) -> ToolFormat:
     name = model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT)
     if name not in TOOL_FORMATS:
-        raise EngineFailure(f"The configuration of '{model.name}' has an unknown tool_format: '{name}'")
+        raise EngineFailure(
+            f"The configuration of '{model.name}' has an unknown tool_format '{name}'; supported: "
+            + ", ".join(TOOL_FORMATS)
+        )
     return TOOL_FORMATS[name]
 
 

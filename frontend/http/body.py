@@ -21,6 +21,19 @@ MAX_LEVELS = 64
 # A string long enough to be a base64 file. JSON encoders may escape the slashes in it.
 _LONG_STRING = re.compile(rb'"(?=[^"]{1024})(?:[^"\\]++|\\/)*+"')
 
+# pydantic's words → ours.
+_REWORDINGS = (
+    (r"^Value error, ", ""),
+    (r"^(?:Input|String|List|Tuple|Dictionary) should ", "must "),
+    (r"a valid dictionary(?: or instance of \w+)?", "an object"),
+    (r"a valid (?:list|tuple)", "an array"),
+    (r" after validation", ""),
+    (r", unable to .*$", ""),
+    (r"^must match pattern '\\S'$", "must not be blank"),
+    (r"^must match pattern '\^\[A-Za-z0-9_-\]\{1,64\}\$'$", "must be 1 to 64 letters, digits, '_' or '-'"),
+    (r"^must match pattern '\^\[a-zA-Z0-9_-\]\+\$'$", "must be letters, digits, '_' or '-'"),
+)
+
 _TYPE_ERRORS = ("_type", "_parsing", "is_instance", "_from_float")
 
 
@@ -53,7 +66,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     if not isinstance(fields, dict):
         raise InvalidRequest("The request body must be a JSON object", code="invalid_json")
     if inline_size and len(content) - inline_size(fields) > limit:
-        raise _too_large(settings, True)
+        raise PayloadTooLarge(f"The request body without its files exceeds the limit of {limit:,} bytes")
     try:
         return model.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
@@ -63,8 +76,10 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
 def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:
     limit, files = settings.max_body_bytes, settings.max_upload_bytes
     if with_files:
-        return PayloadTooLarge(f"The request body exceeds {limit} bytes, or its files together exceed {files} bytes")
-    return PayloadTooLarge(f"The request body exceeds the limit of {limit} bytes")
+        return PayloadTooLarge(
+            f"The request body exceeds the limit of {limit:,} bytes, or its files together that of {files:,} bytes"
+        )
+    return PayloadTooLarge(f"The request body exceeds the limit of {limit:,} bytes")
 
 
 def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
@@ -72,7 +87,9 @@ def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
     for name, values in inert.items():
         value = fields.get(name)
         if value is not None and value not in values:
-            raise InvalidRequest(f"'{name}' is not supported", param=name, code="unsupported_parameter")
+            supported = [orjson.dumps(each).decode() for each in values if each not in ([], {}, "")]
+            rule = f"must be {' or '.join(supported)}" if supported else "is not supported"
+            raise InvalidRequest(f"'{name}' {rule}", param=name, code="unsupported_parameter")
 
 
 def levels_beyond(value: Any, maximum: int) -> bool:
@@ -97,13 +114,20 @@ def _long_strings(content: bytes) -> int:
 def invalid_field(error: ValidationError) -> InvalidRequest:
     """Return the first error that pydantic found as an InvalidRequest."""
     first = error.errors(include_url=False, include_context=False)[0]
-    param, kind, message = _path(first["loc"]), first["type"], first["msg"].removeprefix("Value error, ")
+    param, kind, message = _path(first["loc"]), first["type"], _reworded(first["msg"])
     if kind == "missing":
         return InvalidRequest(
             f"Invalid request: missing required parameter '{param}'", param=param, code="missing_parameter"
         )
     code = "invalid_type" if kind.endswith(_TYPE_ERRORS) else "invalid_value"
     return InvalidRequest(f"Invalid value for '{param}': {message}", param=param, code=code)
+
+
+def _reworded(message: str) -> str:
+    """Return pydantic's message in the words of ours, and with JSON's names of types."""
+    for pattern, replacement in _REWORDINGS:
+        message = re.sub(pattern, replacement, message)
+    return message
 
 
 def _path(location: tuple[Any, ...]) -> str:

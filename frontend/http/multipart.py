@@ -6,7 +6,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from frontend.errors import InvalidRequest, file_too_large
+from frontend.errors import InvalidRequest, PayloadTooLarge, file_too_large
 from frontend.http.body import invalid_field
 from frontend.services import services
 
@@ -36,15 +36,22 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
     """
     if request.mimetype != "multipart/form-data":
         # werkzeug limits neither the size nor the parsing time of forms in other encodings.
-        raise InvalidRequest(f"{file.what} is required, as multipart/form-data", param=file.name, code="missing_file")
-    request.max_content_length = files * services().settings.max_upload_bytes + _FORM_BYTES
+        message = f"{file.what} is required: send the request as multipart/form-data"
+        raise InvalidRequest(message, param=file.name, code="missing_file")
+    limit = files * services().settings.max_upload_bytes + _FORM_BYTES
+    request.max_content_length = limit
     try:
         fields: dict[str, Any] = {
             name.removesuffix("[]"): values if name.endswith("[]") else values[-1]
             for name, values in request.form.lists()
         }
     except RequestEntityTooLarge:
-        raise file_too_large(services().settings.max_upload_bytes, file.name) from None
+        # werkzeug raises the same exception for text fields that are too many or too large.
+        if request.content_length is not None and request.content_length <= limit:
+            raise PayloadTooLarge("The text fields of the form are too many or too large") from None
+        if files == 1:
+            raise file_too_large(services().settings.max_upload_bytes, file.name) from None
+        raise PayloadTooLarge(f"The form exceeds the limit of {limit:,} bytes") from None
     try:
         return model.model_validate(fields)
     except ValidationError as error:

@@ -27,11 +27,11 @@ Columns = Mapping[str, Sequence[bytes]]
 
 
 def infer_rows(
-    model: Model, columns: Columns, parameters: Mapping[str, bool | str], param: str
+    model: Model, columns: Columns, parameters: Mapping[str, bool | str], params: Sequence[str]
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value per row.
 
-    Raises APIError; an error about a row names it as an item of the request's `param`.
+    `params` are the paths of the rows in the request, which errors about a row name. Raises APIError.
     """
     run = _Run(model, columns, parameters)
     watcher = DisconnectWatcher(request.environ, run.cancel)
@@ -41,20 +41,26 @@ def infer_rows(
     except InvalidRequest as error:
         if error.row is None or error.param:
             raise
-        where = f"{param}[{error.row}]"
-        raise InvalidRequest(f"{where}: {error}", param=where, code=error.code) from error
+        where = params[error.row]
+        raise InvalidRequest(f"'{where}': {error}", param=where, code=error.code) from error
     finally:
         watcher.close()
         run.cancel()
 
 
-def encode_within_limit(text: str, model: Model, truncate: bool, param: str) -> bytes:
-    """Return a text encoded for the model. Text that cannot fit the context is truncated, or raises InvalidRequest."""
-    limit = model.int_parameter("context_length") * _MAX_CHARACTERS_PER_TOKEN
+def encode_within_limit(
+    text: str, model: Model, truncate: bool, param: str, advice: str = "Set 'truncate' to true to truncate it."
+) -> bytes:
+    """Return a text encoded for the model, cut to a length that certainly fills the context.
+
+    If `truncate` is false, a longer text raises InvalidRequest, whose message ends with `advice`.
+    """
+    max_tokens = model.int_parameter("context_length")
+    limit = max_tokens * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > limit and not truncate:
         raise InvalidRequest(
-            f"{param}: This model's maximum context length is {model.int_parameter('context_length')} tokens, but the "
-            f"input has {len(text)} characters. Set 'truncate' to true to truncate it.",
+            f"'{param}': This model's maximum context length is {max_tokens} tokens, but the input has {len(text)} "
+            f"characters. {advice}",
             param=param,
             code="context_length_exceeded",
         )
@@ -90,7 +96,7 @@ class _Run:
 
     def _start(self, rows: list[int]) -> None:
         if self._cancelled:
-            raise ClientClosedRequest("The client closed the request")
+            raise ClientClosedRequest("The client disconnected")
         inputs = {name: [column[row] for row in rows] for name, column in self._columns.items()}
         inference = services().triton.infer(
             self._model.name,

@@ -111,7 +111,7 @@ class ResponseStream:
             return self._call.next(seconds)
         except APIError as error:
             self._over = True  # nothing follows an error
-            error.param = self._field_names.get(error.param, error.param)
+            error.rename_field(self._field_names.get(error.param, error.param))
             raise
 
 

@@ -62,8 +62,8 @@ def _follow(url: str, settings: Settings) -> bytes:
         try:
             url = urljoin(url, result)
         except ValueError:
-            break
-    raise _unreachable(f"Invalid redirect, or too many redirects (limit {_MAX_REDIRECTS})")
+            raise _unreachable("Invalid redirect") from None
+    raise _unreachable(f"Too many redirects (limit {_MAX_REDIRECTS})")
 
 
 def _parse(url: str) -> _Target:
@@ -131,7 +131,7 @@ def _addresses(target: _Target, settings: Settings) -> Iterator[str]:
     addresses = [str(entry[4][0]) for entry in found]
     if target.host not in settings.allow_hosts and not all(map(is_public, addresses)):
         raise InvalidRequest(
-            "The host of the URL has a private address and is not listed in --allow-hosts", code="host_not_allowed"
+            "The host of the URL has a non-public address and is not listed in --allow-hosts", code="host_not_allowed"
         )
     yield from addresses
 

@@ -20,7 +20,8 @@ class ImageStore:
         """Store an image and return its name. Raises PayloadTooLarge."""
         name = f"{secrets.token_urlsafe(32)}.{image_format}"
         if not self._files.put(name, content):
-            raise PayloadTooLarge(f"The image exceeds the limit of {self._max_bytes} bytes for images served by URL")
+            limit = f"the limit of {self._max_bytes:,} bytes for stored images"
+            raise PayloadTooLarge(f"The image exceeds {limit}; use 'response_format': b64_json")
         return name
 
     def get(self, name: str) -> bytes | None:

@@ -62,9 +62,7 @@ class Model:
         try:
             return int(self.parameters[name])
         except (KeyError, ValueError):
-            raise EngineFailure(
-                f"The configuration of '{self.name}' lacks the integer '{name}'; export it again"
-            ) from None
+            raise EngineFailure(f"The configuration of '{self.name}' must set '{name}' to an integer") from None
 
 
 class Registry:
@@ -109,7 +107,9 @@ class Registry:
         if found is None:
             self._raise_unknown(str(name), target)
         if not any(found.serves(task) for task in tasks):
-            raise InvalidRequest(f"The model '{name}' is for {found.task}, not {tasks[0]}", param="model")
+            raise InvalidRequest(
+                f"The model '{name}' does not support {tasks[0]}; its task is {found.task}", param="model"
+            )
         return found
 
     def get(self, name: str) -> Model:

@@ -41,7 +41,7 @@ def error_from_grpc(status: str, details: str) -> APIError:
     if kind is DeadlineExceeded:
         return kind("The request exceeded its time limit and was stopped")
     if kind is ClientClosedRequest:
-        return kind("The client closed the request")
+        return kind("The client disconnected")
     if kind is InvalidRequest:
         return kind(details)
     log.warning("Triton: %s: %s", status, details)

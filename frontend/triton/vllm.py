@@ -47,7 +47,7 @@ class VllmChatModel:
 
     def __init__(self, model: Model, repository: Path):
         if "tokenizer" not in model.parameters:
-            raise EngineFailure(f"The configuration of '{model.name}' has no parameter 'tokenizer'")
+            raise EngineFailure(f"The configuration of '{model.name}' lacks the parameter 'tokenizer'")
         self._model = model
         self._tokenizer = _open_tokenizer(repository / model.name / model.parameters["tokenizer"])
 
@@ -62,14 +62,14 @@ class VllmChatModel:
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
         if not isinstance(prompt, str):
-            raise InvalidRequest("This model accepts prompts only as text, not as token IDs", param="prompt")
+            raise InvalidRequest("This model does not support token IDs; send 'prompt' as text", param="prompt")
         return _Prompt(prompt, "prompt", prompt if echo else "")
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
         """Return the tensors of a request. Prompts that vLLM would answer with a 500 are rejected here."""
         tokens, limit = self._tokenizer.count(prompt.text), self._model.int_parameter("context_length")
         if not tokens:
-            raise InvalidRequest("The prompt is empty", param=prompt.param)
+            raise InvalidRequest(f"'{prompt.param}' must not be empty", param=prompt.param)
         if tokens >= limit:
             raise InvalidRequest(
                 f"This model's maximum context length is {limit} tokens. However, your {prompt.param} resulted in "

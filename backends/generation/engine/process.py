@@ -200,7 +200,10 @@ class Engine:
         for message in waiting:
             grammar = message.parameters["grammar"]
             if grammar not in self._grammars and len(self._grammars) >= _MAX_GRAMMARS:
-                self._fail(message.request_id, f"The engine has reached its limit of {_MAX_GRAMMARS} compiled grammars")
+                self._fail(
+                    message.request_id,
+                    f"The engine has reached its limit of {_MAX_GRAMMARS:,} compiled grammars; retry later",
+                )
             elif grammar not in self._grammars:
                 self._awaiting_grammar.append(message)
             elif reason := self._grammars[grammar]:
@@ -243,7 +246,7 @@ class Engine:
             self._fail(message.request_id, str(error), is_client_error=True)
         except Exception:
             log.exception("the engine rejected a request")
-            self._fail(message.request_id, "The engine rejected the request")
+            self._fail(message.request_id, "The model failed on this request")
 
     def _step(self) -> None:
         try:
@@ -251,7 +254,7 @@ class Engine:
         except Exception:
             log.exception("a step failed; failing its %d requests", len(self._handles))
             for request_id in list(self._handles):
-                self._fail(request_id, "The engine failed")
+                self._fail(request_id, "The model failed on this request")
 
     def _collect(self) -> list[NewTokens]:
         """Return the new tokens of each request."""
@@ -266,7 +269,8 @@ class Engine:
                     if finish_reason:
                         self._remove(request_id)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
-                self._fail(request_id, "The request does not fit into the model's KV cache; increase 'cache_size_gb'")
+                message = "The request does not fit into the model's KV cache; increase 'cache_size_gb' in config.pbtxt"
+                self._fail(request_id, message)
         return new_tokens
 
     def _fail(self, request_id: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:

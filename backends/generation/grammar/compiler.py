@@ -81,9 +81,10 @@ class GrammarCompiler:
         self._trial: _Trial | None = None
         try:
             self._model: UniformModel | None = UniformModel(tokenizer, end)
-        except Exception:  # models exported before grammar support have no vocabulary
+        except Exception as error:  # models exported before grammar support have no vocabulary
             log.warning(
-                "structured output unavailable: no openvino_detokenizer.xml in the model's folder; export it again"
+                "structured output is unavailable (%s); if openvino_detokenizer.xml is missing, export the model again",
+                error,
             )
             self._model = None
 
@@ -140,7 +141,7 @@ class _Trial:
             reason: str | None = self._connection.recv()
         except (EOFError, OSError, psutil.Error):
             self.end()
-            return "The grammar is too large to compile"
+            return "The grammar could not be compiled; simplify it"
         return reason
 
     def _wait_for_result(self) -> bool:

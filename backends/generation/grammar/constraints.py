@@ -32,11 +32,16 @@ def grammar_from(content: Mapping[str, Any]) -> str:
         rules = Rules()
         return rules.text(_expression(rules, constraint))
     except UnsupportedConstraint as error:
-        raise InvalidRequest(str(error), content.get("param")) from error
+        raise _invalid(content, str(error)) from error
     except RecursionError as error:
-        raise InvalidRequest("The constraint is nested too deeply", content.get("param")) from error
+        raise _invalid(content, "nested too deeply") from error
     except (TypeError, AttributeError, ValueError, KeyError) as error:
-        raise InvalidRequest("Invalid schema or grammar", content.get("param")) from error
+        raise _invalid(content, "not a valid schema or grammar") from error
+
+
+def _invalid(content: Mapping[str, Any], reason: str) -> InvalidRequest:
+    param = content.get("param")
+    return InvalidRequest(f"Invalid value for '{param}': {reason}", param)
 
 
 def _expression(rules: Rules, constraint: Constraint) -> str:
@@ -49,26 +54,26 @@ def _expression(rules: Rules, constraint: Constraint) -> str:
             return regex_grammar(pattern)
         case ChoiceConstraint(choices=choices):
             if len(choices) > _MAX_CHOICES:
-                raise UnsupportedConstraint(f"At most {_MAX_CHOICES} choices are supported")
+                raise UnsupportedConstraint(f"at most {_MAX_CHOICES} choices are supported")
             return any_of(map(literal, choices))
         case AnyOfConstraint(constraints=constraints):
             return any_of(f"({_expression(rules, one)})" for one in constraints)
         case ToolCallsConstraint():
             return _tool_calls(rules, constraint)
         case GrammarConstraint():
-            raise UnsupportedConstraint("A grammar cannot be combined with another constraint")
+            raise UnsupportedConstraint("a grammar cannot be combined with another constraint")
 
 
 def _checked(grammar: str) -> str:
     if len(grammar) > MAX_CHARACTERS:
-        raise UnsupportedConstraint(f"The grammar exceeds the limit of {MAX_CHARACTERS} characters")
+        raise UnsupportedConstraint(f"the grammar exceeds the limit of {MAX_CHARACTERS} characters")
     grammar.encode()  # raises ValueError for a lone surrogate
     return grammar
 
 
 def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
-        raise UnsupportedConstraint(f"At most {_MAX_TAGS} tool call tags are supported")
+        raise UnsupportedConstraint(f"at most {_MAX_TAGS} tool call tags are supported")
     # Each schema has its own definitions and so its own JSONGrammar; the rules are shared.
     values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]

@@ -53,13 +53,13 @@ def number(schema: dict[str, Any]) -> str:
 
 def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
     def bound(inclusive: str, exclusive: str) -> Decimal | None:
-        given = [schema[key] for key in (inclusive, exclusive) if key in schema]
-        for value in given:
+        given = {key: schema[key] for key in (inclusive, exclusive) if key in schema}
+        for key, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAXIMUM:
-                raise UnsupportedConstraint(f"'{inclusive}' must be a number with at most {_DIGITS} digits")
+                raise UnsupportedConstraint(f"'{key}' must be a number with at most {_DIGITS} digits")
         if len(given) == 2:
             raise UnsupportedConstraint(f"'{inclusive}' together with '{exclusive}' is not supported")
-        return Decimal(str(given[0])) if given else None
+        return Decimal(str(*given.values())) if given else None
 
     return bound("minimum", "exclusiveMinimum"), bound("maximum", "exclusiveMaximum")
 

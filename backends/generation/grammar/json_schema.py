@@ -354,7 +354,7 @@ def _count(schema: Mapping[str, Any], key: str) -> int | None:
 
 def _checked_maximum(minimum: int, maximum: int | None) -> int | None:
     if maximum is not None and maximum < minimum:
-        raise UnsupportedConstraint("the minimum length exceeds the maximum")
+        raise UnsupportedConstraint("the minimum size or length exceeds the maximum")
     return maximum
 
 

@@ -26,6 +26,17 @@ MAX_WIDE_REPEATS = 32
 _MAX_VARIABLE_PARTS = 32
 _WIDE_CHARACTERS = 128
 
+# Names of the constructs that cannot be converted, for error messages.
+_NAMES: dict[Any, str] = {
+    sre.ASSERT: "a lookaround",
+    sre.ASSERT_NOT: "a negative lookaround",
+    sre.AT: "an anchor or word boundary",
+    sre.GROUPREF: "a backreference",
+    sre.GROUPREF_EXISTS: "a conditional group",
+    sre.ATOMIC_GROUP: "an atomic group",
+    sre.POSSESSIVE_REPEAT: "a possessive quantifier",
+}
+
 _CATEGORIES: dict[Any, Ranges] = {
     sre.CATEGORY_DIGIT: [(0x30, 0x39)],
     sre.CATEGORY_SPACE: [(0x09, 0x0D), (0x20, 0x20)],
@@ -129,7 +140,7 @@ class _Writer:
             return f"({self.sequence(body)})"
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             return self._repeat(*value)
-        raise UnsupportedConstraint(f"{str(kind).lower().replace('_', ' ')} is not supported here")
+        raise UnsupportedConstraint(f"{_NAMES.get(kind, 'this construct')} is not supported here")
 
     def _set(self, members: Any) -> Ranges:
         ranges: list[tuple[int, int]] = []
@@ -147,7 +158,7 @@ class _Writer:
         upper = None if maximum is sre.MAXREPEAT else int(maximum)
         self._variable_parts += upper != minimum
         if self._variable_parts > _MAX_VARIABLE_PARTS:
-            raise UnsupportedConstraint(f"more than {_MAX_VARIABLE_PARTS} optional or repeated parts are not supported")
+            raise UnsupportedConstraint(f"too many optional or repeated parts (limit {_MAX_VARIABLE_PARTS})")
         outer, counted = self._repeats, max(minimum, upper or 0)
         # A repetition without a maximum is cheap for the engine, unless it is inside a counted one.
         self._repeats = outer * max(1, counted) if upper != 1 else outer
@@ -160,4 +171,4 @@ class _Writer:
 
     def _check_repeats(self, maximum: int) -> None:
         if self._repeats > maximum:
-            raise UnsupportedConstraint(f"more than {maximum} repetitions are not supported here")
+            raise UnsupportedConstraint(f"too many repetitions (limit {maximum})")

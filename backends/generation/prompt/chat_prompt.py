@@ -109,7 +109,7 @@ class ChatPrompt:
 
     def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:
-            raise InvalidRequest("The prompt is empty", "prompt")  # which would crash the engine
+            raise InvalidRequest("'prompt' must not be empty", "prompt")  # which would crash the engine
         return Prompt(
             len(ids),
             self.remaining_context_after(len(ids), "prompt"),

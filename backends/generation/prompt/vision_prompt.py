@@ -65,7 +65,13 @@ class VisionPrompt(ChatPrompt):
         """Decode the images, which share one pixel limit."""
         rgb_images, max_pixels = list[RGBImage](), self._max_pixels
         for image, param in zip(images, params, strict=True):
-            rgb_image, size = self._image_processor.read(image, max_pixels, param)
+            try:
+                rgb_image, size = self._image_processor.read(image, max_pixels, param)
+            except InvalidRequest as error:
+                if rgb_images and error.code == "too_large":  # the message has the rest of the limit
+                    message = f"The images together exceed the limit of {self._max_pixels:,} pixels"
+                    raise InvalidRequest(message, param, "too_large") from None
+                raise
             rgb_images.append(rgb_image)
             max_pixels -= size
         return rgb_images
@@ -78,7 +84,7 @@ class VisionPrompt(ChatPrompt):
 
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Raise InvalidRequest: with a vision model, the engine accepts only text."""
-        raise InvalidRequest("This model accepts prompts as text, not as token IDs", "prompt")
+        raise InvalidRequest("This model does not support token IDs; send 'prompt' as text", "prompt")
 
     def _prompt(self, rendered: str, marks: list[str], rgb_images: list[RGBImage]) -> Prompt:
         """Replace the marks with tags, and count the tokens."""

@@ -3,11 +3,11 @@
 import base64
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from flask import Blueprint, Response, request
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from contract.options import SpeechOptions
 from contract.tensors import SPEECH
@@ -40,6 +40,13 @@ class VoiceId(RequestBody):
     id: str = Field(description="Name of the voice.")
 
 
+VoiceName = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[VoiceId, Tag("<object>")],
+    Discriminator(lambda value: "<object>" if isinstance(value, dict | VoiceId) else "<name>"),
+]
+"""A voice: its name, or OpenAI's object form."""
+
+
 class SpeechRequest(RequestBody):
     """The request body of createSpeech, or AHA's, which has `messages` instead of `input`."""
 
@@ -51,7 +58,7 @@ class SpeechRequest(RequestBody):
         description="AHA's shape: text parts to speak, and at most one audio part, the reference of a voice to clone. "
         "The response is a completion that contains a WAV file.",
     )
-    voice: str | VoiceId | None = Field(
+    voice: VoiceName | None = Field(
         None, description="A voice or an alias that `GET /v1/audio/voices` lists. The model's default if omitted."
     )
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
@@ -69,7 +76,9 @@ class SpeechRequest(RequestBody):
                 "Invalid request: missing required parameter 'input'", param="input", code="missing_parameter"
             )
         if not self.text().strip():
-            raise InvalidRequest("The text to speak is empty", param="messages" if self.messages else "input")
+            if self.messages:
+                raise InvalidRequest("'messages' must contain text to speak", param="messages")
+            raise InvalidRequest("'input' must not be empty", param="input")
         return self
 
     def text(self) -> str:
@@ -119,7 +128,10 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
     shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format
-    return model, start_call(model, inputs), {"file": reference.param} if reference else {}, shape
+    names: dict[str | None, str] = {"input": "messages"} if body.messages else {}
+    if reference:
+        names["file"] = reference.param
+    return model, start_call(model, inputs), names, shape
 
 
 @blueprint.get("/audio/voices")
@@ -188,7 +200,8 @@ class Speech(StreamedResponse):
             if len(content) > limit:
                 self._responses.close()
                 raise PayloadTooLarge(
-                    f"The speech exceeds the limit of {limit} bytes; use 'input' to stream it", param="messages"
+                    f"The speech exceeds the limit of {limit:,} bytes; send 'input' instead of 'messages' to stream it",
+                    param="messages",
                 )
         file = _with_length(bytes(content))
         return media_completion(self._model.id, "audio", "audio/wav", [file]) | {"usage": self._usage}

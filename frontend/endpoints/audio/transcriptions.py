@@ -74,11 +74,11 @@ class TranscriptionRequest(TranslationRequest):
     def _check_words(self) -> "TranscriptionRequest":
         if "word" in self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidRequest(
-                "'timestamp_granularities' with 'word' requires response_format verbose_json",
+                "'timestamp_granularities' with 'word' requires 'response_format': verbose_json",
                 param="timestamp_granularities",
             )
         if self.stream and self.response_format not in ("json", "text"):
-            raise InvalidRequest("'stream' requires response_format json or text", param="response_format")
+            raise InvalidRequest("'stream': true requires 'response_format': json or text", param="response_format")
         return self
 
     def options(self) -> TranscriptionOptions:

@@ -53,14 +53,14 @@ class CompletionRequest(SamplingFields):
         if value is None or value == [] or "" in prompts or [] in prompts:
             raise InvalidRequest("'prompt' must not be empty", param="prompt")
         if not (all(type(prompt) is str for prompt in prompts) or all(map(are_token_ids, prompts))):
-            kinds = "a string, token IDs, or an array of either"
+            kinds = "a string, an array of token IDs, or an array of either"
             raise InvalidRequest(f"'prompt' must be {kinds}", param="prompt", code="invalid_type")
         return value
 
     @model_validator(mode="after")
     def _reject_echo_with_logprobs(self) -> "CompletionRequest":
         if self.echo and self.logprobs is not None:
-            message = "'logprobs' cannot be combined with 'echo': the engine does not report the prompt's"
+            message = "'logprobs' cannot be combined with 'echo': the log probabilities of the prompt are not available"
             raise InvalidRequest(message, param="logprobs", code="unsupported_parameter")
         return self
 

@@ -75,7 +75,7 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     model = require_model(body.model, "background_removal")
     media = list(find_media(body.messages, "image"))
     if not media:
-        raise InvalidRequest("The messages contain no image", param="messages", code="missing_image")
+        raise InvalidRequest("'messages' must contain an image", param="messages", code="missing_image")
     calls: list[tuple[Call, str]] = []
     try:
         calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)

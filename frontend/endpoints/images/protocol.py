@@ -65,7 +65,7 @@ class ImageFields(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.background == "transparent":
-            raise InvalidRequest("Transparent backgrounds are not supported", param="background")
+            raise InvalidRequest("'background': transparent is not supported", param="background")
         if self.partial_images and not self.stream:
             raise InvalidRequest("'partial_images' requires 'stream': true", param="partial_images")
         return self

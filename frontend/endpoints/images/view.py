@@ -67,7 +67,7 @@ def _image_field() -> FileField:
 def _has_mask() -> bool:
     """Return whether the request has a mask. Raises InvalidRequest if it is not exactly one file."""
     if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
-        raise InvalidRequest("'mask' must be one file", param="mask")
+        raise InvalidRequest("'mask' must be a single file", param="mask")
     return "mask" in request.files
 
 

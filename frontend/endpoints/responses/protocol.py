@@ -69,7 +69,7 @@ class FunctionOnly(RequestBody):
     @classmethod
     def _reject_other_types(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and fields.get("type", "function") != "function":
-            raise ValueError("only tools of type function are supported")
+            raise ValueError("only tools of type 'function' are supported")
         return fields
 
 

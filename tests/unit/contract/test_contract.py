@@ -77,7 +77,7 @@ def test_parameters_are_converted_to_their_types():
     assert (parameters.threads, parameters.mean, parameters.sigmoid) == (2, [0.5, 0.5, 0.5], False)
     with pytest.raises(ValueError, match="lacks the parameter 'size'"):
         read_parameters(SegmentationParameters, {name: text for name, text in texts.items() if name != "size"})
-    with pytest.raises(ValueError, match="'sigmoid' cannot be 'maybe'"):
+    with pytest.raises(ValueError, match="'maybe' is not a valid value of the parameter 'sigmoid'"):
         read_parameters(SegmentationParameters, texts | {"sigmoid": "maybe"})
 
 

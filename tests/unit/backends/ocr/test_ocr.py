@@ -134,7 +134,7 @@ def test_an_image_with_too_many_pixels_is_rejected():
 
 
 def test_an_image_that_is_too_long_is_rejected():
-    with pytest.raises(InvalidRequest, match="too long"):
+    with pytest.raises(InvalidRequest, match="too tall"):
         list(read_text(FakeEngine(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
 
 

@@ -90,7 +90,8 @@ def test_input_type_and_truncate_reach_the_model(client, triton, given, sent):
 
 WRONG_TYPE = "embedding input must be a string or an array of strings"
 EMPTY = "embedding input cannot be empty"
-MIXED = "embedding input must contain only strings"
+EMPTY_ITEM = "embedding input cannot contain empty strings or arrays"
+MIXED = "embedding input must contain only strings, or only arrays of token IDs"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +103,9 @@ MIXED = "embedding input must contain only strings"
         (True, WRONG_TYPE),
         ("", EMPTY),
         ([], EMPTY),
-        (["x", ""], EMPTY),
-        ([[]], EMPTY),
-        ([[1], []], EMPTY),
+        (["x", ""], EMPTY_ITEM),
+        ([[]], EMPTY_ITEM),
+        ([[1], []], EMPTY_ITEM),
         (["x", 1], MIXED),
         ([None], MIXED),
         ([1.5], MIXED),
@@ -112,7 +113,7 @@ MIXED = "embedding input must contain only strings"
         ([["x"]], MIXED),
         ([True], MIXED),
         ([2**31], MIXED),
-        (["x"] * 3000, "embedding input has 3000 items (limit 2048)"),
+        (["x"] * 3000, "Too many inputs: 3000 (limit 2048)"),
     ],
 )
 def test_invalid_input_is_rejected(client, triton, given, message):
@@ -153,7 +154,7 @@ def test_row_error_names_the_item_of_the_request(client, triton):
     texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # in three requests: items 1 and 0, item 2, item 3
     error = embed(client, input=texts).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[2]", "context_length_exceeded")
-    assert error["message"] == "input[2]: has 600 tokens"
+    assert error["message"] == "'input[2]': has 600 tokens"
 
 
 @pytest.mark.parametrize("truncate", [False, True])

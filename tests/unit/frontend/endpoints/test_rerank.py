@@ -73,7 +73,7 @@ def test_coheres_format(client, triton):
         ({"documents": ["a", 3]}, "documents[1]", None),
         ({"documents": [{"title": "x"}]}, "documents[0]", None),
         ({"documents": [["a"]]}, "documents[0]", None),
-        ({"documents": ["a"] * 3000}, "documents", "rerank request has 3000 documents (limit 2048)"),
+        ({"documents": ["a"] * 3000}, "documents", "Too many documents: 3000 (limit 2048)"),
         ({"top_n": -1}, "top_n", None),
         ({"top_n": "2"}, "top_n", None),
         ({"top_n": 1.5}, "top_n", None),

@@ -125,8 +125,8 @@ def test_completion_prompts_must_be_text_within_the_context(client, triton, big)
     ("change", "message"),
     [
         (lambda big: big.config.input.pop(), "lacks the inputs return_num_output_tokens"),
-        (lambda big: big.values.pop("tokenizer"), "no parameter 'tokenizer'"),
-        (lambda big: big.values.pop("context_length"), "lacks the integer 'context_length'"),
+        (lambda big: big.values.pop("tokenizer"), "lacks the parameter 'tokenizer'"),
+        (lambda big: big.values.pop("context_length"), "must set 'context_length' to an integer"),
         (lambda big: big.values.update(tokenizer="elsewhere"), "cannot be read"),
     ],
 )

@@ -65,16 +65,24 @@ def test_show_describes_catalog_and_own_models(tmp_path):
     config = 'name: "mine" parameters { key: "task" value { string_value: "chat" } }'
     (tmp_path / "repository" / "mine" / "config.pbtxt").write_text(config, encoding="utf-8")
     assert "task                     chat" in run("show", "mine")
-    assert "unknown model nothing" in run("show", "nothing", code=1)
+    assert "Unknown model 'nothing'" in run("show", "nothing", code=1)
 
 
 def test_unknown_model_is_rejected():
-    assert "unknown model gpt-9" in run("export", "gpt-9", code=2)
+    assert "Unknown model 'gpt-9'" in run("export", "gpt-9", code=2)
 
 
-@pytest.mark.parametrize("arguments", [("smollm2-135m",), ("--all",), ("qwen3-reranker-0.6b", "smollm2-135m")])
-def test_weights_option_requires_one_model_without_packages(arguments):
-    assert "--weights requires" in run("export", *arguments, "--weights", "folder", code=2)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smollm2-135m"], "--weights does not apply to 'smollm2-135m'"),
+        (["--all"], "--weights requires exactly one MODEL"),
+        (["qwen3-reranker-0.6b", "smollm2-135m"], "--weights requires exactly one MODEL"),
+        (["qwen3-reranker-0.6b"], "--weights: 'missing' is not a folder"),
+    ],
+)
+def test_weights_option_requires_a_folder_and_one_model_without_packages(arguments, message):
+    assert message in run("export", *arguments, "--weights", "missing", code=2)
 
 
 def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path):
@@ -90,7 +98,7 @@ def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path
     ("arguments", "message"),
     [
         (["--port", "0"], "--port: 0 is below the minimum of 1"),
-        (["--port", "many"], "--port: 'many' is not valid"),
+        (["--port", "many"], "--port: 'many' is not a valid integer"),
         (["--triton", "nowhere"], "--triton: 'nowhere' is not a valid HOST:PORT"),
         (["--prot", "5"], "No such option"),
     ],

@@ -149,6 +149,6 @@ def test_an_unsupported_model_type_is_rejected(folder):
 def test_a_text_prompt_has_no_tags_and_token_ids_are_rejected(folder):
     prompt = open_prompt(folder).from_text("a<ov_genai_image_0>")
     assert (prompt.text, prompt.prompt_text, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
-    with pytest.raises(InvalidRequest, match="not as token IDs") as caught:
+    with pytest.raises(InvalidRequest, match="does not support token IDs") as caught:
         open_prompt(folder).from_token_ids([1])
     assert caught.value.param == "prompt"
