@@ -1,1 +1,4 @@
-"""Definitions shared by the frontend, the export and the backends. Imports only the standard library and jinja2."""
+"""Definitions that the frontend, the export and the backends share.
+
+The modules import only each other, the standard library and jinja2.
+"""

@@ -1,4 +1,4 @@
-"""Renders chat templates like Hugging Face's `apply_chat_template`, for which they are written."""
+"""Renders chat templates as Hugging Face's `apply_chat_template` does, because they are written for it."""
 
 import datetime
 import json
@@ -18,11 +18,11 @@ RESERVED_NAMES = ("messages", "tools", "add_generation_prompt", "raise_exception
 
 
 class TemplateRejected(ValueError):
-    """The template rejects the messages; the exception's message says why."""
+    """Rendering failed, usually because the template rejects the messages. The exception's message says why."""
 
 
 class ChatTemplate:
-    """A model's chat template, sandboxed because templates come with downloaded weights."""
+    """A model's chat template. It runs in a sandbox, because it comes with downloaded weights and is not trusted."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] = MappingProxyType({})):
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
@@ -37,19 +37,22 @@ class ChatTemplate:
         tools: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
-        """Return the prompt, which ends where the assistant's message begins. `kwargs` are additional variables.
+        """Return the prompt, which ends where the assistant's message begins.
 
-        Raises TemplateRejected if the template fails.
+        `kwargs` are additional template variables. Raises TemplateRejected if the template raises any exception.
         """
         variables = {**kwargs, "messages": messages, "tools": tools or None, "add_generation_prompt": True}
         try:
             return self._template.render(variables)
-        except Exception as error:  # a template is a program: unexpected messages can raise any exception
+        except Exception as error:  # a template is a program: unexpected messages can make it raise anything
             raise TemplateRejected(f"The model's chat template rejects these messages: {error}") from error
 
 
 def load_chat_template(folder: Path) -> ChatTemplate:
-    """Load the template of `folder`: chat_template.jinja, else tokenizer_config.json. Raises OSError or KeyError."""
+    """Return the chat template in `folder`: from chat_template.jinja if it exists, else from tokenizer_config.json.
+
+    Raises KeyError if there is no template, or several but none named `default`.
+    """
     path = folder / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     tokens = {name: _token(config.get(name)) for name in _SPECIAL_TOKENS}
@@ -62,7 +65,7 @@ def load_chat_template(folder: Path) -> ChatTemplate:
 
 
 def _token(value: Any) -> str:
-    """Return a special token's text; some configurations wrap it in an object."""
+    """Return the text of a special token, which some configurations wrap in an object; empty if there is none."""
     return str(value["content"] if isinstance(value, dict) else value or "")
 
 
@@ -77,7 +80,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Jinja's own filter escapes HTML, which would put \u003c into prompts.
+    # Jinja's own filter escapes for HTML: models would read \u003c instead of <.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -17,7 +17,10 @@ class JSONObjectConstraint:
 
 @dataclass(frozen=True)
 class JSONSchemaConstraint:
-    """JSON that conforms to `schema`. If `strict`, keywords that a grammar cannot express are rejected, not ignored."""
+    """JSON that conforms to `schema`.
+
+    If `strict`, schema keywords that a grammar cannot express are rejected, else ignored.
+    """
 
     schema: dict[str, Any]
     param: str
@@ -26,7 +29,7 @@ class JSONSchemaConstraint:
 
 @dataclass(frozen=True)
 class RegexConstraint:
-    """Text that `pattern` matches as a whole."""
+    """Text that matches the regular expression `pattern` as a whole."""
 
     pattern: str
     param: str
@@ -42,7 +45,7 @@ class ChoiceConstraint:
 
 @dataclass(frozen=True)
 class GrammarConstraint:
-    """Text that matches `grammar`, in the engine's EBNF."""
+    """Text that matches `grammar`, which is written in the engine's EBNF notation."""
 
     grammar: str
     param: str
@@ -50,7 +53,7 @@ class GrammarConstraint:
 
 @dataclass(frozen=True)
 class ToolCallTag:
-    """One form of a tool call: `begin`, a JSON value that conforms to `schema`, `end`."""
+    """One form of a tool call: `begin`, then a JSON value that conforms to `schema`, then `end`."""
 
     begin: str
     schema: dict[str, Any]
@@ -59,7 +62,11 @@ class ToolCallTag:
 
 @dataclass(frozen=True)
 class ToolCallsConstraint:
-    """`min_calls` to `max_calls` calls (None: no limit), each in one of the `tags` forms, with `separator` between."""
+    """From `min_calls` to `max_calls` tool calls (None: no limit), with `separator` between them.
+
+    Each call has one of the forms in `tags`. If `strict`, schema keywords that a grammar cannot express are rejected,
+    else ignored.
+    """
 
     tags: Sequence[ToolCallTag]
     separator: str = ""
@@ -71,7 +78,7 @@ class ToolCallsConstraint:
 
 @dataclass(frozen=True)
 class AnyOfConstraint:
-    """One of several constraints."""
+    """Text that satisfies at least one of `constraints`."""
 
     constraints: "Sequence[Constraint]"
     param: str
@@ -110,7 +117,10 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
 
 
 def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
-    """Return the constraint that a JSON object describes. Raises KeyError or TypeError if the object is invalid."""
+    """Return the constraint that a JSON object describes.
+
+    Raises KeyError or TypeError if `kind` or a field is missing or unknown. The values are not checked.
+    """
     values = {name: value for name, value in content.items() if name != "kind"}
     if content["kind"] == "any_of":
         values["constraints"] = [constraint_from_json(one) for one in content["constraints"]]

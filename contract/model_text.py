@@ -1,16 +1,20 @@
-"""The tags of reasoning and tool calls in models' text, and text helpers that the frontend and the backends share.
+"""The tags of reasoning and tool calls in a model's text, and a helper to find tags in streamed text.
 
-Each tool format is a value of a model's `tool_format` parameter; its grammar is in frontend/parsing/tools/.
+The frontend and the backends share them. The keys of TOOL_TAGS are the tool formats: the values of a model's
+`tool_format` parameter. The grammars of the formats are in frontend/parsing/tools/.
 """
 
 REASONING_OPEN, REASONING_CLOSE = "<think>", "</think>"
 """The tags around the reasoning of models whose `reasoning` parameter is `think`."""
 
 REASONING_TAGS = (REASONING_OPEN, REASONING_CLOSE)
-"""Kept in the output text, although some tokenizers treat them as special tokens."""
+"""The tags that stay in the output text of these models, although some tokenizers treat them as special tokens."""
 
 DEFAULT_TOOL_FORMAT = "hermes"
-"""The format that a model is prompted to use if its chat template does not support tools."""
+"""The tool format of a model without a `tool_format` parameter.
+
+A model whose chat template does not support tools is prompted to use it.
+"""
 
 _DEEPSEEK = (
     "<｜tool▁calls▁begin｜>",
@@ -31,10 +35,14 @@ TOOL_TAGS: dict[str, tuple[str, ...]] = {
     "deepseek-v3.1": _DEEPSEEK,
     "generic": (),
 }
-"""Kept in the output text, although some tokenizers treat them as special tokens."""
+"""The tags of each tool format.
+
+If a request has tools, the tags of the model's format stay in the output text, although some tokenizers treat them as
+special tokens.
+"""
 
 CALL_ID_LENGTH = {"mistral": 9, "mistral-v11": 9}
-"""The length of tool call IDs, for formats whose chat templates accept only one length."""
+"""The length of tool call IDs in characters, for formats whose chat templates accept only one length."""
 
 
 def suffix_overlap(text: str, tag: str) -> int:

@@ -1,4 +1,4 @@
-"""The options of a request to a model: the JSON in the inputs `options` and `sampling_parameters`."""
+"""The options of a request to a model: the JSON in the input tensors `options` and `sampling_parameters`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,7 +6,10 @@ from typing import Any, Self, TypedDict
 
 
 class SamplingParameters(TypedDict, total=False):
-    """The `sampling_parameters` input of chat models; absent fields have OpenAI's defaults."""
+    """The `sampling_parameters` input of chat models.
+
+    An absent field has OpenAI's default, or no effect if it is not one of OpenAI's fields.
+    """
 
     temperature: float
     top_p: float
@@ -22,14 +25,14 @@ class SamplingParameters(TypedDict, total=False):
     ignore_eos: bool
     logprobs: bool
     stream: bool
-    """Whether to send text as it is generated."""
+    """Whether to send text as it is generated. The frontend always sets this field."""
     echo: bool
     """Whether the output begins with the prompt."""
     chat_template_kwargs: dict[str, Any]
     visible_tokens: list[str]
     """Special tokens to keep in the output text."""
     constraint: dict[str, Any]
-    """The constraint on the output; see constraints.py."""
+    """The constraint on the output, as JSON; see constraints.py."""
 
 
 class _Options:
@@ -41,18 +44,21 @@ class _Options:
 
     @classmethod
     def from_json(cls, content: bytes | str) -> Self:
-        """Return the options in a request's JSON. Raises TypeError if an option is unknown."""
+        """Return the options in a request's JSON.
+
+        Raises ValueError if it is not JSON, or TypeError if an option is unknown.
+        """
         return cls(**json.loads(content))
 
 
 @dataclass(frozen=True)
 class TranscriptionOptions(_Options):
-    """Options of a transcription. If `language` is None, the model detects it."""
+    """Options of a transcription. If `language` is None, the model detects the language."""
 
     language: str | None = None
     prompt: str | None = None
     task: str = "transcribe"
-    """transcribe or translate"""
+    """`transcribe`, or `translate` to translate into English"""
     temperature: float = 0.0
     word_timestamps: bool = False
     vad: bool = True
@@ -61,7 +67,7 @@ class TranscriptionOptions(_Options):
 
 @dataclass(frozen=True)
 class SpeechOptions(_Options):
-    """Options of speech synthesis. If `voice` is None, the model uses its default."""
+    """Options of speech synthesis. If `voice` is None and there is no reference audio, the default voice is used."""
 
     voice: str | None = None
     speed: float = 1.0
@@ -70,7 +76,7 @@ class SpeechOptions(_Options):
 
 @dataclass(frozen=True)
 class BackgroundRemovalOptions(_Options):
-    """Options of background removal. `refine` aligns the edge of the mask with edges in the image."""
+    """Options of background removal. `refine` aligns the edges of the mask with edges in the image."""
 
     format: str = "png"
     refine: bool = False
@@ -78,7 +84,10 @@ class BackgroundRemovalOptions(_Options):
 
 @dataclass(frozen=True)
 class ImageGenerationOptions(_Options):
-    """Options of image generation. Fields that are None take the model's defaults."""
+    """Options of image generation.
+
+    The backend chooses the values of fields that are None, most of them from the model's parameters.
+    """
 
     negative_prompt: str | None = None
     width: int | None = None
@@ -86,18 +95,18 @@ class ImageGenerationOptions(_Options):
     n: int = 1
     seed: int | None = None
     quality: str = "standard"
-    """standard or hd"""
+    """`standard` or `hd`: selects the default of `num_inference_steps`"""
     style: str = "vivid"
-    """vivid or natural"""
+    """`vivid` or `natural`: selects the default of `guidance_scale`"""
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     strength: float | None = None
     partial_images: int = 0
     format: str = "png"
     compression: int = 90
-    """JPEG or WebP quality, at most 100."""
+    """The quality of a JPEG or WebP image, from 0 to 100."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height, or None unless the request sets both."""
+        """The width and the height in pixels, or None if the request does not set both."""
         return None if self.width is None or self.height is None else (self.width, self.height)

@@ -1,7 +1,7 @@
 """The parameters in config.pbtxt that backends read, one dataclass per backend.
 
-The export writes them as text, with values from the catalog and from the converted weights; operators may edit them
-there. Lists and tables are JSON.
+The export writes them to config.pbtxt as text, with values from export/defaults.toml, the catalog and the converted
+weights. Operators may edit them there. Lists and dictionaries are written as JSON.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class EncoderParameters:
 
 @dataclass(frozen=True)
 class TranscriptionParameters:
-    """Whisper."""
+    """Transcription with Whisper."""
 
     engine: str
     device: str
@@ -68,7 +68,7 @@ class TranscriptionParameters:
 
 @dataclass(frozen=True)
 class SpeechParameters:
-    """Speech models."""
+    """Speech synthesis."""
 
     engine: str
     device: str
@@ -79,7 +79,7 @@ class SpeechParameters:
     voice: str
     voice_aliases: dict[str, str]
     environment: str = ""
-    """The Python environment of the engine's process, a folder in $TRIDENT_ENVIRONMENTS."""
+    """A folder in $TRIDENT_ENVIRONMENTS: the Python environment of an engine that runs in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,16 @@ PARAMETERS: dict[str, type[Any]] = {
     "ocr": OCRParameters,
     "diffusion": DiffusionParameters,
 }
-"""Parameter classes by backend."""
+"""Backend name → parameter class."""
 
 P = TypeVar("P")
 
 
 def read_parameters(kind: type[P], texts: Mapping[str, str]) -> P:
-    """Return a backend's parameters from config.pbtxt's strings. Raises ValueError if one is missing or invalid."""
+    """Return a backend's parameters from config.pbtxt's strings. `kind` is the backend's dataclass.
+
+    Raises ValueError if a parameter without a default is missing, or if a value is invalid.
+    """
     texts = _with_new_names(texts)
     values = {}
     hints = get_type_hints(kind)
@@ -163,7 +166,8 @@ def _with_new_names(texts: Mapping[str, str]) -> dict[str, str]:
     for old, new in _RENAMED.items():
         if old in renamed:
             log.warning("the parameter '%s' is now called '%s'", old, new)
-            renamed[new] = renamed.pop(old)  # an operator's edit wins: the export writes only the new name
+            # If both are present, the old one wins: it is an operator's edit, because the export writes only new names.
+            renamed[new] = renamed.pop(old)
     return renamed
 
 

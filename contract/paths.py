@@ -7,11 +7,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def default_cache() -> Path:
-    """Return the folder for downloads, conversions and run files: $TRIDENT_CACHE, else one in the user's cache."""
+    """Return the folder for downloads, conversions and the files of running servers.
+
+    It is $TRIDENT_CACHE, or else `trident` in the user's cache folder.
+    """
     fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trident"
     return Path(os.environ.get("TRIDENT_CACHE") or fallback).absolute()
 
 
 def default_model_repository() -> Path:
-    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, else the checkout's."""
+    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, or else the checkout's."""
     return Path(os.environ.get("TRIDENT_MODEL_REPOSITORY") or CHECKOUT / "model_repository").absolute()

@@ -1,35 +1,37 @@
 """The input and output tensors of each task.
 
-Names follow Triton's vLLM backend where it has them. Types are Triton's, without TYPE_. Every backend also has the
-output `error` (JSON: status, message, param, code, row), which is sent without other outputs.
+Names such as `text_output` and `sampling_parameters` are the ones in Triton's vLLM backend. Types are the ones in
+config.pbtxt, without the prefix TYPE_. Every model also has the output `error`: JSON with status, message, param, code
+and row. A response with an error has no other output.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_ROWS = 64
-"""Maximum rows per request to a batched model, and per batch."""
+"""Maximum number of rows in a request to a batched model, and in a batch of requests."""
 
 
 @dataclass(frozen=True)
 class TaskTensors:
-    """The inputs and outputs of a task, name → type."""
+    """The inputs and outputs of a task; each maps the names of tensors to their types."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     last_output: str = ""
-    """The output that only the last response has; empty unless the task is decoupled."""
+    """The output that only the last response to a request has; empty unless the task is decoupled."""
     optional: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
-    """Inputs with any number of values; all others have one."""
+    """Inputs with any number of values. All other inputs have one value, or one per row if the task is batched."""
     decoupled: bool = True
     """Whether a request can have any number of responses."""
     batched: bool = field(default=False)
-    """Whether requests consist of rows, which Triton batches with the rows of other requests."""
+    """Whether a request consists of rows, which Triton batches with the rows of other requests."""
 
 
 CHAT = TaskTensors(
-    # messages, sampling_parameters and tools are JSON, token_ids is little-endian int32, image holds encoded files.
+    # messages, sampling_parameters and tools are JSON. token_ids holds little-endian int32 values. image holds encoded
+    # image files.
     inputs={
         "messages": "STRING",
         "prompt": "STRING",

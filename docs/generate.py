@@ -1,7 +1,7 @@
-"""Fills in the generated tables of the Markdown files, from the code that they describe.
+"""Generates tables in the Markdown files from the code that the tables describe.
 
-`python -m docs.generate` rewrites them; with `--check` it lists the stale files and exits with 1. A table stands
-between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
+`python -m docs.generate` rewrites the files whose tables are stale, and lists them. With `--check` it only lists them,
+and exits with 1 if there are any. Tables are generated between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Schema = dict[str, Any]
 
 
 def main() -> None:
-    """Rewrite every Markdown file with generated tables, or check them."""
+    """Rewrite the Markdown files with stale tables or, with `--check`, only list them."""
     stale = [path for path in documents() if path.read_text(encoding="utf-8") != filled_in(path)]
     for path in stale:
         print(path.relative_to(CHECKOUT))
@@ -41,7 +41,7 @@ def documents() -> list[Path]:
 
 
 def filled_in(path: Path) -> str:
-    """Return the text of a file with its tables generated anew."""
+    """Return the text of a file with its tables replaced by newly generated ones."""
     return _BLOCK.sub(
         lambda block: f"{block[1]}\n{TABLES[block[2]](block[3])}\n\n{block[4]}", path.read_text(encoding="utf-8")
     )
@@ -53,11 +53,14 @@ def _table(header: str, rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("\n", " ") for cell in line) + " |" for line in lines)
 
 
-# Request fields, from the request models.
+# Tables of request fields, from the classes of the request bodies.
 
 
 def request_fields(name: str) -> str:
-    """Return the table of a request model, and one per object in it. `name`: the class's module and name."""
+    """Return a table of the fields of a request, and one for each type of object in them.
+
+    `name` is the request's class, as MODULE.CLASS.
+    """
     module, _, title = name.rpartition(".")
     model = getattr(importlib.import_module(module), title)
     schema = model.model_json_schema()
@@ -116,7 +119,7 @@ def _type(field: Schema) -> str:
 
 
 def _options(field: Schema) -> list[Schema]:
-    """Return the alternatives of a union, except null."""
+    """Return the alternatives of a union except null, or an empty list if the field is no union."""
     options: list[Schema] = field.get("anyOf") or field.get("oneOf") or []
     return [option for option in options if option.get("type") != "null"]
 
@@ -156,11 +159,11 @@ def _number(value: float) -> str:
     return powers.get(value) or f"{value:g}".replace("e-0", "e-").replace("-", "−")  # type: ignore[call-overload]
 
 
-# Everything else.
+# Tables of settings, models, aliases, errors and tensors.
 
 
 def settings_tables(_: str) -> str:
-    """Return a table of options for each group of the settings."""
+    """Return a table of the settings in each group."""
     fields, hints = dataclasses.fields(Settings), get_type_hints(Settings)
     tables = []
     for group in GROUPS:
@@ -226,7 +229,7 @@ def alias_table(_: str) -> str:
 
 
 def error_table(_: str) -> str:
-    """Return the table of API errors."""
+    """Return the table of the errors that a client can receive."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.APIError)]
     kinds = [kind for kind in kinds if kind not in (errors.APIError, errors.ClientClosedRequest)]
     rows = [

@@ -1,6 +1,7 @@
-"""Finds phrases that are not plain English or not the field's term, in all tracked text: `python -m docs.wording`.
+"""Finds phrases that are not plain English, or not the usual technical term, in the project's text files.
 
-Exits with 1 if there are any. A line that needs one anyway ends with a comment that contains `wording: allow`.
+`python -m docs.wording` exits with 1 if there are any. A line that needs such a phrase has a comment,
+`wording: allow`, and is skipped.
 """
 
 import re
@@ -27,7 +28,7 @@ _PHRASES = {
 _PATTERN = re.compile("|".join(f"({phrase})" for phrase in _PHRASES), re.IGNORECASE)
 _HINTS = list(_PHRASES.values())
 
-# Text that is input or ground truth, not prose; legal text; lock files.
+# Lock files, JSON, the license, texts for tests and benchmarks, and this file, which lists the phrases.
 _SKIPPED = re.compile(r"\.lock$|\.json$|^LICENSE$|^bench/prompts\.txt$|^tests/support/pages\.py$|^docs/wording\.py$")
 
 
@@ -40,14 +41,14 @@ def main() -> None:
 
 
 def tracked_files() -> list[str]:
-    """Return the names of the text files that the check covers."""
+    """Return the paths of the files to check: tracked or new, but not ignored by Git."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     output = subprocess.run(command, cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True).stdout
     return [name for name in output.splitlines() if not _SKIPPED.search(name) and (CHECKOUT / name).is_file()]
 
 
 def findings(name: str) -> Iterator[str]:
-    """Yield the phrases in a file, each with its line and a hint."""
+    """Yield a message for each phrase found in a file, with the line number and a hint."""
     for number, line in enumerate((CHECKOUT / name).read_text(encoding="utf-8").splitlines(), 1):
         if "wording: allow" in line:
             continue

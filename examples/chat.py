@@ -1,4 +1,4 @@
-"""Streamed chat with the OpenAI client."""
+"""Streamed chat with the OpenAI client for Python."""
 
 import os
 

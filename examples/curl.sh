@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Usage: curl.sh PHOTO PAGE: an image with an object in front of a background, and an image of a printed page.
+# Usage: curl.sh PHOTO PAGE
+# PHOTO is an image of an object in front of a background, PAGE an image of a printed page.
 # Writes speech.mp3 and cut-out.png to the current folder.
 set -euo pipefail
 api=${OPENAI_BASE_URL:-http://127.0.0.1:10100/v1}
@@ -22,7 +23,7 @@ curl -sSf "$api/audio/transcriptions" -F file=@speech.mp3 -F response_format=srt
 # Background removal
 curl -sSf "$api/images/remove_background" -F "image=@$1" -o cut-out.png
 
-# OCR. The body goes through a file, because a command line cannot hold a large image.
+# OCR. The request body is in a file, because a large image would exceed the maximum length of a command line.
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 printf '{"model": "ocr", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}}]}]}' \

@@ -1,4 +1,4 @@
-"""Search: embeddings find the candidates, the reranker orders them."""
+"""Search: embeddings find the three best candidates, and the reranker picks the best two of them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Text to speech and back: writes speech.mp3, then transcribes it."""
+"""Text to speech and back: writes speech.mp3, then prints its transcript."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Usage: streaming_transcription.py FILE: prints the transcript of an audio file while it is being transcribed."""
+"""Prints the transcript of an audio file while it is being transcribed.
+
+Usage: streaming_transcription.py FILE
+"""
 
 import os
 import sys

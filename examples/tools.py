@@ -1,4 +1,4 @@
-"""Tool calls: the model calls a function, the program runs it, and the model answers with its result."""
+"""Tool calls: the model calls a function, this program returns its result, and the model answers with the result."""
 
 import json
 import os
@@ -28,7 +28,7 @@ response = client.chat.completions.create(
     model="gpt-4o-mini",
     messages=messages,
     tools=TOOLS,
-    # A named function is always called, with arguments that match its parameters; "auto" lets the model decide.
+    # The model must call the named function, with arguments that match its parameters; "auto" lets the model decide.
     tool_choice={"type": "function", "function": {"name": "get_capital"}},
     temperature=0,
 )

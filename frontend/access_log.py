@@ -1,4 +1,4 @@
-"""The access log (one line per request on the `access` logger, JSON or text) and the request ID shared with Triton."""
+"""The access log (one line per request on the `access` logger, JSON or text) and the request ID, shared with Triton."""
 
 import logging
 import re
@@ -16,7 +16,10 @@ _ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def log_fields() -> dict[str, Any]:
-    """Return the extra fields of the current request's log line; callers add to them."""
+    """Return the extra fields of the current request's log line, a dict that callers add to.
+
+    Outside a request, return an empty dict that is not logged.
+    """
     if not has_request_context():
         return {}
     if "log_fields" not in g:
@@ -26,7 +29,10 @@ def log_fields() -> dict[str, Any]:
 
 
 def request_id() -> str:
-    """Return the current request's ID: the client's X-Request-Id if it is valid, otherwise a new one."""
+    """Return the current request's ID: the client's X-Request-Id if it is valid, otherwise a random one.
+
+    A valid ID has 1 to 128 printable ASCII characters and no spaces.
+    """
     if "request_id" not in g:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
@@ -35,7 +41,10 @@ def request_id() -> str:
 
 
 def register_access_log(app: Flask, log_format: str = "json") -> None:
-    """Add X-Request-Id to every response of `app`, and log each request when it ends (`log_format`: json or text)."""
+    """Add X-Request-Id to every response of `app`, and log each request when its response ends.
+
+    `log_format` is json or text.
+    """
     app.extensions["access_log_format"] = log_format
     app.before_request(_start)
     app.after_request(_finish)
@@ -68,4 +77,4 @@ def _format(line: dict[str, Any], log_format: str) -> str:
         return orjson.dumps(line).decode()
     head = " ".join(str(line.pop(name)) for name in ("remote", "method", "path", "status"))
     text = f"{head} {' '.join(f'{name}={value}' for name, value in line.items())}"
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # so that a path cannot forge a log line
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # so that a line break in a path cannot forge a line

@@ -1,6 +1,7 @@
-"""Model names that OpenAI's clients and examples use, mapped to local models."""
+"""Names of OpenAI's and Cohere's models, mapped to the tasks of local models."""
 
-# A value is a model, or a task, which stands for the default model of that task.
+# Each value is a task, which stands for a model of that task, by default the first (see Registry.require). Aliases in
+# the settings may also stand for a particular model.
 DEFAULT_ALIASES = {
     "gpt-3.5-turbo": "chat",
     "gpt-4": "chat",

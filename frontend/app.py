@@ -18,7 +18,7 @@ from frontend.triton.registry import Registry
 
 
 def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[], None]) -> Flask:
-    """Return the WSGI application for a Triton client; POST /shutdown calls `shut_down`."""
+    """Return the WSGI application, which calls models through `triton` and, after POST /shutdown, calls `shut_down`."""
     app = Flask("trident", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False

@@ -1,4 +1,4 @@
-"""The errors the API returns, their types, and the only handlers that turn an error into a response.
+"""The errors that the API returns, their types, and the only handlers that turn an exception into an HTTP response.
 
 APIError
 ├── InvalidRequest 400        ├── InternalError 500
@@ -38,18 +38,18 @@ ERROR_TYPES = {
     503: "service_unavailable",
     504: "timeout_error",
 }
-"""The `type` of an error by its HTTP status."""
+"""HTTP status → `type` of the error, unless ERROR_TYPES_BY_CODE has one for its code."""
 
 ERROR_TYPES_BY_CODE = {
     "model_not_found": "invalid_request_error",
     "overloaded": "overloaded_error",
     "circuit_breaker_open": "circuit_breaker_open",
 }
-"""The codes whose `type` differs from that of their status."""
+"""Error code → `type`, for codes whose `type` differs from the one of their status."""
 
 
 class APIError(Exception):
-    """An error with an HTTP status and OpenAI's four fields."""
+    """An error with an HTTP status and OpenAI's four fields: `message`, `type`, `param` and `code`."""
 
     status = 500
     code: str = "internal_error"
@@ -67,11 +67,11 @@ class APIError(Exception):
         self.code = code or type(self).code
         self._literal_body = literal_body
         self.row: int | None = None
-        """The index of the row of a batch that caused the error."""
+        """The index of the row (text or document) that caused the error; None if no single row did."""
 
     @property
     def type(self) -> str:
-        """The error type that clients see."""
+        """The `type` in the response body."""
         return ERROR_TYPES_BY_CODE.get(self.code) or ERROR_TYPES[self.status]
 
     def rename_field(self, param: str | None) -> None:
@@ -81,7 +81,7 @@ class APIError(Exception):
             self.args = (str(self).replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])
 
     def body(self) -> dict[str, Any]:
-        """Return the response body: OpenAI's shape, unless the error has a literal body."""
+        """Return the response body: the literal body given to the constructor, otherwise OpenAI's error object."""
         return self._literal_body or {
             "error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         }
@@ -91,7 +91,7 @@ class APIError(Exception):
         return {"status": self.status, "error": self.log_text()}
 
     def log_text(self) -> str:
-        """Return the code, with the message of a server error or the field of a client error.
+        """Return the error's code, followed by the message of a server error or by the `param` of a client error.
 
         The message of a client error is not logged because it may quote the request.
         """
@@ -99,7 +99,7 @@ class APIError(Exception):
 
 
 class InvalidRequest(APIError):
-    """A field of the request is invalid; `param` names it."""
+    """The request is invalid. If one field is to blame, `param` names it."""
 
     status, code = 400, "invalid_value"
 
@@ -111,13 +111,13 @@ class Forbidden(APIError):
 
 
 class NotFound(APIError):
-    """The path, or the stored object it names, does not exist."""
+    """The path is unknown, or the stored image or response that it names does not exist."""
 
     status, code = 404, "not_found"
 
 
 class ModelNotFound(APIError):
-    """No model or alias has this name."""
+    """No model has this name, ID or alias."""
 
     status, code = 404, "model_not_found"
 
@@ -132,7 +132,7 @@ class WrongMethod(APIError):
 
 
 class PayloadTooLarge(APIError):
-    """A body, a file or a string exceeds its limit."""
+    """A request body, a file, all images of a chat together, or the generated output exceeds a size limit."""
 
     status, code = 413, "payload_too_large"
 
@@ -142,19 +142,19 @@ class InternalError(APIError):
 
 
 class EngineFailure(APIError):
-    """The model failed on this request."""
+    """The model failed on this request, or its configuration is faulty."""
 
     status, code = 500, "engine_failure"
 
 
 class Unavailable(APIError):
-    """The model or Triton is not ready."""
+    """The model is not loaded, or Triton or the model's engine is not running."""
 
     status, code = 503, "model_not_loaded"
 
 
 class Overloaded(Unavailable):
-    """The model's queue is full."""
+    """The model's queue is full, or too many downloads are in progress."""
 
     code = "overloaded"
 
@@ -173,7 +173,7 @@ class ClientClosedRequest(APIError):
 
 @contextmanager
 def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
-    """Map the `param` of an APIError raised in the block to the field of the request, with `rename`."""
+    """Replace the `param` of an APIError raised in the block with `rename(param)`, the name of the request's field."""
     try:
         yield
     except APIError as error:
@@ -182,7 +182,7 @@ def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
 
 
 def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
-    """Return the error for an uploaded or fetched file that exceeds `limit` bytes."""
+    """Return the error for a file of more than `limit` bytes."""
     return PayloadTooLarge(f"The file exceeds the limit of {limit:,} bytes", param=param)
 
 
@@ -192,7 +192,7 @@ def _last_name(param: str) -> str:
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Make `app` return every failure in OpenAI's error shape."""
+    """Make `app` turn every exception, including Flask's own, into a response with the body of an APIError."""
     app.register_error_handler(APIError, _respond)
     app.register_error_handler(HTTPException, _respond_http)
     app.register_error_handler(Exception, _respond_unexpected)
@@ -207,7 +207,7 @@ def _respond(error: APIError) -> Response:
 
 
 def _respond_http(error: HTTPException) -> Response:
-    """Translate an error that Flask raises."""
+    """Return the response for an HTTP error that Flask or werkzeug raises."""
     if isinstance(error, HTTPNotFound):
         return _respond(NotFound(f"Unknown path: {request.path}"))
     if isinstance(error, MethodNotAllowed):

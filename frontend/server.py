@@ -1,6 +1,10 @@
-"""The frontend process, `python -m frontend.server`: gunicorn with gevent workers, configured by the environment."""
+"""The frontend process, `python -m frontend.server`: gunicorn with gevent workers.
 
-# Must precede all other imports: locks and sockets that a module already holds are not patched.
+The launcher passes the settings as environment variables.
+"""
+
+# Must precede all other imports: locks, sockets and functions that a module has created or imported before are not
+# patched.
 from gevent import monkey
 
 monkey.patch_all()
@@ -22,14 +26,14 @@ _NATIVE_THREADS = 64
 
 
 class Web(BaseApplication):  # type: ignore[misc]
-    """The gunicorn application, configured only from `Settings`."""
+    """The gunicorn application. Its options come from `Settings`, not from gunicorn's command line or files."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
         super().__init__()
 
     def load_config(self) -> None:
-        """Set gunicorn's options."""
+        """Set the options that the installed version of gunicorn has."""
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         options: dict[str, Any] = {
@@ -49,11 +53,11 @@ class Web(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """Return the application; gunicorn calls this in each worker, after the fork."""
+        """Return the Flask application. gunicorn calls this in each worker, after the fork."""
         grpc.experimental.gevent.init_gevent()
         gevent.get_hub().threadpool.maxsize = _NATIVE_THREADS
 
-        # Imported after the fork, because gRPC channels do not survive one.
+        # The Triton client is imported and created after the fork, because gRPC channels do not survive a fork.
         from frontend.app import create_app
         from frontend.triton.client import TritonClient
 
@@ -62,7 +66,7 @@ class Web(BaseApplication):  # type: ignore[misc]
 
 
 def _stop_gunicorn() -> None:
-    """Start gunicorn's graceful shutdown; when gunicorn exits, the launcher stops Triton."""
+    """Start gunicorn's graceful shutdown, from a worker. When gunicorn exits, the launcher stops Triton and exits."""
     os.kill(os.getppid(), signal.SIGTERM)
 
 
@@ -70,7 +74,7 @@ def main() -> None:
     """Run the server until it is stopped."""
     settings = load_settings()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    # Libraries never log at debug level: they would log URLs and file contents.
+    # Only our own loggers may have the debug level: libraries would log URLs and file contents at that level.
     logging.basicConfig(level=max(level, logging.INFO), format="%(message)s", stream=sys.stderr)
     logging.getLogger("frontend").setLevel(level)
     Web(settings).run()

@@ -1,4 +1,4 @@
-"""The services that all views share, created once by the application factory."""
+"""The services that all views of a frontend process share. The application factory creates them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Triton(Protocol):
-    """The part of the Triton client that views use."""
+    """The methods of the Triton client that start requests to models."""
 
     def stream(
         self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
@@ -39,7 +39,7 @@ class Triton(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The application's services."""
+    """The services of one application."""
 
     settings: Settings
     triton: Triton
@@ -48,18 +48,24 @@ class Services:
     images: ImageStore
     responses: ResponseStore
     shut_down: Callable[[], None]
-    """Starts shutting down all of Trident and returns immediately."""
+    """Starts the shutdown of the frontend, after which the launcher stops the rest, and returns immediately."""
 
 
 def require_model(name: str | None, *tasks: str) -> Model:
-    """Return the model that `name` refers to for one of `tasks`, and add it to the access log. Raises APIError."""
+    """Return the model that `name` refers to for one of `tasks` (see Registry.require). Raises APIError.
+
+    The access log of a request names the first model returned.
+    """
     model = services().registry.require(name, *tasks)
     log_fields().setdefault("model", model.id)
     return model
 
 
 def public_address() -> str:
-    """Return this server's base URL for clients: the configured public URL, or the address of the current request."""
+    """Return this server's base URL for clients: `public_url` if set, otherwise a URL with the request's Host header.
+
+    If that header is missing or malformed, the URL has the host and port that the server listens on.
+    """
     settings = services().settings
     if settings.public_url:
         return settings.public_url.rstrip("/")

@@ -1,6 +1,7 @@
 """The settings: a table of options, each of which is a flag, an environment variable and a key in a file.
 
-A flag overrides a variable, which overrides the file. Imports only the standard library, so that `--help` is fast.
+A flag overrides a variable, which overrides the file. Imports only the standard library and two small modules of the
+project, so that `--help` is fast.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0":
 
 
 class SettingsError(ValueError):
-    """A setting is invalid. The message names the flag, variable or key that set it."""
+    """A setting or the settings file is invalid. The message names the flag, variable or key of an invalid value."""
 
 
 def _option(
@@ -53,7 +54,8 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every option. `--max-body-bytes` is also TRIDENT_MAX_BODY_BYTES, and max_body_bytes in `trident.toml`.
+    """Every option. The field `max_body_bytes` is the flag `--max-body-bytes`, the environment variable
+    TRIDENT_MAX_BODY_BYTES and the key `max_body_bytes` in `trident.toml`.
 
     Raises SettingsError if a value is invalid.
     """
@@ -157,12 +159,14 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None:
                 self._set(field.name, _checked(field, hints[field.name], value))
-        # Derived from --port, or from the gRPC port of a Triton that runs elsewhere: its HTTP port is one below.
+        # Ports that are not set follow --port; with --triton, they follow the gRPC port, because Triton's default HTTP
+        # port is one below it.
         first = int(self.triton.rpartition(":")[2]) - 1 if self.triton else self.port + 1
         for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
                 self._set(name, first + offset)
-        self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))  # as in a parsed URL
+        # In lower case and without brackets, as urlsplit returns hosts.
+        self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(
@@ -175,7 +179,7 @@ class Settings:
 
     @property
     def all_aliases(self) -> dict[str, str]:
-        """The default aliases, overridden by the configured ones."""
+        """The default and the configured aliases. A configured alias replaces a default one, or removes it if empty."""
         return {name: target for name, target in (DEFAULT_ALIASES | self.aliases).items() if target}
 
     @property
@@ -185,7 +189,7 @@ class Settings:
 
     @property
     def run_folder(self) -> Path:
-        """The folder for this instance's run files. The port identifies the instance."""
+        """The folder for the files of this instance while it runs. The port identifies the instance."""
         return self.cache / "run" / str(self.port)
 
     @property
@@ -211,7 +215,10 @@ class Settings:
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings from `flags` (by field name), the environment and the file. Raises SettingsError."""
+    """Return the settings from `flags` (field name → value), the environment and the file. Raises SettingsError.
+
+    The file is $TRIDENT_CONFIG, otherwise trident.toml in the current folder; it may be missing.
+    """
     values = _read_file(Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml"))
     for field in dataclasses.fields(Settings):
         variable = _PREFIX + field.name.upper()
@@ -224,7 +231,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class _Given:
-    """A value, and the name of its source for error messages."""
+    """A value, and the flag, variable or key that it comes from, which error messages name."""
 
     name: str
     value: Any
@@ -286,7 +293,10 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _split(value: Any) -> list[str]:
-    """Return the names in a string (`a b`, `a,b`, `"a name with spaces"`) or a tuple of strings, or the list itself."""
+    """Return the names in a string, or in each string of a tuple: `a b`, `a,b`, `"a name with spaces"`.
+
+    Items of a list (from the settings file) and Paths are not split.
+    """
     if isinstance(value, list):
         return [str(item) for item in value if item]
     if isinstance(value, tuple):

@@ -1,1 +1,1 @@
-"""Code shared by all backends."""
+"""Code that the backends share."""

@@ -1,4 +1,4 @@
-"""Runs one of our modules in a child process, with a connection to it."""
+"""Runs Python code of this project in a child process, with a connection to it."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ChildProcess:
-    """Runs `command` with an extra argument: the file descriptor of its end of `connection` (see open_connection)."""
+    """Runs `command` with one more argument: the file descriptor of the child's end of `connection`."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ):
         ours, theirs = socket.socketpair()
@@ -30,7 +30,7 @@ class ChildProcess:
         return self._process.wait()
 
     def kill(self) -> None:
-        """Kill the process. The connection stays open, so that its reader sees the end of the stream."""
+        """Kill the process. The connection stays open, so that its reader in this process sees the end of it."""
         self._process.kill()
         self._process.wait()
 
@@ -41,8 +41,8 @@ class ChildProcess:
 
 
 def module_command(name: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command and environment that run one of our modules with this Python and its packages."""
-    # Inside Triton's stub sys.executable may be the stub itself.
+    """Return the command and the environment that run a module of this project with this Python and its packages."""
+    # In Triton's stub process, sys.executable may be the stub instead of Python.
     candidates = [sys.executable, shutil.which("python3")]
     python = next(p for p in candidates if p and "python" in Path(p).name and "stub" not in Path(p).name)
     packages = os.pathsep.join(filter(None, sys.path))
@@ -50,5 +50,5 @@ def module_command(name: str) -> tuple[list[str], dict[str, str]]:
 
 
 def open_connection() -> Connection:
-    """Return the child's end of the connection."""
+    """Return the child's end of the connection. Call it in the child: it reads the last command-line argument."""
     return Connection(int(sys.argv[-1]))

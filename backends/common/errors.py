@@ -2,7 +2,10 @@
 
 
 class RequestFailure(Exception):
-    """An error for the client: the gRPC status name, OpenAI's `param` and `code`, and the index of the row, if any."""
+    """An error for the client, with the name of a gRPC status and OpenAI's `param` and `code`.
+
+    `row` is the index of the faulty row in a request to a batched model.
+    """
 
     status = "INTERNAL"
     code: str | None = None
@@ -24,13 +27,13 @@ class EngineFailure(RequestFailure):
 
 
 class EngineDown(RequestFailure):
-    """The engine is not running: it is restarting, or the model is being unloaded."""
+    """The engine is not running, for example because it is restarting or the model is being unloaded."""
 
     status = "UNAVAILABLE"
 
 
 class QueueFull(RequestFailure):
-    """The model has reached its maximum number of requests."""
+    """A limit on the model's concurrent requests is reached: on all, on one client's, or on requests with images."""
 
     status, code = "UNAVAILABLE", "overloaded"
 

@@ -13,8 +13,8 @@ from backends.common.triton import FINAL, error_response, request_parameters
 
 log = logging.getLogger(__name__)
 
-# A turn runs steps until this time has passed, so that cheap steps share a turn: all segments of a window of speech
-# become available at once.
+# In its turn, a request runs steps until this time has passed, so that cheap steps share a turn. For example, all
+# segments of a window of speech are ready at once, but each is sent in a step of its own.
 _TURN_SECONDS = 0.2
 
 
@@ -30,7 +30,7 @@ class Work(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
     def cancel(self) -> None:
-        """End the request after the client has cancelled it."""
+        """End the request, which the client has cancelled."""
         ...
 
 
@@ -50,14 +50,14 @@ class RoundRobin:
         return self._count
 
     def add(self, work: Work) -> None:
-        """Queue `work` for its first turn."""
+        """Add `work` at the end of the queue."""
         with self._changed:
             self._count += 1
             self._waiting.append((work, work.steps()))
             self._changed.notify()
 
     def stop(self) -> None:
-        """Stop after the current turns and fail all waiting work."""
+        """Wait for the current turns to end, then fail all waiting work. No more steps run."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -93,7 +93,7 @@ class RoundRobin:
                 next(steps)
         except StopIteration:
             return False
-        except BaseException as error:  # includes panics of libraries: this thread must not die
+        except BaseException as error:  # also a Rust library's panic, no Exception: this thread must not die
             self._fail(work, error)
             return False
         return True
@@ -106,13 +106,14 @@ class RoundRobin:
 
 
 class StepwiseModel(abc.ABC):
-    """Base class of models that responds to probes, rejects requests if the queue is full, and runs `responses`."""
+    """Base class of models. It answers probes, rejects requests beyond its capacity, and runs `responses` in steps."""
 
     @abc.abstractmethod
     def responses(self, request: Any) -> Iterator[Any]:
-        """Read the request's inputs, which Triton frees when execute returns; return an iterator that does the work.
+        """Read the request's inputs, and return an iterator that does the work and yields the responses.
 
-        Each item ends a step: it is a response, or None if the step has none. Raises RequestFailure.
+        The inputs must be read before this method returns, because Triton frees them. The iterator ends each step by
+        yielding a response, or None if the step has none. The method and the iterator may raise RequestFailure.
         """
 
     def start(self, capacity: int, threads: int = 1) -> None:
@@ -120,7 +121,7 @@ class StepwiseModel(abc.ABC):
         self._capacity, self._round_robin = capacity, RoundRobin(threads)
 
     def is_only_request(self) -> bool:
-        """Return whether at most one request is unfinished."""
+        """Return whether no other request is unfinished. Call it from a request's steps."""
         return len(self._round_robin) <= 1
 
     def execute(self, requests: list[Any]) -> None:
@@ -146,7 +147,7 @@ class StepwiseModel(abc.ABC):
 
 
 class _Work:
-    """A request in progress, and the sender of its responses."""
+    """A request in progress: its iterator of responses, and Triton's response sender."""
 
     def __init__(self, responses: Iterator[Any], reply: Any, request_id: str):
         self._responses, self._reply, self._request_id = responses, reply, request_id

@@ -19,9 +19,9 @@ _TYPES = {"INT32": np.int32, "FP32": np.float32}
 
 
 def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
-    """Return the model's version folder and its parameters, from the arguments of Triton's `initialize`.
+    """Return the model's version folder and its parameters. `args` is the argument of Triton's `initialize`.
 
-    Also starts logging to Triton's log.
+    Also starts logging to Triton's log. Raises ValueError if a parameter is missing or invalid.
     """
     start_logging(args["model_name"])
     config = json.loads(args["model_config"])
@@ -30,15 +30,15 @@ def load_model_config(args: dict[str, str], kind: type[P]) -> tuple[Path, P]:
 
 
 def request_parameters(request: Any) -> dict[str, Any]:
-    """Return the request's Triton parameters; `probe` requests an immediate empty response."""
+    """Return the request's Triton parameters; the parameter `probe` asks for an immediate, empty response."""
     parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
     return parameters
 
 
 def read_strings(request: Any, name: str) -> list[bytes]:
-    """Return the values of a BYTES input in order. Raises ValueError if the request does not have it.
+    """Return the values of a STRING input in order. Raises ValueError if the request does not have the input.
 
-    Triton owns the inputs and frees them when execute returns.
+    Call this before execute returns, because Triton then frees the inputs.
     """
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     if tensor is None:
@@ -53,7 +53,7 @@ def has_input(request: Any, name: str) -> bool:
 
 
 def response(tensors: TaskTensors, **values: Any) -> Any:
-    """Return a response with these outputs of a task: str, bytes, numbers, or arrays for batched tasks.
+    """Return a response with `values`, output name → str (STRING), bytes (UINT8), or a number or array (other types).
 
     Raises KeyError for an output that the task does not have.
     """
@@ -61,10 +61,11 @@ def response(tensors: TaskTensors, **values: Any) -> Any:
 
 
 def error_response(error: BaseException) -> Any:
-    """Return an error response: its only tensor describes the error as JSON.
+    """Return an error response, whose only tensor describes the error as JSON.
 
-    Triton's own error is not used: this version's gRPC server sometimes crashes when many streams end with one, and it
-    cannot carry the field's name.
+    An error that is not a RequestFailure is described only as a failure of the model, to hide internals from clients.
+    Triton's own error type is not used, because it cannot carry `param`, and because the gRPC server of our version of
+    Triton sometimes crashes when many streams end with such an error.
     """
     failure = error if isinstance(error, RequestFailure) else EngineFailure("The model failed on this request")
     description = {"message": str(failure)} | {

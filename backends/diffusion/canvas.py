@@ -12,10 +12,11 @@ from backends.common.images.decoding import read_image
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Pixels per side: no model was trained on longer ones, and WebP supports only twice as many.
+# Maximum pixels per side of a generated image: more than any supported model was trained with, and within the 16,383
+# that WebP supports.
 _MAX_SIDE = 8192
 
-# A mask pixel counts as white from this value up, an alpha value below it as transparent.
+# A mask pixel counts as white if its value is at least this (of 255). A pixel with a lower alpha counts as transparent.
 _HALF = 128
 
 
@@ -24,18 +25,18 @@ class Limits:
     """The image sizes that a model supports."""
 
     step: int
-    """The model generates images whose sides are multiples of this."""
+    """The model generates images whose sides are multiples of this many pixels."""
     max_pixels: int
-    """Of a generated image."""
+    """Maximum pixels (width × height) of a generated image."""
     max_input_pixels: int
-    """Of an input image or mask."""
+    """Maximum pixels (width × height) of an input image or mask."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The size of the result and, for an edit, the source image and the mask.
+    """The size of the result and, for an edit, the source image [height, width, 3] and the mask [height, width].
 
-    Pixels are [height, width, 3]. The model works at the padded size: sides rounded up to multiples of `step`.
+    The model works at the padded size: each side rounded up to a multiple of `step`.
     """
 
     width: int
@@ -54,14 +55,14 @@ class Canvas:
         return _round_up(self.height, self.step)
 
     def padded_image(self) -> Pixels:
-        """Return the image at the padded size, with its last row and column repeated."""
+        """Return the source image, extended to the padded size by repeating its last row and column."""
         assert self.image is not None  # noqa: S101
         return np.pad(self.image, (*self._padding(), (0, 0)), "edge")
 
     def padded_mask(self) -> Pixels:
-        """Return the mask at the padded size, 255 where the image may change, in squares of 8 × 8 pixels.
+        """Return the mask at the padded size, widened to whole squares of 8 × 8 pixels: 255 where the image may change.
 
-        The model works on such squares, so a partly masked one is regenerated as a whole.
+        The model's latent has one position per square, so a partly masked square is regenerated as a whole.
         """
         assert self.mask is not None  # noqa: S101
         padded = np.pad(self.mask, self._padding(), "edge")
@@ -69,7 +70,7 @@ class Canvas:
         return np.kron(squares, np.full((8, 8), 255, np.uint8)).astype(np.uint8)
 
     def finish(self, generated: Pixels) -> Image.Image:
-        """Return the result at the canvas size, with the unmasked pixels of the source image."""
+        """Return the generated image, cropped to the canvas size. Pixels that a mask protects are the source's."""
         picture = generated[: self.height, : self.width]
         if self.image is not None and self.mask is not None:
             picture = np.where(self.mask[..., None], picture, self.image)
@@ -86,10 +87,11 @@ def blank_canvas(size: tuple[int, int], limits: Limits) -> Canvas:
 
 
 def edit_canvas(image: bytes, mask: bytes | None, size: tuple[int, int] | None, limits: Limits) -> Canvas:
-    """Return a canvas with an encoded image, stretched to `size`, or without it scaled down if it is too large.
+    """Return a canvas with the decoded image, stretched to `size`. Without a size, it is scaled down if too large.
 
-    The transparent area of the mask may change, as in OpenAI's API; if it has none, its white area may, as in
-    diffusers. Without a mask, the image's own transparent area may change. Raises InvalidRequest.
+    Where the mask is transparent, the image may change, as in OpenAI's API. If the mask is opaque, the image may change
+    where the mask is white, as in diffusers. Without a mask, the image's own transparent area may change, or all of the
+    image if it is opaque. Raises InvalidRequest if the image, the mask or the size is invalid.
     """
     if size:
         _check_size(size, limits)
@@ -99,7 +101,7 @@ def edit_canvas(image: bytes, mask: bytes | None, size: tuple[int, int] | None, 
     color = picture.convert("RGB")
     if color.size != size:
         color = color.resize(size, Image.Resampling.LANCZOS)
-        changes = changes and changes.resize(size, Image.Resampling.BOX)  # a partly masked pixel is masked
+        changes = changes and changes.resize(size, Image.Resampling.BOX)  # a partly masked pixel counts as masked
     return Canvas(*size, limits.step, np.asarray(color), np.asarray(changes) > 0 if changes else None)
 
 
@@ -123,12 +125,12 @@ def _transparent(picture: Image.Image) -> Image.Image | None:
 
 
 def _scaled_down(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
-    """Return the size scaled down until the model can generate it, in proportion unless it is very narrow."""
+    """Return the size, scaled down if it exceeds the limits: roughly in proportion, unless the image is very narrow."""
     short, long = sorted(size)
     if long <= _MAX_SIDE and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.max_pixels:
         return size
     scale = min((limits.max_pixels / (short * long)) ** 0.5, _MAX_SIDE / long, 1.0)
-    # Round down to multiples: rounding up could exceed the limit.
+    # Round down to multiples of the step: rounding up could exceed the limits.
     short = max(int(short * scale) // limits.step, 1) * limits.step
     long = min(int(long * scale), limits.max_pixels // short) // limits.step * limits.step
     return (short, long) if size[0] < size[1] else (long, short)

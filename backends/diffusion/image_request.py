@@ -16,16 +16,17 @@ from backends.diffusion.pipelines import SEEDS, ImageParameters, Latent, Pipelin
 from contract.options import ImageGenerationOptions
 from contract.parameters import DiffusionParameters
 
-# How often a waiting request yields, so that a disconnected client is noticed.
+# Seconds between the yields of a waiting request. At each yield, the scheduler can notice that the client disconnected.
 _POLL_SECONDS = 0.1
 
-# Images may be large, and each queued request has a thread of its own: decode only one at a time.
+# Held while a request decodes its files. Images may be large, and each queued request has its own thread, so decoding
+# several at once could take too much memory.
 _DECODE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An encoded image: its index in the request and, for a preview, the index among its previews."""
+    """An encoded image or preview, the image's index in the request, and a preview's index among those of its image."""
 
     content: bytes
     index: int
@@ -33,7 +34,10 @@ class GeneratedImage:
 
 
 class ImageRequest:
-    """A request for images. Each item of `images()` is a step of the work; `pool` is the single generation thread."""
+    """A request for images. Each item of `images()` ends a step of the work.
+
+    `pool` has a single thread, which generates the images of all requests.
+    """
 
     def __init__(
         self,
@@ -50,11 +54,14 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """The prompt truncated to the model's limit, and its number of tokens; known by the first image."""
+        """The prompt and its number of tokens, once `images()` has started and truncated it to the model's limit."""
         self.n = options.n
 
     def images(self) -> Iterator[GeneratedImage | None]:
-        """Yield previews and images in order, and None while waiting for them. Raises InvalidRequest."""
+        """Yield each image after its previews, and None while waiting for them.
+
+        Raises InvalidRequest if a parameter or a file is invalid, or EngineDown if the model is unloaded meanwhile.
+        """
         options = self._options
         self.prompt, self.num_input_tokens = self._pipelines.truncate_prompt(self.prompt)
         parameters = _image_parameters(self._defaults, self.prompt, options, self._canvas())
@@ -85,7 +92,7 @@ class ImageRequest:
         return self._pipelines.truncate_prompt(parameters.negative_prompt)[0]
 
     def _generate(self, parameters: ImageParameters, index: int, seed: int) -> Iterator[GeneratedImage | None]:
-        """Generate one image. Closing this iterator cancels it at the next step."""
+        """Yield the previews of an image, then the image. Closing the iterator cancels it after the current step."""
         events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
         cancelled = False
 
@@ -126,7 +133,7 @@ class ImageRequest:
 
 
 def _preview_steps(previews: int, steps: int) -> set[int]:
-    """Return the steps that are followed by a preview: evenly spread, without the last."""
+    """Return the steps that are followed by a preview: evenly spread, and never the last; fewer if steps are few."""
     return {index * steps // (previews + 1) - 1 for index in range(1, previews + 1)} - {-1}
 
 

@@ -1,4 +1,4 @@
-"""Triton Python backend for image generation: a prompt and optional image and mask in, a response per image out."""
+"""Triton Python backend for image generation: a prompt and optional files in, a response per preview and image out."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,9 @@ class TritonPythonModel(StepwiseModel):
         self._pipelines = Pipelines(folder, self._parameters)
         limits = self._parameters.max_pixels, self._parameters.max_input_pixels
         self._limits = Limits(self._pipelines.step, *limits)
-        # The pipelines share their memory, so images are generated one at a time, in turn between requests.
+        # The pipelines share their memory, so only one image is generated at a time. Requests take turns.
         self._pool = ThreadPoolExecutor(1, "generate")
-        # A request's thread mostly waits for the generation thread.
+        # One thread per request: it mostly waits for the generation thread.
         self.start(self._parameters.queue_size, threads=self._parameters.queue_size)
 
     def finalize(self) -> None:

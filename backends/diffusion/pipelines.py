@@ -1,4 +1,4 @@
-"""Runs a diffusion model in OpenVINO GenAI's three pipelines, which share its weights."""
+"""Runs a diffusion model in OpenVINO GenAI's pipelines for inpainting, image-to-image and text-to-image."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Latent = NDArray[np.float32]
 StepCallback = Callable[[int, int, openvino.Tensor], bool]
 """Called after each step with its index, the number of steps and the latent; returns whether to stop."""
 
-# Pipeline classes that support a negative prompt.
+# Pipeline classes (`_class_name` in model_index.json) that support a negative prompt.
 _WITH_NEGATIVE_PROMPT = (
     "StableDiffusionPipeline",
     "StableDiffusionInpaintPipeline",
@@ -37,7 +37,7 @@ SEEDS = 2**32
 
 @dataclass(frozen=True)
 class ImageParameters:
-    """The parameters of one image. `strength` (up to 1): how far an edit may depart from its source image."""
+    """The parameters of an image, except its seed. `strength`, up to 1, is how much an edit may change the source."""
 
     prompt: str
     canvas: Canvas
@@ -48,19 +48,22 @@ class ImageParameters:
 
 
 class Pipelines:
-    """A model's pipelines: one image at a time; `truncate_prompt` and `preview` may be called from any thread."""
+    """A model's pipelines, which share its weights.
+
+    Only one `generate` may run at a time. `truncate_prompt` and `preview` may be called from any thread.
+    """
 
     def __init__(self, folder: Path, parameters: DiffusionParameters):
         self._folder, self._device = folder, parameters.device
         self._properties = {"INFERENCE_PRECISION_HINT": parameters.precision}
-        # The engine compiles kernels for each image size; as many as it caches by default take gigabytes.
+        # The engine compiles and caches kernels for each image size. Its default limit would let them take gigabytes.
         self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = str(parameters.kernel_cache)
         if threads := parameters.threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         self.step = 16 if index["_class_name"].startswith("Flux") else 8
         self.supports_negative_prompt = index["_class_name"] in _WITH_NEGATIVE_PROMPT
-        # Created in this order, the pipelines share one set of weights, and memory for one image.
+        # Created in this order, the pipelines share one set of weights and the memory for generating an image.
         self._inpainting = openvino_genai.InpaintingPipeline(folder, self._device, **self._properties)
         self.is_inpainting_only = any(kind in index["_class_name"] for kind in ("Inpaint", "Fill"))
         if not self.is_inpainting_only:
@@ -74,11 +77,11 @@ class Pipelines:
         self._closing = False
 
     def close(self) -> None:
-        """Stop after the current step."""
+        """Make `generate` stop after the current step and return None."""
         self._closing = True
 
     def truncate_prompt(self, prompt: str) -> tuple[str, int]:
-        """Return the prompt truncated to the model's limit (it would ignore the rest), and its number of tokens."""
+        """Return the prompt, truncated to the limit (the model would ignore the rest), and its number of tokens."""
         if (count := self._count(prompt)) <= self._max_tokens:
             return prompt, count
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
@@ -88,7 +91,10 @@ class Pipelines:
         return kept, self._count(kept)
 
     def generate(self, parameters: ImageParameters, seed: int, callback: StepCallback) -> Pixels | None:
-        """Return the pixels [height, width, 3], the same for the same seed, or None if it was stopped."""
+        """Return the image at the padded size of the canvas, [height, width, 3], or None if the generation was stopped.
+
+        The same parameters and seed yield the same image.
+        """
         canvas, guard = parameters.canvas, _Guard(lambda *step: self._closing or callback(*step))
         options: dict[str, Any] = {
             "width": canvas.padded_width,
@@ -98,7 +104,7 @@ class Pipelines:
             "rng_seed": seed % SEEDS,
             "callback": guard,
         }
-        # The engine treats an empty negative prompt as one, and fails without guidance.
+        # No empty negative prompt: without guidance, the engine fails on any negative prompt, even an empty one.
         if parameters.negative_prompt:
             options["negative_prompt"] = parameters.negative_prompt
         if canvas.image is None:
@@ -114,13 +120,14 @@ class Pipelines:
                 result = self._inpainting.generate(parameters.prompt, image, mask, **options)
         if guard.error:
             raise guard.error
-        # A copy: the engine overwrites its own memory with the next image.
+        # A copy, because the engine overwrites its own memory with the next image.
         return None if guard.stopped else np.array(result.data[0])
 
     def preview(self, latent: Latent, canvas: Canvas) -> Pixels:
         """Return the image that a step's latent decodes to.
 
-        Uses a separate decoder, created on first use: using the pipelines' own during generation spoils the image.
+        Uses a separate decoder, created on first use: using the pipelines' own decoder during a generation would spoil
+        its image.
         """
         if latent.ndim == 3:
             latent = _unpack(latent, canvas.padded_width // 16)
@@ -132,7 +139,7 @@ class Pipelines:
 
     def _derived(self, kind: Any) -> Any:
         pipeline = kind(self._inpainting)
-        # A derived FLUX pipeline inherits everything except its scheduler, and crashes the process without one.
+        # A derived FLUX pipeline inherits everything except the scheduler, and crashes the process without one.
         pipeline.set_scheduler(openvino_genai.Scheduler.from_config(self._folder / "scheduler/scheduler_config.json"))
         return pipeline
 
@@ -145,7 +152,7 @@ class Pipelines:
         return int(self._tokenizer.encode(prompt).input_ids.shape[1])
 
     def _find_tokenizer(self, index: dict[str, Any], defaults: Any) -> tuple[Any, int]:
-        """Return the tokenizer with the highest prompt limit, and that limit in tokens."""
+        """Return the tokenizer of the text encoder with the highest limit (T5 if present), and that limit in tokens."""
         for name in ("tokenizer_2", "tokenizer_3"):
             if "T5" in str(index.get(name)):
                 return openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length)
@@ -154,7 +161,7 @@ class Pipelines:
 
 
 class _Guard:
-    """Wraps a callback for the engine and stores its exceptions: raising one would end the process."""
+    """Wraps a callback for the engine and stores its exception: raised into the engine, it would end the process."""
 
     def __init__(self, callback: StepCallback):
         self._callback = callback
@@ -170,7 +177,10 @@ class _Guard:
 
 
 def _unpack(latent: Latent, columns: int) -> Latent:
-    """Return FLUX's [1, patches, channels · 4] as [1, channels, height, width]; each patch is a 2 × 2 square."""
+    """Return FLUX's latent [1, patches, channels · 4] as [1, channels, height, width].
+
+    Each patch is a square of 2 × 2 positions, and a row has `columns` patches.
+    """
     _, patches, values = latent.shape
     squares = latent.reshape(1, patches // columns, columns, values // 4, 2, 2)
     return squares.transpose(0, 3, 1, 4, 2, 5).reshape(1, values // 4, 2 * (patches // columns), 2 * columns)

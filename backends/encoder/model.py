@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 _OUTPUT = {"embedding": "embedding", "rerank": "score"}
 _GROUP_TOKENS = 8192
 
-# Waking the tokenizer's threads takes longer than tokenizing most texts, and the network needs the cores anyway.
+# Tokenize on one thread: waking the tokenizer's own threads takes longer than tokenizing most texts, and the network
+# needs the cores anyway.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -38,7 +39,7 @@ class TritonPythonModel:
         self._prompts = {"query": parameters.query_prompt, "document": parameters.document_prompt}
         self._tokenizer = TextTokenizer(folder / "tokenizer.json", parameters.context_length, parameters.template)
         self._network = Network(folder, parameters)
-        self._network.run([Tokens([1] * 16, [0] * 16)])  # the first run is slow
+        self._network.run([Tokens([1] * 16, [0] * 16)])  # warm up: the first run is slow
 
     def execute(self, requests: list[Any]) -> list[Any]:
         items = [self._read(request) for request in requests]
@@ -61,7 +62,7 @@ class TritonPythonModel:
             return EncodeRequest(failure=InvalidRequest(f"Malformed input: {error}"))
 
     def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
-        """Return the texts, each after the prompt for its input type, or the pairs of query and document."""
+        """Return the texts, each after the prompt for the request's input type, or the pairs of query and document."""
         if has_input(request, "query"):
             queries, documents = (
                 [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
@@ -88,7 +89,7 @@ class TritonPythonModel:
 
 
 def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
-    """Run a step for all requests at once; if it fails, for each separately, so that only the faulty ones fail."""
+    """Run a step for all requests at once, or for each one separately if it fails, so that only faulty ones fail."""
     if not items:
         return
     try:
@@ -103,7 +104,10 @@ def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeReq
 
 
 def _groups(items: list[EncodeRequest]) -> Iterator[list[EncodeRequest]]:
-    """Yield groups that take about half a second each, so that cancelled requests can be dropped in between."""
+    """Yield groups of requests, so that cancelled requests can be dropped between groups.
+
+    A group ends once it has _GROUP_TOKENS tokens, which take about half a second.
+    """
     group: list[EncodeRequest] = []
     for item in items:
         group.append(item)

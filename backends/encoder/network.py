@@ -1,4 +1,4 @@
-"""Runs an ONNX encoder on onnxruntime: batches rows of tokens with little padding, and pools its output per row."""
+"""Runs an ONNX encoder on onnxruntime: batches rows of tokens with little padding, and pools the output of each row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,30 +11,30 @@ from backends.encoder.tokens import Tokens
 from contract.parameters import EncoderParameters
 
 Array = NDArray[np.float32]
-# (output of the network, [rows, tokens, width] or [rows, width]; tokens of each row) → [rows, width]
+# (output of the network: [rows, tokens, width], or [rows, width] if pooled; tokens per row) → [rows, width]
 Pooling = Callable[[Array, NDArray[np.int64]], Array]
 
 
 def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Return the mean of each row's tokens, without padding."""
+    """Return the mean of the vectors of each row's tokens, without padding."""
     mask = (np.arange(hidden.shape[1]) < lengths[:, None]).astype(np.float32)
     averages: Array = np.einsum("btw,bt->bw", hidden, mask) / lengths[:, None].astype(np.float32)
     return averages
 
 
 def cls(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Return each row's first token."""
+    """Return the vector of each row's first token."""
     return hidden[:, 0]
 
 
 def last(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Return each row's last token that is not padding."""
+    """Return the vector of each row's last token that is not padding."""
     rows: Array = hidden[np.arange(len(hidden)), lengths - 1]
     return rows
 
 
 def none(output: Array, lengths: NDArray[np.int64]) -> Array:
-    """Return the output unchanged: the network pools by itself, as a classifier does."""
+    """Return the output unchanged, for a network that pools by itself, such as a classifier."""
     return output
 
 
@@ -42,20 +42,20 @@ POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last": last, "none": 
 
 
 def normalize(rows: Array) -> Array:
-    """Return the rows scaled to length 1."""
+    """Return the rows scaled to length 1; a row of zeros becomes NaN."""
     with np.errstate(invalid="ignore"):
         normalized: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return normalized
 
 
-# The cost of starting a run, in computed tokens: beyond this much padding, two runs are cheaper than one.
+# Starting a run costs as much as computing this many tokens, so a batch with more padding is split into two runs.
 _RUN_TOKENS = 24
 
 
 def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield batches of row indices, longest rows first, each of at most `budget` tokens including padding.
 
-    A row over the budget is a batch of its own.
+    A row that is longer than the budget is a batch of its own.
     """
     batch: list[int] = []
     padding = longest = 0
@@ -72,10 +72,10 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 class Network:
-    """A model's session, and the pooling of its output into one row per text.
+    """A model's session, and the pooling of its output into one vector per row.
 
-    An optional score.npy next to the model holds the difference between the output vectors of two words, such as yes
-    and no. It turns a language model's hidden state into the difference between the logits of these words.
+    An optional score.npy next to the model holds the difference between the output embeddings of two words, such as yes
+    and no. Its product with a language model's hidden state is the difference between the logits of these words.
     """
 
     def __init__(self, folder: Path, parameters: EncoderParameters):
@@ -89,7 +89,7 @@ class Network:
         self._score: Array | None = np.load(score) if score.exists() else None
 
     def run(self, rows: Sequence[Tokens]) -> Array:
-        """Return [rows, width] in the order of `rows`."""
+        """Return one vector per row, as an array [rows, width], in the order of `rows`."""
         lengths = [len(row.ids) for row in rows]
         result: Array | None = None
         for batch in plan(lengths, self._budget):

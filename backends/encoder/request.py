@@ -14,7 +14,8 @@ from backends.encoder.tokens import Text, TextTokenizer, Tokens
 class EncodeRequest:
     """A request to encode `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
 
-    `tokenize` sets its `tokens` or `failure`; `finish` sets its `rows`, the network's output, or `failure`.
+    `tokenize` sets `tokens`, one item per row, or `failure`. `finish` sets `rows`, the network's output, and also
+    `failure` if a row is not finite.
     """
 
     is_cancelled: Callable[[], bool] = lambda: False
@@ -26,13 +27,13 @@ class EncodeRequest:
     failure: Exception | None = None
 
     def has_failed(self) -> bool:
-        """Return whether the request has failed; a cancelled one is marked as failed."""
+        """Return whether the request has failed, after marking it as failed if it is cancelled."""
         if self.is_cancelled():
             self.failure = EngineFailure("The request was cancelled")
         return self.failure is not None
 
     def finish(self, rows: Array) -> None:
-        """Store the result, or a failure if a row is not finite: a network may overflow on unusual input."""
+        """Store the network's output, and a failure if a row is not finite: networks may overflow on unusual input."""
         odd = ~np.isfinite(rows).all(axis=1)
         if odd.any():
             self.failure = InvalidRequest(
@@ -42,7 +43,7 @@ class EncodeRequest:
 
 
 def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
-    """Tokenize the rows of all requests in one call; only requests with an invalid row fail."""
+    """Tokenize the texts of all requests in one call, and check their token IDs. A request with a bad row fails."""
     texts = [text for item in items for text in item.texts]
     rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))
     for item in items:

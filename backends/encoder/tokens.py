@@ -9,22 +9,22 @@ from tokenizers import Tokenizer
 
 from backends.common.errors import InvalidRequest
 
-# A text, or a query and a document.
+# A text, or a pair of a query and a document.
 Text = str | tuple[str, str]
 
 
 class Tokens(NamedTuple):
-    """One row for the network: token IDs and their token type IDs, 0 for the first and 1 for the second text."""
+    """One row for the network: token IDs and token type IDs. In BERT, the second text of a pair has type 1."""
 
     ids: Sequence[int]
     types: Sequence[int]
 
 
 class TextTokenizer:
-    """The tokenizer of a model that supports `max_tokens` per row.
+    """The tokenizer of a model that supports at most `max_tokens` tokens per row.
 
-    With a `template`, a pair becomes one text: `{query}` and `{document}` are filled in, and the text after the
-    document is kept when the document is truncated. Without one, the tokenizer adds its own special tokens.
+    With a `template`, a pair becomes one text: `{query}` and `{document}` are filled in, and the template's text after
+    `{document}` is kept when the document is truncated. Without a template, the tokenizer adds its special tokens.
     """
 
     def __init__(self, path: Path, max_tokens: int, template: str | None = None):
@@ -39,13 +39,13 @@ class TextTokenizer:
         self._vocabulary = self._tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[Text], truncate: Sequence[bool]) -> list[Tokens | InvalidRequest]:
-        """Return each text's tokens, or an error if it is too long and may not, or cannot, be truncated."""
+        """Return each text's tokens, or an error if the text is too long and may not, or cannot, be truncated."""
         prepared = [text if isinstance(text, str) or self._add_special else "".join(self._fill(text)) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=self._add_special)
         return [self._finish(*row) for row in zip(texts, encodings, truncate, strict=True)]
 
     def check_ids(self, content: bytes) -> Tokens | InvalidRequest:
-        """Return token IDs (little-endian int32, with special tokens) unchanged, or an error if they are invalid."""
+        """Return a row of the token IDs (little-endian int32, with special tokens), or an error if they are invalid."""
         ids = np.frombuffer(content[: len(content) // 4 * 4], "<i4")
         if not len(ids) or ids.min() < 0 or ids.max() >= self._vocabulary:
             return InvalidRequest(f"Token IDs must be from 0 to {self._vocabulary - 1}")
@@ -54,7 +54,7 @@ class TextTokenizer:
         return Tokens(ids.tolist(), [0] * len(ids))
 
     def _fill(self, text: tuple[str, str]) -> tuple[str, str]:
-        """Return the template up to the document, with the query filled in, and the document."""
+        """Return the template up to `{document}`, with the query filled in, and the document."""
         return self._head.replace("{query}", text[0]), text[1]
 
     def _finish(self, text: Text, encoding: Any, truncate: bool) -> Tokens | InvalidRequest:
@@ -70,7 +70,10 @@ class TextTokenizer:
         return Tokens(encoding.ids + self._tail, encoding.type_ids + [0] * len(self._tail))
 
     def _truncate(self, text: Text) -> Any:
-        """Return `text` truncated to the limit (only the document of a pair), or None if the query is too long."""
+        """Return the encoding of `text`, truncated to the limit, or None if a query leaves no space for its document.
+
+        Of a pair, only the document is truncated.
+        """
         if isinstance(text, str):
             self._truncating.enable_truncation(self._max_text_tokens)
             return self._truncating.encode(text, add_special_tokens=self._add_special)

@@ -1,6 +1,7 @@
-"""Finds the reading order of the pieces of text on a page: rows, columns one after the other, and tables.
+"""Finds the reading order of the text on a page, including columns of text and tables.
 
-It uses only the positions of the pieces, so the order is known before any text is recognized.
+Pieces of text are regions that the detector found, each a line or part of a line. Only their positions are used, so
+the order is known before any text is recognized.
 """
 
 from bisect import bisect
@@ -13,28 +14,29 @@ from numpy.typing import NDArray
 
 from backends.ocr.text_recognizer import Quads
 
-# Pieces are in one row if their heights overlap by at least this fraction of the smaller one.
+# Pieces side by side are in one row if they overlap vertically by at least this fraction of the smaller height.
 _SAME_ROW = 0.5
 
 # Minimum gap between two columns, in line heights.
 _GAP = 0.7
 
-# Minimum rows of a table by its number of columns (2 if not listed): two pieces may be side by side by coincidence.
+# Minimum rows of a table that have text in several columns, by number of columns (2 if not listed). Two columns need
+# more rows, because two pieces may be side by side by coincidence.
 _MIN_ROWS = {2: 3}
 
-# A single line is not part of the columns above it if it is more than this many line heights below them.
+# A row of a single piece is not part of the columns above it if it is more than this many times its height below them.
 _APART = 0.5
 
-# Lines of a table form one row if their heights overlap by more than this fraction of the smaller one.
+# Successive lines of a table form one row if they overlap vertically by more than this fraction of the smallest height.
 _TABLE_OVERLAP = 0.25
 
-# Columns are prose rather than a table if each has at least this many rows, its median line fills at least this
-# fraction of its width, and its width is at least this many line heights.
+# Columns are running text rather than a table if each column has at least this many lines, its median line fills at
+# least this fraction of the column's width, and that width is at least this many line heights.
 _PROSE_ROWS, _PROSE_FILL, _PROSE_LENGTH = 4, 0.75, 8
 
 
 class Piece(NamedTuple):
-    """An upright rectangle around a piece of text, and the index of its quadrangle."""
+    """The rectangle of a piece of text on the leveled page, and the index of its quadrangle."""
 
     left: float
     top: float
@@ -53,9 +55,9 @@ Row = list[Piece]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text, with one cell, or a row of a table. A cell holds the indices of its pieces, from left to right.
+    """A line of text, as a single cell, or a row of a table. A cell holds the indices of its pieces in reading order.
 
-    `table` marks a row of a table, `first` the start of a table or of a column of text.
+    `table` marks a row of a table; `first` marks the first row of a table, or the first line of a column of text.
     """
 
     cells: tuple[tuple[int, ...], ...]
@@ -85,7 +87,7 @@ def _is_divided(line: Line) -> bool:
 
 
 def _upright(quads: Quads) -> list[Piece]:
-    """Return the rectangles around the pieces, after rotating the page so that most of them are level."""
+    """Return the rectangles of the pieces, after leveling the page by the median angle of its longer pieces."""
     if not len(quads):
         return []
     edges = quads[:, 1] - quads[:, 0]
@@ -93,7 +95,7 @@ def _upright(quads: Quads) -> list[Piece]:
     long = lengths >= np.median(lengths)
     angle = -float(np.median(np.arctan2(edges[long, 1], edges[long, 0])))
     turned = quads @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    # For a bent or slanted line, the mean of its corners is closer to its real extent than their extremes.
+    # Each side is the mean of two corners, which fits a bent or slanted line better than the outer corner.
     left, right = turned[:, [0, 3], 0].mean(1), turned[:, [1, 2], 0].mean(1)
     top, bottom = turned[:, [0, 1], 1].mean(1), turned[:, [2, 3], 1].mean(1)
     sides = [side.tolist() for side in (left, top, right, bottom)]
@@ -101,7 +103,7 @@ def _upright(quads: Quads) -> list[Piece]:
 
 
 def _rows(pieces: Sequence[Piece]) -> list[Row]:
-    """Return the pieces in rows from top to bottom, each from left to right."""
+    """Return the pieces in rows from top to bottom, each row from left to right."""
     rows: list[Row] = []
     for piece in sorted(pieces, key=lambda piece: piece.top + piece.bottom):
         row = next((row for row in reversed(rows[-3:]) if _is_in_row(piece, row)), None)
@@ -113,7 +115,7 @@ def _rows(pieces: Sequence[Piece]) -> list[Row]:
 
 
 def _is_in_row(piece: Piece, row: Row) -> bool:
-    """Return whether a piece is beside the pieces of a row, and level with the last one."""
+    """Return whether a piece is beside all pieces of a row, and level with the one that was added last."""
     last = row[-1]
     shared = min(piece.bottom, last.bottom) - max(piece.top, last.top)
     apart = all(piece.left >= other.right - other.height or piece.right <= other.left + other.height for other in row)
@@ -121,7 +123,7 @@ def _is_in_row(piece: Piece, row: Row) -> bool:
 
 
 def _block(rows: Sequence[Row]) -> tuple[list[Row], list[Span]]:
-    """Return the leading rows that share the same columns, and the gaps between these columns."""
+    """Return the leading rows that share the same columns, or only the first row, and the gaps around these columns."""
     gaps, size = _gaps(rows[0]), 1
     count = len(_columns(rows[:1], gaps))
     for row in rows[1:] if count > 1 or _are_out_of_step(rows) else ():
@@ -147,13 +149,13 @@ def _are_out_of_step(rows: Sequence[Row]) -> bool:
 
 
 def _is_apart(block: Sequence[Row]) -> bool:
-    """Return whether the last row, a single piece, is too far below the columns to be the end of one."""
+    """Return whether the last row, a single piece, is too far below the row above to be the last line of a column."""
     (piece,), before = block[-1], block[-2]
     return piece.top - max(above.bottom for above in before) > _APART * piece.height
 
 
 def _gaps(row: Row) -> list[Span]:
-    """Return the gaps of a row that are wide enough to separate columns; the outer ones are infinite."""
+    """Return the horizontal gaps of a row that can separate columns, with the infinite ones to its left and right."""
     minimum = _GAP * float(np.median([piece.height for piece in row]))
     ends = [-np.inf, *(piece.right for piece in row)]
     begins = [*(piece.left for piece in row), np.inf]
@@ -166,7 +168,7 @@ def _intersect(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
 
 
 def _columns(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
-    """Return the rows of each column, without empty cells and columns."""
+    """Return the rows of each column, without empty cells and without empty columns."""
     columns = [[cell for cell in column if cell] for column in zip(*_grid(block, gaps), strict=True)]
     return [column for column in columns if column]
 
@@ -203,7 +205,7 @@ def _read_columns(columns: Sequence[list[Row]]) -> Iterator[Line]:
 
 
 def _table(block: Sequence[Row], gaps: Sequence[Span]) -> list[Line]:
-    """Return the block as rows of a table, merging lines that overlap in height."""
+    """Return the block as rows of a table, with successive lines merged into one row if they overlap vertically."""
     grid = _grid(block, gaps)
     filled = [any(column) for column in zip(*grid, strict=True)]
     rows: list[list[Row]] = []

@@ -1,4 +1,4 @@
-"""Splits an image into pages that suit the OCR networks, and turns sideways or upside-down pages upright."""
+"""Splits a tall image into pages that suit the OCR networks, and turns sideways or upside-down pages upright."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,18 @@ from backends.common.errors import InvalidRequest
 from backends.common.images.decoding import on_white
 from backends.ocr.text_recognizer import DetectedText, Pixels, Quads, TextRecognizer
 
-# An image taller than this many times its width, such as a long web page, is split: scaled down as a whole, its text
-# would be too small to read. Each page is cut at the emptiest row within this last fraction of its height.
+# An image taller than this many times its width, such as a screenshot of a long web page, is split into pages if it
+# exceeds the size limit: scaling all of it down would make its text too small to read. A page is at most this many
+# times as tall as wide, or as tall as the size limit if that is more. It is cut at the emptiest row within this last
+# fraction of its maximum height.
 _MAX_PAGE_RATIO, _CUT_RANGE = 2.0, 0.25
 _MAX_PAGES = 50
 
-# A page longer than this many times its shorter side gets a margin: the network scales the shorter side up, and is slow
-# on long pages.
+# A page whose longer side is more than this many times the shorter one gets a margin up to this ratio. The detection
+# network scales a short side up to a minimum, which would make the longer side so long that detection is slow.
 _MAX_SIDE_RATIO = 4
 
-# A piece of text at least this many times taller than wide is sideways.
+# A piece of text that is at least this many times taller than wide counts as sideways.
 _TALL = 1.5
 
 
@@ -29,7 +31,7 @@ _TALL = 1.5
 class Sheet:
     """An image scaled down to the size limit.
 
-    `scale` is the ratio of its original size to the new one; `width` and `height` are the original size.
+    `scale` is the ratio of the original size to the size of `pixels`; `width` and `height` are the original size.
     """
 
     pixels: Pixels
@@ -38,16 +40,16 @@ class Sheet:
     height: int
 
     def to_original(self, quads: Quads) -> Quads:
-        """Return positions on the sheet as positions in the original image, clipped to its edges."""
+        """Convert positions on the sheet to positions in the original image, clipped to its edges."""
         original: Quads = np.clip(quads * self.scale, 0, (self.width, self.height)).astype(np.float32)
         return original
 
 
 @dataclass(frozen=True)
 class Page:
-    """The upright pieces of text on a page.
+    """The pieces of text on a page, turned upright.
 
-    `quads` are their positions on the page after it was turned upright, `sheet_quads` those on the whole sheet.
+    `quads` are their positions on the upright page, `sheet_quads` their positions on the sheet, which is not turned.
     """
 
     quads: Quads
@@ -58,7 +60,7 @@ class Page:
 def lay_out(picture: Image.Image, max_side: int) -> Sheet:
     """Return an image scaled down so that its longer side, or its width if it is to be split, is at most `max_side`.
 
-    Raises InvalidRequest if it is too long.
+    Raises InvalidRequest if it could have more than _MAX_PAGES pages.
     """
     width, height = picture.size
     is_long = height > _MAX_PAGE_RATIO * width
@@ -75,7 +77,7 @@ def lay_out(picture: Image.Image, max_side: int) -> Sheet:
 
 
 def pages(sheet: Pixels, max_side: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield the pages of a sheet from top to bottom: the row at which each begins, and its pixels."""
+    """Yield the pages of a sheet from top to bottom, each as the row at which it begins and its pixels."""
     height, width = sheet.shape[:2]
     maximum = max(max_side, int(_MAX_PAGE_RATIO * width))
     begin = 0
@@ -104,7 +106,7 @@ def _emptiest(strip: Pixels) -> int:
 
 
 def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
-    """Return the text found on a page, turned upright; `begin` is the row of the sheet at which the page begins."""
+    """Return the pieces of text on a page, after turning it upright; it begins at row `begin` of the sheet."""
     turns, found = 0, recognizer.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
         turns, found = _find_turned(recognizer, page, 1, found, turns)
@@ -116,7 +118,7 @@ def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
 def _find_turned(
     recognizer: TextRecognizer, page: Pixels, turns: int, before: DetectedText, turns_before: int
 ) -> tuple[int, DetectedText]:
-    """Return the text found after `turns` quarter turns to the left, or the previous result if there is none."""
+    """Return `turns` and the text found after that many quarter turns to the left, or the previous result if none."""
     found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 

@@ -12,20 +12,23 @@ from backends.ocr.page import find_text, lay_out, pages
 from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
 from contract.parameters import OCRParameters
 
-# Text with a lower score than this is also read upside down.
+# A piece whose text has a lower score than this is also read upside down.
 _UNSURE = 0.75
 
 
 @dataclass
 class Part:
-    """A line of the text, and its pieces as `{text, score, box: [[x, y], …]}`, with corners in pixels."""
+    """The Markdown of a line, with the newlines before it, and its pieces as `{text, score, box: [[x, y], …]}`.
+
+    A box has the four corners of a piece, in pixels of the original image.
+    """
 
     text: str = ""
     boxes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters) -> Iterator[Part | None]:
-    """Yield each line as it is read, and None after a step without one. Raises InvalidRequest."""
+    """Yield each line that has text, and None after a step without one. Raises InvalidRequest if the image is bad."""
     sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
     del content
     writer = _Writer()
@@ -59,7 +62,7 @@ def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
 
 
 def _read(recognizer: TextRecognizer, pieces: Sequence[Pixels]) -> list[Text]:
-    """Return the text of pieces of a page. Pieces with a low score are also read upside down; the better score wins."""
+    """Return the text of each piece. A piece with a low score is also read upside down; the better score wins."""
     texts = recognizer.read(pieces)
     doubtful = [index for index, text in enumerate(texts) if text.score < _UNSURE]
     turned = recognizer.read([np.ascontiguousarray(pieces[index][::-1, ::-1]) for index in doubtful])
@@ -82,10 +85,10 @@ class _Writer:
     def __init__(self) -> None:
         self._begun = self._in_table = False
         self._pending: bool | None = None
-        """Set while a table (True) or a column (False) has begun, but none of its text could be read yet."""
+        """True if a table, False if a column has begun of which no text could be read yet; otherwise None."""
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
-        """Return the Markdown to append for a line; empty if no text was read in it."""
+        """Return the Markdown to append for a line; empty if none of its pieces is in `texts`."""
         cells = [" ".join(texts[index].text.strip() for index in cell if index in texts) for cell in line.cells]
         first = line.first or self._pending == line.table
         if not any(cells):

@@ -14,12 +14,13 @@ from backends.common.onnx_session import open_session
 from contract.parameters import OCRParameters
 
 Pixels = NDArray[np.uint8]
-"""Blue, green and red, [height, width, 3]."""
+"""An image, [height, width, 3], with channels in the order blue, green, red."""
 
 Quads = NDArray[np.float32]
-"""Quadrangles, [count, 4, 2]: x and y of the corners, clockwise from the start of the text."""
+"""Quadrangles around text, [count, 4, 2]: x and y of the corners, clockwise from the top left of the text."""
 
-# Maximum pieces to classify as upright or upside down: the widest, which are classified best.
+# At most this many pieces of text are classified as upright or upside down: the widest ones, because they are
+# classified most reliably.
 _MAX_CLASSIFIED = 32
 
 _HALF_TURN = "180"
@@ -33,14 +34,17 @@ class Text(NamedTuple):
 
 
 class DetectedText(NamedTuple):
-    """Pieces of text found in an image: their positions, and their pixels, cropped and straightened."""
+    """The pieces of text found in an image: their positions, and their pixels, cropped and straightened.
+
+    A piece is a region of text, usually a line or part of a line.
+    """
 
     quads: Quads
     pieces: list[Pixels]
 
 
 class TextRecognizer:
-    """The PP-OCR networks. `find` and `read` may be called from any thread."""
+    """The PP-OCR networks. All methods may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: OCRParameters):
         self._ocr = RapidOCR(
@@ -60,13 +64,13 @@ class TextRecognizer:
         small, made = self._ocr.preprocess_img(picture)
         try:
             pieces, result = self._ocr.detect_and_crop(small, made)
-        except RapidOCRError:  # it found none
+        except RapidOCRError:  # it found no text
             return DetectedText(np.empty((0, 4, 2), np.float32), [])
         height, width = picture.shape[:2]
         return DetectedText(map_boxes_to_original(result.boxes, made, height, width), pieces)
 
     def is_upside_down(self, pieces: Sequence[Pixels]) -> bool:
-        """Return whether most pieces look upside down."""
+        """Return whether most pieces look upside down, judged by the widest ones."""
         if not pieces:
             return False
         widest = sorted(pieces, key=lambda piece: piece.shape[1])[-_MAX_CLASSIFIED:]

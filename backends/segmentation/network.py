@@ -1,4 +1,4 @@
-"""Runs the segmentation network on onnxruntime, with waiting images in one batch."""
+"""Runs the segmentation network on onnxruntime, with the images that are waiting in batches."""
 
 import queue
 import threading
@@ -43,7 +43,7 @@ class Network:
         return mask
 
     def stop(self) -> None:
-        """Stop after the current run; waiting images fail."""
+        """Finish the waiting images, then stop. No image may be submitted afterwards."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -76,7 +76,7 @@ class Network:
             future.set_result(mask)
 
     def _stretch(self, mask: Mask) -> Mask:
-        """Return the mask rescaled to a minimum of 0 and a maximum of 1, as in rembg."""
+        """Return the mask, after a sigmoid if configured, rescaled so that it spans 0 to 1, as in rembg."""
         if self._sigmoid:
             mask = 1 / (1 + np.exp(-mask))
         minimum, maximum = float(mask.min()), float(mask.max())

@@ -13,8 +13,8 @@ from backends.common.images.encoding import check_side, write_image
 from backends.segmentation.network import Mask, Network
 from contract.options import BackgroundRemovalOptions
 
-# Refinement's guided filter: its radius, as a fraction of the image's longer side, and its regularization: the variance
-# of brightness above which it follows an edge.
+# The guided filter that refines the mask: its radius as a fraction of the image's longer side, and its regularization,
+# the variance of brightness (from 0 to 1) above which the mask follows an edge.
 _REACH = 1 / 160
 _SMOOTHNESS = 1e-5
 
@@ -25,7 +25,7 @@ _SURE = 0.02
 def remove_background(
     network: Network, content: bytes, options: BackgroundRemovalOptions, max_pixels: int
 ) -> Iterator[bytes | None]:
-    """Yield None at the end of each step, and then the encoded image. Raises InvalidRequest."""
+    """Yield None after each step, and finally the encoded image. Raises InvalidRequest if the image is invalid."""
     picture = read_image(content, max_pixels)
     check_side(picture, options.format, "output_format")
     color = picture.convert("RGB")
@@ -44,7 +44,7 @@ def remove_background(
 
 
 def _fit(mask: Mask, picture: Image.Image, refine: bool) -> NDArray[np.uint8]:
-    """Return the mask at the image's size, from 0 to 255."""
+    """Return the mask at the image's size, from 0 to 255, and aligned with the image's edges if `refine` is set."""
     large: Any = cv2.resize(mask, picture.size, interpolation=cv2.INTER_CUBIC)
     if refine:
         large = _follow_edges(large, picture)

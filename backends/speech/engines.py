@@ -13,7 +13,8 @@ from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
 
-# A model's parameter `engine` → module and class. Imported on demand: not every installation has all their packages.
+# A model's parameter `engine` → module and class. Modules are imported on demand, because an installation may lack the
+# packages that some of them need.
 _ENGINES = {
     "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
     "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
@@ -25,16 +26,16 @@ class Voice(Protocol):
     """A voice of a speech engine."""
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the phonemes of a text, in pieces to speak one after the other."""
+        """Yield the phonemes of a text, or its letters if the model reads letters, in pieces to speak in turn."""
         ...
 
     def speak(self, phonemes: str, speed: float) -> Samples:
-        """Return one piece as mono samples from -1 to 1."""
+        """Return the speech of one piece, as mono samples from -1 to 1."""
         ...
 
 
 class SpeechEngine(Protocol):
-    """A speech model. Its methods may be called from several threads at once."""
+    """A speech model. Several threads may use it and its voices at once."""
 
     rate: int
     """Samples per second."""
@@ -44,9 +45,9 @@ class SpeechEngine(Protocol):
     """The slowest and the fastest speed that the model itself supports; 1 is normal."""
 
     def voice(self, name: str | None, reference: bytes | None) -> Voice:
-        """Return the voice of this name (None: the default), or one cloned from an encoded audio file.
+        """Return the voice of this name or alias (None: the default), or one cloned from an encoded audio file.
 
-        Raises InvalidRequest.
+        Raises InvalidRequest if there is no such voice, or if the model cannot clone voices.
         """
         ...
 
@@ -68,9 +69,9 @@ class Voices:
         self._default = default
 
     def find(self, name: str | None) -> str:
-        """Return the voice's own name for a name or alias, or the default's for None.
+        """Return the voice's own name for its name or alias, or that of the default voice if there is no name.
 
-        Raises InvalidRequest, listing the known names.
+        Raises InvalidRequest, with a list of the known names, if there is no such voice.
         """
         wanted = name or self._default
         found = wanted if wanted in self._names else self._aliases.get(wanted, "")
@@ -81,6 +82,6 @@ class Voices:
 
 
 def cannot_clone() -> InvalidRequest:
-    """Return the error of a model that does not support reference audio."""
+    """Return the error for a request with a reference audio to a model that cannot clone voices."""
     message = "This model does not support voice cloning"
     return InvalidRequest(message, "messages", "voice_cloning_unsupported")

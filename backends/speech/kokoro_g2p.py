@@ -18,23 +18,27 @@ _ENGLISH = re.compile(rf"({_WORD}(?:[ \-]{_WORD})*)")
 # Cutlet does not read Japanese numbers of more than nine digits.
 _LONG_NUMBER = re.compile(r"\d{10,}")
 
-# Amounts of money, which the Chinese normalizer would read digit by digit.
+# Amounts of money → their wording in Chinese. The Chinese normalizer would read the amounts digit by digit.
 _MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
 
 
 class KokoroG2P:
-    """Converts each run of a text in its language: Latin letters as English, the rest as Chinese or Japanese."""
+    """Converts sentences to phonemes.
+
+    In a sentence with Chinese or Japanese characters, words in Latin letters are read as English, and the rest as
+    Chinese or Japanese. All other sentences are read as English.
+    """
 
     def __init__(self) -> None:
         self._english = G2P()
-        jieba.initialize()  # otherwise the first request waits for its dictionary
+        jieba.initialize()  # otherwise the first request would wait until the dictionary is loaded
         self._chinese, self._normalizer = ZHG2P(), TextNormalizer()
         self._japanese = Cutlet()
 
     def for_text(self, text: str) -> Callable[[str], str]:
         """Return the function that converts a sentence of `text` to phonemes.
 
-        If `text` has any kana, its Chinese characters are read as Japanese.
+        If `text` has any kana, the Chinese characters in its sentences are read as Japanese.
         """
         read_asian = self._read_japanese if _KANA.search(text) else self._read_chinese
 

@@ -1,4 +1,4 @@
-"""Triton Python backend for speech: text in, a response per sentence out."""
+"""Triton Python backend for speech: text in, an audio file out, in a response per sentence or part of one."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The Pocket TTS engine, with voice cloning. The model runs in a child process, since it needs torch."""
+"""The Pocket TTS engine, with voice cloning. It needs torch, so it runs in a child process with its own environment."""
 
 import hashlib
 import logging
@@ -20,18 +20,20 @@ from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)
 
-# The model itself splits texts at 50 tokens, but only at punctuation.
+# Maximum characters per piece. The package itself splits texts of more than 50 tokens, but only at punctuation, so a
+# text without any must be cut first.
 _MAX_CHARACTERS = 150
 
-# How much of a reference audio is used (as much as the model was trained with), and how long the file may be.
+# Maximum seconds of a reference audio that are used, as many as the model was trained with, and maximum seconds of the
+# file. The length of the file is checked only if its header states it.
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
 class PocketTTSEngine:
     """Loads model.safetensors, its tokenizer, an optional config.yaml, and voices in the other .safetensors files.
 
-    The parameter `environment` names the Python environment that has the package. If the process dies, the next
-    request restarts it.
+    The parameter `environment` names the Python environment that has the package pocket_tts. If the process dies, one
+    request fails, and the next one restarts the process.
     """
 
     hop = 1920
@@ -63,7 +65,7 @@ class PocketTTSEngine:
         return PocketTTSVoice(self, self._names.find(name), None)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method in the process. Raises EngineFailure if the method fails, EngineDown if the process dies."""
+        """Call a method of the process's Speaker. Raises EngineFailure if it fails, EngineDown if the process died."""
         with self._lock:
             try:
                 if self._connection is None:
@@ -80,7 +82,7 @@ class PocketTTSEngine:
         return result
 
     def _start(self) -> dict[str, Any]:
-        # The process must not load the libraries of Triton's stub: it runs another Python.
+        # The process runs another Python than Triton's stub, so it must not inherit the paths of the stub's libraries.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
         self._process = ChildProcess(self._command, environment)
         self._connection = self._process.connection
@@ -98,14 +100,14 @@ class PocketTTSEngine:
 
 
 class PocketTTSVoice:
-    """A voice cloned from an encoded file, or one of the model's own."""
+    """A voice cloned from an encoded audio file, or one of the model's own voices."""
 
     def __init__(self, engine: PocketTTSEngine, name: str, reference: bytes | None):
         self._engine, self._name, self._reference = engine, name, reference
         self._samples: bytes | None = None
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest for a bad reference."""
+        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest if the reference is bad."""
         if self._reference is not None:
             blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
             self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()

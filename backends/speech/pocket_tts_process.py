@@ -1,7 +1,7 @@
-"""The process that runs Pocket TTS in its own Python environment, since the package needs torch.
+"""The process that runs Pocket TTS in its own Python environment, because the package needs torch.
 
-`python pocket_tts_process.py FOLDER THREADS SOCKET`. It exchanges requests and results with `pocket_tts_engine.py`
-over the socket. It imports nothing from this project, and downloads nothing.
+It is started as `python pocket_tts_process.py FOLDER THREADS SOCKET`. SOCKET is a file descriptor, over which it
+exchanges requests and results with `pocket_tts_engine.py`. It imports nothing from this project, and downloads nothing.
 """
 
 import os
@@ -22,7 +22,7 @@ import torch
 import yaml
 from pocket_tts import TTSModel
 
-# Maximum number of voices cached between sentences.
+# Maximum number of voices in the cache; the least recently loaded one is evicted.
 _MAX_VOICES = 8
 
 
@@ -35,9 +35,9 @@ class Speaker:
             path = Path(temporary) / "config.yaml"
             path.write_text(yaml.safe_dump(_local_config(folder)), encoding="utf-8")
             self._model = TTSModel.load_model(config=path)
-        # Importing the package sets torch to one thread.
+        # Importing pocket_tts limits torch to one thread.
         torch.set_num_threads(threads or os.cpu_count() or 1)
-        # Frame by frame: otherwise timing decides how many frames are decoded together, which changes the sound.
+        # Decode frame by frame: otherwise timing decides how many frames are decoded together, which changes the sound.
         self._model.max_decoder_frames_per_call = 1
         self._voices: OrderedDict[str, Any] = OrderedDict()
 
@@ -46,7 +46,7 @@ class Speaker:
         return {"rate": self._model.sample_rate, "can_clone": self._can_clone()}
 
     def load_voice(self, name: str, reference: bytes | None) -> None:
-        """Cache a voice as `name`: cloned from `reference` (float32 samples), or loaded from the file of this name."""
+        """Cache a voice as `name`, cloned from `reference` (float32 samples) or else loaded from the voice's file."""
         if name in self._voices:
             self._voices.move_to_end(name)
             return
@@ -59,7 +59,7 @@ class Speaker:
             self._voices.popitem(last=False)
 
     def speak(self, name: str, text: str) -> bytes | None:
-        """Return the float32 samples of a sentence, the same each time; None if the voice is not cached."""
+        """Return the float32 samples of a sentence, the same for each call, or None if the voice is not cached."""
         if name not in self._voices:
             return None
         torch.manual_seed(0)
@@ -67,18 +67,18 @@ class Speaker:
         return samples
 
     def _can_clone(self) -> bool:
-        """Return whether the weights for cloning are present: the variant without cloning is published with zeros."""
+        """Return whether the weights for cloning are present: the model without cloning has zeros in their place."""
         weights = [w for name, w in self._model.mimi.named_parameters() if name.startswith("encoder.") and w.dim() > 1]
         weights.append(self._model.flow_lm.speaker_proj_weight)
         return all(bool(torch.isfinite(weight).all() and weight.any()) for weight in weights)
 
 
 def _local_config(folder: Path) -> dict[str, Any]:
-    """Return the folder's config.yaml, or else the package's English one, with local files only."""
+    """Return the folder's config.yaml, or else the package's English one, with the paths of the files in the folder."""
     own = folder / "config.yaml"
     packaged = Path(pocket_tts.__file__).parent / "config" / "english.yaml"
     config: dict[str, Any] = yaml.safe_load((own if own.exists() else packaged).read_text(encoding="utf-8"))
-    # The package would fall back to these weights on any failure, and then speak in a wrong voice.
+    # If the weights failed to load, the package would fall back to these, and then speak in a wrong voice.
     config.pop("weights_path_without_voice_cloning", None)
     for part in (config, config["flow_lm"], config["mimi"]):
         if part.get("weights_path"):
@@ -101,7 +101,7 @@ def main() -> None:
             try:
                 connection.send((True, getattr(speaker, method)(*arguments)))
             except Exception as error:
-                # Only the frame, not the message: it may contain the user's text.
+                # Only the stack frame, not the message, which may contain the user's text.
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 connection.send((False, f"{type(error).__name__} in {frame.name}, line {frame.lineno}"))
 

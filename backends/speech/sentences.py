@@ -7,7 +7,7 @@ from hibari import Hibari
 
 _CHINESE_END = re.compile(r"(?<=[。！？])")
 
-# Numbers too long for any model, which are read digit by digit.
+# Runs of 16 or more digits: too long to be read as a number, so they are split to be read digit by digit.
 _DIGITS = re.compile(r"\d{16,}")
 
 # Where to cut, in order of preference.
@@ -15,7 +15,7 @@ _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
 def split_sentences(text: str, maximum: int) -> Iterator[str]:
-    """Yield the sentences of an English or Chinese text, cut into pieces of at most `maximum` characters."""
+    """Yield the sentences of an English, Chinese or Japanese text, cut into pieces of at most `maximum` characters."""
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):
@@ -23,7 +23,7 @@ def split_sentences(text: str, maximum: int) -> Iterator[str]:
 
 
 def cut(text: str, maximum: int) -> Iterator[str]:
-    """Yield `text` in pieces of at most `maximum` characters: cut after punctuation, between words, or anywhere."""
+    """Yield `text` in pieces of at most `maximum` characters, cut after punctuation, else at a space, else anywhere."""
     while len(text) > maximum:
         end = next(
             (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, maximum)])), maximum

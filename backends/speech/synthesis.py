@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class SpeechSynthesis:
-    """Turns a text into an audio file; each item of `chunks()` is a step of the work. Raises InvalidRequest.
+    """Turns a text into an audio file. Each item of `chunks()` ends a step of the work.
 
-    The threads of `pool` speak up to `ahead` sentences ahead of the one that is being encoded and sent.
+    The threads of `pool` speak up to `ahead` pieces of text ahead of the one that is being encoded and sent. A piece is
+    a sentence or part of one. Raises InvalidRequest if the voice is unknown or the text has nothing to speak.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class SpeechSynthesis:
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
-        """Phonemes spoken, and steps of the model."""
+        """The numbers of phonemes and of the model's steps that have been spoken so far."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file, sentence by sentence; a chunk may be empty."""
+        """Yield the encoded audio of each piece, and then the end of the file; a chunk may be empty."""
         for phonemes, samples in self._spoken():
             self.num_input_tokens += len(phonemes)
             self.num_output_tokens += len(samples) // self._engine.hop
@@ -55,7 +56,7 @@ class SpeechSynthesis:
         yield self._encoder.finish()
 
     def _spoken(self) -> Iterator[tuple[str, Samples]]:
-        """Yield the pieces in order, with their samples."""
+        """Yield the phonemes of each piece, in order, with their samples."""
         waiting: deque[tuple[str, Future[Samples]]] = deque()
         try:
             for phonemes in self._phonemes():

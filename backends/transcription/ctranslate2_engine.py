@@ -21,15 +21,17 @@ from backends.transcription.engines import (
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# faster-whisper's default thresholds for improbable text and for silence.
+# faster-whisper's default thresholds: text is improbable if its average log probability is below the first, and silence
+# is likely if its probability is above the second.
 _IMPROBABLE, _SILENT = -1.0, 0.6
 
-# In a batch, a window is decoded only once. If the model stops this long before its end, it is decoded again by itself.
+# In a batch, a window is decoded only once. If the transcript of a window ends more than this many seconds before the
+# window does, the window is decoded again by itself.
 _REST_SECONDS = 1.0
 
 
 class CTranslate2Engine:
-    """A Whisper model, which uses all cores."""
+    """A Whisper model in CTranslate2's format."""
 
     uses_previous_text = True
 
@@ -70,7 +72,7 @@ class CTranslate2Engine:
         ends = list(itertools.accumulate(len(window) for window in windows))
         starts = [0, *ends[:-1]]
         clips = [{"start": start / RATE, "end": end / RATE} for start, end in zip(starts, ends, strict=True)]
-        self._batched.last_speech_timestamp = 0.0  # left from the previous call, for another file
+        self._batched.last_speech_timestamp = 0.0  # may be left over from a call that failed
         segments, _ = self._batched.transcribe(
             np.concatenate(windows),
             clip_timestamps=clips,
@@ -81,8 +83,8 @@ class CTranslate2Engine:
         )
         found: list[list[Segment]] = [[] for _ in windows]
         for segment in segments:
-            # By the start of its clip, since its own times may lie outside the clip. `seek` is in hundredths of a
-            # second, truncated twice: hence the tolerance of 2.
+            # Find the window by the start of its clip, `seek`, because the segment's own times may lie outside the
+            # clip. `seek` is in hundredths of a second and was rounded down twice: hence the tolerance of 2.
             index = max(n for n, start in enumerate(starts) if segment.seek >= start * 100 / RATE - 2)
             if segment.text.strip() and segment.end > segment.start:
                 found[index].append(_convert(segment, starts[index] / RATE))
@@ -115,7 +117,7 @@ def _convert(segment: Any, offset: float) -> Segment:
 
 
 def _is_doubtful(segments: list[Segment], seconds: float) -> bool:
-    """Return whether a window must be decoded again by itself, with all fallbacks."""
+    """Return whether a window must be decoded again by itself, with the fallback temperatures."""
     if not segments or segments[-1].end < seconds - _REST_SECONDS:
         return True
     improbable = any((s.avg_logprob or 0) < _IMPROBABLE or (s.no_speech_prob or 0) > _SILENT for s in segments)

@@ -1,4 +1,4 @@
-"""Defines the interface of transcription engines and their results, and loads the configured one."""
+"""Defines the interface of transcription engines and the form of their results, and loads the configured engine."""
 
 import importlib
 import zlib
@@ -10,24 +10,24 @@ from backends.common.audio.decoding import Samples
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# A model's parameter `engine` → module and class. Imported on demand: a process uses only one.
+# A model's parameter `engine` → module and class. A module is imported on demand, because a process uses only one.
 _ENGINES = {
     "ctranslate2": ("backends.transcription.ctranslate2_engine", "CTranslate2Engine"),
     "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
 }
 
 _FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Temperatures tried in order while the text repeats itself or is improbable, as in OpenAI's Whisper."""
+"""Temperatures to try in order while the text repeats itself or is known to be improbable, as in OpenAI's Whisper."""
 
 MAX_COMPRESSION_RATIO = 2.4
 """The compression ratio above which a text counts as repeating itself."""
 
-# Language codes of the API → the closest codes of models that lack them.
+# Language codes of the API → the closest codes, for models that lack them.
 _CLOSEST = {"fil": "tl", "yue": "zh"}
 
 
 class Word(NamedTuple):
-    """A spoken word; times in seconds."""
+    """A spoken word, with times in seconds from the start of its window."""
 
     word: str
     start: float
@@ -35,7 +35,10 @@ class Word(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A stretch of speech; times in seconds. The probabilities are None if the engine does not report them."""
+    """A stretch of speech, with times in seconds from the start of its window.
+
+    The probabilities are None if the engine does not report them.
+    """
 
     start: float
     end: float
@@ -49,7 +52,7 @@ class Segment(NamedTuple):
 
 
 class WindowTranscript(NamedTuple):
-    """The transcript of one window."""
+    """The transcript of one window. `language` may be empty if it is unknown or was given."""
 
     segments: list[Segment]
     language: str
@@ -59,14 +62,15 @@ class TranscriptionEngine(Protocol):
     """A transcription model, for one thread at a time."""
 
     batch_size: int
-    """The number of windows worth decoding at once."""
+    """The maximum number of windows to pass to `decode` at once."""
     uses_previous_text: bool
     """Whether the text before a window improves its transcript when passed as the prompt."""
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
-        """Yield the transcript of each window of at most 30 seconds, in order, and None after each step in between.
+        """Yield the transcript of each window, in order, and None after each step that does not complete a window.
 
-        If `options.language` is None, it is detected; several windows are passed only with a language.
+        A window lasts at most 30 seconds. If `options.language` is None, the engine detects the language; there must
+        then be only one window.
         """
         ...
 
@@ -80,7 +84,7 @@ def load_engine(folder: Path, parameters: TranscriptionParameters) -> Transcript
 
 
 def closest_language(language: str | None, known: frozenset[str]) -> str | None:
-    """Return the model's code for a language, or None if it has none or none was given."""
+    """Return the model's code for a language, or None if the model has no such code or no language was given."""
     return language if language in known else next((c for c in [_CLOSEST.get(language or "")] if c in known), None)
 
 

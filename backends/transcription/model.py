@@ -1,4 +1,4 @@
-"""Triton Python backend for transcription: an encoded file in, a response per segment out."""
+"""Triton Python backend for transcription: an encoded audio file in, a response per segment out."""
 
 import json
 from collections.abc import Iterator

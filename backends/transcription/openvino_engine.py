@@ -1,4 +1,8 @@
-"""The engine for Whisper on OpenVINO GenAI: faster on CPUs when greedy, but without text and silence probabilities."""
+"""The engine for Whisper on OpenVINO GenAI.
+
+With greedy decoding, it is faster on CPUs than faster-whisper. It does not report the probabilities of text and
+silence.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,16 +24,16 @@ from backends.transcription.engines import (
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# If the model stops before a window's end, the rest is decoded again, provided that both the rest and the decoded part
-# are at least this long.
+# If the model stops before the end of a window, another run decodes the rest, provided that both the rest and the
+# decoded part are longer than this many seconds.
 _REST_SECONDS = 1.0
 
-# The context is 448 tokens, and the engine rejects prompts that do not fit.
+# Maximum tokens of a prompt. The context is 448 tokens, and the engine rejects prompts that do not fit.
 _PROMPT_TOKENS = 220
 
 
 class OpenVINOEngine:
-    """A Whisper model, which uses all cores."""
+    """A Whisper model in OpenVINO's format."""
 
     batch_size = 1
     # With the preceding text as its prompt, the model omits timestamps.
@@ -82,13 +86,13 @@ class OpenVINOEngine:
         return self._pipeline.generate(samples, config)
 
     def _segments(self, result: Any, start: float, seconds: float, temperature: float) -> list[Segment]:
-        """Return the segments of a result that begins at `start` in a window of `seconds`."""
+        """Return the segments of a result that begins `start` seconds into a window of `seconds` seconds."""
         words = list(result.words[0]) if result.words else None
         ratio = compression_ratio(result.texts[0])
         segments = []
         for chunk in result.chunks[0] if result.chunks else []:
             spoken = [Word(w.text, start + w.start_ts, start + w.end_ts) for w in _take(words, chunk.text)]
-            # The model may omit the last end.
+            # The model may omit the end of the last segment.
             end = start + chunk.end_ts if chunk.end_ts >= chunk.start_ts else seconds
             tokens = self._tokens(chunk.text)
             begin = start + chunk.start_ts
@@ -102,7 +106,7 @@ class OpenVINOEngine:
         return [int(token) for token in ids]
 
     def _shorten(self, prompt: str) -> str:
-        """Return the end of a prompt, up to the model's limit."""
+        """Return the end of a prompt: at most its last _PROMPT_TOKENS tokens."""
         if not prompt.strip():
             return ""
         shortened: str = self._tokenizer.decode(self._tokens(prompt.strip())[-_PROMPT_TOKENS:])

@@ -1,4 +1,4 @@
-"""Transcribes one file: splits its blocks of audio into windows of speech, and times segments in the whole file."""
+"""Transcribes one file: splits its audio into windows of speech, and converts their times to times in the file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
 from backends.transcription.engines import Segment, TranscriptionEngine
 from contract.options import TranscriptionOptions
 
-# How much of the preceding text becomes a window's prompt, so that names and style stay consistent.
+# This many of the last characters before a window become its prompt, so that names and style stay consistent.
 _CONTEXT_CHARACTERS = 200
 
 # Text that needed a higher temperature than this is unreliable.
@@ -19,10 +19,10 @@ _GUESSED = 0.5
 
 
 class Transcriber:
-    """Turns an encoded file into segments; each item of `segments()` is a step of the work.
+    """Turns an encoded file into segments. Each item of `segments()` ends a step of the work.
 
-    `is_alone` returns whether no other request is waiting; if so, windows are decoded in batches: faster,
-    in longer steps.
+    `is_alone` returns whether the model has no other request. If so, and if the language is known, windows are decoded
+    in batches, which is faster but makes the steps longer.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Transcriber:
     def segments(self) -> Iterator[dict[str, Any] | None]:
         """Yield segments in OpenAI's format, with times in seconds, and None after a step without one.
 
-        Raises InvalidRequest. `language` is known after the first segment, `duration` after the last.
+        `language` is known at the first segment, `duration` at the end. Raises InvalidRequest if the file is invalid.
         """
         for samples in self._blocks:
             windows = list(find_windows(samples, self._options.vad))
             yield None  # finding speech took a while: let other requests proceed
             while windows:
                 batch_size = self._engine.batch_size if self._options.language and self._is_alone() else 1
-                # The preceding text would fit only the first window of a batch.
+                # A batch gets the request's own prompt: the preceding text would fit only its first window.
                 options = self._options if batch_size == 1 else replace(self._options, prompt=self._prompt)
                 yield from self._decode(windows[:batch_size], options)
                 del windows[:batch_size]
@@ -71,10 +71,10 @@ class Transcriber:
             yield None
 
     def _update_context(self, segments: list[Segment]) -> None:
-        """Use the language and text of these segments for the following windows."""
+        """Use the language of these segments for the following windows, and their text if it is reliable and helps."""
         prompt = self._options.prompt
         if any(segment.temperature > _GUESSED for segment in segments):
-            prompt = self._prompt  # wrong text would mislead the following windows
+            prompt = self._prompt  # wrong text would mislead the model in the following windows
         elif self._engine.uses_previous_text:
             texts = [prompt or "", *(segment.text.strip() for segment in segments)]
             prompt = " ".join(texts)[-_CONTEXT_CHARACTERS:]
@@ -108,18 +108,19 @@ class Transcriber:
 
 WINDOW_SECONDS = 30
 
-# Longer pauses are shortened to twice the padding; no stretch of speech is longer than a window.
+# Pauses are shortened to at most twice the padding, 0.8 seconds. No stretch of speech is longer than a window.
 _VAD = VadOptions(min_silence_duration_ms=500, speech_pad_ms=400, max_speech_duration_s=WINDOW_SECONDS - 1)
 _MAX_SAMPLES = WINDOW_SECONDS * RATE
 
-# Shorter windows are skipped: no speech can be recognized in them.
+# Windows shorter than 0.1 seconds are skipped: no speech can be recognized in them.
 _MIN_SAMPLES = RATE // 10
 
 
 class Window(NamedTuple):
-    """Samples to decode together, and the function from a time in them to a time in the block, in seconds.
+    """Samples to decode together. `to_block_time` converts a time in them to a time in the block, both in seconds.
 
-    Its second argument is whether the time is an end: at a cut, an end stays before the removed pause.
+    Its second argument says whether the time is the end of a segment or word. Where a pause was removed, an end becomes
+    the time before the pause, and a start the time after it.
     """
 
     samples: Samples
@@ -127,7 +128,7 @@ class Window(NamedTuple):
 
 
 def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
-    """Yield the windows of a block: its speech without pauses if `vad`, otherwise all of it, cut where it is quiet."""
+    """Yield the windows of a block: only its speech if `vad`, otherwise all of its audio, cut where it is quiet."""
     pieces = _speech(samples) if vad else _cut(samples)
     for window in pieces:
         joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])

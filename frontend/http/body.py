@@ -1,4 +1,4 @@
-"""Reading a JSON request body into its validated model; errors name the field."""
+"""Reads JSON request bodies into validated pydantic models. An error about a field names that field."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +16,10 @@ from frontend.settings import Settings
 Body = TypeVar("Body", bound="RequestBody")
 
 MAX_LEVELS = 64
-"""Nesting limit of lists and objects: deeper than real schemas and arguments, and safe for recursive code."""
+"""Maximum nesting of tool arguments and schemas: deeper than real ones, and safe for recursive code."""
 
-# A string long enough to be a base64 file. JSON encoders may escape the slashes in it.
+# A JSON string of at least 1,024 bytes, which may be a base64 file. The only escape in it is `\/`, because some JSON
+# encoders escape slashes.
 _LONG_STRING = re.compile(rb'"(?=[^"]{1024})(?:[^"\\]++|\\/)*+"')
 
 # pydantic's words → ours.
@@ -38,16 +39,20 @@ _TYPE_ERRORS = ("_type", "_parsing", "is_instance", "_from_float")
 
 
 class RequestBody(BaseModel):
-    """A JSON object in a request. Types are strict, as in OpenAI's API. Unknown fields are ignored."""
+    """A JSON object in a request. Types are strict, as in OpenAI's API: a string is not accepted as a number.
+
+    Unknown fields are ignored.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
-    """Return the request's JSON body as `model`. A top-level null counts as an omitted field, as in OpenAI's API.
+    """Return the request's JSON body as `model`. A top-level field that is null counts as omitted, as in OpenAI's API.
 
-    `inline_size` returns how many characters of a parsed body are base64 files; these count against the upload limit
-    instead of the body limit. Raises InvalidRequest or PayloadTooLarge.
+    `inline_size` returns how many characters of a parsed body are base64 files. These do not count against the body
+    limit; instead, they may add the upload limit, encoded as base64, to the size of the body.
+    Raises InvalidRequest or PayloadTooLarge.
     """
     settings = services().settings
     limit = settings.max_body_bytes
@@ -58,7 +63,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     except RequestEntityTooLarge:
         raise _too_large(settings, inline_size is not None) from None
     if inline_size and len(content) > limit and len(content) - _long_strings(content) > limit:
-        raise _too_large(settings, True)  # before parsing, which needs many times the memory
+        raise _too_large(settings, True)  # before parsing, which needs many times as much memory
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -83,7 +88,10 @@ def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:
 
 
 def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise InvalidRequest for an unsupported field, unless its value is an `inert` one, which has no effect."""
+    """Raise InvalidRequest if `fields` has an unsupported field, unless its value is None or has no effect.
+
+    `inert` maps the name of each unsupported field to its values that have no effect.
+    """
     for name, values in inert.items():
         value = fields.get(name)
         if value is not None and value not in values:
@@ -93,7 +101,10 @@ def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
 
 
 def levels_beyond(value: Any, maximum: int) -> bool:
-    """Return whether lists and objects are nested deeper than `maximum` levels. Iterative, so safe at any depth."""
+    """Return whether a JSON value is nested deeper than `maximum` levels, where the innermost values count as a level.
+
+    Iterative, and so safe at any depth.
+    """
     level = [value]
     for _ in range(maximum):
         level = [item for outer in level for item in _items(outer)]
@@ -107,12 +118,12 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _long_strings(content: bytes) -> int:
-    """Return how many bytes of a JSON text are strings that may be base64 files."""
+    """Return how many bytes of a JSON text belong to strings that may be base64 files."""
     return sum(match.end() - match.start() for match in _LONG_STRING.finditer(content))
 
 
 def invalid_field(error: ValidationError) -> InvalidRequest:
-    """Return the first error that pydantic found as an InvalidRequest."""
+    """Return an InvalidRequest for the first error that pydantic found."""
     first = error.errors(include_url=False, include_context=False)[0]
     param, kind, message = _path(first["loc"]), first["type"], _reworded(first["msg"])
     if kind == "missing":
@@ -131,7 +142,7 @@ def _reworded(message: str) -> str:
 
 
 def _path(location: tuple[Any, ...]) -> str:
-    """Return a location as OpenAI writes it: `messages[0].content`. Union tags, in angle brackets, are omitted."""
+    """Return a pydantic error's location in OpenAI's notation, `messages[0].content`, without tags (see `tag_of`)."""
     path = ""
     for part in location:
         if isinstance(part, int):
@@ -142,11 +153,14 @@ def _path(location: tuple[Any, ...]) -> str:
 
 
 def tag_of(value: Any, default: str = "") -> str:
-    """Return the union tag of an object: its `type` in angle brackets, which error paths omit."""
+    """Return the tag that selects the model of an object in a pydantic union: its `type`, or `default`, as `<type>`.
+
+    pydantic adds the tag to the locations of errors; `_path` recognizes it by its angle brackets.
+    """
     kind = (value.get("type") or default) if isinstance(value, dict) else default
     return f"<{kind}>" if isinstance(kind, str) else "<>"
 
 
 def are_token_ids(value: Any) -> bool:
-    """Return whether `value` is a list of 32-bit integers. Whether the IDs exist is checked by the model."""
+    """Return whether `value` is a list of 32-bit integers, possibly empty. The model checks whether the IDs exist."""
     return isinstance(value, list) and all(type(item) is int and -(2**31) <= item < 2**31 for item in value)

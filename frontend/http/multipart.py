@@ -1,4 +1,4 @@
-"""Reading a multipart form into its validated fields and its files."""
+"""Reads multipart forms: the text fields into validated pydantic models, the files into bytes."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,30 +12,30 @@ from frontend.services import services
 
 Form = TypeVar("Form", bound="FormBody")
 
-# Maximum size of a form without its files.
+# How much larger than its files a form may be. Flask limits each text field to 500,000 bytes.
 _FORM_BYTES = 1_000_000
 
 
 class FormBody(BaseModel):
-    """The text fields of a form. A field whose name ends in `[]` is a list."""
+    """The text fields of a form. A form field `name[]` becomes the list `name`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class FileField(NamedTuple):
-    """A file of a form: its field name, and the name that error messages use."""
+    """A file field of a form: `name` is its name in the form, `what` the name of the file in error messages."""
 
     name: str
     what: str
 
 
 def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
-    """Return the text fields of a form with up to `files` files as `model`.
+    """Return the text fields of the request's form as `model`. Raises InvalidRequest or PayloadTooLarge.
 
-    Raises InvalidRequest or PayloadTooLarge.
+    The form may be as large as `files` files of the maximum size. `file` is named in errors.
     """
     if request.mimetype != "multipart/form-data":
-        # werkzeug limits neither the size nor the parsing time of forms in other encodings.
+        # werkzeug would read and parse an application/x-www-form-urlencoded form at once, however large its fields are.
         message = f"{file.what} is required: send the request as multipart/form-data"
         raise InvalidRequest(message, param=file.name, code="missing_file")
     limit = files * services().settings.max_upload_bytes + _FORM_BYTES
@@ -59,7 +59,7 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
 
 
 def read_upload(file: FileField) -> bytes:
-    """Return the content of a form's file and close it. Raises InvalidRequest or PayloadTooLarge."""
+    """Return the content of an uploaded file, and close the file. Raises InvalidRequest or PayloadTooLarge."""
     upload = request.files.get(file.name)
     if upload is None:
         raise InvalidRequest(f"{file.what} is required", param=file.name, code="missing_file")

@@ -24,7 +24,7 @@ def json_response(content: Any) -> Response:
 
 
 def encode_event(data: dict[str, Any], name: str | None = None) -> bytes:
-    """Return a server-sent event with `data` as JSON and an optional event name."""
+    """Return a server-sent event with `data` as JSON and, if given, the event name `name`."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
     return head + b"data: " + orjson.dumps(data) + b"\n\n"
 
@@ -36,21 +36,21 @@ class Closable(Protocol):
 
 
 class StreamedResponse(abc.ABC):
-    """An HTTP response streamed from model output; closes `source`, the calls to models, however the stream ends."""
+    """An HTTP response streamed from model output. `source`, the calls to models, is closed when the stream ends."""
 
     def __init__(self, source: Closable):
         self._source, self._log_fields = source, log_fields()
 
     @abc.abstractmethod
     def events(self) -> Iterator[bytes | None]:
-        """Yield encoded events, or None for each second without one. Raises APIError."""
+        """Yield encoded events, and None for each second without one. Raises APIError."""
 
     def failure_event(self, error: APIError) -> bytes:
         """Return the final event of a stream that fails."""
         return encode_event(error.body())
 
     def event_stream(self) -> Response:
-        """Return the response as server-sent events; an error during the stream becomes an event."""
+        """Return the response as server-sent events. An APIError during the stream becomes its last event."""
         return Response(stream_with_context(self._stream()), headers=_HEADERS, content_type=_EVENT_STREAM)
 
     def _stream(self) -> Iterator[bytes]:
@@ -67,8 +67,9 @@ class StreamedResponse(abc.ABC):
 class DisconnectWatcher:
     """Calls `on_disconnect` once if the client disconnects before `close()`.
 
-    Watches the socket for incoming data, because gunicorn notices a disconnect only at its next write. A client that
-    sends more data (a pipelined request) counts as connected and is no longer watched.
+    gunicorn notices a disconnect only at its next write, so this class waits until the socket becomes readable, which
+    happens when the client closes it. A socket is also readable if the client sends more data (a pipelined request);
+    then the client counts as connected and is no longer watched.
     """
 
     def __init__(self, environ: Mapping[str, Any], on_disconnect: Callable[[], None]):

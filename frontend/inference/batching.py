@@ -1,4 +1,7 @@
-"""Runs the rows of one HTTP request through a batched model, in smaller requests that leave room for other clients."""
+"""Runs the rows of one HTTP request (texts, or pairs of query and document) through a batched model.
+
+Several small requests to the model leave room for the requests of other clients.
+"""
 
 import time
 from collections import deque
@@ -16,11 +19,12 @@ from frontend.services import services
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model
 
-# A request has at most as many rows as the model's batch, and no more text than the model processes in a fraction of a
-# second, so that other clients' requests run in between and a client's disconnect takes effect soon.
+# Maximum bytes of input in a request of several rows: so little that the model needs only a fraction of a second. Other
+# clients' requests can run in between, and a client's disconnect takes effect soon.
 _MAX_BYTES = 16_384
+# A text with more characters than this per token of the model's context is too long; it need not be tokenized.
 _MAX_CHARACTERS_PER_TOKEN = 64
-# One runs while the next waits in the queue.
+# One request runs in the model while the next one waits in the model's queue.
 _MAX_IN_FLIGHT = 2
 
 Columns = Mapping[str, Sequence[bytes]]
@@ -29,9 +33,9 @@ Columns = Mapping[str, Sequence[bytes]]
 def infer_rows(
     model: Model, columns: Columns, parameters: Mapping[str, bool | str], params: Sequence[str]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return output name → [rows, width], in the order of the rows. `columns`: input name → one value per row.
+    """Return output name → array [rows, width], in the order of the rows. `columns`: input name → one value per row.
 
-    `params` are the paths of the rows in the request, which errors about a row name. Raises APIError.
+    `params` are the paths of the rows in the request, for the errors of single rows. Raises APIError.
     """
     run = _Run(model, columns, parameters)
     watcher = DisconnectWatcher(request.environ, run.cancel)
@@ -51,9 +55,10 @@ def infer_rows(
 def encode_within_limit(
     text: str, model: Model, truncate: bool, param: str, advice: str = "Set 'truncate' to true to truncate it."
 ) -> bytes:
-    """Return a text encoded for the model, cut to a length that certainly fills the context.
+    """Return a text in UTF-8. A text of over 64 characters per token of the model's context is too long.
 
-    If `truncate` is false, a longer text raises InvalidRequest, whose message ends with `advice`.
+    With `truncate`, a text that is too long is cut to this length. Otherwise, raises InvalidRequest naming `param`, with
+    `advice` at the end of its message.
     """
     max_tokens = model.int_parameter("context_length")
     limit = max_tokens * _MAX_CHARACTERS_PER_TOKEN
@@ -75,7 +80,7 @@ class _Run:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Send no more requests, and cancel the pending ones, so that Triton drops those it has not started."""
+        """Send no more requests, and cancel the pending ones. Triton drops requests that it has not started."""
         self._cancelled = True
         for _, inference in tuple(self._pending):
             inference.cancel()
@@ -122,9 +127,9 @@ class _Run:
 
 
 def split_rows(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the row indices of each request: rows of similar size together, in order of size.
+    """Yield the row indices of each request to the model, from the smallest row to the largest. `sizes` are in bytes.
 
-    A single row may exceed the byte limit.
+    Rows of similar size thus share a request. A row that exceeds the byte limit gets a request of its own.
     """
     rows: list[int] = []
     total = 0

@@ -1,4 +1,4 @@
-"""Calls to models that stream responses: one call, several in parallel, and the choices of one conversation."""
+"""Calls to models that stream their responses: one call, parallel calls, and the choices of one conversation."""
 
 import time
 from collections import deque
@@ -22,7 +22,10 @@ from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
 MAX_CALL_SECONDS = 86_400.0
-"""The deadline of long calls; for these, the request timeout limits the wait for each response (`response_timeout`)."""
+"""The deadline of calls that may take long, such as transcription.
+
+For these, the request timeout limits only the wait for each response (see ResponseStream, `response_timeout`).
+"""
 
 HEARTBEAT_SECONDS = 1.0
 _GRACE_SECONDS = 0.5
@@ -32,7 +35,7 @@ _NO_NAMES: Mapping[str | None, str] = {}
 def start_call(
     model: Model, inputs: Mapping[str, Value], *, timeout: float = MAX_CALL_SECONDS, client: str | None = None
 ) -> Call:
-    """Start a request to a model that streams responses. `timeout` is the time until the last response, in seconds.
+    """Start a request to a model that streams responses. `timeout` is the maximum time to the last one, in seconds.
 
     `client` identifies the client, for models that schedule clients fairly.
     """
@@ -42,9 +45,9 @@ def start_call(
 class ResponseStream:
     """The responses of `call`, up to the one with the output `last`. A client's disconnect cancels the call.
 
-    The constructor waits for the first response, so that an error before it keeps its HTTP status.
-    `response_timeout`: the maximum wait for each response in seconds; without it, only the call's deadline applies.
-    `field_names`: the backend's field names → the request's. Raises APIError.
+    The constructor waits for the first response, so that an error before it can still set the HTTP status.
+    `response_timeout` is the maximum wait for each response in seconds; without it, only the call's deadline applies.
+    `field_names` maps the names of invalid fields in the backend's errors to the request's names. Raises APIError.
     """
 
     def __init__(
@@ -65,7 +68,10 @@ class ResponseStream:
             raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield all responses, then close. With `heartbeat`, yield None for each second without one."""
+        """Yield all responses, then close. With `heartbeat`, yield None for each second without one.
+
+        Raises APIError, also if the last response is missing.
+        """
         try:
             response = self._first
             while response is not None:
@@ -84,7 +90,7 @@ class ResponseStream:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Cancel the call unless it has ended or is about to.
+        """Cancel the call unless it has ended or, after its last response, is about to end.
 
         Triton 2.51 occasionally corrupts its memory if a cancellation coincides with the end of a stream.
         """
@@ -120,9 +126,10 @@ def start_all(
     last: str,
     error_context: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[ResponseStream]:
-    """Start all calls, and return their streams once each has its first response. If one fails, cancel all.
+    """Start all calls, and return their streams once each has its first response. If one fails, cancel the others.
 
-    `error_context(index)` wraps everything that may raise for that call. Raises APIError.
+    `error_context(index)` is active while the call with this index is started and its first response awaited, so that
+    it can change errors. Raises APIError.
     """
     calls: deque[ModelCall] = deque()
     streams: list[ResponseStream] = []
@@ -142,9 +149,10 @@ def start_all(
 
 
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
-    """Cancel calls without a response yet, except calls about to end by themselves (see ResponseStream._cancel).
+    """Cancel calls of which no response has been read, except calls that are about to end (see ResponseStream._cancel).
 
-    Such calls are common: an error in one request often occurs in the others too.
+    Waits up to 0.5 s in total to see whether their next response is an error or the last. That is common: an error in
+    one request often occurs in the others too.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     for call in calls:
@@ -160,17 +168,17 @@ def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
 
 
 class ResponseSource(Protocol):
-    """The source of a choice's responses."""
+    """A source of the responses of one choice: a ResponseStream, or several calls one after another."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]: ...
     def close(self) -> None: ...
 
 
 class Choices:
-    """The responses of `count` choices. `start` starts the given choices and returns them once each has a response.
+    """The responses of `count` choices. `start(indices)` starts choices and awaits the first response of each.
 
-    The first choice is started on its own: once it responds, the prompt is in the engine's prefix cache, and the other
-    choices need not compute it again. Raises APIError.
+    The first choice is started on its own: once it responds, the prompt is in the engine's prefix cache, so the engine
+    need not compute it again for the other choices. Raises APIError.
     """
 
     def __init__(self, start: Callable[[Sequence[int]], Sequence[ResponseSource]], count: int):
@@ -183,7 +191,7 @@ class Choices:
                 raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[tuple[int, dict[str, Any]] | None]:
-        """Yield all responses with the index of their choice. With `heartbeat`, yield None for a second without one."""
+        """Yield all responses with the index of their choice, and with `heartbeat` None for each second without one."""
         try:
             if len(self._streams) == 1:
                 for response in self._streams[0].responses(heartbeat):
@@ -229,6 +237,6 @@ def _read(index: int, stream: ResponseSource, arrived: Any) -> None:
 
 
 def read_logprobs(responses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-    """Return the tokens of responses, each with `token`, `logprob` and `bytes`; None if no response has logprobs."""
+    """Return the responses' tokens, each with `token`, `logprob` and `bytes`, or None if no response has logprobs."""
     given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
     return [entry for entries in given for entry in entries] if given else None

@@ -1,4 +1,4 @@
-"""A call to a transcription model: an encoded file in, segments out."""
+"""A call to a transcription model: an encoded audio file in, segments of text out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,10 +14,10 @@ from frontend.triton.registry import Model
 
 
 class Transcription:
-    """The segments of one file. The constructor waits for the first response. Raises APIError.
+    """The segments of one audio file. The constructor waits for the first response. Raises APIError.
 
-    `read` returns the encoded file, which is kept in memory only until it is sent. `param` is the request's field with
-    the file.
+    `read` returns the encoded file, which is held in memory only until it is sent. Errors name `param`, the request's
+    field with the file.
     """
 
     def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
@@ -26,7 +26,7 @@ class Transcription:
         response_timeout = services().settings.request_timeout
         self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param})
         self.language, self.duration = "", 0.0
-        """Known only once all segments are; empty and 0 before."""
+        """The language and the duration in seconds, known with the last response; '' and 0 before."""
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
         """Yield the segments of each response. With `heartbeat`, yield None for each second without one."""
@@ -44,10 +44,10 @@ class Transcription:
         return join_text(segment for part in self.segments() if part for segment in part)
 
     def close(self) -> None:
-        """Cancel the call, if it is still running."""
+        """Cancel the call if it is still running."""
         self._responses.close()
 
 
 def join_text(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the joined text of segments."""
+    """Return the text of segments, without white space at its ends."""
     return "".join(segment["text"] for segment in segments).strip()

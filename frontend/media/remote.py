@@ -18,7 +18,8 @@ _SOCKET_TIMEOUT = urllib3.Timeout(connect=5, read=10)
 _MAX_REDIRECTS = 3
 _HEADERS = {"User-Agent": "trident", "Accept-Encoding": "identity"}
 
-# Limits downloads, because they resolve host names on native threads, and a slow name server could occupy them all.
+# Maximum downloads at a time per process. Each one resolves its host name on one of gevent's native threads; without a
+# limit, a slow name server could occupy all of these threads.
 _download_slots = gevent.lock.BoundedSemaphore(16)
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -26,7 +27,7 @@ _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 
 
 class _Target(NamedTuple):
-    """The server and path of a URL; `host` is in wire form (IDNA)."""
+    """The server and path of a URL. `host` is in the wire form of host names (IDNA), `path` includes the query."""
 
     secure: bool
     host: str
@@ -82,7 +83,7 @@ def _parse(url: str) -> _Target:
 
 
 def _get(target: _Target, settings: Settings) -> bytes | str:
-    """Return the content, or the location of a redirect. Tries the host's addresses in turn."""
+    """Return the content (bytes) or the target of a redirect (str). Tries the host's addresses until one connects."""
     for address in _addresses(target, settings):
         pool = _pool(target, address)
         try:
@@ -123,7 +124,10 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
 
 
 def _addresses(target: _Target, settings: Settings) -> Iterator[str]:
-    """Yield the host's checked addresses. Connect to these: a second lookup might return others."""
+    """Yield the host's addresses. Raises InvalidRequest if there are none, or one is private and the host not allowed.
+
+    Callers must connect to these addresses: a second lookup might return others.
+    """
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -148,7 +152,7 @@ def is_public(text: str) -> bool:
     """Return whether an address is on the public internet, not on this machine or a private network."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        # Addresses that a gateway translates to IPv4.
+        # IPv6 addresses that stand for an IPv4 address, to which the packets go.
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

@@ -1,6 +1,6 @@
 """Files that a request references by URL: data:, base64://, file:// and http(s)://.
 
-Files on this machine and hosts on its network must be allowed by the operator (`allow_files`, `allow_hosts`).
+Files on this machine, and hosts with private addresses, must be allowed by the operator (`allow_files`, `allow_hosts`).
 """
 
 import base64
@@ -19,9 +19,10 @@ _SPACE = str.maketrans("", "", " \t\r\n")
 
 
 def read_media(url: str, param: str, settings: Settings) -> bytes:
-    """Return the content that `url` refers to; `param` is the request's field with the URL.
+    """Return the content that `url` refers to.
 
-    Raises InvalidRequest, Overloaded, or PayloadTooLarge if the file exceeds the upload limit.
+    Raises InvalidRequest, Overloaded, or PayloadTooLarge if the file exceeds the upload limit. Errors name `param`, the
+    request's field with the URL.
     """
     readers: dict[str, Callable[[str, Settings], bytes]] = {
         "data": _read_data,
@@ -61,7 +62,7 @@ def _read_base64(url: str, settings: Settings) -> bytes:
 
 
 def _decode(data: str) -> bytes:
-    """Return decoded base64; line breaks and missing padding are accepted."""
+    """Return decoded base64. Padding may be missing. White space is accepted if some is in the first 100 characters."""
     plain = data.translate(_SPACE) if any(map(str.isspace, data[:100])) else data
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
@@ -83,7 +84,7 @@ def _read_file(url: str, settings: Settings) -> bytes:
             return _read_regular(descriptor, settings)
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links form a loop
         raise InvalidRequest(message, code="file_not_allowed") from None
 
 
@@ -96,7 +97,7 @@ def _read_regular(descriptor: int, settings: Settings) -> bytes:
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode):
         raise PermissionError
-    # Check the opened file too: a folder on its path may have been replaced since the first check.
+    # Check the opened file too: a link may have replaced a folder on its path since the first check.
     _check_allowed(Path(f"/proc/self/fd/{descriptor}").readlink(), settings)
     if about.st_size > settings.max_upload_bytes:
         raise file_too_large(settings.max_upload_bytes)

@@ -1,1 +1,1 @@
-"""Parses a model's text into events, without I/O."""
+"""Parses a model's output into events: text, reasoning and tool calls. Does no I/O."""

@@ -1,22 +1,25 @@
-"""The events that a model's text is parsed into, each emitted as soon as it is certain."""
+"""The events that a model's output is parsed into while it is still arriving."""
 
 from typing import NamedTuple
 
 
 class TextDelta(NamedTuple):
-    """Response text."""
+    """The next part of the response text."""
 
     text: str
 
 
 class ReasoningDelta(NamedTuple):
-    """Reasoning text."""
+    """The next part of the reasoning text."""
 
     text: str
 
 
 class ToolCallStart(NamedTuple):
-    """The model calls a tool; the arguments follow. `call_index` is its position among the response's calls."""
+    """The start of a tool call; its arguments follow.
+
+    `call_index` counts the calls started in this response, from 0. Aborted calls count too.
+    """
 
     call_index: int
     id: str
@@ -24,14 +27,14 @@ class ToolCallStart(NamedTuple):
 
 
 class ToolCallArguments(NamedTuple):
-    """The next part of a call's arguments, which are JSON."""
+    """The next part of a call's arguments, as JSON text."""
 
     call_index: int
     text: str
 
 
 class ToolCallAborted(NamedTuple):
-    """A started call turned out not to be one; `text` is everything that the model wrote for it."""
+    """A started call proved malformed. `text` is everything that the model wrote for it, up to the error."""
 
     call_index: int
     text: str

@@ -14,17 +14,17 @@ class Parser(Protocol):
 
 
 class ParserPipeline:
-    """Chains `parsers`: each one parses the text deltas of the one before."""
+    """Chains `parsers`: each one parses the text deltas that the previous one emits."""
 
     def __init__(self, parsers: Sequence[Parser] = ()):
         self._parsers = parsers
 
     def push(self, text: str) -> list[Event]:
-        """Return the events of more text."""
+        """Parse the next text and return the new events."""
         return _parse_text(self._parsers, text)
 
     def end(self) -> list[Event]:
-        """Return the events of text still buffered at the end of the output."""
+        """Parse the text that is still buffered at the end of the output and return its events."""
         events: list[Event] = []
         for index, parser in enumerate(self._parsers):
             events += _parse_events(self._parsers[index + 1 :], parser.end())
@@ -38,7 +38,7 @@ def _parse_text(parsers: Sequence[Parser], text: str) -> list[Event]:
 
 
 def _parse_events(parsers: Sequence[Parser], events: Iterable[Event]) -> list[Event]:
-    """Return the events, with each text delta parsed by `parsers`."""
+    """Return the events, with each text delta replaced by the events that `parsers` find in it."""
     results: list[Event] = []
     for event in events:
         results += _parse_text(parsers, event.text) if isinstance(event, TextDelta) else [event]

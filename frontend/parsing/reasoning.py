@@ -5,11 +5,12 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta
 
 
 class ReasoningParser:
-    """Separates reasoning from the response in streamed text, however the text is split.
+    """Separates reasoning from the response in streamed text. The result does not depend on how the text is split.
 
-    Reasoning exists only if the output begins with the opening tag: later tags are ordinary text. If the chat template
-    opens the reasoning in the prompt, the backend prepends the tag to the output. White space around the reasoning is
-    dropped. Unclosed reasoning extends to the end of the output.
+    Only a `<think>` at the beginning of the output opens reasoning, and the first `</think>` after it closes it. All
+    other tags are ordinary text. If the chat template already ends the prompt with `<think>`, Trident's chat backend
+    begins the output with it. White space around the two tags is dropped. Unclosed reasoning extends to the end of the
+    output.
     """
 
     def __init__(self) -> None:
@@ -17,12 +18,12 @@ class ReasoningParser:
         self._state = self._before_reasoning
 
     def push(self, text: str) -> list[Event]:
-        """Return the events that are certain so far."""
+        """Parse the next text and return the new events. Text that may be part of a tag stays buffered."""
         self._buffer += text
         return self._state()
 
     def end(self) -> list[Event]:
-        """Return the events of text still buffered at the end of the output."""
+        """Return the events for the text that is still buffered at the end of the output."""
         rest, self._buffer = self._buffer, ""
         if self._state == self._in_reasoning:
             return [ReasoningDelta(rest.rstrip())] if rest.strip() else []

@@ -9,9 +9,9 @@ import gevent
 
 
 class ExpiringFiles:
-    """Files that expire after `seconds`; over `max_bytes` or `max_files`, the oldest are evicted.
+    """Files that expire after `seconds`. The oldest are evicted beyond `max_bytes` in total or `max_files`.
 
-    The folder holds all of the state. Callers must pass only safe names.
+    All state is in the folder. Callers must not pass names that lead out of it.
     """
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int, max_files: int = 5000):
@@ -21,7 +21,7 @@ class ExpiringFiles:
         """Store a file atomically. Return whether it was stored; a file larger than `max_bytes` is not."""
         if len(content) > self._max_bytes:
             return False
-        gevent.get_hub().threadpool.apply(self._put, (name, content))  # may scan thousands of files
+        gevent.get_hub().threadpool.apply(self._put, (name, content))  # on a native thread: may scan thousands of files
         return True
 
     def _put(self, name: str, content: bytes) -> None:
@@ -37,7 +37,7 @@ class ExpiringFiles:
             raise
 
     def get(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if it does not exist or has expired."""
+        """Return the content of a file, or None if it does not exist, has expired or is a symbolic link."""
         path = self._folder / name
         if path.is_symlink():
             return None

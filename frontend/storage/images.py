@@ -11,13 +11,13 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpeg|webp)")
 
 
 class ImageStore:
-    """Images that expire after `seconds`, at most `max_bytes` in total; the extension of a name is the format."""
+    """Images that expire after `seconds`, at most `max_bytes` in total. A name's extension is the image's format."""
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int):
         self._files, self._max_bytes = ExpiringFiles(folder, seconds, max_bytes), max_bytes
 
     def put(self, content: bytes, image_format: str) -> str:
-        """Store an image and return its name. Raises PayloadTooLarge."""
+        """Store an image and return its name. Raises PayloadTooLarge if the image exceeds `max_bytes`."""
         name = f"{secrets.token_urlsafe(32)}.{image_format}"
         if not self._files.put(name, content):
             limit = f"the limit of {self._max_bytes:,} bytes for stored images"

@@ -1,4 +1,4 @@
-"""Stored responses, each with its whole conversation, which later requests can continue until it expires."""
+"""Stored responses, each with its conversation. Later requests can continue it until the response expires."""
 
 import logging
 import re
@@ -15,14 +15,14 @@ _ID = re.compile(r"resp_[0-9a-f]{64}")
 
 
 class StoredResponse(NamedTuple):
-    """A `response` as returned to the client, and its whole conversation: earlier messages, input and output."""
+    """A `response` as returned to the client, and its conversation: the earlier messages, the input and the output."""
 
     response: dict[str, Any]
     messages: list[dict[str, Any]]
 
 
 class ResponseStore:
-    """Responses by ID. IDs are unguessable, because anyone with an ID can read the response."""
+    """Responses by ID. IDs are unguessable, because anyone who has the ID of a response can read it."""
 
     def __init__(self, files: ExpiringFiles):
         self._files = files
@@ -33,7 +33,7 @@ class ResponseStore:
         return f"resp_{secrets.token_hex(32)}"
 
     def put(self, stored: StoredResponse) -> None:
-        """Store a response under its ID, unless it exceeds the size limit.
+        """Store a response under its ID, unless it is larger than the whole store may be.
 
         Storage errors are only logged, so that the client still gets its response.
         """

@@ -1,1 +1,1 @@
-"""The only package that depends on Triton."""
+"""The clients of Triton, the model registry and the tensors: the only part of the frontend that depends on Triton."""

@@ -1,4 +1,4 @@
-"""Limits the requests in progress per model: further requests are rejected immediately instead of waiting."""
+"""Limits the requests in progress per model. Further requests are rejected immediately instead of waiting."""
 
 import threading
 from collections import Counter
@@ -9,10 +9,10 @@ from frontend.errors import Overloaded
 
 
 class AdmissionLimiter:
-    """Counts requests per model, for models whose queue has no other limit.
+    """Counts the requests in progress per model, for models whose backend does not limit its queue.
 
-    Triton's own queue limit is not used: with it, this version's dynamic batcher overlooks for half a second a request
-    that arrives just as another ends.
+    Triton's own queue limit is not used: with it, the dynamic batcher of Triton 2.51 leaves a request that arrives just
+    as another one ends waiting for half a second.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class AdmissionLimiter:
 
     @contextmanager
     def enter(self, model: str, limit: int) -> Iterator[None]:
-        """Count a request while the block runs. Raises Overloaded if `limit` requests are already in progress."""
+        """Count a request to `model` while the block runs. Raises Overloaded if it already has `limit` requests."""
         with self._lock:
             if self._in_progress[model] >= limit:
                 raise Overloaded("The model's queue is full")

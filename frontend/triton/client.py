@@ -34,16 +34,19 @@ _MANAGEMENT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model in Triton's repository index; `state` is READY, LOADING, UNLOADING or UNAVAILABLE."""
+    """A model in Triton's repository index.
+
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE, or empty if Triton has not tried to load the model.
+    """
 
     name: str
     state: str
 
 
 class Call:
-    """A request in progress with many responses; each is a dict of output name → value.
+    """A request in progress that can have many responses, each a dict of output name → value.
 
-    `cancel()` stops the work in Triton, from any thread and at any stage.
+    `cancel()` may be called from any thread and at any time.
     """
 
     def __init__(self, call: Any):
@@ -58,7 +61,10 @@ class Call:
             self._call.cancel()
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
-        """Return the next response, or None after the last. Raises TimeoutError after `timeout` seconds, APIError."""
+        """Return the next response, or None after the last one or an error.
+
+        Raises TimeoutError if there is none within `timeout` seconds, or APIError if the call fails.
+        """
         if self._over:
             return None
         try:
@@ -87,7 +93,7 @@ class Call:
 
 
 class TritonClient:
-    """A client of Triton at `address` (HOST:PORT, gRPC) and at `http_port` on the same host.
+    """A client of Triton's gRPC server at `address` (HOST:PORT) and its HTTP server at `http_port` on the same host.
 
     Create it after forking: gRPC channels do not survive a fork.
     """
@@ -96,7 +102,8 @@ class TritonClient:
         self._unary = UnaryClient(address.rpartition(":")[0], http_port)
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        # Declared as a bidirectional stream, but cheaper to call as one request with many responses.
+        # Triton declares ModelStreamInfer as a bidirectional stream. A call with one request and many responses is
+        # compatible, and cheaper.
         self._infer = self._channel.unary_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -106,7 +113,7 @@ class TritonClient:
     def stream(
         self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
     ) -> Call:
-        """Start a request to a decoupled model. `timeout` is the time until the last response, in seconds.
+        """Start a request to a decoupled model. `timeout` is the maximum time to the last response, in seconds.
 
         `client` identifies the client, for models that schedule clients fairly.
         """
@@ -124,11 +131,14 @@ class TritonClient:
         timeout: float,
         parameters: Mapping[str, bool | str],
     ) -> Inference:
-        """Start a request to a model that sends one response. `timeout` is in seconds. Raises APIError."""
+        """Start a request to a batched model, which sends one response. `timeout` is in seconds. Raises APIError."""
         return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
 
     def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None:
-        """Send the model's backend a request without work. Raises APIError if it fails or does not respond in time."""
+        """Send the model's backend a request that it answers without running the model.
+
+        Raises APIError if the request fails or takes longer than `timeout` seconds.
+        """
         request = build_request(model, dict.fromkeys(inputs, b""), "probe", batched)
         request.parameters["probe"].bool_param = True
         with _raise_api_errors():
@@ -136,19 +146,19 @@ class TritonClient:
                 pass
 
     def index(self) -> list[ModelState]:
-        """Return the models in the repository. Raises Unavailable if Triton does not respond."""
+        """Return the models in Triton's repository, loaded or not. Raises APIError if Triton does not respond."""
         with _raise_api_errors():
             index = self._stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=_MANAGEMENT_SECONDS)
         return [ModelState(model.name, model.state) for model in index.models]
 
     def config(self, model: str) -> Any:
-        """Return a loaded model's configuration, as Triton's ModelConfig message."""
+        """Return a loaded model's configuration, as Triton's ModelConfig message. Raises APIError."""
         with _raise_api_errors():
             request = service_pb2.ModelConfigRequest(name=model)
             return self._stub.ModelConfig(request, timeout=_MANAGEMENT_SECONDS).config
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the gRPC channel."""
         self._channel.close()
 
 

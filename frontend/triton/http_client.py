@@ -1,4 +1,4 @@
-"""Requests with one response, over Triton's HTTP port: under gevent, a gRPC call takes over 50% more CPU.
+"""Requests with one response, over Triton's HTTP port, because a gRPC call takes over 50% more CPU under gevent.
 
 The protocol is KServe v2 with its binary tensor extension. Connections are reused.
 """
@@ -30,7 +30,7 @@ class UnaryClient:
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=_MAX_IDLE)
 
     def connect(self) -> http.client.HTTPConnection:
-        """Return an idle connection, or a new one. Raises OSError."""
+        """Return an idle connection, or a new one if none is idle. Raises OSError."""
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
@@ -39,20 +39,20 @@ class UnaryClient:
         return connection
 
     def release(self, connection: http.client.HTTPConnection | None) -> None:
-        """Keep a connection for the next request; its response must have been read."""
+        """Keep a connection, if it is still open, for another request. Its response must have been read."""
         if connection is not None and connection.sock is not None:
             self._idle.append(connection)
 
     def close_idle(self) -> None:
-        """Close the idle connections, because Triton has closed its end of them."""
+        """Close the idle connections. Called when one has failed, because Triton has probably closed the others too."""
         while self._idle:
             self._idle.pop().close()
 
 
 class Inference:
-    """A request in progress, sent on construction. `inputs` have one string per row; `timeout` is in seconds.
+    """A request in progress, which the constructor sends. Raises APIError.
 
-    Raises APIError.
+    `inputs` maps input names to one string per row. `timeout` is the maximum time to the response, in seconds.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Inference:
         self._cancelled = False
         self._connection: http.client.HTTPConnection | None = None
         try:
-            with contextlib.suppress(ConnectionError):  # _receive retries
+            with contextlib.suppress(ConnectionError):  # _receive sends the request again
                 self._send()
         except OSError as error:
             raise self._explain(error) from error
 
     def result(self) -> dict[str, Any]:
-        """Wait for the response, and return output name → array."""
+        """Wait for the response, and return output name → array. Raises APIError."""
         try:
             response = self._receive()
             content = response.read()
@@ -98,7 +98,7 @@ class Inference:
             self._close()
             raise self._explain(error) from error
         self._client.release(self._connection)
-        self._connection = None  # another request may be using it now
+        self._connection = None  # cancel() must not shut it down: another request may be using it now
         if response.status != 200:
             raise error_from_grpc(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))
@@ -107,7 +107,7 @@ class Inference:
         return outputs
 
     def cancel(self) -> None:
-        """Shut down the connection, so that `result` raises ClientClosedRequest. Callable from any greenlet."""
+        """Shut down the connection, so that a pending `result` raises ClientClosedRequest. Callable from any thread."""
         self._cancelled = True
         if self._connection is not None and self._connection.sock is not None:
             with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class Inference:
         return connection
 
     def _receive(self) -> http.client.HTTPResponse:
-        """Return the response, retrying once in case Triton had closed an idle connection."""
+        """Return the response. Retries once if the connection fails, because Triton may have closed it while idle."""
         try:
             if self._connection is not None:
                 return self._connection.getresponse()

@@ -1,4 +1,4 @@
-"""Chat models on our own backend, and the interface that they share with chat models on vLLM (vllm.py)."""
+"""Chat models on Trident's own backend, and the interface that they share with chat models on vLLM (vllm.py)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -20,7 +20,10 @@ class ModelCall(Protocol):
 
 
 class ChatModel(Protocol):
-    """Converts a conversation or prompt to a request, and its call to responses. Each kind has its own prompt type."""
+    """Converts conversations and prompts to requests, and calls to responses.
+
+    Each implementation has its own type of prompt, which only its own methods read.
+    """
 
     accepts_images: bool
     honors_structured_output: bool
@@ -36,7 +39,10 @@ class ChatModel(Protocol):
         ...
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
-        """Return the prompt for a text, or token IDs, to continue. Raises InvalidRequest."""
+        """Return the prompt for a text or token IDs that the model continues. Raises InvalidRequest.
+
+        `echo` is whether the output begins with the prompt.
+        """
         ...
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
@@ -44,12 +50,12 @@ class ChatModel(Protocol):
         ...
 
     def responses(self, call: Call, prompt: Any) -> ModelCall:
-        """Return the responses of a call."""
+        """Return the responses of `call`, which was started with the inputs of `prompt`."""
         ...
 
 
 class NativeChatModel:
-    """A model of backends/generation, which renders templates and counts tokens itself."""
+    """A chat model on backends/generation. That backend renders templates, counts tokens and applies `echo` itself."""
 
     honors_structured_output = True
 

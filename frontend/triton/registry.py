@@ -1,4 +1,4 @@
-"""The registry of models and their tasks, read from their configuration in Triton."""
+"""The registry of models and their tasks, read from the models' configurations in Triton."""
 
 import hashlib
 import logging
@@ -32,7 +32,10 @@ class Triton(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A model that Triton has loaded. `name` is its name in Triton, `id` its ID in the API."""
+    """A model that Triton has loaded. `name` is its name in Triton, `id` its ID in the API.
+
+    `state` is READY, or UNAVAILABLE while Triton does not respond.
+    """
 
     name: str
     id: str
@@ -43,9 +46,9 @@ class Model:
     inputs: tuple[str, ...] = field(default=(), repr=False)
     batched: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """All parameters in its configuration."""
+    """All parameters in the model's configuration."""
     fingerprint: str = ""
-    """Changes with the weights, the engine and its precision."""
+    """The `system_fingerprint` in responses: a hash of the model's configuration."""
     state: str = _READY
 
     def serves(self, task: str) -> bool:
@@ -54,11 +57,11 @@ class Model:
 
     @property
     def uses_vllm(self) -> bool:
-        """Whether the model has the tensors of Triton's stock vLLM backend (frontend/triton/vllm.py)."""
+        """Whether the model runs on Triton's stock vLLM backend (see vllm.py), recognized by the input `text_input`."""
         return self.task == "chat" and "text_input" in self.inputs
 
     def int_parameter(self, name: str) -> int:
-        """Return an integer parameter. Raises EngineFailure if it is missing or not an integer."""
+        """Return an integer from the configuration's parameters. Raises EngineFailure if it is missing or malformed."""
         try:
             return int(self.parameters[name])
         except (KeyError, ValueError):
@@ -66,7 +69,7 @@ class Model:
 
 
 class Registry:
-    """Finds models by name, ID, alias or task. Queries Triton at most once a second."""
+    """Finds models by name, ID, alias or task. Reads Triton's index of models at most once a second."""
 
     def __init__(self, settings: Settings, triton: Triton):
         self._settings, self._triton = settings, triton
@@ -77,9 +80,10 @@ class Registry:
         self._responded_at: dict[str, float] = {}
 
     def models(self) -> list[Model]:
-        """Return the loaded models, those in `settings.models` first and in that order.
+        """Return the loaded models: the ones in `settings.models` in that order, then the others by name.
 
-        While Triton does not respond, return the last known ones as UNAVAILABLE. Raises Unavailable if there are none.
+        While Triton does not respond, return the last known models as UNAVAILABLE. Raises Unavailable if there are no
+        models to return.
         """
         if time.monotonic() - self._read_at >= _FRESH_SECONDS and (not self._models or not self._lock.locked()):
             with self._lock:
@@ -91,10 +95,12 @@ class Registry:
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to for one of `tasks`. A capability counts as a task.
 
-        None means the default model: the first model of the first task that has one. If `name` refers to a task, a
-        model that also serves the first of `tasks` is preferred.
+        `name` is a model's name or ID, one of `tasks`, or an alias of these. A task stands for its first model,
+        preferably one that also serves the first of `tasks`. None stands for the first model of the first task that has
+        a model; so does an unknown name with the setting `unknown_model` = default.
 
-        Raises ModelNotFound for an unknown name, InvalidRequest for a model of another task, Unavailable.
+        Raises InvalidRequest for a model of another task, Unavailable if a model in `settings.models` or every model of
+        the task is not loaded, and ModelNotFound for any other name.
         """
         models = self.models()
         target = self._aliases.get(name, name) if name is not None else None
@@ -113,7 +119,7 @@ class Registry:
         return found
 
     def get(self, name: str) -> Model:
-        """Return the model with this name, ID or alias, whatever its task. Raises ModelNotFound, Unavailable."""
+        """Return the first model with this name, ID, alias or task. Raises ModelNotFound or Unavailable."""
         target = self._aliases.get(name, name)
         for model in self.models():
             if target in (model.name, model.id, model.task):
@@ -121,22 +127,27 @@ class Registry:
         raise ModelNotFound(name)
 
     def record_response(self, model: Model) -> None:
-        """Record that a model has just responded to a request."""
+        """Record that a model has responded to a request at this moment."""
         self._responded_at[model.name] = time.monotonic()
 
     def unresponsive_models(self) -> list[str]:
-        """Return the required models that do not respond to a probe. Raises Unavailable if no model is loaded."""
+        """Return the names of required models that are not loaded or do not respond.
+
+        Required are the models in `settings.models`, or all loaded ones if it is empty. Raises Unavailable if no model
+        is loaded.
+        """
         models = {model.name: model for model in self.models()}
         required = self._settings.models or tuple(models)
         return [name for name in required if name not in models or not self._responds(models[name])]
 
     def _responds(self, model: Model) -> bool:
         if model.uses_vllm:
-            return model.state == _READY  # vLLM has no probe; Triton unloads a model whose engine fails
+            return model.state == _READY  # the vLLM backend has no probe, but Triton unloads a model whose engine fails
         try:
             self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
         except DeadlineExceeded:
-            # A probe of a batched model queues behind requests, so a busy model may not respond to it in time.
+            # A probe of a batched model queues behind requests, so a busy model may not respond to it in time. Then a
+            # recent response to a request shows that the model works.
             return time.monotonic() - self._responded_at.get(model.name, float("-inf")) < _BUSY_SECONDS
         except APIError as error:
             log.warning("%s is not responding: %s", model.name, error)

@@ -1,4 +1,4 @@
-"""Converts errors from Triton and its backends to API errors, by gRPC status name."""
+"""Converts errors from Triton and from its backends to API errors, by the name of the gRPC status."""
 
 import logging
 
@@ -36,7 +36,11 @@ def error_from_backend(text: str) -> APIError:
 
 
 def error_from_grpc(status: str, details: str) -> APIError:
-    """Return the error for one of Triton's own. Details that are not for clients go to the log only."""
+    """Return the API error for one of Triton's own errors.
+
+    `details` is shown to the client only if its request is invalid. It is logged instead if the model failed or is
+    unavailable.
+    """
     kind = _ERRORS.get(status, EngineFailure)
     if kind is DeadlineExceeded:
         return kind("The request exceeded its time limit and was stopped")

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-# A string, several strings, or a boolean.
+# The value of an input: one string, several strings, or a boolean.
 Value = bytes | str | bool | Sequence[bytes]
 _NUMBERS = {"INT32": np.int32, "INT64": np.int64, "UINT32": np.uint32, "FP32": np.float32}
 
 
 def build_request(model: str, inputs: Mapping[str, Value], request_id: str, batched: bool = False) -> Any:
-    """Return a ModelInferRequest. Strings have the shape [n], or [n, 1] for a batch of rows; a bool has [1]."""
+    """Return a ModelInferRequest. n strings have the shape [n], or [n, 1] if `batched`; a boolean has the shape [1]."""
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in inputs.items():
         if isinstance(value, bool):
@@ -35,7 +35,7 @@ def read_response(response: Any) -> dict[str, Any]:
 
 
 def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
-    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shapes [1] and [], else an array."""
+    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shapes [1] and [], or an array."""
     if datatype == "UINT8":
         return raw
     if datatype == "BYTES":
@@ -45,5 +45,5 @@ def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
 
 
 def pack_strings(rows: Sequence[bytes]) -> bytes:
-    """Return strings in Triton's format, each preceded by its length."""
+    """Return strings in Triton's format: each is preceded by its length in bytes, as a little-endian uint32."""
     return b"".join(struct.pack("<I", len(row)) + row for row in rows)

@@ -1,6 +1,6 @@
-"""Chat models on Triton's stock vLLM backend. Its input is a text, so the chat template is rendered here.
+"""Chat models on Triton's stock vLLM backend, whose input is a text, so the chat template is rendered here.
 
-The interface is defined by vllm_backend's src/model.py and src/utils/request.py, releases 24.12 and later.
+Tensors follow src/model.py and src/utils/request.py in Triton's vllm_backend, releases 24.12 and later.
 """
 
 import functools
@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
-# Sampling parameters that only our own backend supports.
+# Fields of SamplingParameters that are not among vLLM's sampling parameters. This module applies them itself, except
+# logprobs, which are rejected before (see routing.py).
 _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
 # The backend's finish reason for a response that is not the last.
@@ -32,7 +33,7 @@ _UNFINISHED = "None"
 
 
 class _Prompt(NamedTuple):
-    """A text prompt; `param` is the request's field it comes from, `preface` the text that the output starts with."""
+    """A text prompt. `param` is the request's field that it comes from, `preface` a text to put before the output."""
 
     text: str
     param: str
@@ -40,7 +41,11 @@ class _Prompt(NamedTuple):
 
 
 class VllmChatModel:
-    """A model whose parameter `tokenizer` is a folder, absolute or relative to the model's folder in `repository`."""
+    """A chat model on vLLM, with its tokenizer and chat template. Raises EngineFailure.
+
+    Their folder is the parameter `tokenizer` in the model's configuration: an absolute path, or one relative to the
+    model's folder in `repository`.
+    """
 
     accepts_images = False
     honors_structured_output = False
@@ -66,7 +71,7 @@ class VllmChatModel:
         return _Prompt(prompt, "prompt", prompt if echo else "")
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
-        """Return the tensors of a request. Prompts that vLLM would answer with a 500 are rejected here."""
+        """Return the tensors of a request. Rejects prompts that vLLM would answer with a 500. Raises APIError."""
         tokens, limit = self._tokenizer.count(prompt.text), self._model.int_parameter("context_length")
         if not tokens:
             raise InvalidRequest(f"'{prompt.param}' must not be empty", param=prompt.param)
@@ -92,7 +97,7 @@ class _ModelTokenizer:
         self._initial_token = "".join(self._tokenizer.encode("").tokens[:1])
 
     def render(self, messages: list[dict[str, Any]], tools: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Return the prompt without the initial token, which vLLM's tokenizer adds. Raises InvalidRequest."""
+        """Return the prompt without its initial token, which vLLM adds when it tokenizes. Raises InvalidRequest."""
         try:
             rendered = self._template.render(messages, list(tools), kwargs)
         except TemplateRejected as error:
@@ -100,7 +105,7 @@ class _ModelTokenizer:
         return rendered.removeprefix(self._initial_token)
 
     def count(self, text: str) -> int:
-        """Return the number of tokens that the engine reads. Runs on a native thread, as a long text takes a while."""
+        """Return how many tokens vLLM reads for a text. Uses a native thread: a long text must not block greenlets."""
         count: int = gevent.get_hub().threadpool.apply(lambda: len(self._tokenizer.encode(text).ids))
         return count
 
@@ -116,21 +121,21 @@ def _open_tokenizer(folder: Path) -> _ModelTokenizer:
 
 
 def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_context: int) -> dict[str, Value]:
-    """Return the tensors of a request. `remaining_context` is the default and the limit of `max_tokens` (vLLM's own
-    default is 16).
+    """Return the tensors of a request. Raises EngineFailure if the model's configuration lacks one of them.
 
-    Raises EngineFailure if the model's configuration lacks any of them.
+    `remaining_context` is the number of tokens that fit the context after the prompt. It is the limit of `max_tokens`
+    and its default, because vLLM's own default is 16.
     """
     parameters = {name: value for name, value in sampling.items() if name not in _NATIVE_ONLY}
     if sampling.get("visible_tokens"):
         parameters["skip_special_tokens"] = False
     parameters["max_tokens"] = min(parameters.get("max_tokens", remaining_context), remaining_context)
     if parameters.get("top_k") == 0:
-        parameters["top_k"] = -1  # not all versions accept 0 for all tokens
+        parameters["top_k"] = -1  # both mean all tokens, but not all versions of vLLM accept 0
     inputs: dict[str, Value] = {
         "text_input": text,
         "stream": bool(sampling.get("stream")),
-        "exclude_input_in_output": True,  # by default, output that is not streamed includes it
+        "exclude_input_in_output": True,  # otherwise, output that is not streamed includes the input
         "sampling_parameters": orjson.dumps(parameters),
         **dict.fromkeys(_RETURNED, True),
     }
@@ -140,7 +145,7 @@ def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_
 
 
 class VllmCall:
-    """A call to a model on vLLM, with responses like those of backends/generation; the first starts with `preface`."""
+    """A call to a model on vLLM, with the responses of backends/generation. The first one starts with `preface`."""
 
     def __init__(self, call: Call, preface: str = ""):
         self._call, self._preface = call, preface
@@ -151,11 +156,14 @@ class VllmCall:
         self._call.cancel()
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
-        """Return the next response, or None after the last. Raises TimeoutError after `timeout` seconds, APIError."""
+        """Return the next response, or None after the last one.
+
+        Raises TimeoutError if there is none within `timeout` seconds, or APIError if the call fails.
+        """
         response = self._call.next(timeout)
         if response is None:
             return None
-        self._num_output_tokens += response["num_output_tokens"]  # of this response only
+        self._num_output_tokens += response["num_output_tokens"]  # each response counts only its own
         text, self._preface = self._preface + response["text_output"], ""
         finish_reason = response["finish_reason"]
         if finish_reason == _UNFINISHED:

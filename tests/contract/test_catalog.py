@@ -36,7 +36,7 @@ def test_entry_has_a_converter_a_backend_and_a_task(entry):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_configuration_has_what_the_frontend_reads(entry):
+def test_configuration_matches_the_catalog_entry_and_the_task(entry):
     text = render_config(entry, {"context_length": "8192"})
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     parameters = {key: value.string_value for key, value in config.parameters.items()}
@@ -49,13 +49,13 @@ def test_configuration_has_what_the_frontend_reads(entry):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_configuration_has_every_parameter_of_the_backend(entry):
+def test_configuration_has_every_backend_parameter_and_no_unknown_ones(entry):
     from_converter = {"context_length": "2048"} | ({"voice": "heart"} if entry.task == "speech" else {})
     config = text_format.Parse(render_config(entry, from_converter), model_config_pb2.ModelConfig())
     texts = {key: value.string_value for key, value in config.parameters.items()}
     parameters = read_parameters(PARAMETERS[entry.backend], texts)
     assert parameters.device == "CPU"
-    # Every parameter is read by the backend or the frontend.
+    # No parameter is unused: the backend or the frontend reads it.
     known = {field.name for field in dataclasses.fields(parameters)} | FRONTEND_PARAMETERS
     assert set(texts) <= known
 
@@ -65,7 +65,7 @@ def test_aliases_map_to_existing_tasks():
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
-def test_conversion_lists_its_source_files(name):
+def test_conversion_has_a_function_and_lists_its_source_files(name):
     conversion = CONVERTERS[name]
     module, _, function = conversion.function.partition(".")
     assert f"export/converters/{module}.py" in conversion.files

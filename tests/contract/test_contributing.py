@@ -1,4 +1,4 @@
-"""The worked examples in CONTRIBUTING.md work as printed."""
+"""The worked examples in CONTRIBUTING.md: all complete Python files compile, and some examples are tried out."""
 
 import re
 import tomllib
@@ -16,13 +16,13 @@ from tests.contract.test_documents import read
 
 
 def example(path, language="python"):
-    """Return the code of the example whose first line names the path."""
+    """Return the code of the only example in CONTRIBUTING.md whose first line names `path`."""
     blocks = re.findall(rf"```{language}\n(# {re.escape(path)}.*?)```", read("CONTRIBUTING.md"), re.DOTALL)
     assert len(blocks) == 1
     return blocks[0]
 
 
-def test_python_examples_compile():
+def test_complete_python_examples_compile():
     blocks = re.findall(r"```python\n(.*?)```", read("CONTRIBUTING.md"), re.DOTALL)
     whole = [block for block in blocks if not block.splitlines()[1].startswith("    ")]
     assert len(whole) >= 6

@@ -1,4 +1,4 @@
-"""The documents match the code: endpoints, models, settings, paths and commands."""
+"""The documents match the code: endpoints, models, generated tables, links and paths. Also checks the lock files."""
 
 import re
 import subprocess
@@ -50,7 +50,7 @@ def test_readme_has_at_most_120_lines(document):
 
 
 @pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
-def test_translation_has_the_same_code(english, chinese):
+def test_translation_has_the_same_code_blocks(english, chinese):
     blocks = [re.findall(r"```(?:bash|python|json|text)\n.*?```", read(name), re.DOTALL) for name in (english, chinese)]
     assert blocks[0] == blocks[1]
 
@@ -61,7 +61,7 @@ def test_generated_tables_are_current(path):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_and_paths_exist(document):
+def test_targets_of_relative_links_and_paths_exist(document):
     text = re.sub(r"```.*?```", "", read(document), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith("https://"):
@@ -81,7 +81,7 @@ def anchors(text):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_architecture_names_every_folder_of_the_code():
+def test_architecture_names_every_package_of_the_code():
     text = read("ARCHITECTURE.md") + "".join(read(name) for name in DOCUMENTS if name.startswith("docs/architecture/"))
     for folder in ("contract", "trident", "frontend", "backends", "export"):
         for path in (CHECKOUT / folder).rglob("__init__.py"):
@@ -89,7 +89,7 @@ def test_architecture_names_every_folder_of_the_code():
 
 
 @pytest.mark.parametrize("phrase", ["All but for one", "those that wait", "most_tokens", "whoever"])  # wording: allow
-def test_wording_check_finds_the_phrase(tmp_path, monkeypatch, phrase):
+def test_wording_check_finds_the_phrase_except_on_allowed_lines(tmp_path, monkeypatch, phrase):
     (tmp_path / "page.md").write_text(f"Plain words.\n{phrase}\n{phrase} (wording: allow)\n", encoding="utf-8")
     monkeypatch.setattr(wording, "CHECKOUT", tmp_path)
     assert [finding.partition(": ")[0] for finding in wording.findings("page.md")] == ["page.md:2"]
@@ -101,7 +101,7 @@ def test_make_help_lists_every_target():
     assert all(f"make {target} " in listed for target in phony)
 
 
-def test_every_requirement_is_pinned_by_hash():
+def test_every_requirement_is_pinned_to_a_version_and_hash():
     for lock in (CHECKOUT / "requirements").glob("*.lock"):
         pinned = [
             line for line in lock.read_text(encoding="utf-8").splitlines() if line and not line.startswith((" ", "#"))

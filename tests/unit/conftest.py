@@ -1,4 +1,4 @@
-"""A fake Triton that replays queued responses and records calls, behind the real application."""
+"""Fixtures: the real application, with a fake Triton that replays queued responses and records requests."""
 
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def last(text: str = "", finish_reason: str = "stop", prompt: int = 7, completio
 
 
 class FakeCall:
-    """Replays responses and raises exceptions among them; TimeoutError requires that the caller set a timeout."""
+    """Replays responses, and raises the ones that are exceptions. For a TimeoutError, the caller must set a timeout."""
 
     def __init__(self, responses: list[Any]):
         self._responses = deque(responses)
@@ -43,7 +43,7 @@ class FakeCall:
 
 
 class FakeInference:
-    """Returns one response; raises it if it is an exception."""
+    """Returns one response, or raises it if it is an exception."""
 
     def __init__(self, response: Any):
         self._response = response
@@ -59,12 +59,15 @@ class FakeInference:
 
 
 def encode(text: bytes) -> list[float]:
-    """Return the fake embedding of a text: four numbers that distinguish it from other texts."""
+    """Return the fake embedding of a text: four numbers that depend on it."""
     return [1.0, len(text), sum(text) % 97, text[0] if text else 0]
 
 
 class FakeTriton:
-    """One model per task. `queued_calls` are the queued streams; embeddings and scores are computed from the text."""
+    """A Triton with one loaded model per task, and the model `off`, which is not loaded.
+
+    `stream` returns the calls in `queued_calls`; `infer` computes embeddings and scores from the texts.
+    """
 
     def __init__(self) -> None:
         names = ("tiny-chat", "tiny-embedding", "tiny-rerank", "tiny-transcription", "tiny-speech")
@@ -89,7 +92,10 @@ class FakeTriton:
         return self.queued_calls.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
-        """Return `encode` of each text or each document's negated length; raise `infer_failures[call index]` if set."""
+        """Return an inference whose result is `encode` of each text, or each document's negated length as its score.
+
+        If `infer_failures` has an error at the index of this call, the result raises that error instead.
+        """
         index = len(self.inferences)
         self.requests.append({"model": model, "inputs": inputs} | options)
         texts = next(reversed(inputs.values()))
@@ -155,13 +161,13 @@ def client(make_client: Callable[..., FlaskClient]) -> FlaskClient:
 
 
 def chat(**fields: Any) -> dict[str, Any]:
-    """Return a valid request, updated with `fields`."""
+    """Return a valid body of a chat completion request, updated with `fields`."""
     return {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hi"}]} | fields
 
 
 @pytest.fixture
 def configure(triton, monkeypatch):
-    """A function that sets parameters in the models' configurations."""
+    """Return a function that sets parameters in the configuration of every model."""
 
     def set_parameters(**parameters):
         config = triton.config

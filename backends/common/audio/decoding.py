@@ -1,4 +1,4 @@
-"""Decodes audio files with FFmpeg, block by block, so that memory use does not grow with their length."""
+"""Decodes audio files with FFmpeg in blocks, so that the samples of a long file are never all in memory."""
 
 import contextlib
 import io
@@ -13,17 +13,18 @@ from backends.common.errors import InvalidRequest
 
 RATE = 16_000
 
-# Blocks are cut at the quietest moment (_QUIET_SECONDS long) in their last _SEARCH_SECONDS.
+# A block ends in the middle of the quietest interval of _QUIET_SECONDS in its last _SEARCH_SECONDS; the rest begins the
+# next block.
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
-# Audio and video containers only: for a playlist, FFmpeg would open the files and URLs that it names.
+# Audio and video containers only: for a playlist, FFmpeg would open the files and URLs that the playlist names.
 _FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpeg,mpegts"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
-# FFmpeg only estimates the duration of these formats.
+# FFmpeg only estimates the duration of files in these formats, so it is not checked before decoding.
 _ESTIMATED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
 
-# Below this sample rate (Hz), one frame may represent minutes of audio.
+# The minimum sample rate in Hz. At lower rates, a single frame may last minutes, and would be large once resampled.
 _MIN_RATE = 4000
 
 Samples = NDArray[np.float32]
@@ -32,7 +33,10 @@ Samples = NDArray[np.float32]
 def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: int = RATE) -> Iterator[Samples]:
     """Yield mono samples from -1 to 1 at `rate` Hz, in blocks of about `block_seconds`.
 
-    Raises InvalidRequest if the file is not audio, is damaged from the start, or is longer than `max_seconds`.
+    A block may be up to _SEARCH_SECONDS shorter, because it is cut where the audio is quiet. The last block
+    may be shorter still.
+
+    Raises InvalidRequest if no audio can be decoded, its sample rate is too low, or it is longer than `max_seconds`.
     """
     waiting: list[Samples] = []
     length = total = 0
@@ -52,7 +56,10 @@ def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: 
 
 
 def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
-    """Yield the samples of each frame. Damaged data after the first frame is skipped, or ends the audio."""
+    """Yield the samples of each frame. Packets that cannot be decoded are skipped.
+
+    Any other error of FFmpeg ends the audio or, before the first samples, raises InvalidRequest.
+    """
     any_yet = False
     try:
         with av.open(io.BytesIO(content), metadata_errors="ignore", options=_OPTIONS) as container:
@@ -77,7 +84,7 @@ def _frames(container: Any) -> Iterator[Any]:
 
 
 def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
-    """Yield frames of mono samples at `rate` Hz; the rate and channels of a file may change midway."""
+    """Yield frames of mono samples at `rate` Hz. The sample format, channels and rate of `frames` may change midway."""
     resampler, kind = None, None
     for frame in frames:
         if frame.sample_rate < _MIN_RATE:
@@ -95,12 +102,12 @@ def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
 
 
 def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:
-    """Return the index to cut at: the middle of the quietest moment in the last `seconds`."""
+    """Return the index to cut at: the middle of the quietest interval of _QUIET_SECONDS in the last `seconds`."""
     width = int(_QUIET_SECONDS * rate)
     start = max(len(block) - int(seconds * rate), 0)
     count = (len(block) - start) // width
     loudness = np.square(block[start : start + count * width]).reshape(count, width).sum(axis=1)
-    # The latest of equally quiet moments, so that silence is not cut into small pieces.
+    # Of equally quiet intervals, take the last one, so that silence is not cut into small blocks.
     return start + (count - 1 - int(loudness[::-1].argmin())) * width + width // 2
 
 

@@ -1,4 +1,4 @@
-"""Encodes samples as an audio file incrementally: each block's bytes are available as soon as it is encoded."""
+"""Encodes samples as an audio file incrementally: bytes of the file are available before all samples are known."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ Samples = NDArray[np.float32]
 
 
 class Format(NamedTuple):
-    """FFmpeg's names of a container and its codec; for lossy codecs, the bit rate and the encoder settings.
+    """FFmpeg's names of a container and its codec; for lossy codecs, also the bit rate (bit/s) and encoder settings.
 
-    The settings favor speed: with its own defaults, a codec can take longer than generating the speech.
+    The settings favor speed: with its default settings, a codec can take longer than the generation of the speech.
     """
 
     container: str
@@ -31,12 +31,13 @@ FORMATS = {
     "pcm": Format("s16le", "pcm_s16le"),
 }
 
-# Ogg pages last up to a second by default; page_duration is in microseconds.
+# By default, FFmpeg collects up to a second of audio in an Ogg page before it writes the page. page_duration is in
+# microseconds.
 _OPTIONS = {"flush_packets": "1", "page_duration": "100000"}
 
 
 class _Pipe:
-    """An output that cannot seek, so that FFmpeg writes no header that it would have to update at the end."""
+    """An output that cannot seek, so that FFmpeg does not go back to update the header at the end."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -52,7 +53,7 @@ class _Pipe:
 
 
 class Encoder:
-    """Encodes mono samples from -1 to 1 at `rate` Hz as one file."""
+    """Encodes mono samples from -1 to 1 at `rate` Hz as one file in the format FORMATS[name]."""
 
     def __init__(self, name: str, rate: int):
         audio_format = FORMATS[name]
@@ -70,7 +71,7 @@ class Encoder:
         self._resampler = av.AudioResampler(context.format, "mono", rate, context.frame_size or None)
 
     def encode(self, samples: Samples) -> bytes:
-        """Encode the samples and return the new bytes of the file."""
+        """Encode the samples and return the new bytes of the file, if any."""
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts = self._rate, self._written

@@ -1,4 +1,4 @@
-"""Decodes images to pixels: only the first frame, upright, and within a pixel limit."""
+"""Decodes image files: the first frame, rotated as its EXIF data says, if it is within a pixel limit."""
 
 import io
 import logging
@@ -10,15 +10,15 @@ from backends.common.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
-# Image formats that neither run a program nor open another file.
+# Formats whose decoders neither run another program nor open another file.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# read_image checks the size itself, before it decodes any pixel.
+# Turns off Pillow's own limit: read_image checks the size before it decodes any pixel.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.Image:
-    """Return the image as RGB, or as RGBA if any of it is transparent. Raises InvalidRequest naming `param`."""
+    """Return the image as RGB, or as RGBA if any pixel is not opaque. Raises InvalidRequest naming `param`."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
@@ -39,7 +39,7 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return the image as RGB, on a white background where it is transparent, as a browser shows it."""
+    """Return an image from read_image as RGB, on a white background where it is transparent, as in a browser."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGB", image.size, "white")
@@ -48,8 +48,8 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Return the image as 8-bit RGB, or as RGBA if any of it is transparent."""
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip at 255
+    """Return the image as 8-bit RGB, or as RGBA if any pixel is not opaque."""
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip values at 255 instead of scaling them
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8), "L")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Tool-call formats: one file per model family, selected by a model's `tool_format` parameter."""
+"""The tool-call formats of model families. A model's `tool_format` parameter selects one of TOOL_FORMATS."""
 
 from frontend.parsing.tools.deepseek import DEEPSEEK, DEEPSEEK_BARE
 from frontend.parsing.tools.generic import GENERIC

@@ -1,7 +1,7 @@
-"""DeepSeek's tool-call formats: tags around each call, and tags around all calls.
+"""DeepSeek's tool-call formats. Tags surround each call, and another pair of tags surrounds all calls.
 
-V3 and R1 write `function`, a separator, the name, and the arguments in a code fence; V3.1 writes the name, a separator
-and the arguments.
+For a call, V3 and R1 write `function`, a separator tag, the name, and the arguments in a JSON code fence. V3.1 writes
+the name, the separator tag, and the arguments without a fence.
 """
 
 from collections.abc import Sequence

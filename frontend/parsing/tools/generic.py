@@ -1,4 +1,7 @@
-"""Tool calls of models without a native format: JSON objects or a list of them, at the start or in a code fence."""
+"""Tool calls of models without a native format.
+
+The calls are JSON objects, or a list of objects, at the start of the output or in a JSON code fence.
+"""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
-"""Tool calls of Hermes, Qwen 2.5 and 3, and many others: `<tool_call>`, a line break, a JSON object, `</tool_call>`.
+"""Tool calls of Hermes, Qwen 2.5 and 3, and many others: a JSON object between `<tool_call>` and `</tool_call>`.
 
-Small models sometimes write only the object, or put it in a code fence (measured: Qwen 2.5 Coder 0.5B, nearly always).
+Small models sometimes omit the tags, or write a JSON code fence instead. (Measured: Qwen 2.5 Coder 0.5B nearly always
+does.) So calls without tags are accepted in such a fence and at the start of the output.
 """
 
 from collections.abc import Sequence

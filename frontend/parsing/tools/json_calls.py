@@ -1,4 +1,4 @@
-"""Reads tool calls written as JSON, as most formats do: an object with a name and arguments, or a list of objects."""
+"""Reads tool calls that are JSON, as in most formats: an object with a name and arguments, or a list of objects."""
 
 from typing import Any
 
@@ -8,18 +8,21 @@ from frontend.parsing.tools.scanner import MalformedCall, Scanner, Steps
 
 FENCE, FENCE_END = "```json", "```"
 
-# Other keys that some models write.
+# Keys that some models add to a call; their values are ignored.
 _OTHER_KEYS = ("id", "type", "index")
 
 
 def bare_calls(scanner: Scanner) -> Steps[None]:
-    """Read the calls at the start of the output, if there are any."""
+    """Read calls without tags at the start of the output, if it starts with a brace or a bracket.
+
+    Raises MalformedCall.
+    """
     if scanner.at_start and (yield from scanner.peek()) in ("{", "["):
         yield from json_calls(scanner)
 
 
 def json_calls(scanner: Scanner) -> Steps[None]:
-    """Read consecutive calls, with any white space between them."""
+    """Read one or more calls or lists of calls, with only white space between. Raises MalformedCall."""
     while True:
         yield from scanner.skip_space()
         yield from read_calls(scanner)
@@ -28,7 +31,7 @@ def json_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_calls(scanner: Scanner) -> Steps[None]:
-    """Read an object or a list of objects, one per call. Raises MalformedCall."""
+    """Read one call, or a JSON list of calls. Raises MalformedCall."""
     if not (yield from scanner.accept("[")):
         yield from read_call(scanner)
         return
@@ -43,9 +46,10 @@ def read_calls(scanner: Scanner) -> Steps[None]:
 
 
 def read_call(scanner: Scanner) -> Steps[None]:
-    """Read `{"name": …, "arguments": {…}}`; Llama uses `parameters`. Raises MalformedCall.
+    """Read `{"name": …, "arguments": {…}}`; Llama writes `parameters` instead of `arguments`. Raises MalformedCall.
 
-    Small models forget to close the object, or close it twice: a name and arguments are enough.
+    Small models forget the closing brace, or write it twice. Both are accepted if the name and the arguments are
+    complete.
     """
     name, arguments, complete = None, None, False
     yield from scanner.expect("{")
@@ -60,7 +64,7 @@ def read_call(scanner: Scanner) -> Steps[None]:
             scanner.check(name)
         elif key not in ("arguments", "parameters"):
             if not complete and key not in _OTHER_KEYS:
-                raise MalformedCall  # an ordinary JSON response: fail now so that it is streamed, not buffered
+                raise MalformedCall  # ordinary JSON: fail now, so that the rest is streamed instead of buffered
             yield from _read_value(scanner)
         elif complete or arguments is not None:
             raise MalformedCall
@@ -73,14 +77,17 @@ def read_call(scanner: Scanner) -> Steps[None]:
             break
     closed = yield from _skip_closing(scanner)
     if arguments is None and not complete and not closed:
-        raise MalformedCall  # arguments may be absent, but not truncated
+        raise MalformedCall  # an object that is cut off may have lost its arguments
     if not complete:
         _emit_call(scanner, name, arguments or "{}")
     scanner.mark()
 
 
 def read_arguments(scanner: Scanner, name: str) -> Steps[None]:
-    """Read the arguments of a call: an object, an object in a string, or null. Raises MalformedCall."""
+    """Read the arguments of a call and emit the call. Raises MalformedCall.
+
+    The arguments are a JSON object, a string that contains one, or null, which means `{}`.
+    """
     if (yield from scanner.peek()) != "{":
         _emit_call(scanner, name, _arguments_text((yield from _read_value(scanner))))
         return
@@ -104,7 +111,7 @@ def _skip_comma(scanner: Scanner) -> Steps[bool]:
 
 
 def _skip_closing(scanner: Scanner) -> Steps[bool]:
-    """Skip one or more closing braces; return whether there were any."""
+    """Skip any closing braces and return whether there were any."""
     closed = False
     while (yield from scanner.peek()) == "}":
         yield from scanner.skip_space()
@@ -119,7 +126,7 @@ def _emit_call(scanner: Scanner, name: Any, arguments: str) -> None:
 
 
 def _read_value(scanner: Scanner) -> Steps[Any]:
-    """Read a complete JSON value and return it."""
+    """Read a complete JSON value and return it parsed. Raises MalformedCall."""
     pieces: list[str] = []
     yield from scanner.value(pieces.append)
     return _parse("".join(pieces))

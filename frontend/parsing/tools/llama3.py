@@ -1,4 +1,7 @@
-"""Tool calls of Llama 3.1 to 4: JSON objects with `parameters`, separated by `;`, at the start or after a tag."""
+"""Tool calls of Llama 3.1 to 4: JSON objects with a name and `parameters`, separated by `;`.
+
+They are at the start of the output or after `<|python_tag|>`.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Mistral's tool calls: `[TOOL_CALLS]` and a JSON list; since tokenizer v11, `[TOOL_CALLS]name[ARGS]{…}` per call."""
+"""Mistral's tool calls: a JSON list after `[TOOL_CALLS]`; since tokenizer v11, `[TOOL_CALLS]name[ARGS]{…}` per call."""
 
 import secrets
 import string

@@ -1,4 +1,7 @@
-"""Tool calls of Phi-4-mini and Granite 3: `<|tool_call|>`, a JSON list, `<|/tool_call|>`; or `functools` and a list."""
+"""Tool calls of Phi-4-mini and Granite 3.
+
+The calls are a JSON list between `<|tool_call|>` and `<|/tool_call|>`, or after `functools`.
+"""
 
 from collections.abc import Sequence
 

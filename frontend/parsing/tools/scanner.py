@@ -1,4 +1,4 @@
-"""Finds tool calls in a model's streamed text: the scanner and parser for the grammars of tool formats.
+"""Finds tool calls in a model's streamed text. Each tool format defines a grammar; the classes here run it.
 
 A grammar is a generator that yields wherever it needs more text. It is therefore written as if the whole text were
 available, and its result does not depend on how the stream is split.
@@ -26,29 +26,29 @@ _SCALAR = re.compile(r"[0-9a-zA-Z+\-.]+")
 
 
 class MalformedCall(Exception):
-    """Text that looked like a tool call is not one."""
+    """The text that is being read as a tool call is not one."""
 
 
 class Scanner:
     """A streamed text and the events found in it.
 
-    `names` are the tools that the model may call, `max_calls` is the maximum number of calls to emit (None: no limit),
-    and `new_id` generates a call's ID.
+    `names` are the names of the tools that the model may call. At most `max_calls` calls are emitted (None: no limit);
+    further calls are dropped. `new_id` generates a call's ID.
     """
 
     def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):
         self._names, self._max_calls, self._new_id = names, max_calls, new_id
         self._text, self._position, self._mark = "", 0, 0
         self._raw: list[str] = []  # text read since the mark and already dropped from _text
-        self._space = ""  # trailing white space: emitted before further text, but not before a call
+        self._space = ""  # trailing white space, held back: emitted before further text, dropped before a call
         self._events: list[Event] = []
-        self._started = self._calls = 0  # numbers of started and of complete calls
+        self._started = self._calls = 0  # numbers of calls started and of calls completed, dropped calls excluded
         self._open_call: int | None = None
         self._suppressed = False
         self.at_start = True
-        """Whether no text and no call have been found yet."""
+        """Whether neither a call nor text other than white space has been found yet."""
         self.ended = False
-        """Whether the text has ended."""
+        """Whether the output has ended, so that no more text arrives."""
 
     # Used by ToolParser, which drives the grammar.
 
@@ -63,7 +63,7 @@ class Scanner:
         return events
 
     def fail_call(self) -> None:
-        """Emit the text since the mark unchanged: it is not a call."""
+        """Emit the text since the mark unchanged, because it is not a call; if a call was started, abort it."""
         raw = "".join(self._raw) + self._text[self._mark : self._position]
         if self._open_call is None or self._suppressed:
             self._emit_text(raw)
@@ -73,19 +73,22 @@ class Scanner:
         self.mark()
 
     def finish(self) -> None:
-        """Emit the trailing white space if the output has no calls."""
+        """Emit the trailing white space of an output without calls."""
         if self._space and not self._calls:
             self._events.append(TextDelta(self._space))
 
     # Used by grammars.
 
     def mark(self) -> None:
-        """Mark the start of text that may turn out not to be a call."""
+        """Mark this position: if the text from here on is not a call, fail_call emits it."""
         self._raw.clear()
         self._mark = self._position
 
     def text_until(self, *tags: str) -> Steps[str]:
-        """Emit text up to the first of the tags and skip that tag; return it, or an empty string at the end."""
+        """Emit the text before the earliest of the tags, skip that tag and return it.
+
+        Return an empty string if the output ends without a tag.
+        """
         while True:
             rest = self._text[self._position :]
             matches = [(rest.index(tag), tag) for tag in tags if tag in rest]
@@ -102,7 +105,7 @@ class Scanner:
             yield
 
     def peek(self) -> Steps[str]:
-        """Return the next character that is not white space, without consuming anything; empty at the end."""
+        """Return the next character that is not white space, without consuming anything; empty if there is none."""
         while not (rest := self._text[self._position :].lstrip()) and not self.ended:
             yield
         return rest[:1]
@@ -140,7 +143,10 @@ class Scanner:
             yield
 
     def value(self, pass_on: Callable[[str], None]) -> Steps[None]:
-        """Consume a JSON value; call `pass_on` with each part as it arrives. Raises MalformedCall if it is not JSON."""
+        """Consume a JSON value, and call `pass_on` with each part of it as it arrives.
+
+        Raises MalformedCall if JsonValue finds it invalid, or does not find its end.
+        """
         value = JsonValue()
         while True:
             piece, self._position = value.read(self._text, self._position)
@@ -158,24 +164,24 @@ class Scanner:
             raise MalformedCall
 
     def start(self, name: Any) -> None:
-        """Start a call. Raises MalformedCall if no tool has this name."""
+        """Start a call, which is dropped if it exceeds `max_calls`. Raises MalformedCall if no tool has this name."""
         self.check(name)
         self._suppressed = self._max_calls is not None and self._calls >= self._max_calls
         self._open_call = self._started
         if not self._suppressed:
             self._started += 1
-            # If this turns out not to be a call, the white space before it belongs to the text to emit.
+            # If this turns out not to be a call, the white space before it must be emitted as well.
             self._raw.insert(0, self._space)
             self._space = ""
             self._events.append(ToolCallStart(self._open_call, self._new_id(), name))
 
     def emit_arguments(self, text: str) -> None:
-        """Emit part of the call's arguments."""
+        """Emit the next part of the call's arguments."""
         if self._open_call is not None and not self._suppressed:
             self._events.append(ToolCallArguments(self._open_call, text))
 
     def end_call(self) -> None:
-        """Complete the call; only its closing follows."""
+        """Complete the call: text from here on cannot abort it."""
         self._calls += not self._suppressed
         self._open_call, self._suppressed, self.at_start = None, False, False
         self._space = ""
@@ -190,9 +196,10 @@ class Scanner:
 
 
 class JsonValue:
-    """Scans one JSON value to its end. It does not validate the value fully, but stops where it cannot be JSON.
+    """Scans one JSON value to its end.
 
-    JSON forbids line breaks and other control characters in strings, but models often write them: they are escaped.
+    It stops at some invalid characters, but a value that it accepts may still be invalid JSON. JSON forbids line breaks
+    and other control characters in strings, but models often write them, so `read` escapes them.
     """
 
     def __init__(self) -> None:
@@ -256,19 +263,21 @@ def _new_id() -> str:
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """How a model family writes tool calls; `tags` come from TOOL_TAGS in contract/model_text.py."""
+    """How a model family writes tool calls; `tags` is the format's entry in TOOL_TAGS of contract/model_text.py."""
 
     grammar: Callable[[Scanner], Steps[None]]
     constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]
-    """Given the functions (name, parameters) and the maximum number of calls, returns the constraint on the output."""
+    """Given the functions (each with `name` and `parameters`) and the maximum number of calls (None: no limit), returns
+    the constraint on the output. Some formats always limit the output to one call.
+    """
     tags: tuple[str, ...]
     new_id: Callable[[], str] = _new_id
 
 
 class ToolParser:
-    """Finds the tool calls in streamed text, however it is split.
+    """Finds the tool calls in streamed text, however the text is split.
 
-    Malformed calls are emitted as text. If a stream has already started the call, it is aborted with that text.
+    A malformed call is emitted as text. If its start was already emitted, a ToolCallAborted event carries that text.
     """
 
     def __init__(self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None):
@@ -277,13 +286,13 @@ class ToolParser:
         self._steps = self._parse()
 
     def push(self, text: str) -> list[Event]:
-        """Return the events that are certain so far."""
+        """Parse the next text and return the new events."""
         self._scanner.add(text)
         next(self._steps, None)
         return self._scanner.drain()
 
     def end(self) -> list[Event]:
-        """Return the events of text still buffered at the end of the output."""
+        """Parse the text that is still buffered at the end of the output and return its events."""
         self._scanner.ended = True
         next(self._steps, None)
         self._scanner.finish()

@@ -1,4 +1,4 @@
-"""Builds the constraints on outputs that call tools, for engines that support structured output."""
+"""Builds the constraints that make an output consist of tool calls, for engines that support structured output."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,17 +11,21 @@ Function = Mapping[str, Any]
 def tagged(
     begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
 ) -> ToolCallsConstraint:
-    """Return the constraint for calls that all have the same tags."""
+    """Return the constraint for calls that all start with `begin` and end with `end`."""
     return ToolCallsConstraint([ToolCallTag(begin, schema, end)], separator, max_calls=max_calls)
 
 
 def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsConstraint:
-    """Return the constraint for one call; each of the choices (begin, schema, end) is one tool."""
+    """Return the constraint for exactly one call; each choice (begin, schema, end) describes the calls of one tool."""
     return ToolCallsConstraint([ToolCallTag(*choice) for choice in choices], max_calls=1)
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
-    """Return the schema of a call of any of the functions; `at` is its JSON pointer in the enclosing schema."""
+    """Return the schema of a call of any of the functions.
+
+    `arguments` is the key of the call's arguments. `at` is the JSON pointer to the returned schema in the schema
+    that will contain it.
+    """
     return {
         "anyOf": [
             {
@@ -39,19 +43,19 @@ def call_schema(functions: Sequence[Function], arguments: str = "arguments", at:
 
 
 def calls_schema(functions: Sequence[Function], max_calls: int | None, arguments: str = "arguments") -> dict[str, Any]:
-    """Return the schema of a list of calls."""
+    """Return the schema of a list of one to `max_calls` calls (None: no limit)."""
     schema = {"type": "array", "items": call_schema(functions, arguments, "#/items"), "minItems": 1}
     return schema if max_calls is None else schema | {"maxItems": max_calls}
 
 
 def parameters_of(function: Function) -> dict[str, Any]:
-    """Return the schema of a function's arguments; a function without a schema accepts none."""
+    """Return the schema of a function's arguments. A function without `parameters` accepts no arguments."""
     parameters: dict[str, Any] | None = function.get("parameters")
     return parameters or {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _relocate(schema: Any, to: str) -> Any:
-    """Return a schema with its references to itself (`#/$defs/…`) rewritten for its new location `to`."""
+    """Return a schema with its references to itself (`#/$defs/…`) rewritten for `to`, its new location."""
     if isinstance(schema, list):
         return [_relocate(item, to) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The modules shared by both sides of Triton: constraints, options, parameters, templates and text helpers."""
+"""The modules of contract/: constraints, options, parameters, chat templates and text helpers."""
 
 import logging
 
@@ -51,19 +51,19 @@ def test_constraint_survives_a_json_round_trip(constraint):
     assert constraint_from_json(constraint_to_json(constraint)) == constraint
 
 
-def test_unknown_constraint_kind_is_an_error():
+def test_unknown_constraint_kind_raises_key_error():
     with pytest.raises(KeyError):
         constraint_from_json({"kind": "magic", "param": "x"})
 
 
-def test_options_survive_a_json_round_trip_and_reject_unknown_ones():
+def test_options_survive_a_json_round_trip_and_unknown_options_are_rejected():
     options = SpeechOptions(voice="né", speed=1.5)
     assert SpeechOptions.from_json(options.to_json()) == options
     with pytest.raises(TypeError):
         SpeechOptions.from_json('{"pitch": 2}')
 
 
-def test_parameters_are_converted_to_their_types():
+def test_parameters_are_converted_and_missing_or_invalid_ones_are_rejected():
     texts = {
         "device": "CPU",
         "threads": "2",
@@ -81,7 +81,7 @@ def test_parameters_are_converted_to_their_types():
         read_parameters(SegmentationParameters, texts | {"sigmoid": "maybe"})
 
 
-def test_renamed_parameter_is_read_with_a_warning(caplog):
+def test_old_name_of_a_parameter_is_read_with_a_warning(caplog):
     texts = {name: text for name, text in WHISPER.items() if name != "max_seconds"} | {
         "most_seconds": "60"  # wording: allow
     }
@@ -92,7 +92,7 @@ def test_renamed_parameter_is_read_with_a_warning(caplog):
     assert read_parameters(TranscriptionParameters, texts | {"max_seconds": "5"}).max_seconds == 60
 
 
-def test_templates_get_special_tokens_from_strings_and_objects(tmp_path):
+def test_chat_template_and_its_special_tokens_are_loaded(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         '{"bos_token": {"content": "<s>"}, "eos_token": "</s>", "chat_template": "{{ bos_token }}你{{ eos_token }}"}',
         encoding="utf-8",
@@ -124,7 +124,7 @@ def test_json_in_templates_is_not_escaped_for_html():
 @pytest.mark.parametrize(
     ("text", "tag", "length"), [("ab<th", "<think>", 3), ("<", "<", 0), ("", "x", 0), ("aa", "aab", 2)]
 )
-def test_suffix_overlap(text, tag, length):
+def test_suffix_overlap_is_the_longest_proper_prefix_at_the_end(text, tag, length):
     assert suffix_overlap(text, tag) == length
 
 

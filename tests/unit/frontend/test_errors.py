@@ -1,4 +1,4 @@
-"""Every error response has the same format, with a request ID and no stack trace."""
+"""Error responses: their status, and OpenAI's error object with a request ID and without a stack trace."""
 
 import pytest
 
@@ -39,12 +39,12 @@ def check_format(response, status):
         (DeadlineExceeded, 504),
     ],
 )
-def test_model_errors_map_to_statuses(client, triton, kind, status):
+def test_an_error_from_a_model_keeps_its_status_and_message(client, triton, kind, status):
     triton.queue_response(kind("went wrong"))
     assert check_format(client.post("/v1/chat/completions", json=chat()), status)["message"] == "went wrong"
 
 
-def test_unexpected_exceptions_leak_nothing(client, triton):
+def test_the_message_of_an_unexpected_exception_is_not_leaked(client, triton):
     triton.queue_response(RuntimeError("secret /etc/path"))
     error = check_format(client.post("/v1/chat/completions", json=chat()), 500)
     assert "secret" not in error["message"]
@@ -66,20 +66,20 @@ def test_unknown_model_is_404(client):
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "model", "model_not_found")
 
 
-def test_no_model_loaded_is_503(client, triton):
+def test_a_request_before_triton_responds_is_503(client, triton):
     triton.down = Unavailable("no Triton")
     error = check_format(client.post("/v1/chat/completions", json=chat()), 503)
     assert (error["message"], error["code"]) == ("Model not initialized", "model_not_loaded")
 
 
-def test_missing_model_has_the_prescribed_message(client):
+def test_a_missing_model_field_has_the_prescribed_message(client):
     error = check_format(client.post("/v1/chat/completions", json={"messages": []}), 400)
     assert error["message"] == "Invalid request: missing required parameter 'model'"
     assert (error["param"], error["code"]) == ("model", "missing_parameter")
 
 
 @pytest.mark.parametrize("kind", APIError.__subclasses__())
-def test_every_error_class_has_status_type_and_code(kind):
+def test_error_classes_have_a_status_type_and_code(kind):
     assert kind.status >= 400
     assert kind.type
     assert kind.code

@@ -1,4 +1,4 @@
-"""Models, health, shutdown, request IDs and the access log."""
+"""Models, health, shutdown, request IDs, the access log, the root page and the selection of models by name."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from frontend.triton.client import ModelState
 from tests.unit.conftest import chat, last
 
 
-def test_models_are_those_ready_in_triton(client):
+def test_models_lists_the_models_that_are_ready_in_triton(client):
     body = client.get("/v1/models").get_json()
     assert body == client.get("/models").get_json()
     assert body["object"] == "list"
@@ -33,18 +33,18 @@ def test_get_model_by_id_name_or_alias(client, name):
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models"])
-def test_models_is_503_before_any_is_loaded(client, triton, path):
+def test_models_is_503_if_no_model_is_loaded(client, triton, path):
     triton.states = []
     response = client.get(path)
     assert (response.status_code, response.get_json()) == (503, {"error": "model not initialized"})
 
 
-def test_health_is_ok(client, triton):
+def test_health_is_200_if_all_models_respond(client, triton):
     response = client.get("/health")
     assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
 
 
-def test_health_is_503_without_models(client, triton):
+def test_health_is_503_if_no_model_is_loaded(client, triton):
     triton.states = []
     response = client.get("/health")
     assert response.status_code == 503
@@ -59,7 +59,7 @@ def test_health_is_503_if_a_model_does_not_respond(client, triton):
 
 
 def test_a_busy_model_is_healthy_after_a_recent_response(client, triton):
-    """A probe of a batched model queues behind requests, so a recent response to a request is enough."""
+    """A probe of a batched model queues behind requests. If it times out, a recent response to a request is enough."""
     triton.busy = {"tiny-embedding"}
     assert client.get("/health").status_code == 503
     assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
@@ -88,7 +88,7 @@ def test_shutdown_from_loopback_is_allowed(client, shutdowns, capsys):
         ("127.0.0.1", {"Sec-Fetch-Site": "cross-site"}),
     ],
 )
-def test_shutdown_from_elsewhere_is_forbidden(client, shutdowns, address, headers):
+def test_remote_proxied_and_cross_site_shutdown_is_forbidden(client, shutdowns, address, headers):
     response = client.post("/shutdown", headers=headers, environ_base={"REMOTE_ADDR": address})
     response.close()
     assert response.status_code == 403
@@ -98,14 +98,14 @@ def test_shutdown_from_elsewhere_is_forbidden(client, shutdowns, address, header
     assert not shutdowns
 
 
-def test_shutdown_from_elsewhere_can_be_allowed(make_client, shutdowns, capsys):
+def test_remote_shutdown_can_be_allowed(make_client, shutdowns, capsys):
     client = make_client(allow_remote_shutdown=True)
     client.post("/shutdown", environ_base={"REMOTE_ADDR": "10.1.2.3"}).close()
     assert shutdowns == ["now"]
     assert "(remote_allowed: true)" in capsys.readouterr().err
 
 
-def test_ipv6_and_mapped_loopback_count_as_loopback(client, shutdowns):
+def test_shutdown_from_ipv6_and_ipv4_mapped_loopback_is_allowed(client, shutdowns):
     for address in ("::1", "::ffff:127.0.0.1"):
         client.post("/shutdown", environ_base={"REMOTE_ADDR": address}).close()
     assert len(shutdowns) == 2
@@ -141,16 +141,16 @@ def test_the_text_access_log_escapes_control_characters(make_client, caplog):
     assert line.startswith(r"127.0.0.1 GET /v1/no\nsuch 404 request_id=r-2 ms=")
 
 
-def test_the_root_lists_endpoints(client):
+def test_the_root_lists_endpoint_urls(client):
     response = client.get("/", headers={"Host": "example.org:8080"})
     assert (response.status_code, response.content_type) == (200, "text/plain; charset=utf-8")
     assert "http://example.org:8080/v1/models" in response.get_data(as_text=True)
 
 
 class TestRegistry:
-    """Model lookup by name, alias or task."""
+    """Selection of a model by name, alias or task, and the refresh of the list of models."""
 
-    def test_a_task_alias_refers_to_the_first_configured_model(self, make_client, triton):
+    def test_an_alias_of_a_task_refers_to_the_first_configured_model(self, make_client, triton):
         triton.states = [ModelState("a-chat", "READY"), ModelState("b-chat", "READY")]
         triton.queue_response(last())
         make_client(models="b-chat a-chat").post("/v1/chat/completions", json=chat(model="gpt-3.5-turbo"))
@@ -175,7 +175,7 @@ class TestRegistry:
         response = make_client(models="tiny-chat absent").post("/v1/chat/completions", json=chat(model="absent"))
         assert response.status_code == 503
 
-    def test_triton_is_not_queried_for_every_request(self, client, triton):
+    def test_the_list_of_models_is_not_read_for_every_request(self, client, triton):
         for _ in range(5):
             client.get("/v1/models")
         assert triton.index_reads == 1

@@ -1,4 +1,4 @@
-"""Settings from flags, environment and file."""
+"""Settings from flags, environment variables and the settings file."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ def no_configuration(monkeypatch, tmp_path):
     monkeypatch.delenv("TRIDENT_CONFIG", raising=False)
 
 
-def test_precedence_is_flags_environment_file(monkeypatch, tmp_path):
+def test_flags_override_the_environment_which_overrides_the_file(monkeypatch, tmp_path):
     (tmp_path / "trident.toml").write_text(
         'port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n', encoding="utf-8"
     )
@@ -29,7 +29,7 @@ def test_precedence_is_flags_environment_file(monkeypatch, tmp_path):
     assert settings.all_aliases["gpt-4o"] == "chat"
 
 
-def test_trident_config_names_the_file(monkeypatch, tmp_path):
+def test_the_variable_trident_config_names_the_file(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings().port == 1004
@@ -45,7 +45,7 @@ def test_trident_config_names_the_file(monkeypatch, tmp_path):
         (['"" ,'], []),
     ],
 )
-def test_allow_files_supports_any_folder_name(given, folders):
+def test_allow_files_supports_folder_names_with_special_characters(given, folders):
     assert load_settings({"allow_files": tuple(given)}).allow_files == tuple(map(Path, folders))
 
 
@@ -63,21 +63,21 @@ def test_list_items_in_the_file_are_not_split(tmp_path, monkeypatch):
         (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'"),
     ],
 )
-def test_an_invalid_file_is_rejected(tmp_path, monkeypatch, content, message):
+def test_a_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monkeypatch, content, message):
     (tmp_path / "trident.toml").write_bytes(content)
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
     with pytest.raises(SettingsError, match=message):
         load_settings()
 
 
-def test_a_remote_tritons_http_port_precedes_its_grpc_port():
+def test_the_default_http_port_of_a_remote_triton_is_one_below_its_grpc_port():
     assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
     settings = load_settings({"port": 65535, "triton": "gpu:8001"})
     assert load_settings_from(settings) == settings
 
 
 def load_settings_from(settings):
-    """Return the settings that a child process loads from its environment."""
+    """Return the settings that a child process with `settings.as_environment()` loads."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.as_environment().items():
             patch.setenv(name, value)
@@ -85,11 +85,11 @@ def load_settings_from(settings):
 
 
 @pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ("a b",)])
-def test_models_are_separated_by_spaces_or_commas(given):
+def test_models_are_a_tuple_or_separated_by_spaces_or_commas(given):
     assert load_settings({"models": given}).models == ("a", "b")
 
 
-def test_tritons_default_ports_follow_the_port():
+def test_the_default_ports_of_triton_follow_the_api_port():
     settings = load_settings({"port": 8000})
     assert (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port) == (8001, 8002, 8003)
     settings = load_settings({"port": 8000, "triton_grpc_port": "9"})
@@ -112,12 +112,12 @@ def test_tritons_default_ports_follow_the_port():
         ({"port": "65534"}, "from 1 to 65535"),
     ],
 )
-def test_invalid_flags_are_rejected_by_name(flags, message):
+def test_invalid_flags_are_rejected(flags, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(flags)
 
 
-def test_an_invalid_variable_or_key_is_named(monkeypatch, tmp_path):
+def test_an_invalid_variable_or_key_is_named_in_the_error(monkeypatch, tmp_path):
     monkeypatch.setenv("TRIDENT_WORKERS", "few")
     with pytest.raises(SettingsError, match="TRIDENT_WORKERS: 'few'"):
         load_settings()
@@ -134,7 +134,7 @@ def test_unknown_keys_and_invalid_toml_are_rejected(tmp_path, content, message):
         load_settings()
 
 
-def test_pid_files_differ_by_port(tmp_path):
+def test_pid_files_are_in_the_cache_and_differ_by_port(tmp_path):
     a, b = (load_settings({"port": port, "cache": tmp_path}).pid_file for port in (1001, 1101))
     assert a != b
     assert tmp_path in a.parents

@@ -25,7 +25,7 @@ def test_outputs_have_the_types_in_the_contract():
     assert (rows["embedding"].dtype, rows["embedding"].shape) == (np.float32, (2, 3))
 
 
-def test_unknown_output_is_an_error():
+def test_unknown_output_raises_key_error():
     with pytest.raises(KeyError):
         response(CHAT, text="Hello")
 
@@ -45,7 +45,7 @@ def test_error_response_has_all_fields_and_hides_internal_errors():
     )
 
 
-def test_inputs_are_read_by_name():
+def test_inputs_are_read_by_name_and_missing_ones_raise_value_error():
     request = SimpleNamespace(inputs={"image": Tensor("image", np.array([b"x", b"y"], np.object_))})
     assert read_strings(request, "image") == [b"x", b"y"]
     assert not has_input(request, "mask")

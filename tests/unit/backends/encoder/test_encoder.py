@@ -74,20 +74,20 @@ class TestTokens:
         assert words(encode_one(tokenizer, ("a", "b c d e f"), True)) == ["Q:", "a", "D:", "b", "c", "d", "?", "yes"]
         assert "has 10." in str(encode_one(tokenizer, ("a", "b c d e f")))
 
-    def test_a_query_that_fills_the_template_is_rejected(self, path):
+    def test_a_query_that_leaves_no_space_in_the_template_is_rejected(self, path):
         failure = encode_one(TextTokenizer(path, 8, "Q: {query} D: {document} ? yes"), ("a b c d e", "f"), True)
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_bytes_that_are_not_token_ids_are_rejected(self, path):
+    def test_bytes_without_a_whole_token_id_are_rejected(self, path):
         assert isinstance(TextTokenizer(path, 8).check_ids(b"abc"), InvalidRequest)
 
-    def test_braces_in_a_query_are_text(self, path):
+    def test_a_placeholder_in_a_query_is_not_filled_in(self, path):
         tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ?")
         assert words(encode_one(tokenizer, ("{document}", "a"))) == ["Q:", "[UNK]", "D:", "a", "?"]
 
     @pytest.mark.parametrize("ids", [[], [-1], [len(WORDS)], [0] * 9])
-    def test_invalid_token_ids_are_rejected(self, path, ids):
+    def test_missing_unknown_or_too_many_token_ids_are_rejected(self, path, ids):
         assert isinstance(TextTokenizer(path, 8).check_ids(np.array(ids, "<i4").tobytes()), InvalidRequest)
 
     def test_token_ids_are_unchanged(self, path):
@@ -130,7 +130,7 @@ class TestPlan:
     def test_equal_lengths_fill_the_budget(self):
         assert [len(batch) for batch in plan([16] * 64, 512)] == [32, 32]
 
-    def test_there_is_little_padding(self):
+    def test_padding_is_less_than_5_percent(self):
         lengths = np.random.default_rng(3).integers(8, 512, 200).tolist()
         computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in plan(lengths, 512))
         assert computed < 1.05 * sum(lengths)
@@ -138,7 +138,7 @@ class TestPlan:
     def test_short_rows_are_not_padded_to_a_long_one(self):
         assert list(plan([400, 16, 16, 16], 4096)) == [[0], [1, 2, 3]]
 
-    def test_no_rows(self):
+    def test_no_rows_yield_no_batches(self):
         assert list(plan([], 512)) == []
 
 
@@ -150,12 +150,12 @@ class TestPooling:
         expected = [self.hidden[0].mean(axis=0), self.hidden[1, :2].mean(axis=0)]
         np.testing.assert_allclose(POOLINGS["mean"](self.hidden, self.lengths), expected)
 
-    def test_cls_and_last(self):
+    def test_cls_and_last_return_the_first_and_the_last_token(self):
         np.testing.assert_array_equal(POOLINGS["cls"](self.hidden, self.lengths), self.hidden[:, 0])
         expected = [self.hidden[0, 2], self.hidden[1, 1]]
         np.testing.assert_array_equal(POOLINGS["last"](self.hidden, self.lengths), expected)
 
-    def test_normalize(self):
+    def test_normalize_scales_rows_to_length_1_and_turns_zeros_into_nan(self):
         rows = normalize(np.array([[3, 4], [0, 0]], np.float32))
         np.testing.assert_allclose(rows[0], [0.6, 0.8])
         assert np.isnan(rows[1]).all()  # which EncodeRequest.finish rejects

@@ -22,13 +22,13 @@ def text(lines):
     return [line.cells[0] for line in lines]
 
 
-def test_a_page_without_text():
+def test_a_page_without_text_has_no_lines():
     assert lines_of() == []
 
 
 @pytest.mark.parametrize("angle", [0, 0.1, -0.1, 0.5])
 def test_rows_are_read_from_top_to_bottom_and_left_to_right(angle):
-    """The pieces come in another order, and one line is in two pieces."""
+    """The pieces are given in another order, and the first line consists of two of them."""
     lines = lines_of((0, 60, 400), (210, 0, 190), (0, 30, 400), (0, 2, 205), angle=angle)
     assert text(lines) == [(3, 1), (2,), (0,)]
     assert not any(line.table for line in lines)
@@ -43,7 +43,7 @@ def test_columns_of_text_are_read_one_after_the_other():
     assert [number for number, line in enumerate(lines) if line.first] == [1, 7]
 
 
-def test_a_table_with_empty_cells_between_lines_of_text():
+def test_a_table_with_an_empty_cell_is_found_between_lines_of_text():
     above, below = (0, 0, 700), (0, 300, 700)
     head = [(0, 60, 80), (200, 60, 90), (400, 60, 60)]
     rows = [(0, 100, 60), (400, 100, 40), (0, 140, 100), (200, 140, 30), (400, 140, 40)]
@@ -53,7 +53,7 @@ def test_a_table_with_empty_cells_between_lines_of_text():
     assert [line.first for line in lines] == [False, True, False, False, False]
 
 
-def test_a_cell_of_two_lines_next_to_a_vertically_centered_one():
+def test_two_lines_next_to_a_vertically_centered_cell_form_one_cell():
     head = [(0, 0, 200), (300, 0, 60)]
     rows = [(0, 60, 200), (300, 72, 60), (0, 84, 150), (0, 140, 200), (300, 152, 60), (0, 164, 90)]
     lines = lines_of(*head, *rows)
@@ -66,7 +66,7 @@ def test_two_rows_of_two_pieces_are_not_a_table():
 
 
 @pytest.mark.parametrize("lower", [5, 11, 15, 18, 25])
-def test_columns_whose_lines_are_not_level(lower):
+def test_columns_are_found_even_if_their_lines_are_not_level(lower):
     left = [(0, 30 * n, 300 + n % 2) for n in range(6)]
     right = [(400, lower + 30 * n, 300 - n % 2) for n in range(6)]
     assert text(lines_of(*left, *right)) == [(n,) for n in range(12)]

@@ -25,10 +25,10 @@ LIMITS = OCRParameters(
 )
 
 
-class FakeEngine:
-    """Finds a piece of text in each row of pixels that is not white: its text is its red value.
+class FakeRecognizer:
+    """Finds a piece of text in each row of pixels that is not all white. Its text is its red value.
 
-    A piece whose first pixel has 9 in blue is upright; one whose last pixel has it is upside down.
+    If the first pixel has the blue value 9, the piece is upright; if the last pixel has it, the piece is upside down.
     """
 
     def __init__(self, scores=None):
@@ -51,7 +51,7 @@ class FakeEngine:
 
 
 def picture(*rows, size=(40, 30)):
-    """Return an image with rows of text at 2, 6, 10…, whose red values are `rows`."""
+    """Return a white image whose pixel rows 2, 6, 10… have the red values in `rows`."""
     pixels = np.full((size[1], size[0], 3), 255, np.uint8)
     for number, red in enumerate(rows):
         pixels[2 + 4 * number] = (red, 0, 0)
@@ -69,7 +69,7 @@ def read(recognizer, pixels):
 
 
 def test_each_line_is_a_part_and_pieces_are_read_in_batches():
-    recognizer = FakeEngine()
+    recognizer = FakeRecognizer()
     parts = read(recognizer, picture(10, 20, 30))
     assert [part.text for part in parts] == ["10", "\n20", "\n30"]
     assert [count for count in recognizer.reads if count] == [2, 1]
@@ -77,29 +77,29 @@ def test_each_line_is_a_part_and_pieces_are_read_in_batches():
 
 
 def test_text_with_a_low_score_is_omitted():
-    parts = read(FakeEngine({"20": 0.3}), picture(10, 20, 30))
+    parts = read(FakeRecognizer({"20": 0.3}), picture(10, 20, 30))
     assert "".join(part.text for part in parts) == "10\n30"
 
 
 def test_text_with_a_doubtful_score_is_also_read_upside_down():
-    recognizer = FakeEngine({"20": 0.6})
+    recognizer = FakeRecognizer({"20": 0.6})
     assert "".join(part.text for part in read(recognizer, picture(10, 20))) == "10\n20"
     assert recognizer.reads == [2, 1]
 
 
-def test_an_upside_down_page_is_turned_but_its_boxes_are_not():
+def test_an_upside_down_page_is_turned_but_its_boxes_are_in_the_original_image():
     pixels = picture(10, 20)
     pixels[2, 0] = (10, 0, 9)
     pixels[6, 0] = (20, 0, 9)
-    recognizer = FakeEngine()
+    recognizer = FakeRecognizer()
     parts = read(recognizer, np.ascontiguousarray(pixels[::-1, ::-1]))
     assert [part.text for part in parts] == ["10", "\n20"]
     assert recognizer.num_finds == 2
     assert parts[0].boxes[0]["box"] == [[40, 28], [0, 28], [0, 27], [40, 27]]
 
 
-def test_an_image_without_text():
-    assert read(FakeEngine(), picture()) == []
+def test_an_image_without_text_has_no_parts():
+    assert read(FakeRecognizer(), picture()) == []
 
 
 def test_a_long_image_is_cut_where_it_is_empty():
@@ -124,23 +124,23 @@ def test_every_page_has_a_shape_that_networks_support(width, height):
 def test_transparent_pixels_are_white():
     pixels = np.zeros((30, 40, 4), np.uint8)
     pixels[10] = (10, 0, 0, 255)
-    assert [part.text for part in read(FakeEngine(), pixels)] == ["10"]
+    assert [part.text for part in read(FakeRecognizer(), pixels)] == ["10"]
 
 
 def test_an_image_with_too_many_pixels_is_rejected():
     with pytest.raises(InvalidRequest) as failure:
-        list(read_text(FakeEngine(), encoded(np.zeros((3000, 4000, 3), np.uint8)), LIMITS))
+        list(read_text(FakeRecognizer(), encoded(np.zeros((3000, 4000, 3), np.uint8)), LIMITS))
     assert failure.value.code == "too_large"
 
 
 def test_an_image_that_is_too_long_is_rejected():
     with pytest.raises(InvalidRequest, match="too tall"):
-        list(read_text(FakeEngine(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
+        list(read_text(FakeRecognizer(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
 
 
 def test_boxes_of_a_scaled_down_image_are_in_its_original_pixels():
     pixels = np.repeat(np.repeat(picture(10, 20), 80, axis=0), 80, axis=1)
-    boxes = [box for part in read(FakeEngine(), pixels) for box in part.boxes]
+    boxes = [box for part in read(FakeRecognizer(), pixels) for box in part.boxes]
     assert boxes[0]["box"][0][1] == pytest.approx(160, abs=10)
     assert max(x for box in boxes for x, _ in box["box"]) == 3200
 

@@ -12,7 +12,7 @@ from contract.options import BackgroundRemovalOptions
 
 
 class FakeNetwork:
-    """Returns a mask with the left half as the foreground."""
+    """Returns a mask whose left half is the foreground."""
 
     def submit(self, picture):
         assert picture.mode == "RGB"
@@ -43,7 +43,7 @@ def cut(content, **options):
 
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("form", ["png", "webp"])
-def test_the_foreground_and_the_size_are_kept(form, refine):
+def test_the_background_becomes_transparent_and_the_foreground_and_size_are_kept(form, refine):
     image = cut(photo(), format=form, refine=refine)
     assert (image.format, image.mode, image.size) == (form.upper(), "RGBA", (200, 100))
     alpha = np.asarray(image)[..., 3]
@@ -52,12 +52,12 @@ def test_the_foreground_and_the_size_are_kept(form, refine):
     assert np.abs(np.asarray(image)[50, 20, :3].astype(int) - (200, 30, 30)).max() < 12
 
 
-def test_transparent_pixels_stay_transparent():
+def test_a_transparent_pixel_keeps_its_alpha():
     assert cut(photo(mode="RGBA")).getpixel((0, 0))[3] == 7
 
 
 def test_refinement_aligns_the_edge_with_the_image():
-    """The mask's cells are 7 pixels wide, so its unrefined edge is soft."""
+    """Scaled to the image, a pixel of the mask is 7 pixels wide, so its unrefined edge is soft."""
     truth = np.zeros((100, 230))
     truth[:, :115] = 255
     soft, sharp = (np.asarray(cut(photo(width=230), refine=refine))[..., 3] for refine in (False, True))

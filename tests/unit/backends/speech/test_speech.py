@@ -23,7 +23,7 @@ def tone(seconds):
 
 
 def decoded(content, form):
-    """Return the samples of an encoded file, and its rate."""
+    """Return the samples of an encoded file, and its sample rate."""
     if form == "pcm":
         return np.frombuffer(content, np.int16).astype(np.float32) / 32768, RATE
     with av.open(io.BytesIO(content)) as container:
@@ -34,7 +34,7 @@ def decoded(content, form):
 
 
 class TestSentences:
-    def test_english_and_chinese(self):
+    def test_english_and_chinese_text_is_split_into_sentences(self):
         text = "Dr. Smith came. He left!\n\n你好，世界。今天很好！Bye."
         assert list(split_sentences(text, 100)) == [
             "Dr. Smith came.",
@@ -55,13 +55,13 @@ class TestSentences:
     def test_text_is_cut_after_punctuation_if_possible(self):
         assert list(cut("one two, three four five", 20)) == ["one two, ", "three four five"]
 
-    def test_blanks_are_collapsed_and_blank_lines_skipped(self):
+    def test_spaces_are_collapsed_and_blank_lines_skipped(self):
         assert list(split_sentences("a" + " " * 500 + "b\n \n", 100)) == ["a b"]
 
-    def test_very_long_numbers_are_read_digit_by_digit(self):
+    def test_very_long_numbers_are_split_into_digits(self):
         assert list(split_sentences("1" * 20, 100)) == [" ".join("1" * 20)]
 
-    def test_a_huge_text_yields_its_first_sentence_at_once(self):
+    def test_the_first_sentence_of_a_huge_text_is_ready_within_two_seconds(self):
         started = time.monotonic()
         assert next(split_sentences("Hello there. " * 8000, 100)) == "Hello there."
         assert time.monotonic() - started < 2
@@ -100,18 +100,21 @@ ALIASES = {"alloy": "bob", "echo": "gone"}
 
 class TestVoices:
     @pytest.mark.parametrize(("name", "voice"), [(None, "ann"), ("bob", "bob"), ("alloy", "bob")])
-    def test_found(self, name, voice):
+    def test_a_voice_is_found_by_name_or_alias_or_is_the_default(self, name, voice):
         assert Voices(["ann", "bob"], "ann", ALIASES).find(name) == voice
 
     @pytest.mark.parametrize("name", ["carl", "echo", "Ann "])
-    def test_not_found(self, name):
+    def test_an_unknown_voice_is_rejected_with_the_known_names(self, name):
         with pytest.raises(InvalidRequest, match="ann, bob, alloy") as caught:
             Voices(["ann", "bob"], "ann", ALIASES).find(name)
         assert (caught.value.param, caught.value.code) == ("voice", "voice_not_found")
 
 
 class FakeEngine:
-    """Speaks a tone of a tenth of a second per letter."""
+    """Speaks a tone that lasts a tenth of a second per letter at speed 1.
+
+    Its sentences are separated by `|`, and it fails to convert the sentence `bad` to phonemes.
+    """
 
     rate, hop, speeds = RATE, 240, (0.5, 2.0)
 

@@ -66,13 +66,13 @@ class TestAudio:
             ("webm", "libopus"),
         ],
     )
-    def test_every_format(self, form, codec):
+    def test_common_formats_are_decoded(self, form, codec):
         (samples,) = read(encoded(form, codec))
         assert len(samples) / RATE == pytest.approx(3, abs=0.1)
         assert np.abs(samples).max() == pytest.approx(0.5, abs=0.1)
 
     @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44_100, 2), (96_000, 8)])
-    def test_every_rate_and_channel_count(self, rate, channels):
+    def test_audio_is_resampled_and_mixed_to_one_channel(self, rate, channels):
         (samples,) = read(wav(tone(2, rate, channels), rate))
         assert len(samples) == pytest.approx(2 * RATE, abs=RATE * 0.05)
 
@@ -88,7 +88,7 @@ class TestAudio:
         "playlist",
         ["#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
     )
-    def test_playlists_open_no_other_file(self, playlist, tmp_path):
+    def test_playlists_are_rejected(self, playlist, tmp_path):
         (tmp_path / "secret.wav").write_bytes(wav(tone(3)))
         for address in (tmp_path / "secret.wav", f"file://{tmp_path}/secret.wav"):
             with pytest.raises(InvalidRequest):
@@ -111,7 +111,7 @@ class TestAudio:
         assert sum(map(len, blocks)) == len(samples)
         assert np.abs(blocks[1][:10]).max() < 0.01
 
-    def test_only_a_damaged_packet_is_skipped(self):
+    def test_audio_after_damaged_data_is_decoded(self):
         content = bytearray(encoded("mp4", "aac", seconds=20))
         middle = len(content) // 2
         content[middle : middle + 60] = b"\xff" * 60
@@ -130,7 +130,7 @@ class TestAudio:
             read(wav(tone(6)), maximum=5)
 
     def test_a_small_file_of_long_silence_is_rejected(self):
-        """Compressed silence stays small even if it lasts hours."""
+        """A small file may be long: compressed silence stays small even if it lasts hours."""
         content = io.BytesIO()
         with av.open(content, "w", format="ogg") as container:
             stream = container.add_stream("libopus", rate=48_000, layout="mono")
@@ -209,7 +209,7 @@ class UnreliableEngine(FakeEngine):
             yield decoded and decoded._replace(segments=[s._replace(temperature=0.8) for s in decoded.segments])
 
 
-def test_unreliable_text_is_not_the_next_prompt():
+def test_unreliable_text_is_not_part_of_the_next_prompt():
     engine = UnreliableEngine()
     segments_of(transcriber(engine, 100, prompt="names"))
     assert {options.prompt for _, options in engine.calls} == {"names"}
@@ -270,7 +270,7 @@ class TestDoubt:
     @pytest.mark.parametrize(
         "change", [{"end": 28}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
     )
-    def test_early_improbable_silent_or_repetitive_windows_are_not_accepted(self, change):
+    def test_windows_that_end_early_or_are_improbable_silent_or_repetitive_are_not_accepted(self, change):
         assert _is_doubtful([self.GOOD._replace(**change)], 30)
 
     def test_an_empty_window_is_not_accepted(self):
@@ -278,7 +278,7 @@ class TestDoubt:
 
 
 @pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
-def test_an_unsupported_language_is_replaced_by_the_closest(language, code):
+def test_an_unsupported_language_is_replaced_by_the_closest_if_there_is_one(language, code):
     assert closest_language(language, frozenset({"en", "zh"})) == code
 
 
@@ -295,7 +295,7 @@ class Work:
             if self._name == "bad" and i == 1:
                 raise ValueError("broken")
             self._order.append(self._name)
-            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than a turn
+            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than a turn of the scheduler
             yield
         self.done.set()
 

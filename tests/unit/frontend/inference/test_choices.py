@@ -1,4 +1,4 @@
-"""Several choices for one conversation, and the log probabilities of tokens, with a fake Triton."""
+"""Several choices for one conversation, and log probabilities, in chat completions with a fake Triton."""
 
 import orjson
 import pytest
@@ -15,7 +15,7 @@ def chunks_of(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
 
 
-def test_choices_are_indexed_and_the_prompt_is_counted_once(client, triton):
+def test_choices_have_indices_and_successive_seeds_and_count_the_prompt_once(client, triton):
     for text in ("One", "Two", "Three"):
         triton.queue_response(delta(text), last("!", "stop", 7, 3))
     body = ask(client, n=3, seed=5).get_json()
@@ -42,8 +42,8 @@ def test_a_stream_has_a_role_and_a_finish_reason_for_each_choice(client, triton)
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-def test_if_one_choice_fails_running_calls_are_cancelled(client, triton):
-    """Calls that end by themselves are not: a cancellation at that moment can corrupt Triton's memory."""
+def test_if_one_choice_fails_the_running_calls_are_cancelled(client, triton):
+    """Calls that are about to end are not cancelled: a cancellation at that moment can corrupt Triton's memory."""
     calls = [
         triton.queue_response(delta("One"), last()),
         triton.queue_response(Overloaded("full")),
@@ -54,7 +54,7 @@ def test_if_one_choice_fails_running_calls_are_cancelled(client, triton):
     assert [call.cancelled for call in calls] == [True, False, False, True]
 
 
-def test_a_failure_during_a_stream_ends_all_choices(client, triton):
+def test_a_failure_of_one_choice_during_a_stream_is_the_last_event(client, triton):
     triton.queue_response(delta("One"), delta("and"), last())
     triton.queue_response(delta("Two"), EngineFailure("gone"))
     response = ask(client, n=2, stream=True)
@@ -65,7 +65,7 @@ LOGPROBS = [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_logprobs(client, triton, stream):
+def test_logprobs_are_returned(client, triton, stream):
     logprobs = {"logprobs": orjson.dumps(LOGPROBS).decode()}
     triton.queue_response(delta("Hi") | logprobs, last() | {"logprobs": "[]"})
     response = ask(client, logprobs=True, top_logprobs=0, stream=stream)
@@ -78,12 +78,12 @@ def test_logprobs(client, triton, stream):
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["logprobs"] is True
 
 
-def test_top_logprobs_are_rejected_because_the_engine_does_not_support_them(client):
+def test_top_logprobs_above_zero_are_rejected(client):
     error = ask(client, logprobs=True, top_logprobs=3).get_json()["error"]
     assert (error["param"], error["code"]) == ("top_logprobs", "unsupported_parameter")
 
 
-def test_ocr_models_reject_n_over_one(client):
+def test_ocr_models_reject_n_above_one(client):
     part = {"type": "image_url", "image_url": {"url": "base64://aGk="}}
     error = ask(client, model="tiny-ocr", n=2, messages=[{"role": "user", "content": [part]}]).get_json()["error"]
     assert error["param"] == "n"

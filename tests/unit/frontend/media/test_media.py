@@ -1,4 +1,4 @@
-"""URLs in requests: inline data, files in allowed folders, public web servers."""
+"""URLs in requests: inline data, files in allowed folders, and files on public or allowed web servers."""
 
 import base64
 import os
@@ -40,7 +40,7 @@ class TestData:
     @pytest.mark.parametrize(
         "url", ["data:a/b;base64,aGVsbG8%3D", "base64://aGVs\nbG8=\n", "base64://aGVsbG8", "data:;BASE64,aGVsbG8="]
     )
-    def test_common_variants_are_accepted(self, url):
+    def test_common_variants_of_base64_are_accepted(self, url):
         assert read(url) == b"hello"
 
     @pytest.mark.parametrize("url", ["data:audio/wav;base64,a", "base64://%%%", "base64://é"])
@@ -78,12 +78,12 @@ class TestFiles:
     @pytest.mark.parametrize(
         "name", ["../secret", "out", "pipe", "circle", "", "missing", "%2e%2e/secret", "a%00b", "x/../../secret"]
     )
-    def test_other_files_are_rejected(self, folder, name):
+    def test_other_files_are_rejected_and_no_descriptor_stays_open(self, folder, name):
         before = len(os.listdir("/proc/self/fd"))
         assert rejected(f"file://{folder}/{name}", allow_files=(folder,)) == "file_not_allowed"
         assert len(os.listdir("/proc/self/fd")) == before
 
-    def test_the_opened_file_is_checked_again(self, folder, monkeypatch):
+    def test_the_opened_file_is_checked_again_and_a_malformed_url_is_rejected(self, folder, monkeypatch):
         monkeypatch.setattr(Path, "resolve", lambda path: path)
         assert rejected(f"file://{folder}/../secret", allow_files=(folder,)) == "file_not_allowed"
         assert rejected("file://[x") == "file_not_allowed"
@@ -98,7 +98,10 @@ class TestFiles:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Responds according to the path."""
+    """Responds with the path itself, except that /to/LOCATION redirects to LOCATION, and /large has 2,000 bytes.
+
+    /missing also has the status 404, and /stall waits for a second first.
+    """
 
     def do_GET(self):
         if self.path.startswith("/to/"):
@@ -126,7 +129,7 @@ def server():
 
 @pytest.fixture
 def names(monkeypatch):
-    """Host name → addresses, used before the system's name lookup."""
+    """Host name → addresses. A test adds entries, which take precedence over the system's name lookup."""
     addresses, real = {}, socket.getaddrinfo
 
     def look_up(host, port, *arguments, **options):
@@ -169,7 +172,7 @@ class TestHTTP:
         with pytest.raises(Overloaded):
             read(f"{server}/a", **ALLOWED)
 
-    def test_redirects_to_another_scheme_or_a_private_host_are_rejected(self, server):
+    def test_redirects_to_another_scheme_a_private_host_or_a_malformed_url_are_rejected(self, server):
         assert rejected(f"{server}/to/file:///etc/passwd", **ALLOWED) == "invalid_url"
         assert rejected(f"{server}/to/http://localhost:1/", **ALLOWED) == "host_not_allowed"
         assert rejected(f"{server}/to/http://[x", **ALLOWED) in ("invalid_url", "media_unreachable")
@@ -177,11 +180,11 @@ class TestHTTP:
     def test_private_hosts_are_rejected_by_default(self, server):
         assert rejected(f"{server}/a.wav") == "host_not_allowed"
 
-    def test_a_name_with_a_private_address_is_rejected(self, names):
+    def test_a_host_with_one_private_address_among_its_addresses_is_rejected(self, names):
         names["public.example"] = ["93.184.216.34", "10.0.0.1"]
         assert rejected("http://public.example/a.wav") == "host_not_allowed"
 
-    def test_an_error_status_or_a_closed_port_is_reported(self, server):
+    def test_an_error_status_or_a_closed_port_is_media_unreachable(self, server):
         assert rejected(f"{server}/missing", **ALLOWED) == "media_unreachable"
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Tool-call parsing: every format, any split of the stream, malformed calls, and reasoning before calls."""
+"""Parsing of tool calls and reasoning: every format, any split of the stream, malformed calls, and constraints."""
 
 import json
 import random
@@ -15,7 +15,7 @@ NAMES = {"weather", "f", "get-time_2"}
 
 
 def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
-    """Return the content, calls, reasoning and finish_reason of the output, after checking that the stream agrees."""
+    """Return the content, calls, reasoning and finish_reason of the output, after comparing the streamed deltas."""
     parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
         ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
@@ -46,7 +46,10 @@ def streamed_calls(deltas):
 
 
 def fold_splits(tool_format, text, **options):
-    """Return the fold of the text, after checking that it is the same split in two, per character and at random."""
+    """Return the fold of the whole text, after checking that splitting the text never changes the result.
+
+    The text is split in two at every index, into characters, and at random.
+    """
     whole = fold(tool_format, [text], **options)
     for index in range(len(text) + 1):
         assert fold(tool_format, [text[:index], text[index:]], **options) == whole, index
@@ -65,7 +68,7 @@ TRICKY = (
 
 
 def format_call(tool_format, name, arguments):
-    """Return a call in the syntax of this format."""
+    """Return a tool call in the syntax of this format."""
     return {
         "hermes": f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>',
         "llama3": f'<|python_tag|>{{"name": "{name}", "parameters": {arguments}}}',
@@ -138,7 +141,7 @@ def test_call_to_unknown_tool_is_emitted_as_text(tool_format):
     assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
-def test_truncated_call_is_not_lost(tool_format):
+def test_truncated_call_is_parsed_or_emitted_as_text(tool_format):
     text = format_call(tool_format, "weather", '{"city": "Zürich"}')
     for length in range(len(text)):
         content, calls, _, _ = fold(tool_format, [text[:length]], finish="length")
@@ -152,7 +155,7 @@ def test_calls_around_a_malformed_call_are_parsed(tool_format):
     assert "oops" in content
 
 
-def test_line_breaks_in_strings_are_escaped(tool_format):
+def test_control_characters_in_strings_are_escaped(tool_format):
     text = format_call(tool_format, "f", '{"code": "a\n\tb"}')
     assert fold_splits(tool_format, text)[1] == [("f", '{"code": "a\\n\\tb"}')]
 
@@ -202,14 +205,14 @@ def test_variants_of_a_format_are_parsed(tool_format, text, calls):
     assert fold_splits(tool_format, text) == (None, calls, None, "tool_calls")
 
 
-def test_text_after_a_call_is_content():
+def test_json_after_a_call_is_content_unless_it_is_a_call():
     text = '[{"name": "f", "arguments": {}}]\n{"temperature": 7}'
     assert fold_splits("hermes", text) == ('\n{"temperature": 7}', [("f", "{}")], None, "tool_calls")
 
 
 @pytest.mark.parametrize("tool_format", ["llama3", "generic", "hermes"])
 @pytest.mark.parametrize("text", ['{"answer": 42}', '{"name": "Ann", "age": 3} ', "{", "[1, 2]", '{"name": 5}'])
-def test_json_output_is_not_a_call(tool_format, text):
+def test_json_that_is_not_a_call_is_content(tool_format, text):
     assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
@@ -233,7 +236,7 @@ def test_arguments_are_streamed_as_they_arrive():
     assert deltas[4] == []
 
 
-def test_aborted_call_is_streamed_as_content_and_does_not_finish_as_tool_calls():
+def test_aborted_call_becomes_content_and_its_index_is_not_reused():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     text = '<tool_call>{"name": "f", "arguments": {"a": oops}}</tool_call>'
     deltas = [delta for character in text for delta in builder.push(character)] + builder.end()
@@ -244,7 +247,7 @@ def test_aborted_call_is_streamed_as_content_and_does_not_finish_as_tool_calls()
     assert [d["tool_calls"][0]["index"] for d in after if "tool_calls" in d and "id" in d["tool_calls"][0]] == [0, 1]
 
 
-def test_mistral_call_ids_have_nine_characters():
+def test_mistral_call_ids_are_nine_letters_or_digits():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["mistral"], NAMES)]))
     builder.push("[TOOL_CALLS]f[ARGS]{}")
     (call,) = builder.message()["tool_calls"]
@@ -252,7 +255,8 @@ def test_mistral_call_ids_have_nine_characters():
     assert call["id"].isalnum()
 
 
-def test_long_call_in_small_pieces_is_parsed_quickly():
+def test_long_call_in_small_pieces_is_parsed():
+    # 80,000 pieces: a parser that rescanned the whole text for each of them would be very slow.
     text = format_call("hermes", "f", '{"code": "' + "x = 1;\\n" * 40_000 + '"}')
     assert fold("hermes", [text[i : i + 4] for i in range(0, len(text), 4)])[1][0][0] == "f"
 
@@ -276,7 +280,7 @@ def test_reasoning_is_separated_from_content(text, content, reasoning):
     assert fold_splits(None, text, parse_reasoning=True) == (content, [], reasoning, "stop")
 
 
-def test_reasoning_before_a_call_is_separated(tool_format):
+def test_call_in_reasoning_is_not_parsed_and_call_after_it_is(tool_format):
     text = (
         f"<think>\nI call {format_call(tool_format, 'f', '{}')}?\n</think>\n\n{format_call(tool_format, 'f', TRICKY)}"
     )

@@ -1,4 +1,4 @@
-"""A limit on the requests in progress per model, freed when they end."""
+"""The limit on the requests in progress per model. A request that ends makes room for another."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from frontend.errors import Overloaded
 from frontend.triton.admission import AdmissionLimiter
 
 
-def test_the_limit_is_per_model_and_is_freed():
+def test_the_limit_is_per_model_and_counts_only_requests_in_progress():
     admission = AdmissionLimiter()
     with admission.enter("a", 2), admission.enter("a", 2):
         with pytest.raises(Overloaded), admission.enter("a", 2):
@@ -17,7 +17,7 @@ def test_the_limit_is_per_model_and_is_freed():
         pass
 
 
-def test_a_failed_request_frees_its_slot():
+def test_a_failed_request_no_longer_counts():
     admission = AdmissionLimiter()
     with pytest.raises(ValueError, match="x"), admission.enter("a", 1):
         raise ValueError("x")

@@ -1,4 +1,4 @@
-"""Errors from a backend are converted to API errors by status and code."""
+"""Conversion of a backend's errors to API errors, by status and code."""
 
 import orjson
 import pytest
@@ -17,7 +17,7 @@ from frontend.triton.status import error_from_backend
         ("SOMETHING_NEW", None, EngineFailure),
     ],
 )
-def test_a_backend_error_is_converted(status, code, kind):
+def test_a_backend_error_is_converted_by_status_and_code(status, code, kind):
     failure = {"status": status, "message": "why", "param": "messages", "code": code, "row": 3}
     error = error_from_backend(orjson.dumps(failure).decode())
     assert type(error) is kind

@@ -1,4 +1,4 @@
-"""Requests over Triton's HTTP port, against a local server that speaks Triton's protocol."""
+"""Requests to Triton's HTTP port, here a local server that speaks Triton's protocol."""
 
 import socket
 import struct
@@ -86,7 +86,7 @@ def infer(client, rows=(b"a", b"bc"), timeout=5.0):
     )
 
 
-def test_request_and_response(client, server):
+def test_the_request_is_encoded_and_the_response_decoded(client, server):
     server.responses = [vectors([[1, 2], [3, 4]])]
     np.testing.assert_array_equal(infer(client).result()["embedding"], [[1, 2], [3, 4]])
     ((path, head, content),) = server.requests
@@ -97,7 +97,7 @@ def test_request_and_response(client, server):
     assert content == struct.pack("<I", 1) + b"a" + struct.pack("<I", 2) + b"bc"
 
 
-def test_a_connection_is_reused(client, server):
+def test_successive_requests_reuse_one_connection(client, server):
     for _ in range(5):
         infer(client).result()
     assert len(server.connections) == 1
@@ -111,7 +111,7 @@ def test_concurrent_requests_use_two_connections(client, server):
     assert len(server.connections) == 2
 
 
-def test_a_dropped_idle_connection_is_retried(client, server):
+def test_a_request_on_a_dropped_idle_connection_is_retried(client, server):
     infer(client).result()
     server.responses = ["drop"]
     assert infer(client).result()
@@ -137,7 +137,7 @@ def test_the_timeout_raises_deadline_exceeded(client, server):
         infer(client, timeout=0.2).result()
 
 
-def test_cancel_from_another_thread(client, server):
+def test_cancel_from_another_thread_ends_the_wait_and_the_client_stays_usable(client, server):
     server.responses = ["hang"]
     inference = infer(client)
     threading.Timer(0.2, inference.cancel).start()
@@ -157,7 +157,7 @@ def test_cancel_from_another_thread(client, server):
         (500, EngineFailure, "The model failed on this request"),
     ],
 )
-def test_tritons_own_errors_are_converted(client, server, status, kind, message):
+def test_an_error_of_triton_itself_is_converted_by_status(client, server, status, kind, message):
     content = orjson.dumps({"error": "bad shape"})
     server.responses = [(status, content, len(content))]
     with pytest.raises(kind, match=message):

@@ -1,4 +1,4 @@
-"""Chat models on Triton's stock vLLM backend: tensors, responses and chat templates."""
+"""Chat models on Triton's stock vLLM backend: tensors, responses and chat templates, with a fake Triton."""
 
 import json
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ INPUTS += ["return_finish_reason", "return_num_input_tokens", "return_num_output
 
 
 def part(text, finish_reason="None", count=1):
-    """Return a response from vLLM."""
+    """Return a response as the vLLM backend sends it. `count` is the number of tokens in this response."""
     return {"text_output": text, "finish_reason": finish_reason, "num_input_tokens": 7, "num_output_tokens": count}
 
 
@@ -44,7 +44,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def big(triton, folder):
-    """The model's configuration, which tests may change."""
+    """Add the vLLM model big-chat to the fake Triton, and return its configuration, which tests may change."""
     values = {"task": "chat", "id": "org/big-chat", "context_length": "12", "tokenizer": "tokenizer"}
     config = SimpleNamespace(
         input=[SimpleNamespace(name=name) for name in INPUTS],
@@ -66,7 +66,7 @@ def ask(client, **fields):
     return client.post("/v1/chat/completions", json=chat(model="big-chat", **fields))
 
 
-def test_a_response_and_the_model_inputs(client, triton, big):
+def test_a_complete_response_and_the_tensors_sent(client, triton, big):
     triton.queue_response(part("Hello", "stop", 3))
     body = ask(client, temperature=0, stop="x", top_k=0, max_tokens=5).get_json()
     assert body["choices"][0]["message"]["content"] == "Hello"
@@ -83,7 +83,7 @@ def test_chat_template_kwargs_reach_the_template(client, triton, big):
     assert triton.requests[0]["inputs"]["text_input"] == "Ahoy! [user] Hi [assistant]"
 
 
-def test_a_stream(client, triton, big):
+def test_a_stream_sums_up_the_token_counts_of_its_responses(client, triton, big):
     triton.queue_response(part("Hel"), part("", count=1), part("lo", "length", 2))
     response = ask(client, stream=True, stream_options={"include_usage": True})
     chunks = [orjson.loads(block[6:]) for block in response.get_data().split(b"\n\n") if block.startswith(b"data: {")]
@@ -130,7 +130,7 @@ def test_completion_prompts_must_be_text_within_the_context(client, triton, big)
         (lambda big: big.values.update(tokenizer="elsewhere"), "cannot be read"),
     ],
 )
-def test_an_incomplete_configuration_is_reported(client, big, change, message):
+def test_an_incomplete_or_invalid_configuration_is_a_500_with_the_reason(client, big, change, message):
     change(big)
     response = ask(client)
     assert (response.status_code, message in response.get_json()["error"]["message"]) == (500, True)
@@ -148,7 +148,7 @@ def test_an_aborted_response_is_an_engine_failure():
         call.next()
 
 
-def test_the_rendered_prompt_omits_the_bos_token(folder):
+def test_the_rendered_prompt_omits_the_bos_token_but_the_count_includes_it(folder):
     tokenizer = _open_tokenizer(folder)
     text = tokenizer.render([{"role": "user", "content": "Hi"}], [], {})
     assert text == "[user] Hi [assistant]"
@@ -156,7 +156,7 @@ def test_the_rendered_prompt_omits_the_bos_token(folder):
 
 
 @pytest.mark.parametrize("where", ["file", "list"])
-def test_template_from_a_file_or_a_list(folder, where):
+def test_the_template_comes_from_a_file_or_a_list(folder, where):
     if where == "file":
         (folder / "chat_template.jinja").write_text("mine", encoding="utf-8")
     else:
@@ -171,7 +171,7 @@ def test_templates_are_sandboxed(folder):
         _open_tokenizer(folder).render([], [], {})
 
 
-def test_request_and_response_tensors():
+def test_tensors_are_encoded_and_decoded():
     request = build_request("m", {"text_input": "a", "stream": True, "other": False}, "r")
     assert [(i.name, i.datatype, list(i.shape)) for i in request.inputs] == [
         ("text_input", "BYTES", [1]),

@@ -46,7 +46,7 @@ def test_16_bit_gray_is_scaled_and_not_clipped():
     assert read(encoded(Image.fromarray(gray))).getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_alpha_is_kept_only_for_transparent_images():
+def test_alpha_is_kept_only_if_a_pixel_is_not_opaque():
     image = Image.fromarray(LEFT_RED).convert("RGBA")
     assert read(encoded(image)).mode == "RGB"
     image.putpixel((0, 0), (0, 0, 0, 0))
@@ -55,7 +55,7 @@ def test_alpha_is_kept_only_for_transparent_images():
 
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate right
+    exif[0x0112] = 6  # to be displayed rotated right by 90°
     image = read(encoded(Image.fromarray(LEFT_RED), "JPEG", exif=exif))
     assert image.size == (20, 30)
     assert image.getpixel((10, 2))[0] > 200
@@ -68,7 +68,7 @@ def test_only_the_first_frame_of_an_animation_is_read():
 
 
 def bomb(width, height):
-    """Return a PNG whose header claims this size."""
+    """Return a PNG whose header claims this size in pixels, with data for far fewer."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -77,7 +77,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def test_too_many_pixels_are_rejected_before_decoding():
+def test_image_with_too_many_pixels_is_rejected_before_decoding():
     with pytest.raises(InvalidRequest, match="50000 × 50000") as caught:
         read(bomb(50_000, 50_000))
     assert (caught.value.param, caught.value.code) == ("image", "too_large")
@@ -95,7 +95,7 @@ def test_too_many_pixels_are_rejected_before_decoding():
         encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)), "PNG")[:9000],
     ],
 )
-def test_invalid_or_truncated_image_is_rejected(content):
+def test_invalid_truncated_or_unsupported_file_is_rejected(content):
     with pytest.raises(InvalidRequest) as caught:
         read(content)
     assert (caught.value.param, caught.value.code) == ("image", "invalid_image")
