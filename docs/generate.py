@@ -6,6 +6,7 @@ and exits with 1 if there are any. Tables are generated between `<!-- generated:
 
 import dataclasses
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -67,12 +68,17 @@ def request_fields(name: str) -> str:
     objects = {title: fields for title, fields in schema.get("$defs", {}).items() if "properties" in fields}
     tables = [_fields_table(schema)]
     if rejected := getattr(model, "unsupported", None):
-        names = ", ".join(f"`{field}`" for field in rejected)
-        tables.append(f"Rejected with a 400, unless the value has no effect: {names}. Unknown fields are ignored.")
+        names = ", ".join(map(_rejected, rejected, rejected.values()))
+        tables.append(f"These fields are rejected with a 400, except for the values in parentheses: {names}.")
     for title in _in_order_of_use(schema, objects):
         text = objects[title]["description"].split("\n\n")[0].replace("\n", " ")
         tables.append(f"#### {title}\n\n{text}\n\n{_fields_table(objects[title])}")
     return "\n\n".join(tables)
+
+
+def _rejected(name: str, supported: tuple[Any, ...]) -> str:
+    values = " or ".join(f"`{json.dumps(value)}`" for value in supported)
+    return f"`{name}` ({values})" if values else f"`{name}`"
 
 
 def _in_order_of_use(schema: Schema, objects: dict[str, Schema]) -> list[str]:
@@ -150,7 +156,7 @@ def _limits(field: Schema) -> Iterator[str]:
         for key, unit in (("maxLength", "characters"), ("maxItems", "items"), ("maxProperties", "entries")):
             if key in option:
                 yield f"≤ {option[key]:,} {unit}"
-        if option.get("minLength") or option.get("minItems"):
+        if (option.get("minLength") or option.get("minItems")) and len(_options(field)) < 2:
             yield "not empty"
 
 

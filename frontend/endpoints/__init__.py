@@ -1,6 +1,6 @@
-"""Views and protocols, one file or folder per API resource.
+"""The API's endpoints: request models and views, one file or folder per resource.
 
-Each blueprint is served with and without `/v1`, unless it has its own prefix.
+Each blueprint in BLUEPRINTS is served with and without the prefix `/v1`, unless it has a prefix of its own.
 """
 
 from frontend.endpoints.audio.speech import blueprint as speech
@@ -35,4 +35,4 @@ BLUEPRINTS = (
 )
 
 UNVERSIONED = (root,)
-"""Blueprints served only without `/v1`."""
+"""Blueprints that are served only without the prefix `/v1`."""

@@ -29,25 +29,28 @@ class EmbeddingRequest(RequestBody):
     """The request body of createEmbedding, with text-embeddings-inference's `truncate` and Cohere's `input_type`."""
 
     input: Annotated[Any, WithJsonSchema(_INPUT_SCHEMA)] = Field(
-        description="A string, token IDs, or a list of up to 2,048 of either. Token IDs are used unchanged."
+        description="A string, token IDs, or a list of up to 2,048 of either. Token IDs are used unchanged: no prompt "
+        "and no special tokens are added."
     )
     model: str | None = Field(
         None, description="ID, name or alias of the model. The default embedding model if omitted."
     )
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="Encoding of the vectors. `base64` encodes the little-endian float32 bytes of a vector."
+        "float", description="Encoding of the vectors. `base64` encodes each vector as little-endian float32."
     )
     dimensions: int | None = Field(
         None,
         ge=1,
-        description="Keep only the first components, this many, and normalize the vector to length 1. At most the "
-        "model's number of dimensions.",
+        description="Shorten each vector to its first `dimensions` values and normalize it. At most the model's "
+        "number of dimensions, which is the default.",
     )
     truncate: bool = Field(
         False, description="Truncate texts that exceed the model's context instead of rejecting them."
     )
     input_type: Literal["query", "document", "search_query", "search_document", "passage"] = Field(
-        "document", description="Selects the model's prompt, for models that embed queries and documents differently."
+        "document",
+        description="Whether the texts are queries (`query`, `search_query`) or documents (the others), for models "
+        "that expect a different prompt before each.",
     )
     user: str | None = Field(None, description="Ignored.")
 
@@ -77,7 +80,10 @@ class EmbeddingRequest(RequestBody):
         return {"input": self.input}
 
     def columns(self, model: Model) -> dict[str, list[bytes]]:
-        """Return the model's input tensor: texts, or token IDs as little-endian int32."""
+        """Return input tensor name → one value per row: a text, or token IDs as little-endian int32.
+
+        Raises InvalidRequest if a text is too long.
+        """
         inputs = self.inputs
         if isinstance(next(iter(inputs.values())), str):
             texts = [encode_within_limit(text, model, self.truncate, path) for path, text in inputs.items()]
@@ -92,7 +98,7 @@ class EmbeddingRequest(RequestBody):
 
 @blueprint.post("/embeddings")
 def create_embedding() -> Response:
-    """Return one vector per text, in the order of the texts."""
+    """Return one vector per item of the input, in order."""
     body = read_body(EmbeddingRequest)
     model = require_model(body.model, "embedding")
     _check_dimensions(body.dimensions, model)
@@ -121,7 +127,7 @@ def _check_dimensions(dimensions: int | None, model: Model) -> None:
 
 
 def _shorten(vectors: Array, dimensions: int | None) -> Array:
-    """Return the first `dimensions` of each vector, normalized to length 1."""
+    """Return the first `dimensions` values of each vector, normalized to length 1, or unchanged vectors if None."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     vectors = np.ascontiguousarray(vectors[:, :dimensions])
@@ -130,10 +136,10 @@ def _shorten(vectors: Array, dimensions: int | None) -> Array:
 
 
 def _unchanged(vector: Array) -> Array:
-    """Return the vector: orjson serializes arrays without creating a Python float per number."""
+    """Return the vector, not a list: orjson serializes NumPy arrays without creating a Python float per number."""
     return vector
 
 
 def _encode_base64(vector: Array) -> str:
-    """Return the vector as base64 of little-endian float32, as OpenAI does."""
+    """Return the vector as little-endian float32 in base64, which is OpenAI's format."""
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode()

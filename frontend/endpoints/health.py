@@ -1,4 +1,4 @@
-"""GET /health: whether every configured model responds."""
+"""GET /health: whether every model of the setting `models` responds, or every loaded model without that setting."""
 
 from flask import Blueprint, Response
 
@@ -11,7 +11,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/health")
 def get_health() -> Response:
-    """Return 200 and `{"status": "ok"}`, or 503 and the reason in AHA's format."""
+    """Return 200 and `{"status": "ok"}`, or 503 and the reason in AHA's format (see docs/compatibility.md)."""
     try:
         unresponsive = services().registry.unresponsive_models()
     except Unavailable as error:

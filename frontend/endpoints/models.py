@@ -14,7 +14,10 @@ blueprint = Blueprint("models", __name__)
 
 @blueprint.get("/models")
 def list_models() -> Response:
-    """Return the loaded models, or 503 with AHA's literal body if there are none."""
+    """Return the loaded models, or 503 with the body that AHA's documentation prescribes if there are none.
+
+    While Triton does not respond, these are the last known models, with the state UNAVAILABLE.
+    """
     try:
         models = services().registry.models()
     except Unavailable as error:
@@ -24,7 +27,7 @@ def list_models() -> Response:
 
 @blueprint.get("/models/<path:name>")
 def retrieve_model(name: str) -> Response:
-    """Return one model, found by its ID, its name in Triton or an alias."""
+    """Return one model, found by its ID, its name in Triton, its task or an alias."""
     return json_response(_describe(services().registry.get(name)))
 
 

@@ -1,4 +1,4 @@
-"""POST /rerank, in the shape that AHA and Jina share, and POST /v2/rerank, in Cohere's shape."""
+"""POST /rerank, in the format of AHA (see docs/compatibility.md) and Jina, and POST /v2/rerank, in Cohere's format."""
 
 import uuid
 from typing import Annotated, Any
@@ -30,7 +30,9 @@ class RerankRequest(RequestBody):
         description="Up to 2,048 strings, or objects with a string `text`."
     )
     model: str | None = Field(None, description="ID, name or alias of the model. The default rerank model if omitted.")
-    top_n: int | None = Field(None, ge=0, description="Return this many of the best documents. All if omitted.")
+    top_n: int | None = Field(
+        None, ge=0, description="Return at most this many documents, the most relevant ones. All if omitted."
+    )
     return_documents: bool | None = Field(
         None,
         description="Include the documents in the results. If omitted: true in `/v1/rerank`, false in `/v2/rerank`.",
@@ -38,8 +40,8 @@ class RerankRequest(RequestBody):
     raw_scores: bool = Field(False, description="Return logits instead of scores from 0 to 1.")
     truncate: bool | None = Field(
         None,
-        description="Truncate documents that exceed the model's context instead of rejecting them. If omitted: "
-        "false in `/v1/rerank`, true in `/v2/rerank`.",
+        description="Truncate documents that, with the query, exceed the model's context, instead of rejecting them. "
+        "If omitted: false in `/v1/rerank`, true in `/v2/rerank`.",
     )
 
     @field_validator("query")
@@ -52,7 +54,7 @@ class RerankRequest(RequestBody):
     @field_validator("documents")
     @classmethod
     def _check_documents(cls, documents: list[Any]) -> list[str]:
-        """Accept strings and `{"text": …}`. The message for an empty list follows AHA's."""
+        """Return the texts of the documents. The error message for an empty list follows AHA's documentation."""
         if not documents:
             raise InvalidRequest("rerank documents cannot be empty", param="documents")
         if len(documents) > _MAX_DOCUMENTS:
@@ -71,7 +73,7 @@ class RerankRequest(RequestBody):
 
 @blueprint.post("/rerank")
 def create_rerank() -> Response:
-    """Return the documents ranked by relevance, with scores from 0 to 1 (`raw_scores`: logits)."""
+    """Return the documents ranked by relevance, with scores from 0 to 1, or logits if `raw_scores` is true."""
     body = read_body(RerankRequest)
     model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=bool(body.truncate))
@@ -85,7 +87,7 @@ def create_rerank() -> Response:
 
 @v2.post("/rerank")
 def create_rerank_v2() -> Response:
-    """Return the ranking in Cohere's v2 shape: documents only on request, and long documents truncated."""
+    """Return the ranking in Cohere's v2 format. By default, it omits the documents and truncates long ones."""
     body = read_body(RerankRequest)
     model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=body.truncate is not False)
@@ -97,14 +99,17 @@ def create_rerank_v2() -> Response:
 
 
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
-    """Return the best `top_n` documents as index and score, and the number of tokens. Equal scores keep their order."""
+    """Return the index and score of the best `top_n` documents, best first, and the number of tokens.
+
+    Documents with equal scores keep their order.
+    """
     query = encode_within_limit(body.query, model, False, "query", "Shorten it: queries are not truncated.")
     documents = [encode_within_limit(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
     columns = {"query": [query] * len(documents), "document": documents}
     params = [f"documents[{index}]" for index in range(len(documents))]
     output = infer_rows(model, columns, {"truncate": truncate}, params)
     logits = output["score"][:, 0].astype(np.float64)
-    with np.errstate(over="ignore"):  # exp overflows for very low logits, and the score is 0 as it should be
+    with np.errstate(over="ignore"):  # exp overflows to infinity for very low logits, and their score is rightly 0
         scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
     best = np.argsort(-logits, kind="stable")[: body.top_n]
     results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]

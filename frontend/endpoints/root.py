@@ -1,4 +1,4 @@
-"""GET /: the addresses of the API and its documentation, as plain text."""
+"""GET /: the addresses of the API and the names of its documents, as plain text."""
 
 from flask import Blueprint, Response
 
@@ -17,5 +17,5 @@ Docs:    README.md and ARCHITECTURE.md in the checkout
 
 @blueprint.get("/")
 def get_root() -> Response:
-    """Return the addresses of the API and its documentation as plain text."""
+    """Return the addresses of the API and the names of its documents as plain text."""
     return Response(_TEXT.format(address=public_address()), content_type="text/plain; charset=utf-8")

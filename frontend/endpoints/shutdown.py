@@ -1,4 +1,4 @@
-"""POST /shutdown: stops all of Trident, as in AHA's API."""
+"""POST /shutdown: stops Trident, as in AHA's API (see docs/compatibility.md)."""
 
 import ipaddress
 import sys
@@ -16,9 +16,10 @@ _FORBIDDEN = "Remote shutdown not allowed. Use --allow-remote-shutdown flag to e
 
 @blueprint.post("/shutdown")
 def shut_down() -> Response:
-    """Stop accepting requests, give running ones `drain_seconds` to finish, stop Triton and exit.
+    """Stop accepting requests, give running ones `drain_seconds` to finish, then stop Triton and exit.
 
-    Only loopback clients may do this, unless `allow_remote_shutdown` is set.
+    A Triton that Trident has not started keeps running. Only programs on this machine may do this (see _is_local),
+    unless `allow_remote_shutdown` is set.
     """
     allowed = services().settings.allow_remote_shutdown
     print(f"[SHUTDOWN] Shutdown requested (remote_allowed: {str(allowed).lower()})", file=sys.stderr, flush=True)
@@ -30,7 +31,10 @@ def shut_down() -> Response:
 
 
 def _is_local() -> bool:
-    """Return whether the client is a program on this machine, not a proxy for another one or a page of another site."""
+    """Return whether a program on this machine sent the request.
+
+    A request that a proxy has forwarded, or that a page of another site has sent, does not count.
+    """
     address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     address = getattr(address, "ipv4_mapped", None) or address
     forwarded = {"X-Forwarded-For", "Forwarded", "X-Real-IP"} & set(request.headers.keys())

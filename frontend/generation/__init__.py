@@ -1,1 +1,1 @@
-"""Text generation code that the chat, completions and responses endpoints share."""
+"""Code that the chat, completions and responses endpoints share; media endpoints use its messages too."""

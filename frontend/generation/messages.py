@@ -1,4 +1,4 @@
-"""Messages: their content parts and tool calls, the validation of a history, and rendering for a chat model."""
+"""The messages of a conversation: their content and tool calls, their validation, and rendering for a chat model."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from frontend.triton.registry import Model
 MAX_CALLS = 128
 """Maximum number of tool calls in one assistant message."""
 
-# Each file may need a download and takes model time.
+# Maximum number of images, and of audio files, in a request: each may need a download and takes model time.
 _MAX_FILES = 16
 
 
@@ -29,20 +29,22 @@ def require_field(part: Any, name: str) -> None:
 class MediaUrl(RequestBody):
     """The URL of an image or an audio file."""
 
-    url: str = Field(description="`data:`, `base64://`, `http(s)://` or, where allowed, `file://` URL.")
+    url: str = Field(
+        description="A `data:`, `base64://` or `http(s)://` URL, or a `file://` URL if the operator allows its folder."
+    )
 
 
 class InputAudio(RequestBody):
-    """OpenAI's base64 audio. The format is detected from the data."""
+    """An audio file, as in OpenAI's API."""
 
-    data: str = Field(description="The audio file in base64; its format is detected.")
+    data: str = Field(description="The audio file in base64. Its format is detected; `format` is ignored.")
 
 
 class ContentPart(RequestBody):
-    """One part of a message's content, with OpenAI's type names or AHA's (`image`, `audio`, `audio_url`)."""
+    """One part of a message's content, with a type of OpenAI's API, or `image`, `audio` or `audio_url`."""
 
     type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"] = Field(
-        description="Kind of the part. `image` means `image_url`; `audio` means `audio_url`."
+        description="Kind of the part. `image` is the same as `image_url`, and `audio` the same as `audio_url`."
     )
     text: str | None = Field(None, description="The text of a `text` part.")
     refusal: str | None = Field(None, description="The text of a `refusal` part.")
@@ -57,7 +59,7 @@ class ContentPart(RequestBody):
 
     @property
     def kind(self) -> str:
-        """The medium: text, image or audio."""
+        """The kind of content: text, image or audio."""
         if self.type == "refusal":
             return "text"
         return self.type.removeprefix("input_").removesuffix("_url")
@@ -68,7 +70,7 @@ Content = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
     Discriminator(lambda value: "<parts>" if isinstance(value, list) else "<text>"),
 ]
-"""A text, or a list of content parts."""
+"""A string, or a list of content parts."""
 
 
 class Message(RequestBody):
@@ -78,9 +80,12 @@ class Message(RequestBody):
         description="Author of the message. `developer` is treated as `system`."
     )
     content: Content[ContentPart] = Field(
-        description="A string, or a list of content parts. May be null or omitted for `assistant` and `tool`."
+        description="A string, or a list of content parts. In chat, it may be null, omitted or empty for `assistant` "
+        "and `tool`."
     )
-    name: str | None = Field(None, description="Name of the function, in a `tool` message; otherwise ignored.")
+    name: str | None = Field(
+        None, description="In chat, the name of the function of a `tool` message; otherwise ignored."
+    )
 
 
 class CalledFunction(RequestBody):
@@ -105,14 +110,18 @@ class ChatMessage(Message):
         None, max_length=MAX_CALLS, description="Tool calls of an `assistant` message."
     )
     tool_call_id: str | None = Field(
-        None, description="Required in a `tool` message: the ID of the call that this message is the result of."
+        None,
+        description="Required in a `tool` message: the ID of the tool call whose result this message contains. The "
+        "call must be in the preceding `assistant` message.",
     )
-    reasoning_content: str | None = Field(None, description="Reasoning of an `assistant` message, for the template.")
+    reasoning_content: str | None = Field(
+        None, description="Reasoning of an `assistant` message, passed to the chat template."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _allow_no_content(cls, fields: Any) -> Any:
-        """Accept missing, null or empty content of assistant messages with only tool calls and of tool messages."""
+        """Accept missing, null or empty content in assistant and tool messages: it becomes an empty string."""
         if isinstance(fields, dict) and fields.get("role") in ("assistant", "tool"):
             return fields | {"content": fields.get("content") or ""}
         return fields
@@ -126,12 +135,12 @@ class Media(NamedTuple):
 
 
 def has_media(messages: Iterable[Message], kind: str) -> bool:
-    """Return whether the messages have media of this kind. Raises InvalidRequest if there are too many files."""
+    """Return whether the messages contain media of this kind. Raises InvalidRequest if there are too many files."""
     return bool(list(find_media(messages, kind)))
 
 
 def find_media(messages: Iterable[Message], kind: str) -> Iterator[Media]:
-    """Yield the images or the audio files of all messages in order. Raises InvalidRequest if there are too many."""
+    """Yield all images or all audio files of the messages in order. Raises InvalidRequest if there are too many."""
     count = 0
     for index, message in enumerate(messages):
         if isinstance(message.content, str):
@@ -157,7 +166,7 @@ def media_of(part: ContentPart, path: str) -> Media:
 
 
 def inline_media_size(fields: Any) -> int:
-    """Return how many characters of an unvalidated request body are files in its messages."""
+    """Return how many characters of an unvalidated request body are media in its messages: base64 files and URLs."""
     parts = list(unchecked_parts(fields, "messages"))
     sources = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
     values = [value for source in sources if isinstance(source, dict) for value in source.values()]
@@ -211,7 +220,11 @@ def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
 
 
 def parse_arguments(written: str) -> dict[str, Any]:
-    """Return a call's arguments as an object. Truncated calls have invalid JSON, and clients send them back as well."""
+    """Return the arguments of a call as an object.
+
+    Text that is not a JSON object is accepted, because clients send back truncated calls; it becomes the argument
+    `arguments`.
+    """
     try:
         arguments = orjson.loads(written or "{}")
     except orjson.JSONDecodeError:
@@ -224,13 +237,13 @@ def _reject(message: str, param: str) -> NoReturn:
 
 
 Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(checked_calls)]
-"""The messages of a request."""
+"""The messages of a request, with valid tool calls and results."""
 
 
 def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
     """Raise InvalidRequest naming the first content part that the model does not support.
 
-    Text is always supported, images if `accepts_images`, audio if the operator has enabled transcription.
+    Text is always supported, images if `accepts_images`, audio if the setting `transcribe_audio` is on.
     """
     supported = (
         {"text"}
@@ -250,11 +263,11 @@ def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
 def render_messages(
     messages: Iterable[ChatMessage], model: Model, transcripts: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the messages as the chat backend receives them. They must have passed `check_parts`.
+    """Return the messages as chat models receive them. They must have passed `check_parts`.
 
-    Text parts are joined by line breaks. A message with images keeps its parts, with `{"type": "image"}` in place of
-    each image. A developer message becomes a system message, the role that chat templates support. Audio is replaced by
-    its text in `transcripts`, keyed by the path of its field.
+    The text parts of a message without images are joined by line breaks. A message with images keeps its parts, with
+    `{"type": "image"}` in place of each image. A developer message becomes a system message, the role that chat
+    templates support. Audio is replaced by its text in `transcripts`, whose keys are the paths of the audio's fields.
     """
     return [
         {
@@ -285,7 +298,8 @@ def _part(part: ContentPart, path: str, transcripts: Mapping[str, str]) -> dict[
 def _call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:
     """Return a message's template fields for tool calls, tool results and reasoning.
 
-    Arguments are objects, as templates expect. Content without text is null, which some templates test for.
+    Arguments are objects, as templates expect. The content of a message with only tool calls is null, which some
+    templates test for.
     """
     fields: dict[str, Any] = {}
     if message.role == "tool":
@@ -308,7 +322,10 @@ def _call(call: ToolCall, model: Model) -> dict[str, Any]:
 
 
 def _id(id: str, model: Model) -> str:
-    """Return a call ID that the model's template accepts; another model may have generated the original."""
+    """Return the ID of a call, or a hash of it if the model's template would reject it.
+
+    Some templates accept only IDs of one length, of letters and digits, and another model may have generated the call.
+    """
     length = CALL_ID_LENGTH.get(model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT))
     if length is None or (len(id) == length and id.isalnum()):
         return id

@@ -1,4 +1,4 @@
-"""Routes conversations to a chat, transcription or OCR model, depending on their media, and prompts to chat models."""
+"""Routes conversations to chat, transcription or OCR models, depending on their media, and prompts to chat models."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from frontend.triton.vllm import VllmChatModel
 
 Tools = Sequence[Mapping[str, Any]]
 
-# Tasks or capabilities of the models for a conversation with such media, in order of preference.
+# The media in a conversation → the tasks and capabilities of the models that may get it, preferred ones first.
 _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("chat",),
     ("audio",): ("transcription", "chat"),
@@ -31,7 +31,7 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def select_model(name: str, messages: Sequence[Message]) -> Model:
-    """Return the model that `name` selects for a conversation with the media in `messages`. Raises APIError."""
+    """Return the model that `name` refers to, for a conversation with the media in `messages`. Raises APIError."""
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
     return require_model(name, *_TASKS[kinds])
 
@@ -43,7 +43,10 @@ def start(
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
 ) -> ResponseSource:
-    """Start one response to a conversation. Raises APIError, which names the part of `messages` that is invalid."""
+    """Start a response to a conversation, and wait for the model's first response.
+
+    Raises APIError. If a part of `messages` is invalid, the error names it.
+    """
     if model.task == "chat":
         chat_model = _chat_model(model, sampling)
         prompt = _conversation(model, chat_model, messages, sampling, tools)
@@ -61,7 +64,10 @@ def start_choices(
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Choices:
-    """Start several responses to a conversation, one for each of `samplings`. Raises APIError."""
+    """Start a response to a conversation for each of `samplings`, and wait for the first model response of each.
+
+    Raises APIError.
+    """
     if len(samplings) == 1:
         return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata)], 1)
     if model.task != "chat":
@@ -70,7 +76,8 @@ def start_choices(
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
     def start_some(indices: Sequence[int]) -> Sequence[ResponseSource]:
-        # Streamed, so that the other choices need not wait for the end of the first: see Choices.
+        # Streamed for any client: the other choices start at the model's first response for the first choice (see
+        # Choices), and without streaming that would be its last one.
         calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
         return start_all(calls, CHAT.last_output)
 
@@ -78,15 +85,15 @@ def start_choices(
 
 
 def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
-    """Start a continuation of a text or token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
+    """Start to continue a text or token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
     chat_model = _chat_model(model, sampling)
     return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
 
 
 def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
-    """Return the chat model behind `model`.
+    """Return the adapter for `model`'s engine, which is our own or vLLM.
 
-    Raises InvalidRequest if it does not support the structured output or log probabilities that `sampling` requests.
+    Raises InvalidRequest if `sampling` requests structured output or log probabilities and the engine lacks them.
     """
     vllm = model.uses_vllm
     chat_model: ChatModel = (
@@ -100,7 +107,7 @@ def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
 def _conversation(
     model: Model, chat_model: ChatModel, messages: Sequence[ChatMessage], sampling: SamplingParameters, tools: Tools
 ) -> Any:
-    """Fetch the media of a conversation and return the model's prompt for it. Raises APIError."""
+    """Read the images and transcribe the audio of a conversation, and return the prompt for it. Raises APIError."""
     check_parts(messages, chat_model.accepts_images)
     images = _read_images(messages)
     transcripts = {audio.param: transcribe(audio) for audio in find_media(messages, "audio")}
@@ -111,7 +118,7 @@ def _conversation(
 def _read_images(messages: Sequence[Message]) -> list[bytes]:
     """Return the encoded images of all messages, in order.
 
-    Their total size has the limit of one file. Raises APIError.
+    Raises APIError if an image cannot be read, or if all images together exceed the size limit of one file.
     """
     settings, images = services().settings, list[bytes]()
     for image in find_media(messages, "image"):

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from contract.options import SamplingParameters
 from frontend.http.body import RequestBody, reject_unsupported
 
-# The engine computes in float32, where much smaller values round to zero.
+# Minimum of `top_p` and `repetition_penalty`: the engine computes in float32, where far smaller values are zero.
 _SMALLEST = 1e-6
 
-# Passed to the backend unchanged.
+# Fields that have the same name in the backend's sampling parameters.
 _SAMPLING = (
     "temperature",
     "top_p",
@@ -30,11 +30,13 @@ _SAMPLING = (
 class StreamOptions(RequestBody):
     """Options of a stream."""
 
-    include_usage: bool | None = Field(None, description="Send a last chunk with the token counts and no choices.")
+    include_usage: bool | None = Field(
+        None, description="Send an additional last chunk with the token counts and without choices."
+    )
 
 
 class SamplingFields(RequestBody):
-    """OpenAI's sampling fields, and the ones that vLLM's clients add."""
+    """OpenAI's sampling fields, and the ones that vLLM adds."""
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Unsupported fields, each with the values that have no effect and are therefore accepted."""
@@ -68,19 +70,31 @@ class SamplingFields(RequestBody):
         None,
         ge=_SMALLEST,
         le=2,
-        description="Divides the scores of tokens in the prompt and the output; above 1 discourages repetition.",
+        description="Above 1, tokens that occur in the prompt or the output become less likely; below 1, more likely. "
+        "1 if omitted.",
     )
-    ignore_eos: bool | None = Field(None, description="Generate until the token limit, past end-of-sequence tokens.")
-    min_tokens: int | None = Field(None, ge=0, description="Generate at least this many tokens before stopping.")
+    ignore_eos: bool | None = Field(
+        None,
+        description="Continue past end-of-sequence tokens, until the token limit or a stop string. Ignored if the "
+        "output is constrained.",
+    )
+    min_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Generate no end-of-sequence token before this many tokens. Ignored if the output is constrained.",
+    )
     seed: int | None = Field(
         None,
         ge=-(2**63),
         lt=2**63,
         description="Random seed. The same seed yields the same text, except for rounding differences when requests "
-        "share a batch. With several choices, each choice uses the next seed.",
+        "share a batch. With several choices, each further choice uses the next seed.",
     )
     stop: list[str] | None = Field(
-        None, max_length=4, description="Up to four strings that end the text; a single string is accepted too."
+        None,
+        max_length=4,
+        description="Up to four strings that end the text, which does not include them. A single string is accepted "
+        "too.",
     )
 
     @model_validator(mode="before")
@@ -107,9 +121,9 @@ class SamplingFields(RequestBody):
         raise NotImplementedError
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice at this index; absent ones have OpenAI's defaults.
+        """Return the backend's sampling parameters for the choice with this index; absent ones have OpenAI's defaults.
 
-        If the request has a seed, each choice uses the next one.
+        If the request has a seed, each further choice uses the next seed.
         """
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:

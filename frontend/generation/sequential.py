@@ -1,4 +1,4 @@
-"""Reads all images or all audio files of a conversation in order, and yields their text like a chat model."""
+"""Reads all images or all audio files of a conversation in order, and returns their text as a chat model would."""
 
 import abc
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ Reader = TypeVar("Reader", bound=Closable)
 
 
 class MediaText(NamedTuple):
-    """A piece of text, its token count, and additional fields for its response."""
+    """A part of the text, its number of tokens, and additional fields for the response that contains it."""
 
     text: str
     tokens: int
@@ -30,7 +30,8 @@ class MediaText(NamedTuple):
 class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
-    Opens the first file on creation, and each further one after the previous one has been read. Raises APIError.
+    The constructor starts to read the first file; each further file is started when the one before has been read.
+    Raises APIError.
     """
 
     kind: str
@@ -46,16 +47,16 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
 
     @abc.abstractmethod
     def start_reading(self, media: Media) -> Reader:
-        """Start reading a file."""
+        """Start to read a file, and wait for the model's first response. Raises APIError."""
 
     @abc.abstractmethod
     def read_texts(self, reader: Reader, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         """Yield the text of the file with this index. With `heartbeat`, yield None for each second without text."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield the text as it is read; the last response has the token counts.
+        """Yield responses like those of a chat model: the text as it is read, and last the token counts.
 
-        With `heartbeat`, yield None for each second without text.
+        With `heartbeat`, yield None for each second without text. Raises APIError.
         """
         tokens, index, separator = 0, 0, ""
         try:
@@ -84,7 +85,7 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
 
 
 class AudioTranscript(SequentialMedia[Transcription]):
-    """The transcript of all audio in a conversation: AHA's speech recognition."""
+    """The transcript of all audio in a conversation, as in AHA's speech recognition (see docs/compatibility.md)."""
 
     kind, separator = "audio", "\n"
 
@@ -100,9 +101,10 @@ class AudioTranscript(SequentialMedia[Transcription]):
 
 
 class ImageText(SequentialMedia[ResponseStream]):
-    """The text in all images of a conversation: AHA's OCR. Each character counts as a token.
+    """The text in all images of a conversation, as in AHA's OCR (see docs/compatibility.md).
 
-    With `with_boxes`, the message also has the field `boxes`: the positions of the text in the images.
+    Each character counts as a token. With `with_boxes`, the message also has the field `boxes`: the positions of the
+    text in the images.
     """
 
     kind, separator = "image", "\n\n"
@@ -128,7 +130,7 @@ class ImageText(SequentialMedia[ResponseStream]):
 
 
 def transcribe(audio: Media) -> str:
-    """Return the transcript of the audio by the default transcription model. Raises APIError."""
+    """Return the transcript that the default transcription model makes of the audio. Raises APIError."""
     return _transcribe(require_model(None, "transcription"), audio).text()
 
 

@@ -1,6 +1,6 @@
 """Structured output: turns OpenAI's response_format and vLLM's guided_ fields into one constraint.
 
-Only the backend knows whether a schema compiles; this module checks its structure.
+This module checks only the size and the nesting of a schema. Only the backend knows whether it compiles.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,21 +20,28 @@ from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond, tag_of
 
-# Compiling takes time proportional to the size.
+# The time to compile a schema grows with its size.
 _MAX_SCHEMA_BYTES = 64_000
 
 
 class JSONSchemaFormat(RequestBody):
     """OpenAI's `response_format.json_schema`."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$", description="Name of the schema.")
+    name: str = Field(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-zA-Z0-9_-]+$",
+        description="Name of the schema: letters, digits, `_` and `-`.",
+    )
     description: str | None = Field(None, description="Purpose of the schema; not shown to the model.")
     schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="JSON schema of the output, at most 64 KB and 32 levels."
+        None,
+        alias="schema",
+        description="JSON schema of the output, at most 64 KB and 32 nested levels. Any JSON value if omitted.",
     )
     strict: bool | None = Field(
         None,
-        description="True: reject a schema with unsupported keywords. Otherwise such keywords are ignored.",
+        description="If true, a schema with unsupported keywords is rejected; otherwise such keywords are ignored.",
     )
 
     def constraint(self, param: str) -> Constraint:
@@ -81,7 +88,7 @@ ResponseFormat = Annotated[
         tag_of, custom_error_type="kind", custom_error_message="'type' must be 'text', 'json_object' or 'json_schema'"
     ),
 ]
-"""A response format; `Schema` is the API's own shape of the JSON schema format."""
+"""A response format. `Schema` is the class for the type `json_schema`, which chat and responses write differently."""
 
 
 SchemaOrText = Annotated[
@@ -92,17 +99,19 @@ SchemaOrText = Annotated[
 
 
 class StructuredOutputFields(RequestBody):
-    """The structured output fields. A request may use at most one of them."""
+    """The structured output fields. A request may constrain the output with at most one of them."""
 
     response_format: ResponseFormat[SchemaFormat] | None = Field(
         None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
     )
     guided_json: SchemaOrText | None = Field(
-        None, description="JSON schema of the output, as an object or as JSON text. Always strict."
+        None, description="JSON schema of the output, as an object or as JSON text. Unsupported keywords are rejected."
     )
-    guided_regex: str | None = Field(None, min_length=1, description="Regular expression that the output matches.")
+    guided_regex: str | None = Field(
+        None, min_length=1, description="Regular expression that the whole output matches."
+    )
     guided_choice: list[str] | None = Field(None, min_length=1, description="The output is one of these strings.")
-    guided_grammar: str | None = Field(None, min_length=1, description="EBNF grammar of the output.")
+    guided_grammar: str | None = Field(None, min_length=1, description="Grammar of the output, in XGrammar's EBNF.")
 
     def constraint(self) -> Constraint | None:
         """Return the constraint on the output, if any. Raises InvalidRequest."""
@@ -139,9 +148,9 @@ class StructuredOutputFields(RequestBody):
 
 
 def reject_structured_output(sampling: SamplingParameters) -> None:
-    """Raise InvalidRequest if the request uses structured output or log probabilities.
+    """Raise InvalidRequest if the request uses structured output, forced tool calls or log probabilities.
 
-    For engines other than our own chat backend, which do not support them.
+    Only our own chat backend supports them; call this for any other engine.
     """
     constraint = sampling.get("constraint")
     param = constraint["param"] if constraint else "logprobs" if sampling.get("logprobs") else None

@@ -23,7 +23,7 @@ from frontend.triton.registry import Model
 _MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-# A small model that is forced to call tools keeps calling them until it reaches its token limit.
+# Limited, because a small model that is forced to call tools keeps calling them until it reaches its token limit.
 _MAX_FORCED_CALLS = 8
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -35,9 +35,11 @@ class Function(RequestBody):
 
     name: Name = Field(description="Name of the function: letters, digits, `_` and `-`, at most 64 characters.")
     description: str | None = Field(None, description="Tells the model what the function does.")
-    parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments, an object.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="JSON schema of the arguments, of type `object`. If omitted, there are no arguments."
+    )
     strict: bool | None = Field(
-        None, description="Ignored: calls match the parameters if `tool_choice` is `required` or names a function."
+        None, description="Ignored: `tool_choice` decides whether calls must match `parameters`."
     )
 
     @field_validator("parameters", mode="after")
@@ -74,7 +76,7 @@ ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")] | Annotated[Choice, Tag("<tool>")],
     Discriminator(lambda value: "<tool>" if isinstance(value, dict | BaseModel) else "<mode>"),
 ]
-"""A tool choice; `Choice` is the API's own shape of a named tool."""
+"""A tool choice. `Choice` is the class for a named tool, which chat and responses write differently."""
 
 
 class ToolFields(RequestBody):
@@ -83,18 +85,23 @@ class ToolFields(RequestBody):
     tools: list[Tool] | None = Field(None, max_length=128, description="Functions that the model may call.")
     tool_choice: ToolChoice[NamedTool] = Field(
         "auto",
-        description="`required`: one to eight calls; or the one function to call. Required and named calls always "
-        "match the function's parameters.",
+        description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
+        "function. In both cases, arguments match the schema in `parameters`, except for unsupported keywords.",
     )
-    parallel_tool_calls: bool = Field(True, description="False: at most one tool call per response.")
+    parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     reasoning_effort: Effort | None = Field(
-        None, description="Passed to the chat template; `none` also sets `enable_thinking` to false."
+        None,
+        description="Passed to the chat template; `none` also sets `enable_thinking` to false, unless the request "
+        "sets it.",
     )
     enable_thinking: bool | None = Field(
         None, description="Passed to the chat template: whether a reasoning model reasons before it answers."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
-        None, max_length=_MAX_KWARGS, description="Further variables for the chat template, at most 16 KB."
+        None,
+        max_length=_MAX_KWARGS,
+        description="Further variables for the chat template, at most 16 KB. They override `reasoning_effort` and "
+        "`enable_thinking`.",
     )
 
     @field_validator("chat_template_kwargs", mode="after")
@@ -125,31 +132,32 @@ class ToolFields(RequestBody):
 
     @property
     def callable_tools(self) -> list[Tool]:
-        """The tools that the model may call."""
+        """The tools that the model may call: none if `tool_choice` is `none`."""
         return [] if self.tool_choice == "none" else self.tools or []
 
     def template_kwargs(self) -> dict[str, Any]:
-        """Return the chat template's variables other than the messages and the tools."""
+        """Return the request's variables for the chat template, other than the messages and the tools."""
         kwargs: dict[str, Any] = {}
         if self.reasoning_effort is not None:
             kwargs["reasoning_effort"] = self.reasoning_effort
         if self.reasoning_effort == "none":
-            kwargs["enable_thinking"] = False  # the variable of templates that have no effort levels
+            kwargs["enable_thinking"] = False  # for templates without effort levels
         if self.enable_thinking is not None:
             kwargs["enable_thinking"] = self.enable_thinking
         return kwargs | (self.chat_template_kwargs or {})
 
 
 def describe_tools(body: ToolFields) -> list[dict[str, Any]]:
-    """Return the tools as chat templates expect them; some templates require `parameters`."""
+    """Return the tools as chat templates expect them, always with `parameters`, which some templates require."""
     return [{"type": tool.type, "function": _describe(tool.function)} for tool in body.callable_tools]
 
 
 def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | None) -> SamplingParameters:
-    """Return the sampling parameters for tools and reasoning, and the combined constraint on the output.
+    """Return the sampling parameters for tools and reasoning, with the constraint on the output.
 
-    `constraint` is the one that structured output fields set. With `tool_choice: auto` the output is either tool calls
-    or text that satisfies it. Raises EngineFailure if the model's configuration names an unknown tool format.
+    `constraint` is the one that the structured output fields set. If calls are forced, the output is tool calls only.
+    With `tool_choice: auto`, it is tool calls or text that satisfies `constraint`, or only such text if `constraint`
+    is a grammar. Raises EngineFailure if the model's configuration names an unknown tool format.
     """
     tags: tuple[str, ...] = REASONING_TAGS if _reasons(model) else ()
     if body.callable_tools:
@@ -177,7 +185,11 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
 
 
 def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:
-    """Return a factory of parser pipelines, one per choice. Raises InvalidRequest for tools without support."""
+    """Return a function that creates a parser pipeline; each choice needs its own.
+
+    Raises InvalidRequest if the request has tools and the model's task is not chat, or EngineFailure if the model's
+    configuration names an unknown tool format.
+    """
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":
         raise InvalidRequest(f"The model '{model.id}' does not support tools", param="tools")
@@ -212,6 +224,6 @@ def _describe(function: Function) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError if `value` is nested too deeply."""
+    """Raise ValueError if `value` is nested deeper than MAX_LEVELS."""
     if levels_beyond(value, MAX_LEVELS):
         raise ValueError(f"nested deeper than {MAX_LEVELS} levels")

@@ -57,8 +57,8 @@ def encode_within_limit(
 ) -> bytes:
     """Return a text in UTF-8. A text of over 64 characters per token of the model's context is too long.
 
-    With `truncate`, a text that is too long is cut to this length. Otherwise, raises InvalidRequest naming `param`, with
-    `advice` at the end of its message.
+    With `truncate`, a text that is too long is cut to this length. Otherwise, raises InvalidRequest naming `param`; the
+    message ends with `advice`.
     """
     max_tokens = model.int_parameter("context_length")
     limit = max_tokens * _MAX_CHARACTERS_PER_TOKEN

@@ -1,1 +1,1 @@
-"""Transcription, translation and speech."""
+"""Endpoints for transcription, translation and speech."""

@@ -1,4 +1,7 @@
-"""POST /audio/speech, in OpenAI's shape (createSpeech) and in AHA's; GET /audio/voices."""
+"""POST /audio/speech and GET /audio/voices.
+
+Speech accepts two request formats: OpenAI's createSpeech, and AHA's (see docs/compatibility.md).
+"""
 
 import base64
 import struct
@@ -35,7 +38,7 @@ _CONTENT_TYPES = {
 
 
 class VoiceId(RequestBody):
-    """OpenAI's object form of a voice."""
+    """A voice as an object, as in OpenAI's API."""
 
     id: str = Field(description="Name of the voice.")
 
@@ -48,23 +51,30 @@ VoiceName = Annotated[
 
 
 class SpeechRequest(RequestBody):
-    """The request body of createSpeech, or AHA's, which has `messages` instead of `input`."""
+    """The request body of OpenAI's createSpeech, or AHA's, which has `messages` instead of `input`."""
 
     model: str | None = Field(None, description="ID, name or alias of the model. The default speech model if omitted.")
-    input: str | None = Field(None, description="Text to speak. Required unless `messages` is given.")
+    input: str | None = Field(None, description="Text to speak. Required without `messages`; ignored with `messages`.")
     messages: list[Message] | None = Field(
         None,
         min_length=1,
-        description="AHA's shape: text parts to speak, and at most one audio part, the reference of a voice to clone. "
-        "The response is a completion that contains a WAV file.",
+        description="[AHA](../compatibility.md)'s request format. The text of all messages is spoken; at most one "
+        "audio part contains the voice to clone. The response is a chat completion that contains a WAV file; "
+        "`response_format` and `stream_format` are ignored.",
     )
     voice: VoiceName | None = Field(
-        None, description="A voice or an alias that `GET /v1/audio/voices` lists. The model's default if omitted."
+        None,
+        description="Name or alias of a voice, as listed by `GET /v1/audio/voices`. The model's default voice if "
+        "omitted; ignored when a voice is cloned.",
     )
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
-        "mp3", description="Audio format; all are mono at 24 kHz, `pcm` is 16-bit little-endian."
+        "mp3",
+        description="Audio format, always mono at the model's sample rate (24 kHz for every model of the catalog). "
+        "`pcm` is 16-bit little-endian samples without a header.",
     )
-    speed: float = Field(1.0, ge=0.25, le=4, description="Speaking rate; the pitch stays the same.")
+    speed: float = Field(
+        1.0, ge=0.25, le=4, description="Multiple of the normal speaking rate; the pitch does not change."
+    )
     stream_format: Literal["audio", "sse"] = Field(
         "audio", description="`audio`: the audio bytes as they are generated; `sse`: OpenAI's speech events."
     )
@@ -82,7 +92,7 @@ class SpeechRequest(RequestBody):
         return self
 
     def text(self) -> str:
-        """Return the text to speak; the texts of `messages` are joined by line breaks."""
+        """Return the text to speak; the texts in `messages` are joined by line breaks."""
         if not self.messages:
             return self.input or ""
         contents = [message.content for message in self.messages]
@@ -106,7 +116,7 @@ class SpeechRequest(RequestBody):
 
 @blueprint.post("/audio/speech")
 def create_speech() -> Response:
-    """Return the text as speech: audio as it is generated, or AHA's completion that contains a WAV file."""
+    """Return the speech as audio or as events while it is generated, or complete in AHA's format."""
     model, call, names, shape = _send()
     speech = Speech(model, call, names)
     if shape == "completion":
@@ -117,9 +127,10 @@ def create_speech() -> Response:
 
 
 def _send() -> tuple[Model, Call, dict[str | None, str], str]:
-    """Send the request to the model. Return the model, the call, the backend's field names → ours, and the shape.
+    """Send the request to the model. Return the model, the call, field names and the response's format.
 
-    A function of its own so that the body, which may be large, is freed when it returns.
+    The field names map the backend's names to the request's. The format is `completion`, `sse` or a `response_format`.
+    This is a separate function so that the request body, which may be large, is freed when it returns.
     """
     body = read_body(SpeechRequest, inline_media_size)
     model = require_model(body.model, "speech")
@@ -156,9 +167,9 @@ def _voices(model: Model) -> Iterator[dict[str, Any]]:
 
 
 class Speech(StreamedResponse):
-    """The speech of one text. Waits for the first sentence, so that an earlier failure gets its own status.
+    """The response to one speech request.
 
-    Raises APIError.
+    The constructor waits for the model's first response, so that an earlier error keeps its status. Raises APIError.
     """
 
     def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
@@ -169,14 +180,14 @@ class Speech(StreamedResponse):
         self._usage: dict[str, int] = {}
 
     def audio(self) -> Iterator[bytes]:
-        """Yield the audio file in chunks. A failure midway closes the connection."""
+        """Yield the audio file in chunks. If generation fails, raise APIError, which closes the connection."""
         try:
             for chunk in self._chunks():
                 if chunk:
                     yield chunk
         except APIError as error:
             self._log_fields |= error.log_fields()
-            if not isinstance(error, ClientClosedRequest):  # the client has disconnected
+            if not isinstance(error, ClientClosedRequest):  # a disconnect is not a server error
                 raise
         finally:
             self._responses.close()
@@ -193,7 +204,7 @@ class Speech(StreamedResponse):
         yield encode_event({"type": "speech.audio.done", "usage": dict(zip(names, self._usage.values(), strict=True))})
 
     def completion(self) -> dict[str, Any]:
-        """Return AHA's response: a `chat.completion` whose content is the complete file."""
+        """Return AHA's response: a `chat.completion` whose content is the complete WAV file. Raises APIError."""
         content, limit = bytearray(), services().settings.max_upload_bytes
         for chunk in self._chunks():
             content += chunk or b""
@@ -220,7 +231,7 @@ class Speech(StreamedResponse):
 
 
 def _with_length(content: bytes) -> bytes:
-    """Return a WAV file with the real lengths in its header, where a stream has 2³²-1."""
+    """Return a streamed WAV file with its real lengths in the header, instead of 2³²-1 for an unknown length."""
     data = content.index(b"data") + 4
     sizes = struct.pack("<I", len(content) - 8), struct.pack("<I", len(content) - data - 4)
     return b"".join([content[:4], sizes[0], content[8:data], sizes[1], content[data + 4 :]])

@@ -16,7 +16,7 @@ from frontend.services import require_model
 
 blueprint = Blueprint("transcriptions", __name__)
 
-# The languages of AHA's document.
+# The languages that AHA's documentation lists (see docs/compatibility.md).
 LANGUAGES = (
     *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
     *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
@@ -31,7 +31,9 @@ class TranslationRequest(FormBody):
         None, description="ID, name or alias of the model. The default transcription model if omitted."
     )
     prompt: str | None = Field(
-        None, max_length=10_000, description="Text that precedes the audio, to guide style and spelling."
+        None,
+        max_length=10_000,
+        description="Text that the model treats as preceding the audio; it guides style and spelling.",
     )
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = Field(
         "json", description="`verbose_json` adds segments with times, the language and the duration."
@@ -40,7 +42,8 @@ class TranslationRequest(FormBody):
         0.0,
         ge=0,
         le=1,
-        description="Sampling temperature; 0: the most likely text, retried at higher temperatures if poor.",
+        description="Sampling temperature. With 0, the model decodes without sampling, and poor results, such as text "
+        "that repeats itself, are decoded again at higher temperatures.",
     )
 
     def options(self) -> TranscriptionOptions:
@@ -49,18 +52,20 @@ class TranslationRequest(FormBody):
 
 
 class TranscriptionRequest(TranslationRequest):
-    """The form fields of createTranscription, except the file, with speaches' `vad_filter`."""
+    """The form fields of createTranscription, except the file, and `vad_filter`, a field of the speaches server."""
 
     language: str | None = Field(
         None, description=f"Language of the speech: {', '.join(LANGUAGES)}. Detected if omitted."
     )
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
-        ("segment",), description="`word` adds word times to `verbose_json`."
+        ("segment",), description="`word` adds the times of words; it requires `verbose_json`."
     )
     stream: bool = Field(
-        False, description="Stream OpenAI's transcript events, one per segment; only with `json` and `text`."
+        False,
+        description="Stream OpenAI's transcript events: a delta per segment, then the complete text. Requires the "
+        "format `json` or `text`.",
     )
-    vad_filter: bool = Field(True, description="Skip silence and noise.")
+    vad_filter: bool = Field(True, description="Skip audio without speech (voice activity detection).")
 
     @field_validator("language")
     @classmethod
@@ -94,7 +99,7 @@ class TranscriptionRequest(TranslationRequest):
 
 @blueprint.post("/audio/transcriptions")
 def create_transcription() -> Response:
-    """Transcribe the uploaded file in the language spoken."""
+    """Return the speech in the uploaded file as text in the spoken language."""
     form = read_form(TranscriptionRequest, _FILE)
     transcript = _start(form)
     if form.stream:
@@ -104,7 +109,7 @@ def create_transcription() -> Response:
 
 @blueprint.post("/audio/translations")
 def create_translation() -> Response:
-    """Transcribe the uploaded file in English."""
+    """Return the speech in the uploaded file as English text."""
     form = read_form(TranslationRequest, _FILE)
     return _start(form).respond(form.response_format, words=False)
 
@@ -115,14 +120,14 @@ def _start(form: TranslationRequest) -> "Transcript":
 
 
 class Transcript(StreamedResponse):
-    """A transcription in OpenAI's formats."""
+    """The response to a transcription or translation request, in OpenAI's formats."""
 
     def __init__(self, transcription: Transcription, task: str):
         super().__init__(transcription)
         self._transcription, self._task = transcription, task
 
     def respond(self, response_format: str, words: bool) -> Response:
-        """Return the complete transcript in a format. Raises APIError."""
+        """Return the complete transcript; `words` adds the times of words to `verbose_json`. Raises APIError."""
         segments = [segment for part in self._transcription.segments() if part for segment in part]
         text = join_text(segments)
         plain: dict[str, Callable[[], str]] = {
@@ -162,7 +167,7 @@ class Transcript(StreamedResponse):
 
 
 def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the segments as SubRip: numbered, with a comma before the milliseconds."""
+    """Return the segments as SubRip subtitles: numbered, with a comma before the milliseconds."""
     blocks = (
         f"{number}\n{_time(segment['start'], ',')} --> {_time(segment['end'], ',')}\n{segment['text'].strip()}\n"
         for number, segment in enumerate(segments, 1)
@@ -171,7 +176,7 @@ def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def to_vtt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the segments as WebVTT. An arrow in the text would start another cue, so it is changed."""
+    """Return the segments as WebVTT subtitles. `-->` in the text would start another subtitle; it becomes `->`."""
     blocks = (
         f"{_time(segment['start'], '.')} --> {_time(segment['end'], '.')}\n"
         f"{segment['text'].strip().replace('-->', '->')}\n"

@@ -1,4 +1,4 @@
-"""The request body of POST /chat/completions, and the message in its response."""
+"""The request body of POST /chat/completions, and the messages and log probabilities in its response."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from frontend.parsing.pipeline import ParserPipeline
 
 
 class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
-    """The request body of OpenAI's createChatCompletion, with vLLM's additional sampling fields."""
+    """The request body of OpenAI's createChatCompletion, with additional fields of vLLM and other servers."""
 
     unsupported: ClassVar = {
         "functions": ([],),
@@ -30,30 +30,32 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
 
     model: str = Field(description="ID, name or alias of the model.")
     messages: Conversation = Field(description="The conversation, oldest message first.")
-    stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
+    stream_options: StreamOptions | None = Field(
+        None, description="Options of a stream; rejected unless the response is streamed."
+    )
     max_tokens: int | None = Field(
         None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
     )
     max_completion_tokens: int | None = Field(
-        None, ge=1, description="OpenAI's newer name of `max_tokens`; takes precedence."
+        None, ge=1, description="OpenAI's newer name for `max_tokens`; takes precedence if both are given."
     )
-    n: int = Field(1, ge=1, le=8, description="Number of choices.")
-    logprobs: bool = Field(False, description="Return the log probability of each output token.")
+    n: int = Field(1, ge=1, le=8, description="Number of choices; must be 1 for OCR and transcription models.")
+    logprobs: bool = Field(False, description="Return the log probability of each output token, except special tokens.")
     top_logprobs: int = Field(
         0, ge=0, le=20, description="Only 0 is supported: the engine does not report alternatives."
     )
     user: str | None = Field(None, description="Ignored.")
     metadata: dict[str, str] | None = Field(
-        None, description='With OCR models, `{"boxes": "true"}` adds the text boxes; otherwise ignored.'
+        None, description='With OCR models, `{"boxes": "true"}` adds the positions of the text. Otherwise ignored.'
     )
 
     @property
     def token_limit(self) -> int | None:
-        """The maximum number of output tokens; the newer of OpenAI's two names takes precedence."""
+        """The maximum number of output tokens; None: the rest of the model's context."""
         return self.max_completion_tokens or self.max_tokens
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice at this index."""
+        """Return the backend's sampling parameters for the choice with this index."""
         parameters = super().sampling_parameters(choice)
         return parameters | {"logprobs": True} if self.logprobs else parameters
 
@@ -62,7 +64,7 @@ Delta = dict[str, Any]
 
 
 class MessageBuilder:
-    """Builds one choice's message from parser events, and its deltas for a stream."""
+    """Parses the text of one choice, and builds its message and, for a stream, its deltas."""
 
     def __init__(self, pipeline: ParserPipeline):
         self._pipeline = pipeline
@@ -71,15 +73,15 @@ class MessageBuilder:
         self._calls: dict[int, dict[str, Any]] = {}
 
     def push(self, text: str) -> list[Delta]:
-        """Return the deltas for new model text."""
+        """Add new model text, and return the deltas for it."""
         return [self._add(event) for event in self._pipeline.push(text)]
 
     def end(self) -> list[Delta]:
-        """Return the deltas for text that the parsers held back. Call once, after the last push."""
+        """Add the text that the parsers held back, and return the deltas for it. Call once, after the last push."""
         return [self._add(event) for event in self._pipeline.end()]
 
     def finish_reason(self, model_reason: str) -> str:
-        """Return OpenAI's finish_reason: `tool_calls` instead of `stop` if the message has calls."""
+        """Return OpenAI's finish_reason: `tool_calls` instead of the model's `stop` if the message has tool calls."""
         return "tool_calls" if self._calls and model_reason == "stop" else model_reason
 
     def message(self) -> dict[str, Any]:
@@ -109,12 +111,13 @@ class MessageBuilder:
                 self._calls[call_index]["function"]["arguments"] += text
                 return {"tool_calls": [{"index": call_index, "function": {"arguments": text}}]}
             case ToolCallAborted(call_index, text):
-                # A stream cannot retract what it has sent, but the text is sent and finish_reason is not tool_calls.
+                # A stream cannot retract the deltas of this call. It sends the text of the call as content, and the
+                # call no longer makes finish_reason `tool_calls`.
                 del self._calls[call_index]
                 self._content.append(text)
                 return {"content": text}
 
 
 def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return log probabilities in chat's shape. The engine does not report alternatives."""
+    """Return log probabilities in the format of chat completions, without alternatives: the engine reports none."""
     return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}

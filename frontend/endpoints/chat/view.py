@@ -1,4 +1,4 @@
-"""POST /chat/completions: OpenAI's createChatCompletion, plain and streamed."""
+"""POST /chat/completions: OpenAI's createChatCompletion, as one JSON object or as a stream."""
 
 import time
 import uuid
@@ -24,13 +24,16 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.post("/chat/completions")
 def create_chat_completion() -> Response:
-    """Return a chat completion. The first token is awaited before the status is sent, streamed or not."""
+    """Return a chat completion.
+
+    The status is sent once every choice has its first response, so that an earlier error keeps its status.
+    """
     completion, stream = _start()
     return completion.event_stream() if stream else json_response(completion.body())
 
 
 def _start() -> tuple["Completion", bool]:
-    """Return the completion and whether to stream it. The request body, which may be large, is freed on return."""
+    """Return the completion, and whether to stream it. The request body, which may be large, is freed on return."""
     body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
@@ -45,17 +48,21 @@ def _start() -> tuple["Completion", bool]:
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:
-    """Return whether to stream. By default AHA's path (without /v1) streams and OpenAI's does not."""
+    """Return whether to stream: the field `stream`, or the path's default.
+
+    OpenAI's path, /v1/…, does not stream by default. AHA's path, without /v1, does, unless the header Accept contains
+    application/json (see docs/compatibility.md).
+    """
     if "stream" in body.model_fields_set:
         return body.stream
     return not request.path.startswith("/v1/") and "application/json" not in request.headers.get("Accept", "")
 
 
 class Completion(StreamedResponse):
-    """The choices of a chat completion: turns model responses into OpenAI's objects, whole or as chunks.
+    """Converts model responses to OpenAI's chat completion, as one object or as chunks.
 
-    Each response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (lists added to the message).
-    A choice's last response also has `finish_reason`, `num_input_tokens`, `num_output_tokens`, and optionally
+    Each model response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (lists to add to the
+    message). A choice's last response also has `finish_reason`, `num_input_tokens`, `num_output_tokens`, and optionally
     `num_reasoning_tokens`.
     """
 
@@ -94,7 +101,7 @@ class Completion(StreamedResponse):
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the completion as chunks; those of one model response are sent together."""
+        """Yield the completion as chunks; all chunks for one model response are yielded together."""
         started: set[int] = set()
         for arrived in self._choices.responses(heartbeat=True):
             if arrived is None:

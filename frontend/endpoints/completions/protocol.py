@@ -9,7 +9,7 @@ from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
 
-# As many as an engine steps at once.
+# The number of requests that an engine runs at once by default (`max_num_seqs`).
 _MAX_CHOICES = 64
 
 _PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
@@ -21,7 +21,7 @@ class CompletionRequest(SamplingFields):
 
     unsupported: ClassVar = {
         "suffix": ("",),
-        "logprobs": (0,),  # higher values ask for alternatives, which the engine does not report
+        "logprobs": (0,),  # higher values request alternatives, which the engine does not report
         "prompt_logprobs": (),
         "logit_bias": ({},),
         "best_of": (1,),
@@ -34,13 +34,17 @@ class CompletionRequest(SamplingFields):
 
     model: str = Field(description="ID, name or alias of the model.")
     prompt: Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA)] = Field(
-        description="Text or token IDs to continue, or a list of either. Prompts times `n` may be at most 64."
+        description="Text or token IDs to continue, or a list of either. The number of prompts times `n` is at most 64."
     )
-    echo: bool = Field(False, description="Return the prompt before the generated text.")
+    echo: bool = Field(False, description="Begin the text of each choice with the prompt.")
     logprobs: int | None = Field(
-        None, description="Only 0 is supported: the log probabilities of the output tokens, without alternatives."
+        None,
+        description="Only 0 is supported: return the log probability of each output token, except special tokens, "
+        "without alternatives. Rejected together with `echo`.",
     )
-    stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
+    stream_options: StreamOptions | None = Field(
+        None, description="Options of a stream; rejected unless the response is streamed."
+    )
     max_tokens: int = Field(16, ge=1, description="Maximum number of output tokens per choice.")
     n: int = Field(1, ge=1, description="Number of choices per prompt.")
     user: str | None = Field(None, description="Ignored.")
@@ -48,7 +52,7 @@ class CompletionRequest(SamplingFields):
     @field_validator("prompt", mode="plain")
     @classmethod
     def _check_prompt(cls, value: Any) -> Any:
-        """Accept a string, token IDs, or a list of either."""
+        """Accept a string, token IDs, a list of strings, or a list of token ID lists."""
         prompts = value if _is_list(value) else [value]
         if value is None or value == [] or "" in prompts or [] in prompts:
             raise InvalidRequest("'prompt' must not be empty", param="prompt")
@@ -74,7 +78,7 @@ class CompletionRequest(SamplingFields):
 
     @property
     def prompts(self) -> dict[str, str | list[int]]:
-        """The prompts in order, keyed by the path of their field."""
+        """The prompts in order, keyed by their paths in the request."""
         if _is_list(self.prompt):
             return {f"prompt[{index}]": prompt for index, prompt in enumerate(self.prompt)}
         return {"prompt": self.prompt}
@@ -85,11 +89,11 @@ class CompletionRequest(SamplingFields):
         return self.max_tokens
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice of a prompt at this index."""
+        """Return the backend's sampling parameters for the choice with this index among the choices of a prompt."""
         parameters = super().sampling_parameters(choice) | {"stream": self.stream, "echo": self.echo}
         return parameters if self.logprobs is None else parameters | {"logprobs": True}
 
 
 def _is_list(value: Any) -> bool:
-    """Return whether `value` is a list of prompts."""
+    """Return whether `value` is a list of prompts, not a single prompt."""
     return isinstance(value, list) and not are_token_ids(value)

@@ -1,4 +1,4 @@
-"""POST /completions: OpenAI's createCompletion, which continues prompts, plain and streamed."""
+"""POST /completions: OpenAI's createCompletion, which continues prompts, as one JSON object or as a stream."""
 
 import codecs
 import time
@@ -26,7 +26,10 @@ _LAST = CHAT.last_output
 
 @blueprint.post("/completions")
 def create_completion() -> Response:
-    """Return the continuations of each prompt. Their first tokens are awaited before the status is sent."""
+    """Return `n` continuations of each prompt.
+
+    The status is sent once every choice has its first response, so that an earlier error keeps its status.
+    """
     body = read_body(CompletionRequest)
     if body.stream_options and not body.stream:
         raise InvalidRequest("'stream_options' requires 'stream': true", param="stream_options")
@@ -36,19 +39,19 @@ def create_completion() -> Response:
 
 
 def _start(model: Model, body: CompletionRequest) -> "_Streams":
-    """Start all choices and await the first response of each, so that errors keep their status and name the prompt."""
+    """Start all choices and wait for the first response of each. An error names the prompt that caused it."""
     choices = [(path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.n)]
     start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
 
     def rename(path: str, name: str | None) -> str | None:
-        """Return the request's name for the field that the model calls `prompt`."""
+        """Return the path in the request of a field that the model calls `prompt` or `prompt[…]`."""
         return path + name.removeprefix("prompt") if name and name.startswith("prompt") else name
 
     return _Streams(start_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))
 
 
 class _Streams(list[ResponseStream], Closable):
-    """The response streams of all choices, which the engine generates in parallel."""
+    """The response streams of all choices. The engine generates the choices in parallel."""
 
     def close(self) -> None:
         for stream in self:
@@ -56,15 +59,15 @@ class _Streams(list[ResponseStream], Closable):
 
 
 class CompletionLogprobs:
-    """Converter of log probabilities to the format of completions, for the successive responses of one choice."""
+    """Converts the log probabilities of one choice, response by response, to OpenAI's format for completions."""
 
     def __init__(self) -> None:
-        # A character may span several tokens; the offset advances when the last of them completes it.
+        # A character may span several tokens; the offset advances with the last of its tokens.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._offset = 0
 
     def convert(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return OpenAI's object for the next tokens."""
+        """Return OpenAI's `logprobs` object for the next tokens."""
         offsets = []
         for entry in entries:
             offsets.append(self._offset)
@@ -78,7 +81,7 @@ class CompletionLogprobs:
 
 
 class Completion(StreamedResponse):
-    """The choices of one request: `n` per prompt, in prompt order."""
+    """The response to one request: `n` choices per prompt, in prompt order."""
 
     def __init__(self, model: Model, streams: _Streams, body: CompletionRequest):
         super().__init__(streams)
@@ -108,7 +111,7 @@ class Completion(StreamedResponse):
         return _choice(index, text, responses[-1][_LAST], CompletionLogprobs(), responses)
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the choices one after another."""
+        """Yield the chunks of one choice after another."""
         no_usage = {"usage": None} if self._with_usage else {}
         for index, stream in enumerate(self._streams):
             logprobs = CompletionLogprobs()
@@ -126,7 +129,7 @@ class Completion(StreamedResponse):
         yield DONE
 
     def _count(self, index: int, last: dict[str, Any]) -> None:
-        """Add a choice to the usage; a prompt counts once, regardless of its number of choices."""
+        """Add the tokens of a choice to the usage; a prompt counts once, regardless of its number of choices."""
         if index % self._per_prompt == 0:
             self._usage["prompt_tokens"] += last["num_input_tokens"]
         self._usage["completion_tokens"] += last["num_output_tokens"]

@@ -1,1 +1,1 @@
-"""Image generation, edits, variations and background removal."""
+"""Endpoints for image generation, edits, variations and background removal."""

@@ -1,4 +1,7 @@
-"""POST /images/remove_background: AHA's shape, with images in messages, or a form with one `image`."""
+"""POST /images/remove_background, with images in the messages of a JSON body, or a form with the file `image`.
+
+The JSON body and its response have AHA's format (see docs/compatibility.md).
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -27,13 +30,13 @@ _LAST = BACKGROUND_REMOVAL.last_output
 
 
 class RemovalFields(BaseModel):
-    """The fields of both shapes."""
+    """The fields that the JSON body and the form share."""
 
     model: str | None = Field(
         None, description="ID, name or alias of the model. The default background removal model if omitted."
     )
-    output_format: Literal["png", "webp"] = Field("png", description="File format of the result, RGBA in both.")
-    refine: bool = Field(False, description="Align the edge of the mask with the edges in the image.")
+    output_format: Literal["png", "webp"] = Field("png", description="File format of the resulting RGBA images.")
+    refine: bool = Field(False, description="Align the edge of the foreground with the edges in the image.")
 
 
 class RemovalForm(RemovalFields, FormBody):
@@ -41,14 +44,16 @@ class RemovalForm(RemovalFields, FormBody):
 
 
 class RemovalRequest(RemovalFields, RequestBody):
-    """The JSON body in AHA's shape."""
+    """The JSON body."""
 
-    messages: list[Message] = Field(min_length=1, description="Messages with 1 to 16 images.")
+    messages: list[Message] = Field(
+        min_length=1, description="Messages with 1 to 16 images in total; all other content is ignored."
+    )
 
 
 @blueprint.post("/images/remove_background")
 def remove_background() -> Response:
-    """Return the images without their backgrounds, in order; for a form, the file itself."""
+    """Return the images without their backgrounds: as a chat completion in order, or for a form as one file."""
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
         model = require_model(form.model, "background_removal")
@@ -67,9 +72,9 @@ def remove_background() -> Response:
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
-    """Send all images to the model.
+    """Send all images to the model. Return the model, the file format, and each call with its image's path.
 
-    A function of its own so that the body, which may be large, is freed when it returns.
+    This is a separate function so that the request body, which may be large, is freed when it returns.
     """
     body = read_body(RemovalRequest, inline_media_size)
     model = require_model(body.model, "background_removal")

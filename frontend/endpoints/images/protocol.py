@@ -24,7 +24,7 @@ Prompt = Annotated[str, Field(min_length=1, max_length=32_000, pattern=r"\S")]
 
 
 class ImageFields(BaseModel):
-    """The shared fields: OpenAI's, and the usual ones of other image generation servers."""
+    """The fields that all three requests share: OpenAI's, and the usual ones of other image generation servers."""
 
     model: str | None = Field(
         None, description="ID, name or alias of the model. The default image generation model if omitted."
@@ -32,34 +32,53 @@ class ImageFields(BaseModel):
     n: int = Field(1, ge=1, le=10, description="Number of images.")
     size: Size = Field(
         "auto",
-        description="`WIDTHxHEIGHT` in multiples of 8 (FLUX: 16) pixels, or `auto`: the model's own size.",
+        description="`WIDTHxHEIGHT` in multiples of 8 pixels (FLUX: 16). `auto` is the model's default size; for "
+        "edits and variations, it is the size of the input image, scaled down if that is too large.",
     )
     quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] = Field(
-        "auto", description="`hd`, `high`, `xhigh` and `max` use more steps."
+        "auto", description="`hd`, `high`, `xhigh` and `max` use more steps, unless `num_inference_steps` is set."
     )
-    style: Literal["vivid", "natural"] = Field("vivid", description="`vivid` follows the prompt more closely.")
+    style: Literal["vivid", "natural"] = Field(
+        "vivid",
+        description="`vivid` follows the prompt more closely, unless `guidance_scale` is set or the model works "
+        "without guidance.",
+    )
     response_format: Literal["url", "b64_json"] | None = Field(
-        None, description="`url` if omitted, except for OpenAI's GPT image model names: `b64_json`."
+        None,
+        description="If omitted: `b64_json` if `model` starts with `gpt-image` or `chatgpt-image`, otherwise `url`. "
+        "Ignored in a stream, which always contains base64.",
     )
     output_format: Literal["png", "jpeg", "webp"] = Field("png", description="File format of the images.")
-    output_compression: int = Field(90, ge=0, le=100, description="Quality of JPEG and WebP files.")
+    output_compression: int = Field(90, ge=0, le=100, description="Quality of JPEG and WebP files; 100 is the best.")
     background: Literal["auto", "opaque", "transparent"] = Field(
         "auto", description="`transparent` is rejected: the models do not support it."
     )
     stream: bool = Field(False, description="Stream OpenAI's image events.")
-    partial_images: int = Field(0, ge=0, le=3, description="Number of previews per image in a stream.")
+    partial_images: int = Field(0, ge=0, le=3, description="Maximum number of previews per image; requires `stream`.")
     seed: int | None = Field(
-        None, ge=0, lt=2**63, description="The same seed yields the same image; each further image uses the next seed."
+        None,
+        ge=0,
+        lt=2**63,
+        description="Random seed. The same seed yields the same image; each further image of a request uses the next "
+        "seed.",
     )
-    negative_prompt: str | None = Field(None, max_length=32_000, description="What the image should not show.")
+    negative_prompt: str | None = Field(
+        None,
+        max_length=32_000,
+        description="What the image should not show. Rejected if the model does not support it.",
+    )
     num_inference_steps: int | None = Field(
-        None, ge=1, le=1000, description="Number of denoising steps. The model's configuration if omitted."
+        None, ge=1, le=1000, description="Number of denoising steps. If omitted, the model's number for `quality`."
     )
     guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="How closely to follow the prompt. The model's configuration if omitted."
+        None, ge=0, le=100, description="How closely to follow the prompt. If omitted, the model's value for `style`."
     )
     strength: float | None = Field(
-        None, gt=0, le=1, description="How much of the input image to change, for edits and variations."
+        None,
+        gt=0,
+        le=1,
+        description="How much an edit or variation may change the input image. If omitted: 1 where only a masked or "
+        "transparent area changes, otherwise the model's default.",
     )
 
     @model_validator(mode="after")
@@ -71,7 +90,7 @@ class ImageFields(BaseModel):
         return self
 
     def returns_urls(self) -> bool:
-        """Return whether to return URLs. The default for OpenAI's GPT image model names is base64, as with OpenAI."""
+        """Return whether to return URLs. For OpenAI's GPT image names, the default is base64, as in OpenAI's API."""
         if self.response_format is None:
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"
@@ -102,13 +121,17 @@ _STANDARD = ("auto", "standard", "low", "medium")
 class GenerationRequest(ImageFields, RequestBody):
     """The request body of OpenAI's createImage."""
 
-    prompt: Prompt = Field(description="Description of the image. Truncated at a word if too long for the model.")
+    prompt: Prompt = Field(
+        description="Description of the image. If it is too long for the model, words at its end are dropped."
+    )
 
 
 class EditForm(ImageFields, FormBody):
     """The form fields of createImageEdit, except the files."""
 
-    prompt: Prompt = Field(description="Description of the edited image.")
+    prompt: Prompt = Field(
+        description="Description of the edited image. If it is too long for the model, words at its end are dropped."
+    )
 
 
 class VariationForm(ImageFields, FormBody):

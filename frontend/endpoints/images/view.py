@@ -1,4 +1,4 @@
-"""OpenAI's POST /images/generations, /images/edits and /images/variations, and the images at the URLs they return."""
+"""OpenAI's POST /images/generations, /images/edits and /images/variations; GET /images/files serves their images."""
 
 import base64
 import time
@@ -32,7 +32,11 @@ def create_image() -> Response:
 
 @blueprint.post("/images/edits")
 def create_image_edit() -> Response:
-    """Return the image edited as the prompt says: where the mask is transparent, or everywhere without a mask."""
+    """Return the image edited as the prompt says.
+
+    The transparent area of the mask is edited, or its white area if it is opaque. Without a mask, the transparent area
+    of the image is edited, or the whole image if it is opaque.
+    """
     form = read_form(EditForm, _IMAGE, files=2)
     image = _image_field()
     return Images(_send(form, form.prompt, image, _has_mask()), form, "image_edit", image.name).respond()
@@ -57,7 +61,10 @@ def retrieve_image(name: str) -> Response:
 
 
 def _image_field() -> FileField:
-    """Return the field that holds the image. Newer clients send `image[]`, a list with one item."""
+    """Return the field that holds the image. Newer clients send `image[]`, a list with one item.
+
+    Raises InvalidRequest if there are several images.
+    """
     names = [name for name in ("image", "image[]") for _ in request.files.getlist(name)]
     if len(names) > 1:
         raise InvalidRequest("Too many images (limit 1)", param=names[-1])
@@ -65,14 +72,14 @@ def _image_field() -> FileField:
 
 
 def _has_mask() -> bool:
-    """Return whether the request has a mask. Raises InvalidRequest if it is not exactly one file."""
+    """Return whether the request has a mask. Raises InvalidRequest if the mask is not a single file."""
     if len(request.files.getlist("mask")) > 1 or "mask[]" in request.files or "mask" in request.form:
         raise InvalidRequest("'mask' must be a single file", param="mask")
     return "mask" in request.files
 
 
 def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
-    """Send the request to the model. The uploaded files are held in memory only while they are sent."""
+    """Send the request to the model. The uploaded files stay in memory only until they are sent. Raises APIError."""
     model = require_model(fields.model, "image_generation")
     inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
     if image:
@@ -83,7 +90,10 @@ def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with
 
 
 class Images(StreamedResponse):
-    """The images of one request. Waits for the first image or preview. Raises APIError."""
+    """The images of one request.
+
+    The constructor waits for the first image or preview, so that an earlier error keeps its status. Raises APIError.
+    """
 
     def __init__(self, call: Call, fields: ImageFields, kind: str, image_field: str = "image"):
         names: dict[str | None, str] = {"image": image_field}
@@ -130,7 +140,7 @@ class Images(StreamedResponse):
         return {"url": f"{self._address}/v1/images/files/{name}"}
 
     def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the usage: the prompt's tokens with the last image, zero with earlier ones."""
+        """Return the usage: the number of prompt tokens for the last image, and 0 for earlier ones."""
         count = response.get("num_input_tokens", 0)
         if count:
             self._log_fields["prompt_tokens"] = count

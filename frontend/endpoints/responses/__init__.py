@@ -1,1 +1,1 @@
-"""POST /responses and the stored responses."""
+"""POST /responses, and access to stored responses."""

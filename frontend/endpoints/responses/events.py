@@ -1,4 +1,4 @@
-"""The usage of OpenAI's `response` object and the events of its stream."""
+"""The token usage in OpenAI's `response` object, and the events of a streamed response."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from frontend.http.respond import encode_event
 
 
 def usage(last: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the token usage, taken from the model's last response."""
+    """Return the usage, from the token counts in the model's last response."""
     tokens_in, tokens_out = last["num_input_tokens"], last["num_output_tokens"]
     return {
         "input_tokens": tokens_in,
@@ -19,21 +19,21 @@ def usage(last: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ResponseEvents:
-    """The events of one response, numbered in order of creation."""
+    """Encodes the events of one response, and numbers them in order of creation."""
 
     def __init__(self) -> None:
         self._sequence_number = 0
 
     def state(self, kind: str, response: Mapping[str, Any]) -> bytes:
-        """Return an event that contains the whole response: created, in_progress, completed, incomplete or failed."""
+        """Return an event with the complete response. `kind`: created, in_progress, completed, incomplete or failed."""
         return self._event(kind, {"response": response})
 
     def item(self, kind: str, index: int, item: Mapping[str, Any]) -> bytes:
-        """Return an event that contains a whole output item: added or done."""
+        """Return an event with a complete output item. `kind`: added or done."""
         return self._event(f"output_item.{kind}", {"output_index": index, "item": item})
 
     def item_event(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
-        """Return an event that refers to an item."""
+        """Return any other event about an item, with the item's ID and index, and `fields`."""
         return self._event(kind, {"item_id": item["id"], "output_index": index, **fields})
 
     def _event(self, kind: str, fields: Mapping[str, Any]) -> bytes:

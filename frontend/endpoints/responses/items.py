@@ -1,4 +1,4 @@
-"""The Responses API's input items, and their translation into chat messages."""
+"""The Responses API's input items, and their conversion to chat messages."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
 
-# Fields of a chat message → their names in an item.
+# How field paths end in a chat message → how they end in an item.
 _FIELDS = {".image_url.url": ".image_url", ".tool_call_id": ".call_id", ".id": ".call_id"}
 
 
@@ -36,7 +36,9 @@ class InputPart(RequestBody):
     type: Literal["input_text", "output_text", "refusal", "input_image"] = Field(description="Kind of the part.")
     text: str | None = Field(None, description="The text of an `input_text` or `output_text` part.")
     refusal: str | None = Field(None, description="The text of a `refusal` part.")
-    image_url: str | None = Field(None, description="URL of an `input_image` part; the same schemes as in chat.")
+    image_url: str | None = Field(
+        None, description="URL of the image of an `input_image` part, with a scheme that chat supports."
+    )
 
     @model_validator(mode="after")
     def _has_content(self) -> "InputPart":
@@ -44,7 +46,7 @@ class InputPart(RequestBody):
         return self
 
     def as_part(self) -> ContentPart:
-        """Return the part in chat's shape."""
+        """Return the part as a content part of a chat message."""
         if self.type == "input_image":
             assert self.image_url is not None  # noqa: S101
             return ContentPart(type="image_url", image_url=MediaUrl(url=self.image_url))
@@ -52,7 +54,7 @@ class InputPart(RequestBody):
 
 
 class InputMessage(RequestBody):
-    """A message, including a message from the output of an earlier response."""
+    """A message, which may come from the output of an earlier response."""
 
     type: Literal["message"] = Field("message", description="Always `message`.")
     role: Literal["system", "developer", "user", "assistant"] = Field(description="Author of the message.")
@@ -60,7 +62,7 @@ class InputMessage(RequestBody):
 
 
 class FunctionCall(RequestBody):
-    """A tool call of the model."""
+    """A tool call that the model has made."""
 
     type: Literal["function_call"] = Field(description="Always `function_call`.")
     call_id: str = Field(min_length=1, description="ID of the call.")
@@ -72,8 +74,8 @@ class FunctionCallOutput(RequestBody):
     """The result of a tool call."""
 
     type: Literal["function_call_output"] = Field(description="Always `function_call_output`.")
-    call_id: str = Field(description="ID of the call that this is the result of.")
-    output: Content[InputPart] = Field(description="A string, or a list of text parts.")
+    call_id: str = Field(description="ID of the preceding call whose result this is.")
+    output: Content[InputPart] = Field(description="A string, or a list of text parts; may be empty.")
 
     @field_validator("output", mode="before")
     @classmethod
@@ -88,7 +90,7 @@ class ReasoningText(RequestBody):
 
 
 class Reasoning(RequestBody):
-    """Reasoning that precedes the model's next message or call. The encrypted form of OpenAI's models is ignored."""
+    """The model's reasoning before its next message or tool call. OpenAI's encrypted reasoning is ignored."""
 
     type: Literal["reasoning"] = Field(description="Always `reasoning`.")
     content: list[ReasoningText] | None = Field(None, description="Parts of the reasoning.")
@@ -130,7 +132,11 @@ _OUTPUT = TypeAdapter(Items)
 
 
 class LocatedMessage(NamedTuple):
-    """A message, and the request paths of the item, of its content parts and of its tool calls."""
+    """A chat message, and where it comes from in the request.
+
+    `path` is the path of its item, or of the first of several. `contents` and `calls` are the paths of its content
+    parts and tool calls.
+    """
 
     message: ChatMessage
     path: str
@@ -139,7 +145,7 @@ class LocatedMessage(NamedTuple):
 
 
 class AssistantTurn:
-    """Collects the reasoning, messages and tool calls of one assistant turn: separate items, but one chat message."""
+    """Collects the reasoning, messages and tool calls of one assistant turn: several items, but one chat message."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -148,11 +154,15 @@ class AssistantTurn:
         self._calls: dict[str, ToolCall] = {}
 
     def includes(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
-        """Return whether the item belongs to this turn, which ends after a message unless it has tool calls."""
+        """Return whether the item belongs to this turn.
+
+        The first message ends a turn without tool calls, unless a tool call follows. A turn with tool calls includes
+        all further items.
+        """
         return isinstance(item, FunctionCall) or bool(self._calls) or not self._contents
 
     def add(self, item: InputMessage | FunctionCall | Reasoning, path: str) -> None:
-        """Add an item. Raises InvalidRequest if there are too many calls."""
+        """Add an item. Raises InvalidRequest if the turn has too many tool calls."""
         match item:
             case Reasoning():
                 self._reasoning.append(item.text)
@@ -164,7 +174,10 @@ class AssistantTurn:
                 self._contents[f"{path}.content"] = _content(content)
 
     def message(self, is_last: bool = False) -> LocatedMessage | None:
-        """Return the turn as a message; None for reasoning that nothing follows, unless it is the end of the input."""
+        """Return the turn as a chat message. If it has nothing but reasoning, return None, unless it `is_last`.
+
+        A turn that `is_last` ends the input.
+        """
         reasoning = "".join(self._reasoning) or None
         if not (self._contents or self._calls or (reasoning and is_last)):
             return None
@@ -177,7 +190,7 @@ class AssistantTurn:
 
 
 def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
-    """Return the items of `input` as messages. Raises InvalidRequest."""
+    """Return the items of `input` as chat messages. Raises InvalidRequest if a turn has too many tool calls."""
     found: list[LocatedMessage | None] = []
     turn: AssistantTurn | None = None
     for index, item in enumerate(items):
@@ -197,7 +210,7 @@ def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
-    """Return the output of a response as messages, for the next request."""
+    """Return the output of a response as chat messages, for requests that continue it."""
     return [one.message for one in read_items(_OUTPUT.validate_python(output))]
 
 
@@ -222,7 +235,7 @@ def _parts_of(content: str | list[ContentPart]) -> list[ContentPart]:
 
 
 def with_request_paths(conversation: Sequence[LocatedMessage]) -> AbstractContextManager[None]:
-    """Make errors in the block name fields by their paths in the request instead of chat's."""
+    """Make errors raised in the block name fields by their paths in the request (`input[0]`, not `messages[0]`)."""
     return located(lambda name: _path(name, conversation))
 
 
@@ -250,5 +263,5 @@ def _renamed(field: str) -> str:
 
 
 def inline_image_size(fields: Any) -> int:
-    """Return how many characters of an unvalidated request body are images in its input."""
+    """Return how many characters of an unvalidated request body are image URLs, which may contain whole files."""
     return sum(len(url) for part in unchecked_parts(fields, "input") if isinstance(url := part.get("image_url"), str))

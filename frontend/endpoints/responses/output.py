@@ -9,13 +9,13 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAb
 
 Item = dict[str, Any]
 
-# Fields besides the text, in the content parts of messages and reasoning and in their deltas.
+# Type of a content part → its fields besides the text; and the same for the events with its text.
 _PARTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}, "reasoning_text": {}}
 _DELTAS: dict[str, dict[str, Any]] = {"output_text": {"logprobs": []}, "reasoning_text": {}}
 
 
 class ResponseOutput:
-    """The output `items`, built from parser events. The last item stays open until another one starts."""
+    """The output `items`, built from parser events. The last item grows until another one starts or the output ends."""
 
     def __init__(self, events: ResponseEvents):
         self.items: list[Item] = []
@@ -26,19 +26,20 @@ class ResponseOutput:
         self._calls: dict[int, Item] = {}
 
     def push(self, parsed: Iterable[Event]) -> bytes:
-        """Add parsed events to the output; return the stream events for them."""
+        """Add parser events to the output, and return the stream events for them."""
         return b"".join(self._fold(event) for event in parsed)
 
     def end(self, status: str) -> bytes:
-        """Close the last item with `status`, completed or incomplete; return the events.
+        """End the output, and return the stream events. `status`, completed or incomplete, becomes the last item's.
 
-        A completed response has at least one item besides reasoning: if needed, an empty message.
+        A last item that is a tool call is always completed. An empty message is added to an output without items, and
+        to the output of a completed response with nothing but reasoning.
         """
         events = b""
         if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
             events = self._add_text("message", "")
         is_call = self._open is not None and self._open["type"] == "function_call"
-        return events + self._close("completed" if is_call else status)  # truncated calls were aborted
+        return events + self._close("completed" if is_call else status)  # a truncated call was aborted before
 
     def _fold(self, event: Event) -> bytes:
         match event:
@@ -55,7 +56,7 @@ class ResponseOutput:
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case ToolCallAborted(call_index, text):
-                # Sent events cannot be withdrawn, but the final output omits the call, so clients do not run it.
+                # Events that were sent cannot be withdrawn, but the final output omits the call: clients do not run it.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call_index))
                 return events + self._add_text("message", text)

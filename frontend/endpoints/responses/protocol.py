@@ -13,7 +13,7 @@ from frontend.generation.structured_output import JSONSchemaFormat, ResponseForm
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolChoice, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
 
-# Returned as given, or with OpenAI's defaults.
+# Request fields that the response repeats → OpenAI's defaults for omitted ones.
 _ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -31,7 +31,7 @@ _ECHOED: dict[str, Any] = {
 
 
 class JSONSchemaTextFormat(JSONSchemaFormat):
-    """The Responses API's shape of the JSON schema format."""
+    """JSON that matches a schema. Unlike in chat, these fields are not nested in `json_schema`."""
 
     type: Literal["json_schema"] = Field(description="Always `json_schema`.")
 
@@ -54,14 +54,16 @@ class TextFields(RequestBody):
 class ReasoningFields(RequestBody):
     """The options of reasoning. Summaries are not generated: the output contains the reasoning itself."""
 
-    effort: Effort | None = Field(None, description="Passed to the chat template; `none` also turns reasoning off.")
+    effort: Effort | None = Field(
+        None, description="Passed to the chat template; `none` also sets `enable_thinking` to false."
+    )
     summary: Literal["auto", "concise", "detailed"] | None = Field(
         None, description="Ignored: the output contains the reasoning itself."
     )
 
 
 class FunctionOnly(RequestBody):
-    """A tool, or a tool choice, that must be a function."""
+    """The base class of tools and tool choices, which must be functions."""
 
     type: Literal["function"] = Field(description="Always `function`.")
 
@@ -74,10 +76,10 @@ class FunctionOnly(RequestBody):
 
 
 class FunctionTool(FunctionOnly, Function):
-    """A tool in the Responses API's shape."""
+    """A tool. Only functions are supported. Unlike in chat, these fields are not nested in `function`."""
 
     def as_tool(self) -> Tool:
-        """Return the tool in chat's shape."""
+        """Return the tool in chat's format."""
         return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
 
 
@@ -85,12 +87,12 @@ class NamedFunctionTool(FunctionOnly, NamedFunction):
     """The one tool that the model must call."""
 
     def as_tool(self) -> NamedTool:
-        """Return the tool choice in chat's shape."""
+        """Return the tool choice in chat's format."""
         return NamedTool(type="function", function=self)
 
 
 class ResponseRequest(SamplingFields):
-    """The request body of OpenAI's createResponse, with vLLM's additional sampling fields."""
+    """The request body of OpenAI's createResponse, with the sampling fields that vLLM adds."""
 
     unsupported: ClassVar = {
         "include": ([], ["reasoning.encrypted_content"]),
@@ -106,13 +108,20 @@ class ResponseRequest(SamplingFields):
 
     model: str = Field(description="ID, name or alias of the model.")
     input: Input = Field(description="A string, or a list of items: messages, tool calls and their outputs, reasoning.")
-    instructions: str | None = Field(None, description="System message for this response only; it is not stored.")
+    instructions: str | None = Field(
+        None, description="System message for this response; responses that continue it do not inherit it."
+    )
     max_output_tokens: int | None = Field(
         None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
     )
-    max_tool_calls: int | None = Field(None, ge=1, description="Ignored: it limits built-in tools, which do not exist.")
-    metadata: dict[str, str] | None = Field(None, description="Returned in the response.")
-    parallel_tool_calls: bool = Field(True, description="False: at most one tool call per response.")
+    max_tool_calls: int | None = Field(
+        None,
+        ge=1,
+        description="Returned in the response; otherwise ignored, because it limits built-in tools, which Trident "
+        "lacks.",
+    )
+    metadata: dict[str, str] | None = Field(None, description="Returned in the response; otherwise ignored.")
+    parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     previous_response_id: str | None = Field(None, description="ID of a stored response to continue from.")
     prompt_cache_key: str | None = Field(None, description="Returned in the response; otherwise ignored.")
     reasoning: ReasoningFields | None = Field(None, description="Options of reasoning.")
@@ -121,13 +130,15 @@ class ResponseRequest(SamplingFields):
     text: TextFields | None = Field(None, description="Options of the output text.")
     tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions that the model may call.")
     tool_choice: ToolChoice[NamedFunctionTool] = Field(
-        "auto", description="`required`: one to eight calls; or the one function to call."
+        "auto",
+        description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
+        "function. In both cases, arguments match the schema in `parameters`, except for unsupported keywords.",
     )
     user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
     @property
     def token_limit(self) -> int | None:
-        """The maximum number of output tokens."""
+        """The maximum number of output tokens; None: the rest of the model's context."""
         return self.max_output_tokens
 
     def constraint(self) -> Constraint | None:
@@ -136,7 +147,7 @@ class ResponseRequest(SamplingFields):
         return text_format.constraint("text.format") if text_format else None
 
     def tool_fields(self) -> ToolFields:
-        """Return the fields for tools and reasoning in chat's shape. Raises InvalidRequest."""
+        """Return the fields for tools and reasoning in chat's format. Raises InvalidRequest."""
         choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
         with located(lambda name: name and name.replace(".function", "")):
             return ToolFields(
@@ -165,7 +176,7 @@ class ResponseRequest(SamplingFields):
         return text_format.model_dump(by_alias=True) if text_format else {"type": "text"}
 
     def conversation(self) -> list[LocatedMessage]:
-        """Return the messages of `input`. Raises InvalidRequest."""
+        """Return `input` as chat messages. Raises InvalidRequest."""
         if isinstance(self.input, str):
             return [LocatedMessage(ChatMessage(role="user", content=self.input), "input")]
         messages = read_items(self.input)

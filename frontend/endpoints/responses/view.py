@@ -1,4 +1,4 @@
-"""POST /responses: OpenAI's createResponse, plain and streamed, and access to stored responses."""
+"""POST /responses: OpenAI's createResponse, as one JSON object or as a stream, and access to stored responses."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,10 @@ _INSTRUCTIONS = "instructions"
 
 @blueprint.post("/responses")
 def create_response() -> Response:
-    """Return a response, stored unless `store` is false. The first token is awaited before the status is sent."""
+    """Return a response, and store it unless `store` is false.
+
+    The status is sent once the model has sent its first response, so that an earlier error keeps its status.
+    """
     body = read_body(ResponseRequest, inline_image_size)
     created = _start(body)
     return created.event_stream() if body.stream else json_response(created.body())
@@ -85,9 +88,10 @@ def _previous_messages(identifier: str | None) -> list[LocatedMessage]:
 
 
 class CreatedResponse(StreamedResponse):
-    """One response: turns model responses into OpenAI's `response`, whole or as events, and keeps it in `store`.
+    """Converts model responses to OpenAI's `response`, as one object or as events, and puts it into `store`, if given.
 
-    The conversation is stored with it, without the instructions but with the output, for a response that continues it.
+    The conversation is stored with the response, without the instructions but with the output, so that later requests
+    can continue it.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class CreatedResponse(StreamedResponse):
         }
 
     def body(self) -> dict[str, Any]:
-        """Return the whole response. Raises APIError."""
+        """Return the complete response. Raises APIError."""
         with with_request_paths(self._conversation):
             responses = [response for response in self._responses.responses() if response]
         for response in responses:
@@ -143,7 +147,7 @@ class CreatedResponse(StreamedResponse):
         yield events.state(finished["status"], finished)
 
     def _read(self, response: Mapping[str, Any]) -> bytes:
-        """Add a model response to the output; return the events for it."""
+        """Add a model response to the output, and return the events for it."""
         events = self._output.push(self._pipeline.push(response["text_output"]))
         if "finish_reason" in response:
             events += self._output.push(self._pipeline.end()) + self._output.end(_status(response))

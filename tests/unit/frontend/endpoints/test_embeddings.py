@@ -21,7 +21,7 @@ def vectors(response):
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
-def test_one_text(client, triton, path):
+def test_one_text_returns_one_vector(client, triton, path):
     body = embed(client, path, input="Hello").get_json()
     assert body == {
         "object": "list",
@@ -68,7 +68,7 @@ def test_base64_encodes_the_same_numbers(client):
     assert [np.frombuffer(base64.b64decode(text), "<f4").tolist() for text in encoded] == plain
 
 
-def test_fewer_dimensions_are_normalized_again(client):
+def test_shortened_vectors_are_normalized(client):
     (full,) = vectors(embed(client, input="Hello"))
     (short,) = vectors(embed(client, input="Hello", dimensions=2))
     np.testing.assert_allclose(short, np.array(full[:2]) / np.linalg.norm(full[:2]), rtol=1e-6)
@@ -76,7 +76,7 @@ def test_fewer_dimensions_are_normalized_again(client):
 
 
 @pytest.mark.parametrize("ids", [[5, 6, 7], [[5, 6, 7], [8]]])
-def test_token_ids(client, triton, ids):
+def test_token_ids_are_sent_as_little_endian_int32(client, triton, ids):
     assert embed(client, input=ids).status_code == 200
     sent = [np.frombuffer(row, "<i4").tolist() for row in triton.requests[0]["inputs"]["token_ids"]]
     assert sorted(sent) == sorted(ids if isinstance(ids[0], list) else [ids])
@@ -142,7 +142,7 @@ def test_bad_input_names_the_field(client, triton, field, value):
     assert not triton.requests
 
 
-def test_missing_input(client):
+def test_input_is_required(client):
     error = client.post("/v1/embeddings", json={"model": "tiny-embedding"}).get_json()["error"]
     assert (error["param"], error["code"]) == ("input", "missing_parameter")
 
@@ -151,14 +151,14 @@ def test_row_error_names_the_item_of_the_request(client, triton):
     failure = InvalidRequest("has 600 tokens", code="context_length_exceeded")
     failure.row = 0
     triton.infer_failures[1] = failure
-    texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # in three requests: items 1 and 0, item 2, item 3
+    texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # sent in three requests: items 1 and 0, item 2, item 3
     error = embed(client, input=texts).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[2]", "context_length_exceeded")
     assert error["message"] == "'input[2]': has 600 tokens"
 
 
 @pytest.mark.parametrize("truncate", [False, True])
-def test_text_with_more_characters_than_the_context_can_hold(client, triton, truncate):
+def test_text_with_more_characters_than_the_context_can_hold_is_truncated_or_rejected(client, triton, truncate):
     response = embed(client, input=["fine", "x" * 64_001], truncate=truncate)
     if truncate:
         assert response.status_code == 200
@@ -171,7 +171,7 @@ def test_text_with_more_characters_than_the_context_can_hold(client, triton, tru
 
 
 def test_requests_beyond_the_queue_size_are_rejected(client, triton):
-    """The fake model's queue holds two requests: the third, sent while the second is processed, is rejected."""
+    """The fake model's `queue_size` is 2. A third request, sent while two are being processed, is rejected."""
     statuses = []
 
     def nested(*arguments, **options):
@@ -200,7 +200,7 @@ def test_missing_queue_size_in_an_older_export_is_reported(client, triton):
 
 
 @pytest.mark.parametrize(("failure", "status"), [(EngineFailure("no"), 500), (Overloaded("full"), 503)])
-def test_failure_keeps_its_status_and_cancels_the_rest(client, triton, failure, status):
+def test_failure_keeps_its_status_and_cancels_the_next_request(client, triton, failure, status):
     triton.infer_failures[0] = failure
     assert embed(client, input=["x" * 16_000] * 10).status_code == status
     assert len(triton.inferences) == 2

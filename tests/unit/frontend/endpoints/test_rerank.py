@@ -31,7 +31,7 @@ def test_raw_scores_are_logits(client):
 
 
 @pytest.mark.parametrize(("top_n", "count"), [(0, 0), (2, 2), (4, 4), (99, 4), (None, 4)])
-def test_top_n(client, top_n, count):
+def test_top_n_limits_the_results(client, top_n, count):
     results = rerank(client, top_n=top_n).get_json()["results"]
     assert [result["index"] for result in results] == [1, 3, 2, 0][:count]
 
@@ -47,7 +47,7 @@ def test_documents_may_be_objects_or_omitted_from_the_response(client):
     assert rerank(client, documents=[{"text": "bb"}]).get_json()["results"][0]["document"] == "bb"
 
 
-def test_coheres_format(client, triton):
+def test_v2_has_coheres_format_and_defaults(client, triton):
     body = rerank(client, "/v2/rerank", top_n=1).get_json()
     assert set(body) == {"id", "results", "meta"}
     assert body["results"] == [{"index": 1, "relevance_score": pytest.approx(1 / (1 + math.exp(1)))}]
@@ -90,7 +90,7 @@ def test_bad_input_names_the_field(client, triton, path, fields, param, message)
     assert not triton.requests
 
 
-def test_missing_query(client):
+def test_query_is_required(client):
     error = client.post("/rerank", json={"documents": ["a"]}).get_json()["error"]
     assert (error["param"], error["code"]) == ("query", "missing_parameter")
 
@@ -102,7 +102,7 @@ def test_document_error_names_the_document(client, triton):
     assert rerank(client).get_json()["error"]["param"] == "documents[1]"
 
 
-def test_query_with_more_characters_than_the_context_can_hold(client):
+def test_query_with_more_characters_than_the_context_can_hold_is_rejected(client):
     error = rerank(client, query="x" * 64_001, truncate=True).get_json()["error"]
     assert (error["param"], error["code"]) == ("query", "context_length_exceeded")
 

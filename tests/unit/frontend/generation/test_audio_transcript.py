@@ -1,4 +1,4 @@
-"""Audio in a conversation, over fake models: transcribed as the response, or transcribed first for a chat model."""
+"""Audio in a conversation, over fake models: transcribed by a transcription model or for a chat model, or rejected."""
 
 import base64
 
@@ -38,7 +38,7 @@ def test_transcription_model_returns_the_transcript(client, triton, kind):
     assert (request["model"], request["inputs"]["audio"]) == ("tiny-transcription", b"RIFF")
 
 
-def test_several_files_streamed(client, triton):
+def test_stream_separates_the_transcripts_of_several_files_by_line_breaks(client, triton):
     queue_transcript(triton, "One.")
     queue_transcript(triton, "Two.")
     response = ask(client, PARTS["audio"], PARTS["input_audio"], model="tiny-transcription", stream=True)
@@ -68,7 +68,7 @@ def test_chat_model_rejects_audio(client, triton, model):
     assert not triton.requests
 
 
-def test_transcribe_audio_setting_transcribes_for_a_chat_model(make_client, triton):
+def test_transcribe_audio_setting_sends_the_transcript_to_a_chat_model(make_client, triton):
     client = make_client(transcribe_audio=True)
     queue_transcript(triton, "Hello", "there.")
     triton.queue_response(last("Hi!"))
@@ -88,14 +88,14 @@ def test_file_error_names_its_field(client, triton):
     assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "file_not_allowed")
 
 
-def test_later_failure_names_its_field_too(client, triton):
+def test_failure_after_the_first_response_names_its_field(client, triton):
     part = {"text_output": "", "segments": "[]"}
     triton.queue_response(part, InvalidRequest("too long", param="file", code="too_long"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "too_long")
 
 
-def test_more_than_sixteen_files_are_rejected(client, triton):
+def test_more_than_sixteen_audio_files_are_rejected(client, triton):
     error = ask(client, *[PARTS["audio"]] * 17, model="whisper-1").get_json()["error"]
     assert error["param"] == "messages[0].content[17].audio_url.url"
     assert not triton.requests

@@ -33,7 +33,7 @@ def test_ocr_model_returns_the_text(client, triton):
     assert triton.requests[0]["inputs"] == {"image": b"PNG"}
 
 
-def test_several_images_with_boxes(client, triton):
+def test_texts_of_several_images_are_separated_and_boxes_name_their_image(client, triton):
     queue_text(triton, "One")
     queue_text(triton)
     queue_text(triton, "Three")
@@ -53,7 +53,7 @@ def test_stream_has_one_event_per_line(client, triton):
     assert [delta["boxes"] for delta in deltas if "boxes" in delta] == [[{"image": 0} | BOX]] * 2
 
 
-def test_failure_names_the_image(client, triton):
+def test_error_names_the_image(client, triton):
     queue_text(triton, "One")
     triton.queue_response(InvalidRequest("The file is not an image", param="image", code="invalid_image"))
     response = ask(client, IMAGE, IMAGE, model="tiny-ocr")
@@ -108,7 +108,7 @@ class TestVisionModels:
         assert orjson.loads(inputs["messages"]) == [{"role": "user", "content": parts}]
 
     @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
-    def test_openai_name_selects_a_vision_model_for_images(self, client, triton, name):
+    def test_openai_name_selects_a_vision_model_only_for_images(self, client, triton, name):
         triton.queue_response(last("A cat."))
         ask(client, IMAGE, model=name)
         assert triton.requests[0]["model"] == "zz-chat"
@@ -122,7 +122,7 @@ class TestVisionModels:
         assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"
         assert triton.requests == []
 
-    def test_all_images_together_have_the_limit_of_one_file(self, make_client, triton, tmp_path):
+    def test_images_that_together_exceed_the_upload_limit_are_413(self, make_client, triton, tmp_path):
         (tmp_path / "x.png").write_bytes(bytes(600))
         client = make_client(max_upload_bytes=1000, allow_files=(tmp_path,))
         file = {"type": "image_url", "image_url": {"url": f"file://{tmp_path}/x.png"}}

@@ -42,7 +42,7 @@ def test_without_callable_tools_no_text_is_parsed_as_a_call(client, triton, fiel
     assert set(inputs(triton)) == {"messages", "sampling_parameters"}
 
 
-def test_call_in_a_plain_response(client, triton):
+def test_call_in_the_text_becomes_a_tool_call(client, triton):
     triton.queue_response(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     (call,) = choice["message"].pop("tool_calls")
@@ -52,7 +52,7 @@ def test_call_in_a_plain_response(client, triton):
     assert call == {"type": "function", "function": CALL["function"]}
 
 
-def test_calls_in_a_stream(client, triton):
+def test_calls_in_a_streamed_text_become_deltas(client, triton):
     triton.queue_response(delta("I look.\n" + WRITTEN[:50]), delta(WRITTEN[50:] + "\n"), last(WRITTEN))
     role, *chunks, done = events(post(client, tools=[TOOL], stream=True))
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
@@ -85,7 +85,7 @@ def test_only_one_call_without_parallel_tool_calls(client, triton):
     ("choice", "names", "maximum"),
     [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
-def test_required_calls_constrain_the_model(client, triton, choice, names, maximum):
+def test_required_and_named_calls_constrain_the_output(client, triton, choice, names, maximum):
     triton.queue_response(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
@@ -217,12 +217,12 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
         },
     ],
 )
-def test_no_op_values_and_valid_histories_are_accepted(client, triton, fields):
+def test_values_without_effect_and_valid_histories_are_accepted(client, triton, fields):
     triton.queue_response(last("Hi"))
     assert post(client, **fields).status_code == 200
 
 
-def test_template_arguments_reach_the_model(client, triton):
+def test_template_variables_reach_the_model(client, triton):
     triton.queue_response(last(), last())
     kwargs = {"chat_template_kwargs": {"enable_thinking": True, "documents": [{"a": None}]}}
     post(client, reasoning_effort="none", **kwargs)
@@ -230,7 +230,7 @@ def test_template_arguments_reach_the_model(client, triton):
     assert inputs(triton)["sampling_parameters"]["chat_template_kwargs"] == expected
 
 
-def test_reasoning_is_separated_if_the_model_supports_it(client, triton, configure):
+def test_reasoning_is_separated_for_models_that_reason(client, triton, configure):
     configure(reasoning="think")
     triton.queue_response(last("<think>\nHm.\n</think>\n\nHello") | {"num_reasoning_tokens": 4})
     body = post(client).get_json()
@@ -295,7 +295,7 @@ def test_each_choice_is_parsed_separately(client, triton, stream):
         (CALLED | {"content": None}, {"content": None}),
     ],
 )
-def test_assistant_messages_are_accepted_in_all_forms(client, triton, message, sent):
+def test_assistant_messages_may_lack_content_or_contain_a_refusal(client, triton, message, sent):
     triton.queue_response(last())
     assert post(client, messages=[USER, message, USER]).status_code == 200
     assert inputs(triton)["messages"][1].items() >= sent.items()

@@ -1,4 +1,4 @@
-"""POST /audio/speech in both formats and GET /audio/voices, over a fake model."""
+"""POST /audio/speech in OpenAI's and AHA's request formats, and GET /audio/voices, over a fake model."""
 
 import base64
 
@@ -43,7 +43,7 @@ def test_mp3_is_the_default(client, triton, path):
     ("response_format", "content_type"),
     [("opus", "audio/ogg"), ("aac", "audio/aac"), ("flac", "audio/flac"), ("wav", "audio/wav"), ("pcm", "audio/pcm")],
 )
-def test_formats(client, triton, response_format, content_type):
+def test_response_format_sets_the_content_type_and_the_encoder(client, triton, response_format, content_type):
     queue_speech(triton)
     assert post(client, response_format=response_format).content_type == content_type
     assert options(triton)["format"] == response_format
@@ -62,7 +62,7 @@ def events(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
 
 
-def test_events(client, triton):
+def test_event_stream_has_audio_deltas_usage_and_heartbeats(client, triton):
     triton.queue_response(
         chunk(b"one"), TimeoutError(), chunk(b"two"), chunk(b"", num_input_tokens=5, num_output_tokens=40)
     )
@@ -75,7 +75,7 @@ def test_events(client, triton):
     assert ": waiting" in response.text
 
 
-def test_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, triton):
+def test_failure_in_mid_stream_is_an_event_or_aborts_the_audio(client, triton):
     triton.queue_response(chunk(b"one"), EngineFailure("broken"))
     assert events(post(client, stream_format="sse"))[-1]["error"]["message"] == "broken"
     triton.queue_response(chunk(b"one"), EngineFailure("broken"))
@@ -83,7 +83,7 @@ def test_failure_in_mid_stream_is_an_event_or_breaks_the_connection(client, trit
         _ = post(client).data
 
 
-def test_client_disconnect_is_not_a_server_error(client, triton):
+def test_client_disconnect_in_mid_stream_is_not_raised(client, triton):
     triton.queue_response(chunk(b"one"), ClientClosedRequest("gone"))
     assert post(client).data == b"one"
 
@@ -105,7 +105,7 @@ STREAMED = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0................LIST\x02\0\0\
 WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x03\0\0\0one"
 
 
-def test_ahas_format(client, triton):
+def test_aha_request_returns_a_completion_with_a_wav_file(client, triton):
     end = chunk(b"", num_input_tokens=5, num_output_tokens=40)
     triton.queue_response(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)
     body = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()
@@ -118,7 +118,7 @@ def test_ahas_format(client, triton):
     assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
 
 
-def test_ahas_response_has_a_size_limit(make_client, triton):
+def test_wav_file_over_the_upload_limit_is_413_and_cancels_the_call(make_client, triton):
     call = triton.queue_response(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
     assert aha(make_client(max_upload_bytes=1500)).status_code == 413
     assert call.cancelled
@@ -176,7 +176,7 @@ def test_unknown_model_is_404(client):
     assert post(client, model="nobody").status_code == 404
 
 
-def test_inline_files_have_the_file_limit_and_the_rest_the_body_limit(make_client, triton):
+def test_upload_limit_applies_to_inline_files_and_body_limit_to_the_rest(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
     triton.queue_response(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}
@@ -193,7 +193,7 @@ def test_inline_files_have_the_file_limit_and_the_rest_the_body_limit(make_clien
     assert client.post("/audio/speech", data=b" " * 20_000).status_code == 413
 
 
-def test_voices(client):
+def test_voices_are_listed_with_their_aliases(client):
     body = client.get("/v1/audio/voices").get_json()
     assert body["voices"] == [
         {

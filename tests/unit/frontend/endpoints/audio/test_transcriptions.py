@@ -1,4 +1,4 @@
-"""POST /audio/transcriptions and /audio/translations over a fake model: the form, every format, the stream."""
+"""POST /audio/transcriptions and /audio/translations over a fake model: form fields, response formats, streams."""
 
 import io
 import time
@@ -73,14 +73,14 @@ def test_fields_reach_the_model(client, triton):
         ("vtt", "text/vtt", to_vtt(SEGMENTS)),
     ],
 )
-def test_text_formats(client, triton, response_format, content_type, text):
+def test_text_formats_have_their_content_type(client, triton, response_format, content_type, text):
     queue_transcript(triton)
     response = post(client, response_format=response_format)
     assert response.content_type == f"{content_type}; charset=utf-8"
     assert response.text == text
 
 
-def test_subtitles():
+def test_srt_and_vtt_have_times_and_vtt_has_no_arrow_in_the_text():
     assert to_srt(SEGMENTS) == (
         "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n01:01:01,250 --> 01:01:02,000\nBye --> now.\n"
     )
@@ -93,7 +93,7 @@ def events(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
 
 
-def test_stream(client, triton):
+def test_stream_has_a_delta_per_segment_and_the_complete_text(client, triton):
     triton.queue_response(
         part(), TimeoutError(), part(SEGMENTS[0]), part(SEGMENTS[1]), part(language="en", duration=7.25)
     )
@@ -122,7 +122,7 @@ def test_missing_last_response_is_an_error(client, triton):
     assert "error" in events(post(client, stream="true"))[-1]
 
 
-def test_no_segment_within_the_request_timeout_is_504(client, triton):
+def test_no_response_within_the_request_timeout_is_504(client, triton):
     triton.queue_response(TimeoutError())
     assert post(client).status_code == 504
 
@@ -142,7 +142,7 @@ def test_failure_before_the_first_segment_keeps_its_status(client, triton):
     assert not call.cancelled  # the call has already failed
 
 
-def test_translation(client, triton):
+def test_translation_sends_the_task_translate(client, triton):
     queue_transcript(triton)
     body = post(client, "/v1/audio/translations", response_format="verbose_json").get_json()
     assert body["task"] == "translate"
@@ -178,7 +178,7 @@ def test_unknown_language_error_lists_the_supported_ones(client):
 
 
 @pytest.mark.parametrize("data", [{"file": "not a file"}, {"model": "whisper-1"}])
-def test_missing_file_is_ahas_error(client, data):
+def test_missing_file_error_has_ahas_message(client, data):
     response = client.post("/audio/transcriptions", data=data, content_type="multipart/form-data")
     assert response.status_code == 400
     assert response.get_json()["error"] == {
@@ -193,7 +193,7 @@ def test_json_body_is_rejected_as_missing_file(client):
     assert client.post("/v1/audio/transcriptions", json={"file": "x"}).get_json()["error"]["code"] == "missing_file"
 
 
-def test_file_over_the_limit_is_413(make_client, triton):
+def test_file_over_the_upload_limit_is_413(make_client, triton):
     client = make_client(max_upload_bytes=1000)
     assert post(client, content=b"x" * 1001).status_code == 413
     assert post(client, content=b"x" * 3_000_000).status_code == 413

@@ -8,7 +8,7 @@ from tests.unit.conftest import chat, delta, last
 
 
 def events(response):
-    """Return the stream's events, decoded; comments and [DONE] are left as text."""
+    """Return the events of a stream, decoded; comments and [DONE] remain text."""
     blocks = [block for block in response.get_data().split(b"\n\n") if block]
     return [orjson.loads(b[6:]) if b.startswith(b"data: {") else b.decode() for b in blocks]
 
@@ -65,7 +65,7 @@ def test_stream_omits_usage_by_default(client, triton):
     assert all("usage" not in chunk for chunk in chunks[:-1])
 
 
-def test_comments_are_sent_while_waiting(client, triton):
+def test_comments_are_sent_while_the_model_is_silent(client, triton):
     triton.queue_response(delta("a"), TimeoutError(), TimeoutError(), last("b"))
     received = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert received.count(": waiting") == 2
@@ -130,7 +130,7 @@ def test_a_finished_call_is_not_cancelled(client, triton):
         ("/chat/completions", "application/json", True, True),
     ],
 )
-def test_path_and_accept_header_decide_whether_to_stream(client, triton, path, accept, stream, streams):
+def test_path_and_accept_header_are_the_default_of_stream(client, triton, path, accept, stream, streams):
     triton.queue_response(last("Hi"))
     response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
     assert response.content_type.startswith("text/event-stream" if streams else "application/json")
@@ -243,7 +243,7 @@ def test_no_op_values_and_unknown_fields_are_accepted(client, triton, fields):
 
 
 @pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio"])
-def test_media_for_a_text_model_names_the_part(client, kind):
+def test_error_for_media_sent_to_a_text_model_names_the_part(client, kind):
     media = {kind: {"url": "file:///etc/passwd", "data": "UklGRg=="}, "audio_url": {"url": "file:///etc/passwd"}}
     parts = [{"type": "text", "text": "What is this?"}, {"type": kind} | media]
     response = client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": parts}]))
@@ -254,7 +254,7 @@ def test_media_for_a_text_model_names_the_part(client, kind):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"3", b'{"model": NaN}', b"\xff\xfe", b'{"a":"\\ud800"}', b"[" * 5000]
 )
-def test_invalid_json_objects_are_rejected(client, body):
+def test_body_that_is_not_a_json_object_is_rejected(client, body):
     response = client.post("/v1/chat/completions", data=body)
     error = response.get_json()["error"]
     assert (response.status_code, error["code"]) == (400, "invalid_json")

@@ -59,7 +59,7 @@ def test_each_choice_of_a_prompt_has_its_own_seed(client, triton):
     assert sent == [("x", 7), ("x", 8), ("y", 7), ("y", 8)]
 
 
-def test_a_stream_of_two_prompts(client, triton):
+def test_stream_has_the_choices_in_prompt_order_then_the_usage(client, triton):
     triton.queue_response(delta("A"), TimeoutError(), last("a"))
     triton.queue_response(last("B", "length"))
     received = events(ask(client, ["x", "y"], stream=True, stream_options={"include_usage": True}))
@@ -74,7 +74,7 @@ def test_a_stream_of_two_prompts(client, triton):
     assert done == "data: [DONE]"
 
 
-def test_invalid_prompt_is_named_and_the_others_are_cancelled(client, triton):
+def test_error_names_the_first_invalid_prompt_and_other_calls_are_cancelled(client, triton):
     calls = [triton.queue_response(delta("a"), last())]
     triton.queue_response(InvalidRequest("no such token", param="prompt[3]"))
     calls += [triton.queue_response(delta("c"), last()), triton.queue_response(TimeoutError())]
@@ -86,7 +86,7 @@ def test_invalid_prompt_is_named_and_the_others_are_cancelled(client, triton):
 
 
 @pytest.mark.parametrize(("prompt", "param"), [([9, 9], "prompt[1]"), ("x", "prompt[1]"), (["x"], "prompt[0][1]")])
-def test_error_names_the_prompt_as_the_request_does(client, triton, prompt, param):
+def test_error_names_the_prompt_by_its_path_in_the_request(client, triton, prompt, param):
     triton.queue_response(InvalidRequest("no", param="prompt[1]"))
     assert ask(client, prompt).get_json()["error"]["param"] == param
 
@@ -154,7 +154,7 @@ def test_no_op_values_are_accepted(client, triton):
     assert ask(client, best_of=1, n=1, suffix=None, logprobs=None, logit_bias={}, user="u").status_code == 200
 
 
-def test_logprobs_of_the_tokens(client, triton):
+def test_logprobs_have_text_offsets_with_and_without_streaming(client, triton):
     def encode(*tokens):
         return orjson.dumps([{"token": token, "logprob": -0.5, "bytes": list(token.encode())} for token in tokens])
 

@@ -1,4 +1,4 @@
-"""POST /images/remove_background in both formats, over a fake model."""
+"""POST /images/remove_background, as AHA's JSON body and as a form, over a fake model."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ def aha(client, *parts, path="/images/remove_background", **fields):
 
 
 @pytest.mark.parametrize("path", ["/images/remove_background", "/v1/images/remove_background"])
-def test_ahas_format(client, triton, path):
+def test_aha_request_returns_a_completion_with_the_image(client, triton, path):
     (call,) = queue_results(triton, b"cut")
     body = aha(client, PART, path=path, model="tiny-background_removal").get_json()
     assert body["object"] == "chat.completion"
@@ -40,7 +40,7 @@ def test_several_images_between_text_keep_their_order(client, triton):
     assert [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in content] == [b"one", b"two"]
 
 
-def test_output_format_and_refine(client, triton):
+def test_output_format_and_refine_reach_the_model(client, triton):
     queue_results(triton, b"cut")
     body = aha(client, PART, output_format="webp", refine=True).get_json()
     assert "data:image/webp;" in body["choices"][0]["message"]["content"][0]["image_url"]["url"]

@@ -56,7 +56,7 @@ def test_generation_returns_a_url_that_serves_the_image(client, triton):
     assert options(triton).items() >= expected.items()
 
 
-def test_several_images_as_base64(client, triton):
+def test_several_images_are_returned_as_base64_in_order(client, triton):
     triton.queue_response(image(b"one"), image(b"two", 1), last(b"three", 2, revised_prompt="a cat"))
     body = generate(client, n=3, response_format="b64_json", size=None, seed=5).get_json()
     assert [base64.b64decode(item["b64_json"]) for item in body["data"]] == [b"one", b"two", b"three"]
@@ -66,7 +66,7 @@ def test_several_images_as_base64(client, triton):
     assert options(triton)["width"] is None
 
 
-def test_stream_with_partial_images(client, triton):
+def test_stream_has_partial_images_and_completed_images(client, triton):
     triton.queue_response(image(b"blur", partial=0), last(b"sharp"))
     response = generate(client, stream=True, partial_images=1, size="64x64")
     events = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
@@ -84,7 +84,7 @@ def test_failure_in_mid_stream_is_an_event(client, triton):
 
 
 @pytest.mark.parametrize("field", ["image", "image[]"])
-def test_edit_with_a_mask(client, triton, field):
+def test_edit_sends_the_image_the_mask_and_the_prompt(client, triton, field):
     triton.queue_response(last())
     form = {field: b"image", "mask": b"mask", "prompt": "add a hat", "n": "1", "size": "512x512", "model": "dall-e-2"}
     body = upload(client, "edits", **form, response_format="b64_json").get_json()
@@ -94,7 +94,7 @@ def test_edit_with_a_mask(client, triton, field):
     assert options(triton)["width"] == 512
 
 
-def test_variation(client, triton):
+def test_variation_sends_the_image_without_a_mask(client, triton):
     triton.queue_response(last())
     assert upload(client, "variations", image=b"image", n="1").status_code == 200
     assert triton.requests[0]["inputs"].keys() == {"prompt", "image", "options"}
@@ -187,7 +187,7 @@ def test_public_url_setting_overrides_the_address(make_client, triton):
     assert body["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
 
 
-def test_newer_model_names_return_base64_unless_urls_are_requested(client, triton):
+def test_gpt_image_names_return_base64_unless_urls_are_requested(client, triton):
     triton.queue_response(last())
     assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
     triton.queue_response(last())

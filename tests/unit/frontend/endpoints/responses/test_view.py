@@ -27,7 +27,7 @@ def sent_messages(triton, number=-1):
 
 
 def events(response):
-    """Return the stream's events as OpenAI's client parses them, without comments."""
+    """Return the events of a stream, decoded, without comments. Checks their names and sequence numbers."""
     found = []
     for block in response.get_data().decode().split("\n\n"):
         if block.startswith("event: "):
@@ -174,7 +174,7 @@ def test_image_is_sent_to_the_ocr_model(client, triton):
     assert body["output"][0]["content"][0]["text"] == "A sign"
 
 
-def test_response_continues_another_without_its_instructions(client, triton):
+def test_response_continues_earlier_ones_without_their_instructions(client, triton):
     for text in ("Four", "Eight", "Sixteen"):
         triton.queue_response(last(text))
     first = ask(client, "2+2?", instructions="Be brief.").get_json()
@@ -196,7 +196,7 @@ def test_all_workers_share_stored_responses(make_client, triton):
     assert [message["content"] for message in sent_messages(triton)] == ["2+2?", "Four", "Twice?"]
 
 
-def test_images_are_stored(client, triton):
+def test_images_are_stored_with_the_conversation(client, triton):
     triton.queue_response({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     part = {"type": "input_image", "image_url": IMAGE}
     first = ask(client, [{"role": "user", "content": [part]}], model="tiny-ocr").get_json()
@@ -224,7 +224,7 @@ def test_retrieve_and_delete(client, triton):
 
 
 @pytest.mark.parametrize("param", ["messages", "messages[2]", "messages[1].content[0].image_url.url"])
-def test_error_names_the_field_as_the_request_does(client, triton, param):
+def test_error_names_the_field_by_its_path_in_the_request(client, triton, param):
     triton.queue_response(InvalidRequest("no", param=param))
     parts = [{"type": "input_text", "text": "x"}]
     items = [{"role": "user", "content": parts}, {"type": "reasoning"}, {"role": "user", "content": "y"}]
@@ -325,7 +325,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 
 
 class TestTools:
-    def test_call_is_an_item(self, client, triton):
+    def test_call_becomes_an_output_item(self, client, triton):
         triton.queue_response(last(CALLED))
         body = ask(client, tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).get_json()
         (item,) = openai_types.Response.model_validate(body).output
@@ -414,7 +414,7 @@ class TestTools:
             assert ask(client, [*before, output], **more).status_code == 200
             assert sent_messages(triton)[1]["content"].strip() == "I asked."
 
-    def test_whole_call_is_complete_in_an_incomplete_response(self, client, triton):
+    def test_complete_call_has_the_status_completed_in_an_incomplete_response(self, client, triton):
         triton.queue_response(last(f"```json\n{CALLED}\n", "length"))
         body = ask(client, tools=[WEATHER]).get_json()
         assert (body["status"], [item["status"] for item in body["output"]]) == ("incomplete", ["completed"])
@@ -454,7 +454,7 @@ class TestTools:
         assert (question["content"], result["content"]) == ("Weather?", "rain")
         assert call["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
 
-    def test_effort_reaches_the_template(self, client, triton):
+    def test_reasoning_effort_reaches_the_template(self, client, triton):
         triton.queue_response(last())
         body = ask(client, reasoning={"effort": "none", "summary": None}).get_json()
         kwargs = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["chat_template_kwargs"]
@@ -462,7 +462,7 @@ class TestTools:
         assert body["reasoning"]["effort"] == "none"
 
 
-def test_reasoning_is_an_item(client, triton, configure):
+def test_reasoning_becomes_an_output_item(client, triton, configure):
     configure(reasoning="think")
     triton.queue_response(delta("<think>Hm"), delta("m</think>"), last("Four") | {"num_reasoning_tokens": 3})
     found = events(ask(client, "2+2?", stream=True))
@@ -474,13 +474,13 @@ def test_reasoning_is_an_item(client, triton, configure):
     assert found[-1]["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 3}
 
 
-def test_image_for_a_text_model_names_the_part(client):
+def test_error_for_an_image_sent_to_a_text_model_names_the_part(client):
     items = [USER, {"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]
     error = ask(client, items).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[1].content[0]", "unsupported_content")
 
 
-def test_images_have_the_file_limit_and_text_the_body_limit(make_client):
+def test_upload_limit_applies_to_images_and_body_limit_to_text(make_client):
     client = make_client(max_body_bytes=1000, max_upload_bytes=3000)
     image = {"type": "input_image", "image_url": "data:," + "x" * 2000}
     assert ask(client, [{"role": "user", "content": [image]}]).status_code == 400  # the model does not accept images
@@ -529,7 +529,7 @@ def test_text_format_becomes_a_constraint(client, triton):
     assert (constraint["strict"], constraint["param"]) == (True, "text.format.schema")
 
 
-def test_truncated_reasoning_is_the_only_item(client, triton, configure):
+def test_truncated_reasoning_is_the_only_item_and_can_be_continued(client, triton, configure):
     configure(reasoning="think")
     triton.queue_response(last("<think>Hm", "length"))
     body = ask(client).get_json()
