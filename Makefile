@@ -1,18 +1,18 @@
-# Trident's commands. Everything is installed into .venv; downloads and models go to TRIDENT_CACHE.
+# Trident's commands. Python packages are installed into .venv and .venv-*; downloads and conversions go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp pp-ocrv6-small
 ARGS ?=
 BENCH ?= chat
-# The first suitable Python on PATH. Each candidate is run, because a pyenv shim may have no version behind it.
+# The first suitable Python on PATH. Each candidate is run, because a pyenv shim exists even if no version is installed.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-# $(call pip,BIN,ARGUMENTS): pip install; $(failed) shows its warnings only if the install fails.
+# $(call pip,BIN,ARGUMENTS): pip install, with its errors and warnings in .venv/pip.log, which $(failed) prints.
 pip = $(1)/python -m pip --disable-pip-version-check install $(2) 2> .venv/pip.log
 failed = { cat .venv/pip.log >&2; exit 1; }
-# $(call install,LOCK,FLAGS,BIN): install a lock file, with a one-line progress counter.
+# $(call install,LOCK,FLAGS,BIN): install the packages of requirements/LOCK.lock, with a one-line progress counter.
 install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1).lock) | awk -v total=$$(grep -c == requirements/$(1).lock) \
 	'/^Collecting/ {printf "\r  downloading package %d of %d", ++n, total; fflush()} \
 	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
@@ -58,14 +58,14 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@$(call install,kokoro)
 	@touch $@
 
-# Model conversion and voice cloning need torch. It is installed once and shared by their environments.
+# Some conversions, voice cloning and some benchmarks need torch. It is installed once; their environments share it.
 .venv-torch/ready: requirements/torch.lock | .venv/bin/python
 	@echo "trident: creating .venv-torch (one-time download of 3 GB)"
 	@rm -rf .venv-torch && $(BIN)/python -m venv .venv-torch
 	@$(call install,torch,--no-deps,.venv-torch/bin)
 	@touch $@
 
-# Environments separate from .venv, because their dependencies conflict with it.
+# Environments separate from .venv, because their dependencies conflict with those in .venv.
 .venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
 	@echo "trident: creating .venv-$* (one-time download of a few hundred MB)"
 	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
@@ -82,7 +82,7 @@ serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 stop: install ## stop the instance that `make serve` started
 	@$(BIN)/trident stop $(ARGS)
 
-# Covers only the test process, not the processes that the live tests start.
+# Measures coverage only in the test process, not in the processes that the live tests start.
 COVERAGE = --cov --cov-report=term
 
 test: lint ## lint, then test with the real Triton and real models; slow suites run only if their inputs have changed
@@ -113,7 +113,7 @@ bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BE
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
-# The lock files of the other environments omit the packages in torch.lock.
+# The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
 	@cd requirements && for name in build serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
 		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \

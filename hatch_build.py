@@ -1,4 +1,4 @@
-"""Restricts hatchling to editable installs."""
+"""Restricts the build with hatchling to editable installs."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CheckoutOnly(BuildHookInterface):  # type: ignore[type-arg,misc]
-    """Build hook that rejects wheels containing the code."""
+    """Build hook that rejects all wheels except those of editable installs, which only link to the checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Raise RuntimeError unless this is an editable install."""

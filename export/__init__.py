@@ -2,4 +2,4 @@
 
 import sys
 
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would send telemetry at every start
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO would send telemetry at every start

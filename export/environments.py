@@ -15,14 +15,14 @@ def make(target: str) -> None:
 
 
 def python(environment: str) -> Path:
-    """Return the interpreter of one of the checkout's environments."""
+    """Return the path of the Python interpreter of an environment, a folder in the checkout."""
     return CHECKOUT / environment / "bin" / "python"
 
 
 def run(environment: str, module: str, *arguments: str) -> None:
     """Run `python -m MODULE ARGUMENTS…` in an environment, without access to the Hugging Face Hub.
 
-    Raise ExportError if it fails.
+    Create or update the environment first. Raise ExportError if that or the module fails.
     """
     make(f"{environment}/ready")
     command = [str(python(environment)), "-m", module, *arguments]

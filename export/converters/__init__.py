@@ -11,23 +11,24 @@ Convert = Callable[[Path, Path, Mapping[str, str]], dict[str, str]]
 
 
 class Conversion(NamedTuple):
-    """A converter: a function, and the source files that implement it.
+    """A converter: a function, and the files that implement it and pin its dependencies.
 
-    `function` is MODULE.FUNCTION in this folder. It is imported only when called, so that the launcher's process never
-    imports OpenVINO. A change to any of `files` triggers a new conversion of the converter's models.
+    `function` is MODULE.FUNCTION in this folder. It is imported only when called, so that commands that convert
+    nothing, such as `trident list`, do not import OpenVINO. After a change to any of `files`, the next export converts
+    the converter's models again.
     """
 
     function: str
     files: tuple[str, ...]
 
     def convert(self, source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-        """Convert a downloaded file or folder into a version folder, and return parameters for config.pbtxt."""
+        """Convert a file or folder of weights into a version folder, and return parameters for config.pbtxt."""
         module, _, name = self.function.partition(".")
         convert: Convert = getattr(import_module(f"export.converters.{module}"), name)
         return convert(source, version, options)
 
     def source(self) -> str:
-        """Return the contents of `files`."""
+        """Return the contents of `files`, joined."""
         return "".join((CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
 
 

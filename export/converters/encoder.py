@@ -1,4 +1,4 @@
-"""Converters for embedding and rerank models: ONNX and a tokenizer."""
+"""Converters for embedding and rerank models, which write an ONNX network and its tokenizer."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
 
 
 def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Export a folder of safetensors with Optimum, in an environment that has torch.
+    """Export a folder of safetensors to ONNX with Optimum, in an environment that has torch.
 
     Options: `model_type`, if the published config.json lacks it; `quantize = "int8"`; `score_tokens = "yes no"`, which
     turns a language model into a reranker whose score is the first token's logit minus the second's.
@@ -36,7 +36,7 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
 
 
 def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
-    """Link the files into a new folder, and write option `model_type` to a copy of config.json.
+    """Link the files of `source` into a new folder. If option `model_type` is set, write it to a copy of config.json.
 
     The source may be the user's own folder, which must not change.
     """
@@ -50,7 +50,7 @@ def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:
 
 
 def _describe(version: Path) -> dict[str, str]:
-    """Return the width of the model's output, which is 1 for a score."""
+    """Return the parameter `dimensions`: the width of the model's output, or 1 if score.npy turns it into a score."""
     import onnxruntime  # slow to import
 
     if (version / "score.npy").exists():

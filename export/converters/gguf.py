@@ -19,9 +19,9 @@ def read_metadata(source: Path) -> dict[str, Any]:
 
 
 def requantize(source: Path, target: Path, kind: str) -> None:
-    """Rewrite a GGUF file with every matrix in one quantization (`F16` or `Q8_0`); vectors stay float32.
+    """Rewrite a GGUF file with every matrix in one type (`F16` or `Q8_0`) and every vector in float32.
 
-    OpenVINO GenAI reads these two exactly, but misreads some of the mixed quantizations that are published.
+    OpenVINO GenAI reads these types exactly, but misreads some of the mixed quantizations of published files.
     """
     reader, quantization = GGUFReader(source), GGMLQuantizationType[kind]
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
-# Tokens that end a turn in any model family; llama.cpp also finds them by name.
+# The end-of-turn tokens of known model families. Like llama.cpp, `end_token_ids` looks them up by name.
 _END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
 
 _QWEN2_SPLIT = (
@@ -31,7 +31,7 @@ def _qwen2(tokenizer: Tokenizer) -> None:
     )
 
 
-# `tokenizer.ggml.pre` → function that configures how text is split before byte-pair merging.
+# `tokenizer.ggml.pre` → function that configures how a tokenizer normalizes and splits text before byte-pair merging.
 PRE_TOKENIZERS: dict[str, Callable[[Tokenizer], None]] = {"smollm": _smollm, "qwen2": _qwen2}
 
 
@@ -58,7 +58,7 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
 
 
 def end_token_ids(metadata: dict[str, Any], tokenizer: Tokenizer) -> list[int]:
-    """Return the IDs of the tokens that end generation, the EOS token of the file first."""
+    """Return the IDs of the tokens that end generation, the file's EOS token first."""
     ids = [metadata["tokenizer.ggml.eos_token_id"]]
     named = (tokenizer.token_to_id(token) for token in _END_OF_TURN)
     return ids + [i for i in named if i is not None and i not in ids]

@@ -10,7 +10,7 @@ _NETWORKS = ("detection.onnx", "orientation.onnx", "recognition.onnx")
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy the three networks: text detection, orientation and recognition."""
+    """Copy the three networks: text detection, orientation and recognition. Raise ExportError if one is missing."""
     for network in _NETWORKS:
         if not (source / network).is_file():
             raise ExportError(f"{source} has no {network}")

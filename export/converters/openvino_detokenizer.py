@@ -33,7 +33,7 @@ def save_detokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Return the bytes of each token ID; none for special tokens, which a grammar must not generate."""
+    """Return the bytes of each token, by ID; empty for special tokens, which a grammar must not generate."""
     alphabet = byte_alphabet()
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = []

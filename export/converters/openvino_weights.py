@@ -1,8 +1,8 @@
-"""Optimizes the weights of an OpenVINO model for speed: merged matrices, and int8 with one scale per channel.
+"""Optimizes the weights of an OpenVINO model for speed: merges matrices, and quantizes them to int8.
 
-GGUF's Q8_0 has one scale per group of 32 values, which the engine must apply in its inner loop; one scale per row stays
-outside it. Fewer, larger matrices need fewer synchronizations. `bench/weights.py` measures the speed,
-`bench/precision.py` the quality.
+A quantized matrix has one scale per row (output channel), which the engine can apply outside its inner loop. GGUF's
+Q8_0 has one scale per 32 values, which the engine must apply inside that loop. Merged matrices need fewer
+synchronizations between threads. `bench/weights.py` measures the speed, `bench/precision.py` the quality.
 """
 
 from collections import defaultdict
@@ -13,7 +13,8 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
-# Operation → index of its matrix input: [output channels, input channels] for MatMul, [vocabulary, width] for Gather.
+# Operation → index of its matrix input, whose shape is [output channels, input channels] for MatMul and
+# [vocabulary, width] for Gather.
 _MATRIX_INPUT = {"MatMul": 1, "Gather": 0}
 _MIN_SIDE = 64
 
@@ -57,10 +58,10 @@ def _merge(members: list[Any]) -> None:
 
 
 def _quantize_per_channel(model: openvino.Model) -> None:
-    """Replace every large constant matrix with int8 values and one scale per row.
+    """Replace every large constant matrix of a MatMul or Gather with int8 values and one float16 scale per row.
 
-    Symmetric: value = int8 × scale, scale = the row's largest magnitude / 127, in float16. An embedding that is shared
-    with the output layer stays shared.
+    A value is int8 × scale, and the scale is the row's largest magnitude / 127. An embedding matrix that is shared with
+    the output layer stays shared.
     """
     replaced: dict[str, Any] = {}
     for operation in model.get_ordered_ops():
@@ -73,7 +74,7 @@ def _quantize_per_channel(model: openvino.Model) -> None:
 
 
 def _matrix(node: Any) -> Any:
-    """Return the constant behind a node if it is a large matrix of floats, else None."""
+    """Return the constant that a node is or converts, if it is a large matrix of floats, else None."""
     constant = node.input_value(0).get_node() if node.get_type_name() == "Convert" else node
     if constant.get_type_name() != "Constant" or not constant.get_element_type().is_real():
         return None

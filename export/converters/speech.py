@@ -1,4 +1,4 @@
-"""Converters for speech models: the published files, and a list of the voices."""
+"""Converters for speech models, which copy the published files and list the voices in the parameter `voices`."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def convert_hibari(source: Path, version: Path, options: Mapping[str, str]) -> d
 
 
 def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy the network, its phoneme vocabulary and all .npz files of voices."""
+    """Copy the network, its phoneme vocabulary and every .npz file, each of which holds voices."""
     names = []
     for path in [source / "kokoro.onnx", source / "vocab.json", *sorted(source.glob("*.npz"))]:
         shutil.copyfile(path, version / path.name)
@@ -49,9 +49,10 @@ def convert_kokoro(source: Path, version: Path, options: Mapping[str, str]) -> d
 
 
 def convert_pocket_tts(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy the weights and tokenizer of one language, and its voices (`embeddings/NAME.safetensors`) if there are any.
+    """Copy the weights, tokenizer and configuration of one language, and its voices, if any: embeddings/*.safetensors.
 
-    The parameter `environment` names the environment that has the pocket-tts package, where the engine's process runs.
+    The returned parameter `environment` names the environment with the pocket-tts package, in which the engine's
+    process runs.
     """
     shutil.copyfile(source / "model.safetensors", version / "model.safetensors")
     for path in [*source.glob("tokenizer.*"), *source.glob("config.yaml")]:

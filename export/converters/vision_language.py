@@ -30,7 +30,7 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
 
 
 def _check(source: Path, options: Mapping[str, str]) -> None:
-    """Raise ExportError early for problems that would only appear at the end of a long conversion."""
+    """Raise ExportError now for problems that would otherwise appear only after a long conversion."""
     if (weights := options.get("weights", "int8")) not in _FORMATS:
         raise ExportError(f"'weights' must be one of {', '.join(_FORMATS)}, not {weights}")
     if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in _KINDS:

@@ -9,7 +9,7 @@ from export import environments
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy the files of a folder, which CTranslate2 loads unchanged."""
+    """Copy the files of a published folder. CTranslate2 loads them unchanged."""
     for path in source.iterdir():
         if path.is_file():
             shutil.copyfile(path, version / path.name)

@@ -11,12 +11,12 @@ Arrays = dict[str, NDArray[Any]]
 
 _VERSION = 6
 
-# Indexed by the type code in the file.
+# The index in this tuple is the type code in the file.
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 
 
 def read_arrays(path: Path, kind: str) -> Arrays:
-    """Return the arrays of a model by name. Raise ValueError if it is not a `kind` or is quantized."""
+    """Return a model's arrays by name. Raise ValueError unless it is an unquantized `kind` in format version 6."""
     with path.open("rb") as file:
         version, name, _ = _read_number(file, "I"), _read_string(file), _read_number(file, "I")
         if (version, name) != (_VERSION, kind):
@@ -35,7 +35,7 @@ def _read_array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
 
 
 def _read_string(file: BinaryIO) -> str:
-    """Read a zero-terminated string with a length prefix."""
+    """Read a zero-terminated string, which follows its length: two bytes, which count the zero."""
     return file.read(_read_number(file, "H"))[:-1].decode()
 
 

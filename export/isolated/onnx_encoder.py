@@ -1,4 +1,7 @@
-"""Exports safetensors to ONNX: `python -m export.isolated.onnx_encoder SOURCE TARGET OPTIONS`, in .venv-onnx."""
+"""Exports safetensors to ONNX: `python -m export.isolated.onnx_encoder SOURCE TARGET OPTIONS`, in .venv-onnx.
+
+OPTIONS is a JSON object; see export.converters.encoder.convert_with_optimum.
+"""
 
 import json
 import logging
@@ -15,7 +18,7 @@ from export.isolated import onnx_int8
 
 
 def export_encoder(source: Path, target: Path, options: dict[str, str]) -> None:
-    """Write model.onnx (output: the last hidden state), tokenizer.json and, for a yes/no reranker, score.npy."""
+    """Write model.onnx (output: the last hidden state), tokenizer.json and, with option `score_tokens`, score.npy."""
     main_export(str(source), str(target), task="feature-extraction", library_name="transformers", do_validation=False)
     if options.get("quantize") == "int8":
         exported = target / "exported.onnx"
@@ -26,9 +29,9 @@ def export_encoder(source: Path, target: Path, options: dict[str, str]) -> None:
 
 
 def _difference(source: Path, yes: str, no: str) -> np.ndarray[Any, Any]:
-    """Return the output vector of `yes` minus that of `no`: [hidden size].
+    """Return the output embedding of `yes` minus that of `no`, as an array [hidden size].
 
-    Its product with a hidden state is the difference of the two logits.
+    The dot product of a hidden state and this array is the logit of `yes` minus that of `no`.
     """
     tokenizer = AutoTokenizer.from_pretrained(source)
     head = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).get_output_embeddings().weight.detach()

@@ -1,9 +1,10 @@
-"""Quantizes an ONNX encoder to int8: weights statically, activations dynamically. Runs in the environment with torch.
+"""Quantizes an ONNX encoder to int8: weights at export, activations at run time. Runs in .venv-onnx.
 
-A transformer's activations have a few channels far larger than all others. With one scale for the whole tensor, the
-others are rounded away. SmoothQuant (Xiao et al., 2022) therefore moves part of each channel's magnitude into the
-weights, which have one scale per channel. For all-MiniLM-L6-v2 the cosine similarity to the float vectors rises from
-0.993 to 0.997 on average, and from 0.97 to 0.99 for the worst of 50 texts; inference takes 7% longer.
+In a transformer's activations, a few channels have far larger values than all others. With one scale for the whole
+tensor, the values of the other channels are rounded to almost nothing. SmoothQuant (Xiao et al., 2022) therefore moves
+part of each channel's magnitude into the weights, which have one scale per output channel. For all-MiniLM-L6-v2, the
+cosine similarity to the float model's vectors rises from 0.993 to 0.997 on average, and from 0.97 to 0.99 for the worst
+of 50 texts; inference takes 7% longer.
 """
 
 from pathlib import Path
@@ -16,10 +17,10 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
-# The share of a channel's magnitude that moves into the weights: SmoothQuant's alpha, from 0 to 1.
+# How much of a channel's magnitude moves into the weights, from 0 (none) to 1: SmoothQuant's alpha.
 _STRENGTH = 0.7
 
-# Varied texts, to calibrate how large each channel gets.
+# Varied texts, with which the largest magnitude of each channel is measured.
 _SAMPLE = (
     "The quick brown fox jumps over the lazy dog.",
     "What is the capital of Germany?",
@@ -37,19 +38,19 @@ Array = np.ndarray[Any, Any]
 
 
 def quantize(source: Path, target: Path, tokenizer: Path) -> None:
-    """Write the model at `source` to `target` with int8 MatMuls where an input is a weight."""
+    """Write the model at `source` to `target`, with every MatMul that has constant weights in int8."""
     model = onnx.load(source)
     _smooth(model, Tokenizer.from_file(str(tokenizer)))
     smoothed = target.with_suffix(".smoothed")
     onnx.save(model, smoothed)
-    # Signed, with one scale per channel: more accurate than unsigned, and twice as fast on a CPU with VNNI.
+    # Signed weights with one scale per channel: more accurate than unsigned, and twice as fast on a CPU with VNNI.
     kind = {"weight_type": QuantType.QInt8, "per_channel": True, "op_types_to_quantize": ["MatMul"]}
     quantize_dynamic(smoothed, target, **kind)
     smoothed.unlink()
 
 
 def _smooth(model: onnx.ModelProto, tokenizer: Tokenizer) -> None:
-    """Divide the input of each MatMul with weights by a factor per channel, and multiply the weights by it."""
+    """Divide the input of each MatMul with constant weights by a factor per channel, and multiply the weights by it."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     products = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     for name, activation in _largest(model, tokenizer, {node.input[0] for node in products}).items():
@@ -71,7 +72,7 @@ def _divide(graph: onnx.GraphProto, name: str, factor: Array, before: onnx.NodeP
 
 
 def _largest(model: onnx.ModelProto, tokenizer: Tokenizer, names: set[str]) -> dict[str, Array]:
-    """Return the largest magnitude of each channel over the sample texts, by tensor name."""
+    """Return, for each tensor in `names`, the largest magnitude of each channel over the sample texts."""
     tokenizer.no_padding()
     watched = onnx.ModelProto()
     watched.CopyFrom(model)

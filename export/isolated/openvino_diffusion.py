@@ -1,8 +1,8 @@
 """Exports image generation models to OpenVINO, in .venv-openvino.
 
 `python -m export.isolated.openvino_diffusion SOURCE TARGET FORMAT`: SOURCE is a published folder with model_index.json
-(Stable Diffusion, XL, LCM, FLUX). TARGET receives the files that OpenVINO GenAI loads, with weights in FORMAT: fp32,
-fp16 or int8.
+(Stable Diffusion, SDXL, LCM or FLUX). TARGET receives the files that OpenVINO GenAI loads, with weights in FORMAT:
+fp32, fp16 or int8.
 """
 
 import json
@@ -16,15 +16,15 @@ import openvino
 from optimum.exporters.openvino import main_export
 from optimum.intel import OVConfig
 
-# Weight format → OpenVINO's names of the weights' types.
+# Weight format → OpenVINO's names of the types that weights may have in it.
 _TYPES = {"fp32": ("f32",), "fp16": ("f16",), "int8": ("u8", "i8")}
 
-# Maximum share of bytes in other types: biases, norms and, with fp16, values that float16 cannot represent.
+# Maximum share of the weights' bytes in other types: biases, norms and, with fp16, values outside float16's range.
 _MAX_OTHER_TYPES = 0.1
 
 
 def export_diffusion(source: Path, target: Path, weight_format: str) -> None:
-    """Write networks, tokenizers and configurations. Raise ValueError if the weights are not in the format."""
+    """Write networks, tokenizers and configurations. Raise ValueError if weights were not converted to the format."""
     main_export(
         str(source),
         target,
@@ -48,7 +48,7 @@ def _task(source: Path) -> str:
 
 
 def _variant(source: Path) -> str | None:
-    """Return "fp16" if the weights are published only in this variant."""
+    """Return "fp16" if all weights are published only in this variant, else None."""
     names = [path.name for path in source.glob("*/*.safetensors")]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 

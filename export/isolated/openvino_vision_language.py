@@ -33,7 +33,8 @@ def export_vision_language(source: Path, target: Path, weight_format: str = "int
     model.save_pretrained(target)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     tokenizer.save_pretrained(target)
-    # Otherwise the engine's tokenizer adds a second BOS token before the template's.
+    # Without this post-processor, which adds no tokens, the engine's tokenizer would add a second BOS token before the
+    # one from the chat template.
     tokenizer.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     export_tokenizer(tokenizer, target)
     # The published file: the one that transformers writes may lack fields that the engine reads.
@@ -43,7 +44,10 @@ def export_vision_language(source: Path, target: Path, weight_format: str = "int
 
 
 def _chat_template(source: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the template from chat_template.jinja, chat_template.json (older transformers) or the tokenizer."""
+    """Return the template from chat_template.jinja, chat_template.json (older transformers) or the tokenizer.
+
+    Raise FileNotFoundError if there is none.
+    """
     if (source / "chat_template.jinja").exists():
         return (source / "chat_template.jinja").read_text(encoding="utf-8")
     if (source / "chat_template.json").exists():

@@ -26,7 +26,8 @@ from transformers import (
 
 from export.isolated.ctranslate2_arrays import Arrays, read_arrays
 
-# transformers' name of a layer's module → CTranslate2's name, and the projections that CTranslate2 fuses in it.
+# A layer's module in transformers → its name in CTranslate2, and the projections (query, key, value) that CTranslate2
+# stores there as one fused matrix.
 _SELF = {
     "self_attn_layer_norm": ("self_attention/layer_norm", ""),
     "self_attn": ("self_attention/linear_0", "qkv"),
@@ -57,7 +58,7 @@ def export_whisper(source: Path, target: Path) -> None:
 
 
 def _write_transformers(source: Path, folder: Path) -> WhisperTokenizerFast:
-    """Write the model in transformers' format and return its tokenizer."""
+    """Write the model to `folder` in transformers' format and return its tokenizer."""
     arrays = read_arrays(source / "model.bin", "WhisperSpec")
     published = json.loads((source / "config.json").read_text(encoding="utf-8"))
     added = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
@@ -78,7 +79,7 @@ def _write_transformers(source: Path, folder: Path) -> WhisperTokenizerFast:
 
 
 def _weights(arrays: Arrays) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the weights under the names that transformers gives them."""
+    """Yield the weights, each with its name in transformers."""
     for name in ("model.decoder.embed_tokens", "proj_out"):
         yield f"{name}.weight", _tensor(arrays, "decoder/embeddings/weight")
     for name in ("conv1", "conv2"):
@@ -93,7 +94,7 @@ def _weights(arrays: Arrays) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _part(arrays: Arrays, source: str, target: str, fused: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weight and bias. Fused projections are split; the key projection has no bias."""
+    """Yield a module's weight and bias. Fused projections are split, without a key bias, which transformers lacks."""
     for theirs, ours in (("weight", "weight"), ("bias", "bias"), ("gamma", "weight"), ("beta", "bias")):
         if f"{source}/{theirs}" not in arrays:
             continue

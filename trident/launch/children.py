@@ -19,15 +19,16 @@ _PR_SET_PDEATHSIG = 1
 _MAX_BYTES, _MAX_FILES = 10_000_000, 5
 _FINISH_SECONDS = 2.0
 
-# Processes load and free files of all sizes. With one heap per thread, or with large blocks in the heaps, memory would
-# grow with every new size. With two heaps and this threshold, freed blocks of 256 KB or more return to the system.
+# The children allocate and free blocks of all sizes. By default, glibc creates many heaps for their threads and lets
+# larger and larger blocks into them, so fragmentation makes memory grow. With two heaps and a fixed threshold, it grows
+# less: blocks of 256 KB or more are always returned to the system when freed.
 _MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
 def start_child(
     command: Sequence[str], environment: Mapping[str, str] = os.environ, **options: Any
 ) -> "subprocess.Popen[bytes]":
-    """Start `command` in its own session. The kernel sends it SIGTERM if the launcher dies for any reason."""
+    """Start `command` in its own session. If the launcher dies for any reason, the kernel sends the child SIGTERM."""
     return subprocess.Popen(
         command,
         env=_MALLOC | dict(environment),
@@ -39,9 +40,10 @@ def start_child(
 
 
 def _prepare_child() -> None:
-    """Request SIGTERM when the parent dies, and use SCHED_BATCH so that waking up does not preempt other processes.
+    """Request SIGTERM when the parent dies, and use SCHED_BATCH, so that a waking process does not preempt others.
 
-    The engine's process returns to the normal policy: each of its steps is as slow as the slowest of its threads.
+    The generation engine's process later returns to the normal policy, because each of its steps takes as long as the
+    slowest of its threads.
     """
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -51,9 +53,9 @@ def _prepare_child() -> None:
 
 
 class ChildLog:
-    """The rotating log file of one kind of process.
+    """The rotating log file of a child process and of the processes that later replace it.
 
-    The log of an earlier instance is renamed to `path`.1. With `echo`, lines also go to stderr.
+    An existing log, left by an earlier launcher, is first renamed to `path`.1. With `echo`, lines also go to stderr.
     """
 
     def __init__(self, path: Path, echo: bool = False):
@@ -76,7 +78,7 @@ class ChildLog:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait briefly until all output of an exited process is in the log."""
+        """Wait until all output of an exited process is in the log, for at most 2 seconds."""
         if self._thread:
             self._thread.join(_FINISH_SECONDS)
 
@@ -87,6 +89,7 @@ class ChildLog:
                 self._handler.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
                 if self._echo:
                     try:
-                        sys.stderr.write(text + "\n")  # a single write, since the launcher prints too
+                        # One write, so that the launcher's own output does not split the line.
+                        sys.stderr.write(text + "\n")
                     except (OSError, ValueError):
                         self._echo = False  # the terminal is closed; keep writing to the file

@@ -1,8 +1,8 @@
-"""Example requests by task, which the launcher sends to each model at startup and shows to the user."""
+"""Example requests for some tasks. At startup, the launcher sends them to the models and prints the first one."""
 
 from typing import Any
 
-# Task → path, and body without the model.
+# Task → path, and body without the field `model`.
 _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (
         "/v1/chat/completions",
@@ -18,7 +18,7 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return the path and body of an example request to a model from /v1/models, or None if there is none."""
+    """Return the path and body of an example request to a model, an item of /v1/models; None if it has no example."""
     if model["task"] not in _EXAMPLES or "voice_cloning" in model["capabilities"]:
         return None  # a voice-cloning model may have no built-in voice
     path, body = _EXAMPLES[model["task"]]

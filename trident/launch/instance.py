@@ -1,4 +1,4 @@
-"""The instances on this machine: one per port, identified by the lock on its run folder."""
+"""The instances of Trident on this machine. Each locks a run folder in the cache that is named after its port."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ _LOCK_SECONDS = 1.0
 
 
 class Instance:
-    """A run folder, named after the port, with its lock, PID file and URL."""
+    """A run folder, named after the port, which contains the instance's lock file, PID file and URL."""
 
     def __init__(self, run_folder: Path):
         self._folder = run_folder
@@ -23,7 +23,7 @@ class Instance:
 
     @contextmanager
     def acquire(self, url: str) -> Iterator[None]:
-        """Hold the lock of the run folder. Raise LaunchError if another launcher holds it."""
+        """Hold the lock of the run folder while the block runs. Raise LaunchError if another launcher holds it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)
@@ -35,7 +35,7 @@ class Instance:
                 self._pid_file.unlink(missing_ok=True)
 
     def _lock(self, lock: IO[str]) -> None:
-        """Acquire the lock, retrying because `is_running` also acquires it for a moment."""
+        """Acquire the lock. Retry for up to 1 second, because `is_running` also acquires it for a moment."""
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
@@ -49,7 +49,7 @@ class Instance:
                 time.sleep(0.05)
 
     def is_running(self) -> bool:
-        """Return whether a launcher holds the run folder and has written its PID."""
+        """Return whether a launcher holds the lock of the run folder and has written its PID."""
         try:
             with (self._folder / "lock").open(encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -60,13 +60,13 @@ class Instance:
         return False
 
     def write_pid(self) -> None:
-        """Record this process as the launcher."""
+        """Write the PID of this process, the launcher, to the PID file."""
         new = self._pid_file.with_suffix(".new")
         new.write_text(str(os.getpid()), encoding="utf-8")
         new.replace(self._pid_file)
 
     def pid(self) -> int:
-        """Return the launcher's PID. Raise FileNotFoundError if it has exited."""
+        """Return the launcher's PID. Raise FileNotFoundError if no PID is recorded, as after a normal exit."""
         return int(self._pid_file.read_text(encoding="utf-8"))
 
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""Startup checks, which report what prevents Trident from running on this machine and how to fix it."""
+"""Startup checks, which report a problem that prevents Trident from running on this machine, and its fix."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ _MIN_GLIBC = (2, 35)
 
 
 class LaunchError(Exception):
-    """Trident cannot start or continue. The message says why and how to fix it."""
+    """Trident cannot start or continue. The message says why and, if known, how to fix it."""
 
 
 def check_embedded(settings: Settings) -> None:
@@ -30,7 +30,7 @@ def check_embedded(settings: Settings) -> None:
 
 
 def check_frontend(settings: Settings) -> None:
-    """Raise LaunchError if the frontend's port is in use."""
+    """Raise LaunchError if the frontend cannot listen on its address and port."""
     _check_port(settings.host, settings.port, "port")
 
 
@@ -62,7 +62,7 @@ def _check_python() -> None:
 
 
 def libpython_folder() -> Path | None:
-    """Return the folder of this interpreter's shared library, or None if it has none."""
+    """Return the folder that contains libpython for this Python version, or None if it is not found."""
     library = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     folders = [
         sysconfig.get_config_var("LIBDIR"),

@@ -1,4 +1,4 @@
-"""Starts Triton and the frontend, monitors them, restarts Triton when it fails, and stops both."""
+"""Starts, monitors and stops Triton and the frontend, and restarts Triton when it fails."""
 
 import http.client
 import json
@@ -40,11 +40,14 @@ class _FrontendStopped(LaunchError):
 
 
 class Supervisor:
-    """The owner of the Triton and frontend processes, which restarts Triton when it or one of its backends dies."""
+    """The owner of the frontend process and, unless Triton runs elsewhere, of Triton's processes.
+
+    The supervisor restarts Triton when Triton hangs, and when Triton or one of its backend processes exits.
+    """
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        # Not an Event, whose lock a signal handler must not acquire.
+        # Not an Event: a signal handler that needs its lock could deadlock. SimpleQueue.put is reentrant.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
@@ -57,7 +60,10 @@ class Supervisor:
         self._stop.put(None)
 
     def run(self) -> None:
-        """Start both processes, print the URL and run until stopped. Raise LaunchError if one cannot be started."""
+        """Start the processes, print the URL and monitor the processes until stopped.
+
+        Raise LaunchError if the startup fails, or if the frontend exits with an error.
+        """
         instance = Instance(self._settings.run_folder)
         with instance.acquire(self._url):
             check_frontend(self._settings)
@@ -68,7 +74,7 @@ class Supervisor:
             self._run()
 
     def _stop_requested(self, seconds: float) -> bool:
-        """Return whether a stop has been requested, waiting up to `seconds` for a request."""
+        """Return whether a stop has been requested, waiting up to `seconds` for one."""
         try:
             self._stop.get(timeout=seconds)
         except queue.Empty:
@@ -118,7 +124,10 @@ class Supervisor:
         return _status(f"{self._url}/health") == 200
 
     def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait until `ready()` returns true. Raise LaunchError if a process dies first or time runs out."""
+        """Wait until `ready()` returns true.
+
+        Raise LaunchError if a process fails first or `seconds` pass, _Stopped if a stop is requested.
+        """
         deadline = time.monotonic() + seconds
         while not ready():
             self._check_web()
@@ -131,7 +140,10 @@ class Supervisor:
                 raise _Stopped
 
     def _send_first_requests(self) -> None:
-        """Send an example request to each model through the whole stack. Raise LaunchError if one fails."""
+        """Send an example request to each model that has one, through the frontend and Triton.
+
+        Raise LaunchError if one fails.
+        """
         for model in self._models():
             if (request := example(model)) is None:
                 continue
@@ -194,7 +206,7 @@ class Supervisor:
                 return
 
     def _check_web(self) -> None:
-        """Raise _Stopped if the frontend has shut down (POST /shutdown), _FrontendStopped if it has failed."""
+        """Raise _Stopped if the frontend has exited normally (POST /shutdown), _FrontendStopped if with an error."""
         code = self._web.poll() if self._web else None
         if code == 0:
             raise _Stopped
@@ -217,7 +229,7 @@ class Supervisor:
 
 
 def run(settings: Settings) -> int:
-    """Run Trident until it is stopped and return the exit code."""
+    """Run Trident until it is stopped or fails, and return the exit code."""
     supervisor = Supervisor(settings)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: supervisor.request_stop())

@@ -1,4 +1,4 @@
-"""The embedded Triton: assembles it from its wheel, starts, monitors and stops it."""
+"""Assembles the embedded Triton from its wheel, and starts, monitors and stops it."""
 
 import contextlib
 import http.client
@@ -49,7 +49,8 @@ class TritonServer:
         self._assemble(wheel)
         self._backends, self._last_response = set(), None
         command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
-        # The stub imports `backends` and `contract` from Triton's working directory; it ignores PYTHONPATH.
+        # Triton's stub, the process that runs a Python backend, ignores PYTHONPATH and imports `backends` and
+        # `contract` from Triton's working directory.
         environment = _environment(wheel, self._settings)
         pipe = subprocess.PIPE
         self._process = start_child(command, environment, cwd=self._folder, stdout=pipe, stderr=subprocess.STDOUT)
@@ -58,7 +59,8 @@ class TritonServer:
     def check(self) -> None:
         """Raise LaunchError if Triton or one of its backend processes has exited, or if Triton hangs.
 
-        Triton restarts neither. It can hang after a crash, when its signal handler waits forever for a lock.
+        Triton does not restart a backend process. After a crash, Triton can hang instead of exiting, because its signal
+        handler waits forever for a lock.
         """
         if self._process is None or self._process.poll() is not None:
             self._log.finish()
@@ -73,7 +75,7 @@ class TritonServer:
             raise LaunchError(f"Triton has not responded for {_HANG_SECONDS:.0f} seconds.\n{self.last_errors()}")
 
     def is_live(self) -> bool:
-        """Return whether Triton's HTTP server responds."""
+        """Return whether Triton's HTTP server reports within 5 seconds that it is live."""
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/live"
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
@@ -82,9 +84,9 @@ class TritonServer:
             return False
 
     def mark_ready(self) -> None:
-        """Record the backend processes, once all models are loaded.
+        """Record Triton's backend processes. Call this once all models are loaded.
 
-        From then on, `check` requires these processes and a response from Triton.
+        From then on, `check` also fails if one of these processes has exited or Triton hangs.
         """
         self._last_response = time.monotonic()
         if self._process:
@@ -93,7 +95,8 @@ class TritonServer:
     def stop(self, timeout: float = _STOP_SECONDS) -> None:
         """Stop Triton and remove its shared memory.
 
-        Triton gets SIGTERM and up to `timeout` seconds to exit; then all remaining processes are killed.
+        Triton gets SIGTERM and up to `timeout` seconds to exit; then all remaining processes are killed. With a timeout
+        of 0, all are killed at once.
         """
         if self._process is None:
             return
@@ -111,7 +114,7 @@ class TritonServer:
         self._remove_shared_memory()
 
     def last_errors(self) -> str:
-        """Return the last errors in the log, or its last lines if it has no errors."""
+        """Return the last errors in the log, or its last lines if it has no errors, followed by its path."""
         lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
         return "\n".join([*(errors or lines)[-12:], f"Full log: {self.log}"])
@@ -142,12 +145,15 @@ class TritonServer:
         return f"trident-{self._settings.port}-"
 
     def _remove_shared_memory(self) -> None:
-        """Remove the shared memory of a Triton that was killed."""
+        """Remove the shared memory segments that a killed Triton left behind."""
         for segment in Path("/dev/shm").glob(f"{self._shared_memory_prefix}*"):  # noqa: S108
             segment.unlink(missing_ok=True)
 
     def _assemble(self, wheel: Path) -> None:
-        """Fill the backend directory with copies, because Triton rejects links that lead outside it."""
+        """Copy the project's backends, `contract` and Triton's Python backend to the run folder.
+
+        They are copied, not linked, because Triton rejects links that lead out of the backend directory.
+        """
         backends = self._folder / "backends"
         shutil.rmtree(backends, ignore_errors=True)
         ignore = shutil.ignore_patterns("__pycache__")
@@ -173,7 +179,7 @@ def _environment(wheel: Path, settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
-        # The stub finds its packages through the first python on PATH.
+        # The stub finds installed packages through the first python on PATH.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TRIDENT_ENVIRONMENTS": str(CHECKOUT),

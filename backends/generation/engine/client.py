@@ -1,4 +1,4 @@
-"""The backend's side of the engine's process: starts and restarts it, sends it requests, receives its tokens."""
+"""The backend's client for the engine process: starts and restarts it, sends it requests, and receives new tokens."""
 
 import json
 import logging
@@ -33,7 +33,10 @@ _MAX_PAUSE_SECONDS = 30.0
 
 
 class _Link:
-    """A connection to one engine process. `send` does not block: a thread writes, as the engine reads between steps."""
+    """A connection to one engine process.
+
+    `send` does not block: a thread writes the messages, because the engine reads them only between steps.
+    """
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -54,13 +57,14 @@ class _Link:
                 try:
                     self.connection.send(message)
                 except OSError:
-                    return  # the engine has died; the receiving thread handles that
+                    return  # the engine process has exited; the thread that receives messages handles that
 
 
 class EngineClient:
-    """The connection to the engine, which outlives any one engine process.
+    """The backend's client for the engine. Until it is stopped, it replaces each engine process that exits.
 
-    `on_progress(answers)` is called from this object's own thread, with the answers that have new output.
+    `on_progress(answers)` is called from this object's own thread, with the answers (possibly none) that have new
+    tokens or have failed.
     """
 
     def __init__(
@@ -75,17 +79,21 @@ class EngineClient:
         self._process: ChildProcess | None = None
         self._planned_restart = False
         self._deferred: list[tuple[GeneratedText, Prompt]] = []
-        """Requests submitted after an idle engine was told to shut down and before the next one has loaded."""
+        """Requests submitted during a planned restart: sent to the next engine, or failed if it does not start."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
 
     def start(self) -> None:
-        """Start the engine and wait until the model is loaded. Raises EngineDown if that fails."""
+        """Start the engine and wait until it is ready. Raises EngineDown if its process exits before that."""
         self._connect()
         self._thread.start()
 
     def submit(self, answer: GeneratedText, prompt: Prompt) -> None:
-        """Submit a request to the engine, unless it has been cancelled. Raises EngineDown if there is no engine."""
+        """Submit a request to the engine; do nothing if the request has been cancelled.
+
+        During a planned restart, the request waits for the next engine. Otherwise, raises EngineDown if no engine is
+        running.
+        """
         with self._lock:
             if answer.closed:
                 return
@@ -103,7 +111,7 @@ class EngineClient:
         link.send(_generate_message(answer, prompt))
 
     def cancel(self, answer: GeneratedText) -> None:
-        """Stop generating an answer, whether or not it has started; do nothing if it has ended."""
+        """Close an answer. If its request has not ended, cancel it in the engine or drop it from `_deferred`."""
         with self._lock:
             answer.closed = True
             self._deferred = [deferred for deferred in self._deferred if deferred[0] is not answer]
@@ -111,14 +119,14 @@ class EngineClient:
                 self._link.send(Cancel(answer.engine_request_id))
 
     def stop(self) -> None:
-        """Stop the engine's process; unfinished answers fail."""
+        """Kill the engine process, and wait for this object's thread; unfinished answers fail."""
         self._stopping = True
         if self._process:
             self._process.kill()
         self._thread.join()
 
     def _connect(self) -> None:
-        """Start the process and wait until it is ready."""
+        """Start an engine process, wait until it is ready, and send it the deferred requests."""
         command, environment = module_command("backends.generation.engine.process")
         arguments = [str(self._folder), json.dumps(asdict(self._parameters))]
         self._process = ChildProcess([*command, *arguments], environment)
@@ -145,7 +153,7 @@ class EngineClient:
         self._fail_deferred()
 
     def _serve(self) -> None:
-        """Handle the engine's messages until it exits."""
+        """Handle the engine's messages until its process exits."""
         link = self._link
         while link is not None:
             try:
@@ -161,7 +169,7 @@ class EngineClient:
                 self._advance(message)
 
     def _allow_restart(self, link: _Link) -> None:
-        """Shut the engine down unless it has requests; requests submitted from now on wait for the next engine."""
+        """Shut the engine down if it has no requests; requests submitted after that wait for the next engine."""
         with self._lock:
             if not self._answers:
                 self._planned_restart = True
@@ -215,7 +223,7 @@ class EngineClient:
             try:
                 self._connect()
             except Exception as error:
-                # The cause may be temporary, such as a lack of memory, and only this thread restarts the engine.
+                # Retry: the cause may be temporary, such as a lack of memory, and no other thread restarts the engine.
                 log.error("%s; retrying in %.0f s", error, pause)
                 self._fail_deferred()
                 time.sleep(pause)

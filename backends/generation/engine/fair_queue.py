@@ -1,4 +1,4 @@
-"""Assigns the engine's slots to waiting requests, fairly between clients."""
+"""Assigns the engine's slots to waiting requests, and shares them fairly between clients."""
 
 import math
 from collections import Counter
@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class QueuedRequest(Protocol):
-    """A request's ID and its client."""
+    """The attributes of a request that the queue uses."""
 
     @property
     def request_id(self) -> int: ...
@@ -18,10 +18,11 @@ Request = TypeVar("Request", bound=QueuedRequest)
 
 
 class FairQueue(Generic[Request]):
-    """A queue for `slots` slots. A free slot goes to the oldest request of the client that holds the fewest.
+    """The requests that wait for one of the engine's `slots` slots. Each running request holds one slot.
 
-    A client gets at most seven eighths, rounded up, of the slots that the other clients do not hold: of eight or more,
-    at least one stays free for the next client.
+    A free slot goes to the waiting client that holds the fewest slots, for its oldest request. A client may hold at
+    most seven eighths, rounded up, of the slots that other clients do not hold. If those are eight or more, at least
+    one stays free for another client.
     """
 
     def __init__(self, slots: int):
@@ -38,7 +39,7 @@ class FairQueue(Generic[Request]):
         self._waiting[request.request_id] = request
 
     def next(self) -> Request | None:
-        """Return the next request, which then holds a slot; None if no request may have one."""
+        """Give a slot to the next request and return the request. Return None if no waiting request may have one."""
         if not self._waiting or len(self._active) >= self._slots:
             return None
         held = Counter(self._active.values())

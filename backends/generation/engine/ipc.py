@@ -1,10 +1,14 @@
-"""The messages between the backend and the engine's process."""
+"""The messages between the backend and the engine process."""
 
 from typing import Any, NamedTuple
 
 
 class Generate(NamedTuple):
-    """Backend to engine: generate. `prompt_ids` are int64 in native byte order; `remaining_context` is in tokens."""
+    """Backend to engine: continue a prompt.
+
+    `prompt_ids` are int64 token IDs in native byte order. `remaining_context` is how many tokens fit into the context
+    after the prompt.
+    """
 
     request_id: int
     client: str
@@ -14,7 +18,10 @@ class Generate(NamedTuple):
 
 
 class RGBImage(NamedTuple):
-    """8-bit RGB pixels in rows from the top; `tokens` is how many tokens the image adds to the prompt."""
+    """An image with 8 bits per channel, row by row from the top.
+
+    `tokens` is its number of image tokens in the prompt, without the tokens around them.
+    """
 
     width: int
     height: int
@@ -23,7 +30,7 @@ class RGBImage(NamedTuple):
 
 
 class GenerateWithImages(NamedTuple):
-    """Backend to engine: generate, with a vision model. `text` has a tag in place of each image."""
+    """Backend to engine: continue a prompt on a vision model. In `text`, the engine's tags stand for the images."""
 
     request_id: int
     client: str
@@ -34,7 +41,7 @@ class GenerateWithImages(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Backend to engine: stop this request."""
+    """Backend to engine: stop this request, whether it runs or waits."""
 
     request_id: int
 
@@ -44,15 +51,15 @@ class Ready(NamedTuple):
 
 
 class ReadyToRestart(NamedTuple):
-    """Engine to backend: the engine is idle and holds so many compiled grammars that it should be restarted."""
+    """Engine to backend: the engine is idle and has received so many grammars that it should restart to free memory."""
 
 
 class Shutdown(NamedTuple):
-    """Backend to engine: exit; no request is on its way."""
+    """Backend to engine: exit. The backend has no unfinished requests in this engine."""
 
 
 class Gauges(NamedTuple):
-    """The engine's load after a step; `cache_usage` is from 0 to 1."""
+    """The engine's load: the numbers of running and waiting requests, and the used fraction of the KV cache, 0 to 1."""
 
     running: int = 0
     waiting: int = 0
@@ -60,7 +67,7 @@ class Gauges(NamedTuple):
 
 
 class NewTokens(NamedTuple):
-    """New tokens of a request, their `logprobs` if requested, and why the request ended (None if it continues)."""
+    """New tokens of a request, their log probabilities if requested, and why the request ended (None if it goes on)."""
 
     request_id: int
     tokens: list[int]
@@ -69,14 +76,17 @@ class NewTokens(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Engine to backend: the new tokens of each request, and the engine's load."""
+    """Engine to backend: the new tokens since the last message, if any, and the engine's load."""
 
     new_tokens: list[NewTokens]
     gauges: Gauges
 
 
 class Failed(NamedTuple):
-    """Engine to backend: this request failed."""
+    """Engine to backend: this request failed.
+
+    `is_client_error` is whether the request is invalid; `param` is the request field at fault, if known.
+    """
 
     request_id: int
     message: str

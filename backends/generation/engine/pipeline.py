@@ -1,4 +1,4 @@
-"""Loads and warms up OpenVINO GenAI's pipeline, and builds its generation configs."""
+"""Loads and warms up OpenVINO GenAI's pipeline, and converts requests to its generation configs and tensors."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
 
-# Below this temperature the engine would divide by zero, and sampling is effectively greedy anyway.
+# Below this temperature, sampling is effectively greedy. The engine rejects sampling at a temperature of 0.
 _GREEDY_BELOW = 1e-5
 
-# Prompt lookup searches the preceding tokens for at most this many of the last ones.
+# Prompt lookup searches the preceding tokens for an earlier occurrence of the last tokens, at most this many of them.
 _LOOKUP_NGRAM = 3
 
-# Sampling parameters that have the same name in the engine.
+# Sampling parameters that are copied to the engine's config under the same name.
 _SAME_NAMES = (
     "temperature",
     "top_p",
@@ -36,14 +36,15 @@ _SAME_NAMES = (
 def build_config(
     parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
 ) -> genai.GenerationConfig:
-    """Return the engine's generation config; `remaining_context` is how many more tokens fit into the context.
+    """Return the engine's generation config for a request's sampling parameters.
 
-    `num_draft_tokens` is the maximum number of tokens that prompt lookup proposes at a time, 0 without prompt lookup.
-    `temperature` 0 is greedy decoding, as in OpenAI's API. Generation stops at any of `end_tokens`. Raises
-    InvalidRequest if the engine rejects the parameters.
+    `remaining_context` is how many tokens fit into the context after the prompt. `num_draft_tokens` is the maximum
+    number of tokens that prompt lookup proposes at a time, 0 without prompt lookup. With `temperature` 0, decoding is
+    greedy. Generation stops at any of `end_tokens`, except with `ignore_eos`. Raises InvalidRequest if the engine
+    does not support the combination of parameters.
     """
     config = genai.GenerationConfig()
-    config.apply_chat_template = False  # already applied
+    config.apply_chat_template = False  # the prompt is already rendered
     config.max_new_tokens = min(parameters.get("max_tokens") or remaining_context, remaining_context)
     config.set_eos_token_id(end_tokens[0])
     config.stop_token_ids = set(end_tokens)
@@ -53,11 +54,11 @@ def build_config(
     if parameters.get("top_k", -1) > 0:
         config.top_k = parameters["top_k"]
     if parameters.get("logprobs"):
-        config.logprobs = 1  # the engine reports only those of the generated tokens
+        config.logprobs = 1  # more would add nothing: the engine reports only the tokens that it generates
     config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
     if grammar := parameters.get("grammar"):
         config.structured_output_config = genai.StructuredOutputConfig(grammar=grammar)
-        # If generation had to continue past the end of the grammar, the engine would stop applying the grammar.
+        # Generation must stop where the grammar ends: past that point, the engine would not apply the grammar.
         config.ignore_eos, config.min_new_tokens = False, 0
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
@@ -76,7 +77,7 @@ def build_config(
 def load_pipeline(
     folder: Path, parameters: GenerationParameters, tokenizer: genai.Tokenizer | None = None
 ) -> genai.ContinuousBatchingPipeline:
-    """Return the pipeline of the model in `folder`, set up with the parameters of config.pbtxt."""
+    """Load the model in `folder` and return its pipeline, set up with the parameters from config.pbtxt."""
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = parameters.cache_size_gb
     scheduler.max_num_seqs = parameters.max_num_seqs
@@ -86,7 +87,7 @@ def load_pipeline(
     properties = {
         "INFERENCE_PRECISION_HINT": parameters.precision,
         "KV_CACHE_PRECISION": parameters.kv_cache_precision,
-        # Triton and the frontend use these cores too; a thread pinned to one would have to wait for them.
+        # Triton and the frontend use the same cores; a thread pinned to a core would have to wait for them.
         "ENABLE_CPU_PINNING": False,
     }
     if configured_draft_tokens(folder, parameters):
@@ -96,7 +97,7 @@ def load_pipeline(
 
 
 def configured_draft_tokens(folder: Path, parameters: GenerationParameters) -> int:
-    """Return how many tokens prompt lookup proposes at a time; 0 for a vision model."""
+    """Return the maximum number of tokens that prompt lookup proposes at a time; 0 (off) for a vision model."""
     return 0 if has_vision_tower(folder) else max(0, parameters.prompt_lookup)
 
 
@@ -108,7 +109,7 @@ def has_vision_tower(folder: Path) -> bool:
 def warm_up(
     pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
 ) -> None:
-    """Generate a few tokens before the model is reported ready, because the first steps compile kernels."""
+    """Generate a few tokens. Runs before the model is reported ready, because the first steps compile kernels."""
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
     for width in (1, 4):
         handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
@@ -121,7 +122,7 @@ def warm_up(
 def _add_example(
     pipeline: genai.ContinuousBatchingPipeline, index: int, config: genai.GenerationConfig, has_vision: bool
 ) -> Any:
-    if has_vision:  # token IDs break a vision model's pipeline
+    if has_vision:  # a vision model's pipeline fails with token IDs
         black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
         text = "<ov_genai_image_0>" + "hello " * (16 + 8 * index)
         return pipeline.add_request(index, text, [image_tensor(black)], config)
@@ -130,5 +131,5 @@ def _add_example(
 
 
 def image_tensor(rgb_image: RGBImage) -> openvino.Tensor:
-    """Return an image as a tensor for the pipeline."""
+    """Return an image as a uint8 tensor [height, width, 3] for the pipeline."""
     return openvino.Tensor(np.frombuffer(rgb_image.pixels, np.uint8).reshape(rgb_image.height, rgb_image.width, 3))

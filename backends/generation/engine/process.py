@@ -1,8 +1,9 @@
-"""The engine's process: one thread steps OpenVINO GenAI's continuous batching for all requests.
+"""The engine process: one thread steps OpenVINO GenAI's continuous batching pipeline for all requests.
 
-It is a separate process because `step()` holds the GIL from beginning to end: in the same process, nothing could be
-received, sent or cancelled during a step. It talks to `client.py` over a socket: it receives requests between steps and
-sends tokens once per step. It exits when the socket closes.
+The engine does not run in the backend's process because `step()` holds the GIL from beginning to end, so the backend
+could not receive, send or cancel anything during a step. The engine talks to `client.py` over a socket: it receives
+requests between steps, and sends the new tokens after each step. It exits when the socket closes or the backend sends
+Shutdown.
 """
 
 import contextlib
@@ -53,16 +54,17 @@ log = logging.getLogger(__name__)
 _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
 
 
-# Compiled grammars (most of a megabyte each) are never freed. From the first number on, the process restarts as soon as
-# it is idle; if it never is, it rejects new grammars from the second number on.
+# Compiled grammars, about 0.8 MB each, are never freed. After the first number of grammars, the engine offers to be
+# restarted as soon as it is idle. If it is never idle, it rejects new grammars after the second number.
 _RESTART_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
-# Seconds between compilations in which requests with compiled grammars may start.
+# While a new grammar waits to be compiled, requests with compiled grammars may start for at most this many seconds.
+# Then they wait, too: compilation begins when every started request with a grammar has its first token.
 _COMPILE_INTERVAL = 0.5
 
 
 class Engine:
-    """The loop that receives requests, steps the pipeline, and sends the new tokens back."""
+    """The loop that receives requests, steps the pipeline, and sends new tokens to the backend."""
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Engine:
         num_draft_tokens: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
-        # For the compiler's thread to wake the loop, which may be waiting for a message.
+        # Through this pipe, the compiler's thread wakes the loop, which may be waiting for a message.
         self._woken, self._waker = Pipe(duplex=False)
         self._poll = select.poll()
         for end in (self._socket, self._woken):
@@ -85,21 +87,21 @@ class Engine:
         self._next_compile_at = 0.0
         self._compiling: str | None = None
         self._shutdown_requested = self._restart_offered = False
-        self._grammars: dict[str, str | None] = {}  # grammar → why it was rejected, None if it was not
+        self._grammars: dict[str, str | None] = {}  # grammar → why it is rejected, or None if it is compiled
         self._awaiting_grammar: deque[Generate | GenerateWithImages] = deque()
         self._admitted_waiting: list[
             Generate | GenerateWithImages
-        ] = []  # requests with a slot, waiting for another request's grammar to compile
-        self._awaiting_first_token: set[int] = set()  # IDs of requests that have a grammar and no token yet
+        ] = []  # requests that hold a slot and wait while another grammar is compiled
+        self._awaiting_first_token: set[int] = set()  # IDs of started requests with a grammar and no token yet
         self._handles: dict[int, Any] = {}
-        self._wants_logprobs: set[int] = set()  # IDs of requests for log probabilities
+        self._wants_logprobs: set[int] = set()  # IDs of requests that ask for log probabilities
         self._awaiting_images: dict[int, GenerateWithImages] = {}
         self._next_prefill_at = 0.0
         self._failed: list[Failed] = []
         self._reported = Gauges()
 
     def run(self) -> None:
-        """Serve until the backend sends Shutdown, or the socket closes (EOFError)."""
+        """Serve until the backend sends Shutdown. Raises EOFError or OSError when the socket closes."""
         while not self._shutdown_requested:
             self._admit()
             can_compile = bool(self._awaiting_grammar) and not self._compiling
@@ -133,7 +135,7 @@ class Engine:
         return bool(self._failed or self._awaiting_images) or self._pipeline.has_non_finished_requests()
 
     def _receive(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
-        self._restart_offered = False  # no longer idle; offered again at the next idle time
+        self._restart_offered = False  # a message ends the idle time; the next idle time brings a new offer
         if isinstance(message, Shutdown):
             self._shutdown_requested = True
             return
@@ -153,7 +155,7 @@ class Engine:
             self._admit()
 
     def _admit(self) -> None:
-        """Start the requests that get a slot. While grammars are blocked, those with a grammar wait in their slots."""
+        """Start the requests that get a slot; while grammars are blocked, those with a grammar hold it and wait."""
         if not self._grammars_blocked():
             waiting, self._admitted_waiting = self._admitted_waiting, []
             for admitted in waiting:
@@ -165,9 +167,10 @@ class Engine:
                 self._start_request(message)
 
     def _grammars_blocked(self) -> bool:
-        """Return whether requests with a grammar may not start, because a grammar is being compiled or is due to be.
+        """Return whether requests with a grammar must wait, because a grammar is being compiled or is due.
 
-        A request's first token looks up its grammar, and would wait, with all other requests, for that compilation.
+        The step that generates a request's first token looks up the request's grammar. During a compilation, the
+        lookup would delay that step, and with it all requests, until the compilation ends.
         """
         return bool(self._compiling or (self._awaiting_grammar and time.monotonic() > self._next_compile_at))
 
@@ -190,9 +193,10 @@ class Engine:
         self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
 
     def _start_compile(self) -> None:
-        """Queue the requests whose grammars are compiled, and start to compile the next grammar.
+        """Queue the requests with compiled grammars, fail those with rejected ones, and start the next compilation.
 
-        Compilation starts only after every started request with a grammar has its first token.
+        Does nothing during a compilation. Compilation starts only when no started request with a grammar is waiting
+        for its first token.
         """
         if self._compiling:
             return
@@ -216,15 +220,15 @@ class Engine:
             self._compiling, client = self._awaiting_grammar[0].parameters["grammar"], self._awaiting_grammar[0].client
             self._awaiting_grammar = deque(
                 sorted(self._awaiting_grammar, key=lambda message: message.client == client)
-            )  # other clients' grammars next
+            )  # the grammars of other clients are next
             self._compiler.start(self._compiling, self._on_compiled)
 
     def _prefill_images(self) -> None:
-        """Add the first request with images, unless others wait to be scheduled or are due their share of time.
+        """Add the oldest request with images to the pipeline, unless requests that are already there come first.
 
         The engine does nothing else while it encodes images, which takes far longer than a step. So requests with
-        images are added one at a time, and the other requests get as much time afterwards. The engine keeps encoded
-        images in memory.
+        images are added one at a time, and after each, the other requests get as much time as its encoding took.
+        Encoded images stay in memory, so none is added while a request in the pipeline waits to be scheduled.
         """
         waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
         if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill_at):
@@ -257,7 +261,7 @@ class Engine:
                 self._fail(request_id, "The model failed on this request")
 
     def _collect(self) -> list[NewTokens]:
-        """Return the new tokens of each request."""
+        """Return all new tokens, remove finished requests, and fail requests that the KV cache cannot hold."""
         new_tokens = []
         for request_id, handle in list(self._handles.items()):
             while handle.can_read():
@@ -279,7 +283,7 @@ class Engine:
         self._failed.append(Failed(request_id, message, is_client_error, param))
 
     def _remove(self, request_id: int) -> Any:
-        """Remove a request and return its handle, if it has one."""
+        """Remove a request, except from `_awaiting_grammar` and `_awaiting_images`, and return its handle, if any."""
         self._queue.remove(request_id)
         self._admitted_waiting = [message for message in self._admitted_waiting if message.request_id != request_id]
         self._awaiting_first_token.discard(request_id)
@@ -296,9 +300,11 @@ class Engine:
 
 
 def main() -> None:
-    """Load the model and serve: `process.py FOLDER PARAMETERS_JSON CONNECTION`."""
+    """Load the model and serve. The command line is `process.py FOLDER PARAMETERS_JSON FILE_DESCRIPTOR`."""
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
-    with contextlib.suppress(OSError):  # leave the launcher's SCHED_BATCH: other processes yield
+    # Return from SCHED_BATCH, which the launcher sets, to the normal policy: a step is as slow as its slowest thread,
+    # so the engine's threads must not wait for other processes when they wake up.
+    with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     start_logging(f"{folder.parent.name} engine")
     socket = open_connection()

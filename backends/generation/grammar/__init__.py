@@ -1,1 +1,1 @@
-"""Converts constraints to grammars, and compiles them."""
+"""Converts constraints on a model's output to grammars, and compiles the grammars."""

@@ -1,13 +1,13 @@
-"""Compiles grammars while the engine keeps stepping, and rejects grammars that would harm it.
+"""Compiles grammars while the engine keeps stepping, and rejects grammars that would block or crash it.
 
-The pipeline compiles a request's grammar in the step that generates its first token. That takes up to seconds and
-delays all other requests; a grammar that does not compile makes every later step fail. But the tokenizer keeps compiled
-grammars, and `generate()` of another pipeline releases the GIL. So a second pipeline, with the same tokenizer and a
-network that computes nothing, generates one token with each new grammar, in a thread of its own. The first pipeline
-then finds the grammar compiled.
+Without this module, the engine's pipeline would compile a request's grammar in the step that generates the request's
+first token. That can take seconds and delays all other requests, and a grammar that does not compile makes every later
+step fail. But the tokenizer caches compiled grammars, and `LLMPipeline.generate()` releases the GIL. So a second
+pipeline, which has the same tokenizer and a network that computes nothing, generates one token with each new grammar in
+a separate thread. The engine's pipeline then finds the compiled grammar in the tokenizer.
 
-Before that, a separate process tries the grammar (`compiler.py FOLDER END CONNECTION`), because some grammars take
-forever to compile or to apply to a token, and some crash the process.
+Before that, a trial process (`compiler.py FOLDER END_TOKEN_ID FILE_DESCRIPTOR`) generates tokens with the grammar,
+because some grammars take too long to compile or to apply to a token, and some crash the process that uses them.
 """
 
 import logging
@@ -32,23 +32,23 @@ from backends.common.child_process import ChildProcess, module_command, open_con
 
 log = logging.getLogger(__name__)
 
-# Threads started by a compiling thread inherit this nice value, so the engine's threads take precedence.
+# The nice value of threads that compile and of the threads that they start: the engine's threads take precedence.
 _NICE = 15
 
-# Limits of a trial: CPU seconds to compile a grammar and generate tokens with it; wall-clock seconds, which are more
-# because other processes may use most of the CPU; and the number of tokens.
+# Limits of a trial: the CPU seconds to compile a grammar and generate tokens with it; the wall-clock seconds, which are
+# more because other processes may use most of the CPU; and the number of tokens to generate.
 _CPU_SECONDS, _SECONDS, _TOKENS = 4.0, 60.0, 32
 _START_SECONDS = 60.0
 _MEMORY = 8 << 30
 
-# The trial process is replaced after this many grammars, because compiled grammars stay in its memory.
+# The trial process is replaced after this many grammars, because their compiled forms stay in its memory.
 _MAX_TRIALS = 400
 
 
 class UniformModel:
-    """A pipeline without a real model: all tokens that the grammar allows are equally likely.
+    """A pipeline whose network gives all tokens the same logit, so that only the grammar selects tokens.
 
-    Raises ValueError if the tokenizer has no vocabulary.
+    Raises RuntimeError if the tokenizer has no vocabulary.
     """
 
     def __init__(self, tokenizer: genai.Tokenizer, end: int):
@@ -59,7 +59,7 @@ class UniformModel:
         self._end = end
 
     def generate(self, grammar: str, tokens: int) -> str | None:
-        """Generate at most `tokens` tokens. Return why the grammar is rejected, None if it is not."""
+        """Generate at most `tokens` tokens with a grammar. Return why the grammar is rejected, or None if it is not."""
         try:
             config = genai.GenerationConfig()
             config.max_new_tokens = tokens
@@ -74,14 +74,16 @@ class UniformModel:
 
 
 class GrammarCompiler:
-    """Compiles grammars, one at a time."""
+    """Compiles grammars. The caller must start only one compilation at a time."""
 
     def __init__(self, folder: Path, tokenizer: genai.Tokenizer, end: int):
         self._folder, self._end = folder, end
         self._trial: _Trial | None = None
         try:
             self._model: UniformModel | None = UniformModel(tokenizer, end)
-        except Exception as error:  # models exported before grammar support have no vocabulary
+        except (
+            Exception
+        ) as error:  # e.g. the model was exported before Trident supported grammars, without a vocabulary
             log.warning(
                 "structured output is unavailable (%s); if openvino_detokenizer.xml is missing, export the model again",
                 error,
@@ -89,7 +91,10 @@ class GrammarCompiler:
             self._model = None
 
     def start(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
-        """Start to compile. Another thread calls `on_done(grammar, reason)`: why the grammar is rejected, or None."""
+        """Start to compile a grammar in a new thread, which calls `on_done(grammar, reason)` at the end.
+
+        `reason` is why the grammar is rejected, or None if it is compiled.
+        """
         threading.Thread(target=self._run, args=(grammar, on_done), name="grammar-compiler", daemon=True).start()
 
     def _run(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
@@ -118,7 +123,7 @@ class GrammarCompiler:
 
 
 class _Trial:
-    """The separate process that tries grammars."""
+    """A process that generates tokens with grammars, to try them."""
 
     def __init__(self, folder: Path, end: int):
         command, environment = module_command("backends.generation.grammar.compiler")
@@ -131,7 +136,7 @@ class _Trial:
         self._connection.recv()
 
     def try_grammar(self, grammar: str) -> str | None:
-        """Return why the grammar is rejected, None if it is not."""
+        """Return why the grammar is rejected, or None if it is not. The process ends if it exceeds a time limit."""
         self.count += 1
         try:
             self._connection.send(grammar)
@@ -145,7 +150,7 @@ class _Trial:
         return reason
 
     def _wait_for_result(self) -> bool:
-        """Return whether there is a result within the limits of a trial."""
+        """Wait for a result. Return whether it arrives within the trial's limits of CPU time and wall-clock time."""
         deadline, process = time.monotonic() + _SECONDS, psutil.Process(self._process.pid)
         used = sum(process.cpu_times()[:2])
         while time.monotonic() < deadline and sum(process.cpu_times()[:2]) - used < _CPU_SECONDS:
@@ -154,18 +159,18 @@ class _Trial:
         return False
 
     def end(self) -> None:
-        """Stop the process."""
+        """Kill the process and close the connection to it."""
         self.has_ended = True
         self._process.close()
 
 
 def _message_of(error: Exception) -> str:
-    """Return the engine's message without the timestamp and source location at its start."""
+    """Return the first 300 characters of the engine's message, without its timestamp and source location."""
     return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "The grammar does not compile"
 
 
 def _uniform_network(vocabulary: int) -> openvino.Model:
-    """Return a network that the pipeline accepts as a language model; all its logits are zero."""
+    """Return a network that the pipeline accepts as a language model, and whose logits are all zero."""
     names = ("input_ids", "attention_mask", "position_ids", "beam_idx")
     inputs = [ops.parameter([-1], np.int32) if n == "beam_idx" else ops.parameter([-1, -1], np.int64) for n in names]
     for node, name in zip(inputs, names, strict=True):
@@ -174,7 +179,7 @@ def _uniform_network(vocabulary: int) -> openvino.Model:
     shape = ops.concat([ops.shape_of(ids, "i64"), ops.constant(np.array([vocabulary], np.int64))], 0)
     logits = ops.broadcast(ops.constant(np.float32(0)), shape)
     logits.output(0).tensor.add_names({"logits"})
-    # A minimal KV cache, one value per token, because the pipeline rejects a model without one.
+    # A minimal KV cache with one value per token, because the pipeline rejects a model without a KV cache.
     info = VariableInfo()
     info.data_shape, info.data_type = openvino.PartialShape([-1, 1, -1, 1]), openvino.Type.f32
     info.variable_id = "past_key_values.0.keypresent.0.key"

@@ -24,7 +24,11 @@ _MAX_TAGS = 128
 
 
 def grammar_from(content: Mapping[str, Any]) -> str:
-    """Return the grammar for a constraint given as JSON. Raises InvalidRequest naming the request's field."""
+    """Return the grammar for a constraint in its JSON form.
+
+    Raises InvalidRequest, naming the request field that set the constraint, if the constraint is invalid or not
+    supported.
+    """
     try:
         constraint = constraint_from_json(content)
         if isinstance(constraint, GrammarConstraint):
@@ -74,7 +78,7 @@ def _checked(grammar: str) -> str:
 def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
         raise UnsupportedConstraint(f"at most {_MAX_TAGS} tool call tags are supported")
-    # Each schema has its own definitions and so its own JSONGrammar; the rules are shared.
+    # A `$ref` refers to a part of its own schema, so each schema has its own JSONGrammar; they share the rules.
     values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")

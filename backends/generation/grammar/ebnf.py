@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-# Compile time and memory grow with the length; longer grammars take seconds.
+# Maximum length of a grammar. Compile time and memory grow with the length; longer grammars take seconds to compile.
 MAX_CHARACTERS = 64_000
 
 EMPTY = '""'
@@ -11,11 +11,11 @@ _LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 
 Ranges = list[tuple[int, int]]
-"""A set of characters: the first and last code point of each run, in order."""
+"""A set of characters: the first and last code point of each run of consecutive ones, in ascending order."""
 
 
 class UnsupportedConstraint(Exception):
-    """A constraint that the engine's grammars cannot express within the limits; the message is for the client."""
+    """A constraint is invalid, or a grammar within the limits cannot express it. The message is for the client."""
 
 
 class Rules:
@@ -27,14 +27,17 @@ class Rules:
         self._size = 0
 
     def name(self, body: str, hint: str = "r") -> str:
-        """Return the name of the rule with this body, adding the rule if there is none."""
+        """Return the name of the rule with this body. If there is no such rule, add one whose name begins with `hint`.
+
+        Raises UnsupportedConstraint if the grammar becomes too large.
+        """
         if body not in self._names:
             self._names[body] = self.reserve(hint)
             self.fill(self._names[body], body)
         return self._names[body]
 
     def reserve(self, hint: str = "r") -> str:
-        """Return a new rule name, for a rule that refers to itself."""
+        """Reserve and return a new rule name. A rule that refers to itself needs its name before its body."""
         name = f"{hint}{len(self._bodies)}"
         self._bodies[name] = ""
         return name
@@ -47,7 +50,7 @@ class Rules:
             raise UnsupportedConstraint(f"the resulting grammar exceeds the limit of {MAX_CHARACTERS} characters")
 
     def text(self, root: str) -> str:
-        """Return the grammar whose root rule is the expression `root`."""
+        """Return the grammar, whose root rule is `root`. Raises UnsupportedConstraint if the grammar is too large."""
         lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
         text = "\n".join(lines) + "\n"
         if len(text) > MAX_CHARACTERS:
@@ -61,13 +64,13 @@ def literal(text: str) -> str:
 
 
 def any_of(expressions: Iterable[str]) -> str:
-    """Return the expression that matches one of these, without duplicates."""
+    """Return the expression that matches any one of these expressions; duplicates are dropped."""
     unique = list(dict.fromkeys(expressions))
     return unique[0] if len(unique) == 1 else "(" + " | ".join(unique) + ")"
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of one term."""
+    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of `expression`, a single term."""
     if (minimum, maximum) == (1, 1):
         return expression
     if (minimum, maximum) == (0, 1):
@@ -85,7 +88,7 @@ def char_class(ranges: Ranges) -> str:
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return the same set of characters, in order and without overlaps."""
+    """Return the same characters as ranges in ascending order that neither overlap nor touch."""
     result: Ranges = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1] + 1:
@@ -96,7 +99,7 @@ def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return all other characters, except surrogates."""
+    """Return all characters that are not in `ranges`, except surrogates."""
     result, start = [], 0
     for first, last in union([*ranges, _SURROGATES]):
         if first > start:

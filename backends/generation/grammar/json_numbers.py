@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.generation.grammar.ebnf import UnsupportedConstraint, any_of, literal, repeat
 
-# As many as a double holds exactly; a JSON parser would lose more.
+# The number of decimal digits that a double always holds exactly. JSON parsers may round longer numbers.
 _DIGITS = 15
 _MAXIMUM = 10**_DIGITS - 1
 _MAX_DECIMALS = 6
@@ -16,11 +16,14 @@ ANY_INTEGER = f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}})'
 ANY_NUMBER = f'{ANY_INTEGER} ("." [0-9]{{1,{_DIGITS}}})? ([eE] [+-]? [0-9] [0-9]?)?'
 
 Digits = tuple[tuple[int, int], ...]
-"""Numbers of one length: the minimum and maximum of each digit."""
+"""Numbers with the same number of digits: the minimum and maximum of each digit, from the first to the last."""
 
 
 def integer(schema: dict[str, Any]) -> str:
-    """Return the expression for an integer within the schema's bounds. Raises UnsupportedConstraint."""
+    """Return the expression for an integer within the schema's bounds.
+
+    Raises UnsupportedConstraint if the bounds are invalid or not supported, or no integer is within them.
+    """
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_INTEGER
@@ -32,7 +35,10 @@ def integer(schema: dict[str, Any]) -> str:
 
 
 def number(schema: dict[str, Any]) -> str:
-    """Return the expression for a number within the schema's bounds. Raises UnsupportedConstraint."""
+    """Return the expression for a number within the schema's bounds.
+
+    Raises UnsupportedConstraint if the bounds are invalid or not supported, or leave no number of their precision.
+    """
     low, high = _bounds(schema)
     if low is None and high is None:
         return ANY_NUMBER
@@ -42,7 +48,7 @@ def number(schema: dict[str, Any]) -> str:
         raise UnsupportedConstraint(f"bounds with more than {_MAX_DECIMALS} decimals are not supported")
     exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
     if exclusive or (low is not None and high is not None and high - low < 1):
-        decimals = max(_MIN_DECIMALS, decimals)  # or excluding the bounds could leave no number
+        decimals = max(_MIN_DECIMALS, decimals)  # with fewer decimals, exclusive bounds could leave no number
     scale = 10**decimals
     first = -_MAXIMUM * scale if low is None else int(low * scale)
     last = _MAXIMUM * scale if high is None else int(high * scale)
@@ -65,9 +71,9 @@ def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
 
 
 def _between(first: int, last: int, decimals: int, tails: bool) -> str:
-    """Return the expression for the numbers `first` to `last`, in units of the last decimal.
+    """Return the expression for the numbers from `first` to `last`, which are in units of the last decimal.
 
-    `tails` allows further decimals between them.
+    With `decimals` 2, for example, 150 stands for 1.50. `tails` allows more decimals where the number stays in bounds.
     """
     if first > last:
         raise UnsupportedConstraint("no number is within the bounds")
@@ -81,10 +87,14 @@ def _between(first: int, last: int, decimals: int, tails: bool) -> str:
 
 
 def _magnitudes(first: int, last: int, decimals: int, tails: bool) -> Iterator[str]:
-    """Yield the expressions for unsigned numbers. Only numbers below `last` may have further decimals."""
+    """Yield the expressions for the unsigned numbers from `first` to `last`, in units of the last decimal.
+
+    With `tails`, numbers below `last` may have more decimals. If `last` is the largest supported number, it is not a
+    limit.
+    """
     tail = " " + _tail(decimals) if tails else ""
     point = f' "." [0-9]{{{decimals}}}' if decimals else ""
-    if last >= _MAXIMUM * 10**decimals:  # unbounded: all numbers with more digits than `first`
+    if last >= _MAXIMUM * 10**decimals:  # no limit: first yield all numbers with more digits than `first`
         longer = max(1, len(str(first // 10**decimals)))
         yield f"[1-9] [0-9]{{{longer},{_DIGITS}}}{point}{tail}"
         last = 10 ** (longer + decimals) - 1
@@ -113,7 +123,7 @@ def _digits_expression(digits: Digits, decimals: int) -> str:
 
 
 def _digit_patterns(first: int, last: int, width: int) -> Iterator[Digits]:
-    """Yield digit patterns that together cover `first` to `last`, with leading zeros up to `width` digits."""
+    """Yield digit patterns that together cover `first` to `last`, padded with zeros to at least `width` digits."""
     while first <= last:
         text = str(first).zfill(width)
         end = min(last, 10 ** len(text) - 1)

@@ -1,8 +1,9 @@
 """Converts JSON schemas to grammars.
 
 The engine has its own converter, but its grammars allow arbitrary white space, which a small model may generate until
-it runs out of tokens. These grammars format JSON as `json.dumps` does, and allow only what the schema allows. Keywords
-that they cannot express are rejected or, without `strict`, ignored.
+it reaches the token limit. The grammars of this module allow white space only where `json.dumps` writes it. Keywords
+that a grammar cannot express are rejected with `strict`, and ignored without it. `oneOf` is treated as `anyOf`, and
+unknown values of `format` are ignored.
 """
 
 import json
@@ -68,8 +69,8 @@ _FORMATS = {
     "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
     "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
 }
-# Inlined and without \u escapes, because the engine is ten times slower with a separate rule for the character or with
-# \u. Only control characters and lone surrogates need \u, and they are hardly ever useful.
+# The engine is ten times slower with a separate rule for a character or with \u escapes, so the expression is inlined
+# and has no \u. Only lone surrogates and most control characters need \u, and they are hardly ever useful.
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
@@ -77,25 +78,28 @@ _MAX_VISITS = 5_000
 
 
 class JSONGrammar:
-    """Writes expressions for the values of a schema, with rules that several schemas can share.
+    """Writes expressions for the JSON values that a schema allows. Several schemas can share the `rules`.
 
-    With `strict`, keywords that a grammar cannot express raise UnsupportedConstraint; without, they are ignored.
+    With `strict`, keywords that a grammar cannot express raise UnsupportedConstraint; otherwise they are ignored.
     """
 
     def __init__(self, rules: Rules, strict: bool = True):
         self._rules, self._strict, self._visits = rules, strict, 0
 
     def value(self, schema: Schema) -> str:
-        """Return the expression for a JSON value that the schema allows. Raises UnsupportedConstraint."""
+        """Return the expression for a JSON value that the schema allows.
+
+        Raises UnsupportedConstraint if the schema is invalid or not supported.
+        """
         self._whole, self._references = schema, dict[str, str]()
         return self._value(schema, "schema", 0)
 
     def anything(self, kinds: tuple[str, ...] = ("object", "array", "string", "number", "boolean", "null")) -> str:
-        """Return the expression for any JSON value of these kinds."""
+        """Return the expression for any JSON value of these types."""
         return any_of(self._of_type(kind, {}, "schema", 0) for kind in kinds)
 
     def _value(self, schema: Any, path: str, level: int) -> str:
-        self._visits += 1  # references can lead to the same subschema many times
+        self._visits += 1  # `allOf` can resolve a reference to the same subschema many times
         if self._visits > _MAX_VISITS:
             raise UnsupportedConstraint(f"the schema is too large (limit {_MAX_VISITS} subschemas)")
         if schema is True or schema == {}:
@@ -118,9 +122,9 @@ class JSONGrammar:
         return any_of(self._of_type(kind, schema, path, level) for kind in types)
 
     def _check(self, schema: Mapping[str, Any], known: frozenset[str], path: str) -> None:
-        """Raise UnsupportedConstraint for a keyword that the grammar would not enforce.
+        """If `strict`, raise UnsupportedConstraint for a keyword that the grammar would not enforce.
 
-        Keywords of other types do not apply.
+        Annotations, `x-` extensions and keywords that belong to other types do not restrict the value.
         """
         of_other_types = frozenset[str]().union(*_KEYWORDS.values()) - known
         for key in schema.keys() - known - of_other_types - _ANNOTATIONS - {"type"}:
@@ -144,7 +148,10 @@ class JSONGrammar:
         return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
 
     def _all_of(self, parts: Any, siblings: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return one schema with the keywords of all parts. Raises UnsupportedConstraint if they contradict."""
+        """Return one schema with the keywords of all parts and of `siblings`, the keywords beside `allOf`.
+
+        Raises UnsupportedConstraint if a keyword has different values that cannot be merged.
+        """
         if not isinstance(parts, list) or not parts:
             raise UnsupportedConstraint(f"{path}: must be a list of schemas")
         whole: dict[str, Any] = {}
@@ -229,7 +236,7 @@ class JSONGrammar:
         return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
 
     def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
-        """Return the expression for a number; without `strict`, bounds that cannot be expressed are ignored."""
+        """Return the expression for a number; without `strict`, ignore the bounds if they are not supported."""
         try:
             return write(dict(schema))
         except UnsupportedConstraint:
@@ -289,8 +296,8 @@ class JSONGrammar:
         return self._rules.name(f'"{{" {self._members(members)} "}}"', "object")
 
     def _members(self, members: list[tuple[str, bool]]) -> str:
-        """Return the expression for members in this order, where optional ones may be missing."""
-        # From the end: what may follow a member, and how the object may begin.
+        """Return the expression for an object's members in this order; optional members may be missing."""
+        # Built from the last member to the first: what may follow a member, and how the members may begin.
         after, starts = "", ['""']
         for member, is_required in reversed(members):
             start = self._rules.name(f"{member} {after}".strip(), "member")
@@ -329,7 +336,7 @@ class JSONGrammar:
         return self._rules.name(f'"[" {inside if minimum else optional} "]"', "array")
 
     def _tuple(self, items: list[str], others: Any, minimum: int, maximum: int | None, path: str, level: int) -> str:
-        """Return the expression for an array of all `items`, and as many others as `minimum` requires."""
+        """Return the expression for an array of `items`, cut to `maximum`, or extended to `minimum` with `others`."""
         if maximum is not None and maximum < len(items):
             items = items[:maximum]
         missing = max(0, minimum - len(items))

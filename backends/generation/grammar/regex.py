@@ -1,4 +1,4 @@
-"""Converts regular expressions to grammars, for plain text and for JSON strings."""
+"""Converts regular expressions to grammar expressions, for plain text and for JSON strings."""
 
 import re
 import re._constants as sre  # type: ignore[import-not-found]
@@ -19,11 +19,14 @@ from backends.generation.grammar.ebnf import (
 
 MAX_CHARACTERS = 4_000
 
-# The engine builds a table of all tokens for every counted repetition, which is expensive where most tokens match.
+# Maximum repetitions of a part, and of a wide set of characters; the counts of nested repetitions are multiplied. The
+# engine builds a table of all tokens for every counted repetition, which is expensive if most tokens match.
 MAX_REPEATS = 1_000
 MAX_WIDE_REPEATS = 32
-# Optional parts and parts with a variable number of repetitions: the engine tracks all ways to parse a text at once.
+# Maximum number of optional parts and parts with a variable number of repetitions. The engine tracks all ways to parse
+# a text at the same time, and each such part adds some.
 _MAX_VARIABLE_PARTS = 32
+# A set of at least this many characters counts as wide: most tokens match repetitions of it.
 _WIDE_CHARACTERS = 128
 
 # Names of the constructs that cannot be converted, for error messages.
@@ -49,7 +52,7 @@ _CATEGORIES |= {
 }
 _BEGIN = {sre.AT_BEGINNING, sre.AT_BEGINNING_STRING}
 _END = {sre.AT_END, sre.AT_END_STRING}
-# JavaScript's syntax for named groups, which JSON Schema uses.
+# Named groups in JavaScript's syntax, which JSON Schema uses. Escapes and sets match first, to be skipped.
 _GROUP_NAME = re.compile(r"(\\.|\[(?:\\.|[^\]])*\])|\(\?<(?![=!])")
 # Characters that must be escaped in a JSON string.
 _MUST_ESCAPE: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
@@ -57,13 +60,19 @@ _SHORT_ESCAPES = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '
 
 
 def regex_grammar(pattern: str) -> str:
-    """Return the expression for a text that matches the whole pattern. Raises UnsupportedConstraint."""
+    """Return the expression for text that the pattern matches as a whole.
+
+    Raises UnsupportedConstraint if the pattern is invalid or not supported.
+    """
     _, body, _ = _parse(pattern)
     return _Writer(in_json=False).sequence(body)
 
 
 def json_pattern(pattern: str) -> str:
-    """Return the expression for the inside of a JSON string that contains a match. Raises UnsupportedConstraint."""
+    """Return the expression for the inside of a JSON string that contains a match of the pattern.
+
+    Raises UnsupportedConstraint if the pattern is invalid or not supported.
+    """
     begins, body, ends = _parse(pattern)
     writer = _Writer(in_json=True)
     around = f"{writer.characters(complement([]))}*"
@@ -71,7 +80,10 @@ def json_pattern(pattern: str) -> str:
 
 
 def json_characters(minimum: int, maximum: int | None) -> str:
-    """Return the expression for the inside of a JSON string of this length. Raises UnsupportedConstraint."""
+    """Return the expression for the inside of a JSON string of `minimum` to `maximum` (None: unlimited) characters.
+
+    Raises UnsupportedConstraint if a length exceeds its limit.
+    """
     if maximum is not None and maximum > MAX_WIDE_REPEATS:
         raise UnsupportedConstraint(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
     if minimum > MAX_REPEATS:
@@ -80,7 +92,7 @@ def json_characters(minimum: int, maximum: int | None) -> str:
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
-    """Return whether the pattern starts with an anchor, its body without outer anchors, whether it ends with one."""
+    """Return whether a pattern starts with an anchor, its body without outer anchors, and whether it ends with one."""
     if len(pattern) > MAX_CHARACTERS:
         raise UnsupportedConstraint(f"the pattern exceeds the limit of {MAX_CHARACTERS} characters")
     try:
@@ -98,7 +110,7 @@ def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
 
 
 class _Writer:
-    """Writes a parsed pattern as an expression; `in_json` escapes its characters as in a JSON string."""
+    """Writes a parsed pattern as an expression; with `in_json`, its characters are escaped as in a JSON string."""
 
     def __init__(self, in_json: bool):
         self._in_json, self._wide, self._repeats = in_json, False, 1
@@ -160,7 +172,7 @@ class _Writer:
         if self._variable_parts > _MAX_VARIABLE_PARTS:
             raise UnsupportedConstraint(f"too many optional or repeated parts (limit {_MAX_VARIABLE_PARTS})")
         outer, counted = self._repeats, max(minimum, upper or 0)
-        # A repetition without a maximum is cheap for the engine, unless it is inside a counted one.
+        # A repetition without a maximum is cheap for the engine, unless it is inside a counted repetition.
         self._repeats = outer * max(1, counted) if upper != 1 else outer
         self._check_repeats(MAX_REPEATS)
         if upper is None and outer == 1:

@@ -1,1 +1,1 @@
-"""Converts tokens to text, and sends it as responses."""
+"""Converts generated tokens to text, and sends the text as responses."""

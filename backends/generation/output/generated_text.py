@@ -1,4 +1,4 @@
-"""One answer while it is generated: turns its tokens into the text, counts and log probabilities to send."""
+"""Converts the tokens of an answer, while it is generated, to the text, token counts and log probabilities to send."""
 
 import json
 import threading
@@ -37,14 +37,14 @@ class Detokenizer:
         return piece
 
     def flush(self) -> str:
-        """Return the complete characters of the tokens held back, at the end of the answer."""
+        """Return the text of the tokens that were held back, without an incomplete character at the end."""
         text: str = self._tokenizer.decode(self._pending, skip_special_tokens=True)
         self._pending.clear()
         return text.rstrip("\ufffd")
 
 
 class StopStrings:
-    """Passes text through up to the first stop string, and holds back text that may be the beginning of one."""
+    """Passes text through up to the first stop string, and holds back text that may begin a stop string."""
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stops)
@@ -65,16 +65,16 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """Return the text held back, at the end of the answer."""
+        """At the end of the answer, return the text that was held back."""
         held_back, self._held_back = self._held_back, ""
         return held_back
 
 
 class ReasoningCounter:
-    """Counts the reasoning tokens of an answer: those from `<think>` at its beginning to `</think>`, or to its end.
+    """Counts the reasoning tokens of an answer: from `<think>` at its beginning through `</think>`, or to its end.
 
-    `reasoning_prefix` is the beginning of the answer that the prompt already contains. Text may come later than its
-    tokens: a token is counted with the text that it completes.
+    `reasoning_prefix` is the part of the answer that the prompt already contains, such as `<think>`; it is not counted.
+    A token that only begins a character has an empty text, and is counted like any other token.
     """
 
     def __init__(self, reasoning_prefix: str = ""):
@@ -115,7 +115,7 @@ class TokenDescriber:
         self._bytes = byte_alphabet() if '"ByteLevel"' in json.dumps(described["decoder"]) else {}
 
     def describe(self, token: int, logprob: float) -> dict[str, Any] | None:
-        """Return OpenAI's logprobs entry without alternatives; None for a token that is not part of the text."""
+        """Return a token's `logprobs` entry as in OpenAI's API, without alternatives; None for a special token."""
         if token in self._added and self._added[token]["special"]:
             return None
         content = self._content(token)
@@ -128,27 +128,27 @@ class TokenDescriber:
         if written.startswith("<0x") and len(written) == 6:  # a SentencePiece byte token
             return bytes([int(written[3:5], 16)])
         text: str = self._tokenizer.decode([token], skip_special_tokens=False)
-        # SentencePiece's decoder strips the space at the beginning of a text.
+        # SentencePiece's decoder strips the space at the beginning of a text; here, it belongs to the token.
         return (f" {text}" if written.startswith("\u2581") and not text.startswith(" ") else text).encode()
 
 
 class GeneratedText:
-    """The output of one request. Two threads share it: the engine client's adds tokens, the sender's takes them."""
+    """The output of one request. The engine client's thread adds tokens, and the sender's thread takes them."""
 
     def __init__(self, reply: Any, request_id: str, client: str = ""):
         self.reply = reply
         """Triton's response sender for the request."""
         self.request_id = request_id
         self.client = client
-        """The client that sent the request; the engine is fair between clients."""
+        """Identifies the client that sent the request; clients get fair shares of the engine's slots."""
         self.engine_request_id = 0
-        """The request's ID in the engine; 0 until it is submitted."""
+        """The request's ID in the engine; 0 until the request is sent to the engine."""
         self.closed = False
-        """Whether the client has the whole answer, or the request was cancelled."""
+        """Whether nothing more will be sent: the answer is complete, or its request failed or was cancelled."""
         self.finished = False
-        """Whether nothing more will be added."""
+        """Whether no more tokens will be added: the answer is complete or failed."""
         self.streamed = True
-        """Whether text is decoded and sent before the end."""
+        """Whether text is decoded and sent while the answer is generated."""
         self._lock = threading.Lock()
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -163,10 +163,14 @@ class GeneratedText:
         detokenizer: Detokenizer,
         reasoning_prefix: str = "",
     ) -> None:
-        """Prepare the answer for the engine; `reasoning_prefix` is sent before its text."""
+        """Prepare the answer for generation.
+
+        `reasoning_prefix` is sent before the generated text. It is the `<think>` that the template has written, if any;
+        with `echo`, it is the text of the prompt.
+        """
         self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
-        # Stop strings are searched for in the text, which must be decoded even if it is sent only at the end.
+        # To end generation at a stop string, the text must be decoded while it is generated, even if `stream` is false.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
         self._detokenizer, self._stops = detokenizer, StopStrings(parameters.get("stop", ()))
         self._reasoning = (
@@ -187,7 +191,7 @@ class GeneratedText:
             self._error, self.finished = error, True
 
     def take_delta(self) -> "Delta":
-        """Return the output since the last call. Raises the error if the answer failed."""
+        """Return the output since the last call. If the answer failed, raises the error that `fail` received."""
         with self._lock:
             tokens, self._tokens = self._tokens, []
             logprobs, self._logprobs = self._logprobs, []
@@ -229,13 +233,13 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of an answer; the counts are totals so far."""
+    """New output of an answer; the token counts are totals since the beginning of the answer."""
 
     text: str
     finish_reason: str | None
     num_input_tokens: int
     num_output_tokens: int
     num_reasoning_tokens: int | None
-    """The output tokens that are reasoning; None for a model that does not reason."""
+    """How many output tokens are reasoning; None if `</think>` is not one of the request's `visible_tokens`."""
     logprobs: tuple[tuple[int, float], ...] = ()
-    """Token IDs and their log probabilities, if requested."""
+    """New token IDs and their log probabilities, if requested."""

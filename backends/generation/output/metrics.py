@@ -10,11 +10,11 @@ _PUBLISH_SECONDS = 1.0
 
 
 class Metrics:
-    """Metrics counted in this process and published once a second, because each update is a message to Triton."""
+    """Metrics, collected here and published at most once a second, because each update sends a message to Triton."""
 
     def __init__(self, model: str):
         self._labels = {"model": model}
-        self._families: list[pb_utils.MetricFamily] = []  # Triton drops a family without a reference
+        self._families: list[pb_utils.MetricFamily] = []  # Triton drops a metric family that Python does not reference
         self._gauges = {
             "running": self._metric("GAUGE", "trident_generation_running", "Requests in the last step"),
             "waiting": self._metric("GAUGE", "trident_generation_waiting", "Requests waiting for a step"),
@@ -31,12 +31,12 @@ class Metrics:
         self._published = 0.0
 
     def count(self, prompt_tokens: int, output_tokens: int) -> None:
-        """Count a finished answer; called from one thread only."""
+        """Add the tokens of a finished answer. Not thread-safe: only the sender's thread may call it."""
         self._prompt_tokens.total += prompt_tokens
         self._output_tokens.total += output_tokens
 
     def publish(self, gauges: Gauges) -> None:
-        """Publish the metrics to Triton, unless that happened less than a second ago."""
+        """Publish the metrics to Triton, unless they were published less than a second ago."""
         if time.monotonic() - self._published < _PUBLISH_SECONDS:
             return
         self._published = time.monotonic()

@@ -1,4 +1,4 @@
-"""Sends answers through Triton from one thread, and drops those whose clients have disconnected."""
+"""Sends answers through Triton from one thread, and drops the answers of cancelled requests."""
 
 import logging
 import threading
@@ -9,8 +9,9 @@ from backends.generation.output.generated_text import GeneratedText
 
 log = logging.getLogger(__name__)
 
-# Each response costs CPU that the engine needs. So the responses of one answer are at least this far apart, and all
-# answers together get this many per second. Waiting tokens are sent together; the first and the last never wait.
+# Each response costs CPU time that the engine needs. So the responses of one answer are at least this many seconds
+# apart, and all answers together send at most this many responses per second. The first and the last response of an
+# answer are exempt. Tokens that wait are sent together.
 _SECONDS_BETWEEN = 0.02
 _SENDS_PER_SECOND = 150
 _CANCEL_CHECK_SECONDS = 0.2
@@ -25,10 +26,11 @@ class _Times:
 
 
 class Sender:
-    """Sends new output, all from its own thread.
+    """Decides when the output of each answer is sent. All functions are called from its own thread.
 
-    `send(answer)` sends new output and returns whether the answer is closed; `abandon(answer)` is called once for an
-    answer that is cancelled or cannot be sent; `tick()` is called in between, at least once a second.
+    `send(answer)` sends an answer's new output and returns whether this was the last response. `abandon(answer)` is
+    called once for an answer whose request is cancelled, or for which `send` raises an exception. `tick()` is called
+    in between, at least once a second.
     """
 
     def __init__(
@@ -46,20 +48,20 @@ class Sender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is ready, and stop."""
+        """Send the output that is ready, and stop the thread."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join()
 
     def watch(self, answer: GeneratedText) -> None:
-        """Start to handle an answer, and to check whether it is cancelled."""
+        """Start to handle an answer: send its output when notified, and check whether its request is cancelled."""
         with self._wake:
             self._live[answer] = _Times()
             self._wake.notify()
 
     def notify(self, answers: Iterable[GeneratedText]) -> None:
-        """Report that answers have new output."""
+        """Schedule answers that have new output or have failed; ignore answers that are not watched."""
         with self._wake:
             self._ready.update((answer, None) for answer in answers if answer in self._live)
             self._wake.notify()
@@ -80,11 +82,11 @@ class Sender:
                 self._drop_cancelled()
                 self._tick()
             except Exception:
-                # Without this thread, no answer would be sent.
+                # This thread must go on, because no other thread sends answers.
                 log.exception("sending failed")
 
     def _take_due(self) -> list[GeneratedText]:
-        """Wait until answers are due or the next cancellation check is. Return the due answers."""
+        """Wait for a notification, a due answer or the next cancellation check. Return the answers that are due."""
         with self._wake:
             pause = self._wait_seconds()
             if pause > 0:
@@ -97,7 +99,7 @@ class Sender:
         return due
 
     def _wait_seconds(self) -> float:
-        """Return how long to wait, in seconds, if there is no notification."""
+        """Return how many seconds to wait if there is no notification."""
         if not self._ready:
             return _CANCEL_CHECK_SECONDS if self._live else 1.0
         interval = self._interval()
@@ -123,7 +125,7 @@ class Sender:
                 self._remove(answer)
 
     def _drop(self, answer: GeneratedText) -> None:
-        """Drop an answer that can no longer be sent, without affecting the others."""
+        """Abandon and remove an answer; log a failure to abandon it, so that the other answers are not affected."""
         try:
             self._abandon(answer)
         except Exception:

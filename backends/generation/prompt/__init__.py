@@ -1,1 +1,1 @@
-"""Converts messages to prompts."""
+"""Converts messages, text and token IDs to prompts for the engine."""

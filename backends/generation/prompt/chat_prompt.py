@@ -1,4 +1,4 @@
-"""Converts messages to token IDs with the chat template and the tokenizer in the model's folder."""
+"""Converts messages and text to token IDs, with the chat template and the tokenizer in the model's folder."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from contract.model_text import REASONING_OPEN
 
 @dataclass(frozen=True)
 class Prompt:
-    """The engine's input: int64 token IDs in native byte order, or text and images for a vision model."""
+    """The engine's input: int64 token IDs in native byte order or, for a vision model, text and images."""
 
     num_tokens: int
     remaining_context: int
@@ -26,14 +26,14 @@ class Prompt:
     text: str = ""
     rgb_images: tuple[RGBImage, ...] = ()
     reasoning_prefix: str = ""
-    """The beginning of the answer, if the template has already written it; the client must get it too."""
+    """`<think>`, if the template has opened the reasoning in the prompt; the client gets it as a part of the answer."""
     prompt_text: str = ""
-    """The text of a prompt that is not a conversation."""
+    """The text of a prompt that was given as text or token IDs; empty for a conversation."""
 
 
 @dataclass(frozen=True)
 class TemplateInputs:
-    """The template's variables besides the messages."""
+    """The chat template's variables besides the messages."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -43,14 +43,14 @@ NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
 def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return the message index and the part index of each image."""
+    """Return the message index and the part index of each image, in order."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
     parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
     return [(i, j) for i, j, part in parts if part["type"] == "image"]
 
 
 class ChatPrompt:
-    """Renders and tokenizes conversations for one model."""
+    """Renders conversations with one model's chat template, and tokenizes them."""
 
     def __init__(self, folder: Path, context_length: int):
         self._template = load_chat_template(folder)
@@ -64,7 +64,10 @@ class ChatPrompt:
         images: Sequence[bytes] = (),
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt. Raises InvalidRequest for an image, a rejected message, or too many tokens."""
+        """Return the prompt of a conversation.
+
+        Raises InvalidRequest if the messages contain an image, the template rejects them, or the prompt is too long.
+        """
         for i, j in find_images(messages):
             raise InvalidRequest("This model does not accept images", f"messages[{i}].content[{j}]")
         text = self._render(messages, template_inputs)
@@ -77,14 +80,17 @@ class ChatPrompt:
         )
 
     def from_text(self, text: str) -> Prompt:
-        """Return a prompt that continues `text`, with the initial tokens that the tokenizer adds.
+        """Return a prompt of `text` without a chat template, but with the special tokens that the tokenizer adds.
 
-        Raises InvalidRequest if there are no tokens, or too many.
+        Raises InvalidRequest if there are no tokens or too many.
         """
         return self._continue(self.tokenizer.encode(text).ids, text)
 
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
-        """Return a prompt of these token IDs. Raises InvalidRequest naming the first ID outside the vocabulary."""
+        """Return a prompt of these token IDs.
+
+        Raises InvalidRequest if there are none or too many, or, naming the ID, if one is not in the vocabulary.
+        """
         size = self.tokenizer.get_vocab_size()
         for index, token in enumerate(ids):
             if not 0 <= token < size:
@@ -93,11 +99,11 @@ class ChatPrompt:
         return replace(prompt, prompt_text=self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """Return the prompt's token IDs. Raises InvalidRequest if the template rejects the messages."""
+        """Return the token IDs of the rendered messages. Raises InvalidRequest if the template rejects the messages."""
         return self._encode(self._render(messages))
 
     def remaining_context_after(self, num_tokens: int, param: str = "messages") -> int:
-        """Return how many tokens fit into the context after `num_tokens`. Raises InvalidRequest if none does."""
+        """Return how many tokens fit into the context after `num_tokens`. Raises InvalidRequest if none fit."""
         if num_tokens >= self._context_length:
             raise InvalidRequest(
                 f"This model's maximum context length is {self._context_length} tokens. However, your {param} "
@@ -109,7 +115,7 @@ class ChatPrompt:
 
     def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:
-            raise InvalidRequest("'prompt' must not be empty", "prompt")  # which would crash the engine
+            raise InvalidRequest("'prompt' must not be empty", "prompt")  # it would crash the engine
         return Prompt(
             len(ids),
             self.remaining_context_after(len(ids), "prompt"),
@@ -134,5 +140,5 @@ class ChatPrompt:
 
 
 def reasoning_prefix_of(prompt: str) -> str:
-    """Return the beginning of the answer that the template has already written."""
+    """Return `<think>` and a line break if the rendered prompt ends with `<think>`, otherwise an empty string."""
     return f"{REASONING_OPEN}\n" if prompt.rstrip().endswith(REASONING_OPEN) else ""

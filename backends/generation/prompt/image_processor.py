@@ -1,7 +1,7 @@
 """Scales images to sizes that a vision model accepts unchanged, and counts their tokens.
 
-The engine would scale them too, but on the thread that steps all requests, in a way that fails on very narrow images,
-and without reporting the number of tokens.
+The engine would scale the images too, but on the thread that steps all requests, in a way that fails on very narrow
+images, and without reporting the number of tokens.
 """
 
 import abc
@@ -15,31 +15,38 @@ from PIL import Image, ImageOps
 from backends.common.images.decoding import on_white, read_image
 from backends.generation.engine.ipc import RGBImage
 
-# The engine rejects images with one side 200 times as long as the other.
+# The engine requires an aspect ratio smaller than 200.
 _MAX_ASPECT_RATIO = 199
 
 
 class ImageProcessor(abc.ABC):
-    """Scales images for one kind of vision model, and counts their tokens."""
+    """Scales images for one family of vision models, and counts their tokens."""
 
     placeholder: str
-    """The text that stands for an image in the prompt, apart from one token for each of its parts."""
+    """The text that stands for an image while the prompt's tokens are counted; the image's tokens are added to them."""
     placeholder_tokens: int = 0
-    """How many of the tokens that `fit` counts are the placeholder's own."""
+    """How many of the placeholder's tokens are also in the number that `fit` returns."""
 
     @abc.abstractmethod
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
-        """Return the image at the size that the model accepts, and its number of tokens."""
+        """Return the image at a size that the model accepts, and its number of tokens."""
 
     def read(self, content: bytes, max_pixels: int, param: str) -> tuple[RGBImage, int]:
-        """Decode and scale an image. Return it and its original pixel count. Raises InvalidRequest naming `param`."""
+        """Decode and scale an image. Return the scaled image and the pixel count of the original.
+
+        Raises InvalidRequest naming `param` if the image cannot be decoded or has more than `max_pixels` pixels.
+        """
         whole = on_white(read_image(content, max_pixels, param))
         image, tokens = self.fit(whole)
         return RGBImage(image.width, image.height, image.tobytes(), tokens), whole.width * whole.height
 
 
 class QwenVLImageProcessor(ImageProcessor):
-    """Processor of Qwen-VL models: keeps the image's size, up to `max_tokens` square cells of one token each."""
+    """Processor for Qwen-VL models, which divide an image into square cells of one token each.
+
+    The processor rounds an image's size to whole cells. It scales an image down if it has more cells than `max_tokens`
+    or the model's own maximum, and up if it has fewer than the model's minimum.
+    """
 
     placeholder = "<|vision_start|><|vision_end|>"
 
@@ -57,7 +64,10 @@ class QwenVLImageProcessor(ImageProcessor):
         return image.resize(size, Image.Resampling.BICUBIC), columns * rows
 
     def grid_size(self, width: float, height: float) -> tuple[int, int]:
-        """Return columns and rows for a size in cells, as Qwen's processor does, except for very narrow images."""
+        """Return the number of columns and rows for a size in cells.
+
+        The result is that of Qwen's own processor, except for very narrow images.
+        """
         columns, rows = max(round(width), 1), max(round(height), 1)
         if columns * rows > self._maximum:
             shrink = math.sqrt(self._maximum / (width * height))
@@ -71,7 +81,7 @@ class QwenVLImageProcessor(ImageProcessor):
 
 
 class LlavaImageProcessor(ImageProcessor):
-    """Processor of LLaVA models: the center of the image, at a fixed size."""
+    """Processor for LLaVA models: scales every image to a fixed size, cropped around its center."""
 
     placeholder, placeholder_tokens = "<image>\n", 1
 
@@ -84,9 +94,9 @@ class LlavaImageProcessor(ImageProcessor):
 
 
 def load_image_processor(folder: Path, max_image_tokens: int) -> ImageProcessor | None:
-    """Return the image processor of the model in `folder`, None if it has no vision.
+    """Return the image processor for the model in `folder`, or None if the model does not accept images.
 
-    Raises ValueError if the model's type is not supported.
+    Raises ValueError if images are not supported for the model's type.
     """
     if not (folder / "openvino_vision_embeddings_model.xml").exists():
         return None

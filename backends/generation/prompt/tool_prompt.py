@@ -1,7 +1,7 @@
 """Puts tools, tool calls and tool results into prompts, as text if the chat template does not support them.
 
-A template without tool support silently omits tools, or fails at a message without text. So each template is tried once
-with a conversation whose random strings must all appear in the rendered prompt.
+A template without tool support silently omits tools, or fails at a message without text. So when a template is loaded,
+it is tested with conversations that contain random strings, which must all appear in the rendered prompt.
 """
 
 import json
@@ -17,7 +17,7 @@ Render = Callable[[Messages, Tools | None], str]
 
 _OPEN, _CLOSE = TOOL_TAGS["hermes"]
 
-# The wording that Qwen 2.5 and many other models that followed Hermes were trained on.
+# The wording that Qwen 2.5 and many other models with Hermes' tool format were trained on.
 _INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -34,18 +34,21 @@ For each function call, return a json object with function name and arguments wi
 
 
 class ToolPrompt:
-    """The form in which one template gets tools, tool calls and tool results."""
+    """The way in which tools, tool calls and tool results are passed to one chat template."""
 
     def __init__(self, render: Render):
         self._renders_tools = _renders_all(render, *_tools_probe())
         # Phi's template reads tools from the system message.
         self._reads_system_tools = not self._renders_tools and _renders_all(render, *_system_probe())
         self._renders_calls = _renders_all(render, *_calls_probe())
-        # Some templates insert the arguments of a call into the prompt, and so need them as text.
+        # Some templates insert a call's arguments into the prompt unchanged, so they must be JSON text, not an object.
         self._needs_text_arguments = not self._renders_calls and _renders_all(render, *_calls_probe(as_text=True))
 
     def prepare(self, messages: Messages, tools: Tools) -> tuple[Messages, Tools | None]:
-        """Return messages, and tools or None, that the template renders completely."""
+        """Return messages and tools for the template, rewritten so that it renders them completely.
+
+        The tools are None if there are none or if the messages now contain them.
+        """
         if self._needs_text_arguments:
             messages = [_with_text_arguments(message) for message in messages]
         elif not self._renders_calls:
@@ -60,7 +63,7 @@ def _renders_all(render: Render, marks: list[str], messages: Messages, tools: To
         text = render(messages, tools)
     except Exception:  # a template can fail in any way on input that it was not written for
         return False
-    # Models are not trained on objects in Python syntax, or on JSON inside a string.
+    # Reject objects in Python syntax and JSON inside a JSON string: models are not trained on them.
     return all(mark in text for mark in marks) and f"'{marks[0]}'" not in text and f'\\"{marks[0]}' not in text
 
 
@@ -100,7 +103,7 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_calls(messages: Messages) -> Messages:
-    """Return the messages with calls as text and results as user messages, as Hermes' templates write them."""
+    """Return the messages with calls as text and results as user messages, as Hermes' chat templates write them."""
     written: Messages = []
     after_result = False
     for message in messages:

@@ -20,19 +20,20 @@ from backends.generation.prompt.chat_prompt import (
 )
 from backends.generation.prompt.image_processor import ImageProcessor
 
-# The engine's image tag, and the prefix of all its tags, which include tags for video and audio.
+# The engine's tag for an image, with the image's index, and the prefix of all its tags, including video and audio tags.
 _TAG = "<ov_genai_image_{}>"
 _ANY_TAG = "<ov_genai_"
 
-# The keys in config.json of the tokens that surround media or stand for them.
+# The keys in config.json for the IDs of tokens that surround images, videos or audio, or stand for them.
 _TOKEN_KEYS = re.compile(r"(image|video|audio|vision)_(\w+_)?token_(id|index)")
 
 
 class VisionPrompt(ChatPrompt):
     """Renders conversations with the engine's tags in place of images.
 
-    A tag in the client's text would insert an image twice, or make the engine reject the request, so it is broken up
-    with a space. To distinguish the two, the template gets unguessable marks, which are replaced with tags afterwards.
+    A tag in the client's text would insert an image twice, or make the engine reject the request. So the template gets
+    unguessable marks in place of images. In the rendered text, tags are first broken up with a space, and then the
+    marks are replaced with the engine's tags.
     """
 
     def __init__(self, folder: Path, context_length: int, image_processor: ImageProcessor, max_pixels: int):
@@ -48,7 +49,11 @@ class VisionPrompt(ChatPrompt):
         images: Sequence[bytes] = (),
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt. Raises InvalidRequest if an image cannot be read or rendered, and as `encode` does."""
+        """Return the prompt of a conversation; `images` are the encoded files of its image parts, in order.
+
+        Raises InvalidRequest if an image is invalid, too large or not rendered by the template, the template rejects
+        the messages, or the prompt is too long. Raises ValueError if the number of images is wrong.
+        """
         positions = find_images(messages)
         if len(positions) != len(images):
             raise ValueError(f"{len(images)} images for {len(positions)} image parts")
@@ -77,7 +82,7 @@ class VisionPrompt(ChatPrompt):
         return rgb_images
 
     def from_text(self, text: str) -> Prompt:
-        """Return a prompt that continues `text`. Raises InvalidRequest as ChatPrompt does."""
+        """Return a prompt of `text`, with tags broken up. Raises InvalidRequest if there are no tokens or too many."""
         safe_text = self._break_tags(text)
         prompt = super().from_text(safe_text)
         return replace(prompt, ids=b"", text=safe_text, prompt_text=text)
@@ -87,7 +92,7 @@ class VisionPrompt(ChatPrompt):
         raise InvalidRequest("This model does not support token IDs; send 'prompt' as text", "prompt")
 
     def _prompt(self, rendered: str, marks: list[str], rgb_images: list[RGBImage]) -> Prompt:
-        """Replace the marks with tags, and count the tokens."""
+        """Return the prompt: `rendered` with the engine's tags in place of the marks, and its number of tokens."""
         text = counted = rendered
         for index, mark in enumerate(marks):
             text = text.replace(mark, _TAG.format(index))
@@ -128,7 +133,7 @@ class VisionPrompt(ChatPrompt):
         return [_ANY_TAG, *filter(None, map(self.tokenizer.id_to_token, ids))]
 
     def _renders(self, content: Any) -> bool:
-        """Return whether the template renders content of this form: some accept strings, some lists of parts."""
+        """Return whether the template renders content of this form: some templates expect a string, some a list."""
         try:
             rendered = self._render([{"role": "user", "content": content}])
         except InvalidRequest:

@@ -8,7 +8,7 @@ import pytest
 
 
 def make_wheel(folder, name, files):
-    """Write a wheel that pip accepts and return its sha256."""
+    """Write a wheel that contains `files` and that pip accepts, and return its sha256."""
     content = io.BytesIO()
     info = f"{name}-1.0.dist-info"
     files = files | {
@@ -25,7 +25,7 @@ def make_wheel(folder, name, files):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that is pip's only package index."""
+    """Return a folder that is the only place where pip looks for packages."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

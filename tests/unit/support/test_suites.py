@@ -18,7 +18,7 @@ def test_inputs_include_the_support_modules_that_a_suite_imports():
         assert {f"tests/support/{module}.py" for module in imported} <= set(inputs), name
 
 
-def test_fingerprint_changes_with_contents_and_names(tmp_path):
+def test_fingerprint_depends_on_contents_and_names_and_rejects_missing_inputs(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("1", encoding="utf-8")
     first = fingerprint(["folder"], tmp_path)

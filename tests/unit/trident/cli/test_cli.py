@@ -1,4 +1,4 @@
-"""The `trident` command: help, models and instances."""
+"""The `trident` command: its help, and its subcommands for models and instances."""
 
 import json
 import os
@@ -43,12 +43,12 @@ def test_help_does_not_import_slow_modules():
     assert output == "[]\n"
 
 
-def test_version_and_completion():
+def test_version_and_completion_script_are_printed():
     assert run("--version").startswith("trident, version ")
     assert "_TRIDENT_COMPLETE" in run("completion", "bash")
 
 
-def test_list_shows_catalog_models_and_own_models(tmp_path):
+def test_list_shows_models_of_the_catalog_and_other_models_of_the_repository(tmp_path):
     (tmp_path / "repository" / "mine").mkdir(parents=True)
     (tmp_path / "repository" / "mine" / "config.pbtxt").touch()
     text = run("list")
@@ -59,7 +59,7 @@ def test_list_shows_catalog_models_and_own_models(tmp_path):
     assert rows["smollm2-135m"]["task"] == "chat"
 
 
-def test_show_describes_catalog_and_own_models(tmp_path):
+def test_show_describes_models_of_the_catalog_and_the_repository_and_rejects_others(tmp_path):
     assert "not exported; to export it, run: trident export smollm2-135m" in run("show", "smollm2-135m")
     (tmp_path / "repository" / "mine").mkdir(parents=True)
     config = 'name: "mine" parameters { key: "task" value { string_value: "chat" } }'
@@ -68,7 +68,7 @@ def test_show_describes_catalog_and_own_models(tmp_path):
     assert "Unknown model 'nothing'" in run("show", "nothing", code=1)
 
 
-def test_unknown_model_is_rejected():
+def test_export_rejects_an_unknown_model():
     assert "Unknown model 'gpt-9'" in run("export", "gpt-9", code=2)
 
 
@@ -85,7 +85,7 @@ def test_weights_option_requires_a_folder_and_one_model_without_packages(argumen
     assert message in run("export", *arguments, "--weights", "missing", code=2)
 
 
-def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path):
+def test_failed_export_prints_an_error_without_a_traceback_and_leaves_no_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     text = run("export", "smollm2-135m", code=1)
@@ -103,11 +103,11 @@ def test_failed_export_prints_an_error_without_a_traceback(monkeypatch, tmp_path
         (["--prot", "5"], "No such option"),
     ],
 )
-def test_invalid_flag_is_named(arguments, message):
+def test_invalid_and_unknown_flags_are_reported(arguments, message):
     assert message in run("serve", *arguments, code=2)
 
 
-def test_commands_without_a_running_instance(tmp_path):
+def test_stop_status_and_ps_report_that_no_instance_is_running(tmp_path):
     assert "Trident is not running on port 5999" in run("stop", "--port", "5999")
     assert "Trident is not running on port 5999" in run("status", "--port", "5999", code=1)
     assert run("ps").split() == ["PORT", "PID", "UPTIME", "MEMORY", "MODELS"]
@@ -125,7 +125,7 @@ def test_ps_lists_only_running_instances(tmp_path):
     assert len(run("ps").splitlines()) == 1
 
 
-def test_stop_terminates_the_process_that_holds_the_run_folder(tmp_path):
+def test_stop_terminates_the_launcher(tmp_path):
     code = """
 import sys, time
 from frontend.settings import Settings

@@ -9,14 +9,14 @@ from trident.launch.children import ChildLog, start_child
 
 
 def log_output(log, text):
-    """Run a process that prints `text` and wait until the log has all of it."""
+    """Run a process that prints `text`, and wait until the last line of it is in the log."""
     process = start_child([sys.executable, "-c", f"print({text!r})"], stdout=subprocess.PIPE)
     log.follow(process.stdout)
     last = text.splitlines()[-1]
     wait_until(lambda: log.path.exists() and last in log.path.read_text(encoding="utf-8"), 20, last)
 
 
-def test_earlier_logs_are_kept(tmp_path):
+def test_existing_logs_are_renamed_and_kept(tmp_path):
     path = tmp_path / "run" / "triton.log"
     for text in ("first", "second", "third"):
         log_output(ChildLog(path), text)

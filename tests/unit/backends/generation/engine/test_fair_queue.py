@@ -29,7 +29,7 @@ def test_one_client_is_served_in_order_and_leaves_a_slot_free():
     assert all_taken(queue) == [7]
 
 
-def test_a_later_client_gets_the_free_slot():
+def test_a_second_client_gets_the_free_slot_and_the_next_released_one():
     queue = queue_of(8, *"a" * 10)
     all_taken(queue)
     queue.add(Request(10, "b"))
@@ -44,14 +44,14 @@ def test_the_client_with_the_fewest_slots_is_next():
     assert all_taken(queue) == [0, 3, 6, 1, 5, 2]
 
 
-def test_any_client_may_hold_a_single_slot():
+def test_one_client_may_hold_the_only_slot():
     queue = queue_of(1, "a", "a")
     assert all_taken(queue) == [0]
     queue.remove(0)
     assert all_taken(queue) == [1]
 
 
-def test_an_ended_request_neither_waits_nor_holds_a_slot():
+def test_a_removed_request_neither_waits_nor_holds_a_slot():
     queue = queue_of(1, "a", "a", "a")
     all_taken(queue)
     queue.remove(1)

@@ -1,4 +1,4 @@
-"""The engine's loop over a fake pipeline: requests are admitted, grammars compiled in between, and none is lost."""
+"""The engine's loop with a fake pipeline: it admits requests, compiles grammars in between, and loses no request."""
 
 import contextlib
 import threading
@@ -64,7 +64,7 @@ class FakeHandle:
 
 
 class FakeCompiler:
-    """Takes `seconds` for each grammar, and rejects the grammar `bad`."""
+    """Takes `seconds` to compile each grammar, and rejects the grammar `bad`."""
 
     def __init__(self, seconds):
         self.seconds, self.compiled = seconds, []
@@ -162,7 +162,7 @@ def test_clients_take_turns_at_compiling_grammars(drive):
     assert len(driver.compiler.compiled) < 5
 
 
-def test_a_request_with_a_compiled_grammar_runs_before_the_next_compilation(drive):
+def test_requests_with_compiled_grammars_run_between_compilations(drive):
     driver = drive(seconds=0.1)
     for request_id in range(1, 11):
         driver.add(request_id, grammar=f"g{request_id}", tokens=1)
@@ -170,7 +170,7 @@ def test_a_request_with_a_compiled_grammar_runs_before_the_next_compilation(driv
     assert len(driver.compiler.compiled) <= 5
 
 
-def test_a_new_grammar_is_compiled_among_many_requests_with_a_known_one(drive):
+def test_a_new_grammar_is_compiled_although_requests_with_a_known_one_keep_arriving(drive):
     driver = drive(slots=4)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
@@ -183,7 +183,7 @@ def test_a_new_grammar_is_compiled_among_many_requests_with_a_known_one(drive):
         driver.until(lambda: request_id in driver.first or 2 in driver.ended)
 
 
-def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
+def test_a_request_with_a_known_grammar_does_not_wait_for_a_new_one(drive):
     driver = drive(seconds=0.5)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
@@ -193,8 +193,8 @@ def test_a_known_grammar_does_not_wait_for_a_new_one(drive):
     assert driver.compiler.compiled == ["known"]
 
 
-def test_requests_with_grammars_get_their_share_of_slots(drive):
-    """Another client always has more requests without a grammar than there are slots."""
+def test_requests_with_grammars_finish_while_another_client_fills_the_slots(drive):
+    """The other client always has more unfinished requests, without a grammar, than there are slots."""
     driver = drive(slots=4, seconds=0.1)
     plain = iter(range(1000, 100_000))
 
@@ -211,7 +211,7 @@ def test_requests_with_grammars_get_their_share_of_slots(drive):
         driver.read()
 
 
-def test_an_invalid_grammar_fails_only_its_own_requests(drive):
+def test_an_invalid_grammar_fails_only_its_own_request(drive):
     driver = drive()
     driver.add(1, grammar="bad")
     driver.add(2, grammar="good")

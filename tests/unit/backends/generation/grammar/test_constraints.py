@@ -1,4 +1,4 @@
-"""Constraints are converted to grammars, or rejected at once with the reason."""
+"""Constraints are converted to grammars, or rejected quickly with a reason."""
 
 import json
 import time
@@ -46,7 +46,7 @@ def test_references_may_be_recursive():
     ],
     ids=lambda schema: json.dumps(schema)[:50],
 )
-def test_unsupported_schemas_are_rejected_at_once(schema):
+def test_invalid_and_unsupported_schemas_are_rejected_quickly(schema):
     started = time.monotonic()
     with pytest.raises(InvalidRequest) as rejection:
         grammar_from_schema(schema)
@@ -69,12 +69,12 @@ def test_unsupported_keywords_are_ignored_without_strict():
 
 
 @pytest.mark.parametrize("pattern", ["[a-z", "a{1,100000}", "(a{100}){100}", "(?<=a)b", r"(a)\1", "(" * 3000])
-def test_unsupported_regular_expressions_are_rejected(pattern):
+def test_invalid_and_unsupported_regular_expressions_are_rejected(pattern):
     with pytest.raises(InvalidRequest):
         grammar_from({"kind": "regex", "pattern": pattern, "param": "guided_regex"})
 
 
-def test_choices():
+def test_choices_are_alternatives_and_limited_in_number():
     assert (
         grammar_from({"kind": "choice", "choices": ['say "yes"', "no"], "param": "guided_choice"})
         == 'root ::= ("say \\"yes\\"" | "no")\n'
@@ -89,7 +89,7 @@ def test_tool_calls_can_be_repeated():
     assert "*" in grammar.splitlines()[0]
 
 
-def test_either_of_two_constraints():
+def test_any_of_allows_either_constraint():
     tag = {"begin": "<a>", "schema": {"type": "integer"}, "end": "</a>"}
     calls = {"kind": "tool_calls", "tags": [tag], "max_calls": 1}
     choice = {"kind": "choice", "choices": ["yes"], "param": "guided_choice"}

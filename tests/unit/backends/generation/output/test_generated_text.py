@@ -33,7 +33,7 @@ def test_an_incomplete_character_at_the_end_is_dropped(tokenizer):
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "ok "
 
 
-def test_special_tokens_are_not_text(tokenizer):
+def test_special_tokens_are_omitted(tokenizer):
     detokenizer = Detokenizer(tokenizer)
     ids = [*tokenizer.encode("a").ids, tokenizer.token_to_id("<end>")]
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "a"

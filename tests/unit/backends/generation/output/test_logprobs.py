@@ -1,4 +1,4 @@
-"""The text and bytes of single tokens, with both kinds of tokenizer."""
+"""The text and bytes of single tokens of a byte-level BPE tokenizer and a SentencePiece tokenizer."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -16,7 +16,7 @@ def byte_level():
     return tokenizer
 
 
-def test_a_character_split_across_tokens(byte_level):
+def test_each_token_of_a_split_character_has_its_own_bytes(byte_level):
     texts, euro = TokenDescriber(byte_level), "€".encode()
     ids = [byte_level.token_to_id(c) for c in "âĤ¬"]
     entries = [texts.describe(token, -1.0) for token in ids]
@@ -24,7 +24,7 @@ def test_a_character_split_across_tokens(byte_level):
     assert all(entry["token"] == "\ufffd" for entry in entries)
 
 
-def test_a_word_with_its_leading_space(byte_level):
+def test_a_leading_space_belongs_to_the_token(byte_level):
     entry = TokenDescriber(byte_level).describe(256, -0.25)
     assert entry == {"token": " Hi", "logprob": -0.25, "bytes": list(b" Hi")}
 
@@ -33,7 +33,7 @@ def test_special_tokens_have_no_entry(byte_level):
     assert TokenDescriber(byte_level).describe(byte_level.token_to_id("<|end|>"), 0.0) is None
 
 
-def test_sentencepiece():
+def test_sentencepiece_tokens_have_exact_bytes():
     vocabulary = [("<unk>", 0.0), ("<0xE2>", -1.0), ("\u2581Hi", -1.0), ("there", -1.0)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, 0, byte_fallback=True))
     tokenizer.decoder = decoders.Sequence(

@@ -1,4 +1,4 @@
-"""The sender: the first and last output at once, the rest rate-limited; cancelled answers dropped, none lost."""
+"""The sender: output is rate-limited, the last output is always sent, and cancelled answers are dropped."""
 
 import threading
 import time
@@ -57,7 +57,7 @@ def finish(sender, answer):
     assert answer.done.wait(2)
 
 
-def test_progress_between_two_sends_goes_out_together(sender):
+def test_output_that_arrives_between_two_responses_is_sent_together(sender):
     answer = watched(sender)
     for _ in range(200):
         sender.notify([answer])
@@ -66,7 +66,7 @@ def test_progress_between_two_sends_goes_out_together(sender):
     assert 2 <= len(answer.sent_at) < 50
 
 
-def test_an_answer_that_is_not_streamed_is_sent_once(sender):
+def test_an_answer_that_is_not_streamed_is_sent_once_at_the_end(sender):
     answer = watched(sender, streamed=False)
     for _ in range(20):
         sender.notify([answer])
@@ -87,7 +87,7 @@ def test_finished_answers_are_removed(sender):
     assert all(answer.closed for answer in answers)
 
 
-def test_a_cancelled_answer_is_dropped_without_new_output(sender, abandoned):
+def test_a_cancelled_answer_is_dropped_even_without_new_output(sender, abandoned):
     answer = watched(sender)
     answer.reply.cancelled = True
     deadline = time.monotonic() + 2

@@ -1,4 +1,4 @@
-"""Chat templates: rendered as Hugging Face does, limited by the context; rejections have a reason."""
+"""Prompts: templates are rendered as by Hugging Face, and invalid or too long prompts are rejected with a reason."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_rendering(folder):
+def test_messages_are_rendered_as_by_hugging_face(folder):
     prompt = ChatPrompt(folder, 1000)
     ids = prompt.encode([{"role": "user", "content": "<b>你好"}])
     text = "".join(prompt.tokenizer.id_to_token(i) for i in ids)
@@ -33,14 +33,14 @@ def test_rendering(folder):
 
 
 def byte_table():
-    """Return GPT-2's printable character for each byte."""
+    """Return the printable character that GPT-2's alphabet has for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {byte: chr(byte) for byte in printable}
     missing = [byte for byte in range(256) if byte not in table]
     return table | {byte: chr(256 + i) for i, byte in enumerate(missing)}
 
 
-def test_a_template_may_reject_messages(folder):
+def test_the_templates_reason_for_rejecting_messages_is_reported(folder):
     with pytest.raises(InvalidRequest, match="no critics here") as caught:
         ChatPrompt(folder, 1000).encode([{"role": "critic", "content": "x"}])
     assert caught.value.param == "messages"
@@ -52,7 +52,7 @@ def test_a_too_long_prompt_reports_both_lengths(folder):
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_remaining_context(folder):
+def test_the_remaining_context_is_the_context_length_minus_the_prompt(folder):
     prompt = ChatPrompt(folder, 50)
     assert prompt.remaining_context_after(20) == 30
 

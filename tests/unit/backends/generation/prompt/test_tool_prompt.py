@@ -67,18 +67,18 @@ def test_a_template_without_tool_support_gets_instructions(open_prompt):
     assert text.endswith(f"{call}{results}<assistant>")
 
 
-def test_earlier_calls_are_rendered_without_tools(open_prompt):
+def test_earlier_calls_are_rendered_even_if_the_request_has_no_tools(open_prompt):
     text = rendered(open_prompt(PLAIN), HISTORY)
     assert "# Tools" not in text
     assert "<tool_call>" in text
 
 
-def test_a_template_that_reads_tools_from_the_system_message(open_prompt):
+def test_a_template_that_reads_tools_from_the_system_message_gets_them_there(open_prompt):
     text = rendered(open_prompt(PHI), [USER], [TOOL])
     assert text.startswith('<system>|tool|[{"name": "weather"')
 
 
-def test_without_tools_nothing_changes(open_prompt):
+def test_messages_without_tools_are_rendered_unchanged(open_prompt):
     assert rendered(open_prompt(PLAIN), [USER]) == "<user>Hi<assistant>"
 
 
@@ -97,7 +97,7 @@ def test_reasoning_opened_by_the_template_is_opened_in_the_answer(open_prompt):
     assert reasoning_prefix_of("<think> <assistant>") == ""
 
 
-def test_visible_special_tokens_are_written_out(open_prompt):
+def test_only_visible_special_tokens_are_written_out(open_prompt):
     tokenizer = open_prompt(PLAIN).tokenizer
     ids = tokenizer.encode("ü[CALL]a[END]").ids
     detokenizer = Detokenizer(tokenizer, ("[CALL]", "<not there>"))

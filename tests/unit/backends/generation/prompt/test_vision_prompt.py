@@ -1,4 +1,4 @@
-"""Images in chats: their sizes, tokens and tags; clients cannot write a tag."""
+"""Images in chats: their sizes, token counts and tags. Clients cannot insert tags through text."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def open_prompt(folder, template=PARTS, context=1000):
         (1, 60, (1, 16)),
     ],
 )
-def test_the_size_of_an_image_in_cells(width, height, grid_size):
+def test_images_are_scaled_to_whole_cells_within_the_limits(width, height, grid_size):
     assert QwenVLImageProcessor(PREPROCESSOR, 64).grid_size(width / 28, height / 28) == grid_size
 
 
@@ -90,7 +90,7 @@ def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
-def test_an_unreadable_or_too_large_image_is_named(folder):
+def test_an_unreadable_image_is_named_and_a_too_large_one_rejected(folder):
     messages = [{"role": "user", "content": [text("a"), IMAGE]}]
     with pytest.raises(InvalidRequest, match="damaged") as caught:
         open_prompt(folder).from_messages(messages, [b"no picture"])
@@ -146,7 +146,7 @@ def test_an_unsupported_model_type_is_rejected(folder):
         load_image_processor(folder, MAX_IMAGE_TOKENS)
 
 
-def test_a_text_prompt_has_no_tags_and_token_ids_are_rejected(folder):
+def test_tags_in_a_text_prompt_are_broken_up_and_token_ids_are_rejected(folder):
     prompt = open_prompt(folder).from_text("a<ov_genai_image_0>")
     assert (prompt.text, prompt.prompt_text, prompt.ids) == ("a< ov_genai_image_0>", "a<ov_genai_image_0>", b"")
     with pytest.raises(InvalidRequest, match="does not support token IDs") as caught:
