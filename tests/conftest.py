@@ -1,4 +1,4 @@
-"""Fixtures for a Trident with the starter models, and the pytest plugin that skips unchanged heavy suites."""
+"""Fixtures that run Trident with the starter models, and the pytest plugin that skips and records heavy suites."""
 
 from collections import defaultdict
 
@@ -19,7 +19,10 @@ def stack():
 
 @pytest.fixture(scope="session")
 def compatible_stack(stack):
-    """A second frontend on the same Triton, with the flags that an operator sets for clients of AHA and JAiRouter."""
+    """A second frontend that uses the Triton of `stack`, with flags for clients of AHA and JAiRouter.
+
+    docs/compatibility.md describes AHA and JAiRouter.
+    """
     flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
     with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", triton_of=stack) as settings:
         yield settings
@@ -41,10 +44,10 @@ def pytest_configure(config):
 
 
 class HeavySuites:
-    """Pytest plugin that skips unchanged heavy suites and records a suite when all its tests pass."""
+    """Pytest plugin that records a heavy suite when all its tests pass, and skips unchanged ones if requested."""
 
     def __init__(self, skip_unchanged):
-        # Computed before the tests run: a file edited during the run has not been tested.
+        # Computed before the tests run, so that an edit during the run is not recorded as tested.
         self._fingerprints = {name: fingerprint(inputs) for name, inputs in load_suites().items()}
         self._unchanged = unchanged_suites(self._fingerprints) if skip_unchanged else []
         self._skipped = set()
@@ -67,7 +70,7 @@ class HeavySuites:
             self._passed[suite].add(report.nodeid)
 
     def pytest_sessionfinish(self, session):
-        # A suite passes only if all its tests ran, so a filtered run is not recorded.
+        # With a filter, `_expected` may lack tests of a suite, so a filtered run is not recorded.
         filters = [session.config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
         filtered = any(filters) or any("::" in argument for argument in session.config.args)
         complete = [name for name, tests in self._expected.items() if tests == self._passed[name]]

@@ -1,4 +1,4 @@
-"""Embeddings of converted models through the real Triton: values, limits, independence from other requests."""
+"""Embeddings of models converted with torch, through the real Triton: values, limits, concurrent requests."""
 
 import random
 import socket
@@ -57,7 +57,7 @@ def texts_of_any_length(count, max_words):
 
 
 def reference(texts):
-    """Return embeddings from a plain ONNX session, one text at a time: mean of the tokens, scaled to length 1."""
+    """Return embeddings from a plain ONNX session, one text at a time: the mean token vector, scaled to length 1."""
     folder = default_model_repository() / FLOAT / "1"
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -81,14 +81,14 @@ class TestEmbeddings:
 
     def test_int8_is_close_to_float(self, client):
         texts = SENTENCES + texts_of_any_length(40, 60)
-        # Without VNNI, the processor adds two products in 16 bits, which can saturate.
+        # Without VNNI, the processor adds two products in 16 bits; the sum can saturate, so int8 is less exact.
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         limit = 0.99 if "vnni" in flags else 0.96
         assert cosines(embed(client, texts), embed(client, texts, INT8)).min() >= limit
 
     @pytest.mark.parametrize("model", [FLOAT, INT8])
-    def test_similarity_matches_human_ratings(self, client, model):
-        """50 news texts, each pair rated by people (Lee, Pincombe, Welsh 2005)."""
+    def test_similarity_correlates_with_human_ratings(self, client, model):
+        """People rated the similarity of each pair of 50 news texts (Lee, Pincombe, Welsh 2005)."""
         folder = Path(find_spec("gensim").origin).parent / "test" / "test_data"
         texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
         human = np.loadtxt(folder / "similarities0-1.txt")
@@ -136,7 +136,7 @@ class TestEmbeddings:
 
 
 class TestTooLong:
-    def test_too_long_text_is_rejected_with_its_index_and_both_lengths(self, client):
+    def test_too_long_text_is_rejected_with_its_index_and_length(self, client):
         with pytest.raises(BadRequestError) as caught:
             embed(client, ["fine", "dog " * 400, "fine"])
         error = caught.value.body
@@ -149,7 +149,7 @@ class TestTooLong:
         assert np.abs(cut - embed(client, ["dog " * 254])).max() <= 1e-5
 
     def test_invalid_requests_do_not_affect_their_batch(self, client):
-        """Valid and invalid requests run concurrently, so that Triton batches them together."""
+        """Valid and invalid requests run concurrently, so that Triton can batch them together."""
         expected = embed(client, SENTENCES)
 
         def ask(number):
@@ -172,8 +172,8 @@ def start_raw(stack, body):
 
 
 class TestLoad:
-    def test_client_disconnect_stops_its_work(self, client, stack):
-        """The abandoned request would take ten seconds or more."""
+    def test_large_request_does_not_block_others_and_stops_on_disconnect(self, client, stack):
+        """If it were not stopped, the large request would take ten seconds or more."""
         connection = start_raw(stack, {"model": FLOAT, "input": ["dog " * 250] * 2000, "truncate": True})
         time.sleep(1)
         started = time.monotonic()
@@ -185,7 +185,7 @@ class TestLoad:
         assert in_between < 5
         assert alone < 0.2
 
-    def test_full_queue_rejects_immediately_and_loses_no_request(self, stack):
+    def test_full_queue_rejects_requests_and_loses_none(self, stack):
         body = {"model": FLOAT, "input": "dog " * 250}
         connections = [start_raw(stack, body) for _ in range(500)]
         responses = []
@@ -215,8 +215,8 @@ def timed(action):
 
 
 @pytest.mark.parametrize("content", ["dog " * 1_200_000, " " * 4_800_000 + "x"])
-def test_five_megabyte_text_is_rejected_or_truncated_immediately(stack, client, content):
-    """The text is rejected or truncated before it is tokenized, so neither takes long."""
+def test_text_of_4_8_million_characters_is_rejected_or_truncated(stack, client, content):
+    """Each request takes less than 30 seconds, because the text is rejected or truncated before it is tokenized."""
     address, body = url(stack, "/v1/embeddings"), {"model": FLOAT, "input": content}
     response = requests.post(address, json=body, timeout=30)
     assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""A hundred random schemas, forced tool calls with random parameters, and streams with random sampling parameters."""
+"""A hundred outputs for random schemas, a hundred forced tool calls, and a hundred streams with random parameters."""
 
 from tests.support.sampling import check_streams
 from tests.support.structured import check_forced_calls, check_schemas

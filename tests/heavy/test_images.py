@@ -1,4 +1,7 @@
-"""Image generation by Stable Diffusion with random weights, through the real exporter, Triton and OpenAI's client."""
+"""Image generation by Stable Diffusion with random weights, through the real exporter and Triton.
+
+"Router" in test names is JAiRouter, which docs/compatibility.md describes.
+"""
 
 import base64
 import io
@@ -72,7 +75,7 @@ class TestGeneration:
         assert three == [contents(generate(client, seed=seed))[0] for seed in (7, 8, 9)]
 
     @pytest.mark.parametrize("size", ["64x128", "72x104", "384x256", "auto"])
-    def test_image_has_the_requested_size(self, client, size):
+    def test_image_has_the_requested_size_and_auto_is_accepted(self, client, size):
         (content,) = contents(generate(client, size=size, steps=2))
         assert size in ("auto", "{}x{}".format(*opened(content).size))
 
@@ -87,7 +90,7 @@ class TestGeneration:
             assert contents(generate(client, steps=None, **fields)) != plain, fields
 
     def test_stream_has_previews_and_ends_with_the_non_streamed_image(self, client):
-        """With steps as quick as this model's, fewer previews than requested may arrive."""
+        """At least one of the three requested previews must arrive."""
         fields = {"steps": 20, "size": "256x256"}
         *previews, image = generate(client, stream=True, partial_images=3, **fields)
         assert 1 <= len(previews) <= 3
@@ -122,7 +125,7 @@ class TestGeneration:
         assert found == [expected[n % 3] for n in range(12)]
 
     def test_client_disconnect_stops_the_generation(self, diffusion_stack, client):
-        """The image would take many times longer than the test allows."""
+        """If it were not stopped, the image would take many times longer than the test allows."""
         body = {"prompt": "a red cat", "size": "512x512", "num_inference_steps": 100, "stream": True}
         body |= {"partial_images": 3}
         with requests.post(
@@ -143,7 +146,7 @@ class TestEdits:
         return client.images.edit(**files, extra_body=extra, **fields)
 
     @pytest.mark.parametrize("size", [(64, 64), (61, 67), (100, 30)])
-    def test_area_outside_the_mask_is_unchanged(self, client, size):
+    def test_only_the_transparent_or_white_area_of_the_mask_changes(self, client, size):
         image = photo(*size)
         mask = image.convert("RGBA")
         alpha = np.full((size[1], size[0]), 255, np.uint8)
@@ -156,7 +159,7 @@ class TestEdits:
         white = Image.fromarray(255 - alpha)
         assert contents(self.edit(client, encode_image(image, "PNG"), encode_image(white, "PNG"))) == [content]
 
-    def test_edit_without_a_mask_has_the_requested_size(self, client):
+    def test_edit_without_a_mask_has_the_requested_size_rather_than_the_size_of_the_image(self, client):
         image = photo(64, 64)
         (content,) = contents(self.edit(client, encode_image(image, "PNG"), size="128x64"))
         assert opened(content).size == (128, 64)

@@ -1,4 +1,4 @@
-"""Kokoro speaks English, Chinese and Japanese; Whisper transcribes it."""
+"""Kokoro speaks English, Chinese and Japanese; Whisper transcribes the audio."""
 
 import jiwer
 import pytest

@@ -1,4 +1,4 @@
-"""A reranker that is a language model: it scores documents by the logits of two words."""
+"""A reranker that is a language model: it scores a document by the logits of the words "yes" and "no"."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.support.stack import running_stack
 
 
 def test_score_is_the_logit_of_yes_minus_the_logit_of_no(tmp_path):
-    """Scores match Qwen3-Reranker's model card, with random weights, exported by the real converter."""
+    """The scores match those computed as Qwen3-Reranker's model card prescribes, for a model with random weights."""
     name = "qwen3-reranker-0.6b"
     documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
     template = load_catalog()[name].parameters["template"]

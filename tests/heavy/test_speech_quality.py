@@ -1,4 +1,4 @@
-"""Speech and transcription by the starter models, at length: words, languages, long files, invalid files."""
+"""Thorough tests of speech and transcription by the starter models: words, languages, long files, invalid files."""
 
 import itertools
 import time
@@ -25,7 +25,7 @@ def test_speech_has_the_words_of_the_input(stack):
 
 
 def test_language_is_detected(client):
-    """In at least eight of the nine languages, most clips are detected correctly."""
+    """In at least eight of the nine languages, the language of at least two of the three clips is detected."""
     found = {}
     for path in CLIPS:
         language = transcribe(client, path, response_format="verbose_json").language
@@ -34,7 +34,7 @@ def test_language_is_detected(client):
     assert sum(sum(right) >= 2 for right in found.values()) >= 8
 
 
-def test_long_file_does_not_delay_a_short_one(stack, client):
+def test_short_file_is_finished_before_a_long_one_that_started_earlier(stack, client):
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(post_audio, stack, repeat_recording(5))
         time.sleep(1)
@@ -44,7 +44,10 @@ def test_long_file_does_not_delay_a_short_one(stack, client):
 
 
 def test_windows_decoded_together_have_the_same_words_and_ordered_times(stack):
-    """With no other request waiting, the file's windows are decoded together; its text repeats that of one copy."""
+    """The engine decodes several 30-second windows of a file together while no other request waits.
+
+    The file has four copies of a recording, so its text must be that of the recording, four times.
+    """
     fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
     transcript = post_audio(stack, repeat_recording(4), **fields).json()
     once = normalize_words(post_audio(stack, TWO_CITIES.read_bytes()).json()["text"])

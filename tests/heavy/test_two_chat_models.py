@@ -1,4 +1,4 @@
-"""Two chat models at once, each exported by the real exporter from its published weights."""
+"""Two chat models in one Trident stack, each exported by the real exporter from its published weights."""
 
 from openai import OpenAI
 
@@ -8,7 +8,7 @@ from tests.support.stack import running_stack
 QWEN = "qwen2.5-coder-0.5b"
 
 
-def test_model_published_in_six_parts_answers_in_chinese_next_to_the_starter():
+def test_model_published_in_six_parts_responds_in_chinese_next_to_the_starter():
     export(QWEN)
     with running_stack(["smollm2-135m", QWEN]) as both:
         client = OpenAI(base_url=url(both, "/v1"), api_key="unused", max_retries=0, timeout=120)

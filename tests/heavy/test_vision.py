@@ -1,4 +1,7 @@
-"""Images in chats, for real architectures with random weights, through the real exporter and Triton."""
+"""Images in chats with small vision models of real architectures, through the real exporter and Triton.
+
+The models have random weights, so only differences between their outputs are meaningful.
+"""
 
 import base64
 import time
@@ -73,7 +76,7 @@ def test_image_tokens_are_counted(client):
     assert one < large < none + 80
 
 
-def test_order_of_images_and_their_messages_matters(client):
+def test_response_depends_on_the_order_of_images_and_on_images_in_later_messages(client):
     parts = [part(CAT), part(ASTRONAUT)]
     assert text_of(ask(client, *parts, QUESTION)) != text_of(ask(client, *reversed(parts), QUESTION))
     messages = [
@@ -87,7 +90,7 @@ def test_order_of_images_and_their_messages_matters(client):
     assert text_of(one) != text_of(other)
 
 
-def test_text_without_images(client):
+def test_text_without_images_gets_a_response(client):
     completion = client.chat.completions.create(model="x", messages=user("Hello!"), max_tokens=5, temperature=0)
     assert completion.usage.completion_tokens == 5
     assert completion.choices[0].finish_reason == "length"
@@ -102,7 +105,7 @@ def test_stream_matches_non_streamed_response(client):
     assert chunks[-1].usage == whole.usage
 
 
-def test_aha_example(vision_stack):
+def test_aha_example_is_streamed(vision_stack):
     image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(CAT).decode()}"}}
     body = {"model": "Qwen/Qwen3-VL-2B-Instruct", "messages": [{"role": "user", "content": [QUESTION, image]}]}
     response = requests.post(url(vision_stack, "/chat/completions"), json=body | {"max_tokens": 8}, timeout=60)
@@ -111,7 +114,7 @@ def test_aha_example(vision_stack):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 30), (4000, 3000)])
-def test_any_image_size_is_accepted(client, size):
+def test_extreme_image_size_is_accepted(client, size):
     assert ask(client, QUESTION, part(photo("astronaut", *size))).usage.prompt_tokens > 4
 
 
@@ -125,7 +128,7 @@ def test_image_placeholder_in_text_is_plain_text(client, placeholder):
         assert usage.prompt_tokens < plain + 20
 
 
-def test_invalid_image_is_named(client):
+def test_invalid_image_is_named_and_too_many_images_are_rejected(client):
     bomb = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
     for content in (b"text", CAT[:300], bomb):
         with pytest.raises(openai.BadRequestError) as caught:
@@ -136,7 +139,7 @@ def test_invalid_image_is_named(client):
 
 
 def test_concurrent_images_and_texts_yield_the_same_responses(client):
-    """With random weights, rounding differences in a shared batch may change a response: nearly all must be equal."""
+    """Four of 40 may differ: with random weights, rounding differences in a shared batch may change a response."""
     images = (CAT, ASTRONAUT, COFFEE)
     expected = [text_of(ask(client, QUESTION, part(image))) for image in images]
 

@@ -1,4 +1,4 @@
-"""Voice cloning by Pocket TTS with random weights."""
+"""Voice cloning by Pocket TTS with random weights, through the real exporter and Triton."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,7 @@ from tests.support.stack import running_stack
 
 @pytest.fixture(scope="module")
 def pocket_tts_stack(tmp_path_factory):
-    """A Trident with Pocket TTS: random weights in the real architecture and the published layout."""
+    """A Trident stack that serves a small Pocket TTS with random weights, exported from the published layout."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
     repository = export_weights("pocket-tts", folder / "w")

@@ -1,4 +1,4 @@
-"""Whisper on OpenVINO, with the starter model's weights converted by the real converter."""
+"""Whisper on OpenVINO: the weights of the starter model, exported by the real exporter."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ from tests.support.stack import running_stack
 
 @pytest.fixture(scope="module")
 def openvino():
-    """A Trident with the OpenVINO engine, for which the same weights are converted in an environment with torch."""
+    """A Trident stack that transcribes with OpenVINO. The export converts the weights in an environment with torch."""
     export("whisper-base-openvino")
     with running_stack(["whisper-base-openvino"]) as settings:
         yield settings

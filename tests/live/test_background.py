@@ -1,4 +1,7 @@
-"""Background removal through the real Triton and U²-Net: shapes over photographs, AHA's requests, invalid images."""
+"""Background removal through the real Triton and U²-Net: known shapes, requests of AHA clients, invalid images.
+
+docs/compatibility.md describes AHA.
+"""
 
 import base64
 import io
@@ -35,8 +38,8 @@ def test_clear_object_is_segmented(stack, scene, refine):
     assert agreement(result.getchannel("A"), mask) >= 0.9
 
 
-def test_portrait_keeps_the_face_and_loses_the_background(stack):
-    """An astronaut in front of a flag and a shuttle: her whole face is kept, the top left corner is removed."""
+def test_portrait_keeps_the_face_and_loses_the_top_left_corner(stack):
+    """The photograph shows an astronaut in front of a flag and a space shuttle."""
     alpha = np.asarray(remove_background(stack, encode_image(load_photograph("astronaut"))).getchannel("A"))
     assert alpha[60:160, 190:250].mean() > 230
     assert alpha[:60, :60].mean() < 25
@@ -47,7 +50,7 @@ def test_result_has_the_size_of_the_image(stack, size):
     assert remove_background(stack, encode_image(load_photograph("astronaut").resize(size), "PNG")).size == size
 
 
-def test_webp_output_and_exif_rotation(stack):
+def test_output_is_webp_on_request_and_follows_exif_rotation(stack):
     exif = Image.Exif()
     exif[0x0112] = 6
     result = remove_background(
@@ -56,7 +59,7 @@ def test_webp_output_and_exif_rotation(stack):
     assert (result.format, result.mode, result.size) == ("WEBP", "RGBA", (300, 512))
 
 
-def test_aha_example_through_curl(compatible_stack, tmp_path):
+def test_aha_example_through_curl_returns_an_image_with_alpha(compatible_stack, tmp_path):
     (tmp_path / "photo.png").write_bytes(encode_image(load_photograph("astronaut"), "PNG"))
     body = (
         '{"model": "AI-ModelScope/RMBG-2.0", "messages": [{"role": "user", "content": '
@@ -95,7 +98,7 @@ class TestBadImages:
         error = response.json()["error"]
         assert (response.status_code, error["param"], error["code"]) == (400, "image", "invalid_image")
 
-    def test_decompression_bomb_is_rejected_immediately(self, stack):
+    def test_decompression_bomb_is_rejected_within_three_seconds(self, stack):
         content = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
         started = time.monotonic()
         response = requests.post(url(stack, "/v1/images/remove_background"), files={"image": content}, timeout=10)

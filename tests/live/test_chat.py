@@ -1,4 +1,4 @@
-"""Chat through the whole stack with OpenAI's own client."""
+"""Chat through the complete Trident stack: with the `openai` client, and over plain sockets."""
 
 import base64
 import select
@@ -64,8 +64,8 @@ def test_stop_string_ends_the_text_and_is_never_leaked(client):
     assert (text, finish) == (whole[: whole.index(stop)], ["stop"])
 
 
-def test_stop_string_stops_the_engine_for_a_non_streamed_response(client):
-    # With EOS ignored and no limit, generation would run for eight thousand tokens: more than a minute.
+def test_stop_string_ends_the_generation_of_a_non_streamed_response(client):
+    # Without the stop string, generation would fill the context: over 8,000 tokens, which take more than a minute.
     options = {"stop": [" is"], "extra_body": {"ignore_eos": True}, "timeout": 20}
     completion = ask(client, "What is the capital of Japan?", **options)
     assert completion.choices[0].message.content == "The capital of Japan"
@@ -92,10 +92,10 @@ def test_system_message_is_in_the_prompt(client):
     assert longer > base + 10
 
 
-# The vocabulary is English: each Chinese character and emoji in these texts takes two to four tokens.
+# The vocabulary is English, so most non-ASCII characters in these texts take two or three tokens each.
 @pytest.mark.parametrize("text", ["🙂🎉 你好，世界！ Ω≈ç√∫", "한국어 — naïve café 👩‍👩‍👧"])
 def test_character_split_across_tokens_is_sent_whole(client, text):
-    """A `guided_choice` of one text makes the model write it, regardless of the processor's rounding."""
+    """A `guided_choice` with one text forces the model to write that text, regardless of the processor's rounding."""
     fields = {"extra_body": {"guided_choice": [text]}}
     chunks = list(ask(client, "Hi", max_tokens=100, stream=True, **fields))
     deltas = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
@@ -124,7 +124,7 @@ def test_two_hundred_streams_all_finish(stack):
 
 
 class TestBadInput:
-    """Requests that are rejected immediately, with an OpenAI error that names the field."""
+    """Invalid requests are rejected and do not affect valid ones."""
 
     def test_unknown_model_is_404(self, client):
         with pytest.raises(openai.NotFoundError) as caught:
@@ -174,7 +174,7 @@ class TestBadInput:
             assert set(rejected) == {400}
         assert ask(client, "What is the capital of Japan?").choices[0].message.content == expected
 
-    def test_binary_noise_does_not_stop_the_server(self, stack):
+    def test_binary_noise_causes_no_500_and_does_not_stop_the_server(self, stack):
         with socket.create_connection(("127.0.0.1", stack.port)) as connection:
             connection.sendall(base64.b64decode("AAECAwQFBgcICQ==") * 50 + b"\r\n\r\n")
             assert b"500" not in connection.recv(100)
@@ -182,11 +182,11 @@ class TestBadInput:
 
 
 class TestClientDisconnect:
-    """A client that disconnects stops its work at any stage."""
+    """When a client disconnects, the engine stops its request, whether or not a response has begun."""
 
     @pytest.fixture
     def idle(self, stack):
-        """Wait until the engine is idle; its metrics are published once a second."""
+        """Wait until the engine is idle, according to its metrics, which are published at most once a second."""
         wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
 
     def disconnect(self, stack, after, **fields):
@@ -200,10 +200,10 @@ class TestClientDisconnect:
         connection.close()
 
     def check_work_stops(self, stack):
-        # One second for the work to stop, one more for the metric to be published.
+        # One second for the work to stop, one more for the metric to be published, and a margin.
         wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")
 
-    def test_disconnect_mid_stream_stops_the_engine(self, stack, idle):
+    def test_disconnect_mid_stream_stops_the_generation(self, stack, idle):
         def read_a_little(connection):
             received = b""
             while received.count(b"data: ") < 5:
@@ -213,20 +213,20 @@ class TestClientDisconnect:
         self.disconnect(stack, read_a_little, stream=True)
         self.check_work_stops(stack)
 
-    def test_disconnect_before_a_non_streamed_response_stops_the_engine(self, stack, idle):
+    def test_disconnect_before_a_non_streamed_response_stops_the_generation(self, stack, idle):
         self.disconnect(
             stack, lambda _: wait_until(lambda: metric(stack, "running") == 1, 3, "a running request"), stream=False
         )
         self.check_work_stops(stack)
 
-    def test_disconnect_right_after_the_request_stops_the_engine(self, stack, idle):
+    def test_disconnects_right_after_the_request_leave_nothing_running(self, stack, idle):
         for _ in range(20):
             self.disconnect(stack, lambda _: None, stream=True)
         self.check_work_stops(stack)
 
 
 def post_briefly(stack, body):
-    """Return the response, or None if the request is still queued after 5 seconds."""
+    """Return the response, or None if none has begun after 5 seconds, because the request is still queued."""
     try:
         return requests.post(url(stack, "/v1/chat/completions"), data=body, timeout=5, stream=True)
     except requests.Timeout:
@@ -241,7 +241,7 @@ def connect(stack, body, address):
     return connection
 
 
-def test_full_queue_rejects_immediately_and_other_clients_are_served(stack, client):
+def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client):
     body = chat_body(MODEL, "Tell me a very long story.", 4000)
     connections = []
     try:
@@ -259,7 +259,7 @@ def test_full_queue_rejects_immediately_and_other_clients_are_served(stack, clie
         assert received.startswith(b"HTTP/1.1 200")
         wait_until(lambda: metric(stack, "waiting") > 100, 5, "more than 100 queued requests")
         started = time.monotonic()
-        # A request or two may have ended, but at least one of forty is rejected.
+        # A request or two of the first client may have ended, but at least one of these forty is rejected.
         with ThreadPoolExecutor(40) as pool:
             results = list(pool.map(lambda _: post_briefly(stack, body), range(40)))
         responses = [response for response in results if response is not None]
@@ -269,7 +269,7 @@ def test_full_queue_rejects_immediately_and_other_clients_are_served(stack, clie
         for response in responses:
             response.close()
         assert time.monotonic() - started < 10
-        # 160 are too many, and some of the 20 requests abandoned by the previous test may still count.
+        # 160 of the 400 exceed the client's limit of 240. The 20 that the previous test abandoned may still count too.
         assert len(rejected(connections)) <= 180
         connections += [connect(stack, body, "127.0.0.2") for _ in range(140)]
         wait_until(
@@ -279,7 +279,7 @@ def test_full_queue_rejects_immediately_and_other_clients_are_served(stack, clie
         for connection in connections:
             connection.close()
     wait_until(lambda: metric(stack, "running") == metric(stack, "waiting") == 0, 20, "an empty queue")
-    # The engine is idle a moment before the backend drops the last disconnected requests.
+    # The engine is idle a moment before the backend stops counting the last disconnected requests.
     short = chat_body(MODEL, "Hi", 1)
     address = url(stack, "/v1/chat/completions")
     wait_until(lambda: requests.post(address, data=short, timeout=20).status_code == 200, 5, "a request to be accepted")

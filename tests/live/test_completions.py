@@ -1,4 +1,4 @@
-"""Text completions through the whole stack, with OpenAI's own client."""
+"""Text completions through the complete Trident stack, with the `openai` client."""
 
 import openai
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.support.live import MODEL
 
 PROMPT = "The capital of Japan is"
-# The same prompt as token IDs.
+# PROMPT as token IDs of the starter model.
 IDS = [504, 3575, 282, 3085, 314]
 
 
@@ -30,7 +30,7 @@ def test_prompt_is_completed(client):
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 8)
 
 
-def test_max_tokens_defaults_to_16(client):
+def test_completion_has_at_most_16_tokens_by_default(client):
     completion = client.completions.create(model=MODEL, prompt=PROMPT)
     assert completion.usage.completion_tokens <= 16
 
@@ -60,7 +60,7 @@ def test_stream_matches_non_streamed_response(client, prompt, echo):
     assert texts[0].startswith(PROMPT) == echo
 
 
-def test_several_choices_for_one_prompt(client):
+def test_choices_of_one_prompt_differ_and_count_its_tokens_once(client):
     completion = ask(client, n=3, temperature=1, seed=5, max_tokens=20)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len({choice.text for choice in completion.choices}) > 1
@@ -99,7 +99,7 @@ def test_invalid_field_is_named(client, options, param, code):
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_forty_invalid_prompts_do_not_affect_later_requests(client):
+def test_requests_with_forty_invalid_prompts_do_not_affect_later_ones(client):
     for _ in range(5):
         with pytest.raises(openai.BadRequestError):
             ask(client, [[99_999_999]] * 40)

@@ -1,4 +1,4 @@
-"""The commands in the READMEs, the documentation and examples/ work as printed."""
+"""Runs commands from the READMEs, the quickstarts and the API reference, and the programs in examples/."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def folder(stack, tmp_path_factory):
 
 
 def run(command, folder, stack):
-    """Return the output of a command in `folder` with the address of the test's Trident."""
+    """Run a command in `folder`, with the URL of the test's API in OPENAI_BASE_URL; return its standard output."""
     environment = os.environ | {"OPENAI_BASE_URL": url(stack, "/v1")}
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=120, check=False
@@ -62,7 +62,7 @@ def test_readme_command_returns_the_documented_response(stack, folder, document)
 
 @pytest.mark.parametrize("document", ["docs/quickstart.md", "docs/quickstart.zh-CN.md"])
 def test_quickstart_commands_work(stack, folder, document):
-    """The speech from one command is transcribed by the next."""
+    """The commands run in order, because some read files that earlier ones write."""
     commands = [block for block in blocks(document, "bash") if "curl" in block]
     output = run_bash("\n".join(commands), folder, stack)
     assert "The capital of Japan is Tokyo." in output
@@ -90,7 +90,7 @@ def test_quickstart_commands_work(stack, folder, document):
         ("ocr", ENGLISH[0]),
     ],
 )
-def test_api_reference_command_works(stack, folder, page, expected):
+def test_first_command_of_api_reference_page_works(stack, folder, page, expected):
     shutil.copy(folder / "greeting.mp3", folder / "speech.mp3")
     command = blocks(f"docs/api/{page}.md", "bash")[0]
     assert expected in run_bash(command, folder, stack)
@@ -131,7 +131,7 @@ def test_node_example_works(stack, folder):
     assert "The capital of Japan is Tokyo." in run(["node", "chat.mjs"], project, stack)
 
 
-def test_every_example_is_listed():
+def test_examples_readme_lists_every_example():
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     names = {path.name for path in EXAMPLES.iterdir()} - {"README.md"}
     assert all(f"]({name})" in listed for name in names)

@@ -1,4 +1,4 @@
-"""Embeddings of the starter model through the real Triton: similarity, order, limits, load."""
+"""Embeddings of the starter model through the real Triton: similarity, order, limits, disconnects, a full queue."""
 
 import socket
 import time
@@ -24,8 +24,8 @@ def embed(client, texts, **options):
     return np.array([item.embedding for item in response.data])
 
 
-def test_similarity_matches_human_ratings(client):
-    """50 news texts, each pair rated by people (Lee, Pincombe, Welsh 2005)."""
+def test_similarity_correlates_with_human_ratings(client):
+    """People rated the similarity of each pair of 50 news texts (Lee, Pincombe, Welsh 2005)."""
     folder = Path(find_spec("gensim").origin).parent / "test" / "test_data"
     texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
     human = np.loadtxt(folder / "similarities0-1.txt")
@@ -48,7 +48,7 @@ def test_base64_equals_float(client):
     assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
 
 
-def test_too_long_text_is_rejected_with_its_index_and_both_lengths(client):
+def test_too_long_text_is_rejected_with_its_index_and_length_or_truncated(client):
     with pytest.raises(BadRequestError) as caught:
         embed(client, ["fine", "dog " * 600, "fine"])
     error = caught.value.body
@@ -66,8 +66,8 @@ def start_raw(stack, body):
     return connection
 
 
-def test_client_disconnect_stops_its_work(client, stack):
-    """The abandoned request would take ten seconds or more."""
+def test_large_request_does_not_block_others_and_stops_on_disconnect(client, stack):
+    """If it were not stopped, the large request would take ten seconds or more."""
     connection = start_raw(stack, {"model": MODEL, "input": ["dog " * 500] * 2000, "truncate": True})
     time.sleep(1)
     started = time.monotonic()
@@ -86,7 +86,7 @@ def timed(action):
     return time.monotonic() - started
 
 
-def test_full_queue_rejects_immediately_and_loses_no_request(stack):
+def test_full_queue_rejects_requests_and_loses_none(stack):
     body = {"model": MODEL, "input": "dog " * 250}
     connections = [start_raw(stack, body) for _ in range(500)]
     responses = []
@@ -100,7 +100,7 @@ def test_full_queue_rejects_immediately_and_loses_no_request(stack):
     assert len(responses) - len(rejected) >= 256
 
 
-def test_five_megabyte_text_is_rejected_immediately(stack):
+def test_text_of_4_8_million_characters_is_rejected_with_its_length(stack):
     body = {"model": MODEL, "input": "dog " * 1_200_000}
     response = requests.post(url(stack, "/v1/embeddings"), json=body, timeout=30)
     assert response.status_code == 400

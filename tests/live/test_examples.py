@@ -1,4 +1,7 @@
-"""`make serve`, and the requests of AHA's and JAiRouter's clients, through curl and Python."""
+"""`make serve`, and the requests of clients of AHA and JAiRouter ("router" in test names), through curl and Python.
+
+docs/compatibility.md describes AHA and JAiRouter.
+"""
 
 import functools
 import http.server
@@ -21,7 +24,7 @@ from tests.support.stack import free_ports
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def test_make_serve_prints_a_working_curl_command_and_make_stop_stops_it(tmp_path):
+def test_make_serve_prints_a_working_curl_command_and_make_stop_stops_trident(tmp_path):
     port, http, grpc, metrics = free_ports(4)
     flags = f"--port {port} --triton-http-port {http} --triton-grpc-port {grpc} --triton-metrics-port {metrics}"
     output = tmp_path / "output"
@@ -75,7 +78,7 @@ CHATS = {
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("name", CHATS)
-def test_aha_chats_through_curl(compatible_stack, prefix, name):
+def test_aha_chat_through_curl_returns_text(compatible_stack, prefix, name):
     address = url(compatible_stack, f"{prefix}/chat/completions")
     output = shell(f"curl -sN {address} -H 'Content-Type: application/json' -d '{CHATS[name]}'")
     if prefix and name != "streamed":
@@ -90,7 +93,7 @@ def test_aha_chats_through_curl(compatible_stack, prefix, name):
     assert len({c["id"] for c in chunks}) == 1
 
 
-def test_aha_python_example_at_the_unprefixed_path(compatible_stack):
+def test_aha_python_example_works_without_v1(compatible_stack):
     from openai import OpenAI
 
     client = OpenAI(base_url=url(compatible_stack, ""), api_key="dummy")
@@ -99,7 +102,7 @@ def test_aha_python_example_at_the_unprefixed_path(compatible_stack):
     assert response.choices[0].message.content
 
 
-def test_aha_models_and_health(compatible_stack):
+def test_aha_health_and_models_return_the_documented_fields(compatible_stack):
     assert orjson.loads(shell(f"curl -s {url(compatible_stack, '/health')}")) == {"status": "ok"}
     models = orjson.loads(shell(f"curl -s {url(compatible_stack, '/models')}"))
     assert models["object"] == "list"
@@ -111,7 +114,7 @@ ROUTER_CHAT = """{"model": "gpt-3.5-turbo", "messages": [{"role": "system", "con
 "frequency_penalty": 0.0, "presence_penalty": 0.0, "stop": null, "user": "user-123"}"""
 
 
-def test_router_chat_through_curl_ignores_the_api_key(stack):
+def test_router_chat_through_curl_succeeds_with_an_api_key(stack):
     headers = "-H 'Content-Type: application/json' -H 'Authorization: Bearer your-api-key'"
     completion = orjson.loads(
         shell(f"curl -s -X POST '{url(stack, '/v1/chat/completions')}' {headers} -d '{ROUTER_CHAT}'")
@@ -122,7 +125,7 @@ def test_router_chat_through_curl_ignores_the_api_key(stack):
     assert completion["system_fingerprint"]
 
 
-def test_router_chat_through_requests(stack, compatible_stack):
+def test_router_chat_accepts_an_alias_and_an_unknown_model(stack, compatible_stack):
     for settings, model in ((stack, "gpt-3.5-turbo"), (compatible_stack, "qwen2.5:7b")):
         body = {"model": model, "messages": [{"role": "user", "content": "你好!"}], "max_tokens": 30}
         headers = {"Content-Type": "application/json", "Authorization": "Bearer your-api-key"}
@@ -131,7 +134,7 @@ def test_router_chat_through_requests(stack, compatible_stack):
         assert response.json()["choices"][0]["message"]["content"]
 
 
-def test_router_stream(compatible_stack):
+def test_router_stream_ends_with_done(compatible_stack):
     body = {"model": "qwen2.5:7b", "messages": [{"role": "user", "content": "你好!"}], "stream": True, "max_tokens": 20}
     response = requests.post(url(compatible_stack, "/v1/chat/completions"), json=body, timeout=60)
     assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -143,7 +146,7 @@ def post(settings, path, body):
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/v1/embeddings"])
-def test_aha_embeddings(compatible_stack, path):
+def test_aha_embeddings_are_returned_in_order(compatible_stack, path):
     one = post(compatible_stack, path, '{"input": "Hello world"}')
     assert (one["object"], len(one["data"][0]["embedding"])) == ("list", 384)
     many = post(compatible_stack, path, '{"input": ["Hello world", "How are you?", "Goodbye"]}')
@@ -155,14 +158,14 @@ DOCUMENTS = '["机器学习是一种人工智能技术", "苹果是一种水果"
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
 @pytest.mark.parametrize(("top_n", "count"), [("", 3), (', "top_n": 2', 2)])
-def test_aha_rerank(compatible_stack, path, top_n, count):
+def test_aha_rerank_returns_top_n_documents(compatible_stack, path, top_n, count):
     output = post(compatible_stack, path, f'{{"query": "人工智能", "documents": {DOCUMENTS}{top_n}}}')
     assert output["object"] == "list"
     assert len(output["results"]) == count
     assert {"index", "relevance_score", "document"} <= set(output["results"][0])
 
 
-def test_router_embeddings_and_rerank(compatible_stack):
+def test_router_embeddings_and_rerank_return_the_documented_fields(compatible_stack):
     headers = {"Authorization": "Bearer your-api-key"}
     body = {"model": "text-embedding-ada-002", "input": "要嵌入的文本", "encoding_format": "float", "user": "user-123"}
     output = requests.post(url(compatible_stack, "/v1/embeddings"), headers=headers, json=body, timeout=60).json()
@@ -182,7 +185,7 @@ AUDIO = first_seconds()
 
 @pytest.mark.parametrize("path", ["/audio/transcriptions", "/v1/audio/transcriptions"])
 @pytest.mark.parametrize("field", ["", "-F language=en", "-F temperature=0.0"])
-def test_aha_transcriptions_through_curl(compatible_stack, path, field):
+def test_aha_transcription_through_curl_returns_the_text(compatible_stack, path, field):
     command = f"curl -s -X POST {url(compatible_stack, path)} -H 'Authorization: Bearer NO_NEED'"
     output = orjson.loads(shell(f"{command} -F file='@{AUDIO}' -F model='Qwen/Qwen3-ASR-0.6B' {field}"))
     assert output["text"].startswith("It was the best of times")
@@ -192,7 +195,7 @@ ASR = """{"model": "ZhipuAI/GLM-ASR-Nano-2512", "messages": [{"role": "user", "c
 {"type": "text", "text": "转写这段音频"}, {"type": "audio", "audio_url": {"url": "%s"}}]}]}"""
 
 
-def test_aha_speech_recognition_in_a_chat(compatible_stack, stack):
+def test_aha_chat_transcribes_a_local_file_only_if_allowed(compatible_stack, stack):
     body = ASR % f"file://{AUDIO}"
     output = post(compatible_stack, "/v1/chat/completions", body)
     assert output["object"] == "chat.completion"
@@ -219,7 +222,7 @@ SPEECH = """{"model": "OpenBMB/VoxCPM-0.5B1.5", "messages": [{"role": "user", "c
 {"type": "text", "text": "Hello, this is AHA speaking."}%s]}]}"""
 
 
-def test_aha_speech(compatible_stack):
+def test_aha_speech_is_a_data_url_with_a_wav_file(compatible_stack):
     output = post(compatible_stack, "/audio/speech", SPEECH % "")
     (part,) = output["choices"][0]["message"]["content"]
     assert part["audio_url"]["url"].startswith("data:audio/wav;base64,UklGR")
@@ -245,7 +248,7 @@ def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(c
 
 
 @pytest.mark.parametrize("voice", ["alloy", "shimmer"])
-def test_router_speech(stack, voice):
+def test_router_speech_is_mp3(stack, voice):
     body = {"model": "tts-1", "input": "Hello, this is a test.", "voice": voice, "response_format": "mp3", "speed": 1.0}
     response = requests.post(
         url(stack, "/v1/audio/speech"), headers={"Authorization": "Bearer your-api-key"}, json=body, timeout=60

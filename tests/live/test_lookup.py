@@ -1,4 +1,4 @@
-"""Prompt-lookup decoding (`prompt_lookup`): the model drafts tokens from the prompt, and its output stays valid."""
+"""Prompt-lookup decoding (`prompt_lookup`): the engine drafts tokens from the prompt, and the output stays valid."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_same_seed_yields_the_same_text_and_others_differ(client):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_output_matches_the_schema(client):
+def test_output_is_json_with_the_keys_of_the_schema(client):
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "maximum": 150}},
@@ -76,7 +76,7 @@ def test_output_matches_the_schema(client):
         assert set(json.loads(completion.choices[0].message.content)) == {"name", "age"}
 
 
-def test_client_disconnect_does_not_affect_concurrent_choices(client, stack):
+def test_choices_differ_during_another_stream_which_stops_on_disconnect(client, stack):
     abandoned = ask(client, "Tell me a story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
     next(iter(abandoned))
     assert len({choice.message.content for choice in ask(client, n=4, temperature=1, max_tokens=30).choices}) > 1

@@ -1,4 +1,7 @@
-"""OCR through the real Triton and PP-OCR: rendered and photographed pages, AHA's requests, invalid images."""
+"""OCR through the real Triton and PP-OCR: rendered and photographed pages, requests of AHA clients, invalid images.
+
+docs/compatibility.md describes AHA.
+"""
 
 import base64
 
@@ -81,13 +84,13 @@ def test_image_without_text_yields_no_text(client):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 500)])
-def test_any_image_size_is_accepted(client, size):
+def test_extreme_image_size_is_accepted(client, size):
     page = load_photograph("astronaut").resize(size)
     completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(page, "PNG")))
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_aha_examples(compatible_stack, tmp_path):
+def test_aha_request_returns_text_as_json_under_v1_and_as_a_stream_without_it(compatible_stack, tmp_path):
     content = encode_image(render_page(CHINESE), "PNG")
     for model, path in (("deepseek-ai/DeepSeek-OCR", "/v1"), ("Qwen/Qwen3-VL-2B-Instruct", "")):
         image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(content).decode()}"}}

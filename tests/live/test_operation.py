@@ -1,4 +1,4 @@
-"""Starting, stopping, deadlines and failures of a whole Trident."""
+"""Starting, stopping, deadlines and failures of the complete Trident stack."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def launcher(settings):
 
 
 def descendants(settings, *words):
-    """Return the descendants of the launcher whose command lines contain all the words."""
+    """Return the launcher's descendant processes whose command lines contain all the words."""
     children = launcher(settings).children(recursive=True)
     return [child for child in children if all(word in " ".join(child.cmdline()) for word in words)]
 
@@ -45,7 +45,7 @@ def chat(settings, **options):
     return client.chat.completions.create(model=MODEL, messages=user("Tell me a long story."), **options)
 
 
-def test_models_and_health(stack):
+def test_health_is_ok_and_models_are_listed_with_their_tasks(stack):
     assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
     models = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
     tasks = ["chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr"]
@@ -83,7 +83,7 @@ def test_moved_repository_still_loads(tmp_path):
         assert can_chat(own)
 
 
-def test_model_configurations_contain_no_absolute_paths():
+def test_parameters_of_exported_models_contain_no_absolute_paths():
     configurations = list(default_model_repository().glob("*/config.pbtxt"))
     assert len(configurations) >= len(STARTERS)
     for path in configurations:
@@ -123,7 +123,7 @@ def first_of_free_ports(count):
 
 
 def test_request_contents_are_never_logged(stack):
-    """Neither valid nor failing requests leave their contents in a log; the access log records their paths."""
+    """The logs contain the path of a request, but not a word from its contents, whether it succeeds or fails."""
     canary = "zebrafishcanary"
     tool = {"type": "function", "function": {"name": canary, "parameters": {"type": "object", "properties": {}}}}
     grammar = {"guided_grammar": f"root ::= {canary}("}
@@ -165,8 +165,8 @@ def test_deadline_is_504_or_an_error_event_mid_stream(stack):
         assert len(received) > 5
 
 
-def test_frontend_without_triton_returns_503(stack):
-    """A frontend without Triton: nothing listens on Triton's port."""
+def test_without_triton_chat_is_503_and_health_and_models_return_an_error(stack):
+    """The frontend runs, but nothing listens on the port at which it expects Triton."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -195,13 +195,13 @@ def responds(base):
 
 @pytest.fixture(scope="module")
 def own():
-    """An instance whose processes the tests may kill."""
+    """A Trident stack, used only by this module, whose processes the tests may kill."""
     with running_stack([MODEL]) as settings:
         yield settings
 
 
 class TestProcessFailure:
-    """Requests fail while a process is down; Trident restarts it by itself."""
+    """Trident restarts a process that dies, and a Triton that hangs; then it responds to requests again."""
 
     @pytest.mark.parametrize(
         "words",
@@ -242,9 +242,9 @@ def can_chat(settings):
 
 
 class TestShutdown:
-    """Shutdown as AHA's document prescribes, each test on its own instance."""
+    """POST /shutdown, with the responses that AHA prescribes (docs/compatibility.md), and SIGINT."""
 
-    def test_shutdown_from_loopback_stops_every_process(self):
+    def test_shutdown_from_loopback_stops_every_process_and_removes_its_files(self):
         with running_stack([MODEL]) as own:
             main, below = launcher(own), launcher(own).children(recursive=True)
             response = requests.post(url(own, "/shutdown"), timeout=10)
@@ -254,7 +254,7 @@ class TestShutdown:
             assert not own.pid_file.exists()
             assert not list(Path("/dev/shm").glob(f"trident-{own.port}-*"))
 
-    def test_running_request_does_not_delay_the_shutdown(self):
+    def test_shutdown_during_a_stream_ends_within_15_seconds(self):
         with running_stack([MODEL]) as own:
             stream = chat(own, stream=True, extra_body={"ignore_eos": True})
             next(stream)
@@ -275,7 +275,7 @@ class TestShutdown:
             }
             assert healthy(open_to_all)
 
-    def test_sigint_exits_with_code_0(self):
+    def test_sigint_stops_trident_without_an_error_code(self):
         with running_stack([MODEL]) as own:
             main = launcher(own)
             os.kill(main.pid, signal.SIGINT)

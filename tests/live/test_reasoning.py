@@ -1,4 +1,7 @@
-"""A model with `reasoning` configured: a regular expression forces it to reason, since no real one is available."""
+"""A chat model with the parameter `reasoning`.
+
+The catalog has no reasoning model, so a regular expression forces the starter model to write reasoning in `<think>`.
+"""
 
 import pytest
 from openai import OpenAI
@@ -26,7 +29,7 @@ def test_reasoning_is_separated_and_counted(client):
     message = completion.choices[0].message
     assert 20 <= len(message.reasoning_content) + 2 <= 42
     assert message.content in ("Yes.", "No.")
-    # After the reasoning come a word, a period and the end-of-sequence token.
+    # After the reasoning come a word of one or two tokens, a period and the end-of-sequence token.
     assert completion.usage.completion_tokens_details.reasoning_tokens >= completion.usage.completion_tokens - 4
     assert completion.usage.completion_tokens_details.reasoning_tokens < completion.usage.completion_tokens
 

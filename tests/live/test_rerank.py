@@ -1,4 +1,4 @@
-"""Rerank through the real Triton: the starter model ranks documents as a reader would."""
+"""Rerank by the starter model through the real Triton: ranking, scores, truncation, rejected requests."""
 
 import pytest
 import requests
@@ -60,7 +60,7 @@ def test_long_documents_are_truncated_by_v2_and_rejected_by_v1(stack):
     assert (response.status_code, error["param"], error["code"]) == (400, "documents[0]", "context_length_exceeded")
 
 
-def test_query_that_fills_the_context_is_rejected(stack):
+def test_query_that_fills_the_context_is_rejected_even_with_truncate(stack):
     body = {"query": "why " * 600, "documents": ["a", "b"], "truncate": True}
     response = requests.post(url(stack, "/v1/rerank"), json=body, timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "query")

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API through the whole stack, with its own client."""
+"""OpenAI's Responses API through the complete Trident stack, with the `openai` client."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_instructions_apply_to_one_response_only(client):
 def test_every_worker_finds_a_stored_response(stack):
     with running_stack([MODEL], "--workers", "2", triton_of=stack) as settings:
         first = ask(OpenAI(base_url=url(settings, "/v1"), api_key="unused"), max_output_tokens=3)
-        for _ in range(8):  # one connection each, to reach both workers
+        for _ in range(8):  # a new connection each time, so that both workers are very likely reached
             with OpenAI(base_url=url(settings, "/v1"), api_key="unused") as other:
                 assert other.responses.retrieve(first.id).id == first.id
 
@@ -110,13 +110,13 @@ def test_stored_response_expires(stack):
         wait_until(expired, 5, "the response to expire")
 
 
-def test_input_longer_than_the_context_is_named(client):
+def test_input_longer_than_the_context_is_rejected(client):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "word " * 20_000)
     assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
 
 
-def test_client_disconnect_stops_the_engine(client, stack):
+def test_client_disconnect_stops_its_generation(client, stack):
     wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
     stream = ask(client, "Tell me a story.", stream=True, max_output_tokens=8000, extra_body={"ignore_eos": True})
     for event in stream:
@@ -127,7 +127,7 @@ def test_client_disconnect_stops_the_engine(client, stack):
     wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")
 
 
-def test_text_matches_the_schema(client):
+def test_text_is_json_with_the_keys_of_the_schema(client):
     schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
     text_format = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
     response = client.responses.create(
@@ -163,7 +163,7 @@ def test_tool_is_called_and_its_result_is_in_the_next_prompt(client):
     assert ask(client, whole, tools=[WEATHER]).usage.input_tokens == second.usage.input_tokens
 
 
-def test_tool_call_is_streamed(client):
+def test_streamed_tool_call_matches_non_streamed_response(client):
     options = {"tools": [WEATHER], "tool_choice": {"type": "function", "name": "get_weather"}, "temperature": 0}
     plain = client.responses.create(model=MODEL, input="Oslo?", **options)
     with client.responses.stream(model=MODEL, input="Oslo?", **options) as stream:

@@ -1,4 +1,4 @@
-"""Sampling parameters with the real model: each test fails if its parameter is ignored."""
+"""Sampling parameters with a real model: the test of a parameter fails if the parameter is ignored."""
 
 import math
 
@@ -83,12 +83,12 @@ def test_choices_differ(client, stream):
     assert all(found)
 
 
-def test_logprobs_cover_the_text_and_fall_with_temperature(client):
+def test_logprobs_cover_the_text_fall_with_temperature_and_are_streamed(client):
     choice = ask(client, temperature=0, logprobs=True).choices[0]
     entries = choice.logprobs.content
     assert bytes(byte for entry in entries for byte in entry.bytes).decode() == choice.message.content
     assert all(-20 < entry.logprob <= 0 for entry in entries)
-    assert math.exp(sum(entry.logprob for entry in entries) / len(entries)) > 0.2  # greedy: never improbable
+    assert math.exp(sum(entry.logprob for entry in entries) / len(entries)) > 0.2  # on average, greedy ones are likely
     hot = ask(client, temperature=2, logprobs=True).choices[0].logprobs.content
     assert sum(entry.logprob for entry in hot) / len(hot) < sum(entry.logprob for entry in entries) / len(entries)
     chunks = list(ask(client, temperature=0, logprobs=True, stream=True))
@@ -105,5 +105,5 @@ def test_unsupported_parameters_are_rejected(client):
         assert caught.value.code == "unsupported_parameter"
 
 
-def test_stream_matches_non_streamed_response(client):
+def test_streams_match_non_streamed_responses(client):
     check_streams(client, 12)

@@ -1,4 +1,7 @@
-"""Speech through the real Triton: formats, words (transcribed by Whisper), voices, cloning, invalid requests."""
+"""Speech through the real Triton: formats, words (transcribed by Whisper), voices, AHA's API, invalid requests.
+
+docs/compatibility.md describes AHA.
+"""
 
 import base64
 import io
@@ -43,7 +46,7 @@ class TestWords:
 
 class TestFormats:
     @pytest.mark.parametrize("audio_format", FORMATS)
-    def test_audio_decodes_to_the_right_length(self, stack, audio_format):
+    def test_audio_decodes_to_the_same_length_in_every_format(self, stack, audio_format):
         expected = len(speak(stack, input=TEN_SENTENCES, response_format="pcm").content) / 48_000
         response = speak(stack, input=TEN_SENTENCES, response_format=audio_format)
         assert seconds(response.content, audio_format) == pytest.approx(expected, abs=0.1)
@@ -53,7 +56,7 @@ class TestFormats:
     def test_speed_changes_the_length_but_not_the_pitch(self, stack, speed):
         def measure(content):
             samples = np.frombuffer(content, np.int16).astype(np.float32)
-            # The mean frequency from 120 to 350 Hz, weighted by power: near this voice's fundamental.
+            # Estimates the pitch: the mean frequency, weighted by power, around the fundamental of this voice.
             spectrum = np.abs(np.fft.rfft(samples))[: int(350 * len(samples) / 24_000)]
             spectrum[: int(120 * len(samples) / 24_000)] = 0
             frequencies = np.arange(len(spectrum)) * 24_000 / len(samples)
@@ -100,7 +103,7 @@ class TestAHA:
             assert (file.getframerate(), file.getnchannels()) == (24_000, 1)
             assert 0.5 < file.getnframes() / 24_000 < 3
 
-    def test_model_without_voice_cloning_rejects_it(self, stack):
+    def test_model_without_voice_cloning_rejects_reference_audio(self, stack):
         error = clone(stack, reference_audio_url(0), model="hibari").json()["error"]
         assert error["code"] == "voice_cloning_unsupported"
 
@@ -117,7 +120,7 @@ class TestBadRequests:
             ({"input": "Hello", "speed": 9}, 400, "speed"),
         ],
     )
-    def test_invalid_request_is_rejected_immediately(self, stack, body, status, param):
+    def test_invalid_request_is_rejected_within_five_seconds(self, stack, body, status, param):
         started = time.monotonic()
         response = speak(stack, **body)
         assert (response.status_code, response.json()["error"]["param"]) == (status, param)
@@ -126,7 +129,7 @@ class TestBadRequests:
     @pytest.mark.parametrize(
         "text", ["1" * 3000, "A-b'c" * 600, "[x](/y/)", "\u202e\u0000\ufeff a", "a" * 5000, "é à ñ ß 漢字"]
     )
-    def test_odd_text_is_spoken_or_rejected_and_nothing_breaks(self, stack, text):
+    def test_odd_text_is_spoken_or_rejected_and_the_next_request_succeeds(self, stack, text):
         assert speak(stack, input=text).status_code in (200, 400)
         assert speak(stack, input="Hello.").status_code == 200
 
@@ -142,7 +145,7 @@ class TestBadRequests:
             assert all(pool.map(ask, range(60)))
 
 
-def test_long_text_does_not_delay_a_short_one_and_disconnect_stops_it(stack):
+def test_short_text_is_spoken_quickly_during_a_long_one_and_after_its_client_disconnects(stack):
     body = {"model": "hibari", "input": TEN_SENTENCES * 150, "response_format": "opus"}
     with requests.post(url(stack, "/v1/audio/speech"), json=body, stream=True, timeout=120) as response:
         next(response.iter_content(1))

@@ -1,4 +1,4 @@
-"""Structured output through the whole stack with OpenAI's own client."""
+"""Structured output through the complete Trident stack, with the `openai` client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def test_outputs_match_their_schemas(client):
     check_schemas(client, 16)
 
 
-def test_guided_choice_and_guided_regex(client):
+def test_guided_choice_and_guided_regex_constrain_the_text(client):
     assert ask(client, "Is it?", extra_body={"guided_choice": ["yes", "no"]}).message.content in ("yes", "no")
     text = ask(client, "A code", extra_body={"guided_regex": r"[A-Z]{3}-\d{4}"}).message.content
     assert len(text) == 8
@@ -39,7 +39,7 @@ def test_guided_choice_and_guided_regex(client):
         ({"extra_body": {"guided_choice": [str(i) for i in range(10_000)]}}, "guided_choice"),
     ],
 )
-def test_invalid_constraint_is_rejected_quickly(client, options, param):
+def test_invalid_constraint_is_rejected_within_two_seconds(client, options, param):
     started = time.monotonic()
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "Hello", **options)
@@ -78,8 +78,8 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_constraint_that_cannot_be_compiled_does_not_affect_others(client, attack):
-    """A running response continues, and the other client's request is rejected."""
+def test_constraint_that_cannot_be_compiled_is_rejected_without_affecting_others(client, attack):
+    """While the request with the constraint is rejected, another response continues to its limit."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, "Tell me a long story.", max_tokens=300, extra_body={"ignore_eos": True})
         with pytest.raises(openai.BadRequestError) as caught:

@@ -1,4 +1,4 @@
-"""Tool calls through the whole stack with OpenAI's own client."""
+"""Tool calls through the complete Trident stack, with the `openai` client."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_tool_calls_and_results_are_in_the_prompt(client):
     assert ask(client, HISTORY, max_tokens=1).usage.prompt_tokens > question + 30
 
 
-def test_tool_call_is_parsed(client):
+def test_tool_call_is_parsed_with_and_without_streaming(client):
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
     messages = user(f"Repeat exactly, and nothing else:\n{call}")
     message = ask(client, messages, tools=[WEATHER]).choices[0].message
@@ -60,7 +60,7 @@ def test_forced_calls_match_their_parameter_schemas(client):
     check_forced_calls(client, 8)
 
 
-def test_required_tool_call_of_a_small_model_ends(client):
+def test_required_tool_calls_of_a_small_model_end(client):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 600}
     choice = ask(client, user("How is the weather in Oslo?"), **options).choices[0]
     assert choice.finish_reason == "tool_calls"

@@ -1,4 +1,4 @@
-"""Transcription through the real Triton and Whisper: words, timestamps, languages, formats, invalid files."""
+"""Transcription through the real Triton and Whisper: words, timestamps, languages, formats, silence, invalid files."""
 
 import itertools
 import re
@@ -42,16 +42,17 @@ class TestWords:
         assert rate <= 0.12
 
     def test_language_is_detected(self, client):
-        """Easy clips only; heavy/test_speech_quality.py covers all of them."""
+        """One clip per language, all easy; tests/heavy/test_speech_quality.py covers all clips."""
         for language in ("en", "es", "zh"):
             path = next(path for path in CLIPS if path.parent.name == language)
             assert transcribe(client, path, response_format="verbose_json").language == language
 
-    def test_chinese_is_transcribed_if_specified(self, client):
-        path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")  # a clip of numbers
+    def test_chinese_is_transcribed_if_the_language_is_specified(self, client):
+        # Not `jishu`, which counts to ten: numbers may be transcribed as digits.
+        path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")
         assert re.search(r"[\u4e00-\u9fff]", transcribe(client, path, language="ZH").text)
 
-    def test_translation_is_english(self, client):
+    def test_translation_has_a_number_that_the_clip_counts(self, client):
         (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
         with path.open("rb") as file:
             text = client.audio.translations.create(model="whisper-1", file=file).text
@@ -71,7 +72,7 @@ class TestTimestamps:
         assert len(transcript.words) > 100
         assert "".join(word.word for word in transcript.words).strip() == transcript.text
 
-    def test_subtitle_formats(self, stack):
+    def test_subtitles_are_in_srt_and_vtt_format(self, stack):
         content = first_seconds().read_bytes()
         srt = post_audio(stack, content, response_format="srt")
         assert srt.text.startswith("1\n00:00:00,")

@@ -1,4 +1,4 @@
-"""A model with the tensors of Triton's stock vLLM backend behind the same API, in the real Triton."""
+"""A model with the tensors of Triton's stock vLLM backend (vllm_contract/), served by Trident with the real Triton."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_model_is_listed_and_healthy(client, stack):
     assert requests.get(url(stack, "/health"), timeout=10).status_code == 200
 
 
-def test_non_streamed_response(client):
+def test_non_streamed_response_has_text_and_usage(client):
     completion = ask(client, "one two three")
     assert completion.choices[0].message.content == "Answer three two one "
     assert completion.choices[0].finish_reason == "stop"
@@ -98,7 +98,7 @@ def test_engine_failure_is_reported(client, stream):
     assert caught.value.code == "engine_failure"
 
 
-def test_text_completions(client):
+def test_text_completions_echo_prompts_are_streamed_and_reject_token_ids(client):
     completion = client.completions.create(model="org/words", prompt=["a b", "c d e"], echo=True)
     assert [choice.text for choice in completion.choices] == ["a bb a ", "c d ee d c "]
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 5)
@@ -118,7 +118,7 @@ def test_responses_continue_a_conversation(client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_client_disconnect_stops_the_engine(client, stack, stream):
+def test_client_disconnect_stops_its_generation(client, stack, stream):
     wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
     options = {"model": "org/words", "messages": user("one two"), "ignore_eos": True, "stream": stream}
     with pytest.raises(requests.Timeout):

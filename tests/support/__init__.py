@@ -1,1 +1,1 @@
-"""Helpers shared by tests and benchmarks: running Tridents, recordings, images, tiny models with random weights."""
+"""Helpers shared by tests and benchmarks: running Trident, recordings, images, tiny models with random weights."""

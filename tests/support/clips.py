@@ -1,4 +1,4 @@
-"""Short excerpts of long recordings, which are quick to transcribe."""
+"""A short excerpt of a long recording: quicker to transcribe than the whole."""
 
 import wave
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.support.recordings import MOONSHINE, package_files
 
 
 def first_seconds(seconds: int = 8) -> Path:
-    """Return a file with the first `seconds` of A Tale of Two Cities, next to the full recording."""
+    """Return the path of a WAV file with the first `seconds` seconds of the recording of A Tale of Two Cities."""
     folder = package_files(MOONSHINE)
     target = folder / f"two_cities-{seconds}s.wav"
     if not target.exists():

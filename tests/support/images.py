@@ -1,4 +1,4 @@
-"""Photographs from scikit-image, and known shapes composited over them."""
+"""Photographs from scikit-image, and images of a shape in front of a photograph, with the mask of the shape."""
 
 import io
 import math
@@ -12,14 +12,14 @@ SCENES = ("ball", "box", "star", "egg", "bottle")
 
 
 def load_photograph(name: str) -> Image.Image:
-    """Return a photograph from scikit-image's package: astronaut, chelsea (a cat), coffee…"""
+    """Return a photograph from the scikit-image package, such as `astronaut`, `chelsea` (a cat) or `coffee`."""
     folder = Path(skimage.data.__file__).parent
     found = next(path for path in sorted(folder.glob(f"{name}.*")) if path.suffix in (".png", ".jpg"))
     return Image.open(found).convert("RGB")
 
 
 def composite(scene: str) -> tuple[Image.Image, Image.Image]:
-    """Return an image of a sharp object in front of a blurred photograph, and the object's mask."""
+    """Return an image of a shape in front of a blurred photograph, and the mask of the shape."""
     size = (640, 480)
     image = load_photograph("brick").resize(size).filter(ImageFilter.GaussianBlur(3))
     mask = Image.new("L", (size[0] * 4, size[1] * 4))
@@ -30,7 +30,7 @@ def composite(scene: str) -> tuple[Image.Image, Image.Image]:
 
 
 def _draw(pen: ImageDraw.ImageDraw, scene: str) -> None:
-    """Draw the shape of a scene on a mask of 2560 × 1920 pixels."""
+    """Draw the shape of a scene in white on a mask of 2560 × 1920 pixels."""
     if scene == "ball":
         pen.ellipse((800, 480, 1760, 1440), fill=255)
     elif scene == "box":
@@ -48,7 +48,7 @@ def _draw(pen: ImageDraw.ImageDraw, scene: str) -> None:
 
 
 def _surface(size: tuple[int, int], scene: str) -> Image.Image:
-    """Return an image in the scene's color, darker toward its edges."""
+    """Return an image filled with the scene's color, darker toward the edges of the image."""
     colors = {"ball": "#d03020", "box": "#2050c0", "star": "#e0b020", "egg": "#e8e0d0", "bottle": "#107040"}
     light = (
         Image.radial_gradient("L")
@@ -62,7 +62,7 @@ def _surface(size: tuple[int, int], scene: str) -> Image.Image:
 
 
 def encode_image(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
-    """Return the contents of an image file."""
+    """Return the image as the contents of a file in this format."""
     content = io.BytesIO()
     image.save(content, image_format, **options)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Helpers of the live tests: export models, address a Trident, read its metrics, wait."""
+"""Helpers for the live and heavy tests: export models, build URLs, read metrics, wait, run commands."""
 
 import subprocess
 import sys
@@ -20,7 +20,10 @@ def export(*arguments: str) -> None:
 
 
 def run_in(environment: str, module: str, *arguments: str | Path) -> str:
-    """Run a module of `tests.support` in one of the environments with torch; return its standard output."""
+    """Run a module of `tests.support` and return its standard output.
+
+    `environment` is a virtual environment with torch, such as `.venv-onnx`, which make creates if needed.
+    """
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
     python = str(CHECKOUT / environment / "bin" / "python")
     command = [python, "-m", f"tests.support.{module}", *map(str, arguments)]
@@ -28,7 +31,7 @@ def run_in(environment: str, module: str, *arguments: str | Path) -> str:
 
 
 def export_weights(name: str, weights: Path) -> Path:
-    """Export a model from a folder of weights, by the real command; return the repository, a sibling of that folder."""
+    """Export a model from a folder of weights with `trident export`; return the model repository beside the folder."""
     repository = weights.parent / "repository"
     command = [sys.executable, "-m", "trident", "export", name, "--weights", str(weights)]
     environment = {"TRIDENT_CACHE": str(weights.parent / "cache"), "TRIDENT_MODEL_REPOSITORY": str(repository)}
@@ -46,7 +49,7 @@ def user(text: str) -> list[dict[str, str]]:
 
 
 def metric(settings: Settings, name: str) -> float:
-    """Return a metric of the generation backend, as Triton publishes it."""
+    """Return the value of the generation backend's metric `trident_generation_{name}`, from Triton's endpoint."""
     with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"trident_generation_{name}{{"))

@@ -1,4 +1,4 @@
-"""A load generator that uses little CPU: many streamed chats over plain sockets, read by one thread."""
+"""A load generator that uses little CPU: one thread sends and reads many streamed chats over plain sockets."""
 
 import selectors
 import socket
@@ -21,7 +21,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Load:
-    """The results of one round of streams."""
+    """The results of one call of `run_streams`.
+
+    `tokens` counts the completion tokens of all streams; `first_token_ms` is the median time to the first text.
+    """
 
     tokens_per_second: float
     first_token_ms: float
@@ -29,7 +32,7 @@ class Load:
 
 
 def chat_body(model: str, text: str, max_tokens: int) -> bytes:
-    """Return the body of a request for a streamed chat of exactly `max_tokens` greedy tokens."""
+    """Return the body of a streamed chat request that generates exactly `max_tokens` tokens, greedily."""
     return orjson.dumps(
         {
             "model": model,
@@ -44,9 +47,9 @@ def chat_body(model: str, text: str, max_tokens: int) -> bytes:
 
 
 def run_streams(port: int, bodies: list[bytes], timeout: float = 300) -> Load:
-    """Send all bodies at once to 127.0.0.1:`port` and read every stream to its end.
+    """Send each body on its own connection to 127.0.0.1:`port`, then read all streams to their ends.
 
-    Raises AssertionError if a stream ends without `[DONE]`.
+    Raises AssertionError if that takes more than `timeout` seconds, or if a stream ends without `[DONE]`.
     """
     selector = selectors.DefaultSelector()
     started = time.perf_counter()
@@ -80,7 +83,7 @@ def _read(selector: selectors.BaseSelector, stream: Stream) -> None:
 
 
 def _has_text(data: bytearray) -> bool:
-    """Return whether a non-empty content delta has arrived."""
+    """Return whether the data contains a delta whose content is not empty."""
     start = data.find(b'"content":"')
     while start >= 0:
         if data[start + 11 : start + 12] not in (bytearray(b'"'), bytearray()):

@@ -50,18 +50,18 @@ histogram of grey values:
 
 
 def photographed_page() -> Image.Image:
-    """Return the photographed page in scikit-image's package: warped, and lit from one side."""
+    """Return the photographed page in the scikit-image package, enlarged three times: warped, and lit from one side."""
     page = Image.fromarray(skimage.data.page())
     return page.resize((page.width * 3, page.height * 3), Image.Resampling.LANCZOS)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return a font with Chinese characters."""
+    """Return a font with Latin letters and Chinese characters, `size` pixels high."""
     return ImageFont.truetype(package_files(_FONTS) / "SimHei.ttf", size)
 
 
 def render_page(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
-    """Return an image of a page with these columns of lines."""
+    """Return an image of a page with these columns side by side; each column is a tuple of lines."""
     letters = font(size)
     widths = [max(letters.getlength(line) for line in column) + 2 * size for column in columns]
     page = Image.new("RGB", (round(sum(widths)) + size, (max(map(len, columns)) + 2) * size * 3 // 2), "white")
@@ -74,7 +74,7 @@ def render_page(*columns: tuple[str, ...], size: int = 28) -> Image.Image:
 
 
 def render_table() -> Image.Image:
-    """Return an image of a page with a table between two lines of text."""
+    """Return an image of a page with `TABLE` between two lines of text."""
     size, letters = 28, font(28)
     page = Image.new("RGB", (1000, 460), "white")
     pen = ImageDraw.Draw(page)
@@ -100,7 +100,7 @@ def simulate_camera(page: Image.Image) -> Image.Image:
 
 
 def character_errors(said: str, wanted: str) -> float:
-    """Return the character error rate, ignoring white space and full-width variants."""
+    """Return the character error rate of `said`, ignoring white space and variants such as full-width characters."""
     return float(cer(_plain(wanted), _plain(said)))
 
 

@@ -1,4 +1,4 @@
-"""Recorded speech with transcripts, from packages on the index and in Debian, fetched once into the cache."""
+"""Recorded speech from packages on the Python package index and in Debian, downloaded once into the cache."""
 
 import subprocess
 import zipfile
@@ -11,14 +11,14 @@ from contract.paths import default_cache
 from export.catalog import Package
 from export.fetch import fetch_wheel
 
-# 27 clips of 1 to 9 seconds in nine languages.
+# 27 clips of 1 to 5 seconds in nine languages, with transcripts.
 AUDIOEVAL = Package(
     name="pytest-audioeval",
     version="0.1.3",
     sha256="8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
     folder="pytest_audioeval/samples/audio",
 )
-# 44 seconds from the beginning of A Tale of Two Cities.
+# Its `two_cities.wav` is 44 seconds from the beginning of A Tale of Two Cities, without a transcript.
 MOONSHINE = Package(
     name="moonshine-voice",
     version="0.1.5",
@@ -28,7 +28,7 @@ MOONSHINE = Package(
 
 
 def package_files(package: Package) -> Path:
-    """Return a folder with the package's recordings and transcripts, or with its single file."""
+    """Return a folder with the WAV and text files in the package's `folder`, or with the package's single `file`."""
     downloads, target = default_cache() / "downloads", default_cache() / "tests" / package.name
     if not target.exists():
         downloads.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,11 @@ def package_files(package: Package) -> Path:
 
 
 def librivox() -> dict[Path, str]:
-    """Return five audiobook clips → transcripts, from Debian's pocketsphinx-testdata (unpacked, not installed)."""
+    """Return the transcripts of five audiobook clips, by the path of the clip.
+
+    The clips are in Debian's package pocketsphinx-testdata, which is unpacked but not installed. Skips the test if the
+    package cannot be downloaded.
+    """
     target = default_cache() / "tests" / "pocketsphinx-testdata"
     if not target.exists():
         target.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Chats with sampling parameters, shared by the live core and the heavy suites."""
+"""Chats with sampling parameters, shared by the live tests and the heavy suites."""
 
 import random
 
@@ -35,7 +35,7 @@ def response_summary(completion):
 
 
 def stream_summary(chunks):
-    """Return the same for a streamed response."""
+    """Return the text, finish reason, usage and tokens of a streamed response."""
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     text = "".join(choice.delta.content or "" for choice in choices)
     tokens = [entry.token for choice in choices if choice.logprobs for entry in choice.logprobs.content]
@@ -43,9 +43,10 @@ def stream_summary(chunks):
 
 
 def check_streams(client, count):
-    """Check that the streamed and the non-streamed response are equal, for `count` random requests.
+    """Check that the streamed response to each of `count` random requests equals the non-streamed one.
 
-    The prefix cache can change rounding, so a stream that differs may also equal a second non-streamed response.
+    A prompt in the prefix cache can be computed with different rounding. The first response to a request fills the
+    cache, so a stream may also equal a second non-streamed response, which uses the cache as the stream does.
     """
     mismatches = []
     for seed in range(count):

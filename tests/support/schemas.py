@@ -25,7 +25,7 @@ _WORDS = [
 
 
 def random_schema(seed: int) -> dict[str, Any]:
-    """Return an object schema with most of the JSON Schema features nested in it."""
+    """Return a random schema of an object: nested objects and arrays, enums, constants, alternatives and limits."""
     return _object(random.Random(seed), 0)  # noqa: S311
 
 

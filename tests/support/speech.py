@@ -1,4 +1,7 @@
-"""Helpers shared by the speech and transcription tests: synthesize, transcribe, compare the words."""
+"""Helpers shared by the speech and transcription tests: synthesize, transcribe, compare words.
+
+Importing this module downloads the recordings if the cache does not have them.
+"""
 
 import base64
 import io
@@ -50,7 +53,7 @@ def transcribe_text(stack, content, **fields):
 
 
 def normalize_words(text):
-    """Return a text normalized for comparison: lower case, no punctuation, small numbers as words."""
+    """Return an English text for comparison: lower case, no punctuation except apostrophes, 1 to 10 as words."""
     plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
     return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
 
@@ -70,13 +73,13 @@ def post_audio(stack, content, path="/v1/audio/transcriptions", timeout=120, **f
 
 
 def repeat_recording(times):
-    """Return the 44 seconds of A Tale of Two Cities, repeated `times` times."""
+    """Return a WAV file, at 16 kHz, of the 44 seconds of A Tale of Two Cities repeated `times` times."""
     samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
     return wav(np.tile(samples, times))
 
 
 def reference_audio_url(start):
-    """Return five seconds of a reader's voice, from second `start`, as a `data:` URL."""
+    """Return five seconds of the recording of A Tale of Two Cities, from second `start`, as a `data:` URL."""
     content = io.BytesIO()
     with wave.open(str(package_files(MOONSHINE) / "two_cities.wav")) as file, wave.open(content, "wb") as part:
         part.setparams(file.getparams())
@@ -91,7 +94,7 @@ def clone(stack, address, text="Hello there. How are you?", **body):
 
 
 def check_words(stack, sentences):
-    """Check that transcribing the synthesized sentences yields their words (word error rate at most 5%)."""
+    """Synthesize the sentences, transcribe the audio, and check that the word error rate is at most 5%."""
     texts = [transcribe_text(stack, speak(stack, input=sentence).content) for sentence in sentences]
     assert jiwer.wer([normalize_words(s) for s in sentences], [normalize_words(t) for t in texts]) <= 0.05
 
@@ -102,7 +105,10 @@ def transcribe(client, path, **options):
 
 
 def check_bad_files_among_good_ones(stack, client, count):
-    """Send `count` files concurrently, half of them invalid; check that each valid one has the text it has alone."""
+    """Send `count` files, eight at a time, every other one invalid.
+
+    Check that each invalid file is rejected, and that each valid one has the same text as when sent by itself.
+    """
     clips = list(librivox())[: max(1, count // 4)]
     expected = [transcribe(client, path).text for path in clips]
 

@@ -1,4 +1,4 @@
-"""Runs a whole Trident, as `make serve` does, on its own ports."""
+"""Runs the complete Trident stack, as `make serve` does, on free ports."""
 
 import socket
 import subprocess
@@ -19,7 +19,7 @@ _START_SECONDS = 120
 
 
 def free_ports(count: int) -> list[int]:
-    """Return unused ports of 127.0.0.1."""
+    """Return `count` TCP ports that nothing uses on 127.0.0.1."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
@@ -29,10 +29,10 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None = None) -> Iterator[Settings]:
-    """Run Trident with these models until the block ends; yield its settings.
+    """Run Trident with these models and flags until the block ends; yield settings with its ports and models.
 
-    `triton_of`: a running Trident whose Triton to use, instead of starting another one.
-    Raises RuntimeError with the output if Trident does not start.
+    If `triton_of` has the settings of a running Trident, use the Triton of that instance instead of starting another.
+    Raises RuntimeError with the output if Trident exits or is not ready within 120 seconds.
     """
     port, http, grpc, metrics = free_ports(4)
     if triton_of:
@@ -53,12 +53,12 @@ def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None
 
 
 def read_config(model: Path) -> model_config_pb2.ModelConfig:
-    """Return the parsed config.pbtxt of an exported model's folder."""
+    """Return the parsed config.pbtxt in the folder of an exported model."""
     return text_format.Parse((model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
 
 
 def make_repository(folder: Path, model: str, parameters: Mapping[str, str]) -> Path:
-    """Make `folder` a model repository with one exported model and these parameters changed; return `folder`."""
+    """Put an exported model into `folder`, with these values in its parameters; return `folder`, a model repository."""
     source, target = default_model_repository() / model, folder / model
     target.mkdir(parents=True)
     (target / "1").symlink_to(source / "1")

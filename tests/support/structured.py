@@ -1,4 +1,4 @@
-"""Checks of outputs and tool calls by random schemas, shared by the live core and the heavy suites."""
+"""Checks that outputs and tool calls match random schemas, shared by the live tests and the heavy suites."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from tests.support.schemas import random_schema
 
 
 def check_schemas(client: OpenAI, count: int) -> None:
-    """Request outputs for `count` random schemas, eight at a time, and check that each output is valid."""
+    """Request outputs for `count` random schemas, eight at a time; check that each output matches its schema."""
 
     def finish_reason(seed: int) -> str:
         schema = random_schema(seed)
@@ -27,7 +27,10 @@ def check_schemas(client: OpenAI, count: int) -> None:
 
 
 def check_forced_calls(client: OpenAI, count: int) -> None:
-    """Force a call of a named tool or of any of three, `count` times: streamed and not, with random schemas."""
+    """Force `count` tool calls, eight at a time; check that the arguments match the tool's random schema.
+
+    Every other request forces a named tool, the others any of three. Every third request is streamed.
+    """
 
     def call(seed: int) -> str:
         schemas = {f"tool_{number}": random_schema(3 * seed + number) for number in range(3)}

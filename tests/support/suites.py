@@ -1,4 +1,4 @@
-"""The list of heavy suites, and the record of the inputs with which each last passed."""
+"""The list of heavy suites, and the record of the hash of each suite's inputs when the suite last passed."""
 
 import hashlib
 import json
@@ -12,14 +12,17 @@ _RECORD = FOLDER / "passed.json"
 
 
 def load_suites() -> dict[str, list[str]]:
-    """Return suite → its inputs, as paths relative to the checkout: its own file, the common inputs, and its list."""
+    """Return the inputs of each suite: its own file, the common ones and those in its table in suites.toml.
+
+    Inputs are paths relative to the checkout.
+    """
     tables = tomllib.loads((FOLDER / "suites.toml").read_text(encoding="utf-8"))
     common = tables.pop("all")["inputs"]
     return {name: [f"tests/heavy/{name}.py", *common, *table["inputs"]] for name, table in tables.items()}
 
 
 def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
-    """Return a hash of the names and contents of all input files. Raises FileNotFoundError if an input is missing."""
+    """Return a hash of the paths and contents of all input files. Raises FileNotFoundError if an input is missing."""
     digest = hashlib.sha256()
     for path in sorted({file for name in inputs for file in _files(checkout / name)}):
         digest.update(f"{path.relative_to(checkout)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -27,13 +30,13 @@ def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
 
 
 def unchanged_suites(fingerprints: dict[str, str]) -> list[str]:
-    """Return the suites that passed with exactly these fingerprints."""
+    """Return the suites whose fingerprint is the one recorded when the suite last passed."""
     passed = _read_record()
     return [name for name, value in fingerprints.items() if passed.get(name) == value]
 
 
 def record_passed(fingerprints: dict[str, str]) -> None:
-    """Record in passed.json, which git tracks, that these suites passed with these fingerprints."""
+    """Record in passed.json that these suites passed with these fingerprints; drop unlisted suites."""
     passed = {name: value for name, value in _read_record().items() if name in load_suites()} | fingerprints
     _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

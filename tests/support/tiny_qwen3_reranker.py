@@ -1,7 +1,8 @@
 """`python -m tests.support.tiny_qwen3_reranker TOKENIZER_JSON TARGET PROMPTS_JSON`, run in .venv-onnx.
 
-Writes a Qwen3 language model with two layers and random weights, and scores the prompts as the model card of
-Qwen3-Reranker prescribes: the logit of "yes" minus the logit of "no" after the prompt. Prints the scores as JSON.
+Writes a Qwen3 language model with two layers and random weights to TARGET, and scores the prompts in PROMPTS_JSON as
+the model card of Qwen3-Reranker prescribes: the logit of "yes" minus the logit of "no" after the prompt. Prints the
+scores as JSON.
 """
 
 import json
@@ -27,7 +28,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     )
     model = Qwen3ForCausalLM(config).eval()
     with torch.no_grad():
-        for weight in model.parameters():  # the default initialization makes all outputs alike
+        for weight in model.parameters():  # with the default initialization, all scores would be alike
             if weight.dim() == 2:
                 weight.normal_(0, 0.3)
     return model

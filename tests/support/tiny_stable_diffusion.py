@@ -1,7 +1,7 @@
 """`python -m tests.support.tiny_stable_diffusion TARGET`, run in .venv-openvino.
 
-Writes a tiny Stable Diffusion 1.5 in the layout that diffusers publishes: the real architecture, with a fraction of the
-width and random weights.
+Writes a tiny Stable Diffusion 1.5 with random weights to TARGET, in the layout of diffusers: the same networks, with
+fewer layers and channels.
 """
 
 import json
@@ -18,14 +18,14 @@ _LENGTH = 77
 
 
 def byte_letters() -> list[str]:
-    """Return the characters that stand for the 256 bytes in the vocabularies of GPT-2 and CLIP."""
+    """Return the characters that represent the 256 possible bytes in the vocabularies of GPT-2 and CLIP."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """Return a byte-level BPE tokenizer with tokens for a few words; all others are spelled out."""
+    """Return a byte-level BPE tokenizer with one token for each of `_WORDS`; other words are split into more tokens."""
     letters = byte_letters()
     vocabulary = letters + [f"{letter}</w>" for letter in letters]
     merges = []
@@ -59,7 +59,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
     model = CLIPTextModel(config)
     with torch.no_grad():
-        for weight in model.parameters():  # the default initialization makes all prompts alike
+        for weight in model.parameters():  # with the default initialization, all prompts would be alike
             if weight.dim() > 1:
                 weight.normal_(0, 0.5)
     return model

@@ -1,7 +1,7 @@
 """`python -m tests.support.tiny_vision_language TOKENIZER_JSON TARGET [KIND]`, run in .venv-openvino.
 
-Writes a checkpoint of Qwen2.5-VL (`qwen2_5_vl`) or Qwen3-VL (`qwen3_vl`) in the published layout, with two text layers
-and random weights. Its output is meaningless, but differs for each image.
+Writes a checkpoint in the published layout, with two text layers and random weights, to TARGET. KIND is `qwen2_5_vl`
+(Qwen2.5-VL, the default) or `qwen3_vl` (Qwen3-VL). The model's output is meaningless, but depends on the image.
 """
 
 import json
@@ -39,7 +39,7 @@ _VISION = {
     "temporal_patch_size": 2,
 }
 
-# An image takes from 4 to 64 tokens.
+# An image that is not very narrow takes 4 to 64 tokens in Qwen2.5-VL, and 4 to 49 in Qwen3-VL.
 _PIXELS = {"min_pixels": 56 * 56, "max_pixels": 224 * 224}
 
 CHAT_TEMPLATE = (
@@ -54,7 +54,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(path: str) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a ChatML model, extended with the image tokens."""
+    """Return the tokenizer of a ChatML model, with the image tokens and the chat template added."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.add_special_tokens({"additional_special_tokens": _IMAGE_TOKENS})
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -69,7 +69,7 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast) -> torch.nn.Module
     text = _TEXT | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     model = (_qwen3 if kind == "qwen3_vl" else _qwen2_5)(text, ids).eval()
     with torch.no_grad():
-        for name, weight in model.named_parameters():  # the default initialization makes all outputs alike
+        for name, weight in model.named_parameters():  # with the default initialization, all outputs would be alike
             if weight.dim() >= 2:
                 weight.normal_(0, 1.0 if "embed_tokens" in name else 0.3)
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
