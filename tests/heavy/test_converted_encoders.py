@@ -1,15 +1,12 @@
 """Embeddings of models converted with torch, through the real Triton: values, limits, concurrent requests."""
 
 import random
-import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import orjson
 import pytest
 import requests
 from openai import BadRequestError, OpenAI
@@ -17,6 +14,10 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
 from contract.paths import default_model_repository
+from tests.support.embeddings import (
+    check_full_queue_rejects_requests_and_loses_none,
+    check_large_request_yields_to_others_and_stops_on_disconnect,
+)
 from tests.support.live import export, url
 from tests.support.stack import running_stack
 
@@ -163,40 +164,14 @@ class TestTooLong:
             assert all(pool.map(ask, range(90)))
 
 
-def start_raw(stack, body):
-    content = orjson.dumps(body)
-    connection = socket.create_connection(("127.0.0.1", stack.port))
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
-    connection.sendall(head.encode() + content)
-    return connection
-
-
 class TestLoad:
-    def test_large_request_does_not_block_others_and_stops_on_disconnect(self, client, stack):
-        """If it were not stopped, the large request would take ten seconds or more."""
-        connection = start_raw(stack, {"model": FLOAT, "input": ["dog " * 250] * 2000, "truncate": True})
-        time.sleep(1)
-        started = time.monotonic()
-        embed(client, ["a short one in between"])
-        in_between = time.monotonic() - started
-        connection.close()
-        time.sleep(1)
-        alone = min(timed(lambda: embed(client, ["a short one"])) for _ in range(5))
-        assert in_between < 5
-        assert alone < 0.2
+    def test_large_request_yields_to_others_and_stops_on_disconnect(self, client, stack):
+        check_large_request_yields_to_others_and_stops_on_disconnect(
+            stack, FLOAT, lambda: embed(client, ["a short text"])
+        )
 
     def test_full_queue_rejects_requests_and_loses_none(self, stack):
-        body = {"model": FLOAT, "input": "dog " * 250}
-        connections = [start_raw(stack, body) for _ in range(500)]
-        responses = []
-        for connection in connections:
-            with connection, connection.makefile("rb") as stream:
-                responses.append(stream.read())
-        statuses = {int(response.split(b" ", 2)[1]) for response in responses}
-        rejected = [response for response in responses if response.startswith(b"HTTP/1.1 503")]
-        assert statuses == {200, 503}
-        assert all(b"overloaded_error" in response and b"Retry-After" in response for response in rejected)
-        assert len(responses) - len(rejected) >= 256
+        check_full_queue_rejects_requests_and_loses_none(stack, FLOAT)
 
     def test_concurrent_requests_yield_the_same_vectors(self, client):
         expected = embed(client, SENTENCES)
@@ -206,12 +181,6 @@ class TestLoad:
 
         with ThreadPoolExecutor(32) as pool:
             assert max(pool.map(ask, range(640))) <= 1e-5
-
-
-def timed(action):
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
 
 
 @pytest.mark.parametrize("content", ["dog " * 1_200_000, " " * 4_800_000 + "x"])

@@ -1,17 +1,18 @@
 """Embeddings of the starter model through the real Triton: similarity, order, limits, disconnects, a full queue."""
 
-import socket
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pytest
 import requests
 from openai import BadRequestError
 from scipy.stats import spearmanr
 
+from tests.support.embeddings import (
+    check_full_queue_rejects_requests_and_loses_none,
+    check_large_request_yields_to_others_and_stops_on_disconnect,
+)
 from tests.support.live import url
 
 MODEL = "bge-small-en-v1.5"
@@ -58,46 +59,12 @@ def test_too_long_text_is_rejected_with_its_index_and_length_or_truncated(client
     assert embed(client, ["dog " * 600], extra_body={"truncate": True}).shape == (1, 384)
 
 
-def start_raw(stack, body):
-    content = orjson.dumps(body)
-    connection = socket.create_connection(("127.0.0.1", stack.port))
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
-    connection.sendall(head.encode() + content)
-    return connection
-
-
-def test_large_request_does_not_block_others_and_stops_on_disconnect(client, stack):
-    """If it were not stopped, the large request would take ten seconds or more."""
-    connection = start_raw(stack, {"model": MODEL, "input": ["dog " * 500] * 2000, "truncate": True})
-    time.sleep(1)
-    started = time.monotonic()
-    embed(client, ["a short one in between"])
-    in_between = time.monotonic() - started
-    connection.close()
-    time.sleep(1)
-    alone = min(timed(lambda: embed(client, ["a short one"])) for _ in range(5))
-    assert in_between < 5
-    assert alone < 0.2
-
-
-def timed(action):
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
+def test_large_request_yields_to_others_and_stops_on_disconnect(client, stack):
+    check_large_request_yields_to_others_and_stops_on_disconnect(stack, MODEL, lambda: embed(client, ["a short text"]))
 
 
 def test_full_queue_rejects_requests_and_loses_none(stack):
-    body = {"model": MODEL, "input": "dog " * 250}
-    connections = [start_raw(stack, body) for _ in range(500)]
-    responses = []
-    for connection in connections:
-        with connection, connection.makefile("rb") as stream:
-            responses.append(stream.read())
-    statuses = {int(response.split(b" ", 2)[1]) for response in responses}
-    rejected = [response for response in responses if response.startswith(b"HTTP/1.1 503")]
-    assert statuses == {200, 503}
-    assert all(b"overloaded_error" in response and b"Retry-After" in response for response in rejected)
-    assert len(responses) - len(rejected) >= 256
+    check_full_queue_rejects_requests_and_loses_none(stack, MODEL)
 
 
 def test_text_of_4_8_million_characters_is_rejected_with_its_length(stack):
