@@ -217,9 +217,12 @@ class Settings:
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings from `flags` (field name → value), the environment and the file. Raises SettingsError.
 
-    The file is $TRIDENT_CONFIG, otherwise trident.toml in the current folder; it may be missing.
+    The file is $TRIDENT_CONFIG, otherwise trident.toml in the current folder, if it exists.
     """
-    values = _read_file(Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml"))
+    path = Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml")
+    if os.environ.get("TRIDENT_CONFIG") and not path.exists():
+        raise SettingsError(f"TRIDENT_CONFIG: '{path}' does not exist")
+    values = _read_file(path)
     for field in dataclasses.fields(Settings):
         variable = _PREFIX + field.name.upper()
         if os.environ.get(variable):

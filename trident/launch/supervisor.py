@@ -159,8 +159,11 @@ class Supervisor:
             _say(f"{model['id']} responded in {time.monotonic() - started:.1f} s")
 
     def _models(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
-            models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
+        try:
+            with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
+                models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
+        except OSError as error:
+            raise LaunchError(f"The frontend does not list its models: {error}") from error
         return models
 
     def _greet(self) -> None:

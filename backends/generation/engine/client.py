@@ -224,7 +224,7 @@ class EngineClient:
                 self._connect()
             except Exception as error:
                 # Retry: the cause may be temporary, such as a lack of memory, and no other thread restarts the engine.
-                log.error("%s; retrying in %.0f s", error, pause)
+                log.error("%s; retrying in %.1f s", error, pause)
                 self._fail_deferred()
                 time.sleep(pause)
                 pause = min(2 * pause, _MAX_PAUSE_SECONDS)

@@ -113,7 +113,7 @@ class _Writer:
     """Writes a parsed pattern as an expression; with `in_json`, its characters are escaped as in a JSON string."""
 
     def __init__(self, in_json: bool):
-        self._in_json, self._wide, self._repeats = in_json, False, 1
+        self._in_json, self._repeats = in_json, 1
         self._variable_parts = 0
 
     def sequence(self, items: Any) -> str:

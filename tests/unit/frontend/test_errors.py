@@ -50,6 +50,35 @@ def test_the_message_of_an_unexpected_exception_is_not_leaked(client, triton):
     assert "secret" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param", "message"),
+    [
+        ("chat/completions", chat(temperature=3), "temperature", "must be less than or equal to 2"),
+        ("chat/completions", chat(stop=["a"] * 5), "stop", "must have at most 4 items, not 5"),
+        ("chat/completions", chat(stream_options=5), "stream_options", "must be an object"),
+        ("chat/completions", chat(messages=5), "messages", "must be an array"),
+        ("chat/completions", chat(guided_json=5), "guided_json", "must be an object"),
+        ("audio/speech", {"input": "a", "voice": 5}, "voice", "must be a valid string"),
+        ("images/generations", {"prompt": " "}, "prompt", "must not be blank"),
+    ],
+)
+def test_validation_messages_have_our_words_and_the_clients_field(client, path, body, param, message):
+    error = check_format(client.post(f"/v1/{path}", json=body), 400)
+    assert (error["param"], error["message"]) == (param, f"Invalid value for '{param}': {message}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("logit_bias", {"1": 2}, "'logit_bias' is not supported"),
+        ("top_logprobs", 3, "'top_logprobs' must be 0"),
+        ("function_call", "f", '\'function_call\' must be "none" or "auto"'),
+    ],
+)
+def test_unsupported_value_is_rejected_with_the_supported_ones(client, field, value, message):
+    assert check_format(client.post("/v1/chat/completions", json=chat(**{field: value})), 400)["message"] == message
+
+
 @pytest.mark.parametrize("path", ["/nope", "/v1/nope", "/v1/models/none", "/v1/chat"])
 def test_unknown_paths_and_models_are_404(client, path):
     check_format(client.get(path), 404)

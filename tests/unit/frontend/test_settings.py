@@ -33,6 +33,9 @@ def test_the_variable_trident_config_names_the_file(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings().port == 1004
+    monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "missing.toml"))
+    with pytest.raises(SettingsError, match=r"TRIDENT_CONFIG: '.*missing\.toml' does not exist"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,13 @@ def test_shortened_vectors_are_normalized(client):
     assert vectors(embed(client, input="Hello", dimensions=4)) == [full]
 
 
+@pytest.mark.parametrize(("given", "param"), [("x" * 99_999, "input"), (["x", "x" * 99_999], "input[1]")])
+def test_too_long_text_is_named_by_its_path(client, given, param):
+    error = embed(client, input=given).get_json()["error"]
+    assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+    assert error["message"].startswith(f"'{param}': ")
+
+
 @pytest.mark.parametrize("ids", [[5, 6, 7], [[5, 6, 7], [8]]])
 def test_token_ids_are_sent_as_little_endian_int32(client, triton, ids):
     assert embed(client, input=ids).status_code == 200

@@ -105,6 +105,12 @@ STREAMED = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0................LIST\x02\0\0\
 WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x03\0\0\0one"
 
 
+def test_error_about_the_text_of_aha_messages_names_messages(client, triton):
+    triton.queue_response(InvalidRequest("'input' exceeds the limit of 5 characters", param="input"))
+    error = aha(client).get_json()["error"]
+    assert (error["param"], error["message"]) == ("messages", "'messages' exceeds the limit of 5 characters")
+
+
 def test_aha_request_returns_a_completion_with_a_wav_file(client, triton):
     end = chunk(b"", num_input_tokens=5, num_output_tokens=40)
     triton.queue_response(chunk(STREAMED[:20]), chunk(STREAMED[20:]), end)

@@ -147,6 +147,13 @@ def test_invalid_forms_are_rejected(client, triton):
     assert triton.requests == []
 
 
+def test_form_with_too_much_text_is_rejected_without_blaming_the_file(client, triton):
+    error = upload(client, "edits", prompt="p" * 600_000, image=b"i").get_json()["error"]
+    assert (error["code"], error["param"]) == ("payload_too_large", None)
+    assert error["message"] == "The text fields of the form are too many or too large"
+    assert triton.requests == []
+
+
 def test_backend_error_is_passed_on(client, triton):
     triton.queue_response(InvalidRequest("not a multiple of 8", param="size"))
     response = generate(client, size="7x7")

@@ -313,6 +313,15 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     assert not triton.requests
 
 
+def test_error_about_a_call_has_the_name_of_the_items_field(client):
+    item = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
+    error = ask(client, input=[item]).get_json()["error"]
+    assert (error["param"], error["message"]) == (
+        "input[0].call_id",
+        "'call_id' does not match a preceding tool call",
+    )
+
+
 def test_no_op_values_are_accepted(client, triton):
     triton.queue_response(last())
     fields = {"tools": [], "tool_choice": "auto", "truncation": "disabled", "text": {"format": {"type": "text"}}}
