@@ -41,7 +41,7 @@ class InputAudio(RequestBody):
 
 
 class ContentPart(RequestBody):
-    """One part of a message's content, with a type of OpenAI's API, or `image`, `audio` or `audio_url`."""
+    """One part of a message's content. Its type is one of OpenAI's, or `image`, `audio` or `audio_url`."""
 
     type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"] = Field(
         description="Kind of the part. `image` is the same as `image_url`, and `audio` the same as `audio_url`."
@@ -166,7 +166,7 @@ def media_of(part: ContentPart, path: str) -> Media:
 
 
 def inline_media_size(fields: Any) -> int:
-    """Return how many characters of an unvalidated request body are media in its messages: base64 files and URLs."""
+    """Return how many characters of an unvalidated request body are in its media objects: base64 files and URLs."""
     parts = list(unchecked_parts(fields, "messages"))
     sources = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
     values = [value for source in sources if isinstance(source, dict) for value in source.values()]
@@ -222,8 +222,8 @@ def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
 def parse_arguments(written: str) -> dict[str, Any]:
     """Return the arguments of a call as an object.
 
-    Text that is not a JSON object is accepted, because clients send back truncated calls; it becomes the argument
-    `arguments`.
+    Empty text means no arguments. Other text that is not a JSON object is accepted too, because clients send back
+    truncated calls; it becomes the value of a single argument named `arguments`.
     """
     try:
         arguments = orjson.loads(written or "{}")
@@ -324,7 +324,7 @@ def _call(call: ToolCall, model: Model) -> dict[str, Any]:
 def _id(id: str, model: Model) -> str:
     """Return the ID of a call, or a hash of it if the model's template would reject it.
 
-    Some templates accept only IDs of one length, of letters and digits, and another model may have generated the call.
+    Some templates accept only alphanumeric IDs of a fixed length. Another model may have generated a longer one.
     """
     length = CALL_ID_LENGTH.get(model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT))
     if length is None or (len(id) == length and id.isalnum()):

@@ -1,4 +1,4 @@
-"""Routes conversations to chat, transcription or OCR models, depending on their media, and prompts to chat models."""
+"""Routes conversations to chat, transcription or OCR models, depending on their media; prompts go to chat models."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -76,8 +76,8 @@ def start_choices(
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
     def start_some(indices: Sequence[int]) -> Sequence[ResponseSource]:
-        # Streamed for any client: the other choices start at the model's first response for the first choice (see
-        # Choices), and without streaming that would be its last one.
+        # Streamed from the model even if the client does not stream: the other choices start when the first choice's
+        # first response arrives (see Choices). Without streaming, that would be when the first choice is finished.
         calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
         return start_all(calls, CHAT.last_output)
 
@@ -85,7 +85,7 @@ def start_choices(
 
 
 def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
-    """Start to continue a text or token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
+    """Start a call that continues a text or a list of token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
     chat_model = _chat_model(model, sampling)
     return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
 

@@ -121,7 +121,8 @@ class SamplingFields(RequestBody):
         raise NotImplementedError
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice with this index; absent ones have OpenAI's defaults.
+        """Return the backend's sampling parameters for the choice with this index; parameters that the request
+        does not set are absent.
 
         If the request has a seed, each further choice uses the next seed.
         """

@@ -95,7 +95,7 @@ def test_system_message_is_in_the_prompt(client):
 # The vocabulary is English, so most non-ASCII characters in these texts take two or three tokens each.
 @pytest.mark.parametrize("text", ["🙂🎉 你好，世界！ Ω≈ç√∫", "한국어 — naïve café 👩‍👩‍👧"])
 def test_character_split_across_tokens_is_sent_whole(client, text):
-    """A `guided_choice` with one text forces the model to write that text, regardless of the processor's rounding."""
+    """A `guided_choice` with a single option forces the model to write exactly that text on any processor."""
     fields = {"extra_body": {"guided_choice": [text]}}
     chunks = list(ask(client, "Hi", max_tokens=100, stream=True, **fields))
     deltas = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
@@ -246,7 +246,11 @@ def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client)
     connections = []
     try:
         connections += [connect(stack, body, "127.0.0.1") for _ in range(400)]
-        wait_until(lambda: len(rejected(connections)) >= 150, 20, "rejections: one client may have 240 of 320 requests")
+        wait_until(
+            lambda: len(rejected(connections)) >= 150,
+            20,
+            "rejections (one client is limited to 240 of the 320 unfinished requests)",
+        )
         # Another client gets its response while hundreds of the first client's requests wait.
         short = chat_body(MODEL, "What is the capital of Japan?", 4)
         with connect(stack, short, "127.0.0.2") as other:
@@ -273,7 +277,9 @@ def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client)
         assert len(rejected(connections)) <= 180
         connections += [connect(stack, body, "127.0.0.2") for _ in range(140)]
         wait_until(
-            lambda: len(rejected(connections[400:])) >= 15, 20, "rejections: all clients together may have 320 requests"
+            lambda: len(rejected(connections[400:])) >= 15,
+            20,
+            "rejections (all clients together are limited to 320 unfinished requests)",
         )
     finally:
         for connection in connections:

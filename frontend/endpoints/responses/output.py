@@ -9,7 +9,8 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAb
 
 Item = dict[str, Any]
 
-# Type of a content part → its fields besides the text; and the same for the events with its text.
+# Type of a content part → the fields that it has in addition to `type` and `text` (_PARTS), and the fields that the
+# delta and done events of its text have in addition to that text (_DELTAS).
 _PARTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}, "reasoning_text": {}}
 _DELTAS: dict[str, dict[str, Any]] = {"output_text": {"logprobs": []}, "reasoning_text": {}}
 
@@ -39,7 +40,9 @@ class ResponseOutput:
         if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
             events = self._add_text("message", "")
         is_call = self._open is not None and self._open["type"] == "function_call"
-        return events + self._close("completed" if is_call else status)  # a truncated call was aborted before
+        return events + self._close(
+            "completed" if is_call else status
+        )  # the parser has aborted truncated calls, so an open one is complete
 
     def _fold(self, event: Event) -> bytes:
         match event:

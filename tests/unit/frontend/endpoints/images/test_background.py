@@ -1,4 +1,4 @@
-"""POST /images/remove_background, as AHA's JSON body and as a form, over a fake model."""
+"""POST /images/remove_background with a JSON body and with a form, over a fake Triton."""
 
 import base64
 import io

@@ -313,7 +313,7 @@ def test_bad_input_names_the_field(client, triton, fields, param, code):
     assert not triton.requests
 
 
-def test_error_about_a_call_has_the_name_of_the_items_field(client):
+def test_error_message_names_call_id_instead_of_chats_tool_call_id(client):
     item = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
     error = ask(client, input=[item]).get_json()["error"]
     assert (error["param"], error["message"]) == (
@@ -413,7 +413,7 @@ class TestTools:
         assert (turn["content"], turn["reasoning_content"]) == ("I asked.\nI asked.", "Hm. Hm. ")
         assert [call["id"] for call in turn["tool_calls"]] == ["c", "d"]
 
-    def test_output_of_a_call_followed_by_text_is_accepted(self, client, triton):
+    def test_call_output_is_accepted_if_text_followed_the_call(self, client, triton):
         triton.queue_response(last(f"```json\n{CALLED}\n```\nI asked."))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
         call, _ = first["output"]
