@@ -1,1 +1,1 @@
-"""Benchmarks: each module prints ratios against a rival or a limit, both measured in the same run."""
+"""Benchmarks of Trident against rivals, limits and itself, and soak tests; docs/benchmarks.md lists them."""

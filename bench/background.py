@@ -1,8 +1,8 @@
-"""Benchmark of background removal: the full stack against rembg and the bare ONNX session, each in its own process.
+"""Benchmark of background removal: Trident against rembg and the bare ONNX session, each rival in its own process.
 
-`make bench BENCH=background`. All use the same weights; the input is a 1024 × 768 JPEG photograph, the output a PNG.
-The bare session gets a prepared input and encodes nothing, so it is the upper limit. Contenders alternate; each ratio
-is the median of the ratios within a round.
+`make bench BENCH=background`. All use the same weights. Trident and rembg turn a 1024 × 768 JPEG photograph into a PNG.
+The bare session gets a prepared input and encodes nothing, so its speed is the upper limit. The contenders take turns
+in each round, and each ratio is the median of the ratios within the rounds.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def _bare() -> Work:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds

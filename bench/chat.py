@@ -1,8 +1,8 @@
-"""Benchmark of chat: the full stack against the bare engine and llama.cpp's server. `python -m bench.chat`.
+"""Benchmark of chat: Trident against the bare engine and llama.cpp's server. `python -m bench.chat`.
 
-Prints tokens per second and time to first token at several numbers of streams, and the frontend's overhead for one
-request. Contenders alternate within a minute, and each ratio is the median of the ratios within a round: other load on
-the machine hardly changes from one second to the next.
+Prints tokens per second and time to first token at several numbers of concurrent streams, and the frontend's overhead
+for one request. The contenders take turns in each round, and each ratio is the median of the ratios within the rounds,
+because the load of other programs changes little within a round.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _TEXT = "Number {}: tell me a long story about a fox in the wood and a bear who 
 
 
 class PromptSource:
-    """Similar but never identical prompts, so that no response comes from a cache."""
+    """Prompts that differ in their first words, so that the prefix cache saves little of their computation."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -51,7 +51,7 @@ def unpacked_gguf(folder: Path) -> Path:
 
 
 def q8_gguf() -> Path:
-    """Return the same weights as a Q8_0 GGUF file, for llama.cpp."""
+    """Return the published weights, requantized to Q8_0, as a GGUF file for llama.cpp."""
     folder = default_cache() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{MODEL}.Q8_0.gguf"
@@ -61,7 +61,7 @@ def q8_gguf() -> Path:
 
 
 def compare(port: int, streams: list[int], rounds: int, tokens: int) -> None:
-    """Print the ratios of the stack to the bare pipeline and to llama.cpp's server."""
+    """Print the speeds of Trident, the bare engine and llama.cpp's server at each number of streams, and the ratios."""
     prompts = PromptSource()
 
     def through_stack(count: int) -> Load:
@@ -88,7 +88,7 @@ def _print_row(count: int, results: dict[str, list[Load]]) -> None:
 
 
 def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
-    """Print the p50 of one-token responses through the frontend and directly from Triton, alternating."""
+    """Print the median time of a one-token response through the frontend, directly from Triton, and the difference."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
     parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "stream": False})
     inputs = {"messages": orjson.dumps([{"role": "user", "content": "Hello"}]), "sampling_parameters": parameters}
@@ -112,7 +112,7 @@ def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--rounds", type=int, default=5)

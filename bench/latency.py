@@ -1,9 +1,10 @@
-"""Benchmark of latency: a long prompt among others, the prefix cache, a full queue. `make bench BENCH=latency`.
+"""Benchmark of chat latency during a long prompt, with cached prompts, and with a full queue.
 
-Gaps: the time between deltas of eight running streams, with and without a 4,000-token prompt arriving meanwhile.
-Prefix cache: the time to first token of a 2,000-token prompt, new and cached except for its last words. Both alternate
-for several rounds. Overload: while one client has more requests than it may queue, how soon its next request is
-rejected and another client gets its first token.
+`make bench BENCH=latency` makes three measurements:
+- Gaps: the time between the deltas of eight running streams, with and without a 4,000-token prompt arriving meanwhile.
+- Prefix cache: the time to first token of a 2,000-token prompt that is new, or cached except for its last words.
+- Overload: while one client has as many requests as it may queue, how soon its next request is rejected, and how soon
+  another client gets its first token.
 """
 
 import argparse
@@ -24,19 +25,19 @@ _OVERLOAD_REQUESTS = 400
 
 
 def _text(num_tokens: int, index: int) -> str:
-    """Return a text of about `num_tokens` tokens, different for each index so that it is not in the prefix cache."""
+    """Return a text of about `num_tokens` tokens, which differs for each index: the prefix cache does not have it."""
     return f"Number {index}. " + " ".join(f"word{(index * 7919 + i) % 997}" for i in range(num_tokens // 3))
 
 
 def _send_chat(port: int, body: bytes, address: str = "127.0.0.1") -> http.client.HTTPConnection:
-    """Send a chat request from a local address."""
+    """Send a chat request from the local address `address`, which identifies the client; return its connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300, source_address=(address, 0))
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
     return connection
 
 
 def _arrival_times(port: int, body: bytes, address: str = "127.0.0.1") -> list[float]:
-    """Return the time the request was sent, followed by the arrival time of each delta."""
+    """Send a streamed chat; return the time at which it was sent, followed by the arrival time of each delta."""
     times = [time.perf_counter()]
     connection = _send_chat(port, body, address)
     response = connection.getresponse()
@@ -48,7 +49,10 @@ def _arrival_times(port: int, body: bytes, address: str = "127.0.0.1") -> list[f
 
 
 def _gaps(port: int, index: int, with_long_prompt: bool) -> list[float]:
-    """Return all gaps between deltas of the running streams, in milliseconds."""
+    """Run eight streams, and return all gaps between the deltas of a stream, in milliseconds.
+
+    With `with_long_prompt`, a long prompt arrives while they run.
+    """
     bodies = [chat_body(MODEL, f"Tell me story {index * _STREAMS + i}.", _TOKENS) for i in range(_STREAMS)]
     long = chat_body(MODEL, _text(4000, index), 2)
     with ThreadPoolExecutor(_STREAMS) as pool:
@@ -69,7 +73,7 @@ def _first_token_time(port: int, text: str, address: str = "127.0.0.1") -> float
 
 
 def _rejection_time(port: int, body: bytes) -> float | None:
-    """Return the milliseconds until a request was rejected; None if it was not."""
+    """Return the milliseconds until a request was rejected with a 503; None if that did not happen within a second."""
     started = time.perf_counter()
     with closing(_send_chat(port, body)) as connection:
         assert connection.sock is not None

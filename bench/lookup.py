@@ -1,7 +1,7 @@
 """Benchmark of prompt-lookup decoding (the parameter `prompt_lookup`): `make bench BENCH=lookup`.
 
-The full stack with and without it, alternating, on repeated texts, where draft tokens are accepted, and on stories,
-where they are not. A step with draft tokens takes longer whether they are accepted or not, and more so under load.
+Runs Trident with and without it, in turn, on texts to repeat, where most draft tokens are accepted, and on stories,
+where few are. A step with draft tokens takes longer, whether they are accepted or not; more so with several streams.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _PROMPTS = {
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,7 +1,7 @@
-"""Benchmark of OCR: the full stack against RapidOCR in its own process.
+"""Benchmark of OCR: Trident against RapidOCR in its own process.
 
-`make bench BENCH=ocr`. Both use the same networks and settings and read four PNG pages. Contenders alternate; each
-ratio is the median of the ratios within a round.
+`make bench BENCH=ocr`. Both read the same four PNG pages with the same networks; RapidOCR has its default settings. The
+contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def _rapidocr() -> Work:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds

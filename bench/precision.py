@@ -1,8 +1,8 @@
-"""Benchmark of response quality by weight format, precision and KV cache: `python -m bench.precision`.
+"""Benchmark of response quality by weight format, precision and KV cache type: `python -m bench.precision`.
 
-Each candidate generates greedy responses to 50 prompts, and the fp32 model (float16 weights dequantized from the
-published file, computed in fp32 without quantization) scores them. A candidate is good enough if the perplexity of its
-responses is at most 2% above that of the fp32 model's own responses.
+Each candidate generates greedy responses to 50 prompts, and a reference model computes their perplexity. The reference
+has the published weights, dequantized to float16, and computes in float32 without quantization. A candidate is good
+enough if the perplexity of its responses is at most 2% above that of the reference's own responses.
 """
 
 import json
@@ -22,7 +22,7 @@ from export.converters.gguf import requantize, save_openvino
 _RESPONSE_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 _LIMIT = 1.02
-# Precision, KV cache precision, and the group size of int8 activation quantization (0: not quantized).
+# Precision of the computation, KV cache type, and the group size of the int8 quantization of activations (0: none).
 _CANDIDATES = (
     ("f32", "u8", "32"),
     ("f32", "f16", "32"),
@@ -74,7 +74,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def make_weights(folder: Path, served: Path, kind: str) -> Path:
-    """Return a folder with the model in OpenVINO's format and its weights in the GGUF type `kind`."""
+    """Write the model in OpenVINO's format, with weights of the GGUF type `kind`; return the new folder in `folder`."""
     made = folder / kind
     made.mkdir()
     requantize(unpacked_gguf(folder), made / "model.gguf", kind)
@@ -104,7 +104,7 @@ def _generate(folder: Path, prompts: list[list[int]], properties: dict[str, str]
 
 
 def _perplexity(judge: Any, prompts: list[list[int]], responses: list[list[int]]) -> float:
-    """Return exp of the mean negative log-likelihood of all response tokens under the judge."""
+    """Return the perplexity of all response tokens under the judge: exp of their mean negative log-likelihood."""
     losses: list[float] = []
     request = judge.create_infer_request()
     for prompt, response in zip(prompts, responses, strict=True):

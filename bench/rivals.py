@@ -1,4 +1,4 @@
-"""Rivals in the chat benchmark, each in its own process: the bare pipeline and llama.cpp's server."""
+"""The rivals in the chat benchmark, each in its own process: the bare engine and llama.cpp's server."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from tests.support.stack import read_config
 
 
 def bare_pipeline(model_folder: Path) -> Work:
-    """Return a function that runs the engine by itself: (texts, max_tokens) → Load."""
+    """Return a function from (texts, max_tokens) to a Load, which runs Trident's engine with nothing around it."""
     from backends.generation.engine.pipeline import load_pipeline, warm_up
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
@@ -63,7 +63,7 @@ def _generate(
 
 @contextmanager
 def llama_server(gguf: Path, parallel: int, port: int) -> Iterator[int]:
-    """Run llama.cpp's HTTP server with `parallel` slots; yields its port."""
+    """Run llama.cpp's HTTP server with `parallel` slots, and yield its port."""
     with Rival(_llama, gguf, parallel, port) as server:
         yield int(server.call())
 

@@ -1,8 +1,9 @@
-"""Soak test of chat: memory growth and requests left pending. `python -m bench.soak`.
+"""Soak test of chat: memory growth, and requests left pending at the end. `python -m bench.soak`.
 
-Sends 2,000 chats from 16 clients, streamed and not; in a third of them the client disconnects after a random time
-unless the response is complete by then. Prints each process's memory after the first 200 and at the end. Prompts are
-long and never alike, so that the first 200 fill the KV cache, which should grow to its configured size and no further.
+Sends 2,000 chats from 16 clients, half of them streamed. In a third of them, the client disconnects if it waits too
+long (a random time of up to a second), or in the middle of the response. Prints each process's memory after the first
+200 chats and at the end. Prompts are long and all different, so that the first 200 fill the KV cache, which should grow
+to its configured size and no further.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Soak:
         self._lock = threading.Lock()
 
     def request(self, index: int) -> None:
-        """Send one chat; disconnect early if the index is a multiple of 3."""
+        """Send one chat and count its outcome. If the index is a multiple of 3, the client may disconnect early."""
         rng = random.Random(index)  # noqa: S311
         outcome = self._send(rng, index, disconnects=index % 3 == 0)
         with self._lock:
@@ -64,7 +65,7 @@ class Soak:
 
 
 def memory_by_process(settings: Settings) -> dict[str, float]:
-    """Return the resident memory of each process, in MB."""
+    """Return the resident memory of each process of an instance, in MB."""
     launcher = psutil.Process(int(settings.pid_file.read_text(encoding="utf-8")))
     megabytes = {"launcher": launcher.memory_info().rss / 1e6}
     for child in launcher.children(recursive=True):

@@ -1,7 +1,7 @@
 """Soak test of speech and transcription: memory growth. `python -m bench.soak_audio`.
 
-Sends 500 requests from 4 clients, alternating between speech (in all formats) and transcription; in a fifth of them the
-client disconnects early. Prints each process's memory after the first 100 and at the end.
+Sends 500 requests from 4 clients, alternately for speech (in all formats) and transcription. In a fifth of them, the
+client disconnects early. Prints each process's memory after the first 100 requests and at the end.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Soak:
         self._lock = threading.Lock()
 
     def request(self, index: int) -> None:
-        """Send one request; disconnect early if the index is a multiple of 5."""
+        """Send one request and count its outcome. If the index is a multiple of 5, the client disconnects early."""
         rng = random.Random(index)  # noqa: S311
         path, body, content_type = self._transcription(rng) if index % 2 else self._speech(rng)
         outcome = self._send(path, body, content_type, rng.random() if index % 5 == 0 else None)

@@ -1,7 +1,7 @@
 """Soak test of background removal: memory growth. `python -m bench.soak_images`.
 
-Sends 1,000 images of random sizes from 4 clients, alternating between JPEG and PNG; a tenth of the files are damaged.
-Prints each process's memory after the first 200 and at the end.
+Sends 1,000 images of random sizes from 4 clients, alternately as JPEG and PNG. A tenth of the files are damaged, and
+must be rejected. Prints each process's memory after the first 200 images and at the end.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _PHOTOGRAPH = load_photograph("astronaut")
 
 
 def _request(port: int, index: int) -> str:
-    """Send one image; return the outcome."""
+    """Send one image, damaged if the index is a multiple of 10; return the outcome."""
     rng = random.Random(index)  # noqa: S311
     file = io.BytesIO()
     image = _PHOTOGRAPH.resize((rng.randint(16, 1600), rng.randint(16, 1600)))

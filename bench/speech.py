@@ -1,8 +1,9 @@
-"""Benchmark of speech: the full stack against hibari in its own process, with the same voice and text.
+"""Benchmark of speech: Trident against hibari in its own process, with the same voice and text.
 
-`make bench BENCH=speech`. Prints the seconds of speech that each generates per second: hibari with one text at a time
-and with one per core; the stack at 1 and 4 clients, as PCM (hibari's own output) and as MP3. Also prints the time to
-first audio. Contenders alternate; each ratio is the median of the ratios within a round.
+`make bench BENCH=speech`. Prints the seconds of speech that each contender generates per second: hibari with one text
+at a time, and with one text per core at once; Trident at 1 and 4 clients, as PCM (hibari's own output) and as MP3. Also
+prints Trident's time to first audio. The contenders take turns in each round, and each ratio is the median of the
+ratios within the rounds.
 """
 
 import argparse
@@ -30,7 +31,10 @@ _CORES = os.cpu_count() or 1
 
 
 def _bare(path: Path) -> Work:
-    """Return a function that speaks a text several times at once: (elapsed seconds, seconds of speech in one)."""
+    """Return a function from (text, times) that speaks the text `times` times, on one thread per core.
+
+    It returns the elapsed seconds, and the seconds of speech in one of the results.
+    """
     from hibari import Hibari
 
     speaker = Hibari(model=str(path))
@@ -51,7 +55,7 @@ def _bare(path: Path) -> Work:
 
 
 def _first_audio_time(port: int, body: bytes) -> float:
-    """Return the time to the first byte of audio, in milliseconds."""
+    """Return the milliseconds from a request to the first byte of its audio."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     started = time.perf_counter()
     connection.request("POST", "/v1/audio/speech", body, {"Content-Type": "application/json"})
@@ -64,7 +68,7 @@ def _first_audio_time(port: int, body: bytes) -> float:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds

@@ -1,6 +1,6 @@
 """Benchmark of structured output: `python -m bench.structured`.
 
-Prints tokens per second with and without a JSON schema, alternating.
+Measures Trident with and without a JSON schema, in turn. Prints the tokens per second, and the median ratio.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from bench.chat import MODEL, PromptSource
 from tests.support.load import chat_body, run_streams
 from tests.support.stack import running_stack
 
-# Long enough that every response reaches its maximum number of tokens.
+# An array so long that every response reaches its maximum number of tokens.
 _SCHEMA = {
     "type": "array",
     "minItems": 100,
@@ -25,7 +25,7 @@ _SCHEMA = {
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,8 +1,8 @@
-"""Benchmark of transcription: the full stack against faster-whisper in its own process and faster-whisper-server.
+"""Benchmark of transcription: Trident against faster-whisper in its own process and faster-whisper-server.
 
-`make bench BENCH=transcription`. All use the same weights and options; the stack also runs with the OpenVINO engine.
-Prints speeds as multiples of real time, at 1 and 4 clients. Contenders alternate; each ratio is the median of the
-ratios within a round.
+`make bench BENCH=transcription`. All use the same weights and options. In addition, Trident is measured with its
+OpenVINO engine, which decodes greedily instead of with beam search. Prints speeds as multiples of real time, at 1 and 4
+clients. The contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def _repeat(source: Path, target: Path, times: int) -> None:
 
 @contextmanager
 def _server(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
-    """Run faster-whisper-server with the same options; yields its port."""
+    """Run faster-whisper-server with the options of Trident's model, and yield its port."""
     (port,) = free_ports(1)
     model = {"compute_type": parameters["compute_type"], "device": "cpu", "local_files_only": True}
     transcribe = {"beam_size": int(parameters["beam_size"]), "vad_filter": True}
@@ -68,7 +68,7 @@ def _server(folder: Path, parameters: dict[str, str]) -> Iterator[int]:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=1, help="how many times to repeat the 44-second recording")

@@ -1,7 +1,8 @@
 """Benchmark of the exporter's weights: `python -m bench.weights`.
 
-Prints the bare engine's speed with the weights as served (int8 per channel, merged) against the same weights as the
-engine reads them from a Q8_0 file (int8 in groups of 32), alternating.
+Compares the bare engine's speed with two forms of the same weights, in turn: as served (int8 with one scale per
+channel, and matrices with the same input merged), and as the engine reads them from a Q8_0 file (int8 with one scale
+per group of 32 values).
 """
 
 import shutil
@@ -18,7 +19,7 @@ _ROUNDS = 9
 
 
 def main() -> None:
-    """Print the ratios at each number of streams."""
+    """Print the speeds and their ratio at 1, 8 and 32 concurrent streams."""
     served = default_model_repository() / MODEL
     prompts = PromptSource()
     (default_cache() / "bench").mkdir(exist_ok=True)

@@ -119,7 +119,8 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
 def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
     """Return the constraint that a JSON object describes.
 
-    Raises KeyError or TypeError if `kind` or a field without a default is missing, or if one is unknown. The values are not checked.
+    Raises KeyError or TypeError if `kind` or a field without a default is missing, or if one is unknown. The values are
+    not checked.
     """
     values = {name: value for name, value in content.items() if name != "kind"}
     if content["kind"] == "any_of":

@@ -15,7 +15,10 @@ _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
 
 class HibariEngine:
-    """Loads a voice from each VOICE.onnx in the folder, where VOICE is its name in hibari. Each call of `speak` uses one core."""
+    """Loads a voice from each VOICE.onnx in the folder, where VOICE is its name in hibari.
+
+    Each call of `speak` uses one core.
+    """
 
     rate, hop = 24_000, 300
     speeds = (0.5, 2.0)

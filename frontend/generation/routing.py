@@ -85,7 +85,10 @@ def start_choices(
 
 
 def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
-    """Start a call that continues a text or a list of token IDs. With `echo`, the output begins with the prompt. Raises APIError."""
+    """Start a call that continues a text or a list of token IDs. Raises APIError.
+
+    With `echo`, the output begins with the prompt.
+    """
     chat_model = _chat_model(model, sampling)
     return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
 
