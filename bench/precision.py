@@ -39,6 +39,7 @@ def main() -> None:
     served = default_model_repository() / MODEL / "1"
     tokenizer = Tokenizer.from_file(str(served / "tokenizer.json"))
     prompts = [_encode(tokenizer, text) for text in _PROMPTS]
+    (default_cache() / "bench").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         reference, grouped = make_weights(Path(folder), served, "F16"), make_weights(Path(folder), served, "Q8_0")
         judge = openvino.Core().compile_model(

@@ -22,7 +22,7 @@ def main() -> None:
     """Print the speeds and their ratio at 1, 8 and 32 concurrent streams."""
     served = default_model_repository() / MODEL
     prompts = PromptSource()
-    (default_cache() / "bench").mkdir(exist_ok=True)
+    (default_cache() / "bench").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         grouped = Path(folder) / "grouped"
         shutil.copytree(served, grouped, ignore=shutil.ignore_patterns("openvino_model.*"))

@@ -25,7 +25,10 @@ def last(text: str = "", finish_reason: str = "stop", prompt: int = 7, completio
 
 
 class FakeCall:
-    """Replays responses, and raises the ones that are exceptions. For a TimeoutError, the caller must set a timeout."""
+    """A call whose `next` returns `responses` one by one, then None, and raises any that are exceptions.
+
+    A TimeoutError is valid only where the tested code passes a timeout to `next`.
+    """
 
     def __init__(self, responses: list[Any]):
         self._responses = deque(responses)
@@ -66,7 +69,7 @@ def encode(text: bytes) -> list[float]:
 class FakeTriton:
     """A Triton with one loaded model per task, and the model `off`, which is not loaded.
 
-    `stream` returns the calls in `queued_calls`; `infer` computes embeddings and scores from the texts.
+    `stream` returns the next call in `queued_calls`; `infer` computes embeddings and scores from the texts.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Error responses: their status, and OpenAI's error object with a request ID and without a stack trace."""
+"""Error responses: their status, their request ID, and OpenAI's error object, which never has a stack trace."""
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_the_message_of_an_unexpected_exception_is_not_leaked(client, triton):
         ("images/generations", {"prompt": " "}, "prompt", "must not be blank"),
     ],
 )
-def test_validation_messages_have_our_words_and_the_clients_field(client, path, body, param, message):
+def test_validation_error_names_the_field_and_what_is_valid(client, path, body, param, message):
     error = check_format(client.post(f"/v1/{path}", json=body), 400)
     assert (error["param"], error["message"]) == (param, f"Invalid value for '{param}': {message}")
 
@@ -75,7 +75,7 @@ def test_validation_messages_have_our_words_and_the_clients_field(client, path, 
         ("function_call", "f", '\'function_call\' must be "none" or "auto"'),
     ],
 )
-def test_unsupported_value_is_rejected_with_the_supported_ones(client, field, value, message):
+def test_unsupported_fields_and_values_are_rejected_with_an_explanation(client, field, value, message):
     assert check_format(client.post("/v1/chat/completions", json=chat(**{field: value})), 400)["message"] == message
 
 
@@ -95,13 +95,13 @@ def test_unknown_model_is_404(client):
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "model", "model_not_found")
 
 
-def test_a_request_before_triton_responds_is_503(client, triton):
+def test_a_request_before_triton_is_reachable_is_503(client, triton):
     triton.down = Unavailable("no Triton")
     error = check_format(client.post("/v1/chat/completions", json=chat()), 503)
     assert (error["message"], error["code"]) == ("Model not initialized", "model_not_loaded")
 
 
-def test_a_missing_model_field_has_the_prescribed_message(client):
+def test_error_for_a_missing_model_names_the_parameter(client):
     error = check_format(client.post("/v1/chat/completions", json={"messages": []}), 400)
     assert error["message"] == "Invalid request: missing required parameter 'model'"
     assert (error["param"], error["code"]) == ("model", "missing_parameter")

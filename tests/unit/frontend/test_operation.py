@@ -59,14 +59,14 @@ def test_health_is_503_if_a_model_does_not_respond(client, triton):
 
 
 def test_a_busy_model_is_healthy_after_a_recent_response(client, triton):
-    """A probe of a batched model queues behind requests. If it times out, a recent response to a request is enough."""
+    """A probe waits behind requests. If it times out, a recent response to a request shows that the model works."""
     triton.busy = {"tiny-embedding"}
     assert client.get("/health").status_code == 503
     assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
     assert client.get("/health").status_code == 200
 
 
-def test_health_is_503_if_a_configured_model_is_not_loaded(make_client):
+def test_health_names_a_configured_model_that_is_not_loaded(make_client):
     response = make_client(models="tiny-chat,absent").get("/health")
     assert response.get_json()["error"] == "not responding: absent"
 

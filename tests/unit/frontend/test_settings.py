@@ -52,7 +52,7 @@ def test_allow_files_supports_folder_names_with_special_characters(given, folder
     assert load_settings({"allow_files": tuple(given)}).allow_files == tuple(map(Path, folders))
 
 
-def test_list_items_in_the_file_are_not_split(tmp_path, monkeypatch):
+def test_list_items_in_the_settings_file_are_not_split_at_spaces_or_commas(tmp_path, monkeypatch):
     (tmp_path / "trident.toml").write_text('allow_files = ["/srv/my files", "/a,b"]', encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
     assert load_settings().allow_files == (Path("/srv/my files"), Path("/a,b"))
@@ -75,12 +75,13 @@ def test_a_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monk
 
 def test_the_default_http_port_of_a_remote_triton_is_one_below_its_grpc_port():
     assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
+    # A remote Triton's ports do not follow the API port, so port 65535 is valid, also for a child process.
     settings = load_settings({"port": 65535, "triton": "gpu:8001"})
     assert load_settings_from(settings) == settings
 
 
 def load_settings_from(settings):
-    """Return the settings that a child process with `settings.as_environment()` loads."""
+    """Return the settings that a child process loads from `settings.as_environment()`."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.as_environment().items():
             patch.setenv(name, value)
@@ -88,7 +89,7 @@ def load_settings_from(settings):
 
 
 @pytest.mark.parametrize("given", ["a b", "a,b", ("a", "b"), ("a b",)])
-def test_models_are_a_tuple_or_separated_by_spaces_or_commas(given):
+def test_models_in_a_string_or_tuple_are_split_at_spaces_and_commas(given):
     assert load_settings({"models": given}).models == ("a", "b")
 
 

@@ -1,4 +1,4 @@
-"""POST /embeddings over a fake encoder: request fields, response formats, and splitting rows into batches in order."""
+"""POST /embeddings with a fake encoder: request fields, response formats, and splitting inputs into batches."""
 
 import base64
 import random
@@ -76,7 +76,7 @@ def test_shortened_vectors_are_normalized(client):
 
 
 @pytest.mark.parametrize(("given", "param"), [("x" * 99_999, "input"), (["x", "x" * 99_999], "input[1]")])
-def test_too_long_text_is_named_by_its_path(client, given, param):
+def test_error_for_a_text_that_is_too_long_names_its_path(client, given, param):
     error = embed(client, input=given).get_json()["error"]
     assert (error["param"], error["code"]) == (param, "context_length_exceeded")
     assert error["message"].startswith(f"'{param}': ")
@@ -192,7 +192,7 @@ def test_requests_beyond_the_queue_size_are_rejected(client, triton):
     assert embed(client, input="later").status_code == 200
 
 
-def test_missing_queue_size_in_an_older_export_is_reported(client, triton):
+def test_missing_queue_size_in_the_configuration_is_reported(client, triton):
     config = triton.config
 
     def without(model):

@@ -1,4 +1,4 @@
-"""POST /rerank and /v2/rerank over a fake encoder, which scores short documents highest."""
+"""POST /rerank and /v2/rerank with a fake encoder, which scores short documents highest."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Audio in a conversation, over fake models: transcribed by a transcription model or for a chat model, or rejected."""
+"""Audio in a conversation, with a fake Triton: transcribed for the client or for a chat model, or rejected."""
 
 import base64
 
@@ -48,7 +48,7 @@ def test_stream_separates_the_transcripts_of_several_files_by_line_breaks(client
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-def test_unknown_model_name_selects_the_default_transcription_model(make_client, triton):
+def test_unknown_model_name_selects_the_transcription_model_only_if_allowed(make_client, triton):
     client = make_client(unknown_model="default")
     queue_transcript(triton, "Hello.")
     assert ask(client, PARTS["audio"], model="ZhipuAI/GLM-ASR-Nano-2512").status_code == 200
@@ -79,7 +79,7 @@ def test_transcribe_audio_setting_sends_the_transcript_to_a_chat_model(make_clie
     ]
 
 
-def test_file_error_names_its_field(client, triton):
+def test_error_for_an_audio_file_names_its_field(client, triton):
     triton.queue_response(InvalidRequest("not audio", param="file", code="invalid_audio"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]
     assert (error["param"], error["code"]) == ("messages[0].content[1].input_audio.data", "invalid_audio")
@@ -88,7 +88,7 @@ def test_file_error_names_its_field(client, triton):
     assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "file_not_allowed")
 
 
-def test_failure_after_the_first_response_names_its_field(client, triton):
+def test_error_after_the_models_first_response_names_the_field_of_the_audio(client, triton):
     part = {"text_output": "", "segments": "[]"}
     triton.queue_response(part, InvalidRequest("too long", param="file", code="too_long"))
     error = ask(client, PARTS["input_audio"], model="whisper-1").get_json()["error"]

@@ -1,4 +1,4 @@
-"""Images in a conversation, over fake models: read by an OCR model, sent to a vision model, or rejected."""
+"""Images in a conversation, with a fake Triton: read by an OCR model, sent to a vision model, or rejected."""
 
 import base64
 from types import SimpleNamespace
@@ -44,7 +44,7 @@ def test_texts_of_several_images_are_separated_and_boxes_name_their_image(client
     assert body["usage"]["completion_tokens"] == 15
 
 
-def test_stream_has_one_event_per_line(client, triton):
+def test_stream_has_one_chunk_per_line_of_text(client, triton):
     queue_text(triton, "One", "\nTwo")
     response = ask(client, IMAGE, model="tiny-ocr", stream=True, metadata={"boxes": "true"})
     chunks = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
@@ -61,7 +61,7 @@ def test_error_names_the_image(client, triton):
     assert response.get_json()["error"]["param"] == "messages[0].content[2].image_url.url"
 
 
-def test_unknown_model_name_selects_the_default_ocr_model(make_client, triton):
+def test_unknown_model_name_selects_the_ocr_model_only_if_allowed(make_client, triton):
     queue_text(triton, "One")
     assert ask(make_client(unknown_model="default"), IMAGE, model="deepseek-ai/DeepSeek-OCR").status_code == 200
     assert triton.requests[0]["model"] == "tiny-ocr"
@@ -69,7 +69,7 @@ def test_unknown_model_name_selects_the_default_ocr_model(make_client, triton):
 
 
 @pytest.mark.parametrize(("model", "param"), [("tiny-chat", "messages[0].content[1]"), ("tiny-speech", "model")])
-def test_other_models_reject_images(client, model, param):
+def test_text_and_speech_models_reject_images(client, model, param):
     error = ask(client, IMAGE, model=model).get_json()["error"]
     assert error["param"] == param
 
@@ -109,6 +109,7 @@ class TestVisionModels:
 
     @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
     def test_openai_name_selects_a_vision_model_only_for_images(self, client, triton, name):
+        """For images, gpt-4o selects the vision model, as that model's own names do; for text, the first chat model."""
         triton.queue_response(last("A cat."))
         ask(client, IMAGE, model=name)
         assert triton.requests[0]["model"] == "zz-chat"
@@ -116,7 +117,7 @@ class TestVisionModels:
         ask(client, model="gpt-4o")
         assert triton.requests[1]["model"] == "tiny-chat"
 
-    def test_unsupported_part_is_rejected_before_any_media_is_read(self, make_client, triton):
+    def test_unsupported_image_is_rejected_before_any_audio_is_transcribed(self, make_client, triton):
         client = make_client(transcribe_audio=True)
         audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
         assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"

@@ -1,4 +1,4 @@
-"""Tools and reasoning in POST /chat/completions over a fake Triton: requests, tensors and responses."""
+"""Tools and reasoning in POST /chat/completions with a fake Triton: requests, tensors and responses."""
 
 import orjson
 import pytest
@@ -52,7 +52,7 @@ def test_call_in_the_text_becomes_a_tool_call(client, triton):
     assert call == {"type": "function", "function": CALL["function"]}
 
 
-def test_calls_in_a_streamed_text_become_deltas(client, triton):
+def test_calls_in_streamed_text_become_tool_call_deltas(client, triton):
     triton.queue_response(delta("I look.\n" + WRITTEN[:50]), delta(WRITTEN[50:] + "\n"), last(WRITTEN))
     role, *chunks, done = events(post(client, tools=[TOOL], stream=True))
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
@@ -75,7 +75,7 @@ def test_truncated_response_keeps_its_finish_reason(client, triton):
     assert choice["message"]["content"] == WRITTEN[:40]
 
 
-def test_only_one_call_without_parallel_tool_calls(client, triton):
+def test_only_one_call_is_returned_without_parallel_tool_calls(client, triton):
     triton.queue_response(last(f"{WRITTEN}\n{WRITTEN}"))
     message = post(client, tools=[TOOL], parallel_tool_calls=False).get_json()["choices"][0]["message"]
     assert len(message["tool_calls"]) == 1
@@ -85,7 +85,7 @@ def test_only_one_call_without_parallel_tool_calls(client, triton):
     ("choice", "names", "maximum"),
     [("required", ["weather", "time"], 8), ({"type": "function", "function": {"name": "time"}}, ["time"], 1)],
 )
-def test_required_and_named_calls_constrain_the_output(client, triton, choice, names, maximum):
+def test_required_or_named_tool_choice_constrains_the_output(client, triton, choice, names, maximum):
     triton.queue_response(last(WRITTEN))
     post(client, tools=[TOOL, OTHER], tool_choice=choice)
     constraint = inputs(triton)["sampling_parameters"]["constraint"]
@@ -308,7 +308,7 @@ def test_truncated_call_is_accepted_in_the_history(client, triton):
     assert call["function"]["arguments"] == {"arguments": '{"a": '}
 
 
-def test_optional_calls_and_response_format_become_alternatives(client, triton):
+def test_optional_calls_and_response_format_become_alternatives_in_the_constraint(client, triton):
     triton.queue_response(last("{}"))
     post(client, tools=[TOOL], response_format={"type": "json_object"})
     constraint = inputs(triton)["sampling_parameters"]["constraint"]

@@ -48,7 +48,7 @@ class TestData:
         assert rejected(url) == "invalid_base64"
 
     @pytest.mark.parametrize("url", ["", "hello", "ftp://x/y", "data:x", "/etc/passwd", "javascript:1"])
-    def test_other_urls_are_rejected(self, url):
+    def test_malformed_urls_and_other_schemes_are_rejected(self, url):
         assert rejected(url) == "invalid_url"
 
     def test_empty_data_is_rejected(self):
@@ -98,9 +98,10 @@ class TestFiles:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Responds with the path itself, except that /to/LOCATION redirects to LOCATION, and /large has 2,000 bytes.
+    """Responds with the path of the request as content, with these exceptions:
 
-    /missing also has the status 404, and /stall waits for a second first.
+    /to/LOCATION redirects to LOCATION, /large returns 2,000 bytes, /missing has the status 404, and /stall waits one
+    second before it responds.
     """
 
     def do_GET(self):
@@ -156,7 +157,7 @@ class TestHTTP:
         names["box"] = ["127.0.0.9", "127.0.0.1"]
         assert read(f"http://Box:{server.rpartition(':')[2]}/a", allow_hosts=("BOX",)) == b"/a"
 
-    def test_an_international_host_name_is_resolved_in_its_wire_form(self, server, names):
+    def test_an_international_host_name_is_resolved_as_punycode(self, server, names):
         names["xn--fiq228c.example"] = ["127.0.0.1"]
         address = f"http://中文.example:{server.rpartition(':')[2]}/a"
         assert rejected(address) == "host_not_allowed"

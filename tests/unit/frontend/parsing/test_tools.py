@@ -15,7 +15,7 @@ NAMES = {"weather", "f", "get-time_2"}
 
 
 def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
-    """Return the content, calls, reasoning and finish_reason of the output, after comparing the streamed deltas."""
+    """Return the parsed content, calls, reasoning and finish_reason, after comparing the streamed deltas with them."""
     parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
         ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
@@ -46,7 +46,7 @@ def streamed_calls(deltas):
 
 
 def fold_splits(tool_format, text, **options):
-    """Return the fold of the whole text, after checking that splitting the text never changes the result.
+    """Return `fold` of the whole text, after checking that no split of the text changes the result.
 
     The text is split in two at every index, into characters, and at random.
     """
@@ -280,7 +280,7 @@ def test_reasoning_is_separated_from_content(text, content, reasoning):
     assert fold_splits(None, text, parse_reasoning=True) == (content, [], reasoning, "stop")
 
 
-def test_call_in_reasoning_is_not_parsed_and_call_after_it_is(tool_format):
+def test_call_in_reasoning_is_not_parsed_but_call_after_reasoning_is(tool_format):
     text = (
         f"<think>\nI call {format_call(tool_format, 'f', '{}')}?\n</think>\n\n{format_call(tool_format, 'f', TRICKY)}"
     )

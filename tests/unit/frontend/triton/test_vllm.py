@@ -100,7 +100,7 @@ def test_max_tokens_is_always_set_and_limited_by_the_context(client, triton, big
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == tokens
 
 
-def test_prompts_that_vllm_would_answer_with_500_are_rejected(client, triton, big):
+def test_too_long_prompts_and_messages_that_the_template_rejects_are_not_sent(client, triton, big):
     error = ask(client, messages=[{"role": "user", "content": "word " * 20}]).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
     assert "resulted in 23 tokens" in error["message"]
@@ -156,7 +156,7 @@ def test_the_rendered_prompt_omits_the_bos_token_but_the_count_includes_it(folde
 
 
 @pytest.mark.parametrize("where", ["file", "list"])
-def test_the_template_comes_from_a_file_or_a_list(folder, where):
+def test_the_template_is_read_from_its_own_file_or_from_a_list_of_templates(folder, where):
     if where == "file":
         (folder / "chat_template.jinja").write_text("mine", encoding="utf-8")
     else:

@@ -1,4 +1,7 @@
-"""POST /audio/speech in OpenAI's and AHA's request formats, and GET /audio/voices, over a fake model."""
+"""POST /audio/speech in OpenAI's and AHA's request formats, and GET /audio/voices, with a fake Triton.
+
+docs/compatibility.md describes AHA.
+"""
 
 import base64
 
@@ -124,7 +127,7 @@ def test_aha_request_returns_a_completion_with_a_wav_file(client, triton):
     assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
 
 
-def test_wav_file_over_the_upload_limit_is_413_and_cancels_the_call(make_client, triton):
+def test_generated_wav_file_over_the_upload_limit_is_413_and_cancels_the_call(make_client, triton):
     call = triton.queue_response(chunk(STREAMED), chunk(b"x" * 1000), chunk(b"x" * 1000))
     assert aha(make_client(max_upload_bytes=1500)).status_code == 413
     assert call.cancelled

@@ -1,4 +1,7 @@
-"""POST /audio/transcriptions and /audio/translations over a fake model: form fields, response formats, streams."""
+"""POST /audio/transcriptions and /audio/translations with a fake Triton: form fields, response formats, streams.
+
+docs/compatibility.md describes AHA.
+"""
 
 import io
 import time
@@ -127,7 +130,7 @@ def test_no_response_within_the_request_timeout_is_504(client, triton):
     assert post(client).status_code == 504
 
 
-def test_urlencoded_forms_are_rejected_unread(client):
+def test_urlencoded_forms_are_rejected_without_being_parsed(client):
     started = time.monotonic()
     content_type = "application/x-www-form-urlencoded"
     response = client.post("/v1/audio/transcriptions", data=b"a&" * 4_000_000, content_type=content_type)

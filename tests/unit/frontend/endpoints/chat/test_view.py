@@ -1,4 +1,4 @@
-"""POST /chat/completions over a fake Triton: formats, order, usage, failures, and the requests sent to the model."""
+"""POST /chat/completions with a fake Triton: formats, events, usage, failures, and requests sent to the model."""
 
 import orjson
 import pytest
@@ -130,7 +130,7 @@ def test_a_finished_call_is_not_cancelled(client, triton):
         ("/chat/completions", "application/json", True, True),
     ],
 )
-def test_path_and_accept_header_are_the_default_of_stream(client, triton, path, accept, stream, streams):
+def test_path_and_accept_header_determine_the_default_of_stream(client, triton, path, accept, stream, streams):
     triton.queue_response(last("Hi"))
     response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
     assert response.content_type.startswith("text/event-stream" if streams else "application/json")

@@ -1,4 +1,4 @@
-"""POST /completions over a fake Triton: prompt types, order, usage, failures, and the requests sent to the model."""
+"""POST /completions with a fake Triton: prompt types, order of choices, usage, failures, requests to the model."""
 
 import numpy as np
 import orjson

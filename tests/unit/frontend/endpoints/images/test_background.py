@@ -1,4 +1,4 @@
-"""POST /images/remove_background with a JSON body and with a form, over a fake Triton."""
+"""POST /images/remove_background with a fake Triton: AHA's JSON format (see docs/compatibility.md), and forms."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def test_aha_request_returns_a_completion_with_the_image(client, triton, path):
     assert not call.cancelled
 
 
-def test_several_images_between_text_keep_their_order(client, triton):
+def test_images_with_text_between_them_keep_their_order(client, triton):
     queue_results(triton, b"one", b"two")
     second = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PHOTO}"}}
     content = aha(client, PART, {"type": "text", "text": "and"}, second).get_json()["choices"][0]["message"]["content"]

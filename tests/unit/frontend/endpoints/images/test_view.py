@@ -1,4 +1,4 @@
-"""Image generations, edits and variations over a fake model: fields, responses, events, URLs; the image store."""
+"""Image generations, edits and variations with a fake Triton: fields, responses, events and URLs. The image store."""
 
 import base64
 import io
@@ -161,7 +161,7 @@ def test_backend_error_is_passed_on(client, triton):
 
 
 @pytest.mark.parametrize("name", ["x.png", "..%2fsecret.png", "tmpabcdefgh", "a" * 43 + ".exe", "b" * 43 + ".png"])
-def test_unknown_image_names_are_404(make_client, tmp_path, name):
+def test_names_of_files_that_are_not_stored_images_are_404(make_client, tmp_path, name):
     client, folder = make_client(), tmp_path / "run" / "10100" / "images"
     folder.mkdir(parents=True)
     (folder.parent / "secret.png").write_bytes(b"secret")
@@ -182,13 +182,13 @@ def test_unknown_image_names_are_404(make_client, tmp_path, name):
         ("x/../evil", "http://127.0.0.1:10100"),
     ],
 )
-def test_url_has_the_address_that_the_client_used(client, triton, host, address):
+def test_url_has_the_host_of_the_request_unless_the_host_is_invalid(client, triton, host, address):
     triton.queue_response(last())
     response = client.post("/v1/images/generations", json={"prompt": "x"}, headers={"Host": host})
     assert response.get_json()["data"][0]["url"].startswith(f"{address}/v1/images/files/")
 
 
-def test_public_url_setting_overrides_the_address(make_client, triton):
+def test_public_url_setting_overrides_the_host_of_the_request(make_client, triton):
     triton.queue_response(last())
     body = generate(make_client(public_url="https://ai.example.org/trident/")).get_json()
     assert body["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")

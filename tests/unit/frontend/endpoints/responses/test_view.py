@@ -1,4 +1,4 @@
-"""POST /responses over a fake Triton: formats, events, stored responses, failures, and requests sent to the model."""
+"""POST /responses with a fake Triton: formats, events, stored responses, failures, and requests sent to the model."""
 
 import functools
 import os
@@ -174,7 +174,7 @@ def test_image_is_sent_to_the_ocr_model(client, triton):
     assert body["output"][0]["content"][0]["text"] == "A sign"
 
 
-def test_response_continues_earlier_ones_without_their_instructions(client, triton):
+def test_continued_conversation_omits_the_instructions_of_earlier_requests(client, triton):
     for text in ("Four", "Eight", "Sixteen"):
         triton.queue_response(last(text))
     first = ask(client, "2+2?", instructions="Be brief.").get_json()
@@ -200,6 +200,7 @@ def test_images_are_stored_with_the_conversation(client, triton):
     triton.queue_response({"text_output": "A sign", "boxes": "[]", "num_output_tokens": 6})
     part = {"type": "input_image", "image_url": IMAGE}
     first = ask(client, [{"role": "user", "content": [part]}], model="tiny-ocr").get_json()
+    # This request goes to tiny-chat, which does not accept the stored image.
     response = ask(client, "And?", previous_response_id=first["id"])
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "previous_response_id")
 
@@ -211,7 +212,7 @@ def test_store_false_stores_nothing(client, triton):
     assert client.get(f"/v1/responses/{body['id']}").status_code == 404
 
 
-def test_retrieve_and_delete(client, triton):
+def test_stored_response_can_be_retrieved_and_deleted(client, triton):
     triton.queue_response(last("Hi"))
     body = ask(client).get_json()
     path = f"/v1/responses/{body['id']}"
