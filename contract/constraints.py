@@ -1,6 +1,6 @@
 """Constraints on a chat model's output, and their JSON form.
 
-`param` is the request field that sets the constraint; error responses name it.
+Each constraint's `param` is the request field that sets it; error responses name this field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class JSONSchemaConstraint:
 
 @dataclass(frozen=True)
 class RegexConstraint:
-    """Text that matches the regular expression `pattern` as a whole."""
+    """Text that fully matches the regular expression `pattern`."""
 
     pattern: str
     param: str
@@ -119,8 +119,8 @@ def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
 def constraint_from_json(content: Mapping[str, Any]) -> Constraint:
     """Return the constraint that a JSON object describes.
 
-    Raises KeyError or TypeError if `kind` or a field without a default is missing, or if one is unknown. The values are
-    not checked.
+    Raises KeyError or TypeError if `kind` is missing or unknown, a field without a default is missing, or a field is
+    unknown. The values are not checked.
     """
     values = {name: value for name, value in content.items() if name != "kind"}
     if content["kind"] == "any_of":

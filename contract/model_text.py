@@ -1,14 +1,14 @@
-"""The tags of reasoning and tool calls in a model's text, and a helper to find tags in streamed text.
+"""The tags that mark reasoning and tool calls in a model's output, and a helper to find tags in streamed text.
 
-The frontend and the backends share them. The keys of TOOL_TAGS are the tool formats: the values of a model's
-`tool_format` parameter. The grammars of the formats are in frontend/parsing/tools/.
+The frontend and the backends share them. The keys of TOOL_TAGS are the tool formats: the possible values of a
+model's `tool_format` parameter. The grammars of the formats are in frontend/parsing/tools/.
 """
 
 REASONING_OPEN, REASONING_CLOSE = "<think>", "</think>"
 """The tags around the reasoning of models whose `reasoning` parameter is `think`."""
 
 REASONING_TAGS = (REASONING_OPEN, REASONING_CLOSE)
-"""The tags that stay in the output text of these models, although some tokenizers treat them as special tokens."""
+"""The reasoning tags. They stay in the output text of these models, although some tokenizers treat them as special."""
 
 DEFAULT_TOOL_FORMAT = "hermes"
 """The tool format of a model without a `tool_format` parameter.

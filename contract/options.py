@@ -25,7 +25,7 @@ class SamplingParameters(TypedDict, total=False):
     ignore_eos: bool
     logprobs: bool
     stream: bool
-    """Whether to send text as it is generated. The frontend always sets this field."""
+    """Whether to send text as it is generated; true if absent. The frontend always sets this field."""
     echo: bool
     """Whether the output begins with the prompt."""
     chat_template_kwargs: dict[str, Any]
@@ -44,9 +44,9 @@ class _Options:
 
     @classmethod
     def from_json(cls, content: bytes | str) -> Self:
-        """Return the options in a request's JSON.
+        """Return the options parsed from a request's JSON.
 
-        Raises ValueError if it is not JSON, or TypeError if an option is unknown.
+        Raises ValueError if it is not JSON, or TypeError if it is not an object or has an unknown option.
         """
         return cls(**json.loads(content))
 

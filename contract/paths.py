@@ -16,5 +16,5 @@ def default_cache() -> Path:
 
 
 def default_model_repository() -> Path:
-    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, or else the checkout's."""
+    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, or else the one in the checkout."""
     return Path(os.environ.get("TRIDENT_MODEL_REPOSITORY") or CHECKOUT / "model_repository").absolute()

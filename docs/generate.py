@@ -125,7 +125,7 @@ def _type(field: Schema) -> str:
 
 
 def _options(field: Schema) -> list[Schema]:
-    """Return the alternatives of a union except null, or an empty list if the field is no union."""
+    """Return the alternatives of a union except null, or an empty list if the field is not a union."""
     options: list[Schema] = field.get("anyOf") or field.get("oneOf") or []
     return [option for option in options if option.get("type") != "null"]
 

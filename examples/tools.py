@@ -1,4 +1,4 @@
-"""Tool calls: the model calls a function, this program returns its result, and the model answers with the result."""
+"""Tool calls: the model calls a function, this program returns the result, and the model uses it in its answer."""
 
 import json
 import os

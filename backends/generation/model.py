@@ -95,7 +95,7 @@ class TritonPythonModel:
         self._preparers.submit(self._prepare, answer, inputs)
 
     def _prepare(self, answer: GeneratedText, inputs: dict[str, list[bytes]]) -> None:
-        """Prepare a request and submit it to the engine. Runs in `_preparers`, because large inputs take long."""
+        """Prepare a request and submit it to the engine. Runs in `_preparers`, because large inputs take time."""
         try:
             if answer.closed:
                 return

@@ -55,7 +55,7 @@ def test_configuration_has_every_backend_parameter_and_no_unknown_ones(entry):
     texts = {key: value.string_value for key, value in config.parameters.items()}
     parameters = read_parameters(PARAMETERS[entry.backend], texts)
     assert parameters.device == "CPU"
-    # No parameter is unused: the backend or the frontend reads it.
+    # The backend or the frontend reads every parameter of the configuration.
     known = {field.name for field in dataclasses.fields(parameters)} | FRONTEND_PARAMETERS
     assert set(texts) <= known
 

@@ -61,7 +61,7 @@ def test_generated_tables_are_current(path):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_targets_of_relative_links_and_paths_exist(document):
+def test_link_targets_and_paths_in_documents_exist(document):
     text = re.sub(r"```.*?```", "", read(document), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if link.startswith("https://"):

@@ -119,7 +119,7 @@ class TestEmbeddings:
         as_float = embed(client, SENTENCES, encoding_format="float")
         assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
 
-    def test_fewer_dimensions_are_the_first_ones_normalized(self, client):
+    def test_requesting_fewer_dimensions_returns_the_first_ones_normalized(self, client):
         full, short = embed(client, SENTENCES), embed(client, SENTENCES, dimensions=100)
         cut = full[:, :100] / np.linalg.norm(full[:, :100], axis=1, keepdims=True)
         assert short.shape == (len(SENTENCES), 100)

@@ -146,7 +146,7 @@ class TestEdits:
         return client.images.edit(**files, extra_body=extra, **fields)
 
     @pytest.mark.parametrize("size", [(64, 64), (61, 67), (100, 30)])
-    def test_only_the_transparent_or_white_area_of_the_mask_changes(self, client, size):
+    def test_image_changes_only_where_the_mask_is_transparent_or_white(self, client, size):
         image = photo(*size)
         mask = image.convert("RGBA")
         alpha = np.full((size[1], size[0]), 255, np.uint8)

@@ -44,7 +44,7 @@ def test_short_file_is_finished_before_a_long_one_that_started_earlier(stack, cl
 
 
 def test_windows_decoded_together_have_the_same_words_and_ordered_times(stack):
-    """The engine decodes several 30-second windows of a file together while no other request waits.
+    """The engine decodes several windows of a file together if the model has no other request.
 
     The file has four copies of a recording, so its text must be that of the recording, four times.
     """

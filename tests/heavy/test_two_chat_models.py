@@ -8,7 +8,7 @@ from tests.support.stack import running_stack
 QWEN = "qwen2.5-coder-0.5b"
 
 
-def test_model_published_in_six_parts_responds_in_chinese_next_to_the_starter():
+def test_second_model_published_in_six_parts_responds_in_chinese():
     export(QWEN)
     with running_stack(["smollm2-135m", QWEN]) as both:
         client = OpenAI(base_url=url(both, "/v1"), api_key="unused", max_retries=0, timeout=120)

@@ -1,6 +1,7 @@
 """Images in chats with small vision models of real architectures, through the real exporter and Triton.
 
 The models have random weights, so only differences between their outputs are meaningful.
+docs/compatibility.md describes AHA.
 """
 
 import base64

@@ -12,7 +12,7 @@ from tests.support.stack import running_stack
 
 @pytest.fixture(scope="module")
 def pocket_tts_stack(tmp_path_factory):
-    """A Trident stack that serves a small Pocket TTS with random weights, exported from the published layout."""
+    """A Trident stack that serves a small Pocket TTS exported from random weights in the published layout."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
     repository = export_weights("pocket-tts", folder / "w")

@@ -95,7 +95,7 @@ def test_system_message_is_in_the_prompt(client):
 # The vocabulary is English, so most non-ASCII characters in these texts take two or three tokens each.
 @pytest.mark.parametrize("text", ["🙂🎉 你好，世界！ Ω≈ç√∫", "한국어 — naïve café 👩‍👩‍👧"])
 def test_character_split_across_tokens_is_sent_whole(client, text):
-    """A `guided_choice` with a single option forces the model to write exactly that text on any processor."""
+    """A `guided_choice` with a single option forces the model to write exactly that text."""
     fields = {"extra_body": {"guided_choice": [text]}}
     chunks = list(ask(client, "Hi", max_tokens=100, stream=True, **fields))
     deltas = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
@@ -273,7 +273,8 @@ def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client)
         for response in responses:
             response.close()
         assert time.monotonic() - started < 10
-        # 160 of the 400 exceed the client's limit of 240. The 20 that the previous test abandoned may still count too.
+        # 160 of the 400 requests exceed the client's limit of 240. The 20 requests that the previous test abandoned may
+        # still count toward the limit.
         assert len(rejected(connections)) <= 180
         connections += [connect(stack, body, "127.0.0.2") for _ in range(140)]
         wait_until(
@@ -285,7 +286,7 @@ def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client)
         for connection in connections:
             connection.close()
     wait_until(lambda: metric(stack, "running") == metric(stack, "waiting") == 0, 20, "an empty queue")
-    # The engine is idle a moment before the backend stops counting the last disconnected requests.
+    # The engine becomes idle a moment before the backend stops counting the requests of the closed connections.
     short = chat_body(MODEL, "Hi", 1)
     address = url(stack, "/v1/chat/completions")
     wait_until(lambda: requests.post(address, data=short, timeout=20).status_code == 200, 5, "a request to be accepted")

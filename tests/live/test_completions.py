@@ -60,7 +60,7 @@ def test_stream_matches_non_streamed_response(client, prompt, echo):
     assert texts[0].startswith(PROMPT) == echo
 
 
-def test_choices_of_one_prompt_differ_and_count_its_tokens_once(client):
+def test_choices_of_one_prompt_differ_and_its_tokens_are_counted_once(client):
     completion = ask(client, n=3, temperature=1, seed=5, max_tokens=20)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len({choice.text for choice in completion.choices}) > 1

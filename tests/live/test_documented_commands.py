@@ -36,7 +36,7 @@ def folder(stack, tmp_path_factory):
 
 
 def run(command, folder, stack):
-    """Run a command in `folder`, with the URL of the test's API in OPENAI_BASE_URL; return its standard output."""
+    """Run a command in `folder`, with the URL of the stack's API in OPENAI_BASE_URL; return its standard output."""
     environment = os.environ | {"OPENAI_BASE_URL": url(stack, "/v1")}
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=120, check=False

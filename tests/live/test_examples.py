@@ -228,7 +228,7 @@ def test_aha_speech_is_a_data_url_with_a_wav_file(compatible_stack):
     assert part["audio_url"]["url"].startswith("data:audio/wav;base64,UklGR")
 
 
-def test_aha_reference_audio_is_fetched_but_never_replaced_by_a_built_in_voice(compatible_stack):
+def test_aha_reference_audio_is_fetched_and_rejected_by_a_model_without_voice_cloning(compatible_stack):
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=AUDIO.parent)
     ) as server:

@@ -153,7 +153,7 @@ def test_request_contents_are_never_logged(stack):
     assert not [name for name, text in logs.items() if canary in text.lower()]
 
 
-def test_deadline_is_504_or_an_error_event_mid_stream(stack):
+def test_exceeded_deadline_is_504_or_an_error_event_mid_stream(stack):
     with running_stack([MODEL], "--request-timeout", "1", triton_of=stack) as with_deadline:
         with pytest.raises(openai.APIStatusError) as caught:
             chat(with_deadline, extra_body={"ignore_eos": True})
@@ -165,7 +165,7 @@ def test_deadline_is_504_or_an_error_event_mid_stream(stack):
         assert len(received) > 5
 
 
-def test_without_triton_chat_is_503_and_health_and_models_return_an_error(stack):
+def test_health_models_and_chat_return_errors_without_triton(stack):
     """The frontend runs, but nothing listens on the port at which it expects Triton."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -83,12 +83,12 @@ def test_choices_differ(client, stream):
     assert all(found)
 
 
-def test_logprobs_cover_the_text_fall_with_temperature_and_are_streamed(client):
+def test_logprobs_cover_plain_and_streamed_text_and_are_lower_at_a_high_temperature(client):
     choice = ask(client, temperature=0, logprobs=True).choices[0]
     entries = choice.logprobs.content
     assert bytes(byte for entry in entries for byte in entry.bytes).decode() == choice.message.content
     assert all(-20 < entry.logprob <= 0 for entry in entries)
-    assert math.exp(sum(entry.logprob for entry in entries) / len(entries)) > 0.2  # on average, greedy ones are likely
+    assert math.exp(sum(entry.logprob for entry in entries) / len(entries)) > 0.2  # greedy tokens are likely on average
     hot = ask(client, temperature=2, logprobs=True).choices[0].logprobs.content
     assert sum(entry.logprob for entry in hot) / len(hot) < sum(entry.logprob for entry in entries) / len(entries)
     chunks = list(ask(client, temperature=0, logprobs=True, stream=True))

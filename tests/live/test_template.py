@@ -1,4 +1,4 @@
-"""A chat template with non-ASCII characters, like the templates of DeepSeek and many Chinese models."""
+"""A chat template with non-ASCII characters, like the templates of DeepSeek and other Chinese models."""
 
 import pytest
 from openai import OpenAI

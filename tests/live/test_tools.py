@@ -60,7 +60,7 @@ def test_forced_calls_match_their_parameter_schemas(client):
     check_forced_calls(client, 8)
 
 
-def test_required_tool_calls_of_a_small_model_end(client):
+def test_required_tool_calls_end_after_at_most_eight(client):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 600}
     choice = ask(client, user("How is the weather in Oslo?"), **options).choices[0]
     assert choice.finish_reason == "tool_calls"

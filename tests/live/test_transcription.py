@@ -42,7 +42,7 @@ class TestWords:
         assert rate <= 0.12
 
     def test_language_is_detected(self, client):
-        """One clip per language, all easy; tests/heavy/test_speech_quality.py covers all clips."""
+        """Checks one easy clip in each of three languages; tests/heavy/test_speech_quality.py covers all clips."""
         for language in ("en", "es", "zh"):
             path = next(path for path in CLIPS if path.parent.name == language)
             assert transcribe(client, path, response_format="verbose_json").language == language
@@ -52,7 +52,7 @@ class TestWords:
         path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")
         assert re.search(r"[\u4e00-\u9fff]", transcribe(client, path, language="ZH").text)
 
-    def test_translation_has_a_number_that_the_clip_counts(self, client):
+    def test_translation_has_a_number_from_the_clip(self, client):
         (path,) = [path for path in CLIPS if path.parent.name == "es" and "pangrama" not in path.name][:1]
         with path.open("rb") as file:
             text = client.audio.translations.create(model="whisper-1", file=file).text

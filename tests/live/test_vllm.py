@@ -98,7 +98,7 @@ def test_engine_failure_is_reported(client, stream):
     assert caught.value.code == "engine_failure"
 
 
-def test_text_completions_echo_prompts_are_streamed_and_reject_token_ids(client):
+def test_text_completions_support_echo_and_streaming_but_not_token_ids(client):
     completion = client.completions.create(model="org/words", prompt=["a b", "c d e"], echo=True)
     assert [choice.text for choice in completion.choices] == ["a bb a ", "c d ee d c "]
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (5, 5)

@@ -25,7 +25,7 @@ def send_embedding_request(settings: Settings, body: dict[str, object]) -> socke
 def check_large_request_yields_to_others_and_stops_on_disconnect(
     settings: Settings, model: str, embed_short_text: Callable[[], object]
 ) -> None:
-    """Send a request with 2,000 texts; check that a short one overtakes it, and that it ends when its client leaves."""
+    """Check that a short request overtakes one with 2,000 texts, and that a disconnect stops the large request."""
     before = _computed_rows(settings, model)
     connection = send_embedding_request(settings, {"model": model, "input": ["dog " * 250] * _ROWS, "truncate": True})
     wait_until(lambda: _computed_rows(settings, model) > before, 30, "the large request")
@@ -40,7 +40,7 @@ def check_large_request_yields_to_others_and_stops_on_disconnect(
 
 
 def check_full_queue_rejects_requests_and_loses_none(settings: Settings, model: str) -> None:
-    """Send 500 requests at once; check that each gets a result or a 503, and that at least 256 get a result."""
+    """Send 500 requests at once; check that at least 256 get a result, and that the rest, at least one, get a 503."""
     body: dict[str, object] = {"model": model, "input": "dog " * 250}
     connections = [send_embedding_request(settings, body) for _ in range(500)]
     responses = []

@@ -50,7 +50,7 @@ histogram of grey values:
 
 
 def photographed_page() -> Image.Image:
-    """Return the photographed page in the scikit-image package, enlarged three times: warped, and lit from one side."""
+    """Return scikit-image's photograph of a warped page, lit from one side, at three times its size."""
     page = Image.fromarray(skimage.data.page())
     return page.resize((page.width * 3, page.height * 3), Image.Resampling.LANCZOS)
 

@@ -18,7 +18,7 @@ AUDIOEVAL = Package(
     sha256="8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
     folder="pytest_audioeval/samples/audio",
 )
-# Its `two_cities.wav` is 44 seconds from the beginning of A Tale of Two Cities, without a transcript.
+# Its `two_cities.wav` is a 44-second recording of the beginning of A Tale of Two Cities, without a transcript.
 MOONSHINE = Package(
     name="moonshine-voice",
     version="0.1.5",

@@ -1,4 +1,4 @@
-"""The list of heavy suites, and the record of the hash of each suite's inputs when the suite last passed."""
+"""The heavy suites, their inputs, and the record of which inputs each suite last passed with."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _RECORD = FOLDER / "passed.json"
 
 
 def load_suites() -> dict[str, list[str]]:
-    """Return the inputs of each suite: its own file, the common ones and those in its table in suites.toml.
+    """Return the inputs of each suite: its own file, the common inputs, and the inputs in its table in suites.toml.
 
     Inputs are paths relative to the checkout.
     """
@@ -36,7 +36,7 @@ def unchanged_suites(fingerprints: dict[str, str]) -> list[str]:
 
 
 def record_passed(fingerprints: dict[str, str]) -> None:
-    """Record in passed.json that these suites passed with these fingerprints; drop unlisted suites."""
+    """Record in passed.json that these suites passed with these fingerprints; drop suites not in suites.toml."""
     passed = {name: value for name, value in _read_record().items() if name in load_suites()} | fingerprints
     _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

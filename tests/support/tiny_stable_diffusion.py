@@ -1,7 +1,7 @@
 """`python -m tests.support.tiny_stable_diffusion TARGET`, run in .venv-openvino.
 
-Writes a tiny Stable Diffusion 1.5 with random weights to TARGET, in the layout of diffusers: the same networks, with
-fewer layers and channels.
+Writes a tiny Stable Diffusion 1.5 with random weights to TARGET, in the layout of diffusers. Its networks are those of
+the original, with fewer layers and channels.
 """
 
 import json

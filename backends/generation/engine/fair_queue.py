@@ -21,8 +21,8 @@ class FairQueue(Generic[Request]):
     """The requests that wait for one of the engine's `slots` slots. Each running request holds one slot.
 
     A free slot goes to the waiting client that holds the fewest slots, for its oldest request. A client may hold at
-    most seven eighths, rounded up, of the slots that other clients do not hold. If those are eight or more, at least
-    one stays free for another client.
+    most seven eighths, rounded up, of the slots that other clients do not hold. If there are at least eight such
+    slots, at least one stays free for another client.
     """
 
     def __init__(self, slots: int):

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # Below this temperature, sampling is effectively greedy. The engine rejects sampling at a temperature of 0.
 _GREEDY_BELOW = 1e-5
 
-# Prompt lookup searches the preceding tokens for an earlier occurrence of the last tokens, at most this many of them.
+# Prompt lookup searches the text so far for an earlier occurrence of its last n tokens. This is the maximum n.
 _LOOKUP_NGRAM = 3
 
 # Sampling parameters that are copied to the engine's config under the same name.

@@ -1,6 +1,6 @@
 """The engine process: one thread steps OpenVINO GenAI's continuous batching pipeline for all requests.
 
-The engine does not run in the backend's process because `step()` holds the GIL from beginning to end, so the backend
+The engine needs a process of its own: `step()` holds the GIL from beginning to end, so in a shared process, the backend
 could not receive, send or cancel anything during a step. The engine talks to `client.py` over a socket: it receives
 requests between steps, and sends the new tokens after each step. It exits when the socket closes or the backend sends
 Shutdown.
@@ -54,12 +54,12 @@ log = logging.getLogger(__name__)
 _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFinishReason.LENGTH: "length"}
 
 
-# Compiled grammars, about 0.8 MB each, are never freed. After the first number of grammars, the engine offers to be
-# restarted as soon as it is idle. If it is never idle, it rejects new grammars after the second number.
+# Compiled grammars, about 0.8 MB each, are never freed. After _RESTART_GRAMMARS grammars, the engine offers to be
+# restarted as soon as it is idle. If it is never idle, it rejects new grammars after _MAX_GRAMMARS.
 _RESTART_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
-# While a new grammar waits to be compiled, requests with compiled grammars may start for at most this many seconds.
-# Then they wait, too: compilation begins when every started request with a grammar has its first token.
+# While a new grammar waits to be compiled, requests with compiled grammars can still start, but only during this many
+# seconds. After that, they wait too: compilation begins when every started request with a grammar has its first token.
 _COMPILE_INTERVAL = 0.5
 
 
@@ -155,7 +155,10 @@ class Engine:
             self._admit()
 
     def _admit(self) -> None:
-        """Start the requests that get a slot; while grammars are blocked, those with a grammar hold it and wait."""
+        """Assign free slots to queued requests and start these requests.
+
+        While grammars are blocked, a request with a grammar gets a slot but does not start yet.
+        """
         if not self._grammars_blocked():
             waiting, self._admitted_waiting = self._admitted_waiting, []
             for admitted in waiting:
@@ -167,7 +170,7 @@ class Engine:
                 self._start_request(message)
 
     def _grammars_blocked(self) -> bool:
-        """Return whether requests with a grammar must wait, because a grammar is being compiled or is due.
+        """Return whether requests with a grammar must wait, because a compilation is running or due.
 
         The step that generates a request's first token looks up the request's grammar. During a compilation, the
         lookup would delay that step, and with it all requests, until the compilation ends.
@@ -228,7 +231,8 @@ class Engine:
 
         The engine does nothing else while it encodes images, which takes far longer than a step. So requests with
         images are added one at a time, and after each, the other requests get as much time as its encoding took.
-        Encoded images stay in memory, so none is added while a request in the pipeline waits to be scheduled.
+        Encoded images stay in memory, so no request with images is added while
+        any request in the pipeline waits to be scheduled.
         """
         waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
         if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill_at):

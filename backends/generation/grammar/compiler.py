@@ -91,7 +91,7 @@ class GrammarCompiler:
             self._model = None
 
     def start(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
-        """Start to compile a grammar in a new thread, which calls `on_done(grammar, reason)` at the end.
+        """Start compiling a grammar in a new thread, which calls `on_done(grammar, reason)` at the end.
 
         `reason` is why the grammar is rejected, or None if it is compiled.
         """
@@ -123,7 +123,7 @@ class GrammarCompiler:
 
 
 class _Trial:
-    """A process that generates tokens with grammars, to try them."""
+    """A process that tries grammars by generating tokens with them."""
 
     def __init__(self, folder: Path, end: int):
         command, environment = module_command("backends.generation.grammar.compiler")

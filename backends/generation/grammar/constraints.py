@@ -24,7 +24,7 @@ _MAX_TAGS = 128
 
 
 def grammar_from(content: Mapping[str, Any]) -> str:
-    """Return the grammar for a constraint in its JSON form.
+    """Return the grammar for a constraint, which is given in its JSON form.
 
     Raises InvalidRequest, naming the request field that set the constraint, if the constraint is invalid or not
     supported.

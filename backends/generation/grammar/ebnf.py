@@ -11,7 +11,7 @@ _LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 
 Ranges = list[tuple[int, int]]
-"""A set of characters: the first and last code point of each run of consecutive ones, in ascending order."""
+"""A set of characters as ranges in ascending order; each range is its first and its last code point."""
 
 
 class UnsupportedConstraint(Exception):
@@ -70,7 +70,7 @@ def any_of(expressions: Iterable[str]) -> str:
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of `expression`, a single term."""
+    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of one term, `expression`."""
     if (minimum, maximum) == (1, 1):
         return expression
     if (minimum, maximum) == (0, 1):
@@ -88,7 +88,7 @@ def char_class(ranges: Ranges) -> str:
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Return the same characters as ranges in ascending order that neither overlap nor touch."""
+    """Return the characters in `ranges` as ascending ranges that neither overlap nor touch."""
     result: Ranges = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1] + 1:

@@ -37,7 +37,8 @@ def integer(schema: dict[str, Any]) -> str:
 def number(schema: dict[str, Any]) -> str:
     """Return the expression for a number within the schema's bounds.
 
-    Raises UnsupportedConstraint if the bounds are invalid or not supported, or leave no number of their precision.
+    Raises UnsupportedConstraint if the bounds are invalid or not supported, or no number of
+    their precision is within them.
     """
     low, high = _bounds(schema)
     if low is None and high is None:

@@ -69,8 +69,9 @@ _FORMATS = {
     "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
     "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
 }
-# The engine is ten times slower with a separate rule for a character or with \u escapes, so the expression is inlined
-# and has no \u. Only lone surrogates and most control characters need \u, and they are hardly ever useful.
+# The engine is ten times slower with a separate rule for a character, or if strings may contain \u escapes. So the
+# characters are inlined, and strings cannot contain \u. Only lone surrogates and most control characters need it, and
+# they are hardly ever useful.
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
@@ -297,7 +298,8 @@ class JSONGrammar:
 
     def _members(self, members: list[tuple[str, bool]]) -> str:
         """Return the expression for an object's members in this order; optional members may be missing."""
-        # Built from the last member to the first: what may follow a member, and how the members may begin.
+        # Built from the last member to the first. `after` is what may follow the current member. `starts` has one
+        # expression for each member that may come first, followed by its possible continuations.
         after, starts = "", ['""']
         for member, is_required in reversed(members):
             start = self._rules.name(f"{member} {after}".strip(), "member")

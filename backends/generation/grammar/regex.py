@@ -23,8 +23,8 @@ MAX_CHARACTERS = 4_000
 # engine builds a table of all tokens for every counted repetition, which is expensive if most tokens match.
 MAX_REPEATS = 1_000
 MAX_WIDE_REPEATS = 32
-# Maximum number of optional parts and parts with a variable number of repetitions. The engine tracks all ways to parse
-# a text at the same time, and each such part adds some.
+# Maximum number of parts that are optional or have a variable number of repetitions. The engine tracks all possible
+# parses of a text at once, and each such part adds some.
 _MAX_VARIABLE_PARTS = 32
 # A set of at least this many characters counts as wide: most tokens match repetitions of it.
 _WIDE_CHARACTERS = 128
@@ -52,7 +52,8 @@ _CATEGORIES |= {
 }
 _BEGIN = {sre.AT_BEGINNING, sre.AT_BEGINNING_STRING}
 _END = {sre.AT_END, sre.AT_END_STRING}
-# Named groups in JavaScript's syntax, which JSON Schema uses. Escapes and sets match first, to be skipped.
+# Named groups in JavaScript's syntax, which JSON Schema uses. Escapes and sets match too, so that `(?<` inside
+# them is left unchanged.
 _GROUP_NAME = re.compile(r"(\\.|\[(?:\\.|[^\]])*\])|\(\?<(?![=!])")
 # Characters that must be escaped in a JSON string.
 _MUST_ESCAPE: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
@@ -60,7 +61,7 @@ _SHORT_ESCAPES = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '
 
 
 def regex_grammar(pattern: str) -> str:
-    """Return the expression for text that the pattern matches as a whole.
+    """Return the expression for text that fully matches the pattern.
 
     Raises UnsupportedConstraint if the pattern is invalid or not supported.
     """

@@ -1,4 +1,4 @@
-"""Converts the tokens of an answer, while it is generated, to the text, token counts and log probabilities to send."""
+"""Converts an answer's tokens, as they are generated, to the text, token counts and log probabilities that are sent."""
 
 import json
 import threading

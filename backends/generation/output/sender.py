@@ -26,7 +26,7 @@ class _Times:
 
 
 class Sender:
-    """Decides when the output of each answer is sent. All functions are called from its own thread.
+    """Decides when the output of each answer is sent. Its own thread calls these functions:
 
     `send(answer)` sends an answer's new output and returns whether this was the last response. `abandon(answer)` is
     called once for an answer whose request is cancelled, or for which `send` raises an exception. `tick()` is called

@@ -89,7 +89,8 @@ class ChatPrompt:
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Return a prompt of these token IDs.
 
-        Raises InvalidRequest if there are none or too many, or, naming the ID, if one is not in the vocabulary.
+        Raises InvalidRequest if there are none or too many, or if one is not in the vocabulary; the error then
+        names its index.
         """
         size = self.tokenizer.get_vocab_size()
         for index, token in enumerate(ids):

@@ -73,7 +73,7 @@ class VisionPrompt(ChatPrompt):
             try:
                 rgb_image, size = self._image_processor.read(image, max_pixels, param)
             except InvalidRequest as error:
-                if rgb_images and error.code == "too_large":  # the message has the rest of the limit
+                if rgb_images and error.code == "too_large":  # its message states only the rest of the limit
                     message = f"The images together exceed the limit of {self._max_pixels:,} pixels"
                     raise InvalidRequest(message, param, "too_large") from None
                 raise

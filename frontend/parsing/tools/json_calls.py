@@ -1,4 +1,4 @@
-"""Reads tool calls that are JSON, as in most formats: an object with a name and arguments, or a list of objects."""
+"""Reads tool calls that are JSON, as in most formats: an object with a name and arguments, or a list of them."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def bare_calls(scanner: Scanner) -> Steps[None]:
 
 
 def json_calls(scanner: Scanner) -> Steps[None]:
-    """Read one or more calls or lists of calls, with only white space between. Raises MalformedCall."""
+    """Read one or more calls or lists of calls, with only white space between them. Raises MalformedCall."""
     while True:
         yield from scanner.skip_space()
         yield from read_calls(scanner)

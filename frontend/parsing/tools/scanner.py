@@ -46,7 +46,7 @@ class Scanner:
         self._open_call: int | None = None
         self._suppressed = False
         self.at_start = True
-        """Whether neither a call nor text other than white space has been found yet."""
+        """Whether nothing except white space has been found so far."""
         self.ended = False
         """Whether the output has ended, so that no more text arrives."""
 
@@ -63,7 +63,7 @@ class Scanner:
         return events
 
     def fail_call(self) -> None:
-        """Emit the text since the mark unchanged, because it is not a call; if a call was started, abort it."""
+        """Emit the text since the mark, which is not a call: as ToolCallAborted if a call was started, else as text."""
         raw = "".join(self._raw) + self._text[self._mark : self._position]
         if self._open_call is None or self._suppressed:
             self._emit_text(raw)

@@ -23,8 +23,8 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsC
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
     """Return the schema of a call of any of the functions.
 
-    `arguments` is the key of the call's arguments. `at` is the JSON pointer to the returned schema in the schema
-    that will contain it.
+    `arguments` is the key of the call's arguments. `at` is where the returned schema will be in the final
+    schema, as a JSON pointer.
     """
     return {
         "anyOf": [

@@ -1,4 +1,4 @@
-"""Stands in for the module that only Triton's stub has."""
+"""A fake of `triton_python_backend_utils`, a module that exists only inside Triton's Python backend."""
 
 import sys
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ class InferenceResponse:
         self._tensors = output_tensors
 
     def values(self):
-        """Output name → its one value, or its array."""
+        """Return output name → array, or the value of an array that has only one; UINT8 outputs are always arrays."""
         arrays = {tensor.name(): tensor.as_numpy() for tensor in self._tensors}
         return {
             name: array if array.size != 1 or array.dtype == np.uint8 else array[0] for name, array in arrays.items()

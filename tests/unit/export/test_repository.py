@@ -218,7 +218,7 @@ class TestOwnWeights:
         with pytest.raises(ExportError, match=r"example\.org/tiny.*--weights FOLDER"):
             make(entry, tmp_path)
 
-    def test_weights_folder_is_converted_once_recorded_and_left_unchanged(self, entry, conversions, weights, tmp_path):
+    def test_recorded_weights_folder_is_converted_once_and_left_unchanged(self, entry, conversions, weights, tmp_path):
         for given in (weights, weights, None):
             make(entry, tmp_path, given)
         assert conversions == [weights]

@@ -87,7 +87,7 @@ def test_text_with_a_doubtful_score_is_also_read_upside_down():
     assert recognizer.reads == [2, 1]
 
 
-def test_an_upside_down_page_is_turned_but_its_boxes_are_in_the_original_image():
+def test_an_upside_down_page_is_turned_but_its_boxes_refer_to_the_original_image():
     pixels = picture(10, 20)
     pixels[2, 0] = (10, 0, 9)
     pixels[6, 0] = (20, 0, 9)

@@ -57,7 +57,7 @@ def test_a_transparent_pixel_keeps_its_alpha():
 
 
 def test_refinement_aligns_the_edge_with_the_image():
-    """Scaled to the image, a pixel of the mask is 7 pixels wide, so its unrefined edge is soft."""
+    """A pixel of the mask covers about 7 pixels of the image's width, so the edge is soft without refinement."""
     truth = np.zeros((100, 230))
     truth[:, :115] = 255
     soft, sharp = (np.asarray(cut(photo(width=230), refine=refine))[..., 3] for refine in (False, True))

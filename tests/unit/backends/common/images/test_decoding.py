@@ -55,7 +55,7 @@ def test_alpha_is_kept_only_if_a_pixel_is_not_opaque():
 
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be displayed rotated right by 90°
+    exif[0x0112] = 6  # rotate 90° clockwise for display
     image = read(encoded(Image.fromarray(LEFT_RED), "JPEG", exif=exif))
     assert image.size == (20, 30)
     assert image.getpixel((10, 2))[0] > 200
@@ -68,7 +68,7 @@ def test_only_the_first_frame_of_an_animation_is_read():
 
 
 def bomb(width, height):
-    """Return a PNG whose header claims this size in pixels, with data for far fewer."""
+    """Return a PNG whose header claims this size in pixels, with only 1,000 bytes of pixel data."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

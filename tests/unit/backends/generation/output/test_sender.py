@@ -98,7 +98,7 @@ def test_a_cancelled_answer_is_dropped_even_without_new_output(sender, abandoned
     assert len(sender) == 0
 
 
-def test_one_failure_does_not_stop_the_others(sender, abandoned):
+def test_a_failed_send_does_not_affect_other_answers(sender, abandoned):
     broken, healthy = watched(sender), watched(sender)
     broken.broken = True
     sender.notify([broken, healthy])
@@ -107,7 +107,7 @@ def test_one_failure_does_not_stop_the_others(sender, abandoned):
     assert abandoned == [broken]
 
 
-def test_stopping_sends_what_is_ready(sender):
+def test_stop_sends_the_output_that_is_ready(sender):
     answer = watched(sender, streamed=False)
     answer.finished = True
     sender.notify([answer])

@@ -1,4 +1,4 @@
-"""Prompts: templates are rendered as by Hugging Face, and invalid or too long prompts are rejected with a reason."""
+"""Prompts: templates are rendered as Hugging Face does, and invalid or overlong prompts are rejected with a reason."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_messages_are_rendered_as_by_hugging_face(folder):
+def test_messages_are_rendered_as_hugging_face_does(folder):
     prompt = ChatPrompt(folder, 1000)
     ids = prompt.encode([{"role": "user", "content": "<b>你好"}])
     text = "".join(prompt.tokenizer.id_to_token(i) for i in ids)

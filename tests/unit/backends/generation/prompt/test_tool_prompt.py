@@ -88,7 +88,7 @@ def test_template_kwargs_do_not_override_reserved_variables(open_prompt):
     assert text == "HiTruehighTrue"
 
 
-def test_reasoning_opened_by_the_template_is_opened_in_the_answer(open_prompt):
+def test_an_open_think_tag_of_the_template_is_the_reasoning_prefix(open_prompt):
     assert (
         open_prompt("{{ messages[0].content }}<assistant><think>\n").from_messages([USER]).reasoning_prefix
         == "<think>\n"
