@@ -19,7 +19,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would
 def start_logging(name: str) -> None:
     """Log to stderr, which is Triton's log, with the prefix `name`.
 
-    The level is $TRIDENT_LOG_LEVEL. At `debug`, libraries still log from `info` on, because their debug messages would
+    The level is $TRIDENT_LOG_LEVEL. At `debug`, libraries still log at `info`, because their debug messages would
     expose the contents of requests.
     """
     level = logging.getLevelNamesMapping()[os.environ.get("TRIDENT_LOG_LEVEL", "info").upper()]

@@ -1,8 +1,8 @@
 """Exports models to Triton's model repository, as NAME/config.pbtxt and NAME/1/.
 
-A model is converted into cache/converted/NAME, and again only if the inputs of the conversion change. The repository
-gets hard links to the converted files, or copies if linking fails. A model's folder is written completely or not at
-all. An operator's edits to config.pbtxt are kept.
+A model is converted into cache/converted/NAME, and converted again only if the inputs of the conversion change. The
+repository gets hard links to the converted files, or copies if linking fails. A model's folder is written completely or
+not at all. An operator's edits to config.pbtxt are kept.
 """
 
 import contextlib
@@ -31,9 +31,10 @@ _RECORD = "export.json"
 def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
-    `weights` is a folder to convert instead of the entry's packages; by default the one of the previous export, if any.
-    A folder of the model's name that no export created is left unchanged too. Raise ExportError if the export fails for
-    a known reason, such as missing weights, and OSError if files cannot be written.
+    `weights` is a folder to convert instead of the entry's packages; by default, the folder that the previous export
+    used, if any. If `repository` has a folder with the model's name that was not created by the export, that folder is
+    left unchanged too. Raise ExportError if the export fails for a known reason, such as missing weights, and OSError
+    if files cannot be written.
     """
     target = repository / entry.name
     record = _read_record(target)
@@ -63,7 +64,7 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
 
 @contextlib.contextmanager
 def export_lock(*folders: Path) -> Iterator[None]:
-    """Hold the export lock of each folder while the block runs, so that exports that share one do not overlap."""
+    """Hold the export lock of each folder while the block runs, so that exports that share a folder do not overlap."""
     with contextlib.ExitStack() as locks:
         for folder in sorted(set(folders)):
             folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 def _listing(weights: Path) -> str:
     """Return the names, sizes and modification times of the files in a weights folder, to detect changes.
 
-    Raise ExportError if none of them is a file that a published model has.
+    Raise ExportError if the folder has none of the files that identify a model folder, such as config.json.
     """
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):

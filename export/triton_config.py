@@ -45,7 +45,7 @@ def read_model_parameters(config: Path) -> dict[str, str]:
 
 
 def merge_edits(before: str, edited: str, after: str) -> str:
-    """Return the newly rendered `after` with the edits by which an operator changed the last export, `before`.
+    """Return the newly rendered config `after`, with the edits that an operator made to the previous one, `before`.
 
     `edited` is the operator's file. Where a top-level field or a parameter was edited, the edit takes precedence over
     `after`. If only `edited` or only `after` differs from `before`, it is returned verbatim. Raise ParseError if a

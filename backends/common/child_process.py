@@ -30,7 +30,7 @@ class ChildProcess:
         return self._process.wait()
 
     def kill(self) -> None:
-        """Kill the process. This end of the connection stays open, so that its reader gets an EOFError."""
+        """Kill the process. This end of the connection stays open; reading from it raises EOFError."""
         self._process.kill()
         self._process.wait()
 

@@ -33,7 +33,7 @@ class EngineDown(RequestFailure):
 
 
 class QueueFull(RequestFailure):
-    """A limit on the model's concurrent requests is reached: on all, on one client's, or on requests with images."""
+    """A limit on the model's concurrent requests is reached: in total, per client, or for requests with images."""
 
     status, code = "UNAVAILABLE", "overloaded"
 

@@ -93,7 +93,7 @@ class RoundRobin:
                 next(steps)
         except StopIteration:
             return False
-        except BaseException as error:  # also a Rust library's panic, no Exception: this thread must not die
+        except BaseException as error:  # a Rust library's panic is not an Exception; this thread must not die
             self._fail(work, error)
             return False
         return True
@@ -121,7 +121,7 @@ class StepwiseModel(abc.ABC):
         self._capacity, self._round_robin = capacity, RoundRobin(threads)
 
     def is_only_request(self) -> bool:
-        """Return whether no other request is unfinished. Call it from a request's steps."""
+        """Return whether the model has no other unfinished request. Call this from a request's steps."""
         return len(self._round_robin) <= 1
 
     def execute(self, requests: list[Any]) -> None:

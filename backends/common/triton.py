@@ -53,7 +53,7 @@ def has_input(request: Any, name: str) -> bool:
 
 
 def response(tensors: TaskTensors, **values: Any) -> Any:
-    """Return a response with `values`, output name → str (STRING), bytes (UINT8), or a number or array (other types).
+    """Return a response with these outputs: str for STRING, bytes for UINT8, or a number or array for other types.
 
     Raises KeyError for an output that the task does not have.
     """

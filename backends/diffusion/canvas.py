@@ -16,7 +16,8 @@ Mask = NDArray[np.bool_]
 # that WebP supports.
 _MAX_SIDE = 8192
 
-# A mask pixel counts as white if its value is at least this (of 255). A pixel with a lower alpha counts as transparent.
+# A mask pixel counts as white if its value is at least this (of 255). A pixel counts as transparent if its alpha is
+# less than this.
 _HALF = 128
 
 
@@ -70,7 +71,7 @@ class Canvas:
         return np.kron(squares, np.full((8, 8), 255, np.uint8)).astype(np.uint8)
 
     def finish(self, generated: Pixels) -> Image.Image:
-        """Return the generated image, cropped to the canvas size. Pixels that a mask protects are the source's."""
+        """Return the generated image, cropped to the canvas size. Pixels that a mask protects keep their color."""
         picture = generated[: self.height, : self.width]
         if self.image is not None and self.mask is not None:
             picture = np.where(self.mask[..., None], picture, self.image)

@@ -26,7 +26,10 @@ _DECODE_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An encoded image or preview, the image's index in the request, and a preview's index among those of its image."""
+    """An encoded image or preview. `index` is the image's index in the request.
+
+    `preview` is the preview's index among the previews of its image, or None for an image.
+    """
 
     content: bytes
     index: int
@@ -54,7 +57,7 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """The prompt and its number of tokens, once `images()` has started and truncated it to the model's limit."""
+        """The prompt and its number of tokens. At its start, `images()` truncates the prompt and counts its tokens."""
         self.n = options.n
 
     def images(self) -> Iterator[GeneratedImage | None]:
@@ -92,7 +95,10 @@ class ImageRequest:
         return self._pipelines.truncate_prompt(parameters.negative_prompt)[0]
 
     def _generate(self, parameters: ImageParameters, index: int, seed: int) -> Iterator[GeneratedImage | None]:
-        """Yield the previews of an image, then the image. Closing the iterator cancels it after the current step."""
+        """Yield the previews of an image, then the image.
+
+        Closing the iterator stops the generation after the current step.
+        """
         events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
         cancelled = False
 
@@ -133,7 +139,7 @@ class ImageRequest:
 
 
 def _preview_steps(previews: int, steps: int) -> set[int]:
-    """Return the steps that are followed by a preview: evenly spread, and never the last; fewer if steps are few."""
+    """Return the steps that are followed by a preview: evenly spread, never the last, and fewer if steps are few."""
     return {index * steps // (previews + 1) - 1 for index in range(1, previews + 1)} - {-1}
 
 

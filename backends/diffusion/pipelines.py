@@ -126,8 +126,8 @@ class Pipelines:
     def preview(self, latent: Latent, canvas: Canvas) -> Pixels:
         """Return the image that a step's latent decodes to.
 
-        Uses a separate decoder, created on first use: using the pipelines' own decoder during a generation would spoil
-        its image.
+        Uses a separate decoder, created on first use: using the pipelines' own decoder during a generation would
+        corrupt the image being generated.
         """
         if latent.ndim == 3:
             latent = _unpack(latent, canvas.padded_width // 16)
@@ -161,7 +161,7 @@ class Pipelines:
 
 
 class _Guard:
-    """Wraps a callback for the engine and stores its exception: raised into the engine, it would end the process."""
+    """Wraps a callback for the engine and stores its exception: if it reached the engine, the process would end."""
 
     def __init__(self, callback: StepCallback):
         self._callback = callback

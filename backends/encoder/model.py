@@ -62,7 +62,7 @@ class TritonPythonModel:
             return EncodeRequest(failure=InvalidRequest(f"Malformed input: {error}"))
 
     def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
-        """Return the texts, each after the prompt for the request's input type, or the pairs of query and document."""
+        """Return the texts, prefixed with the prompt for the request's input type, or pairs of query and document."""
         if has_input(request, "query"):
             queries, documents = (
                 [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
@@ -89,7 +89,7 @@ class TritonPythonModel:
 
 
 def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
-    """Run a step for all requests at once, or for each one separately if it fails, so that only faulty ones fail."""
+    """Run a step for all requests at once. If that fails, run it for each separately, so that only faulty ones fail."""
     if not items:
         return
     try:

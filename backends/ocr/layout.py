@@ -20,8 +20,8 @@ _SAME_ROW = 0.5
 # Minimum gap between two columns, in line heights.
 _GAP = 0.7
 
-# Minimum rows of a table that have text in several columns, by number of columns (2 if not listed). Two columns need
-# more rows, because two pieces may be side by side by coincidence.
+# Minimum number of rows with text in several columns for a table, by number of columns (2 rows if not listed). Two
+# columns need more rows, because two pieces may be side by side by coincidence.
 _MIN_ROWS = {2: 3}
 
 # A row of a single piece is not part of the columns above it if it is more than this many times its height below them.

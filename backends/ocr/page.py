@@ -12,10 +12,10 @@ from backends.common.errors import InvalidRequest
 from backends.common.images.decoding import on_white
 from backends.ocr.text_recognizer import DetectedText, Pixels, Quads, TextRecognizer
 
-# An image taller than this many times its width, such as a screenshot of a long web page, is split into pages if it
-# exceeds the size limit: scaling all of it down would make its text too small to read. A page is at most this many
-# times as tall as wide, or as tall as the size limit if that is more. It is cut at the emptiest row within this last
-# fraction of its maximum height.
+# An image taller than _MAX_PAGE_RATIO times its width, such as a screenshot of a long web page, is split into pages if
+# it exceeds the size limit: scaling all of it down would make its text too small to read. A page is at most
+# _MAX_PAGE_RATIO times as tall as wide, or as tall as the size limit if that is more. It is cut at the emptiest row
+# within the last part of its maximum height; _CUT_RANGE is the fraction that this part makes up.
 _MAX_PAGE_RATIO, _CUT_RANGE = 2.0, 0.25
 _MAX_PAGES = 50
 
@@ -118,7 +118,7 @@ def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
 def _find_turned(
     recognizer: TextRecognizer, page: Pixels, turns: int, before: DetectedText, turns_before: int
 ) -> tuple[int, DetectedText]:
-    """Return `turns` and the text found after that many quarter turns to the left, or the previous result if none."""
+    """Return `turns` and the text found after that many quarter turns to the left; if none, the previous result."""
     found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 

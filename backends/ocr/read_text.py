@@ -85,7 +85,7 @@ class _Writer:
     def __init__(self) -> None:
         self._begun = self._in_table = False
         self._pending: bool | None = None
-        """True if a table, False if a column has begun of which no text could be read yet; otherwise None."""
+        """Until text of a new table or column has been read: True for a table, False for a column. Otherwise None."""
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
         """Return the Markdown to append for a line; empty if none of its pieces is in `texts`."""

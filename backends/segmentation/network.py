@@ -1,4 +1,4 @@
-"""Runs the segmentation network on onnxruntime, with the images that are waiting in batches."""
+"""Runs the segmentation network on onnxruntime, and combines waiting images into batches."""
 
 import queue
 import threading

@@ -69,7 +69,7 @@ class Voices:
         self._default = default
 
     def find(self, name: str | None) -> str:
-        """Return the voice's own name for its name or alias, or that of the default voice if there is no name.
+        """Return the name of the voice with this name or alias, or of the default voice if no name is given.
 
         Raises InvalidRequest, with a list of the known names, if there is no such voice.
         """
@@ -82,6 +82,6 @@ class Voices:
 
 
 def cannot_clone() -> InvalidRequest:
-    """Return the error for a request with a reference audio to a model that cannot clone voices."""
+    """Return the error for a request that sends reference audio to a model that cannot clone voices."""
     message = "This model does not support voice cloning"
     return InvalidRequest(message, "messages", "voice_cloning_unsupported")

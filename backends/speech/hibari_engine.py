@@ -15,7 +15,7 @@ _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
 
 class HibariEngine:
-    """Loads a voice from each VOICE.onnx in the folder, where VOICE is its name in hibari.
+    """Loads a voice from each VOICE.onnx in the folder, where VOICE is the voice's name in hibari.
 
     Each call of `speak` uses one core.
     """

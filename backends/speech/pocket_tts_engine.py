@@ -20,12 +20,12 @@ from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)
 
-# Maximum characters per piece. The package itself splits texts of more than 50 tokens, but only at punctuation, so a
+# Maximum characters per piece. pocket_tts itself splits texts of more than 50 tokens, but only at punctuation, so a
 # text without any must be cut first.
 _MAX_CHARACTERS = 150
 
-# Maximum seconds of a reference audio that are used, as many as the model was trained with, and maximum seconds of the
-# file. The length of the file is checked only if its header states it.
+# The first _REFERENCE_SECONDS of the reference audio are used, as many as the model was trained with. A file longer
+# than _MAX_SECONDS is rejected, but its length is checked only if its header states it.
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
@@ -82,7 +82,7 @@ class PocketTTSEngine:
         return result
 
     def _start(self) -> dict[str, Any]:
-        # The process runs another Python than Triton's stub, so it must not inherit the paths of the stub's libraries.
+        # The process runs a different Python than Triton's stub, so it must not inherit the stub's library paths.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
         self._process = ChildProcess(self._command, environment)
         self._connection = self._process.connection

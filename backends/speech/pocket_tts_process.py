@@ -59,7 +59,7 @@ class Speaker:
             self._voices.popitem(last=False)
 
     def speak(self, name: str, text: str) -> bytes | None:
-        """Return the float32 samples of a sentence, the same for each call, or None if the voice is not cached."""
+        """Return a sentence as float32 samples, the same on every call, or None if the voice is not cached."""
         if name not in self._voices:
             return None
         torch.manual_seed(0)

@@ -42,7 +42,7 @@ class SpeechSynthesis:
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
-        """The numbers of phonemes and of the model's steps that have been spoken so far."""
+        """The numbers of phonemes and of the model's steps in the speech so far."""
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the encoded audio of each piece, and then the end of the file; a chunk may be empty."""

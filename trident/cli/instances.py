@@ -55,8 +55,11 @@ def status(**flags: Any) -> None:
     instance = Instance(settings.run_folder)
     if not instance.is_running():
         fail(f"Trident is not running on port {settings.port}")
-    url = instance.url()
-    click.echo(f"Trident is running at {url} (PID {instance.pid()})")
+    try:
+        url, pid = instance.url(), instance.pid()
+    except FileNotFoundError:
+        fail("Trident has already exited")
+    click.echo(f"Trident is running at {url} (PID {pid})")
     health = _get(f"{url}/health")
     for model in _models(url):
         click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")

@@ -209,7 +209,7 @@ class Supervisor:
                 return
 
     def _check_web(self) -> None:
-        """Raise _Stopped if the frontend has exited normally (POST /shutdown), _FrontendStopped if with an error."""
+        """Raise _Stopped if the frontend exited normally (POST /shutdown), or _FrontendStopped if it failed."""
         code = self._web.poll() if self._web else None
         if code == 0:
             raise _Stopped

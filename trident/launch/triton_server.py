@@ -75,7 +75,7 @@ class TritonServer:
             raise LaunchError(f"Triton has not responded for {_HANG_SECONDS:.0f} seconds.\n{self.last_errors()}")
 
     def is_live(self) -> bool:
-        """Return whether Triton's HTTP server reports within 5 seconds that it is live."""
+        """Return whether Triton's HTTP server reports that it is live; False if it sends nothing for 5 seconds."""
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/live"
         try:
             with urllib.request.urlopen(url, timeout=5) as response:

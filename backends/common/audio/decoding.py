@@ -13,8 +13,8 @@ from backends.common.errors import InvalidRequest
 
 RATE = 16_000
 
-# A block ends in the middle of the quietest interval of _QUIET_SECONDS in its last _SEARCH_SECONDS; the rest begins the
-# next block.
+# A full block is cut in the middle of the quietest interval of _QUIET_SECONDS within its last _SEARCH_SECONDS; the rest
+# begins the next block.
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
 # Audio and video containers only: for a playlist, FFmpeg would open the files and URLs that the playlist names.
@@ -58,7 +58,7 @@ def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: 
 def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
     """Yield the samples of each frame. Packets that cannot be decoded are skipped.
 
-    Any other error of FFmpeg ends the audio or, before the first samples, raises InvalidRequest.
+    Any other FFmpeg error ends the audio early or, if there are no samples yet, raises InvalidRequest.
     """
     any_yet = False
     try:

@@ -13,7 +13,7 @@ Samples = NDArray[np.float32]
 class Format(NamedTuple):
     """FFmpeg's names of a container and its codec; for lossy codecs, also the bit rate (bit/s) and encoder settings.
 
-    The settings favor speed: with its default settings, a codec can take longer than the generation of the speech.
+    The settings favor speed: with default settings, encoding can take longer than generating the speech.
     """
 
     container: str

@@ -18,7 +18,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.Image:
-    """Return the image as RGB, or as RGBA if any pixel is not opaque. Raises InvalidRequest naming `param`."""
+    """Return the image as RGB, or as RGBA if any pixel is not opaque.
+
+    Raises InvalidRequest naming `param` if the image cannot be decoded or has more than `max_pixels` pixels.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
