@@ -75,7 +75,7 @@ class APIError(Exception):
         return ERROR_TYPES_BY_CODE.get(self.code) or ERROR_TYPES[self.status]
 
     def rename_field(self, param: str | None) -> None:
-        """Set `param`, and replace its last name in the message if it is quoted there."""
+        """Set `param`. If the message quotes the old path's last name, replace it with the new path's last name."""
         old, self.param = self.param, param
         if old and param:
             self.args = (str(self).replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])

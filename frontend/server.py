@@ -3,8 +3,8 @@
 The launcher passes the settings as environment variables.
 """
 
-# Must precede all other imports: locks, sockets and functions that a module has created or imported before are not
-# patched.
+# Must precede all other imports: patching does not change the locks and sockets that a module has already created, or
+# the functions that it has already imported by name.
 from gevent import monkey
 
 monkey.patch_all()
@@ -33,7 +33,7 @@ class Web(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Set the options that the installed version of gunicorn has."""
+        """Set gunicorn's options, and skip any that the installed version does not have."""
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         options: dict[str, Any] = {

@@ -48,13 +48,13 @@ class Services:
     images: ImageStore
     responses: ResponseStore
     shut_down: Callable[[], None]
-    """Starts the shutdown of the frontend, after which the launcher stops the rest, and returns immediately."""
+    """Starts the shutdown of the frontend, and returns immediately. The launcher then stops the rest of Trident."""
 
 
 def require_model(name: str | None, *tasks: str) -> Model:
-    """Return the model that `name` refers to for one of `tasks` (see Registry.require). Raises APIError.
+    """Return the model that `name` refers to; it must serve one of `tasks` (see Registry.require). Raises APIError.
 
-    The access log of a request names the first model returned.
+    The access log names the first model that this function returns for a request.
     """
     model = services().registry.require(name, *tasks)
     log_fields().setdefault("model", model.id)

@@ -54,7 +54,7 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every option. The field `max_body_bytes` is the flag `--max-body-bytes`, the environment variable
+    """Every option. For example, the field `max_body_bytes` is the flag `--max-body-bytes`, the environment variable
     TRIDENT_MAX_BODY_BYTES and the key `max_body_bytes` in `trident.toml`.
 
     Raises SettingsError if a value is invalid.
@@ -159,8 +159,8 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None:
                 self._set(field.name, _checked(field, hints[field.name], value))
-        # Ports that are not set follow --port; with --triton, they follow the gRPC port, because Triton's default HTTP
-        # port is one below it.
+        # Ports that are not set are numbered from --port + 1. With --triton, the numbers start one below its gRPC port,
+        # because that is Triton's default HTTP port.
         first = int(self.triton.rpartition(":")[2]) - 1 if self.triton else self.port + 1
         for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
@@ -273,7 +273,7 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
 
 
 def _expected(field: "dataclasses.Field[Any]", kind: Any) -> str:
-    """Return the name of the values that an option accepts, for error messages."""
+    """Return the kind of value that an option accepts, such as `integer` or `FOLDER`, for error messages."""
     names = {bool: "boolean (true or false)", int: "integer", float: "number"}
     return names.get(kind) or ("JSON object" if get_origin(kind) is dict else field.metadata["metavar"] or "value")
 
@@ -296,9 +296,10 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def _split(value: Any) -> list[str]:
-    """Return the names in a string, or in each string of a tuple: `a b`, `a,b`, `"a name with spaces"`.
+    """Return the names in a string, or in each string of a tuple.
 
-    Items of a list (from the settings file) and Paths are not split.
+    Spaces or commas separate names; a name that contains them is in double quotes: `a "b c",d` has three names. Items
+    of a list (from the settings file) and Paths are not split.
     """
     if isinstance(value, list):
         return [str(item) for item in value if item]

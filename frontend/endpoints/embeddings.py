@@ -57,7 +57,10 @@ class EmbeddingRequest(RequestBody):
     @field_validator("input", mode="plain")
     @classmethod
     def _check_input(cls, value: Any) -> Any:
-        """Accept a string, token IDs, or a list of either. AHA's document prescribes the message for other types."""
+        """Accept a string, token IDs, or a list of either.
+
+        AHA's documentation prescribes the error message for other types (see docs/compatibility.md).
+        """
         if not isinstance(value, str | list):
             raise InvalidRequest("embedding input must be a string or an array of strings", param="input")
         if not value:
@@ -127,7 +130,7 @@ def _check_dimensions(dimensions: int | None, model: Model) -> None:
 
 
 def _shorten(vectors: Array, dimensions: int | None) -> Array:
-    """Return the first `dimensions` values of each vector, normalized to length 1, or unchanged vectors if None."""
+    """Return the first `dimensions` values of each vector, normalized to length 1; None: return `vectors` unchanged."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     vectors = np.ascontiguousarray(vectors[:, :dimensions])

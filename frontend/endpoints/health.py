@@ -1,4 +1,4 @@
-"""GET /health: whether every model of the setting `models` responds, or every loaded model without that setting."""
+"""GET /health: whether every model in the setting `models` responds, or every loaded model if the setting is empty."""
 
 from flask import Blueprint, Response
 

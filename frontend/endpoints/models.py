@@ -14,9 +14,10 @@ blueprint = Blueprint("models", __name__)
 
 @blueprint.get("/models")
 def list_models() -> Response:
-    """Return the loaded models, or 503 with the body that AHA's documentation prescribes if there are none.
+    """Return the loaded models. While Triton does not respond, return the last known models as UNAVAILABLE.
 
-    While Triton does not respond, these are the last known models, with the state UNAVAILABLE.
+    If there are neither, the response is a 503 with the body that AHA's documentation prescribes (see
+    docs/compatibility.md).
     """
     try:
         models = services().registry.models()

@@ -87,7 +87,7 @@ def create_rerank() -> Response:
 
 @v2.post("/rerank")
 def create_rerank_v2() -> Response:
-    """Return the ranking in Cohere's v2 format. By default, it omits the documents and truncates long ones."""
+    """Return the ranking in Cohere's v2 format. By default, documents are not returned, and long ones are truncated."""
     body = read_body(RerankRequest)
     model = require_model(body.model, "rerank")
     results, tokens = _rank(body, model, truncate=body.truncate is not False)

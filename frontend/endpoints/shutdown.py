@@ -33,7 +33,7 @@ def shut_down() -> Response:
 def _is_local() -> bool:
     """Return whether a program on this machine sent the request.
 
-    A request that a proxy has forwarded, or that a page of another site has sent, does not count.
+    A request that a proxy has forwarded, or that a web page of another site has sent, does not count.
     """
     address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     address = getattr(address, "ipv4_mapped", None) or address

@@ -87,7 +87,7 @@ def start_choices(
 def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingParameters) -> ModelCall:
     """Start a call that continues a text or a list of token IDs. Raises APIError.
 
-    With `echo`, the output begins with the prompt.
+    With `echo` in `sampling`, the output begins with the prompt.
     """
     chat_model = _chat_model(model, sampling)
     return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)

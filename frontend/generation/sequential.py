@@ -20,7 +20,7 @@ Reader = TypeVar("Reader", bound=Closable)
 
 
 class MediaText(NamedTuple):
-    """A part of the text, its number of tokens, and additional fields for the response that contains it."""
+    """A part of a file's text, its number of tokens, and additional fields for the response that contains it."""
 
     text: str
     tokens: int
@@ -30,8 +30,8 @@ class MediaText(NamedTuple):
 class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
-    The constructor starts to read the first file; each further file is started when the one before has been read.
-    Raises APIError.
+    The constructor starts reading the first file. Each further file is read after the previous one. Raises
+    APIError.
     """
 
     kind: str
@@ -47,14 +47,14 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
 
     @abc.abstractmethod
     def start_reading(self, media: Media) -> Reader:
-        """Start to read a file, and wait for the model's first response. Raises APIError."""
+        """Start reading a file, and wait for the model's first response. Raises APIError."""
 
     @abc.abstractmethod
     def read_texts(self, reader: Reader, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         """Yield the text of the file with this index. With `heartbeat`, yield None for each second without text."""
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield responses like those of a chat model: the text as it is read, and last the token counts.
+        """Yield responses like those of a chat model: the text as it is read, then the token counts.
 
         With `heartbeat`, yield None for each second without text. Raises APIError.
         """

@@ -86,7 +86,8 @@ class ToolFields(RequestBody):
     tool_choice: ToolChoice[NamedTool] = Field(
         "auto",
         description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
-        "function. In both cases, arguments match the schema in `parameters`, except for unsupported keywords.",
+        "function. With `required` or an object, arguments match the schema in `parameters`, except for unsupported "
+        "keywords.",
     )
     parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     reasoning_effort: Effort | None = Field(
@@ -155,9 +156,11 @@ def describe_tools(body: ToolFields) -> list[dict[str, Any]]:
 def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | None) -> SamplingParameters:
     """Return the sampling parameters for tools and reasoning, with the constraint on the output.
 
-    `constraint` is the one that the structured output fields set. If calls are forced, the output is tool calls only.
-    With `tool_choice: auto`, it is tool calls or text that satisfies `constraint`, or only such text if `constraint`
-    is a grammar. Raises EngineFailure if the model's configuration names an unknown tool format.
+    `constraint` is the one that the structured output fields set. Forced calls replace it: the output is only tool
+    calls. With `tool_choice: auto` and a grammar, the output is text that matches the grammar. With `auto` and another
+    constraint, it is either tool calls or text that satisfies the constraint.
+
+    Raises EngineFailure if the model's configuration names an unknown tool format.
     """
     tags: tuple[str, ...] = REASONING_TAGS if _reasons(model) else ()
     if body.callable_tools:

@@ -51,8 +51,8 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     """Return the request's JSON body as `model`. A top-level field that is null counts as omitted, as in OpenAI's API.
 
     `inline_size` returns how many characters of a parsed body are base64 files. These do not count against the body
-    limit; instead, they may add the upload limit, encoded as base64, to the size of the body.
-    Raises InvalidRequest or PayloadTooLarge.
+    limit. If it is given, the whole body may exceed that limit by 4/3 of the upload limit: the size of the largest
+    file in base64. Raises InvalidRequest or PayloadTooLarge.
     """
     settings = services().settings
     limit = settings.max_body_bytes
@@ -135,7 +135,7 @@ def invalid_field(error: ValidationError) -> InvalidRequest:
 
 
 def _reworded(message: str) -> str:
-    """Return pydantic's message in the words of ours, and with JSON's names of types."""
+    """Return pydantic's message, reworded in the style of our own messages and with JSON's names for types."""
     for pattern, replacement in _REWORDINGS:
         message = re.sub(pattern, replacement, message)
     return message
@@ -153,7 +153,7 @@ def _path(location: tuple[Any, ...]) -> str:
 
 
 def tag_of(value: Any, default: str = "") -> str:
-    """Return the tag that selects the model of an object in a pydantic union: its `type`, or `default`, as `<type>`.
+    """Return the tag that selects an object's class in a pydantic union: its `type` or `default`, in angle brackets.
 
     pydantic adds the tag to the locations of errors; `_path` recognizes it by its angle brackets.
     """

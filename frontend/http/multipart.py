@@ -32,7 +32,7 @@ class FileField(NamedTuple):
 def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
     """Return the text fields of the request's form as `model`. Raises InvalidRequest or PayloadTooLarge.
 
-    The form may be as large as `files` files of the maximum size. `file` is named in errors.
+    The form may be 1 MB larger than `files` files of maximum size. An error about the file has `file.name` as `param`.
     """
     if request.mimetype != "multipart/form-data":
         # werkzeug would read and parse an application/x-www-form-urlencoded form at once, however large its fields are.

@@ -1,6 +1,6 @@
 """Runs the rows of one HTTP request (texts, or pairs of query and document) through a batched model.
 
-Several small requests to the model leave room for the requests of other clients.
+The rows are sent in several small requests, so that the model can run other clients' requests in between.
 """
 
 import time

@@ -22,7 +22,7 @@ from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
 MAX_CALL_SECONDS = 86_400.0
-"""The deadline of calls that may take long, such as transcription.
+"""The deadline of calls that may take a long time, such as transcription.
 
 For these, the request timeout limits only the wait for each response (see ResponseStream, `response_timeout`).
 """
@@ -151,8 +151,8 @@ def start_all(
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
     """Cancel calls of which no response has been read, except calls that are about to end (see ResponseStream._cancel).
 
-    Waits up to 0.5 s in total to see whether their next response is an error or the last. That is common: an error in
-    one request often occurs in the others too.
+    Waits up to 0.5 s in total to see whether their first response is an error or also the last one. Errors are common
+    here: if one call has failed, the others often fail too.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     for call in calls:
@@ -191,7 +191,7 @@ class Choices:
                 raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[tuple[int, dict[str, Any]] | None]:
-        """Yield all responses with the index of their choice, and with `heartbeat` None for each second without one."""
+        """Yield each response with its choice's index. With `heartbeat`, yield None for each second without one."""
         try:
             if len(self._streams) == 1:
                 for response in self._streams[0].responses(heartbeat):

@@ -26,7 +26,7 @@ class Transcription:
         response_timeout = services().settings.request_timeout
         self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param})
         self.language, self.duration = "", 0.0
-        """The language and the duration in seconds, known with the last response; '' and 0 before."""
+        """The language and the duration in seconds. They come with the last response; until then, they are '' and 0."""
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
         """Yield the segments of each response. With `heartbeat`, yield None for each second without one."""

@@ -27,7 +27,7 @@ _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 
 
 class _Target(NamedTuple):
-    """The server and path of a URL. `host` is in the wire form of host names (IDNA), `path` includes the query."""
+    """The server and path of a URL. `host` is encoded as IDNA; `path` includes the query."""
 
     secure: bool
     host: str
@@ -124,9 +124,10 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
 
 
 def _addresses(target: _Target, settings: Settings) -> Iterator[str]:
-    """Yield the host's addresses. Raises InvalidRequest if there are none, or one is private and the host not allowed.
+    """Yield the host's addresses.
 
-    Callers must connect to these addresses: a second lookup might return others.
+    Raises InvalidRequest if there are none, or if one is not public and the operator has not allowed the host. Callers
+    must connect to these addresses: a second lookup might return others.
     """
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -152,7 +153,7 @@ def is_public(text: str) -> bool:
     """Return whether an address is on the public internet, not on this machine or a private network."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        # IPv6 addresses that stand for an IPv4 address, to which the packets go.
+        # Some IPv6 addresses contain an IPv4 address, which is where the packets go.
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

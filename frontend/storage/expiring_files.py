@@ -9,9 +9,10 @@ import gevent
 
 
 class ExpiringFiles:
-    """Files that expire after `seconds`. The oldest are evicted beyond `max_bytes` in total or `max_files`.
+    """Files that expire after `seconds`.
 
-    All state is in the folder. Callers must not pass names that lead out of it.
+    The oldest are evicted so that there are at most `max_files`, with at most `max_bytes` in total. All state is in
+    the folder. Callers must not pass names that lead out of it.
     """
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int, max_files: int = 5000):

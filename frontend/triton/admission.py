@@ -11,8 +11,8 @@ from frontend.errors import Overloaded
 class AdmissionLimiter:
     """Counts the requests in progress per model, for models whose backend does not limit its queue.
 
-    Triton's own queue limit is not used: with it, the dynamic batcher of Triton 2.51 leaves a request that arrives just
-    as another one ends waiting for half a second.
+    Triton's own queue limit is not used: with it, if a request arrives just as another one ends, the dynamic batcher of
+    Triton 2.51 delays it by half a second.
     """
 
     def __init__(self) -> None:

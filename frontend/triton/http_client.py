@@ -52,7 +52,8 @@ class UnaryClient:
 class Inference:
     """A request in progress, which the constructor sends. Raises APIError.
 
-    `inputs` maps input names to one string per row. `timeout` is the maximum time to the response, in seconds.
+    `inputs` maps input names to one string per row. `timeout` is in seconds and limits each wait on the
+    socket, not the total time.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Inference:
         return connection
 
     def _receive(self) -> http.client.HTTPResponse:
-        """Return the response. Retries once if the connection fails, because Triton may have closed it while idle."""
+        """Return the response. Retries once if the connection fails: Triton may have closed it while it was idle."""
         try:
             if self._connection is not None:
                 return self._connection.getresponse()

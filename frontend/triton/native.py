@@ -20,7 +20,7 @@ class ModelCall(Protocol):
 
 
 class ChatModel(Protocol):
-    """Converts conversations and prompts to requests, and calls to responses.
+    """Builds the requests for conversations and prompts, and reads the responses.
 
     Each implementation has its own type of prompt, which only its own methods read.
     """

@@ -93,14 +93,14 @@ class Registry:
         return list(self._models.values())
 
     def require(self, name: str | None, *tasks: str) -> Model:
-        """Return the model that `name` refers to for one of `tasks`. A capability counts as a task.
+        """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
         `name` is a model's name or ID, one of `tasks`, or an alias of these. A task stands for its first model,
         preferably one that also serves the first of `tasks`. None stands for the first model of the first task that has
         a model; so does an unknown name with the setting `unknown_model` = default.
 
-        Raises InvalidRequest for a model of another task, Unavailable if a model in `settings.models` or every model of
-        the task is not loaded, and ModelNotFound for any other name.
+        Raises InvalidRequest for a model of another task, Unavailable for a model in `settings.models` that is not
+        loaded or a task without a loaded model, and ModelNotFound for any other name.
         """
         models = self.models()
         target = self._aliases.get(name, name) if name is not None else None
@@ -127,14 +127,14 @@ class Registry:
         raise ModelNotFound(name)
 
     def record_response(self, model: Model) -> None:
-        """Record that a model has responded to a request at this moment."""
+        """Record the current time as the time of the model's last response to a request."""
         self._responded_at[model.name] = time.monotonic()
 
     def unresponsive_models(self) -> list[str]:
         """Return the names of required models that are not loaded or do not respond.
 
-        Required are the models in `settings.models`, or all loaded ones if it is empty. Raises Unavailable if no model
-        is loaded.
+        The required models are the ones in `settings.models`, or all loaded ones if it is empty. Raises Unavailable if
+        no model is loaded.
         """
         models = {model.name: model for model in self.models()}
         required = self._settings.models or tuple(models)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
 # Fields of SamplingParameters that are not among vLLM's sampling parameters. This module applies them itself, except
-# logprobs, which are rejected before (see routing.py).
+# logprobs: routing.py rejects requests for them.
 _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
 # The backend's finish reason for a response that is not the last.
@@ -123,8 +123,8 @@ def _open_tokenizer(folder: Path) -> _ModelTokenizer:
 def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_context: int) -> dict[str, Value]:
     """Return the tensors of a request. Raises EngineFailure if the model's configuration lacks one of them.
 
-    `remaining_context` is the number of tokens that fit the context after the prompt. It is the limit of `max_tokens`
-    and its default, because vLLM's own default is 16.
+    `remaining_context` is the number of tokens that fit in the context after the prompt. It is the upper limit of
+    `max_tokens` and its default, because vLLM's own default is 16.
     """
     parameters = {name: value for name, value in sampling.items() if name not in _NATIVE_ONLY}
     if sampling.get("visible_tokens"):
@@ -145,7 +145,7 @@ def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_
 
 
 class VllmCall:
-    """A call to a model on vLLM, with the responses of backends/generation. The first one starts with `preface`."""
+    """A call to a model on vLLM, with responses like those of backends/generation. The first starts with `preface`."""
 
     def __init__(self, call: Call, preface: str = ""):
         self._call, self._preface = call, preface

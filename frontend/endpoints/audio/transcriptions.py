@@ -52,7 +52,7 @@ class TranslationRequest(FormBody):
 
 
 class TranscriptionRequest(TranslationRequest):
-    """The form fields of createTranscription, except the file, and `vad_filter`, a field of the speaches server."""
+    """The form fields of createTranscription without the file, plus `vad_filter`, a field of the speaches server."""
 
     language: str | None = Field(
         None, description=f"Language of the speech: {', '.join(LANGUAGES)}. Detected if omitted."

@@ -44,7 +44,7 @@ def _start(model: Model, body: CompletionRequest) -> "_Streams":
     start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
 
     def rename(path: str, name: str | None) -> str | None:
-        """Return the path in the request of a field that the model calls `prompt` or `prompt[…]`."""
+        """Return the request's path for a field that the model calls `prompt` or `prompt[…]`."""
         return path + name.removeprefix("prompt") if name and name.startswith("prompt") else name
 
     return _Streams(start_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))

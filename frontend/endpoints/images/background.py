@@ -53,7 +53,7 @@ class RemovalRequest(RemovalFields, RequestBody):
 
 @blueprint.post("/images/remove_background")
 def remove_background() -> Response:
-    """Return the images without their backgrounds: as a chat completion in order, or for a form as one file."""
+    """Return the images without their backgrounds: in order in a chat completion, or, for a form, as an image file."""
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
         model = require_model(form.model, "background_removal")
@@ -72,7 +72,7 @@ def remove_background() -> Response:
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
-    """Send all images to the model. Return the model, the file format, and each call with its image's path.
+    """Send all images to the model. Return the model, the file format, and each call with its image's `param`.
 
     This is a separate function so that the request body, which may be large, is freed when it returns.
     """

@@ -90,7 +90,7 @@ class ImageFields(BaseModel):
         return self
 
     def returns_urls(self) -> bool:
-        """Return whether to return URLs. For OpenAI's GPT image names, the default is base64, as in OpenAI's API."""
+        """Return whether to return URLs. For OpenAI's GPT Image model names, the default is base64, as in its API."""
         if self.response_format is None:
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"

@@ -140,7 +140,7 @@ class Images(StreamedResponse):
         return {"url": f"{self._address}/v1/images/files/{name}"}
 
     def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the usage: the number of prompt tokens for the last image, and 0 for earlier ones."""
+        """Return an image's usage. The last image has the number of prompt tokens; earlier ones have 0."""
         count = response.get("num_input_tokens", 0)
         if count:
             self._log_fields["prompt_tokens"] = count

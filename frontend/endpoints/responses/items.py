@@ -174,9 +174,9 @@ class AssistantTurn:
                 self._contents[f"{path}.content"] = _content(content)
 
     def message(self, is_last: bool = False) -> LocatedMessage | None:
-        """Return the turn as a chat message. If it has nothing but reasoning, return None, unless it `is_last`.
+        """Return the turn as a chat message, or None if there is nothing to put into one.
 
-        A turn that `is_last` ends the input.
+        Reasoning by itself is enough only if the turn ends the input (`is_last`).
         """
         reasoning = "".join(self._reasoning) or None
         if not (self._contents or self._calls or (reasoning and is_last)):

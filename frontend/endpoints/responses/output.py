@@ -59,7 +59,7 @@ class ResponseOutput:
                 self._text.append(text)
                 return self._about_open("function_call_arguments.delta", {"delta": text})
             case ToolCallAborted(call_index, text):
-                # Events that were sent cannot be withdrawn, but the final output omits the call: clients do not run it.
+                # Sent events cannot be withdrawn, but the final output omits the call, so clients do not run it.
                 events = self._close("incomplete")
                 self.items.remove(self._calls.pop(call_index))
                 return events + self._add_text("message", text)

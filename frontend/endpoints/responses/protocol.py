@@ -109,7 +109,9 @@ class ResponseRequest(SamplingFields):
     model: str = Field(description="ID, name or alias of the model.")
     input: Input = Field(description="A string, or a list of items: messages, tool calls and their outputs, reasoning.")
     instructions: str | None = Field(
-        None, description="System message for this response; responses that continue it do not inherit it."
+        None,
+        description="System message for this response; it does not apply to later responses that continue from this "
+        "one.",
     )
     max_output_tokens: int | None = Field(
         None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
@@ -132,7 +134,8 @@ class ResponseRequest(SamplingFields):
     tool_choice: ToolChoice[NamedFunctionTool] = Field(
         "auto",
         description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
-        "function. In both cases, arguments match the schema in `parameters`, except for unsupported keywords.",
+        "function. With `required` or an object, arguments match the schema in `parameters`, except for unsupported "
+        "keywords.",
     )
     user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
