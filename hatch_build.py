@@ -1,4 +1,4 @@
-"""Restricts the build with hatchling to editable installs."""
+"""Makes hatchling refuse to build any wheel except that of an editable install."""
 
 from typing import Any
 

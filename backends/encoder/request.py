@@ -36,14 +36,15 @@ class EncodeRequest:
         """Store the network's output, and a failure if a row is not finite: networks may overflow on unusual input."""
         odd = ~np.isfinite(rows).all(axis=1)
         if odd.any():
-            self.failure = InvalidRequest(
-                "The model's result for this input is not a finite number", row=int(odd.argmax())
-            )
+            self.failure = InvalidRequest("The model's result for this input is not finite", row=int(odd.argmax()))
         self.rows = rows
 
 
 def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
-    """Tokenize the texts of all requests in one call, and check their token IDs. A request with a bad row fails."""
+    """Tokenize the texts of all requests in one call, and check the token IDs of requests that have no texts.
+
+    A request with an invalid row fails.
+    """
     texts = [text for item in items for text in item.texts]
     rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))
     for item in items:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # text without any must be cut first.
 _MAX_CHARACTERS = 150
 
-# The first _REFERENCE_SECONDS of the reference audio are used, as many as the model was trained with. A file longer
+# The model was trained with references of this length, so only the first _REFERENCE_SECONDS are used. A file longer
 # than _MAX_SECONDS is rejected, but its length is checked only if its header states it.
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
@@ -107,9 +107,13 @@ class PocketTTSVoice:
         self._samples: bytes | None = None
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the text itself, in pieces: this model reads letters. Raises InvalidRequest if the reference is bad."""
+        """Yield pieces of the text instead of phonemes, because this model takes plain text.
+
+        Raises InvalidRequest if the reference audio is invalid.
+        """
         if self._reference is not None:
-            blocks = read_blocks(self._reference, _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
+            # A block may be 20 seconds shorter than requested.
+            blocks = read_blocks(self._reference, 2 * _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
             self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
             self._reference = None
         yield from split_sentences(text, _MAX_CHARACTERS)

@@ -12,7 +12,7 @@ _FORMATS = ("fp32", "fp16", "int8")
 
 
 def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Convert the networks for OpenVINO GenAI. Option `weights`, their format: fp16 (the default), fp32 or int8."""
+    """Convert the networks for OpenVINO GenAI. The option `weights` is their format: fp16 (default), fp32 or int8."""
     weight_format = options.get("weights", "fp16")
     if weight_format not in _FORMATS:
         raise ExportError(f"'weights' must be one of {', '.join(_FORMATS)}, not {weight_format}")

@@ -40,8 +40,8 @@ class RerankRequest(RequestBody):
     raw_scores: bool = Field(False, description="Return logits instead of scores from 0 to 1.")
     truncate: bool | None = Field(
         None,
-        description="Truncate documents that, with the query, exceed the model's context, instead of rejecting them. "
-        "If omitted: false in `/v1/rerank`, true in `/v2/rerank`.",
+        description="Truncate documents that, with the query, exceed the model's context, instead of rejecting the "
+        "request. If omitted: false in `/v1/rerank`, true in `/v2/rerank`.",
     )
 
     @field_validator("query")

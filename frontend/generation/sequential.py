@@ -20,7 +20,10 @@ Reader = TypeVar("Reader", bound=Closable)
 
 
 class MediaText(NamedTuple):
-    """A part of a file's text, its number of tokens, and additional fields for the response that contains it."""
+    """A part of a file's text, the tokens to add to the total, and additional fields for the response with this part.
+
+    An OCR model reports all tokens of a file with its last part, which is empty.
+    """
 
     text: str
     tokens: int
@@ -30,8 +33,7 @@ class MediaText(NamedTuple):
 class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
-    The constructor starts reading the first file. Each further file is read after the previous one. Raises
-    APIError.
+    The constructor starts reading the first file, and raises APIError if that fails. `responses` reads the others.
     """
 
     kind: str

@@ -100,7 +100,7 @@ def simulate_camera(page: Image.Image) -> Image.Image:
 
 
 def character_errors(said: str, wanted: str) -> float:
-    """Return the character error rate of `said`, ignoring white space and variants such as full-width characters."""
+    """Return the character error rate of `said` compared with `wanted`, both NFKC-normalized and without white space."""
     return float(cer(_plain(wanted), _plain(said)))
 
 

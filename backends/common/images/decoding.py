@@ -53,7 +53,10 @@ def on_white(image: Image.Image) -> Image.Image:
 def _plain(image: Image.Image) -> Image.Image:
     """Return the image as 8-bit RGB, or as RGBA if any pixel is not opaque."""
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip values at 255 instead of scaling them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8), "L")
+        values, transparent = np.asarray(image).astype(np.uint32), image.info.get("transparency")
+        image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8), "L")
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8), "L"))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return rgba if np.asarray(rgba.getchannel("A")).min() < 255 else rgba.convert("RGB")

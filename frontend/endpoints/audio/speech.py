@@ -58,8 +58,8 @@ class SpeechRequest(RequestBody):
     messages: list[Message] | None = Field(
         None,
         min_length=1,
-        description="[AHA](../compatibility.md)'s request format. The text of all messages is spoken; at most one "
-        "audio part contains the voice to clone. The response is a chat completion that contains a WAV file; "
+        description="[AHA](../compatibility.md)'s request format. The text of all messages is spoken. The messages "
+        "may contain one audio part, a recording of the voice to clone. The response is a chat completion that contains a WAV file; "
         "`response_format` and `stream_format` are ignored.",
     )
     voice: VoiceName | None = Field(
@@ -169,7 +169,8 @@ def _voices(model: Model) -> Iterator[dict[str, Any]]:
 class Speech(StreamedResponse):
     """The response to one speech request.
 
-    The constructor waits for the model's first response, so that an earlier error keeps its status. Raises APIError.
+    The constructor waits for the model's first response, so that an error before it can set the HTTP status. It raises
+    APIError.
     """
 
     def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):

@@ -31,7 +31,7 @@ _INSTRUCTIONS = "instructions"
 def create_response() -> Response:
     """Return a response, and store it unless `store` is false.
 
-    The status is sent once the model has sent its first response, so that an earlier error keeps its status.
+    The HTTP status is sent only after the model's first output has arrived, so that an error before then can set it.
     """
     body = read_body(ResponseRequest, inline_image_size)
     created = _start(body)

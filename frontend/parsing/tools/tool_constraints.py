@@ -21,7 +21,7 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsC
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
-    """Return the schema of a call of any of the functions.
+    """Return the schema of a call to any one of the functions.
 
     `arguments` is the key of the call's arguments. `at` is where the returned schema will be in the final
     schema, as a JSON pointer.

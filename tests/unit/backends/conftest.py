@@ -22,7 +22,7 @@ class InferenceResponse:
         self._tensors = output_tensors
 
     def values(self):
-        """Return output name → array, or the value of an array that has only one; UINT8 outputs are always arrays."""
+        """Return the array of each output by name. One that has a single element is that element, unless it is UINT8."""
         arrays = {tensor.name(): tensor.as_numpy() for tensor in self._tensors}
         return {
             name: array if array.size != 1 or array.dtype == np.uint8 else array[0] for name, array in arrays.items()

@@ -75,7 +75,8 @@ def test_a_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monk
 
 def test_the_default_http_port_of_a_remote_triton_is_one_below_its_grpc_port():
     assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
-    # A remote Triton's ports do not follow the API port, so port 65535 is valid, also for a child process.
+    # A remote Triton's default ports are derived from its gRPC port, so 65535 is a valid API port. A child process
+    # accepts these settings too.
     settings = load_settings({"port": 65535, "triton": "gpu:8001"})
     assert load_settings_from(settings) == settings
 

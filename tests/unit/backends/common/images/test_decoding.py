@@ -41,6 +41,13 @@ def test_color_modes_become_rgb(mode):
     assert read(encoded(Image.fromarray(LEFT_RED).convert(mode), image_format)).mode == "RGB"
 
 
+def test_16_bit_gray_keeps_its_transparent_value():
+    gray = np.array([[0x8000, 0x8001], [0, 0xFFFF]], np.uint16)
+    content = io.BytesIO()
+    Image.fromarray(gray).save(content, "PNG", transparency=0x8000)
+    assert np.asarray(read_image(content.getvalue(), 10**8))[..., 3].tolist() == [[0, 255], [255, 255]]
+
+
 def test_16_bit_gray_is_scaled_and_not_clipped():
     gray = np.full((4, 4), 0x8000, np.uint16)
     assert read(encoded(Image.fromarray(gray))).getpixel((0, 0)) == (128, 128, 128)

@@ -1,4 +1,4 @@
-"""POST /images/remove_background with a fake Triton: AHA's JSON format (see docs/compatibility.md), and forms."""
+"""POST /images/remove_background with a fake Triton, with JSON bodies and with forms."""
 
 import base64
 import io
