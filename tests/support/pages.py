@@ -100,7 +100,7 @@ def simulate_camera(page: Image.Image) -> Image.Image:
 
 
 def character_errors(said: str, wanted: str) -> float:
-    """Return the character error rate of `said` compared with `wanted`, both NFKC-normalized and without white space."""
+    """Return the character error rate of `said` compared with `wanted`, both NFKC-normalized, without white space."""
     return float(cer(_plain(wanted), _plain(said)))
 
 

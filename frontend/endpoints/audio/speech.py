@@ -59,7 +59,8 @@ class SpeechRequest(RequestBody):
         None,
         min_length=1,
         description="[AHA](../compatibility.md)'s request format. The text of all messages is spoken. The messages "
-        "may contain one audio part, a recording of the voice to clone. The response is a chat completion that contains a WAV file; "
+        "may contain one audio part, a recording of the voice to clone. The response is a chat completion that "
+        "contains a WAV file; "
         "`response_format` and `stream_format` are ignored.",
     )
     voice: VoiceName | None = Field(
