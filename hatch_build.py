@@ -1,4 +1,4 @@
-"""Makes hatchling refuse to build any wheel except that of an editable install."""
+"""Prevents hatchling from building any wheel except the wheel of an editable install."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Benchmark of chat: Trident against the bare engine and llama.cpp's server. `python -m bench.chat`.
+"""Benchmark of chat: Trident against the bare engine and llama.cpp's server. Run it with `python -m bench.chat`.
 
 Prints tokens per second and time to first token at several numbers of concurrent streams, and the frontend's overhead
 for one request. The contenders take turns in each round, and each ratio is the median of the ratios within the rounds,
@@ -88,7 +88,7 @@ def _print_row(count: int, results: dict[str, list[Load]]) -> None:
 
 
 def frontend_cost(port: int, grpc_port: int, requests: int = 200) -> None:
-    """Print the median time of a one-token response through the frontend, directly from Triton, and the difference."""
+    """Print the median time of a one-token response with and without the frontend, and the difference."""
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port}"))
     parameters = orjson.dumps({"max_tokens": 1, "temperature": 0, "stream": False})
     inputs = {"messages": orjson.dumps([{"role": "user", "content": "Hello"}]), "sampling_parameters": parameters}

@@ -1,4 +1,4 @@
-"""Runs rivals, each in its own process, and prints the ratios of the contenders' speeds.
+"""Runs rivals of Trident, each in its own process, and prints the ratios of the contenders' speeds.
 
 A contender is a rival, or Trident with certain options. The benchmarks let the contenders take turns.
 """
@@ -17,9 +17,9 @@ Work = Callable[[Any], Any]
 
 
 class Rival:
-    """A process that runs `make(*arguments)` once, and then calls the returned function with each request.
+    """A process that calls `make(*arguments)` once, and then calls the function that `make` returned with each request.
 
-    The arguments, requests and results are pickled, as they pass between two processes.
+    The arguments, requests and results are pickled, because they pass between two processes.
     """
 
     def __init__(self, make: Callable[..., Work], *arguments: object):
@@ -65,9 +65,9 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def print_ratios(speeds: Mapping[str, Sequence[float]], rivals: Sequence[str], unit: str) -> None:
-    """Print each contender's median speed and its ratio to each rival's. The first round, a warm-up, does not count.
+    """Print each contender's median speed, and the median ratio of its speed to each rival's speed in the same round.
 
-    `speeds` has one value per contender and round.
+    `speeds` maps each contender to its speeds, one per round. The first round is a warm-up and does not count.
     """
     width = max(map(len, speeds))
     for name, values in speeds.items():

@@ -1,8 +1,9 @@
 """Benchmark of image generation: Trident against OpenVINO GenAI's pipeline in its own process.
 
-`make bench BENCH=diffusion`. The model is Stable Diffusion 1.5 with tiny random weights, at 384 × 384 pixels and 20
-steps: the benchmark measures the overhead around the engine, which is a larger share of the time if steps are fast. The
-contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
+Run it with `make bench BENCH=diffusion`. The model is Stable Diffusion 1.5 with tiny random weights, at 384 × 384
+pixels and 20 steps. The benchmark measures the overhead around the engine, which is a larger share of the time because
+the steps of a tiny model are fast. In each round, the contenders run one after another. Each printed ratio is the
+median of the ratios of the rounds.
 """
 
 import argparse

@@ -25,7 +25,7 @@ _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_
 
 
 def published_weights(name: str) -> Path:
-    """Return a folder with a model's published files, completed as sentence-transformers requires."""
+    """Return a folder with a model's published files and the additions that sentence-transformers requires."""
     entry, folder = load_catalog()[name], default_cache() / "bench" / name
     if not folder.exists():
         wheels = [default_cache() / "downloads" / f"{package.sha256}.whl" for package in entry.packages]
@@ -66,9 +66,9 @@ def wait_for(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
 
 
 class InProcess:
-    """A rival without a server (encoder_worker.py), in its own process.
+    """A rival that has no server. The script encoder_worker.py runs it in a separate process.
 
-    `kind` is sentence_transformers or onnxruntime; `model` is the folder with its files.
+    `kind` is sentence_transformers or onnxruntime; `model` is the folder with the model's files.
     """
 
     def __init__(self, kind: str, model: Path):
@@ -79,7 +79,7 @@ class InProcess:
         )
 
     def seconds(self, batches: list[list[str]]) -> list[float]:
-        """Encode the batches (lists of texts) one after another; return the seconds that each took."""
+        """Encode the batches (lists of texts) one after another; return the seconds that each batch took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(orjson.dumps(batches) + b"\n")
@@ -94,7 +94,7 @@ class InProcess:
 
 
 def triton_only(model: str, grpc_port: int, texts: list[str], clients: int) -> float:
-    """Return the texts per second that Triton's own perf_analyzer measures: one per request, `clients` at a time."""
+    """Return the texts per second that Triton's perf_analyzer measures with `clients` concurrent one-text requests."""
     libraries = next(Path(sys.prefix).glob("lib/python*/site-packages/nvidia_pytriton.libs"))
     with tempfile.TemporaryDirectory() as folder:
         for wanted, kept in (("libb64.so.0d", "libb64-*"), ("libcudart.so.12", "libcudart-*")):

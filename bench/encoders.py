@@ -1,8 +1,9 @@
 """Benchmark of embeddings: Trident against infinity, sentence-transformers, onnxruntime and Triton by itself.
 
-`make bench BENCH=encoders`. The model is all-MiniLM-L6-v2, except in one comparison, which uses bge-small-en-v1.5. The
-contenders, except for Triton by itself, take turns in each round, and each ratio is the median of the ratios within the
-rounds, because the load of other programs changes little within a round.
+`make bench BENCH=encoders`. The model is all-MiniLM-L6-v2, except in one comparison, which uses bge-small-en-v1.5. In
+each round, all contenders except Triton by itself run one after another. The ratios of their speeds are computed within
+each round, because the load of other programs changes little within a round. A printed ratio is the median over the
+rounds.
 """
 
 import argparse
@@ -29,7 +30,7 @@ Contender = Callable[[Batches], float]
 
 
 class TextSource:
-    """Random texts with an exact number of tokens, which include [CLS] and [SEP]."""
+    """A source of random texts with an exact number of tokens. The tokens [CLS] and [SEP] count too."""
 
     def __init__(self) -> None:
         path = default_model_repository() / FLOAT / "1" / "tokenizer.json"
@@ -63,7 +64,10 @@ def in_process(rival: InProcess) -> Contender:
 
 
 def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], Batches], rounds: int) -> None:
-    """Print each contender's median texts per second and its ratios to the rivals; `batches` returns new batches."""
+    """Print each contender's median speed in texts per second, and the ratio of its speed to each rival's speed.
+
+    `batches` returns new batches for each round.
+    """
     speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds + 1):
         work = batches()
@@ -74,7 +78,7 @@ def compare(name: str, contenders: dict[str, Contender], batches: Callable[[], B
 
 
 def short_text_latency(port: int, model: str, session: InProcess, source: TextSource, rounds: int) -> None:
-    """Print the median time of a 16-token text through Trident, in the bare ONNX session, and the difference."""
+    """Print the median time for a 16-token text through Trident and in a bare ONNX session, and the difference."""
     through, bare = [], []
     for _ in range(rounds):
         batches = source.batches(40, 1, 16, 16)
@@ -87,7 +91,7 @@ def short_text_latency(port: int, model: str, session: InProcess, source: TextSo
 
 
 def cost_by_length(port: int, source: TextSource) -> None:
-    """Print the microseconds per token at each text length; they must not jump where batches are split."""
+    """Print the cost per token at each text length, in microseconds. It must not jump where Trident splits a batch."""
     print("\nMicroseconds per token, batches of 32 texts of equal length")
     for model in (FLOAT, INT8):
         costs = []

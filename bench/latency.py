@@ -25,7 +25,7 @@ _OVERLOAD_REQUESTS = 400
 
 
 def _text(num_tokens: int, index: int) -> str:
-    """Return a text of about `num_tokens` tokens, which differs for each index: the prefix cache does not have it."""
+    """Return a text of about `num_tokens` tokens. With a new `index`, the text is not in the prefix cache."""
     return f"Number {index}. " + " ".join(f"word{(index * 7919 + i) % 997}" for i in range(num_tokens // 3))
 
 
@@ -49,7 +49,7 @@ def _arrival_times(port: int, body: bytes, address: str = "127.0.0.1") -> list[f
 
 
 def _gaps(port: int, index: int, with_long_prompt: bool) -> list[float]:
-    """Run eight streams, and return all gaps between the deltas of a stream, in milliseconds.
+    """Run eight streams, and return the times between consecutive deltas of each stream, in milliseconds.
 
     With `with_long_prompt`, a long prompt arrives while they run.
     """

@@ -1,7 +1,8 @@
 """Benchmark of prompt-lookup decoding (the parameter `prompt_lookup`): `make bench BENCH=lookup`.
 
-Runs Trident with and without it, in turn, on texts to repeat, where most draft tokens are accepted, and on stories,
-where few are. A step with draft tokens takes longer, whether they are accepted or not; more so with several streams.
+Two instances of Trident, one with prompt-lookup decoding and one without, take turns with the same prompts. One prompt
+asks the model to repeat a text, and most draft tokens are accepted. The other asks for a story, and few draft tokens
+are accepted. Draft tokens make a step slower whether or not they are accepted, especially if there are several streams.
 """
 
 import argparse

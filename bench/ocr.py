@@ -1,7 +1,8 @@
 """Benchmark of OCR: Trident against RapidOCR in its own process.
 
-`make bench BENCH=ocr`. Both read the same four PNG pages with the same networks; RapidOCR has its default settings. The
-contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
+Run it with `make bench BENCH=ocr`. Both read the same four PNG pages with the same networks; RapidOCR has its default
+settings. In each round, the contenders run one after another. Each printed ratio is the median of the ratios of the
+rounds.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Soak test of chat: memory growth, and requests left pending at the end. `python -m bench.soak`.
+"""Soak test of chat, which looks for memory growth and for requests left pending: `python -m bench.soak`.
 
-Sends 2,000 chats from 16 clients, half of them streamed. In a third of them, the client disconnects if it waits too
-long (a random time of up to a second), or in the middle of the response. Prints each process's memory after the first
-200 chats and at the end. Prompts are long and all different, so that the first 200 fill the KV cache, which should grow
-to its configured size and no further.
+Sends 2,000 chats from 16 clients, and streams half of the responses. In a third of the chats, the client disconnects if
+it waits longer than a random time of up to a second; half of these clients also disconnect in the middle of a response
+that arrives in time. Prints the memory of each process after the first 200 chats and at the end. Prompts are long and
+all different, so that the first 200 chats fill the KV cache, which should grow to its configured size and no further.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def memory_by_process(settings: Settings) -> dict[str, float]:
 
 
 def print_growth(before: dict[str, float], after: dict[str, float], warm: int, total: int) -> None:
-    """Print the memory of each process after `warm` and after `total` requests, and their ratio."""
+    """Print the memory of each process after `warm` and after `total` requests, and the ratio of the two."""
     for name, megabytes in after.items():
         ratio = megabytes / before[name]
         print(f"{name:24} {before[name]:6.0f} MB after {warm}, {megabytes:6.0f} MB after {total}: x {ratio:.3f}")

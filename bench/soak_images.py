@@ -1,7 +1,8 @@
-"""Soak test of background removal: memory growth. `python -m bench.soak_images`.
+"""Soak test that measures the growth of memory during background removal.
 
-Sends 1,000 images of random sizes from 4 clients, alternately as JPEG and PNG. A tenth of the files are damaged, and
-must be rejected. Prints each process's memory after the first 200 images and at the end.
+Run it with `python -m bench.soak_images`. It sends 1,000 images of random sizes from 4 clients, alternately as JPEG and
+PNG. A tenth of the files are damaged, and must be rejected. It prints each process's memory after the first 200 images
+and at the end.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Benchmark of speech: Trident against hibari in its own process, with the same voice and text.
+"""Benchmark of speech synthesis: Trident against the Python package hibari without a server, with one voice and text.
 
-`make bench BENCH=speech`. Prints the seconds of speech that each contender generates per second: hibari with one text
-at a time, and with one text per core at once; Trident at 1 and 4 clients, as PCM (hibari's own output) and as MP3. Also
-prints Trident's time to first audio. The contenders take turns in each round, and each ratio is the median of the
-ratios within the rounds.
+`make bench BENCH=speech` prints how many seconds of speech each contender generates per second. The contenders are
+hibari with one text at a time, hibari with one text per core at once, and Trident with 1 and 4 clients, both as PCM
+(hibari's own output) and as MP3. The contenders take turns in each round. The benchmark divides each contender's speed
+by hibari's speed in the same round, and prints the median of these ratios, as well as Trident's time to first audio.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _CORES = os.cpu_count() or 1
 def _bare(path: Path) -> Work:
     """Return a function from (text, times) that speaks the text `times` times, on one thread per core.
 
-    It returns the elapsed seconds, and the seconds of speech in one of the results.
+    The returned function returns the elapsed seconds, and the duration of the spoken text in seconds.
     """
     from hibari import Hibari
 

@@ -1,8 +1,9 @@
-"""Benchmark of transcription: Trident against faster-whisper in its own process and faster-whisper-server.
+"""Benchmark of transcription: compares Trident with the faster-whisper library and with faster-whisper-server.
 
-`make bench BENCH=transcription`. All use the same weights and options. In addition, Trident is measured with its
-OpenVINO engine, which decodes greedily instead of with beam search. Prints speeds as multiples of real time, at 1 and 4
-clients. The contenders take turns in each round, and each ratio is the median of the ratios within the rounds.
+Run it with `make bench BENCH=transcription`. All three use the same weights and options. Trident is also measured with
+its OpenVINO engine, which uses greedy decoding instead of beam search. Prints speeds as multiples of real time, with 1
+and with 4 clients. The contenders take turns in each round. Each printed ratio is a contender's speed divided by the
+speed of the faster-whisper library in the same round, as the median over all rounds except the first.
 """
 
 import argparse

@@ -1,4 +1,4 @@
 """Definitions that the frontend, the export and the backends share.
 
-The modules import only each other, the standard library and jinja2.
+These modules import only each other, the standard library and jinja2.
 """

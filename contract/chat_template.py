@@ -1,4 +1,4 @@
-"""Renders chat templates as Hugging Face's `apply_chat_template` does, because they are written for it."""
+"""Renders chat templates as Hugging Face's `apply_chat_template` does, because they are written for that function."""
 
 import datetime
 import json
@@ -51,7 +51,7 @@ class ChatTemplate:
 def load_chat_template(folder: Path) -> ChatTemplate:
     """Return the chat template in `folder`: from chat_template.jinja if it exists, else from tokenizer_config.json.
 
-    Raises KeyError if there is no template, or several but none named `default`.
+    Raises KeyError if there is no template, or if there are several templates but none is named `default`.
     """
     path = folder / "tokenizer_config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -65,7 +65,10 @@ def load_chat_template(folder: Path) -> ChatTemplate:
 
 
 def _token(value: Any) -> str:
-    """Return the text of a special token, which some configurations wrap in an object; empty if there is none."""
+    """Return the text of a special token, or an empty string if there is no such token.
+
+    Some configurations wrap the text in an object.
+    """
     return str(value["content"] if isinstance(value, dict) else value or "")
 
 

@@ -1,6 +1,6 @@
 """Constraints on a chat model's output, and their JSON form.
 
-Each constraint's `param` is the request field that sets it; error responses name this field.
+Each constraint's `param` is the request field that sets the constraint; error responses name this field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class JSONObjectConstraint:
 class JSONSchemaConstraint:
     """JSON that conforms to `schema`.
 
-    If `strict`, schema keywords that a grammar cannot express are rejected, else ignored.
+    If `strict`, schema keywords that a grammar cannot express are rejected; otherwise they are ignored.
     """
 
     schema: dict[str, Any]
@@ -64,8 +64,8 @@ class ToolCallTag:
 class ToolCallsConstraint:
     """From `min_calls` to `max_calls` tool calls (None: no limit), with `separator` between them.
 
-    Each call has one of the forms in `tags`. If `strict`, schema keywords that a grammar cannot express are rejected,
-    else ignored.
+    Each call has one of the forms in `tags`. If `strict`, schema keywords that a grammar cannot express are rejected;
+    otherwise they are ignored.
     """
 
     tags: Sequence[ToolCallTag]

@@ -1,19 +1,19 @@
 """The tags that mark reasoning and tool calls in a model's output, and a helper to find tags in streamed text.
 
-The frontend and the backends share them. The keys of TOOL_TAGS are the tool formats: the possible values of a
-model's `tool_format` parameter. The grammars of the formats are in frontend/parsing/tools/.
+The frontend and the backends share this module. The keys of TOOL_TAGS are the tool formats: the possible values of a
+model's `tool_format` parameter. The parsers and the constraints of the formats are in frontend/parsing/tools/.
 """
 
 REASONING_OPEN, REASONING_CLOSE = "<think>", "</think>"
 """The tags around the reasoning of models whose `reasoning` parameter is `think`."""
 
 REASONING_TAGS = (REASONING_OPEN, REASONING_CLOSE)
-"""The reasoning tags. They stay in the output text of these models, although some tokenizers treat them as special."""
+"""The reasoning tags. They stay in the output text, although some tokenizers treat them as special tokens."""
 
 DEFAULT_TOOL_FORMAT = "hermes"
 """The tool format of a model without a `tool_format` parameter.
 
-A model whose chat template does not support tools is prompted to use it.
+A model whose chat template does not support tools is prompted to use this format.
 """
 
 _DEEPSEEK = (

@@ -8,7 +8,7 @@ from typing import Any, Self, TypedDict
 class SamplingParameters(TypedDict, total=False):
     """The `sampling_parameters` input of chat models.
 
-    An absent field has OpenAI's default, or no effect if it is not one of OpenAI's fields.
+    An absent field has OpenAI's default value. An absent field that is not part of OpenAI's API has no effect.
     """
 
     temperature: float
@@ -32,7 +32,7 @@ class SamplingParameters(TypedDict, total=False):
     visible_tokens: list[str]
     """Special tokens to keep in the output text."""
     constraint: dict[str, Any]
-    """The constraint on the output, as JSON; see constraints.py."""
+    """The constraint on the output, as JSON; see contract/constraints.py."""
 
 
 class _Options:
@@ -46,7 +46,7 @@ class _Options:
     def from_json(cls, content: bytes | str) -> Self:
         """Return the options parsed from a request's JSON.
 
-        Raises ValueError if it is not JSON, or TypeError if it is not an object or has an unknown option.
+        Raises ValueError if `content` is not JSON, or TypeError if it is not an object or has an unknown option.
         """
         return cls(**json.loads(content))
 

@@ -1,7 +1,7 @@
 """The parameters in config.pbtxt that backends read, one dataclass per backend.
 
-The export writes them to config.pbtxt as text, with values from export/defaults.toml, the catalog and the converted
-weights. Operators may edit them there. Lists and dictionaries are written as JSON.
+The export writes the parameters to config.pbtxt as text, with values from export/defaults.toml, the catalog and the
+converted weights. Operators may edit the parameters there. Lists and dictionaries are written as JSON.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _RENAMED = {"most_seconds": "max_seconds"}  # wording: allow
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """Chat models on OpenVINO GenAI."""
+    """Parameters of chat models, which run on OpenVINO GenAI."""
 
     device: str
     precision: str
@@ -36,7 +36,7 @@ class GenerationParameters:
 
 @dataclass(frozen=True)
 class EncoderParameters:
-    """Embedding models and rerankers on onnxruntime."""
+    """Parameters of embedding models and rerankers, which run on onnxruntime."""
 
     task: str
     device: str
@@ -52,7 +52,7 @@ class EncoderParameters:
 
 @dataclass(frozen=True)
 class TranscriptionParameters:
-    """Transcription with Whisper."""
+    """Parameters of Whisper transcription models."""
 
     engine: str
     device: str
@@ -68,7 +68,7 @@ class TranscriptionParameters:
 
 @dataclass(frozen=True)
 class SpeechParameters:
-    """Speech synthesis."""
+    """Parameters of speech synthesis models."""
 
     engine: str
     device: str
@@ -79,12 +79,12 @@ class SpeechParameters:
     voice: str
     voice_aliases: dict[str, str]
     environment: str = ""
-    """A folder in $TRIDENT_ENVIRONMENTS: the Python environment of an engine that runs in a process of its own."""
+    """The folder in $TRIDENT_ENVIRONMENTS with the Python environment of the engine, if it runs in its own process."""
 
 
 @dataclass(frozen=True)
 class SegmentationParameters:
-    """Background removal on onnxruntime."""
+    """Parameters of background removal models, which run on onnxruntime."""
 
     device: str
     threads: int
@@ -100,7 +100,7 @@ class SegmentationParameters:
 
 @dataclass(frozen=True)
 class OCRParameters:
-    """PP-OCR through RapidOCR."""
+    """Parameters of PP-OCR models, which run through RapidOCR."""
 
     device: str
     threads: int
@@ -114,7 +114,7 @@ class OCRParameters:
 
 @dataclass(frozen=True)
 class DiffusionParameters:
-    """Image generation on OpenVINO GenAI."""
+    """Parameters of image generation models, which run on OpenVINO GenAI."""
 
     device: str
     precision: str
@@ -166,7 +166,8 @@ def _with_new_names(texts: Mapping[str, str]) -> dict[str, str]:
     for old, new in _RENAMED.items():
         if old in renamed:
             log.warning("the parameter '%s' is now called '%s'", old, new)
-            # If both are present, the old one wins: it is an operator's edit, because the export writes only new names.
+            # If both names are present, the value of the old name takes precedence. An operator must have set
+            # that value, because the export writes only new names.
             renamed[new] = renamed.pop(old)
     return renamed
 

@@ -1,8 +1,8 @@
 """The input and output tensors of each task.
 
-Names such as `text_output` and `sampling_parameters` are the ones in Triton's vLLM backend. Types are the ones in
-config.pbtxt, without the prefix TYPE_. Every model also has the output `error`: JSON with status, message, param, code
-and row. A response with an error has no other output.
+Names such as `text_output` and `sampling_parameters` come from Triton's vLLM backend. Types are written as in
+config.pbtxt, but without the prefix TYPE_. Every model also has the output `error`: JSON with status, message, param,
+code and row. A response with an error has no other output.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ MAX_ROWS = 64
 
 @dataclass(frozen=True)
 class TaskTensors:
-    """The inputs and outputs of a task; each maps the names of tensors to their types."""
+    """The tensors of a task. `inputs` and `outputs` map the names of tensors to their types."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]

@@ -1,7 +1,8 @@
 """Generates tables in the Markdown files from the code that the tables describe.
 
-`python -m docs.generate` rewrites the files whose tables are stale, and lists them. With `--check` it only lists them,
-and exits with 1 if there are any. Tables are generated between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
+`python -m docs.generate` rewrites the files whose tables are stale, and lists these files. With `--check`, the command
+only lists them, and exits with status 1 if there are any. A generated table stands between the comments
+`<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ def documents() -> list[Path]:
 
 
 def filled_in(path: Path) -> str:
-    """Return the text of a file with its tables replaced by newly generated ones."""
+    """Return the text of a file in which newly generated tables replace the old tables."""
     return _BLOCK.sub(
         lambda block: f"{block[1]}\n{TABLES[block[2]](block[3])}\n\n{block[4]}", path.read_text(encoding="utf-8")
     )
@@ -54,13 +55,13 @@ def _table(header: str, rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("\n", " ") for cell in line) + " |" for line in lines)
 
 
-# Tables of request fields, from the classes of the request bodies.
+# Tables of request fields, generated from the classes of the request bodies.
 
 
 def request_fields(name: str) -> str:
-    """Return a table of the fields of a request, and one for each type of object in them.
+    """Return a table of a request's fields, and a table for each type of object that these fields contain.
 
-    `name` is the request's class, as MODULE.CLASS.
+    `name` is the class of the request body, as MODULE.CLASS.
     """
     module, _, title = name.rpartition(".")
     model = getattr(importlib.import_module(module), title)
@@ -125,7 +126,7 @@ def _type(field: Schema) -> str:
 
 
 def _options(field: Schema) -> list[Schema]:
-    """Return the alternatives of a union except null, or an empty list if the field is not a union."""
+    """Return the alternatives of a union, except null. If the field is not a union, return an empty list."""
     options: list[Schema] = field.get("anyOf") or field.get("oneOf") or []
     return [option for option in options if option.get("type") != "null"]
 
@@ -169,7 +170,7 @@ def _number(value: float) -> str:
 
 
 def settings_tables(_: str) -> str:
-    """Return a table of the settings in each group."""
+    """Return one table for each group of settings."""
     fields, hints = dataclasses.fields(Settings), get_type_hints(Settings)
     tables = []
     for group in GROUPS:

@@ -1,7 +1,7 @@
 """Finds phrases that are not plain English, or not the usual technical term, in the project's text files.
 
-`python -m docs.wording` exits with 1 if there are any. A line that needs such a phrase has a comment,
-`wording: allow`, and is skipped.
+`python -m docs.wording` exits with code 1 if it finds such a phrase. To keep a phrase, add the comment `wording: allow`
+to its line; the check then skips that line.
 """
 
 import re
@@ -28,12 +28,13 @@ _PHRASES = {
 _PATTERN = re.compile("|".join(f"({phrase})" for phrase in _PHRASES), re.IGNORECASE)
 _HINTS = list(_PHRASES.values())
 
-# Lock files, JSON, the license, texts for tests and benchmarks, and this file, which lists the phrases.
+# Files that are not checked: lock files, JSON, the license, texts for tests and benchmarks, and this file, which lists
+# the phrases.
 _SKIPPED = re.compile(r"\.lock$|\.json$|^LICENSE$|^bench/prompts\.txt$|^tests/support/pages\.py$|^docs/wording\.py$")
 
 
 def main() -> None:
-    """Print every finding, and exit with 1 if there are any."""
+    """Print every finding, and exit with code 1 if there are any findings."""
     found = [finding for name in tracked_files() for finding in findings(name)]
     if found:
         print("\n".join(found))

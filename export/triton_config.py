@@ -1,4 +1,7 @@
-"""Renders, reads and merges config.pbtxt: the tensors of a model's task, and parameters for backend and frontend."""
+"""Renders, reads and merges a model's config.pbtxt.
+
+The file declares the tensors of the model's task, and the model's parameters for the backend and the frontend.
+"""
 
 import calendar
 import json
@@ -12,7 +15,10 @@ from export.catalog import Entry
 
 
 def render_config(entry: Entry, parameters: dict[str, str]) -> str:
-    """Return the text of config.pbtxt. `parameters` are the converter's; the entry's own parameters override them."""
+    """Return the text of config.pbtxt.
+
+    `parameters` come from the converter. The parameters of the catalog entry take precedence over `parameters`.
+    """
     tensors = TENSORS[entry.task]
     config = pb.ModelConfig(name=entry.name, backend=entry.backend, max_batch_size=MAX_ROWS if tensors.batched else 0)
     for name, kind in tensors.inputs.items():
@@ -22,7 +28,7 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
         any_length = kind == "UINT8" or (kind == "FP32" and tensors.batched)
         config.output.add(name=name, data_type=_type(kind), dims=[-1 if any_length else 1])
     if tensors.batched:
-        # No queue limit here: frontend/triton/admission.py limits the requests and says why.
+        # The configuration sets no queue limit. frontend/triton/admission.py explains why, and limits the requests.
         config.dynamic_batching.SetInParent()
     config.model_transaction_policy.decoupled = tensors.decoupled
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
@@ -48,8 +54,8 @@ def merge_edits(before: str, edited: str, after: str) -> str:
     """Return the newly rendered config `after`, with the edits that an operator made to the previous one, `before`.
 
     `edited` is the operator's file. Where a top-level field or a parameter was edited, the edit takes precedence over
-    `after`. If only `edited` or only `after` differs from `before`, it is returned verbatim. Raise ParseError if a
-    text that must be merged has a syntax error.
+    `after`. If only `edited` or only `after` differs from `before`, that text is returned verbatim. Raise ParseError if
+    a text that must be merged has a syntax error.
     """
     if edited == before or before == after:
         return after if edited == before else edited

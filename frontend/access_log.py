@@ -1,4 +1,7 @@
-"""The access log (one line per request on the `access` logger, JSON or text) and the request ID, shared with Triton."""
+"""The access log, and the request ID, which is also passed to Triton.
+
+The logger `access` writes one line per request, as JSON or text.
+"""
 
 import logging
 import re
@@ -16,7 +19,7 @@ _ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def log_fields() -> dict[str, Any]:
-    """Return the extra fields of the current request's log line, a dict that callers add to.
+    """Return the dict of extra fields for the current request's log line. Callers add fields to this dict.
 
     Outside a request, return an empty dict that is not logged.
     """

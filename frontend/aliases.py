@@ -1,7 +1,7 @@
 """Names of OpenAI's and Cohere's models, mapped to the tasks of local models."""
 
-# Each value is a task, which stands for a model of that task, by default the first (see Registry.require). Aliases in
-# the settings may also stand for a particular model.
+# Each alias is mapped to a task, and so selects a model of that task, usually the first (see Registry.require). Aliases
+# in the settings may also be mapped to a particular model.
 DEFAULT_ALIASES = {
     "gpt-3.5-turbo": "chat",
     "gpt-4": "chat",

@@ -1,4 +1,4 @@
-"""The errors that the API returns, their types, and the only handlers that turn an exception into an HTTP response.
+"""The errors that the API returns, their `type` values, and the handlers that turn exceptions into HTTP responses.
 
 APIError
 ├── InvalidRequest 400        ├── InternalError 500
@@ -38,14 +38,14 @@ ERROR_TYPES = {
     503: "service_unavailable",
     504: "timeout_error",
 }
-"""HTTP status → `type` of the error, unless ERROR_TYPES_BY_CODE has one for its code."""
+"""HTTP status → the `type` of the error, except for errors whose code is in ERROR_TYPES_BY_CODE."""
 
 ERROR_TYPES_BY_CODE = {
     "model_not_found": "invalid_request_error",
     "overloaded": "overloaded_error",
     "circuit_breaker_open": "circuit_breaker_open",
 }
-"""Error code → `type`, for codes whose `type` differs from the one of their status."""
+"""Error code → the `type` of the error, for codes whose `type` differs from the one that ERROR_TYPES specifies."""
 
 
 class APIError(Exception):
@@ -75,19 +75,23 @@ class APIError(Exception):
         return ERROR_TYPES_BY_CODE.get(self.code) or ERROR_TYPES[self.status]
 
     def rename_field(self, param: str | None) -> None:
-        """Set `param`. If the message quotes the old path's last name, replace it with the new path's last name."""
+        """Set `param` to the path of another field, and rename the field in the message.
+
+        If the message quotes the last name of the old path (`b` of `a[0].b`), that name is replaced with the last name
+        of the new path.
+        """
         old, self.param = self.param, param
         if old and param:
             self.args = (str(self).replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])
 
     def body(self) -> dict[str, Any]:
-        """Return the response body: the literal body given to the constructor, otherwise OpenAI's error object."""
+        """Return the response body: the constructor's `literal_body` if given, otherwise OpenAI's error object."""
         return self._literal_body or {
             "error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         }
 
     def log_fields(self) -> dict[str, Any]:
-        """Return the access log fields of a response that fails after its status has been sent."""
+        """Return the access log fields for an error that occurs after the HTTP status has been sent."""
         return {"status": self.status, "error": self.log_text()}
 
     def log_text(self) -> str:
@@ -111,7 +115,7 @@ class Forbidden(APIError):
 
 
 class NotFound(APIError):
-    """The path is unknown, or the stored image or response that it names does not exist."""
+    """The path is unknown, or it names a stored image or response that does not exist or has expired."""
 
     status, code = 404, "not_found"
 
@@ -132,7 +136,7 @@ class WrongMethod(APIError):
 
 
 class PayloadTooLarge(APIError):
-    """A request body, a file, all images of a chat together, or the generated output exceeds a size limit."""
+    """The request body, a file, the total of the images in a chat, or the generated output exceeds a size limit."""
 
     status, code = 413, "payload_too_large"
 
@@ -173,7 +177,7 @@ class ClientClosedRequest(APIError):
 
 @contextmanager
 def located(rename: Callable[[str | None], str | None]) -> Iterator[None]:
-    """Replace the `param` of an APIError raised in the block with `rename(param)`, the name of the request's field."""
+    """If the block raises an APIError, replace its `param` with `rename(param)`, the path of the request field."""
     try:
         yield
     except APIError as error:
@@ -187,7 +191,7 @@ def file_too_large(limit: int, param: str | None = None) -> PayloadTooLarge:
 
 
 def _last_name(param: str) -> str:
-    """Return the last field name of a path: `b` of `a[0].b[1]`."""
+    """Return the last field name of a path, such as `b` for the path `a[0].b[1]`."""
     return re.sub(r"\[\d+\]", "", param).rpartition(".")[2]
 
 

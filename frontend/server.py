@@ -3,8 +3,8 @@
 The launcher passes the settings as environment variables.
 """
 
-# Must precede all other imports: patching does not change the locks and sockets that a module has already created, or
-# the functions that it has already imported by name.
+# monkey.patch_all() must precede all other imports. Patching does not change the locks and sockets that a module has
+# already created, or the functions that a module has already imported by name.
 from gevent import monkey
 
 monkey.patch_all()

@@ -1,7 +1,7 @@
-"""The settings: a table of options, each of which is a flag, an environment variable and a key in a file.
+"""Defines and loads the settings. Each setting is a flag, an environment variable and a key in the settings file.
 
-A flag overrides a variable, which overrides the file. Imports only the standard library and two small modules of the
-project, so that `--help` is fast.
+Flags override environment variables, and environment variables override the file. This module imports only the
+standard library and two small modules of the project, so that `--help` is fast.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every option. For example, the field `max_body_bytes` is the flag `--max-body-bytes`, the environment variable
-    TRIDENT_MAX_BODY_BYTES and the key `max_body_bytes` in `trident.toml`.
+    """The values of all settings. For example, the field `max_body_bytes` is set by the flag `--max-body-bytes`, the
+    environment variable TRIDENT_MAX_BODY_BYTES or the key `max_body_bytes` in `trident.toml`.
 
     Raises SettingsError if a value is invalid.
     """
@@ -159,13 +159,13 @@ class Settings:
             value = getattr(self, field.name)
             if value is not None:
                 self._set(field.name, _checked(field, hints[field.name], value))
-        # Ports that are not set are numbered from --port + 1. With --triton, the numbers start one below its gRPC port,
-        # because that is Triton's default HTTP port.
+        # By default, Triton's HTTP, gRPC and metrics ports are the three that follow --port. With --triton, the HTTP
+        # port is one below Triton's gRPC port, as in Triton's own defaults.
         first = int(self.triton.rpartition(":")[2]) - 1 if self.triton else self.port + 1
         for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
                 self._set(name, first + offset)
-        # In lower case and without brackets, as urlsplit returns hosts.
+        # Store hosts in lower case and without brackets, as urlsplit returns them.
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
@@ -179,7 +179,10 @@ class Settings:
 
     @property
     def all_aliases(self) -> dict[str, str]:
-        """The default and the configured aliases. A configured alias replaces a default one, or removes it if empty."""
+        """The default and the configured aliases. A configured alias replaces the default alias of the same name.
+
+        If the configured alias is empty, it removes the default alias.
+        """
         return {name: target for name, target in (DEFAULT_ALIASES | self.aliases).items() if target}
 
     @property
@@ -189,7 +192,7 @@ class Settings:
 
     @property
     def run_folder(self) -> Path:
-        """The folder for the files of this instance while it runs. The port identifies the instance."""
+        """The folder for the files that this instance needs while it runs. It is named after the instance's port."""
         return self.cache / "run" / str(self.port)
 
     @property
@@ -215,9 +218,10 @@ class Settings:
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings from `flags` (field name → value), the environment and the file. Raises SettingsError.
+    """Return the settings from `flags` (field name → value), the environment and the settings file.
 
-    The file is $TRIDENT_CONFIG, otherwise trident.toml in the current folder, if it exists.
+    The file is $TRIDENT_CONFIG if that variable is set, otherwise trident.toml in the current folder if there is one.
+    Raises SettingsError.
     """
     path = Path(os.environ.get("TRIDENT_CONFIG") or "trident.toml")
     if os.environ.get("TRIDENT_CONFIG") and not path.exists():
@@ -234,7 +238,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class _Given:
-    """A value, and the flag, variable or key that it comes from, which error messages name."""
+    """A value, and the name of the flag, variable or key that set it, for error messages."""
 
     name: str
     value: Any
@@ -298,8 +302,8 @@ def _convert(kind: Any, value: Any) -> Any:
 def _split(value: Any) -> list[str]:
     """Return the names in a string, or in each string of a tuple.
 
-    Spaces or commas separate names; a name that contains them is in double quotes: `a "b c",d` has three names. Items
-    of a list (from the settings file) and Paths are not split.
+    Spaces or commas separate names. A name that contains spaces or commas must be in double quotes: `a "b c",d` has
+    three names. Items of a list (from the settings file) and Paths are not split.
     """
     if isinstance(value, list):
         return [str(item) for item in value if item]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ChildProcess:
-    """Runs `command` with one more argument: the file descriptor of the child's end of `connection`."""
+    """Runs `command` with an additional argument: the file descriptor of the child's end of `connection`."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] = os.environ):
         ours, theirs = socket.socketpair()
@@ -50,5 +50,5 @@ def module_command(name: str) -> tuple[list[str], dict[str, str]]:
 
 
 def open_connection() -> Connection:
-    """Return the child's end of the connection. Call it in the child: it reads the last command-line argument."""
+    """Return the child's end of the connection. Call this in the child: it reads the last command-line argument."""
     return Connection(int(sys.argv[-1]))

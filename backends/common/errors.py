@@ -2,7 +2,7 @@
 
 
 class RequestFailure(Exception):
-    """An error for the client, with the name of a gRPC status and OpenAI's `param` and `code`.
+    """An error that the client receives, with the name of a gRPC status and OpenAI's error fields `param` and `code`.
 
     `row` is the index of the faulty row in a request to a batched model.
     """

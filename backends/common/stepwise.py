@@ -13,8 +13,8 @@ from backends.common.triton import FINAL, error_response, request_parameters
 
 log = logging.getLogger(__name__)
 
-# In its turn, a request runs steps until this time has passed, so that cheap steps share a turn. For example, all
-# segments of a window of speech are ready at once, but each is sent in a step of its own.
+# In its turn, a request runs steps until this time has passed, so that several short steps share one turn. For example,
+# all segments of a window of speech are ready at once, but each segment is sent in its own step.
 _TURN_SECONDS = 0.2
 
 
@@ -24,7 +24,7 @@ class Work(Protocol):
     def is_cancelled(self) -> bool: ...
 
     def steps(self) -> Iterator[None]:
-        """Perform one step on each `next`."""
+        """Return an iterator that performs one step each time `next` is called."""
         ...
 
     def fail(self, error: BaseException) -> None: ...
@@ -35,7 +35,7 @@ class Work(Protocol):
 
 
 class RoundRobin:
-    """Runs requests in turn on `threads` threads. `len()` returns the number of unfinished requests."""
+    """Runs requests in turn on `threads` threads. `len()` of this object is the number of unfinished requests."""
 
     def __init__(self, threads: int = 1) -> None:
         self._waiting: deque[tuple[Work, Iterator[None]]] = deque()
@@ -106,14 +106,17 @@ class RoundRobin:
 
 
 class StepwiseModel(abc.ABC):
-    """Base class of models. It answers probes, rejects requests beyond its capacity, and runs `responses` in steps."""
+    """Base class of models that run requests in steps.
+
+    The class answers probes, which only check that the model responds, and rejects requests beyond its capacity.
+    """
 
     @abc.abstractmethod
     def responses(self, request: Any) -> Iterator[Any]:
         """Read the request's inputs, and return an iterator that does the work and yields the responses.
 
-        The inputs must be read before this method returns, because Triton frees them. The iterator ends each step by
-        yielding a response, or None if the step has none. The method and the iterator may raise RequestFailure.
+        The inputs must be read before this method returns, because Triton frees them afterwards. The iterator ends each
+        step by yielding a response, or None if the step has none. The method and the iterator may raise RequestFailure.
         """
 
     def start(self, capacity: int, threads: int = 1) -> None:
@@ -134,7 +137,7 @@ class StepwiseModel(abc.ABC):
                 _fail(request.request_id(), reply, error)
 
     def finalize(self) -> None:
-        """Stop; Triton calls this before it unloads the model."""
+        """Stop all work. Triton calls this method before it unloads the model."""
         self._round_robin.stop()
 
     def _accept(self, request: Any, reply: Any) -> None:

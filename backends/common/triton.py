@@ -38,7 +38,7 @@ def request_parameters(request: Any) -> dict[str, Any]:
 def read_strings(request: Any, name: str) -> list[bytes]:
     """Return the values of a STRING input in order. Raises ValueError if the request does not have the input.
 
-    Call this before execute returns, because Triton then frees the inputs.
+    Call this before `execute` returns, because Triton frees a request's inputs at that point.
     """
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     if tensor is None:
@@ -53,8 +53,9 @@ def has_input(request: Any, name: str) -> bool:
 
 
 def response(tensors: TaskTensors, **values: Any) -> Any:
-    """Return a response with these outputs: str for STRING, bytes for UINT8, or a number or array for other types.
+    """Return a response with the outputs in `values`.
 
+    The value of a STRING output is a str, that of a UINT8 output bytes, and that of another output a number or array.
     Raises KeyError for an output that the task does not have.
     """
     return pb_utils.InferenceResponse([_tensor(name, tensors.outputs[name], value) for name, value in values.items()])

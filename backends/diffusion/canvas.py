@@ -12,12 +12,12 @@ from backends.common.images.decoding import read_image
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-# Maximum pixels per side of a generated image: more than any supported model was trained with, and within the 16,383
-# that WebP supports.
+# Maximum pixels per side of a generated image. It exceeds the image size that any supported model was trained with, and
+# is less than WebP's maximum of 16,383.
 _MAX_SIDE = 8192
 
-# A mask pixel counts as white if its value is at least this (of 255). A pixel counts as transparent if its alpha is
-# less than this.
+# A mask pixel counts as white if its value is at least this threshold (of 255). A pixel counts as transparent if its
+# alpha value is less than the threshold.
 _HALF = 128
 
 
@@ -88,11 +88,14 @@ def blank_canvas(size: tuple[int, int], limits: Limits) -> Canvas:
 
 
 def edit_canvas(image: bytes, mask: bytes | None, size: tuple[int, int] | None, limits: Limits) -> Canvas:
-    """Return a canvas with the decoded image, stretched to `size`. Without a size, it is scaled down if too large.
+    """Return a canvas with the decoded image.
 
-    Where the mask is transparent, the image may change, as in OpenAI's API. If the mask is opaque, the image may change
-    where the mask is white, as in diffusers. Without a mask, the image's own transparent area may change, or all of the
-    image if it is opaque. Raises InvalidRequest if the image, the mask or the size is invalid.
+    If `size` is given, the image is stretched to it. Otherwise, an image that exceeds the limits is scaled down.
+
+    Where the mask is transparent, the image may change, as in OpenAI's API. If the mask has no transparent area, the
+    image may change where the mask is white, as in diffusers. Without a mask, the transparent area of the image itself
+    may change, or the whole image if it has no transparent area. Raises InvalidRequest if the image, the mask or the
+    size is invalid.
     """
     if size:
         _check_size(size, limits)
@@ -126,7 +129,10 @@ def _transparent(picture: Image.Image) -> Image.Image | None:
 
 
 def _scaled_down(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
-    """Return the size, scaled down if it exceeds the limits: roughly in proportion, unless the image is very narrow."""
+    """Return the size, scaled down if it exceeds the limits.
+
+    The aspect ratio is kept approximately, unless the image is very narrow.
+    """
     short, long = sorted(size)
     if long <= _MAX_SIDE and _round_up(short, limits.step) * _round_up(long, limits.step) <= limits.max_pixels:
         return size

@@ -1,4 +1,4 @@
-"""Triton Python backend for image generation: a prompt and optional files in, a response per preview and image out."""
+"""Triton Python backend for image generation: reads a prompt and optional files, sends previews and images."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ class TritonPythonModel(StepwiseModel):
         self._limits = Limits(self._pipelines.step, *limits)
         # The pipelines share their memory, so only one image is generated at a time. Requests take turns.
         self._pool = ThreadPoolExecutor(1, "generate")
-        # One thread per request: it mostly waits for the generation thread.
+        # One thread per request. Each of these threads mostly waits for the generation thread.
         self.start(self._parameters.queue_size, threads=self._parameters.queue_size)
 
     def finalize(self) -> None:

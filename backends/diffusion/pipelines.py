@@ -37,7 +37,10 @@ SEEDS = 2**32
 
 @dataclass(frozen=True)
 class ImageParameters:
-    """The parameters of an image, except its seed. `strength`, up to 1, is how much an edit may change the source."""
+    """The parameters of an image, except its seed.
+
+    `strength`, up to 1, is how much an edit may change the source image.
+    """
 
     prompt: str
     canvas: Canvas
@@ -56,7 +59,7 @@ class Pipelines:
     def __init__(self, folder: Path, parameters: DiffusionParameters):
         self._folder, self._device = folder, parameters.device
         self._properties = {"INFERENCE_PRECISION_HINT": parameters.precision}
-        # The engine compiles and caches kernels for each image size. Its default limit would let them take gigabytes.
+        # The engine compiles and caches kernels for each image size. By default, this cache can take gigabytes.
         self._properties["CPU_RUNTIME_CACHE_CAPACITY"] = str(parameters.kernel_cache)
         if threads := parameters.threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
@@ -81,7 +84,7 @@ class Pipelines:
         self._closing = True
 
     def truncate_prompt(self, prompt: str) -> tuple[str, int]:
-        """Return the prompt, truncated to the limit (the model would ignore the rest), and its number of tokens."""
+        """Return the prompt, truncated to the token limit of the model, and its number of tokens."""
         if (count := self._count(prompt)) <= self._max_tokens:
             return prompt, count
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
@@ -104,7 +107,7 @@ class Pipelines:
             "rng_seed": seed % SEEDS,
             "callback": guard,
         }
-        # No empty negative prompt: without guidance, the engine fails on any negative prompt, even an empty one.
+        # Omit an empty negative prompt: without guidance, the engine fails on any negative prompt, even an empty one.
         if parameters.negative_prompt:
             options["negative_prompt"] = parameters.negative_prompt
         if canvas.image is None:
@@ -120,7 +123,7 @@ class Pipelines:
                 result = self._inpainting.generate(parameters.prompt, image, mask, **options)
         if guard.error:
             raise guard.error
-        # A copy, because the engine overwrites its own memory with the next image.
+        # Return a copy, because the engine overwrites its own memory with the next image.
         return None if guard.stopped else np.array(result.data[0])
 
     def preview(self, latent: Latent, canvas: Canvas) -> Pixels:
@@ -144,7 +147,7 @@ class Pipelines:
         return pipeline
 
     def _longest_prefix(self, prompt: str, ends: Sequence[int]) -> str:
-        """Return the prompt up to the last of `ends` that keeps it within the token limit; empty if none does."""
+        """Return the longest prefix within the token limit that ends at one of `ends`, or "" if there is none."""
         count = bisect_right(ends, self._max_tokens, key=lambda end: self._count(prompt[:end]))
         return prompt[: ends[count - 1]] if count else ""
 
@@ -152,7 +155,7 @@ class Pipelines:
         return int(self._tokenizer.encode(prompt).input_ids.shape[1])
 
     def _find_tokenizer(self, index: dict[str, Any], defaults: Any) -> tuple[Any, int]:
-        """Return the tokenizer of the text encoder with the highest limit (T5 if present), and that limit in tokens."""
+        """Return the tokenizer of the text encoder with the highest token limit (T5 if present), and that limit."""
         for name in ("tokenizer_2", "tokenizer_3"):
             if "T5" in str(index.get(name)):
                 return openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length)
@@ -161,7 +164,7 @@ class Pipelines:
 
 
 class _Guard:
-    """Wraps a callback for the engine and stores its exception: if it reached the engine, the process would end."""
+    """Wraps a callback and stores its exception: an exception that reached the engine would end the process."""
 
     def __init__(self, callback: StepCallback):
         self._callback = callback

@@ -1,1 +1,1 @@
-"""Embedding and rerank on onnxruntime."""
+"""The backend for embedding models and rerankers, which run on onnxruntime."""

@@ -1,4 +1,4 @@
-"""Triton Python backend for embedding and rerank: batches of requests in, vectors or scores out."""
+"""Triton Python backend for embedding and rerank: converts a batch of requests to vectors or scores."""
 
 import logging
 import os
@@ -62,7 +62,7 @@ class TritonPythonModel:
             return EncodeRequest(failure=InvalidRequest(f"Malformed input: {error}"))
 
     def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
-        """Return the texts, prefixed with the prompt for the request's input type, or pairs of query and document."""
+        """Return the request's texts, each with the prompt for its input type, or its pairs of query and document."""
         if has_input(request, "query"):
             queries, documents = (
                 [value.decode() for value in read_strings(request, name)] for name in ("query", "document")
@@ -89,7 +89,7 @@ class TritonPythonModel:
 
 
 def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:
-    """Run a step for all requests at once. If that fails, run it for each separately, so that only faulty ones fail."""
+    """Run a step for all requests at once. If it fails, run it for each request, so that only faulty requests fail."""
     if not items:
         return
     try:

@@ -39,13 +39,19 @@ class TextTokenizer:
         self._vocabulary = self._tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[Text], truncate: Sequence[bool]) -> list[Tokens | InvalidRequest]:
-        """Return each text's tokens, or an error if the text is too long and may not, or cannot, be truncated."""
+        """Return, for each text, its tokens or an error.
+
+        A text results in an error if it is too long and truncation is not allowed or not possible.
+        """
         prepared = [text if isinstance(text, str) or self._add_special else "".join(self._fill(text)) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=self._add_special)
         return [self._finish(*row) for row in zip(texts, encodings, truncate, strict=True)]
 
     def check_ids(self, content: bytes) -> Tokens | InvalidRequest:
-        """Return a row of the token IDs (little-endian int32, with special tokens), or an error if they are invalid."""
+        """Return the row of token IDs in `content`, or an error if the IDs are invalid.
+
+        The IDs are little-endian int32, and include special tokens.
+        """
         ids = np.frombuffer(content[: len(content) // 4 * 4], "<i4")
         if not len(ids) or ids.min() < 0 or ids.max() >= self._vocabulary:
             return InvalidRequest(f"Token IDs must be from 0 to {self._vocabulary - 1}")
@@ -54,7 +60,7 @@ class TextTokenizer:
         return Tokens(ids.tolist(), [0] * len(ids))
 
     def _fill(self, text: tuple[str, str]) -> tuple[str, str]:
-        """Return the template up to `{document}`, with the query filled in, and the document."""
+        """Return two strings: the template's text before `{document}`, with the query filled in; and the document."""
         return self._head.replace("{query}", text[0]), text[1]
 
     def _finish(self, text: Text, encoding: Any, truncate: bool) -> Tokens | InvalidRequest:
@@ -72,7 +78,7 @@ class TextTokenizer:
     def _truncate(self, text: Text) -> Any:
         """Return the encoding of `text`, truncated to the limit, or None if a query leaves no space for its document.
 
-        Of a pair, only the document is truncated.
+        If `text` is a pair, only its document is truncated.
         """
         if isinstance(text, str):
             self._truncating.enable_truncation(self._max_text_tokens)

@@ -42,7 +42,7 @@ class TritonPythonModel:
         self._token_describer = TokenDescriber(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
-        # Unfinished requests with images. Images take megabytes each until the engine has encoded them.
+        # The unfinished requests that have images. Each image takes megabytes until the engine has encoded it.
         self._with_images: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
         self._max_with_images = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
@@ -105,7 +105,7 @@ class TritonPythonModel:
                 parameters["grammar"] = grammar_from(constraint)
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
-            # A constraint excludes reasoning, so the client does not get a `<think>` that the template has written.
+            # Constrained output has no reasoning, so the client does not get a `<think>` that the chat template wrote.
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
             )
@@ -158,7 +158,7 @@ class TritonPythonModel:
 def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
     """Return the prompt for a request's messages, text or token IDs.
 
-    Raises InvalidRequest if the model cannot accept them, and other exceptions if the inputs are malformed.
+    Raises InvalidRequest if the model cannot accept the inputs, and other exceptions if the inputs are malformed.
     """
     if "prompt" in inputs:
         return prompt.from_text(inputs["prompt"][0].decode())

@@ -1,4 +1,4 @@
-"""Triton Python backend for OCR: an encoded image in, a response per line out."""
+"""Triton Python backend for OCR: accepts an encoded image, and sends a response for each line of text."""
 
 import json
 from collections.abc import Iterator

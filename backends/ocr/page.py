@@ -13,14 +13,15 @@ from backends.common.images.decoding import on_white
 from backends.ocr.text_recognizer import DetectedText, Pixels, Quads, TextRecognizer
 
 # An image taller than _MAX_PAGE_RATIO times its width, such as a screenshot of a long web page, is split into pages if
-# it exceeds the size limit: scaling all of it down would make its text too small to read. A page is at most
-# _MAX_PAGE_RATIO times as tall as wide, or as tall as the size limit if that is more. It is cut at the emptiest row
-# within the last part of its maximum height; _CUT_RANGE is the fraction that this part makes up.
+# its height exceeds the size limit: scaling the whole image down would make its text too small to read. The maximum
+# height of a page is _MAX_PAGE_RATIO times its width or the size limit, whichever is more. A page ends at the emptiest
+# row within the last part of this maximum height; _CUT_RANGE is that part as a fraction of the maximum height.
 _MAX_PAGE_RATIO, _CUT_RANGE = 2.0, 0.25
 _MAX_PAGES = 50
 
-# A page whose longer side is more than this many times the shorter one gets a margin up to this ratio. The detection
-# network scales a short side up to a minimum, which would make the longer side so long that detection is slow.
+# If the longer side of a page is more than this many times its shorter side, a margin extends the shorter side, so that
+# the ratio is at most this number. The detection network scales a short side up to a minimum. Without the margin, the
+# longer side would then become so long that detection is slow.
 _MAX_SIDE_RATIO = 4
 
 # A piece of text that is at least this many times taller than wide counts as sideways.
@@ -47,7 +48,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """The pieces of text on a page, turned upright.
+    """The pieces of text on a page, found after the page was turned upright.
 
     `quads` are their positions on the upright page, `sheet_quads` their positions on the sheet, which is not turned.
     """
@@ -58,9 +59,10 @@ class Page:
 
 
 def lay_out(picture: Image.Image, max_side: int) -> Sheet:
-    """Return an image scaled down so that its longer side, or its width if it is to be split, is at most `max_side`.
+    """Return an image scaled down so that its longer side is at most `max_side`.
 
-    Raises InvalidRequest if it could have more than _MAX_PAGES pages.
+    An image so tall that it may be split into pages is scaled down only so that its width is at most `max_side`. Raises
+    InvalidRequest if the image could have more than _MAX_PAGES pages.
     """
     width, height = picture.size
     is_long = height > _MAX_PAGE_RATIO * width
@@ -77,7 +79,7 @@ def lay_out(picture: Image.Image, max_side: int) -> Sheet:
 
 
 def pages(sheet: Pixels, max_side: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield the pages of a sheet from top to bottom, each as the row at which it begins and its pixels."""
+    """Yield the pages of a sheet from top to bottom, each as the index of its first row in the sheet and its pixels."""
     height, width = sheet.shape[:2]
     maximum = max(max_side, int(_MAX_PAGE_RATIO * width))
     begin = 0
@@ -99,14 +101,14 @@ def _with_margin(page: Pixels) -> Pixels:
 
 
 def _emptiest(strip: Pixels) -> int:
-    """Return the row around which the rows have the least contrast."""
+    """Return the index of the row for which that row and its neighbors have the least contrast."""
     gray: NDArray[np.float32] = strip.mean(2, dtype=np.float32)
     busy = cv2.blur(np.ptp(gray, axis=1).reshape(-1, 1), (1, 9))
     return int(busy.argmin())
 
 
 def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
-    """Return the pieces of text on a page, after turning it upright; it begins at row `begin` of the sheet."""
+    """Turn a page upright and return the pieces of text on it. The page begins at row `begin` of the sheet."""
     turns, found = 0, recognizer.find(page)
     if sum(map(_is_tall, found.quads)) * 2 > len(found.quads):
         turns, found = _find_turned(recognizer, page, 1, found, turns)
@@ -118,7 +120,10 @@ def find_text(recognizer: TextRecognizer, page: Pixels, begin: int) -> Page:
 def _find_turned(
     recognizer: TextRecognizer, page: Pixels, turns: int, before: DetectedText, turns_before: int
 ) -> tuple[int, DetectedText]:
-    """Return `turns` and the text found after that many quarter turns to the left; if none, the previous result."""
+    """Return `turns` and the text that is found after turning the page by this many quarter turns to the left.
+
+    If no text is found, return `turns_before` and `before`, the previous result.
+    """
     found = recognizer.find(np.ascontiguousarray(np.rot90(page, turns)))
     return (turns, found) if found.pieces else (turns_before, before)
 

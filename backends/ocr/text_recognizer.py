@@ -27,7 +27,7 @@ _HALF_TURN = "180"
 
 
 class Text(NamedTuple):
-    """The text of a piece, and its confidence score from 0 to 1."""
+    """The text recognized in a piece (see DetectedText), and its confidence score from 0 to 1."""
 
     text: str
     score: float
@@ -64,7 +64,7 @@ class TextRecognizer:
         small, made = self._ocr.preprocess_img(picture)
         try:
             pieces, result = self._ocr.detect_and_crop(small, made)
-        except RapidOCRError:  # it found no text
+        except RapidOCRError:  # RapidOCR found no text
             return DetectedText(np.empty((0, 4, 2), np.float32), [])
         height, width = picture.shape[:2]
         return DetectedText(map_boxes_to_original(result.boxes, made, height, width), pieces)

@@ -1,4 +1,4 @@
-"""Triton Python backend for background removal: an encoded image in, the same image with an alpha channel out."""
+"""Triton Python backend for background removal: returns an encoded image with an alpha channel added."""
 
 from collections.abc import Iterator
 from typing import Any

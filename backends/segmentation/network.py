@@ -34,7 +34,7 @@ class Network:
         self._thread.start()
 
     def submit(self, picture: Image.Image) -> "Future[Mask]":
-        """Queue an RGB image, and return the future of its mask: [size, size], from 0 to 1."""
+        """Queue an RGB image. Return a future of its mask, which has the shape [size, size] and values from 0 to 1."""
         small = picture.resize((self._size, self._size), Image.Resampling.LANCZOS, reducing_gap=2.0)
         pixels = np.asarray(small, np.float32).transpose(2, 0, 1)
         scaled = (pixels / max(float(pixels.max()), 1e-6) - self._mean) / self._std

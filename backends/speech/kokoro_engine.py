@@ -1,4 +1,4 @@
-"""The Kokoro-82M engine on onnxruntime: one model for all voices and for the languages of kokoro_g2p.py."""
+"""The Kokoro-82M engine on onnxruntime: one model for all voices and for the languages that kokoro_g2p.py supports."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _MAX_CHARACTERS = 150
 
 
 class KokoroEngine:
-    """Loads kokoro.onnx, vocab.json, and .npz files that map names of voices to styles [maximum phonemes, 1, 256]."""
+    """Loads kokoro.onnx, vocab.json and .npz files, which map voice names to styles [maximum phonemes, 1, 256]."""
 
     rate, hop = 24_000, 600
     speeds = (0.5, 2.0)
@@ -39,7 +39,7 @@ class KokoroEngine:
 
 
 class KokoroVoice:
-    """A voice of KokoroEngine. It has a style for each number of phonemes in a piece of text."""
+    """A voice of KokoroEngine. It has a different style for each number of phonemes in a piece of text."""
 
     def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], styles: Samples, g2p: KokoroG2P):
         self._session, self._ids, self._styles, self._g2p = session, ids, styles, g2p

@@ -1,4 +1,4 @@
-"""Triton Python backend for speech: text in, an audio file out, in a response per sentence or part of one."""
+"""Triton Python backend for speech. It sends an audio file as responses, one per sentence or part of a sentence."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

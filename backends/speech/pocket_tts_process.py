@@ -1,7 +1,8 @@
 """The process that runs Pocket TTS in its own Python environment, because the package needs torch.
 
-It is started as `python pocket_tts_process.py FOLDER THREADS SOCKET`. SOCKET is a file descriptor, over which it
-exchanges requests and results with `pocket_tts_engine.py`. It imports nothing from this project, and downloads nothing.
+It is started as `python pocket_tts_process.py FOLDER THREADS SOCKET`. SOCKET is a file descriptor, over which the
+process exchanges requests and results with `pocket_tts_engine.py`. The process imports nothing from this project, and
+downloads nothing.
 """
 
 import os
@@ -46,7 +47,7 @@ class Speaker:
         return {"rate": self._model.sample_rate, "can_clone": self._can_clone()}
 
     def load_voice(self, name: str, reference: bytes | None) -> None:
-        """Cache a voice as `name`, cloned from `reference` (float32 samples) or else loaded from the voice's file."""
+        """Cache a voice as `name`: cloned from `reference` (float32 samples) if given, else loaded from a file."""
         if name in self._voices:
             self._voices.move_to_end(name)
             return
@@ -59,7 +60,7 @@ class Speaker:
             self._voices.popitem(last=False)
 
     def speak(self, name: str, text: str) -> bytes | None:
-        """Return a sentence as float32 samples, the same on every call, or None if the voice is not cached."""
+        """Return a spoken sentence as float32 samples, the same on every call, or None if the voice is not cached."""
         if name not in self._voices:
             return None
         torch.manual_seed(0)
@@ -74,11 +75,14 @@ class Speaker:
 
 
 def _local_config(folder: Path) -> dict[str, Any]:
-    """Return the folder's config.yaml, or else the package's English one, with the paths of the files in the folder."""
+    """Return the model's configuration, with paths to the files in `folder`.
+
+    The configuration is read from the folder's config.yaml or, if there is none, from the package's english.yaml.
+    """
     own = folder / "config.yaml"
     packaged = Path(pocket_tts.__file__).parent / "config" / "english.yaml"
     config: dict[str, Any] = yaml.safe_load((own if own.exists() else packaged).read_text(encoding="utf-8"))
-    # If the weights failed to load, the package would fall back to these, and then speak in a wrong voice.
+    # If the weights failed to load, the package would fall back to the weights at this path and speak in a wrong voice.
     config.pop("weights_path_without_voice_cloning", None)
     for part in (config, config["flow_lm"], config["mimi"]):
         if part.get("weights_path"):
@@ -101,7 +105,7 @@ def main() -> None:
             try:
                 connection.send((True, getattr(speaker, method)(*arguments)))
             except Exception as error:
-                # Only the stack frame, not the message, which may contain the user's text.
+                # Send only the stack frame. The exception's message may contain the user's text.
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 connection.send((False, f"{type(error).__name__} in {frame.name}, line {frame.lineno}"))
 

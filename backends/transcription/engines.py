@@ -1,4 +1,4 @@
-"""Defines the interface of transcription engines and the form of their results, and loads the configured engine."""
+"""Defines the interface of transcription engines and the types of their results, and loads the configured engine."""
 
 import importlib
 import zlib
@@ -10,7 +10,7 @@ from backends.common.audio.decoding import Samples
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# A model's parameter `engine` → module and class. A module is imported on demand, because a process uses only one.
+# A model's parameter `engine` → module and class. Modules are imported on demand: a process uses only one engine.
 _ENGINES = {
     "ctranslate2": ("backends.transcription.ctranslate2_engine", "CTranslate2Engine"),
     "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
@@ -22,7 +22,7 @@ _FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MAX_COMPRESSION_RATIO = 2.4
 """The compression ratio above which a text counts as repeating itself."""
 
-# Language codes of the API → the closest codes, for models that lack them.
+# Language code of the API → the closest code, which is used if a model does not have the API's code.
 _CLOSEST = {"fil": "tl", "yue": "zh"}
 
 
@@ -52,19 +52,19 @@ class Segment(NamedTuple):
 
 
 class WindowTranscript(NamedTuple):
-    """The transcript of one window. `language` may be empty if it is unknown or was given."""
+    """The transcript of one window. `language` may be empty if it is unknown or if the request specifies it."""
 
     segments: list[Segment]
     language: str
 
 
 class TranscriptionEngine(Protocol):
-    """A transcription model, for one thread at a time."""
+    """A transcription model. Only one thread may use it at a time."""
 
     batch_size: int
     """The maximum number of windows to pass to `decode` at once."""
     uses_previous_text: bool
-    """Whether the text before a window improves its transcript when passed as the prompt."""
+    """Whether the text before a window, passed as the prompt, improves the window's transcript."""
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
         """Yield the transcript of each window, in order, and None after each step that does not complete a window.
@@ -89,7 +89,7 @@ def closest_language(language: str | None, known: frozenset[str]) -> str | None:
 
 
 def compression_ratio(text: str) -> float:
-    """Return the compression ratio of a text, which is high if it repeats itself."""
+    """Return the compression ratio of a text. It is high if the text repeats itself."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
 

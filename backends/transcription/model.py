@@ -1,4 +1,4 @@
-"""Triton Python backend for transcription: an encoded audio file in, a response per segment out."""
+"""Triton Python backend for transcription: reads an encoded audio file, and sends one response per segment."""
 
 import json
 from collections.abc import Iterator

@@ -11,18 +11,18 @@ from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
 from backends.transcription.engines import Segment, TranscriptionEngine
 from contract.options import TranscriptionOptions
 
-# The end of the preceding text, up to this many characters, is a window's prompt, so names and style stay consistent.
+# A window's prompt is the end of the preceding text, at most this many characters. It keeps names and style consistent.
 _CONTEXT_CHARACTERS = 200
 
-# Text that needed a higher temperature than this is unreliable.
+# Text that was decoded at a temperature above this is unreliable.
 _GUESSED = 0.5
 
 
 class Transcriber:
-    """Turns an encoded file into segments. Each item of `segments()` ends a step of the work.
+    """Converts an encoded audio file to segments. Requests take turns after each item that `segments()` yields.
 
     `is_alone` returns whether the model has no other request. If so, and if the language is known, windows are decoded
-    in batches, which is faster but makes the steps longer.
+    in batches, which is faster but makes other requests wait longer for their turn.
     """
 
     def __init__(
@@ -41,16 +41,17 @@ class Transcriber:
         self._next_id, self._prompt = 0, options.prompt
 
     def segments(self) -> Iterator[dict[str, Any] | None]:
-        """Yield segments in OpenAI's format, with times in seconds, and None after a step without one.
+        """Yield segments in OpenAI's format, with times in seconds. Yield None after a step that produced no segment.
 
-        `language` is known at the first segment, `duration` at the end. Raises InvalidRequest if the file is invalid.
+        The attribute `language` is set before the first segment is yielded; `duration` is complete when all segments
+        have been yielded. Raises InvalidRequest if the file is invalid.
         """
         for samples in self._blocks:
             windows = list(find_windows(samples, self._options.vad))
             yield None  # finding speech took a while: let other requests proceed
             while windows:
                 batch_size = self._engine.batch_size if self._options.language and self._is_alone() else 1
-                # A batch gets the request's own prompt: the preceding text would fit only its first window.
+                # A batch gets the request's own prompt: the preceding text would suit only the batch's first window.
                 options = self._options if batch_size == 1 else replace(self._options, prompt=self._prompt)
                 yield from self._decode(windows[:batch_size], options)
                 del windows[:batch_size]
@@ -71,7 +72,10 @@ class Transcriber:
             yield None
 
     def _update_context(self, segments: list[Segment]) -> None:
-        """Use the language of these segments for the following windows, and their text if it is reliable and helps."""
+        """Use the language of these segments for the following windows.
+
+        Use their text as the next prompt if the text is reliable and the engine uses the previous text.
+        """
         prompt = self._options.prompt
         if any(segment.temperature > _GUESSED for segment in segments):
             prompt = self._prompt  # wrong text would mislead the model in the following windows
@@ -117,10 +121,11 @@ _MIN_SAMPLES = RATE // 10
 
 
 class Window(NamedTuple):
-    """Samples to decode together. `to_block_time` converts a time in them to a time in the block, both in seconds.
+    """Samples of a block of audio to decode together.
 
-    Its second argument says whether the time is the end of a segment or word. Where a pause was removed, an end becomes
-    the time before the pause, and a start the time after it.
+    `to_block_time` converts a time in the window to a time in the block, both in seconds. Its second argument is
+    whether the time is the end of a segment or word. Where a pause was removed, an end time becomes the time before the
+    pause, and a start time becomes the time after the pause.
     """
 
     samples: Samples
@@ -128,7 +133,7 @@ class Window(NamedTuple):
 
 
 def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
-    """Yield the windows of a block: only its speech if `vad`, otherwise all of its audio, cut where it is quiet."""
+    """Yield the windows of a block: only its speech if `vad`, otherwise the whole block, cut at quiet positions."""
     pieces = _speech(samples) if vad else _cut(samples)
     for window in pieces:
         joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])

@@ -29,8 +29,8 @@ class EmbeddingRequest(RequestBody):
     """The request body of createEmbedding, with text-embeddings-inference's `truncate` and Cohere's `input_type`."""
 
     input: Annotated[Any, WithJsonSchema(_INPUT_SCHEMA)] = Field(
-        description="A string, token IDs, or a list of up to 2,048 of either. Token IDs are used unchanged: no prompt "
-        "and no special tokens are added."
+        description="A string, a list of token IDs, or a list of up to 2,048 strings or lists of token IDs. Token IDs "
+        "are used unchanged: no prompt and no special tokens are added."
     )
     model: str | None = Field(
         None, description="ID, name or alias of the model. The default embedding model if omitted."
@@ -41,23 +41,23 @@ class EmbeddingRequest(RequestBody):
     dimensions: int | None = Field(
         None,
         ge=1,
-        description="Shorten each vector to its first `dimensions` values and normalize it. At most the model's "
-        "number of dimensions, which is the default.",
+        description="Shorten each vector to its first `dimensions` values and normalize it. The maximum and the "
+        "default are the model's number of dimensions.",
     )
     truncate: bool = Field(
         False, description="Truncate texts that exceed the model's context instead of rejecting them."
     )
     input_type: Literal["query", "document", "search_query", "search_document", "passage"] = Field(
         "document",
-        description="Whether the texts are queries (`query`, `search_query`) or documents (the others), for models "
-        "that expect a different prompt before each.",
+        description="Whether the texts are queries (`query`, `search_query`) or documents (the other values). Some "
+        "models expect different prompts before queries and documents.",
     )
     user: str | None = Field(None, description="Ignored.")
 
     @field_validator("input", mode="plain")
     @classmethod
     def _check_input(cls, value: Any) -> Any:
-        """Accept a string, token IDs, or a list of either.
+        """Accept a string, a list of token IDs, a list of strings, or a list of lists of token IDs.
 
         AHA's documentation prescribes the error message for other types (see docs/compatibility.md).
         """
@@ -77,13 +77,13 @@ class EmbeddingRequest(RequestBody):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The texts or token IDs in order, keyed by the path of their field."""
+        """The texts or lists of token IDs, in order, keyed by their paths in the request (`input` or `input[0]`)."""
         if _is_list(self.input):
             return {f"input[{index}]": item for index, item in enumerate(self.input)}
         return {"input": self.input}
 
     def columns(self, model: Model) -> dict[str, list[bytes]]:
-        """Return input tensor name → one value per row: a text, or token IDs as little-endian int32.
+        """Return the input tensor's name with one value per row: a text, or token IDs as little-endian int32.
 
         Raises InvalidRequest if a text is too long.
         """
@@ -130,7 +130,10 @@ def _check_dimensions(dimensions: int | None, model: Model) -> None:
 
 
 def _shorten(vectors: Array, dimensions: int | None) -> Array:
-    """Return the first `dimensions` values of each vector, normalized to length 1; None: return `vectors` unchanged."""
+    """Return the first `dimensions` values of each vector, normalized to length 1.
+
+    If `dimensions` is None or the vectors already have this many values, return `vectors` unchanged.
+    """
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     vectors = np.ascontiguousarray(vectors[:, :dimensions])

@@ -1,4 +1,7 @@
-"""GET /health: whether every model in the setting `models` responds, or every loaded model if the setting is empty."""
+"""GET /health reports whether the models respond.
+
+It checks every model in the setting `models`, or every loaded model if the setting is empty.
+"""
 
 from flask import Blueprint, Response
 

@@ -16,7 +16,7 @@ blueprint = Blueprint("models", __name__)
 def list_models() -> Response:
     """Return the loaded models. While Triton does not respond, return the last known models as UNAVAILABLE.
 
-    If there are neither, the response is a 503 with the body that AHA's documentation prescribes (see
+    If no models are known yet, the response is a 503 with the body that AHA's documentation prescribes (see
     docs/compatibility.md).
     """
     try:

@@ -109,7 +109,8 @@ def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[
     params = [f"documents[{index}]" for index in range(len(documents))]
     output = infer_rows(model, columns, {"truncate": truncate}, params)
     logits = output["score"][:, 0].astype(np.float64)
-    with np.errstate(over="ignore"):  # exp overflows to infinity for very low logits, and their score is rightly 0
+    # For very low logits, exp overflows to infinity. The score is then 0, as it should be.
+    with np.errstate(over="ignore"):
         scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
     best = np.argsort(-logits, kind="stable")[: body.top_n]
     results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]

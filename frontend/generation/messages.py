@@ -1,4 +1,4 @@
-"""The messages of a conversation: their content and tool calls, their validation, and rendering for a chat model."""
+"""Defines the messages of a conversation, validates them, and renders them for a chat model."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from frontend.triton.registry import Model
 MAX_CALLS = 128
 """Maximum number of tool calls in one assistant message."""
 
-# Maximum number of images, and of audio files, in a request: each may need a download and takes model time.
+# Maximum number of images in a request, and also of audio files: each file may need a download, and takes model time.
 _MAX_FILES = 16
 
 
@@ -41,7 +41,7 @@ class InputAudio(RequestBody):
 
 
 class ContentPart(RequestBody):
-    """One part of a message's content. Its type is one of OpenAI's, or `image`, `audio` or `audio_url`."""
+    """One part of a message's content. Its `type` is one of OpenAI's types, or `image`, `audio` or `audio_url`."""
 
     type: Literal["text", "refusal", "image", "image_url", "audio", "audio_url", "input_audio"] = Field(
         description="Kind of the part. `image` is the same as `image_url`, and `audio` the same as `audio_url`."
@@ -80,11 +80,11 @@ class Message(RequestBody):
         description="Author of the message. `developer` is treated as `system`."
     )
     content: Content[ContentPart] = Field(
-        description="A string, or a list of content parts. In chat, it may be null, omitted or empty for `assistant` "
-        "and `tool`."
+        description="A string, or a list of content parts. In chat, the content of an `assistant` or `tool` message "
+        "may be null, omitted or empty."
     )
     name: str | None = Field(
-        None, description="In chat, the name of the function of a `tool` message; otherwise ignored."
+        None, description="Name of the called function, in a `tool` message of a chat. Otherwise ignored."
     )
 
 
@@ -121,7 +121,7 @@ class ChatMessage(Message):
     @model_validator(mode="before")
     @classmethod
     def _allow_no_content(cls, fields: Any) -> Any:
-        """Accept missing, null or empty content in assistant and tool messages: it becomes an empty string."""
+        """Accept missing, null or empty content in assistant and tool messages as an empty string."""
         if isinstance(fields, dict) and fields.get("role") in ("assistant", "tool"):
             return fields | {"content": fields.get("content") or ""}
         return fields
@@ -166,7 +166,7 @@ def media_of(part: ContentPart, path: str) -> Media:
 
 
 def inline_media_size(fields: Any) -> int:
-    """Return how many characters of an unvalidated request body are in its media objects: base64 files and URLs."""
+    """Return how many characters an unvalidated request body has in its media objects: base64 files and URLs."""
     parts = list(unchecked_parts(fields, "messages"))
     sources = [part[key] for part in parts for key in ("audio_url", "image_url", "input_audio") if key in part]
     values = [value for source in sources if isinstance(source, dict) for value in source.values()]
@@ -182,7 +182,7 @@ def unchecked_parts(fields: Any, name: str) -> Iterator[dict[str, Any]]:
 
 
 def checked_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """Return the messages unchanged. Raises InvalidRequest for invalid tool calls and for results without a call."""
+    """Return the messages unchanged. Raises InvalidRequest if a tool call is invalid, or a tool result has no call."""
     callable_ids: set[str] = set()
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
@@ -222,8 +222,8 @@ def _check_call(call: ToolCall, path: str, others: Iterable[str]) -> None:
 def parse_arguments(written: str) -> dict[str, Any]:
     """Return the arguments of a call as an object.
 
-    Empty text means no arguments. Other text that is not a JSON object is accepted too, because clients send back
-    truncated calls; it becomes the value of a single argument named `arguments`.
+    Empty text means no arguments. Other text that is not a JSON object becomes the value of a single argument
+    named `arguments`. Such text is accepted because clients send back truncated calls.
     """
     try:
         arguments = orjson.loads(written or "{}")
@@ -263,11 +263,12 @@ def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
 def render_messages(
     messages: Iterable[ChatMessage], model: Model, transcripts: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the messages as chat models receive them. They must have passed `check_parts`.
+    """Return the messages as chat models receive them. The messages must have passed `check_parts`.
 
     The text parts of a message without images are joined by line breaks. A message with images keeps its parts, with
-    `{"type": "image"}` in place of each image. A developer message becomes a system message, the role that chat
-    templates support. Audio is replaced by its text in `transcripts`, whose keys are the paths of the audio's fields.
+    `{"type": "image"}` in place of each image. A developer message becomes a system message, because chat
+    templates do not support `developer`. Audio is replaced by its transcript; the keys of `transcripts` are the paths
+    of the audio fields.
     """
     return [
         {
@@ -298,8 +299,8 @@ def _part(part: ContentPart, path: str, transcripts: Mapping[str, str]) -> dict[
 def _call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:
     """Return a message's template fields for tool calls, tool results and reasoning.
 
-    Arguments are objects, as templates expect. The content of a message with only tool calls is null, which some
-    templates test for.
+    The arguments of a tool call are an object, as templates expect. If a message has tool calls but no text, its
+    content is null, because some templates test for null.
     """
     fields: dict[str, Any] = {}
     if message.role == "tool":
@@ -322,9 +323,9 @@ def _call(call: ToolCall, model: Model) -> dict[str, Any]:
 
 
 def _id(id: str, model: Model) -> str:
-    """Return the ID of a call, or a hash of it if the model's template would reject it.
+    """Return the ID of a tool call, or a hash of the ID if the model's template would reject the ID.
 
-    Some templates accept only alphanumeric IDs of a fixed length. Another model may have generated a longer one.
+    Some templates accept only alphanumeric IDs of a fixed length, but another model may have generated the ID.
     """
     length = CALL_ID_LENGTH.get(model.parameters.get("tool_format", DEFAULT_TOOL_FORMAT))
     if length is None or (len(id) == length and id.isalnum()):

@@ -1,4 +1,4 @@
-"""Routes conversations to chat, transcription or OCR models, depending on their media; prompts go to chat models."""
+"""Routes conversations to chat, transcription or OCR models, by the media in them, and prompts to chat models."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from frontend.triton.vllm import VllmChatModel
 
 Tools = Sequence[Mapping[str, Any]]
 
-# The media in a conversation → the tasks and capabilities of the models that may get it, preferred ones first.
+# The media in a conversation → the tasks and capabilities of the models that may answer it, in order of preference.
 _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("chat",),
     ("audio",): ("transcription", "chat"),
@@ -31,7 +31,10 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def select_model(name: str, messages: Sequence[Message]) -> Model:
-    """Return the model that `name` refers to, for a conversation with the media in `messages`. Raises APIError."""
+    """Return the model that `name` refers to, chosen to suit the media in `messages`.
+
+    Raises APIError, for example if no suitable model is loaded.
+    """
     kinds = tuple(kind for kind in ("audio", "image") if has_media(messages, kind))
     return require_model(name, *_TASKS[kinds])
 
@@ -43,9 +46,9 @@ def start(
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
 ) -> ResponseSource:
-    """Start a response to a conversation, and wait for the model's first response.
+    """Start one choice for a conversation, and wait for the model's first response.
 
-    Raises APIError. If a part of `messages` is invalid, the error names it.
+    Raises APIError. If a part of `messages` is invalid, the error names that part.
     """
     if model.task == "chat":
         chat_model = _chat_model(model, sampling)
@@ -64,7 +67,7 @@ def start_choices(
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Choices:
-    """Start a response to a conversation for each of `samplings`, and wait for the first model response of each.
+    """Start one choice for a conversation per item of `samplings`, and wait for the model's first response to each.
 
     Raises APIError.
     """
@@ -76,8 +79,8 @@ def start_choices(
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
 
     def start_some(indices: Sequence[int]) -> Sequence[ResponseSource]:
-        # Streamed from the model even if the client does not stream: the other choices start when the first choice's
-        # first response arrives (see Choices). Without streaming, that would be when the first choice is finished.
+        # The model streams even if the client does not: the other choices start when the first choice's first response
+        # arrives (see Choices). Without streaming, that response would arrive only when the first choice is finished.
         calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
         return start_all(calls, CHAT.last_output)
 
@@ -96,7 +99,7 @@ def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingPa
 def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
     """Return the adapter for `model`'s engine, which is our own or vLLM.
 
-    Raises InvalidRequest if `sampling` requests structured output or log probabilities and the engine lacks them.
+    Raises InvalidRequest if `sampling` requests structured output or log probabilities and the engine supports neither.
     """
     vllm = model.uses_vllm
     chat_model: ChatModel = (

@@ -49,10 +49,13 @@ class SamplingFields(RequestBody):
         None,
         ge=_SMALLEST,
         le=1,
-        description="Sample from the most likely tokens whose probabilities add up to this. 1 if omitted.",
+        description="Sample from the smallest set of most likely tokens whose probabilities add up to at least this "
+        "value. 1 if omitted.",
     )
     top_k: int | None = Field(
-        None, ge=-1, description="Sample from this many of the most likely tokens; 0 or -1: all. All if omitted."
+        None,
+        ge=-1,
+        description="Sample from this many of the most likely tokens. If 0, -1 or omitted, sample from all tokens.",
     )
     min_p: float | None = Field(
         None,
@@ -88,13 +91,14 @@ class SamplingFields(RequestBody):
         ge=-(2**63),
         lt=2**63,
         description="Random seed. The same seed yields the same text, except for rounding differences when requests "
-        "share a batch. With several choices, each further choice uses the next seed.",
+        "share a batch. If the request has several choices, the first uses this seed, the second this seed + 1, and so "
+        "on.",
     )
     stop: list[str] | None = Field(
         None,
         max_length=4,
-        description="Up to four strings that end the text, which does not include them. A single string is accepted "
-        "too.",
+        description="Up to four strings. The text ends before the first of them that the model generates. A single "
+        "string is accepted too.",
     )
 
     @model_validator(mode="before")
@@ -117,14 +121,13 @@ class SamplingFields(RequestBody):
 
     @property
     def token_limit(self) -> int | None:
-        """The maximum number of output tokens; None: the rest of the model's context."""
+        """The maximum number of output tokens, or None for the rest of the model's context."""
         raise NotImplementedError
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice with this index; parameters that the request
-        does not set are absent.
+        """Return the backend's sampling parameters for the choice with this index.
 
-        If the request has a seed, each further choice uses the next seed.
+        The result omits parameters that the request does not set. The choice's seed, if any, is `seed` + `choice`.
         """
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:

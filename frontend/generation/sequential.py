@@ -1,4 +1,4 @@
-"""Reads all images or all audio files of a conversation in order, and returns their text as a chat model would."""
+"""Reads all images or all audio files of a conversation in order, and returns their text as chat model responses."""
 
 import abc
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,10 @@ Reader = TypeVar("Reader", bound=Closable)
 
 
 class MediaText(NamedTuple):
-    """A part of a file's text, the tokens to add to the total, and additional fields for the response with this part.
+    """A part of a file's text, its number of tokens, and additional fields for the response that has this part.
 
-    An OCR model reports all tokens of a file with its last part, which is empty.
+    An OCR model reports the token count of a whole file with the file's last part, whose text is empty. The
+    file's other parts have 0 tokens.
     """
 
     text: str
@@ -33,7 +34,8 @@ class MediaText(NamedTuple):
 class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
-    The constructor starts reading the first file, and raises APIError if that fails. `responses` reads the others.
+    The constructor starts reading the first file, and raises APIError if that fails. `responses` reads the rest of the
+    files.
     """
 
     kind: str
@@ -53,7 +55,10 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
 
     @abc.abstractmethod
     def read_texts(self, reader: Reader, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
-        """Yield the text of the file with this index. With `heartbeat`, yield None for each second without text."""
+        """Yield the parts of the text of the file with this index.
+
+        With `heartbeat`, yield None for each second without text.
+        """
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
         """Yield responses like those of a chat model: the text as it is read, then the token counts.

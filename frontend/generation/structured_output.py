@@ -1,6 +1,6 @@
-"""Structured output: turns OpenAI's response_format and vLLM's guided_ fields into one constraint.
+"""Converts the structured output fields, OpenAI's response_format and vLLM's guided_ fields, to one constraint.
 
-This module checks only the size and the nesting of a schema. Only the backend knows whether it compiles.
+This module checks only the size and the nesting of a schema. The backend checks the rest when it compiles the schema.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,7 +20,7 @@ from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond, tag_of
 
-# The time to compile a schema grows with its size.
+# Limits the time that the backend needs to compile a schema.
 _MAX_SCHEMA_BYTES = 64_000
 
 
@@ -33,11 +33,11 @@ class JSONSchemaFormat(RequestBody):
         pattern=r"^[a-zA-Z0-9_-]+$",
         description="Name of the schema: letters, digits, `_` and `-`.",
     )
-    description: str | None = Field(None, description="Purpose of the schema; not shown to the model.")
+    description: str | None = Field(None, description="Purpose of the schema. The model does not see it.")
     schema_: dict[str, Any] | None = Field(
         None,
         alias="schema",
-        description="JSON schema of the output, at most 64 KB and 32 nested levels. Any JSON value if omitted.",
+        description="JSON schema of the output, at most 64 KB and 32 nested levels. If omitted, any JSON is valid.",
     )
     strict: bool | None = Field(
         None,
@@ -50,7 +50,7 @@ class JSONSchemaFormat(RequestBody):
 
 
 class TextFormat(RequestBody):
-    """`{"type": "text"}`: no constraint."""
+    """`{"type": "text"}`, which does not constrain the output."""
 
     type: Literal["text"] = Field(description="Always `text`.")
 
@@ -59,7 +59,7 @@ class TextFormat(RequestBody):
 
 
 class ObjectFormat(RequestBody):
-    """`{"type": "json_object"}`: any JSON object."""
+    """`{"type": "json_object"}`, which constrains the output to a JSON object."""
 
     type: Literal["json_object"] = Field(description="Always `json_object`.")
 
@@ -69,7 +69,7 @@ class ObjectFormat(RequestBody):
 
 
 class SchemaFormat(RequestBody):
-    """`{"type": "json_schema", "json_schema": …}`: JSON that matches a schema."""
+    """`{"type": "json_schema", "json_schema": …}`, which constrains the output to JSON that matches a schema."""
 
     type: Literal["json_schema"] = Field(description="Always `json_schema`.")
     json_schema: JSONSchemaFormat = Field(description="The schema and its name.")
@@ -88,7 +88,7 @@ ResponseFormat = Annotated[
         tag_of, custom_error_type="kind", custom_error_message="'type' must be 'text', 'json_object' or 'json_schema'"
     ),
 ]
-"""A response format. `Schema` is the class for the type `json_schema`, which chat and responses write differently."""
+"""A response format. `Schema` is the class of the format `json_schema`, whose fields differ in chat and responses."""
 
 
 SchemaOrText = Annotated[
@@ -99,7 +99,7 @@ SchemaOrText = Annotated[
 
 
 class StructuredOutputFields(RequestBody):
-    """The structured output fields. A request may constrain the output with at most one of them."""
+    """The structured output fields of a request. At most one of these fields may constrain the output."""
 
     response_format: ResponseFormat[SchemaFormat] | None = Field(
         None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
@@ -150,7 +150,7 @@ class StructuredOutputFields(RequestBody):
 def reject_structured_output(sampling: SamplingParameters) -> None:
     """Raise InvalidRequest if the request uses structured output, forced tool calls or log probabilities.
 
-    Only our own chat backend supports them; call this for any other engine.
+    Only Trident's generation backend supports these features. Call this function for models of other backends.
     """
     constraint = sampling.get("constraint")
     param = constraint["param"] if constraint else "logprobs" if sampling.get("logprobs") else None

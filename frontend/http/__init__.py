@@ -1,1 +1,1 @@
-"""Request parsing and response writing, shared by all views."""
+"""Request parsing and response writing, shared by all endpoints."""

@@ -16,13 +16,13 @@ from frontend.settings import Settings
 Body = TypeVar("Body", bound="RequestBody")
 
 MAX_LEVELS = 64
-"""Maximum nesting of tool arguments and schemas: deeper than real ones, and safe for recursive code."""
+"""Maximum nesting of tool arguments and schemas. Real ones are nested less deeply, and recursive code can handle it."""
 
 # A JSON string of at least 1,024 bytes, which may be a base64 file. The only escape in it is `\/`, because some JSON
 # encoders escape slashes.
 _LONG_STRING = re.compile(rb'"(?=[^"]{1024})(?:[^"\\]++|\\/)*+"')
 
-# pydantic's words → ours.
+# Patterns in pydantic's error messages, and the replacements that turn them into the style of our own messages.
 _REWORDINGS = (
     (r"^Value error, ", ""),
     (r"^(?:Input|String|List|Tuple|Dictionary) should ", "must "),
@@ -50,9 +50,9 @@ class RequestBody(BaseModel):
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
     """Return the request's JSON body as `model`. A top-level field that is null counts as omitted, as in OpenAI's API.
 
-    `inline_size` returns how many characters of a parsed body are base64 files. These do not count against the body
-    limit. If it is given, the whole body may exceed that limit by 4/3 of the upload limit: the size of the largest
-    file in base64. Raises InvalidRequest or PayloadTooLarge.
+    `inline_size` returns how many characters of a parsed body are base64 files. These characters do not count against
+    the body limit. With `inline_size`, the whole body may exceed the body limit by 4/3 of the upload limit: the size of
+    the largest file in base64. Raises InvalidRequest or PayloadTooLarge.
     """
     settings = services().settings
     limit = settings.max_body_bytes
@@ -63,7 +63,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     except RequestEntityTooLarge:
         raise _too_large(settings, inline_size is not None) from None
     if inline_size and len(content) > limit and len(content) - _long_strings(content) > limit:
-        raise _too_large(settings, True)  # before parsing, which needs many times as much memory
+        raise _too_large(settings, True)  # before parsing, which needs many times the memory of the body
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -90,7 +90,7 @@ def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:
 def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
     """Raise InvalidRequest if `fields` has an unsupported field, unless its value is None or has no effect.
 
-    `inert` maps the name of each unsupported field to its values that have no effect.
+    `inert` maps the name of each unsupported field to the values with which the field has no effect.
     """
     for name, values in inert.items():
         value = fields.get(name)
@@ -103,7 +103,7 @@ def reject_unsupported(fields: Mapping[str, Any], inert: Mapping[str, tuple[Any,
 def levels_beyond(value: Any, maximum: int) -> bool:
     """Return whether a JSON value is nested deeper than `maximum` levels, where the innermost values count as a level.
 
-    Iterative, and so safe at any depth.
+    The function is iterative, so it is safe at any depth.
     """
     level = [value]
     for _ in range(maximum):
@@ -153,14 +153,15 @@ def _path(location: tuple[Any, ...]) -> str:
 
 
 def tag_of(value: Any, default: str = "") -> str:
-    """Return the tag that selects an object's class in a pydantic union: its `type` or `default`, in angle brackets.
+    """Return the tag that selects the class of an object in a pydantic union.
 
-    pydantic adds the tag to the locations of errors; `_path` recognizes it by its angle brackets.
+    The tag is the object's `type`, or `default` if it has none, in angle brackets. pydantic adds the tag to the
+    locations of errors, and `_path` recognizes the tag by its angle brackets.
     """
     kind = (value.get("type") or default) if isinstance(value, dict) else default
     return f"<{kind}>" if isinstance(kind, str) else "<>"
 
 
 def are_token_ids(value: Any) -> bool:
-    """Return whether `value` is a list of 32-bit integers, possibly empty. The model checks whether the IDs exist."""
+    """Return whether `value` is a list of 32-bit integers, possibly empty. The backend checks that the IDs exist."""
     return isinstance(value, list) and all(type(item) is int and -(2**31) <= item < 2**31 for item in value)

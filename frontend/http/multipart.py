@@ -12,7 +12,7 @@ from frontend.services import services
 
 Form = TypeVar("Form", bound="FormBody")
 
-# How much larger than its files a form may be. Flask limits each text field to 500,000 bytes.
+# A form may have this many bytes in addition to its files. Flask limits each text field to 500,000 bytes.
 _FORM_BYTES = 1_000_000
 
 
@@ -35,7 +35,7 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
     The form may be 1 MB larger than `files` files of maximum size. An error about the file has `file.name` as `param`.
     """
     if request.mimetype != "multipart/form-data":
-        # werkzeug would read and parse an application/x-www-form-urlencoded form at once, however large its fields are.
+        # werkzeug would read and parse a whole application/x-www-form-urlencoded form, however large its fields are.
         message = f"{file.what} is required: send the request as multipart/form-data"
         raise InvalidRequest(message, param=file.name, code="missing_file")
     limit = files * services().settings.max_upload_bytes + _FORM_BYTES

@@ -1,6 +1,6 @@
 """Runs the rows of one HTTP request (texts, or pairs of query and document) through a batched model.
 
-The rows are sent in several small requests, so that the model can run other clients' requests in between.
+The rows are sent to the model in several small requests, so that the model can run other clients' requests in between.
 """
 
 import time
@@ -19,10 +19,11 @@ from frontend.services import services
 from frontend.triton.http_client import Inference
 from frontend.triton.registry import Model
 
-# Maximum bytes of input in a request of several rows: so little that the model needs only a fraction of a second. Other
-# clients' requests can run in between, and a client's disconnect takes effect soon.
+# Maximum bytes of input in a request of several rows to the model. The model needs only a fraction of a second for so
+# few bytes. Other clients' requests can run in between, and a client's disconnect takes effect soon.
 _MAX_BYTES = 16_384
-# A text with more characters than this per token of the model's context is too long; it need not be tokenized.
+# A text with more characters than this per token of the model's context is certainly too long for the model, so there
+# is no need to tokenize the text.
 _MAX_CHARACTERS_PER_TOKEN = 64
 # One request runs in the model while the next one waits in the model's queue.
 _MAX_IN_FLIGHT = 2
@@ -33,9 +34,10 @@ Columns = Mapping[str, Sequence[bytes]]
 def infer_rows(
     model: Model, columns: Columns, parameters: Mapping[str, bool | str], params: Sequence[str]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return output name → array [rows, width], in the order of the rows. `columns`: input name → one value per row.
+    """Return the outputs by name, each as an array [rows, width] in the order of the rows. Raises APIError.
 
-    `params` are the paths of the rows in the request, for the errors of single rows. Raises APIError.
+    `columns` maps the name of each input to one value per row. `params` are the paths of the rows in the HTTP request,
+    for errors about a single row.
     """
     run = _Run(model, columns, parameters)
     watcher = DisconnectWatcher(request.environ, run.cancel)
@@ -57,8 +59,8 @@ def encode_within_limit(
 ) -> bytes:
     """Return a text in UTF-8. A text of over 64 characters per token of the model's context is too long.
 
-    With `truncate`, a text that is too long is cut to this length. Otherwise, raises InvalidRequest naming `param`; the
-    message ends with `advice`.
+    With `truncate`, a text that is too long is cut to the limit. Without it, such a text raises InvalidRequest, which
+    names `param` and whose message ends with `advice`.
     """
     max_tokens = model.int_parameter("context_length")
     limit = max_tokens * _MAX_CHARACTERS_PER_TOKEN
@@ -127,9 +129,10 @@ class _Run:
 
 
 def split_rows(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the row indices of each request to the model, from the smallest row to the largest. `sizes` are in bytes.
+    """Yield the row indices of each request to the model. `sizes` are the sizes of the rows in bytes.
 
-    Rows of similar size thus share a request. A row that exceeds the byte limit gets a request of its own.
+    Rows are taken from the smallest to the largest, so that rows of similar size share a request. A row that exceeds
+    the byte limit gets a request of its own.
     """
     rows: list[int] = []
     total = 0

@@ -1,1 +1,1 @@
-"""Files that a request references by URL."""
+"""Reads the files that a request references by URL."""

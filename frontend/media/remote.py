@@ -18,8 +18,8 @@ _SOCKET_TIMEOUT = urllib3.Timeout(connect=5, read=10)
 _MAX_REDIRECTS = 3
 _HEADERS = {"User-Agent": "trident", "Accept-Encoding": "identity"}
 
-# Maximum downloads at a time per process. Each one resolves its host name on one of gevent's native threads; without a
-# limit, a slow name server could occupy all of these threads.
+# Maximum downloads at a time per process. Each download resolves its host name on one of gevent's native threads.
+# Without a limit, a slow name server could occupy all of these threads.
 _download_slots = gevent.lock.BoundedSemaphore(16)
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -126,8 +126,8 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
 def _addresses(target: _Target, settings: Settings) -> Iterator[str]:
     """Yield the host's addresses.
 
-    Raises InvalidRequest if there are none, or if one is not public and the operator has not allowed the host. Callers
-    must connect to these addresses: a second lookup might return others.
+    Raises InvalidRequest if the host has no address, or if one of its addresses is not public and the operator has not
+    allowed the host. Callers must connect to these addresses: a second lookup might return different addresses.
     """
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)

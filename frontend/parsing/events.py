@@ -34,7 +34,7 @@ class ToolCallArguments(NamedTuple):
 
 
 class ToolCallAborted(NamedTuple):
-    """A started call proved malformed. `text` is everything that the model wrote for it, up to the error."""
+    """The end of a malformed call. `text` is everything that the model wrote for the call, up to the error."""
 
     call_index: int
     text: str

@@ -14,7 +14,7 @@ class Parser(Protocol):
 
 
 class ParserPipeline:
-    """Chains `parsers`: each one parses the text deltas that the previous one emits."""
+    """Chains `parsers`: each parser parses the text deltas that the previous parser emits."""
 
     def __init__(self, parsers: Sequence[Parser] = ()):
         self._parsers = parsers

@@ -7,10 +7,10 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta
 class ReasoningParser:
     """Separates reasoning from the response in streamed text. The result does not depend on how the text is split.
 
-    Only a `<think>` at the beginning of the output opens reasoning, and the first `</think>` after it closes it. All
-    other tags are ordinary text. If the chat template already ends the prompt with `<think>`, Trident's chat backend
-    begins the output with it. White space around the two tags is dropped. Unclosed reasoning extends to the end of the
-    output.
+    Only a `<think>` at the beginning of the output opens reasoning, and the first `</think>` after it closes the
+    reasoning. All other tags are ordinary text. If the chat template already ends the prompt with `<think>`, Trident's
+    chat backend begins the output with `<think>`. White space around the two tags is dropped. Unclosed reasoning
+    extends to the end of the output.
     """
 
     def __init__(self) -> None:

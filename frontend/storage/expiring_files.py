@@ -11,18 +11,19 @@ import gevent
 class ExpiringFiles:
     """Files that expire after `seconds`.
 
-    The oldest are evicted so that there are at most `max_files`, with at most `max_bytes` in total. All state is in
-    the folder. Callers must not pass names that lead out of it.
+    The oldest files are evicted so that at most `max_files` files, with at most `max_bytes` in total, are stored. All
+    state is in the folder. Callers must not pass names that lead out of the folder.
     """
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int, max_files: int = 5000):
         self._folder, self._seconds, self._max_bytes, self._max_files = folder, seconds, max_bytes, max_files
 
     def put(self, name: str, content: bytes) -> bool:
-        """Store a file atomically. Return whether it was stored; a file larger than `max_bytes` is not."""
+        """Store a file atomically and return True, or return False if `content` is larger than `max_bytes`."""
         if len(content) > self._max_bytes:
             return False
-        gevent.get_hub().threadpool.apply(self._put, (name, content))  # on a native thread: may scan thousands of files
+        # On a native thread, because _put may scan thousands of files.
+        gevent.get_hub().threadpool.apply(self._put, (name, content))
         return True
 
     def _put(self, name: str, content: bytes) -> None:

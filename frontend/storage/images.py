@@ -1,4 +1,4 @@
-"""Generated images served by URL: files with unguessable names, a time to live and a maximum total size."""
+"""Stores the generated images that Trident serves by URL, as files with unguessable names."""
 
 import re
 import secrets
@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{43}\.(png|jpeg|webp)")
 
 
 class ImageStore:
-    """Images that expire after `seconds`, at most `max_bytes` in total. A name's extension is the image's format."""
+    """Images that expire after `seconds` and have at most `max_bytes` in total. A name ends in the image's format."""
 
     def __init__(self, folder: Path, seconds: float, max_bytes: int):
         self._files, self._max_bytes = ExpiringFiles(folder, seconds, max_bytes), max_bytes

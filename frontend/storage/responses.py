@@ -1,4 +1,4 @@
-"""Stored responses, each with its conversation. Later requests can continue it until the response expires."""
+"""Stores each response with its conversation, which later requests can continue until the response expires."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ _ID = re.compile(r"resp_[0-9a-f]{64}")
 
 
 class StoredResponse(NamedTuple):
-    """A `response` as returned to the client, and its conversation: the earlier messages, the input and the output."""
+    """A `response` as sent to the client, and `messages`: all earlier messages, the input and the output."""
 
     response: dict[str, Any]
     messages: list[dict[str, Any]]
@@ -33,7 +33,7 @@ class ResponseStore:
         return f"resp_{secrets.token_hex(32)}"
 
     def put(self, stored: StoredResponse) -> None:
-        """Store a response under its ID, unless it is larger than the whole store may be.
+        """Store a response under its ID, unless the response is larger than the size limit of the whole store.
 
         Storage errors are only logged, so that the client still gets its response.
         """

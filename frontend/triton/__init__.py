@@ -1,1 +1,1 @@
-"""The clients of Triton, the model registry and the tensors: the only part of the frontend that depends on Triton."""
+"""The Triton clients, the model registry and the tensor formats. No other part of the frontend depends on Triton."""

@@ -11,8 +11,8 @@ from frontend.errors import Overloaded
 class AdmissionLimiter:
     """Counts the requests in progress per model, for models whose backend does not limit its queue.
 
-    Triton's own queue limit is not used: with it, if a request arrives just as another one ends, the dynamic batcher of
-    Triton 2.51 delays it by half a second.
+    Triton's own queue limit is not used: with that limit, the dynamic batcher of Triton 2.51 delays a request by half a
+    second if the request arrives just as another request ends.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,10 @@ class AdmissionLimiter:
 
     @contextmanager
     def enter(self, model: str, limit: int) -> Iterator[None]:
-        """Count a request to `model` while the block runs. Raises Overloaded if it already has `limit` requests."""
+        """Count a request to `model` while the block runs.
+
+        Raises Overloaded if the model already has `limit` requests in progress.
+        """
         with self._lock:
             if self._in_progress[model] >= limit:
                 raise Overloaded("The model's queue is full")

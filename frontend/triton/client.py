@@ -1,4 +1,8 @@
-"""The Triton client: streams and management over gRPC, single responses over HTTP (http_client.py)."""
+"""The Triton client.
+
+Requests that can have many responses, and management requests, use gRPC. Requests with one response use HTTP
+(http_client.py).
+"""
 
 import contextlib
 import logging
@@ -27,7 +31,7 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-# Without this, Triton reports a failed stream as text, without a status code.
+# Without this metadata, Triton reports the error of a stream only as text, without a gRPC status code.
 _STATUS_CODES = (("triton_grpc_error", "true"),)
 _MANAGEMENT_SECONDS = 5.0
 
@@ -61,9 +65,9 @@ class Call:
             self._call.cancel()
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
-        """Return the next response, or None after the last one or an error.
+        """Return the next response, or None after the last response or an error.
 
-        Raises TimeoutError if there is none within `timeout` seconds, or APIError if the call fails.
+        Raises TimeoutError if no response arrives within `timeout` seconds, or APIError if the call fails.
         """
         if self._over:
             return None
@@ -103,7 +107,7 @@ class TritonClient:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # Triton declares ModelStreamInfer as a bidirectional stream. A call with one request and many responses is
-        # compatible, and cheaper.
+        # compatible with that, and cheaper.
         self._infer = self._channel.unary_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
@@ -115,7 +119,7 @@ class TritonClient:
     ) -> Call:
         """Start a request to a decoupled model. `timeout` is the maximum time to the last response, in seconds.
 
-        `client` identifies the client, for models that schedule clients fairly.
+        `client` identifies the HTTP client, for models that share their capacity fairly between clients.
         """
         request = build_request(model, inputs, request_id)
         if client is not None:
@@ -131,11 +135,14 @@ class TritonClient:
         timeout: float,
         parameters: Mapping[str, bool | str],
     ) -> Inference:
-        """Start a request to a batched model, which sends one response. `timeout` is in seconds. Raises APIError."""
+        """Start a request to a batched model, which sends one response. `timeout` is in seconds.
+
+        Raises APIError if the request cannot be sent.
+        """
         return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
 
     def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None:
-        """Send the model's backend a request that it answers without running the model.
+        """Send the model's backend a probe, which the backend answers without running the model.
 
         Raises APIError if the request fails or takes longer than `timeout` seconds.
         """
@@ -152,7 +159,7 @@ class TritonClient:
         return [ModelState(model.name, model.state) for model in index.models]
 
     def config(self, model: str) -> Any:
-        """Return a loaded model's configuration, as Triton's ModelConfig message. Raises APIError."""
+        """Return a loaded model's configuration, as Triton's ModelConfig message. Raises APIError if the call fails."""
         with _raise_api_errors():
             request = service_pb2.ModelConfigRequest(name=model)
             return self._stub.ModelConfig(request, timeout=_MANAGEMENT_SECONDS).config

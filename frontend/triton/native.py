@@ -13,7 +13,7 @@ from frontend.triton.tensors import Value
 
 
 class ModelCall(Protocol):
-    """A call whose responses have the tensors in contract/tensors.py."""
+    """A call to a chat model. Its responses have the tensors that contract/tensors.py lists for chat."""
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None: ...
     def cancel(self) -> None: ...
@@ -39,7 +39,7 @@ class ChatModel(Protocol):
         ...
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
-        """Return the prompt for a text or token IDs that the model continues. Raises InvalidRequest.
+        """Return the prompt that makes the model continue a text or token IDs. Raises InvalidRequest.
 
         `echo` is whether the output begins with the prompt.
         """

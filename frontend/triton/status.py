@@ -1,4 +1,4 @@
-"""Converts errors from Triton and from its backends to API errors, by the name of the gRPC status."""
+"""Converts errors from Triton and from its backends to API errors, depending on the name of their gRPC status."""
 
 import logging
 
@@ -38,8 +38,8 @@ def error_from_backend(text: str) -> APIError:
 def error_from_grpc(status: str, details: str) -> APIError:
     """Return the API error for one of Triton's own errors.
 
-    `details` is shown to the client only if its request is invalid. It is logged instead if the model failed or is
-    unavailable.
+    `details` is shown to the client only if the client's request is invalid. If the model failed or is unavailable,
+    `details` is logged.
     """
     kind = _ERRORS.get(status, EngineFailure)
     if kind is DeadlineExceeded:

@@ -1,4 +1,4 @@
-"""The worked examples in CONTRIBUTING.md: all complete Python files compile, and some examples are tried out."""
+"""The worked examples in CONTRIBUTING.md: all complete Python files compile, and some examples are run."""
 
 import re
 import tomllib

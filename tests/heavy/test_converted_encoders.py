@@ -1,4 +1,4 @@
-"""Embeddings of models converted with torch, through the real Triton: values, limits, concurrent requests."""
+"""Tests the embeddings of models that are converted with torch: their values, limits and concurrent requests."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -80,9 +80,9 @@ class TestEmbeddings:
     def test_vectors_match_a_plain_session(self, client):
         assert cosines(embed(client, SENTENCES), reference(SENTENCES)).min() >= 0.9999
 
-    def test_int8_is_close_to_float(self, client):
+    def test_int8_vectors_are_close_to_float_vectors(self, client):
         texts = SENTENCES + texts_of_any_length(40, 60)
-        # Without VNNI, the processor adds two products in 16 bits; the sum can saturate, so int8 is less exact.
+        # A processor without VNNI adds two int8 products in 16 bits. The sum can saturate, so the model is less exact.
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         limit = 0.99 if "vnni" in flags else 0.96
         assert cosines(embed(client, texts), embed(client, texts, INT8)).min() >= limit
@@ -97,12 +97,12 @@ class TestEmbeddings:
         pairs = np.triu_indices(50, 1)
         assert spearmanr((vectors @ vectors.T)[pairs], human[pairs]).statistic >= 0.45
 
-    def test_paraphrase_is_the_most_similar(self, client):
+    def test_paraphrase_is_the_most_similar_sentence(self, client):
         vectors = embed(client, SENTENCES)
         similar = vectors @ vectors.T - np.eye(len(SENTENCES))
         assert similar[0].argmax() == 1
 
-    def test_vector_does_not_depend_on_its_batch(self, client):
+    def test_vector_does_not_depend_on_other_texts_in_its_batch(self, client):
         crowd = texts_of_any_length(100, 80)
         alone = np.concatenate([embed(client, [sentence]) for sentence in SENTENCES])
         together = embed(client, crowd[:50] + SENTENCES + crowd[50:])[50 : 50 + len(SENTENCES)]
@@ -119,7 +119,7 @@ class TestEmbeddings:
         as_float = embed(client, SENTENCES, encoding_format="float")
         assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
 
-    def test_requesting_fewer_dimensions_returns_the_first_ones_normalized(self, client):
+    def test_requesting_fewer_dimensions_returns_the_first_dimensions_normalized(self, client):
         full, short = embed(client, SENTENCES), embed(client, SENTENCES, dimensions=100)
         cut = full[:, :100] / np.linalg.norm(full[:, :100], axis=1, keepdims=True)
         assert short.shape == (len(SENTENCES), 100)
@@ -149,8 +149,8 @@ class TestTooLong:
         cut = embed(client, ["dog " * 400], extra_body={"truncate": True})
         assert np.abs(cut - embed(client, ["dog " * 254])).max() <= 1e-5
 
-    def test_invalid_requests_do_not_affect_their_batch(self, client):
-        """Valid and invalid requests run concurrently, so that Triton can batch them together."""
+    def test_invalid_requests_do_not_affect_valid_requests_in_their_batch(self, client):
+        """The test sends valid and invalid requests concurrently, so that Triton can batch them together."""
         expected = embed(client, SENTENCES)
 
         def ask(number):
@@ -173,7 +173,7 @@ class TestLoad:
     def test_full_queue_rejects_requests_and_loses_none(self, stack):
         check_full_queue_rejects_requests_and_loses_none(stack, FLOAT)
 
-    def test_concurrent_requests_yield_the_same_vectors(self, client):
+    def test_concurrent_requests_yield_the_same_vectors_as_single_requests(self, client):
         expected = embed(client, SENTENCES)
 
         def ask(number):

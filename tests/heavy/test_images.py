@@ -1,4 +1,4 @@
-"""Image generation by Stable Diffusion with random weights, through the real exporter and Triton.
+"""Tests image generation by Stable Diffusion with random weights, through the real exporter and Triton.
 
 "Router" in test names is JAiRouter, which docs/compatibility.md describes.
 """
@@ -89,7 +89,7 @@ class TestGeneration:
         for fields in ({"quality": "hd"}, {"style": "natural"}, {"extra": {"negative_prompt": "dog"}}):
             assert contents(generate(client, steps=None, **fields)) != plain, fields
 
-    def test_stream_has_previews_and_ends_with_the_non_streamed_image(self, client):
+    def test_stream_has_previews_and_ends_with_the_same_image_as_without_streaming(self, client):
         """At least one of the three requested previews must arrive."""
         fields = {"steps": 20, "size": "256x256"}
         *previews, image = generate(client, stream=True, partial_images=3, **fields)
@@ -118,14 +118,14 @@ class TestGeneration:
         with pytest.raises(openai.BadRequestError, match="steps"):
             generate(client, steps=1000)
 
-    def test_concurrent_requests_yield_the_same_images(self, client):
+    def test_concurrent_requests_yield_the_same_images_as_single_requests(self, client):
         expected = {seed: contents(generate(client, seed=seed)) for seed in range(3)}
         with ThreadPoolExecutor(6) as pool:
             found = list(pool.map(lambda n: contents(generate(client, seed=n % 3)), range(12)))
         assert found == [expected[n % 3] for n in range(12)]
 
     def test_client_disconnect_stops_the_generation(self, diffusion_stack, client):
-        """If it were not stopped, the image would take many times longer than the test allows."""
+        """If the generation continued after the disconnect, it would take many times longer than the test allows."""
         body = {"prompt": "a red cat", "size": "512x512", "num_inference_steps": 100, "stream": True}
         body |= {"partial_images": 3}
         with requests.post(
@@ -159,12 +159,12 @@ class TestEdits:
         white = Image.fromarray(255 - alpha)
         assert contents(self.edit(client, encode_image(image, "PNG"), encode_image(white, "PNG"))) == [content]
 
-    def test_edit_without_a_mask_has_the_requested_size_rather_than_the_size_of_the_image(self, client):
+    def test_edit_without_a_mask_has_the_requested_size_instead_of_the_size_of_the_input_image(self, client):
         image = photo(64, 64)
         (content,) = contents(self.edit(client, encode_image(image, "PNG"), size="128x64"))
         assert opened(content).size == (128, 64)
 
-    def test_variations_differ_and_keep_the_size(self, client):
+    def test_variations_differ_and_have_the_size_of_the_input_image(self, client):
         image = encode_image(photo(80, 64), "PNG")
         response = client.images.create_variation(
             image=image, n=2, response_format="b64_json", extra_body={"num_inference_steps": 4}
@@ -173,7 +173,7 @@ class TestEdits:
         assert one != two
         assert opened(one).size == (80, 64)
 
-    def test_invalid_image_or_mask_is_named(self, client):
+    def test_error_names_the_invalid_image_or_mask(self, client):
         image = encode_image(photo(64, 64), "PNG")
         bomb = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
         for field, files in (

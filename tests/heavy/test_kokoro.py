@@ -25,7 +25,7 @@ class TestKokoro:
         return transcribe_text(stack, response.content, language=language)
 
     def test_english_is_intelligible(self, stack, kokoro):
-        """The voice has a Japanese accent, so a higher word error rate is accepted."""
+        """The voice has a Japanese accent, so the test accepts a word error rate of up to 25%."""
         texts = [self.transcript(stack, kokoro, sentence, "en") for sentence in SENTENCES[:5]]
         assert jiwer.wer([normalize_words(s) for s in SENTENCES[:5]], [normalize_words(t) for t in texts]) <= 0.25
 

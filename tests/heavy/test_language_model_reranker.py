@@ -12,7 +12,7 @@ from tests.support.stack import running_stack
 
 
 def test_score_is_the_logit_of_yes_minus_the_logit_of_no(tmp_path):
-    """The scores match those computed as Qwen3-Reranker's model card prescribes, for a model with random weights."""
+    """The scores of a model with random weights match a computation that follows Qwen3-Reranker's model card."""
     name = "qwen3-reranker-0.6b"
     documents = ["Rust is a language.", "Apples are fruit.", "yes", "no " * 40]
     template = load_catalog()[name].parameters["template"]

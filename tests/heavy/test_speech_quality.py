@@ -25,7 +25,7 @@ def test_speech_has_the_words_of_the_input(stack):
 
 
 def test_language_is_detected(client):
-    """In at least eight of the nine languages, the language of at least two of the three clips is detected."""
+    """In at least eight of nine languages, the language of at least two of the three clips is detected correctly."""
     found = {}
     for path in CLIPS:
         language = transcribe(client, path, response_format="verbose_json").language
@@ -44,9 +44,9 @@ def test_short_file_is_finished_before_a_long_one_that_started_earlier(stack, cl
 
 
 def test_windows_decoded_together_have_the_same_words_and_ordered_times(stack):
-    """The engine decodes several windows of a file together if the model has no other request.
+    """If the model has no other request, the engine decodes several windows (up to 30 seconds each) of a file together.
 
-    The file has four copies of a recording, so its text must be that of the recording, four times.
+    The file has four copies of a recording, so its transcript must have the words of the recording four times.
     """
     fields = {"response_format": "verbose_json", "language": "en", "timestamp_granularities[]": "word"}
     transcript = post_audio(stack, repeat_recording(4), **fields).json()

@@ -1,7 +1,6 @@
 """Images in chats with small vision models of real architectures, through the real exporter and Triton.
 
 The models have random weights, so only differences between their outputs are meaningful.
-docs/compatibility.md describes AHA.
 """
 
 import base64
@@ -107,6 +106,7 @@ def test_stream_matches_non_streamed_response(client):
 
 
 def test_aha_example_is_streamed(vision_stack):
+    """The request follows an example in AHA's documentation (docs/compatibility.md describes AHA)."""
     image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(CAT).decode()}"}}
     body = {"model": "Qwen/Qwen3-VL-2B-Instruct", "messages": [{"role": "user", "content": [QUESTION, image]}]}
     response = requests.post(url(vision_stack, "/chat/completions"), json=body | {"max_tokens": 8}, timeout=60)
@@ -122,14 +122,14 @@ def test_extreme_image_size_is_accepted(client, size):
 @pytest.mark.parametrize(
     "placeholder", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_3>"]
 )
-def test_image_placeholder_in_text_is_plain_text(client, placeholder):
+def test_image_placeholder_in_text_is_treated_as_plain_text(client, placeholder):
     plain = ask(client, QUESTION, part(CAT)).usage.prompt_tokens
     for parts in ((text(placeholder),), (text(placeholder), part(CAT))):
         usage = ask(client, *parts).usage
         assert usage.prompt_tokens < plain + 20
 
 
-def test_invalid_image_is_named_and_too_many_images_are_rejected(client):
+def test_error_names_the_invalid_image_and_too_many_images_are_rejected(client):
     bomb = encode_image(Image.new("1", (40_000, 40_000)), "PNG")
     for content in (b"text", CAT[:300], bomb):
         with pytest.raises(openai.BadRequestError) as caught:
@@ -140,7 +140,10 @@ def test_invalid_image_is_named_and_too_many_images_are_rejected(client):
 
 
 def test_concurrent_images_and_texts_yield_the_same_responses(client):
-    """Four of 40 may differ: with random weights, rounding differences in a shared batch may change a response."""
+    """Up to four of the 40 responses may differ from the expected ones.
+
+    With random weights, rounding differences in a shared batch may change a response.
+    """
     images = (CAT, ASTRONAUT, COFFEE)
     expected = [text_of(ask(client, QUESTION, part(image))) for image in images]
 
@@ -154,7 +157,7 @@ def test_concurrent_images_and_texts_yield_the_same_responses(client):
     assert sum(responses) >= 36
 
 
-def test_client_disconnects_do_not_delay_others(vision_stack, client):
+def test_client_disconnects_do_not_delay_later_requests(vision_stack, client):
     body = {"model": "x", "max_tokens": 3000, "messages": [{"role": "user", "content": [QUESTION, part(CAT)]}]}
     for _ in range(5):
         with pytest.raises(requests.Timeout):

@@ -182,7 +182,7 @@ class TestBadInput:
 
 
 class TestClientDisconnect:
-    """When a client disconnects, the engine stops its request, whether or not a response has begun."""
+    """When a client disconnects, the engine stops the client's request, whether or not the response has begun."""
 
     @pytest.fixture
     def idle(self, stack):
@@ -200,7 +200,7 @@ class TestClientDisconnect:
         connection.close()
 
     def check_work_stops(self, stack):
-        # One second for the work to stop, one more for the metric to be published, and a margin.
+        # Allow one second for the work to stop, one for the metric to be published, and half a second as a margin.
         wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")
 
     def test_disconnect_mid_stream_stops_the_generation(self, stack, idle):
@@ -226,7 +226,7 @@ class TestClientDisconnect:
 
 
 def post_briefly(stack, body):
-    """Return the response, or None if none has begun after 5 seconds, because the request is still queued."""
+    """Return the response, or None if the request is still queued after 5 seconds."""
     try:
         return requests.post(url(stack, "/v1/chat/completions"), data=body, timeout=5, stream=True)
     except requests.Timeout:
@@ -263,7 +263,7 @@ def test_full_queue_rejects_requests_and_other_clients_are_served(stack, client)
         assert received.startswith(b"HTTP/1.1 200")
         wait_until(lambda: metric(stack, "waiting") > 100, 5, "more than 100 queued requests")
         started = time.monotonic()
-        # A request or two of the first client may have ended, but at least one of these forty is rejected.
+        # One or two requests of the first client may have ended, but at least one of these 40 new requests is rejected.
         with ThreadPoolExecutor(40) as pool:
             results = list(pool.map(lambda _: post_briefly(stack, body), range(40)))
         responses = [response for response in results if response is not None]

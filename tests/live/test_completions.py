@@ -6,7 +6,7 @@ import pytest
 from tests.support.live import MODEL
 
 PROMPT = "The capital of Japan is"
-# PROMPT as token IDs of the starter model.
+# The token IDs of PROMPT in the tokenizer of the starter chat model.
 IDS = [504, 3575, 282, 3085, 314]
 
 
@@ -60,7 +60,7 @@ def test_stream_matches_non_streamed_response(client, prompt, echo):
     assert texts[0].startswith(PROMPT) == echo
 
 
-def test_choices_of_one_prompt_differ_and_its_tokens_are_counted_once(client):
+def test_choices_of_one_prompt_differ_and_the_prompt_tokens_are_counted_once(client):
     completion = ask(client, n=3, temperature=1, seed=5, max_tokens=20)
     assert [choice.index for choice in completion.choices] == [0, 1, 2]
     assert len({choice.text for choice in completion.choices}) > 1
@@ -93,13 +93,13 @@ def test_logprobs_cover_the_text(client):
         ({"prompt": "Hi", "suffix": "x"}, "suffix", "unsupported_parameter"),
     ],
 )
-def test_invalid_field_is_named(client, options, param, code):
+def test_error_names_the_invalid_field(client, options, param, code):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, **options)
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_requests_with_forty_invalid_prompts_do_not_affect_later_ones(client):
+def test_requests_with_forty_invalid_prompts_do_not_affect_later_requests(client):
     for _ in range(5):
         with pytest.raises(openai.BadRequestError):
             ask(client, [[99_999_999]] * 40)

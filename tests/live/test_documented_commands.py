@@ -62,7 +62,7 @@ def test_readme_command_returns_the_documented_response(stack, folder, document)
 
 @pytest.mark.parametrize("document", ["docs/quickstart.md", "docs/quickstart.zh-CN.md"])
 def test_quickstart_commands_work(stack, folder, document):
-    """The commands run in order, because some read files that earlier ones write."""
+    """The commands run in order, because some read files that earlier commands write."""
     commands = [block for block in blocks(document, "bash") if "curl" in block]
     output = run_bash("\n".join(commands), folder, stack)
     assert "The capital of Japan is Tokyo." in output

@@ -43,7 +43,7 @@ def test_2048_texts_keep_their_order(client):
     assert (vectors[sample] @ alone.T).argmax(axis=1).tolist() == list(range(len(sample)))
 
 
-def test_base64_equals_float(client):
+def test_base64_and_float_encoding_yield_the_same_vectors(client):
     """The openai package requests base64 by default and decodes it."""
     as_float = embed(client, SENTENCES, encoding_format="float")
     assert np.abs(embed(client, SENTENCES) - as_float).max() < 1e-7
@@ -59,7 +59,7 @@ def test_too_long_text_is_rejected_with_its_index_and_length_or_truncated(client
     assert embed(client, ["dog " * 600], extra_body={"truncate": True}).shape == (1, 384)
 
 
-def test_large_request_yields_to_others_and_stops_on_disconnect(client, stack):
+def test_large_request_yields_to_other_requests_and_stops_on_disconnect(client, stack):
     check_large_request_yields_to_others_and_stops_on_disconnect(stack, MODEL, lambda: embed(client, ["a short text"]))
 
 

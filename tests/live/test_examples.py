@@ -1,6 +1,6 @@
-"""`make serve`, and the requests of clients of AHA and JAiRouter ("router" in test names), through curl and Python.
+"""`make serve`, and requests that clients of AHA and JAiRouter send, through curl and Python.
 
-docs/compatibility.md describes AHA and JAiRouter.
+docs/compatibility.md describes AHA and JAiRouter. Test names call JAiRouter "router".
 """
 
 import functools
@@ -93,7 +93,7 @@ def test_aha_chat_through_curl_returns_text(compatible_stack, prefix, name):
     assert len({c["id"] for c in chunks}) == 1
 
 
-def test_aha_python_example_works_without_v1(compatible_stack):
+def test_aha_python_example_works_without_the_v1_prefix(compatible_stack):
     from openai import OpenAI
 
     client = OpenAI(base_url=url(compatible_stack, ""), api_key="dummy")
@@ -209,7 +209,7 @@ def test_aha_chat_transcribes_a_local_file_only_if_allowed(compatible_stack, sta
     assert (error["code"], error["param"]) == ("file_not_allowed", "messages[0].content[1].audio_url.url")
 
 
-def test_audio_for_a_chat_model_is_transcribed_first(compatible_stack):
+def test_audio_for_a_chat_model_is_transcribed(compatible_stack):
     body = (ASR % f"file://{package_files(MOONSHINE) / 'two_cities.wav'}").replace(
         '"ZhipuAI/GLM-ASR-Nano-2512"', f'"{MODEL}", "max_tokens": 20'
     )

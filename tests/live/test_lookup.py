@@ -1,4 +1,4 @@
-"""Prompt-lookup decoding (`prompt_lookup`): the engine drafts tokens from the prompt, and the output stays valid."""
+"""Tests prompt-lookup decoding (`prompt_lookup`), in which the engine drafts output tokens from the prompt."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_usage_counts_every_token(client):
     completion = ask(client)
     assert TEXT in completion.choices[0].message.content
     assert completion.choices[0].finish_reason == "stop"
-    # The end-of-sequence token is counted, but is not in the logprobs.
+    # The usage counts the end-of-sequence token, which is not in the logprobs.
     assert completion.usage.completion_tokens == len(ask(client, logprobs=True).choices[0].logprobs.content) + 1
 
 
@@ -55,7 +55,7 @@ def test_stop_string_ends_the_text_and_is_never_leaked(client):
     assert choice.finish_reason == "stop"
 
 
-def test_same_seed_yields_the_same_text_and_others_differ(client):
+def test_same_seed_yields_the_same_text_and_another_seed_a_different_text(client):
     texts = [
         ask(client, "Tell me a story.", temperature=1, seed=seed, max_tokens=40).choices[0].message.content
         for seed in (1, 1, 2)
@@ -76,7 +76,7 @@ def test_output_is_json_with_the_keys_of_the_schema(client):
         assert set(json.loads(completion.choices[0].message.content)) == {"name", "age"}
 
 
-def test_choices_differ_during_another_stream_which_stops_on_disconnect(client, stack):
+def test_choices_differ_while_another_stream_runs_and_a_disconnect_stops_that_stream(client, stack):
     abandoned = ask(client, "Tell me a story.", stream=True, max_tokens=4000, extra_body={"ignore_eos": True})
     next(iter(abandoned))
     assert len({choice.message.content for choice in ask(client, n=4, temperature=1, max_tokens=30).choices}) > 1

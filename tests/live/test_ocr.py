@@ -60,7 +60,7 @@ def test_table_is_returned_as_markdown(client):
     assert lines[-1] == "Counted in different years."
 
 
-def test_stream_has_one_line_with_its_box_per_event(client):
+def test_each_stream_event_has_one_line_and_its_box(client):
     page = render_page(ENGLISH)
     stream = client.chat.completions.create(
         model=MODEL, messages=message(encode_image(page, "PNG")), stream=True, metadata={"boxes": "true"}
@@ -90,7 +90,7 @@ def test_extreme_image_size_is_accepted(client, size):
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_aha_request_returns_text_as_json_under_v1_and_as_a_stream_without_it(compatible_stack, tmp_path):
+def test_aha_request_returns_json_under_v1_and_a_stream_without_v1(compatible_stack, tmp_path):
     content = encode_image(render_page(CHINESE), "PNG")
     for model, path in (("deepseek-ai/DeepSeek-OCR", "/v1"), ("Qwen/Qwen3-VL-2B-Instruct", "")):
         image = {"type": "image", "image_url": {"url": f"base64://{base64.b64encode(content).decode()}"}}
@@ -104,7 +104,7 @@ def test_aha_request_returns_text_as_json_under_v1_and_as_a_stream_without_it(co
 
 class TestBadImages:
     @pytest.mark.parametrize("content", [b"just text", encode_image(load_photograph("astronaut"))[:20_000]])
-    def test_invalid_image_is_named(self, stack, content):
+    def test_error_names_the_invalid_image(self, stack, content):
         good = encode_image(render_page(ENGLISH[:1]), "PNG")
         body = {"model": MODEL, "messages": message(good, content)}
         response = requests.post(url(stack, "/v1/chat/completions"), json=body, timeout=20)
@@ -112,7 +112,7 @@ class TestBadImages:
         assert (response.status_code, error["code"]) == (400, "invalid_image")
         assert error["param"] == "messages[0].content[1].image_url.url"
 
-    def test_files_and_private_addresses_are_rejected(self, stack):
+    def test_file_urls_and_private_addresses_are_rejected(self, stack):
         for address in ("file:///etc/passwd", "http://127.0.0.1:1/x.png", "http://169.254.169.254/latest"):
             parts = [{"type": "image_url", "image_url": {"url": address}}]
             body = {"model": MODEL, "messages": [{"role": "user", "content": parts}]}

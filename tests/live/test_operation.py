@@ -71,7 +71,7 @@ def test_second_instance_on_the_same_port_fails_and_names_the_stop_command(stack
     assert stack.pid_file.exists()
 
 
-def test_model_that_is_not_exported_fails_the_start():
+def test_start_fails_if_a_model_is_not_exported():
     with pytest.raises(RuntimeError, match=r"(?s)Triton exited.*no-such-model"), running_stack(["no-such-model"]):
         pass
 
@@ -123,7 +123,7 @@ def first_of_free_ports(count):
 
 
 def test_request_contents_are_never_logged(stack):
-    """The logs contain the path of a request, but not a word from its contents, whether it succeeds or fails."""
+    """The logs contain a request's path but no word of its contents, whether the request succeeds or fails."""
     canary = "zebrafishcanary"
     tool = {"type": "function", "function": {"name": canary, "parameters": {"type": "object", "properties": {}}}}
     grammar = {"guided_grammar": f"root ::= {canary}("}
@@ -153,7 +153,7 @@ def test_request_contents_are_never_logged(stack):
     assert not [name for name, text in logs.items() if canary in text.lower()]
 
 
-def test_exceeded_deadline_is_504_or_an_error_event_mid_stream(stack):
+def test_exceeded_deadline_returns_504_or_an_error_event_mid_stream(stack):
     with running_stack([MODEL], "--request-timeout", "1", triton_of=stack) as with_deadline:
         with pytest.raises(openai.APIStatusError) as caught:
             chat(with_deadline, extra_body={"ignore_eos": True})
@@ -201,7 +201,7 @@ def own():
 
 
 class TestProcessFailure:
-    """Trident restarts a process that dies, and a Triton that hangs; then it responds to requests again."""
+    """Trident restarts any of its processes that dies, and Triton if it hangs. Then it serves requests again."""
 
     @pytest.mark.parametrize(
         "words",
@@ -242,9 +242,9 @@ def can_chat(settings):
 
 
 class TestShutdown:
-    """POST /shutdown, with the responses that AHA prescribes (docs/compatibility.md), and SIGINT."""
+    """Shutdown by SIGINT or by POST /shutdown, whose responses AHA prescribes (see docs/compatibility.md)."""
 
-    def test_shutdown_from_loopback_stops_every_process_and_removes_its_files(self):
+    def test_shutdown_from_loopback_stops_all_processes_and_removes_their_files(self):
         with running_stack([MODEL]) as own:
             main, below = launcher(own), launcher(own).children(recursive=True)
             response = requests.post(url(own, "/shutdown"), timeout=10)

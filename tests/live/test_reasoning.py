@@ -1,4 +1,4 @@
-"""A chat model with the parameter `reasoning`.
+"""Chat with a model whose configuration has the parameter `reasoning`.
 
 The catalog has no reasoning model, so a regular expression forces the starter model to write reasoning in `<think>`.
 """

@@ -32,7 +32,7 @@ def test_same_seed_yields_the_same_text(client):
 @pytest.mark.parametrize(
     "fields", [{"top_p": 0.000001}, {"extra_body": {"top_k": 1}}, {"extra_body": {"min_p": 0.9999}}]
 )
-def test_filter_that_keeps_one_token_keeps_the_greedy_one(client, greedy, fields):
+def test_filter_that_keeps_one_token_yields_the_greedy_text(client, greedy, fields):
     assert generate(client, temperature=1.5, **fields) == greedy
 
 
@@ -83,7 +83,7 @@ def test_choices_differ(client, stream):
     assert all(found)
 
 
-def test_logprobs_cover_plain_and_streamed_text_and_are_lower_at_a_high_temperature(client):
+def test_logprobs_cover_the_text_with_and_without_streaming_and_are_lower_at_a_high_temperature(client):
     choice = ask(client, temperature=0, logprobs=True).choices[0]
     entries = choice.logprobs.content
     assert bytes(byte for entry in entries for byte in entry.bytes).decode() == choice.message.content

@@ -145,7 +145,7 @@ class TestBadRequests:
             assert all(pool.map(ask, range(60)))
 
 
-def test_short_text_is_spoken_quickly_during_a_long_one_and_after_its_client_disconnects(stack):
+def test_short_text_is_spoken_quickly_during_a_long_request_and_after_its_client_disconnects(stack):
     body = {"model": "hibari", "input": TEN_SENTENCES * 150, "response_format": "opus"}
     with requests.post(url(stack, "/v1/audio/speech"), json=body, stream=True, timeout=120) as response:
         next(response.iter_content(1))

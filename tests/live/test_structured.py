@@ -1,4 +1,4 @@
-"""Structured output through the complete Trident stack, with the `openai` client."""
+"""Tests structured output through the complete Trident stack, with the `openai` client."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,8 +78,8 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_constraint_that_cannot_be_compiled_is_rejected_without_affecting_others(client, attack):
-    """While the request with the constraint is rejected, another response continues to its limit."""
+def test_constraint_that_cannot_be_compiled_is_rejected_without_affecting_other_requests(client, attack):
+    """While the request with the constraint is rejected, another response continues to its maximum length."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, "Tell me a long story.", max_tokens=300, extra_body={"ignore_eos": True})
         with pytest.raises(openai.BadRequestError) as caught:

@@ -1,4 +1,7 @@
-"""Transcription through the real Triton and Whisper: words, timestamps, languages, formats, silence, invalid files."""
+"""Tests transcription through the real Triton and Whisper.
+
+The tests cover words, timestamps, languages, formats, silence and invalid files.
+"""
 
 import itertools
 import re
@@ -48,7 +51,7 @@ class TestWords:
             assert transcribe(client, path, response_format="verbose_json").language == language
 
     def test_chinese_is_transcribed_if_the_language_is_specified(self, client):
-        # Not `jishu`, which counts to ten: numbers may be transcribed as digits.
+        # Skip the clip `jishu`, whose speaker counts to ten: Whisper may transcribe numbers as digits.
         path = next(path for path in CLIPS if path.parent.name == "zh" and path.stem != "jishu")
         assert re.search(r"[\u4e00-\u9fff]", transcribe(client, path, language="ZH").text)
 
@@ -80,7 +83,7 @@ class TestTimestamps:
         assert vtt.headers["Content-Type"] == "text/vtt; charset=utf-8"
         assert vtt.text.startswith("WEBVTT\n\n00:00:00.")
 
-    def test_stream_has_the_same_text_and_starts_before_the_end(self, client):
+    def test_stream_has_the_non_streamed_text_and_starts_before_transcription_ends(self, client):
         plain = transcribe(client, TWO_CITIES).text
         arrived, deltas = [], []
         for event in transcribe(client, TWO_CITIES, stream=True):
@@ -125,7 +128,7 @@ class TestBadFiles:
 
 
 class TestClientDisconnect:
-    def test_client_disconnect_stops_its_work(self, stack, client):
+    def test_client_disconnect_stops_the_transcription(self, stack, client):
         with pytest.raises(requests.Timeout):
             post_audio(stack, repeat_recording(20), timeout=2)
         time.sleep(5)

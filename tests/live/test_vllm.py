@@ -1,4 +1,7 @@
-"""A model with the tensors of Triton's stock vLLM backend (vllm_contract/), served by Trident with the real Triton."""
+"""Tests of Trident with a real Triton, which serves a fake vLLM model.
+
+The model (vllm_contract/) has the tensors of Triton's stock vLLM backend.
+"""
 
 import json
 import shutil
@@ -66,7 +69,7 @@ def test_stream_sends_the_same_text_word_by_word(client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_length_is_limited_by_max_tokens_or_the_context(client, stream):
+def test_output_length_is_limited_by_max_tokens_or_the_context(client, stream):
     def length(**options):
         completion = ask(client, "one two three", extra_body={"ignore_eos": True}, stream=stream, **options)
         if not stream:

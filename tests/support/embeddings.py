@@ -25,7 +25,7 @@ def send_embedding_request(settings: Settings, body: dict[str, object]) -> socke
 def check_large_request_yields_to_others_and_stops_on_disconnect(
     settings: Settings, model: str, embed_short_text: Callable[[], object]
 ) -> None:
-    """Check that a short request overtakes one with 2,000 texts, and that a disconnect stops the large request."""
+    """Check that a request with 2,000 texts lets a short request overtake, and stops when its client disconnects."""
     before = _computed_rows(settings, model)
     connection = send_embedding_request(settings, {"model": model, "input": ["dog " * 250] * _ROWS, "truncate": True})
     wait_until(lambda: _computed_rows(settings, model) > before, 30, "the large request")
@@ -40,7 +40,10 @@ def check_large_request_yields_to_others_and_stops_on_disconnect(
 
 
 def check_full_queue_rejects_requests_and_loses_none(settings: Settings, model: str) -> None:
-    """Send 500 requests at once; check that at least 256 get a result, and that the rest, at least one, get a 503."""
+    """Send 500 requests at once. Check that at least 256 succeed, and that the others get a 503.
+
+    At least one request must get a 503.
+    """
     body: dict[str, object] = {"model": model, "input": "dog " * 250}
     connections = [send_embedding_request(settings, body) for _ in range(500)]
     responses = []
@@ -54,7 +57,7 @@ def check_full_queue_rejects_requests_and_loses_none(settings: Settings, model: 
 
 
 def _computed_rows(settings: Settings, model: str) -> float:
-    """Return how many rows Triton has computed with a model."""
+    """Return how many rows (one for each text) Triton has computed with a model."""
     with urllib.request.urlopen(f"http://127.0.0.1:{settings.triton_metrics_port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     return sum(

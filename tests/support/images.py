@@ -1,4 +1,4 @@
-"""Photographs from scikit-image, and images of a shape in front of a photograph, with the mask of the shape."""
+"""Provides photographs from scikit-image, and images of a shape in front of a photograph with the shape's mask."""
 
 import io
 import math
@@ -62,7 +62,7 @@ def _surface(size: tuple[int, int], scene: str) -> Image.Image:
 
 
 def encode_image(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
-    """Return the image as the contents of a file in this format."""
+    """Return the contents of an image file in this format."""
     content = io.BytesIO()
     image.save(content, image_format, **options)
     return content.getvalue()

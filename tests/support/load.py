@@ -21,7 +21,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Load:
-    """The results of one call of `run_streams`.
+    """The results of one call to `run_streams`.
 
     `tokens` counts the completion tokens of all streams; `first_token_ms` is the median time to the first text.
     """
@@ -32,7 +32,7 @@ class Load:
 
 
 def chat_body(model: str, text: str, max_tokens: int) -> bytes:
-    """Return the body of a streamed chat request that generates exactly `max_tokens` tokens, greedily."""
+    """Return the body of a streamed chat request that generates exactly `max_tokens` tokens by greedy decoding."""
     return orjson.dumps(
         {
             "model": model,

@@ -1,4 +1,4 @@
-"""Pages with known text: one photographed, the others rendered."""
+"""Images of pages with known text. One page is a photograph, and the other pages are rendered."""
 
 import unicodedata
 
@@ -50,7 +50,7 @@ histogram of grey values:
 
 
 def photographed_page() -> Image.Image:
-    """Return scikit-image's photograph of a warped page, lit from one side, at three times its size."""
+    """Return scikit-image's photograph of a warped page, lit from one side, enlarged to three times its size."""
     page = Image.fromarray(skimage.data.page())
     return page.resize((page.width * 3, page.height * 3), Image.Resampling.LANCZOS)
 
@@ -100,7 +100,7 @@ def simulate_camera(page: Image.Image) -> Image.Image:
 
 
 def character_errors(said: str, wanted: str) -> float:
-    """Return the character error rate of `said` compared with `wanted`, both NFKC-normalized, without white space."""
+    """Return the character error rate of `said` against the true text, `wanted`. White space is ignored in both."""
     return float(cer(_plain(wanted), _plain(said)))
 
 

@@ -11,14 +11,15 @@ from contract.paths import default_cache
 from export.catalog import Package
 from export.fetch import fetch_wheel
 
-# 27 clips of 1 to 5 seconds in nine languages, with transcripts.
+# This package has 27 clips of 1 to 5 seconds in nine languages, with transcripts.
 AUDIOEVAL = Package(
     name="pytest-audioeval",
     version="0.1.3",
     sha256="8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
     folder="pytest_audioeval/samples/audio",
 )
-# Its `two_cities.wav` is a 44-second recording of the beginning of A Tale of Two Cities, without a transcript.
+# In this package, `two_cities.wav` is a 44-second recording of the beginning of A Tale of Two Cities. It has no
+# transcript.
 MOONSHINE = Package(
     name="moonshine-voice",
     version="0.1.5",
@@ -44,7 +45,7 @@ def package_files(package: Package) -> Path:
 
 
 def librivox() -> dict[Path, str]:
-    """Return the transcripts of five audiobook clips, by the path of the clip.
+    """Return the transcripts of five audiobook clips, keyed by the path of the clip.
 
     The clips are in Debian's package pocketsphinx-testdata, which is unpacked but not installed. Skips the test if the
     package cannot be downloaded.

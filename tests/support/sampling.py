@@ -1,4 +1,4 @@
-"""Chats with sampling parameters, shared by the live tests and the heavy suites."""
+"""Chat requests with sampling parameters, shared by the live tests and the heavy suites."""
 
 import random
 
@@ -45,8 +45,8 @@ def stream_summary(chunks):
 def check_streams(client, count):
     """Check that the streamed response to each of `count` random requests equals the non-streamed one.
 
-    A prompt in the prefix cache can be computed with different rounding. The first response to a request fills the
-    cache, so a stream may also equal a second non-streamed response, which uses the cache as the stream does.
+    The prefix cache can change the rounding, and thus the output. The first response to a request fills the cache, and
+    the stream uses it. The stream may therefore equal a second non-streamed response, which also uses the cache.
     """
     mismatches = []
     for seed in range(count):

@@ -1,4 +1,4 @@
-"""Random JSON schemas, reproducible by seed."""
+"""Generates random JSON schemas. The same seed yields the same schema."""
 
 import random
 from typing import Any
@@ -25,7 +25,7 @@ _WORDS = [
 
 
 def random_schema(seed: int) -> dict[str, Any]:
-    """Return a random schema of an object: nested objects and arrays, enums, constants, alternatives and limits."""
+    """Return a random schema of an object, which may contain objects, arrays, enums, constants, `anyOf` and limits."""
     return _object(random.Random(seed), 0)  # noqa: S311
 
 

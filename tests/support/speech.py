@@ -1,4 +1,4 @@
-"""Helpers shared by the speech and transcription tests: synthesize, transcribe, compare words.
+"""Helpers for the speech and transcription tests. They synthesize and transcribe speech, and compare words.
 
 Importing this module downloads the recordings if the cache does not have them.
 """
@@ -53,7 +53,7 @@ def transcribe_text(stack, content, **fields):
 
 
 def normalize_words(text):
-    """Return an English text for comparison: lower case, no punctuation except apostrophes, 1 to 10 as words."""
+    """Return a text in lower case, with 1 to 10 written as words, and without punctuation except apostrophes."""
     plain = re.sub(r"[^a-z0-9' ]", " ", text.lower()).split()
     return " ".join(_DIGITS[int(w) - 1] if w.isdigit() and 0 < int(w) <= 10 else w for w in plain)
 
@@ -73,13 +73,13 @@ def post_audio(stack, content, path="/v1/audio/transcriptions", timeout=120, **f
 
 
 def repeat_recording(times):
-    """Return a WAV file, at 16 kHz, of the 44 seconds of A Tale of Two Cities repeated `times` times."""
+    """Return the 44-second recording of A Tale of Two Cities, repeated `times` times, as a 16 kHz WAV file."""
     samples = np.frombuffer(TWO_CITIES.read_bytes()[44:], np.int16)[::3].astype(np.float32) / 32768
     return wav(np.tile(samples, times))
 
 
 def reference_audio_url(start):
-    """Return five seconds of the recording of A Tale of Two Cities, from second `start`, as a `data:` URL."""
+    """Return five seconds of the recording of A Tale of Two Cities, beginning at second `start`, as a `data:` URL."""
     content = io.BytesIO()
     with wave.open(str(package_files(MOONSHINE) / "two_cities.wav")) as file, wave.open(content, "wb") as part:
         part.setparams(file.getparams())
@@ -105,9 +105,9 @@ def transcribe(client, path, **options):
 
 
 def check_bad_files_among_good_ones(stack, client, count):
-    """Send `count` files, eight at a time, every other one invalid.
+    """Send `count` files, eight at a time. Every second file is invalid.
 
-    Check that each invalid file is rejected, and that each valid one has the same text as when sent by itself.
+    Check that each invalid file is rejected, and that each valid file has the same text as when it is sent by itself.
     """
     clips = list(librivox())[: max(1, count // 4)]
     expected = [transcribe(client, path).text for path in clips]

@@ -29,7 +29,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None = None) -> Iterator[Settings]:
-    """Run Trident with these models and flags until the block ends; yield settings with its ports and models.
+    """Run Trident with these models and flags until the block ends; yield settings with Trident's ports and models.
 
     If `triton_of` has the settings of a running Trident, use the Triton of that instance instead of starting another.
     Raises RuntimeError with the output if Trident exits or is not ready within 120 seconds.

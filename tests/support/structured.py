@@ -29,7 +29,8 @@ def check_schemas(client: OpenAI, count: int) -> None:
 def check_forced_calls(client: OpenAI, count: int) -> None:
     """Force `count` tool calls, eight at a time; check that the arguments match the tool's random schema.
 
-    Every other request forces a named tool, the others any of three. Every third request is streamed.
+    Every second request forces one named tool; the remaining requests force any one of three tools. Every third request
+    is streamed.
     """
 
     def call(seed: int) -> str:

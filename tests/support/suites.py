@@ -1,4 +1,4 @@
-"""The heavy suites, their inputs, and the record of which inputs each suite last passed with."""
+"""The heavy suites, their inputs, and the record of the inputs with which each suite last passed."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ _RECORD = FOLDER / "passed.json"
 
 
 def load_suites() -> dict[str, list[str]]:
-    """Return the inputs of each suite: its own file, the common inputs, and the inputs in its table in suites.toml.
+    """Return the inputs of each suite: its test file, the common inputs, and the inputs in the suite's table.
 
-    Inputs are paths relative to the checkout.
+    The common inputs and the tables are in suites.toml. Inputs are paths relative to the checkout.
     """
     tables = tomllib.loads((FOLDER / "suites.toml").read_text(encoding="utf-8"))
     common = tables.pop("all")["inputs"]
@@ -30,13 +30,16 @@ def fingerprint(inputs: list[str], checkout: Path = CHECKOUT) -> str:
 
 
 def unchanged_suites(fingerprints: dict[str, str]) -> list[str]:
-    """Return the suites whose fingerprint is the one recorded when the suite last passed."""
+    """Return the suites whose fingerprint equals the fingerprint that was recorded when the suite last passed."""
     passed = _read_record()
     return [name for name, value in fingerprints.items() if passed.get(name) == value]
 
 
 def record_passed(fingerprints: dict[str, str]) -> None:
-    """Record in passed.json that these suites passed with these fingerprints; drop suites not in suites.toml."""
+    """Record in passed.json that these suites passed with these fingerprints.
+
+    Suites that are no longer in suites.toml are removed from the record.
+    """
     passed = {name: value for name, value in _read_record().items() if name in load_suites()} | fingerprints
     _RECORD.write_text(json.dumps(passed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

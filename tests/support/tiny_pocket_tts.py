@@ -1,7 +1,7 @@
-"""`python -m tests.support.tiny_pocket_tts FOLDER`, run in .venv-voice.
+"""Writes a small Pocket TTS model with random weights to a folder, in the layout of the published model.
 
-Writes a small Pocket TTS model with random weights to FOLDER, in the published layout. The model never emits
-end-of-speech, so the audio of each sentence is as long as the pocket-tts package allows for its number of tokens.
+Run it in .venv-voice: `python -m tests.support.tiny_pocket_tts FOLDER`. The model never emits end-of-speech, so the
+audio of each sentence is as long as the pocket-tts package allows for the sentence's number of tokens.
 """
 
 import io
@@ -27,7 +27,7 @@ TEXT = [
 
 
 def make_tokenizer() -> Tokenizer:
-    """Return a tokenizer with a token for each punctuation mark: pocket-tts finds the ends of sentences by tokens."""
+    """Return a tokenizer with a token for each punctuation mark. pocket-tts ends sentences at these tokens."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT * 20),
@@ -77,9 +77,10 @@ def make_model(config: dict, tokenizer: Path) -> TTSModel:
 
 @torch.no_grad()
 def randomize(model: TTSModel) -> None:
-    """Set random weights that preserve the signal's strength: with torch's defaults the voice would have no effect.
+    """Set random weights that preserve the signal's strength.
 
-    Also makes end-of-speech practically impossible, and scales the audio to an RMS level of about 0.1.
+    With torch's default weights, the voice would have no effect on the audio. This function also makes end-of-speech
+    practically impossible, and scales the audio to an RMS level of about 0.1.
     """
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():

@@ -1,4 +1,4 @@
-"""`python -m tests.support.tiny_qwen3_reranker TOKENIZER_JSON TARGET PROMPTS_JSON`, run in .venv-onnx.
+"""Run in .venv-onnx as `python -m tests.support.tiny_qwen3_reranker TOKENIZER_JSON TARGET PROMPTS_JSON`.
 
 Writes a Qwen3 language model with two layers and random weights to TARGET, and scores the prompts in PROMPTS_JSON as
 the model card of Qwen3-Reranker prescribes: the logit of "yes" minus the logit of "no" after the prompt. Prints the
@@ -28,7 +28,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     )
     model = Qwen3ForCausalLM(config).eval()
     with torch.no_grad():
-        for weight in model.parameters():  # with the default initialization, all scores would be alike
+        for weight in model.parameters():  # with the default initialization, all scores would be almost equal
             if weight.dim() == 2:
                 weight.normal_(0, 0.3)
     return model

@@ -1,4 +1,4 @@
-"""`python -m tests.support.tiny_stable_diffusion TARGET`, run in .venv-openvino.
+"""Run in .venv-openvino as `python -m tests.support.tiny_stable_diffusion TARGET`.
 
 Writes a tiny Stable Diffusion 1.5 with random weights to TARGET, in the layout of diffusers. Its networks are those of
 the original, with fewer layers and channels.
@@ -59,7 +59,9 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
     model = CLIPTextModel(config)
     with torch.no_grad():
-        for weight in model.parameters():  # with the default initialization, all prompts would be alike
+        for (
+            weight
+        ) in model.parameters():  # with the default initialization, prompts would hardly differ in their effect
             if weight.dim() > 1:
                 weight.normal_(0, 0.5)
     return model

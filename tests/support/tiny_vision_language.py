@@ -1,7 +1,8 @@
-"""`python -m tests.support.tiny_vision_language TOKENIZER_JSON TARGET [KIND]`, run in .venv-openvino.
+"""Writes a small vision model with two text layers and random weights, in the layout of the published model.
 
-Writes a checkpoint in the published layout, with two text layers and random weights, to TARGET. KIND is `qwen2_5_vl`
-(Qwen2.5-VL, the default) or `qwen3_vl` (Qwen3-VL). The model's output is meaningless, but depends on the image.
+Run it in .venv-openvino: `python -m tests.support.tiny_vision_language TOKENIZER_JSON TARGET [KIND]`. TARGET is the
+folder to write. KIND is `qwen2_5_vl` (Qwen2.5-VL, the default) or `qwen3_vl` (Qwen3-VL). The model's output is
+meaningless, but depends on the image.
 """
 
 import json
@@ -39,7 +40,7 @@ _VISION = {
     "temporal_patch_size": 2,
 }
 
-# An image that is not very narrow takes 4 to 64 tokens in Qwen2.5-VL, and 4 to 49 in Qwen3-VL.
+# With these limits, an image takes 4 to 64 tokens in Qwen2.5-VL, and 4 to 49 in Qwen3-VL, unless it is very narrow.
 _PIXELS = {"min_pixels": 56 * 56, "max_pixels": 224 * 224}
 
 CHAT_TEMPLATE = (

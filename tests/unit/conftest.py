@@ -25,9 +25,9 @@ def last(text: str = "", finish_reason: str = "stop", prompt: int = 7, completio
 
 
 class FakeCall:
-    """A call whose `next` returns `responses` one by one, then None, and raises any that are exceptions.
+    """A call. Its `next` returns `responses` in order, raises those of them that are exceptions, and then returns None.
 
-    A TimeoutError is valid only where the tested code passes a timeout to `next`.
+    A TimeoutError may be among `responses` only where the tested code passes a timeout to `next`.
     """
 
     def __init__(self, responses: list[Any]):
@@ -46,7 +46,7 @@ class FakeCall:
 
 
 class FakeInference:
-    """Returns one response, or raises it if it is an exception."""
+    """An inference whose `result` returns `response`, or raises it if it is an exception."""
 
     def __init__(self, response: Any):
         self._response = response
@@ -62,7 +62,7 @@ class FakeInference:
 
 
 def encode(text: bytes) -> list[float]:
-    """Return the fake embedding of a text: four numbers that depend on it."""
+    """Return the fake embedding of a text: four numbers, three of which depend on the text."""
     return [1.0, len(text), sum(text) % 97, text[0] if text else 0]
 
 
@@ -95,7 +95,7 @@ class FakeTriton:
         return self.queued_calls.popleft()
 
     def infer(self, model: str, inputs: dict[str, Any], **options: Any) -> FakeInference:
-        """Return an inference whose result is `encode` of each text, or each document's negated length as its score.
+        """Return an inference. Its result is `encode` of each text or, for rerank, each document's negated length.
 
         If `infer_failures` has an error at the index of this call, the result raises that error instead.
         """

@@ -49,7 +49,7 @@ def stop(**flags: Any) -> None:
 def status(**flags: Any) -> None:
     """Show whether an instance and its models are healthy.
 
-    Exits with code 1 unless all of them are.
+    Exits with code 1 unless the instance and all its models are healthy.
     """
     settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)

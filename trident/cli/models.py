@@ -1,4 +1,4 @@
-"""The `trident export`, `list` and `show` commands, for the models in the catalog and the model repository."""
+"""The `trident export`, `list` and `show` commands for the models in the catalog and in the model repository."""
 
 import errno
 import json

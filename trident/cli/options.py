@@ -1,4 +1,4 @@
-"""Command options generated from the settings, grouped in `--help` and without Python type names."""
+"""Defines command options from the settings. `--help` groups the options, and does not show Python type names."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +56,7 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
 
 
 def load_command_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings with a command's flags applied. Raise UsageError (exit code 2) if a setting is invalid."""
+    """Return the settings, overridden by a command's flags. Raise UsageError (exit code 2) if a setting is invalid."""
     try:
         return load_settings({name: value for name, value in flags.items() if value not in (None, ())})
     except SettingsError as error:

@@ -1,6 +1,6 @@
 """The `trident serve` command, which runs the launcher.
 
-Unless Triton runs elsewhere (`--triton`), it first exports the models that are missing or out of date.
+Unless Triton runs elsewhere (`--triton`), the command first exports the models that are missing or out of date.
 """
 
 import os
@@ -29,7 +29,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
 
         models = settings.models or starter_names()
         if wanted := [name for name in models if name in load_catalog()]:
-            # In a separate process, so that the launcher does not keep the imports and memory of a conversion.
+            # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)

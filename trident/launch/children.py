@@ -19,9 +19,9 @@ _PR_SET_PDEATHSIG = 1
 _MAX_BYTES, _MAX_FILES = 10_000_000, 5
 _FINISH_SECONDS = 2.0
 
-# The children allocate and free blocks of all sizes. By default, glibc creates many heaps for their threads and lets
-# larger and larger blocks into them, so fragmentation makes memory grow. With two heaps and a fixed threshold, it grows
-# less: blocks of 256 KB or more are always returned to the system when freed.
+# The children allocate and free memory blocks of all sizes. By default, glibc creates many heaps for their threads and
+# keeps raising the size of the blocks that it puts into these heaps, so fragmentation makes memory use grow. With two
+# heaps and a fixed size limit, memory use grows less: blocks of 256 KB or more are returned to the system when freed.
 _MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
@@ -55,7 +55,7 @@ def _prepare_child() -> None:
 class ChildLog:
     """The rotating log file of a child process and of the processes that later replace it.
 
-    An existing log, left by an earlier launcher, is first renamed to `path`.1. With `echo`, lines also go to stderr.
+    An existing log, left by an earlier launcher, is first renamed to `path`.1. If `echo`, lines also go to stderr.
     """
 
     def __init__(self, path: Path, echo: bool = False):
@@ -89,7 +89,7 @@ class ChildLog:
                 self._handler.handle(logging.LogRecord("", logging.INFO, "", 0, text, None, None))
                 if self._echo:
                     try:
-                        # One write, so that the launcher's own output does not split the line.
+                        # Write the line in one call, so that the launcher's own output does not split it.
                         sys.stderr.write(text + "\n")
                     except (OSError, ValueError):
                         self._echo = False  # the terminal is closed; keep writing to the file

@@ -1,8 +1,11 @@
-"""Example requests for some tasks. At startup, the launcher sends them to the models and prints the first one."""
+"""Example requests for some tasks.
+
+At startup, the launcher sends each model the example for its task, if there is one, and prints the first example.
+"""
 
 from typing import Any
 
-# Task → path, and body without the field `model`.
+# The keys are tasks. Each value is a path and a request body without the field `model`.
 _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": (
         "/v1/chat/completions",
@@ -18,7 +21,10 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return the path and body of an example request to a model, an item of /v1/models; None if it has no example."""
+    """Return the path and body of an example request to a model, or None if the model has no example.
+
+    `model` is an item of the response of /v1/models.
+    """
     if model["task"] not in _EXAMPLES or "voice_cloning" in model["capabilities"]:
         return None  # a voice-cloning model may have no built-in voice
     path, body = _EXAMPLES[model["task"]]

@@ -1,4 +1,4 @@
-"""The instances of Trident on this machine. Each locks a run folder in the cache that is named after its port."""
+"""The instances of Trident on this machine. Each instance locks its run folder, the folder `run/PORT` in the cache."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ _LOCK_SECONDS = 1.0
 
 
 class Instance:
-    """A run folder, named after the port, which contains the instance's lock file, PID file and URL."""
+    """An instance's run folder, named after the port. It contains the lock file, the PID file and the API's URL."""
 
     def __init__(self, run_folder: Path):
         self._folder = run_folder
@@ -23,7 +23,7 @@ class Instance:
 
     @contextmanager
     def acquire(self, url: str) -> Iterator[None]:
-        """Hold the lock of the run folder while the block runs. Raise LaunchError if another launcher holds it."""
+        """Lock the run folder while the block runs. Raise LaunchError if another launcher has locked the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)

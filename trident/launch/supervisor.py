@@ -47,7 +47,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        # Not an Event: a signal handler that needs its lock could deadlock. SimpleQueue.put is reentrant.
+        # Not a threading.Event: a signal handler could deadlock on the Event's lock. SimpleQueue.put is reentrant.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
@@ -56,7 +56,7 @@ class Supervisor:
         self._url = f"http://{host}:{settings.port}"
 
     def request_stop(self) -> None:
-        """Make `run` stop everything and return; safe in a signal handler."""
+        """Make `run` stop everything and return. A signal handler may call this method."""
         self._stop.put(None)
 
     def run(self) -> None:
@@ -74,7 +74,7 @@ class Supervisor:
             self._run()
 
     def _stop_requested(self, seconds: float) -> bool:
-        """Return whether a stop has been requested, waiting up to `seconds` for one."""
+        """Wait up to `seconds` for a stop request. Return whether a stop has been requested."""
         try:
             self._stop.get(timeout=seconds)
         except queue.Empty:
@@ -100,7 +100,7 @@ class Supervisor:
             self._start_triton()
             _say(f"Triton is ready after {time.monotonic() - started:.1f} s")
         _say("Starting the frontend")
-        self._remove_files()  # left by a frontend that was killed
+        self._remove_files()  # a frontend that was killed may have left files
         command = [sys.executable, "-m", "frontend.server"]
         environment = os.environ | self._settings.as_environment()
         self._web = start_child(command, environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -126,7 +126,7 @@ class Supervisor:
     def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait until `ready()` returns true.
 
-        Raise LaunchError if a process fails first or `seconds` pass, _Stopped if a stop is requested.
+        Raise LaunchError if a process fails or `seconds` pass before that. Raise _Stopped if a stop is requested.
         """
         deadline = time.monotonic() + seconds
         while not ready():
@@ -142,7 +142,7 @@ class Supervisor:
     def _send_first_requests(self) -> None:
         """Send an example request to each model that has one, through the frontend and Triton.
 
-        Raise LaunchError if one fails.
+        Raise LaunchError if a request fails.
         """
         for model in self._models():
             if (request := example(model)) is None:

@@ -13,15 +13,15 @@ from backends.common.errors import InvalidRequest
 
 RATE = 16_000
 
-# A full block is cut in the middle of the quietest interval of _QUIET_SECONDS within its last _SEARCH_SECONDS; the rest
-# begins the next block.
+# A full block is cut in the middle of the quietest interval of _QUIET_SECONDS within its last _SEARCH_SECONDS. The
+# samples after the cut begin the next block.
 _SEARCH_SECONDS, _QUIET_SECONDS = 20, 0.2
 
-# Audio and video containers only: for a playlist, FFmpeg would open the files and URLs that the playlist names.
+# FFmpeg may open only audio and video containers. For a playlist, it would open the files and URLs in the playlist.
 _FORMATS = "wav,w64,aiff,caf,au,mp3,aac,ac3,amr,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,asf,avi,mpeg,mpegts"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
-# FFmpeg only estimates the duration of files in these formats, so it is not checked before decoding.
+# FFmpeg only estimates the duration of files in these formats, so their duration is not checked before decoding.
 _ESTIMATED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
 
 # The minimum sample rate in Hz. At lower rates, a single frame may last minutes, and would be large once resampled.
@@ -36,7 +36,8 @@ def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: 
     A block may be up to _SEARCH_SECONDS shorter, because it is cut where the audio is quiet. The last block
     may be shorter still.
 
-    Raises InvalidRequest if no audio can be decoded, its sample rate is too low, or it is longer than `max_seconds`.
+    Raises InvalidRequest if no audio can be decoded, or if the audio is longer than `max_seconds` or its sample rate is
+    below _MIN_RATE.
     """
     waiting: list[Samples] = []
     length = total = 0
@@ -58,7 +59,7 @@ def read_blocks(content: bytes, block_seconds: float, max_seconds: float, rate: 
 def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
     """Yield the samples of each frame. Packets that cannot be decoded are skipped.
 
-    Any other FFmpeg error ends the audio early or, if there are no samples yet, raises InvalidRequest.
+    After any other FFmpeg error, no more samples are yielded. If none have been yielded yet, raises InvalidRequest.
     """
     any_yet = False
     try:

@@ -1,4 +1,4 @@
-"""The backend's client for the engine process: starts and restarts it, sends it requests, and receives new tokens."""
+"""The client of the engine process. It starts and restarts that process, sends requests, and receives new tokens."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ class _Link:
 
 
 class EngineClient:
-    """The backend's client for the engine. Until it is stopped, it replaces each engine process that exits.
+    """The backend's client for the engine. Until `stop` is called, it replaces engine processes that exit.
 
     `on_progress(answers)` is called from this object's own thread, with the answers (possibly none) that have new
     tokens or have failed.
@@ -79,20 +79,20 @@ class EngineClient:
         self._process: ChildProcess | None = None
         self._planned_restart = False
         self._deferred: list[tuple[GeneratedText, Prompt]] = []
-        """Requests submitted during a planned restart: sent to the next engine, or failed if it does not start."""
+        """Requests submitted during a planned restart. They go to the next engine, or fail if it does not start."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine-client", daemon=True)
 
     def start(self) -> None:
-        """Start the engine and wait until it is ready. Raises EngineDown if its process exits before that."""
+        """Start the engine and wait until it is ready. Raises EngineDown if its process exits before it is ready."""
         self._connect()
         self._thread.start()
 
     def submit(self, answer: GeneratedText, prompt: Prompt) -> None:
         """Submit a request to the engine; do nothing if the request has been cancelled.
 
-        During a planned restart, the request waits for the next engine. Otherwise, raises EngineDown if no engine is
-        running.
+        During a planned restart (see `_allow_restart`), the request waits for the next engine process. At other times,
+        raises EngineDown if no engine is running.
         """
         with self._lock:
             if answer.closed:
@@ -111,7 +111,7 @@ class EngineClient:
         link.send(_generate_message(answer, prompt))
 
     def cancel(self, answer: GeneratedText) -> None:
-        """Close an answer. If its request has not ended, cancel it in the engine or drop it from `_deferred`."""
+        """Close an answer. If its request is unfinished, cancel it in the engine or drop it from `_deferred`."""
         with self._lock:
             answer.closed = True
             self._deferred = [deferred for deferred in self._deferred if deferred[0] is not answer]
@@ -169,7 +169,10 @@ class EngineClient:
                 self._advance(message)
 
     def _allow_restart(self, link: _Link) -> None:
-        """Shut the engine down if it has no requests; requests submitted after that wait for the next engine."""
+        """Begin a planned restart if the engine has no requests.
+
+        The engine is shut down, and requests submitted meanwhile are deferred until the next engine is ready.
+        """
         with self._lock:
             if not self._answers:
                 self._planned_restart = True

@@ -39,7 +39,7 @@ class FairQueue(Generic[Request]):
         self._waiting[request.request_id] = request
 
     def next(self) -> Request | None:
-        """Give a slot to the next request and return the request. Return None if no waiting request may have one."""
+        """Give a slot to the next request and return the request. Return None if no waiting request may have a slot."""
         if not self._waiting or len(self._active) >= self._slots:
             return None
         held = Counter(self._active.values())

@@ -20,7 +20,8 @@ class Generate(NamedTuple):
 class RGBImage(NamedTuple):
     """An image with 8 bits per channel, row by row from the top.
 
-    `tokens` is its number of image tokens in the prompt, without the tokens around them.
+    `tokens` is the number of image tokens that stand for the image in the prompt. The tokens that mark the beginning
+    and end of an image do not count.
     """
 
     width: int

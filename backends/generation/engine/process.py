@@ -58,8 +58,9 @@ _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFi
 # restarted as soon as it is idle. If it is never idle, it rejects new grammars after _MAX_GRAMMARS.
 _RESTART_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
-# While a new grammar waits to be compiled, requests with compiled grammars can still start, but only during this many
-# seconds. After that, they wait too: compilation begins when every started request with a grammar has its first token.
+# While a new grammar waits to be compiled, requests whose grammars are already compiled can still start, but only for
+# this many seconds. After that, these requests wait too. Compilation begins as soon as every started request with a
+# grammar has its first token.
 _COMPILE_INTERVAL = 0.5
 
 
@@ -87,7 +88,7 @@ class Engine:
         self._next_compile_at = 0.0
         self._compiling: str | None = None
         self._shutdown_requested = self._restart_offered = False
-        self._grammars: dict[str, str | None] = {}  # grammar → why it is rejected, or None if it is compiled
+        self._grammars: dict[str, str | None] = {}  # grammar → why it was rejected, or None if it was compiled
         self._awaiting_grammar: deque[Generate | GenerateWithImages] = deque()
         self._admitted_waiting: list[
             Generate | GenerateWithImages
@@ -135,7 +136,7 @@ class Engine:
         return bool(self._failed or self._awaiting_images) or self._pipeline.has_non_finished_requests()
 
     def _receive(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
-        self._restart_offered = False  # a message ends the idle time; the next idle time brings a new offer
+        self._restart_offered = False  # a message ends the idle period; the engine repeats its offer when idle again
         if isinstance(message, Shutdown):
             self._shutdown_requested = True
             return
@@ -157,7 +158,7 @@ class Engine:
     def _admit(self) -> None:
         """Assign free slots to queued requests and start these requests.
 
-        While grammars are blocked, a request with a grammar gets a slot but does not start yet.
+        While `_grammars_blocked()` is true, a request with a grammar gets a slot but does not start yet.
         """
         if not self._grammars_blocked():
             waiting, self._admitted_waiting = self._admitted_waiting, []
@@ -196,10 +197,10 @@ class Engine:
         self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
 
     def _start_compile(self) -> None:
-        """Queue the requests with compiled grammars, fail those with rejected ones, and start the next compilation.
+        """Queue requests with compiled grammars, fail requests with rejected grammars, and start the next compilation.
 
-        Does nothing during a compilation. Compilation starts only when no started request with a grammar is waiting
-        for its first token.
+        Does nothing while a compilation is running. A compilation starts only when no started request with a grammar is
+        waiting for its first token.
         """
         if self._compiling:
             return
@@ -223,16 +224,16 @@ class Engine:
             self._compiling, client = self._awaiting_grammar[0].parameters["grammar"], self._awaiting_grammar[0].client
             self._awaiting_grammar = deque(
                 sorted(self._awaiting_grammar, key=lambda message: message.client == client)
-            )  # the grammars of other clients are next
+            )  # so that the grammars of other clients are compiled next
             self._compiler.start(self._compiling, self._on_compiled)
 
     def _prefill_images(self) -> None:
-        """Add the oldest request with images to the pipeline, unless requests that are already there come first.
+        """Add the oldest request with images to the pipeline, unless the requests in the pipeline must run first.
 
-        The engine does nothing else while it encodes images, which takes far longer than a step. So requests with
-        images are added one at a time, and after each, the other requests get as much time as its encoding took.
-        Encoded images stay in memory, so no request with images is added while
-        any request in the pipeline waits to be scheduled.
+        Encoding images takes far longer than a step, and the engine does nothing else in the meantime. Requests with
+        images are therefore added one at a time. After each of them, the requests in the pipeline run for as long as
+        the encoding took. Encoded images stay in memory, so no request with images is added while any request in the
+        pipeline waits to be scheduled.
         """
         waiting = len(self._handles) > self._pipeline.get_metrics().scheduled_requests
         if self._pipeline.has_non_finished_requests() and (waiting or time.monotonic() < self._next_prefill_at):
@@ -287,7 +288,7 @@ class Engine:
         self._failed.append(Failed(request_id, message, is_client_error, param))
 
     def _remove(self, request_id: int) -> Any:
-        """Remove a request, except from `_awaiting_grammar` and `_awaiting_images`, and return its handle, if any."""
+        """Remove a request and return its handle, if any. `_awaiting_grammar` and `_awaiting_images` do not change."""
         self._queue.remove(request_id)
         self._admitted_waiting = [message for message in self._admitted_waiting if message.request_id != request_id]
         self._awaiting_first_token.discard(request_id)
@@ -306,8 +307,8 @@ class Engine:
 def main() -> None:
     """Load the model and serve. The command line is `process.py FOLDER PARAMETERS_JSON FILE_DESCRIPTOR`."""
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
-    # Return from SCHED_BATCH, which the launcher sets, to the normal policy: a step is as slow as its slowest thread,
-    # so the engine's threads must not wait for other processes when they wake up.
+    # Replace the scheduling policy SCHED_BATCH, which the launcher sets, with the normal one: a step is as slow as its
+    # slowest thread, so the engine's threads must not wait for other processes when they wake up.
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     start_logging(f"{folder.parent.name} engine")

@@ -1,13 +1,14 @@
 """Compiles grammars while the engine keeps stepping, and rejects grammars that would block or crash it.
 
 Without this module, the engine's pipeline would compile a request's grammar in the step that generates the request's
-first token. That can take seconds and delays all other requests, and a grammar that does not compile makes every later
-step fail. But the tokenizer caches compiled grammars, and `LLMPipeline.generate()` releases the GIL. So a second
-pipeline, which has the same tokenizer and a network that computes nothing, generates one token with each new grammar in
-a separate thread. The engine's pipeline then finds the compiled grammar in the tokenizer.
+first token. Compilation can take seconds and would delay all other requests, and a grammar that does not compile would
+make every later step fail. However, the tokenizer caches compiled grammars, and `LLMPipeline.generate()` releases the
+GIL. Therefore a second pipeline, which has the same tokenizer and a network that computes nothing, generates one token
+with each new grammar in a separate thread. The engine's pipeline then finds the compiled grammar in the tokenizer.
 
-Before that, a trial process (`compiler.py FOLDER END_TOKEN_ID FILE_DESCRIPTOR`) generates tokens with the grammar,
-because some grammars take too long to compile or to apply to a token, and some crash the process that uses them.
+Some grammars take too long to compile or to generate a token with, and some crash the process that uses them. Therefore
+a trial process (`compiler.py FOLDER END_TOKEN_ID FILE_DESCRIPTOR`) generates tokens with each grammar before the second
+pipeline compiles it.
 """
 
 import logging
@@ -32,11 +33,12 @@ from backends.common.child_process import ChildProcess, module_command, open_con
 
 log = logging.getLogger(__name__)
 
-# The nice value of threads that compile and of the threads that they start: the engine's threads take precedence.
+# The nice value of the trial process, of the threads that compile, and of the threads that these start. The engine's
+# threads take precedence over them.
 _NICE = 15
 
-# Limits of a trial: the CPU seconds to compile a grammar and generate tokens with it; the wall-clock seconds, which are
-# more because other processes may use most of the CPU; and the number of tokens to generate.
+# The limits of a trial, which compiles a grammar and generates tokens with it: CPU seconds, wall-clock seconds, and the
+# number of tokens. The limit in wall-clock seconds is higher, because other processes may use most of the CPU.
 _CPU_SECONDS, _SECONDS, _TOKENS = 4.0, 60.0, 32
 _START_SECONDS = 60.0
 _MEMORY = 8 << 30
@@ -59,7 +61,7 @@ class UniformModel:
         self._end = end
 
     def generate(self, grammar: str, tokens: int) -> str | None:
-        """Generate at most `tokens` tokens with a grammar. Return why the grammar is rejected, or None if it is not."""
+        """Generate at most `tokens` tokens with a grammar. Return why it is rejected, or None if it is accepted."""
         try:
             config = genai.GenerationConfig()
             config.max_new_tokens = tokens
@@ -81,9 +83,7 @@ class GrammarCompiler:
         self._trial: _Trial | None = None
         try:
             self._model: UniformModel | None = UniformModel(tokenizer, end)
-        except (
-            Exception
-        ) as error:  # e.g. the model was exported before Trident supported grammars, without a vocabulary
+        except Exception as error:  # for example, a model exported before Trident supported grammars has no vocabulary
             log.warning(
                 "structured output is unavailable (%s); if openvino_detokenizer.xml is missing, export the model again",
                 error,
@@ -93,7 +93,7 @@ class GrammarCompiler:
     def start(self, grammar: str, on_done: Callable[[str, str | None], None]) -> None:
         """Start compiling a grammar in a new thread, which calls `on_done(grammar, reason)` at the end.
 
-        `reason` is why the grammar is rejected, or None if it is compiled.
+        `reason` is why the grammar is rejected, or None if the grammar is accepted.
         """
         threading.Thread(target=self._run, args=(grammar, on_done), name="grammar-compiler", daemon=True).start()
 
@@ -136,7 +136,10 @@ class _Trial:
         self._connection.recv()
 
     def try_grammar(self, grammar: str) -> str | None:
-        """Return why the grammar is rejected, or None if it is not. The process ends if it exceeds a time limit."""
+        """Return why the grammar is rejected, or None if it is accepted.
+
+        A grammar that exceeds a time limit, or crashes the process, is rejected and ends the process.
+        """
         self.count += 1
         try:
             self._connection.send(grammar)
@@ -165,7 +168,7 @@ class _Trial:
 
 
 def _message_of(error: Exception) -> str:
-    """Return the first 300 characters of the engine's message, without its timestamp and source location."""
+    """Return the engine's error message without its timestamp and source location, cut to 300 characters."""
     return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "The grammar does not compile"
 
 
@@ -195,7 +198,7 @@ def _uniform_network(vocabulary: int) -> openvino.Model:
 
 
 def main() -> None:
-    """Try grammars until the socket closes."""
+    """Run a trial process: try the grammars that arrive on its socket until the socket closes."""
     folder, end = sys.argv[1], int(sys.argv[2])
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     connection = open_connection()

@@ -78,7 +78,7 @@ def _checked(grammar: str) -> str:
 def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
         raise UnsupportedConstraint(f"at most {_MAX_TAGS} tool call tags are supported")
-    # A `$ref` refers to a part of its own schema, so each schema has its own JSONGrammar; they share the rules.
+    # A `$ref` refers to a part of its own schema, so each schema has its own JSONGrammar; all share `rules`.
     values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")

@@ -70,7 +70,7 @@ def any_of(expressions: Iterable[str]) -> str:
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of one term, `expression`."""
+    """Return the expression for `minimum` to `maximum` (None: unlimited) repetitions of `expression`, a single term."""
     if (minimum, maximum) == (1, 1):
         return expression
     if (minimum, maximum) == (0, 1):
@@ -81,7 +81,7 @@ def repeat(expression: str, minimum: int, maximum: int | None) -> str:
 
 
 def char_class(ranges: Ranges) -> str:
-    """Return the expression that matches one of these characters. Raises UnsupportedConstraint if there are none."""
+    """Return the expression that matches any character in `ranges`. Raises UnsupportedConstraint if there is none."""
     if not ranges:
         raise UnsupportedConstraint("an empty character set matches nothing")
     return "[" + "".join(_code(a) if a == b else f"{_code(a)}-{_code(b)}" for a, b in ranges) + "]"

@@ -1,4 +1,4 @@
-"""Writes grammars for JSON numbers within bounds, digit by digit."""
+"""Writes grammars that match the JSON numbers within given bounds, digit by digit."""
 
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.generation.grammar.ebnf import UnsupportedConstraint, any_of, literal, repeat
 
-# The number of decimal digits that a double always holds exactly. JSON parsers may round longer numbers.
+# The number of decimal digits that a double always holds exactly. JSON parsers may round numbers with more digits.
 _DIGITS = 15
 _MAXIMUM = 10**_DIGITS - 1
 _MAX_DECIMALS = 6
@@ -16,13 +16,13 @@ ANY_INTEGER = f'"-"? ("0" | [1-9] [0-9]{{0,{_DIGITS - 1}}})'
 ANY_NUMBER = f'{ANY_INTEGER} ("." [0-9]{{1,{_DIGITS}}})? ([eE] [+-]? [0-9] [0-9]?)?'
 
 Digits = tuple[tuple[int, int], ...]
-"""Numbers with the same number of digits: the minimum and maximum of each digit, from the first to the last."""
+"""A set of numbers of equal length, described by the minimum and maximum of each digit, from first to last."""
 
 
 def integer(schema: dict[str, Any]) -> str:
     """Return the expression for an integer within the schema's bounds.
 
-    Raises UnsupportedConstraint if the bounds are invalid or not supported, or no integer is within them.
+    Raises UnsupportedConstraint if the bounds are invalid or not supported, or if no integer is within the bounds.
     """
     low, high = _bounds(schema)
     if low is None and high is None:
@@ -37,8 +37,8 @@ def integer(schema: dict[str, Any]) -> str:
 def number(schema: dict[str, Any]) -> str:
     """Return the expression for a number within the schema's bounds.
 
-    Raises UnsupportedConstraint if the bounds are invalid or not supported, or no number of
-    their precision is within them.
+    Raises UnsupportedConstraint if the bounds are invalid or not supported, or if no number with as many decimals as
+    the bounds (or 2, if that is more) is within the bounds.
     """
     low, high = _bounds(schema)
     if low is None and high is None:
@@ -49,7 +49,7 @@ def number(schema: dict[str, Any]) -> str:
         raise UnsupportedConstraint(f"bounds with more than {_MAX_DECIMALS} decimals are not supported")
     exclusive = {"exclusiveMinimum", "exclusiveMaximum"} & schema.keys()
     if exclusive or (low is not None and high is not None and high - low < 1):
-        decimals = max(_MIN_DECIMALS, decimals)  # with fewer decimals, exclusive bounds could leave no number
+        decimals = max(_MIN_DECIMALS, decimals)  # with fewer decimals, no number might be within the bounds
     scale = 10**decimals
     first = -_MAXIMUM * scale if low is None else int(low * scale)
     last = _MAXIMUM * scale if high is None else int(high * scale)
@@ -72,9 +72,10 @@ def _bounds(schema: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
 
 
 def _between(first: int, last: int, decimals: int, tails: bool) -> str:
-    """Return the expression for the numbers from `first` to `last`, which are in units of the last decimal.
+    """Return the expression for the numbers from `first` to `last`, in units of the last decimal.
 
-    With `decimals` 2, for example, 150 stands for 1.50. `tails` allows more decimals where the number stays in bounds.
+    For example, with `decimals` 2, a `first` of 150 stands for 1.50. With `tails`, numbers may have more decimals if
+    they stay within the bounds.
     """
     if first > last:
         raise UnsupportedConstraint("no number is within the bounds")
@@ -90,8 +91,8 @@ def _between(first: int, last: int, decimals: int, tails: bool) -> str:
 def _magnitudes(first: int, last: int, decimals: int, tails: bool) -> Iterator[str]:
     """Yield the expressions for the unsigned numbers from `first` to `last`, in units of the last decimal.
 
-    With `tails`, numbers below `last` may have more decimals. If `last` is the largest supported number, it is not a
-    limit.
+    With `tails`, numbers below `last` may have more decimals. If `last` is the largest supported number, there is
+    no upper limit.
     """
     tail = " " + _tail(decimals) if tails else ""
     point = f' "." [0-9]{{{decimals}}}' if decimals else ""
@@ -124,7 +125,10 @@ def _digits_expression(digits: Digits, decimals: int) -> str:
 
 
 def _digit_patterns(first: int, last: int, width: int) -> Iterator[Digits]:
-    """Yield digit patterns that together cover `first` to `last`, padded with zeros to at least `width` digits."""
+    """Yield digit patterns that together match the numbers from `first` to `last`.
+
+    The numbers are padded with leading zeros to at least `width` digits.
+    """
     while first <= last:
         text = str(first).zfill(width)
         end = min(last, 10 ** len(text) - 1)

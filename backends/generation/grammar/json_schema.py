@@ -1,9 +1,9 @@
 """Converts JSON schemas to grammars.
 
-The engine has its own converter, but its grammars allow arbitrary white space, which a small model may generate until
-it reaches the token limit. The grammars of this module allow white space only where `json.dumps` writes it. Keywords
-that a grammar cannot express are rejected with `strict`, and ignored without it. `oneOf` is treated as `anyOf`, and
-unknown values of `format` are ignored.
+The engine has its own converter. The grammars of that converter allow arbitrary white space, and a small model may
+generate nothing but white space until it reaches the token limit. The grammars of this module allow white space only
+where `json.dumps` writes it. With `strict`, keywords that a grammar cannot express are rejected; without `strict`, they
+are ignored. `oneOf` is treated as `anyOf`, and unknown values of `format` are ignored.
 """
 
 import json
@@ -69,9 +69,9 @@ _FORMATS = {
     "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
     "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
 }
-# The engine is ten times slower with a separate rule for a character, or if strings may contain \u escapes. So the
-# characters are inlined, and strings cannot contain \u. Only lone surrogates and most control characters need it, and
-# they are hardly ever useful.
+# The engine would be ten times slower if the grammar had a separate rule for a character, or if strings could contain
+# \u escapes. Therefore the characters are inlined, and strings cannot contain \u escapes. Only lone surrogates and most
+# control characters need such an escape, and these characters are hardly ever useful.
 _TEXT = r'''"\"" ([^"\\\u0000-\u001f] | "\\" ["\\/bfnrt])* "\""'''
 
 
@@ -79,9 +79,9 @@ _MAX_VISITS = 5_000
 
 
 class JSONGrammar:
-    """Writes expressions for the JSON values that a schema allows. Several schemas can share the `rules`.
+    """Writes expressions for the JSON values that a schema allows. Several instances can add to the same `rules`.
 
-    With `strict`, keywords that a grammar cannot express raise UnsupportedConstraint; otherwise they are ignored.
+    With `strict`, keywords that a grammar cannot express raise UnsupportedConstraint; without it, they are ignored.
     """
 
     def __init__(self, rules: Rules, strict: bool = True):
@@ -125,7 +125,7 @@ class JSONGrammar:
     def _check(self, schema: Mapping[str, Any], known: frozenset[str], path: str) -> None:
         """If `strict`, raise UnsupportedConstraint for a keyword that the grammar would not enforce.
 
-        Annotations, `x-` extensions and keywords that belong to other types do not restrict the value.
+        Annotations, `x-` extensions and keywords of other types are accepted, because they do not restrict the value.
         """
         of_other_types = frozenset[str]().union(*_KEYWORDS.values()) - known
         for key in schema.keys() - known - of_other_types - _ANNOTATIONS - {"type"}:
@@ -149,7 +149,7 @@ class JSONGrammar:
         return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
 
     def _all_of(self, parts: Any, siblings: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return one schema with the keywords of all parts and of `siblings`, the keywords beside `allOf`.
+        """Merge `parts`, the schemas in an `allOf`, and `siblings`, the keywords beside the `allOf`, into one schema.
 
         Raises UnsupportedConstraint if a keyword has different values that cannot be merged.
         """
@@ -237,7 +237,7 @@ class JSONGrammar:
         return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
 
     def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
-        """Return the expression for a number; without `strict`, ignore the bounds if they are not supported."""
+        """Return the expression for a number. Without `strict`, bounds that are not supported are ignored."""
         try:
             return write(dict(schema))
         except UnsupportedConstraint:
@@ -298,8 +298,8 @@ class JSONGrammar:
 
     def _members(self, members: list[tuple[str, bool]]) -> str:
         """Return the expression for an object's members in this order; optional members may be missing."""
-        # Built from the last member to the first. `after` is what may follow the current member. `starts` has one
-        # expression for each member that may come first, followed by its possible continuations.
+        # The loop goes from the last member to the first. `after` is the expression for what may follow the current
+        # member. `starts` has one expression for each member that may come first; each also covers what may follow.
         after, starts = "", ['""']
         for member, is_required in reversed(members):
             start = self._rules.name(f"{member} {after}".strip(), "member")
@@ -338,7 +338,10 @@ class JSONGrammar:
         return self._rules.name(f'"[" {inside if minimum else optional} "]"', "array")
 
     def _tuple(self, items: list[str], others: Any, minimum: int, maximum: int | None, path: str, level: int) -> str:
-        """Return the expression for an array of `items`, cut to `maximum`, or extended to `minimum` with `others`."""
+        """Return the expression for an array of exactly these items, which are expressions themselves.
+
+        Items beyond `maximum` are dropped. If there are fewer than `minimum`, values of the schema `others` follow.
+        """
         if maximum is not None and maximum < len(items):
             items = items[:maximum]
         missing = max(0, minimum - len(items))
@@ -349,7 +352,7 @@ class JSONGrammar:
 
 
 def _implied(schema: Mapping[str, Any]) -> list[str]:
-    """Return the types that the keywords of a schema without `type` imply; all types if they imply none."""
+    """Return the types that the keywords of a schema without `type` imply, or all types if its keywords imply none."""
     implied = [kind for kind, keywords in _KEYWORDS.items() if keywords & schema.keys()]
     return [kind for kind in implied if kind != "integer" or "number" not in implied] or list(_KEYWORDS)
 

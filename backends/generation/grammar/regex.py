@@ -19,14 +19,15 @@ from backends.generation.grammar.ebnf import (
 
 MAX_CHARACTERS = 4_000
 
-# Maximum repetitions of a part, and of a wide set of characters; the counts of nested repetitions are multiplied. The
-# engine builds a table of all tokens for every counted repetition, which is expensive if most tokens match.
+# Maximum repetitions of a part of the pattern, and of a wide set of characters. The counts of nested repetitions are
+# multiplied. For every counted repetition, the engine builds a table of all tokens, which is expensive if most tokens
+# match.
 MAX_REPEATS = 1_000
 MAX_WIDE_REPEATS = 32
 # Maximum number of parts that are optional or have a variable number of repetitions. The engine tracks all possible
-# parses of a text at once, and each such part adds some.
+# parses of a text at once, and each such part adds possible parses.
 _MAX_VARIABLE_PARTS = 32
-# A set of at least this many characters counts as wide: most tokens match repetitions of it.
+# A set of at least this many characters counts as wide. Most tokens match repetitions of such a set.
 _WIDE_CHARACTERS = 128
 
 # Names of the constructs that cannot be converted, for error messages.
@@ -61,7 +62,7 @@ _SHORT_ESCAPES = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r", 0x22: '
 
 
 def regex_grammar(pattern: str) -> str:
-    """Return the expression for text that fully matches the pattern.
+    """Return the grammar expression for text that fully matches the pattern.
 
     Raises UnsupportedConstraint if the pattern is invalid or not supported.
     """
@@ -70,7 +71,7 @@ def regex_grammar(pattern: str) -> str:
 
 
 def json_pattern(pattern: str) -> str:
-    """Return the expression for the inside of a JSON string that contains a match of the pattern.
+    """Return the grammar expression for the inside of a JSON string that contains a match of the pattern.
 
     Raises UnsupportedConstraint if the pattern is invalid or not supported.
     """
@@ -81,9 +82,9 @@ def json_pattern(pattern: str) -> str:
 
 
 def json_characters(minimum: int, maximum: int | None) -> str:
-    """Return the expression for the inside of a JSON string of `minimum` to `maximum` (None: unlimited) characters.
+    """Return the grammar expression for the inside of a JSON string of `minimum` to `maximum` characters.
 
-    Raises UnsupportedConstraint if a length exceeds its limit.
+    A `maximum` of None means no maximum. Raises UnsupportedConstraint if `minimum` or `maximum` exceeds its limit.
     """
     if maximum is not None and maximum > MAX_WIDE_REPEATS:
         raise UnsupportedConstraint(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
@@ -93,7 +94,10 @@ def json_characters(minimum: int, maximum: int | None) -> str:
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
-    """Return whether a pattern starts with an anchor, its body without outer anchors, and whether it ends with one."""
+    """Return three values: whether a pattern begins with an anchor, its body, and whether it ends with an anchor.
+
+    The body does not include these two anchors.
+    """
     if len(pattern) > MAX_CHARACTERS:
         raise UnsupportedConstraint(f"the pattern exceeds the limit of {MAX_CHARACTERS} characters")
     try:
@@ -111,7 +115,7 @@ def _parse(pattern: str) -> tuple[bool, list[Any], bool]:
 
 
 class _Writer:
-    """Writes a parsed pattern as an expression; with `in_json`, its characters are escaped as in a JSON string."""
+    """Writes a parsed pattern as a grammar expression. With `in_json`, characters are escaped as in a JSON string."""
 
     def __init__(self, in_json: bool):
         self._in_json, self._repeats = in_json, 1
@@ -121,7 +125,7 @@ class _Writer:
         return " ".join(self._item(*item) for item in items) or '""'
 
     def characters(self, ranges: Ranges) -> str:
-        """Return the expression that matches one of these characters."""
+        """Return the grammar expression that matches one of these characters."""
         if sum(last - first + 1 for first, last in ranges) >= _WIDE_CHARACTERS:
             self._check_repeats(MAX_WIDE_REPEATS)
         if not self._in_json:

@@ -1,4 +1,4 @@
-"""Converts an answer's tokens, as they are generated, to the text, token counts and log probabilities that are sent."""
+"""Converts the tokens generated for a request, as they arrive, to text, token counts and log probabilities."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 
 
 class Detokenizer:
-    """Decodes the tokens of one answer incrementally. Text that it has returned never changes.
+    """Decodes the tokens of one answer incrementally. Text that `push` has returned never changes.
 
     Special tokens are omitted, except those in `visible`, such as the tags of tool calls.
     """
@@ -71,10 +71,11 @@ class StopStrings:
 
 
 class ReasoningCounter:
-    """Counts the reasoning tokens of an answer: from `<think>` at its beginning through `</think>`, or to its end.
+    """Counts the reasoning tokens of an answer that begins with `<think>`: all tokens up to and including `</think>`.
 
-    `reasoning_prefix` is the part of the answer that the prompt already contains, such as `<think>`; it is not counted.
-    A token that only begins a character has an empty text, and is counted like any other token.
+    If the answer has no `</think>`, all of its tokens are counted. `reasoning_prefix` is the part of the answer that
+    the prompt already contains, such as `<think>`. The tokens of that part are not counted. A token that only begins a
+    character has an empty text, and is counted like any other token.
     """
 
     def __init__(self, reasoning_prefix: str = ""):
@@ -106,7 +107,7 @@ class ReasoningCounter:
 
 
 class TokenDescriber:
-    """The text and bytes of single tokens, which may contain only part of a character."""
+    """Returns the text and bytes of single tokens. A token may contain only part of a character."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -115,7 +116,7 @@ class TokenDescriber:
         self._bytes = byte_alphabet() if '"ByteLevel"' in json.dumps(described["decoder"]) else {}
 
     def describe(self, token: int, logprob: float) -> dict[str, Any] | None:
-        """Return a token's `logprobs` entry as in OpenAI's API, without alternatives; None for a special token."""
+        """Return a token's entry in OpenAI's `logprobs`, without `top_logprobs`. Return None for a special token."""
         if token in self._added and self._added[token]["special"]:
             return None
         content = self._content(token)
@@ -128,7 +129,7 @@ class TokenDescriber:
         if written.startswith("<0x") and len(written) == 6:  # a SentencePiece byte token
             return bytes([int(written[3:5], 16)])
         text: str = self._tokenizer.decode([token], skip_special_tokens=False)
-        # SentencePiece's decoder strips the space at the beginning of a text; here, it belongs to the token.
+        # SentencePiece's decoder strips a leading space. Restore the space, because it is part of the token.
         return (f" {text}" if written.startswith("\u2581") and not text.startswith(" ") else text).encode()
 
 
@@ -165,8 +166,8 @@ class GeneratedText:
     ) -> None:
         """Prepare the answer for generation.
 
-        `reasoning_prefix` is sent before the generated text. It is the `<think>` that the template has written, if any;
-        with `echo`, it is the text of the prompt.
+        `reasoning_prefix` is sent before the generated text. With `echo`, it is the text of the prompt. Otherwise, it
+        is the `<think>` that the chat template has written at the end of the prompt, if any.
         """
         self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
@@ -242,4 +243,4 @@ class Delta:
     num_reasoning_tokens: int | None
     """How many output tokens are reasoning; None if `</think>` is not one of the request's `visible_tokens`."""
     logprobs: tuple[tuple[int, float], ...] = ()
-    """New token IDs and their log probabilities, if requested."""
+    """The new token IDs and their log probabilities; empty unless the request asks for them."""

@@ -1,4 +1,4 @@
-"""Publishes the model's own metrics on Triton's metrics endpoint."""
+"""Publishes the metrics of a generation model on Triton's metrics endpoint."""
 
 import time
 
@@ -10,7 +10,7 @@ _PUBLISH_SECONDS = 1.0
 
 
 class Metrics:
-    """Metrics, collected here and published at most once a second, because each update sends a message to Triton."""
+    """The metrics of a model. They are published at most once a second: each update sends a message to Triton."""
 
     def __init__(self, model: str):
         self._labels = {"model": model}
@@ -31,7 +31,7 @@ class Metrics:
         self._published = 0.0
 
     def count(self, prompt_tokens: int, output_tokens: int) -> None:
-        """Add the tokens of a finished answer. Not thread-safe: only the sender's thread may call it."""
+        """Add the tokens of a finished response. Not thread-safe: only the thread of `Sender` may call this method."""
         self._prompt_tokens.total += prompt_tokens
         self._output_tokens.total += output_tokens
 
@@ -52,7 +52,7 @@ class Metrics:
 
 
 class _Counter:
-    """A total, and how much of it has been published."""
+    """A total count, and the part of the count that has been published."""
 
     def __init__(self, metric: "pb_utils.Metric"):
         self._metric, self.total, self._sent = metric, 0, 0

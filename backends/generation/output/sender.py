@@ -9,16 +9,16 @@ from backends.generation.output.generated_text import GeneratedText
 
 log = logging.getLogger(__name__)
 
-# Each response costs CPU time that the engine needs. So the responses of one answer are at least this many seconds
-# apart, and all answers together send at most this many responses per second. The first and the last response of an
-# answer are exempt. Tokens that wait are sent together.
+# Each response costs CPU time that the engine needs. Therefore, two responses of one answer are at least
+# _SECONDS_BETWEEN apart, and all answers together have at most _SENDS_PER_SECOND responses per second. The first and
+# the last response of an answer are exempt from both limits. Tokens that wait for the next response are sent together.
 _SECONDS_BETWEEN = 0.02
 _SENDS_PER_SECOND = 150
 _CANCEL_CHECK_SECONDS = 0.2
 
 
 class _Times:
-    """When an answer was last sent, and when it was last checked for cancellation."""
+    """The time at which an answer was last sent, and the time at which it was last checked for cancellation."""
 
     def __init__(self) -> None:
         self.sent = float("-inf")
@@ -26,11 +26,11 @@ class _Times:
 
 
 class Sender:
-    """Decides when the output of each answer is sent. Its own thread calls these functions:
+    """Decides when the output of each answer is sent. The sender's thread calls the functions passed to `__init__`:
 
-    `send(answer)` sends an answer's new output and returns whether this was the last response. `abandon(answer)` is
-    called once for an answer whose request is cancelled, or for which `send` raises an exception. `tick()` is called
-    in between, at least once a second.
+    `send(answer)` sends an answer's new output and returns whether this was the answer's last response.
+    `abandon(answer)` is called once for an answer whose request is cancelled, or for which `send` raises an exception.
+    `tick()` is called between these calls, at least once a second.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Sender:
         self._thread.join()
 
     def watch(self, answer: GeneratedText) -> None:
-        """Start to handle an answer: send its output when notified, and check whether its request is cancelled."""
+        """Start to handle an answer: send its output after `notify`, and check whether its request is cancelled."""
         with self._wake:
             self._live[answer] = _Times()
             self._wake.notify()

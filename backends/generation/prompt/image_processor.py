@@ -1,7 +1,7 @@
 """Scales images to sizes that a vision model accepts unchanged, and counts their tokens.
 
-The engine would scale the images too, but on the thread that steps all requests, in a way that fails on very narrow
-images, and without reporting the number of tokens.
+The engine could scale the images too. But its scaling blocks the thread that steps all requests, fails on very narrow
+images, and does not report the number of tokens.
 """
 
 import abc
@@ -23,9 +23,12 @@ class ImageProcessor(abc.ABC):
     """Scales images for one family of vision models, and counts their tokens."""
 
     placeholder: str
-    """The text that stands for an image while the prompt's tokens are counted; the image's tokens are added to them."""
+    """The text that stands for an image while the tokens of the prompt are counted.
+
+    The number of the image's own tokens, which `fit` returns, is added to that count.
+    """
     placeholder_tokens: int = 0
-    """How many of the placeholder's tokens are also in the number that `fit` returns."""
+    """How many of the placeholder's tokens are already included in the number that `fit` returns."""
 
     @abc.abstractmethod
     def fit(self, image: Image.Image) -> tuple[Image.Image, int]:
@@ -64,9 +67,9 @@ class QwenVLImageProcessor(ImageProcessor):
         return image.resize(size, Image.Resampling.BICUBIC), columns * rows
 
     def grid_size(self, width: float, height: float) -> tuple[int, int]:
-        """Return the number of columns and rows for a size in cells.
+        """Return the number of columns and rows for an image whose width and height are given in cells.
 
-        The result is that of Qwen's own processor, except for very narrow images.
+        Except for very narrow images, the result is the same as that of Qwen's own processor.
         """
         columns, rows = max(round(width), 1), max(round(height), 1)
         if columns * rows > self._maximum:
@@ -81,7 +84,7 @@ class QwenVLImageProcessor(ImageProcessor):
 
 
 class LlavaImageProcessor(ImageProcessor):
-    """Processor for LLaVA models: scales every image to a fixed size, cropped around its center."""
+    """Processor for LLaVA models, which scales and center-crops every image to a fixed size."""
 
     placeholder, placeholder_tokens = "<image>\n", 1
 

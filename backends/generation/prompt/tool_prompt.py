@@ -45,9 +45,9 @@ class ToolPrompt:
         self._needs_text_arguments = not self._renders_calls and _renders_all(render, *_calls_probe(as_text=True))
 
     def prepare(self, messages: Messages, tools: Tools) -> tuple[Messages, Tools | None]:
-        """Return messages and tools for the template, rewritten so that it renders them completely.
+        """Return messages and tools for the template, rewritten so that the template renders them completely.
 
-        The tools are None if there are none or if the messages now contain them.
+        The returned tools are None if `tools` is empty or if the returned messages contain the tools.
         """
         if self._needs_text_arguments:
             messages = [_with_text_arguments(message) for message in messages]
@@ -63,7 +63,7 @@ def _renders_all(render: Render, marks: list[str], messages: Messages, tools: To
         text = render(messages, tools)
     except Exception:  # a template can fail in any way on input that it was not written for
         return False
-    # Reject objects in Python syntax and JSON inside a JSON string: models are not trained on them.
+    # Reject prompts with objects in Python syntax or with JSON inside a JSON string: models are not trained on these.
     return all(mark in text for mark in marks) and f"'{marks[0]}'" not in text and f'\\"{marks[0]}' not in text
 
 

@@ -47,11 +47,11 @@ VoiceName = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[VoiceId, Tag("<object>")],
     Discriminator(lambda value: "<object>" if isinstance(value, dict | VoiceId) else "<name>"),
 ]
-"""A voice: its name, or OpenAI's object form."""
+"""A voice, given by its name or by an object, as in OpenAI's API."""
 
 
 class SpeechRequest(RequestBody):
-    """The request body of OpenAI's createSpeech, or AHA's, which has `messages` instead of `input`."""
+    """The body of a speech request: OpenAI's createSpeech, or AHA's format with `messages` instead of `input`."""
 
     model: str | None = Field(None, description="ID, name or alias of the model. The default speech model if omitted.")
     input: str | None = Field(None, description="Text to speak. Required without `messages`; ignored with `messages`.")
@@ -59,14 +59,13 @@ class SpeechRequest(RequestBody):
         None,
         min_length=1,
         description="[AHA](../compatibility.md)'s request format. The text of all messages is spoken. The messages "
-        "may contain one audio part, a recording of the voice to clone. The response is a chat completion that "
-        "contains a WAV file; "
-        "`response_format` and `stream_format` are ignored.",
+        "may contain one audio part: a recording of the voice to clone. The response is a chat completion that "
+        "contains a WAV file. `response_format` and `stream_format` are ignored.",
     )
     voice: VoiceName | None = Field(
         None,
-        description="Name or alias of a voice, as listed by `GET /v1/audio/voices`. The model's default voice if "
-        "omitted; ignored when a voice is cloned.",
+        description="Name or alias of a voice, as listed by `GET /v1/audio/voices`. If omitted, the model uses its "
+        "default voice. Ignored when a voice is cloned.",
     )
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3",
@@ -117,7 +116,7 @@ class SpeechRequest(RequestBody):
 
 @blueprint.post("/audio/speech")
 def create_speech() -> Response:
-    """Return the speech as audio or as events while it is generated, or complete in AHA's format."""
+    """Stream the speech as audio or as events; in AHA's format, return the complete speech."""
     model, call, names, shape = _send()
     speech = Speech(model, call, names)
     if shape == "completion":
@@ -128,10 +127,11 @@ def create_speech() -> Response:
 
 
 def _send() -> tuple[Model, Call, dict[str | None, str], str]:
-    """Send the request to the model. Return the model, the call, field names and the response's format.
+    """Send the request to the model. Return the model, the call, the field names and the response format.
 
-    The field names map the backend's names to the request's. The format is `completion`, `sse` or a `response_format`.
-    This is a separate function so that the request body, which may be large, is freed when it returns.
+    The field names map the backend's input names to the request's field names. The response format is `completion`,
+    `sse` or a value of `response_format`. This is a separate function so that the request body, which may be large, is
+    freed when the function returns.
     """
     body = read_body(SpeechRequest, inline_media_size)
     model = require_model(body.model, "speech")
@@ -148,7 +148,7 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
 
 @blueprint.get("/audio/voices")
 def list_voices() -> Response:
-    """List the voices of all speech models, or of the one in `?model=`, with their aliases."""
+    """List the voices of all speech models, or of the model that `?model=` names, with the voices' aliases."""
     name, registry = request.args.get("model"), services().registry
     if name is not None:
         models = [registry.require(name, "speech")]
@@ -170,8 +170,8 @@ def _voices(model: Model) -> Iterator[dict[str, Any]]:
 class Speech(StreamedResponse):
     """The response to one speech request.
 
-    The constructor waits for the model's first response, so that an error before it can set the HTTP status. It raises
-    APIError.
+    The constructor waits for the model's first response. If an error occurs before that response, the constructor
+    raises APIError, so that the error can set the HTTP status.
     """
 
     def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
@@ -233,7 +233,7 @@ class Speech(StreamedResponse):
 
 
 def _with_length(content: bytes) -> bytes:
-    """Return a streamed WAV file with its real lengths in the header, instead of 2³²-1 for an unknown length."""
+    """Return a streamed WAV file whose header has the real lengths instead of 2³²-1, the value for unknown lengths."""
     data = content.index(b"data") + 4
     sizes = struct.pack("<I", len(content) - 8), struct.pack("<I", len(content) - data - 4)
     return b"".join([content[:4], sizes[0], content[8:data], sizes[1], content[data + 4 :]])

@@ -33,10 +33,10 @@ class TranslationRequest(FormBody):
     prompt: str | None = Field(
         None,
         max_length=10_000,
-        description="Text that the model treats as preceding the audio; it guides style and spelling.",
+        description="Text that the model treats as preceding the audio. The prompt guides style and spelling.",
     )
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = Field(
-        "json", description="`verbose_json` adds segments with times, the language and the duration."
+        "json", description="`verbose_json` adds the language, the duration, and segments with their times."
     )
     temperature: float = Field(
         0.0,
@@ -52,18 +52,18 @@ class TranslationRequest(FormBody):
 
 
 class TranscriptionRequest(TranslationRequest):
-    """The form fields of createTranscription without the file, plus `vad_filter`, a field of the speaches server."""
+    """The form fields of createTranscription, except the file; plus `vad_filter`, which the speaches server defines."""
 
     language: str | None = Field(
         None, description=f"Language of the speech: {', '.join(LANGUAGES)}. Detected if omitted."
     )
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
-        ("segment",), description="`word` adds the times of words; it requires `verbose_json`."
+        ("segment",), description="`word` adds the times of words, and requires `verbose_json`."
     )
     stream: bool = Field(
         False,
         description="Stream OpenAI's transcript events: a delta per segment, then the complete text. Requires the "
-        "format `json` or `text`.",
+        "response format `json` or `text`.",
     )
     vad_filter: bool = Field(True, description="Skip audio without speech (voice activity detection).")
 
@@ -127,7 +127,7 @@ class Transcript(StreamedResponse):
         self._transcription, self._task = transcription, task
 
     def respond(self, response_format: str, words: bool) -> Response:
-        """Return the complete transcript; `words` adds the times of words to `verbose_json`. Raises APIError."""
+        """Return the complete transcript. `words` adds the times of words to `verbose_json`. Raises APIError."""
         segments = [segment for part in self._transcription.segments() if part for segment in part]
         text = join_text(segments)
         plain: dict[str, Callable[[], str]] = {
@@ -176,7 +176,7 @@ def to_srt(segments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def to_vtt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the segments as WebVTT subtitles. `-->` in the text would start another subtitle; it becomes `->`."""
+    """Return the segments as WebVTT subtitles. In a text, `-->` becomes `->`, because `-->` would start a subtitle."""
     blocks = (
         f"{_time(segment['start'], '.')} --> {_time(segment['end'], '.')}\n"
         f"{segment['text'].strip().replace('-->', '->')}\n"

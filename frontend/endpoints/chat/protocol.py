@@ -34,7 +34,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
         None, description="Options of a stream; rejected unless the response is streamed."
     )
     max_tokens: int | None = Field(
-        None, ge=1, description="Maximum number of output tokens. The rest of the context if omitted."
+        None, ge=1, description="Maximum number of output tokens. If omitted, only the context limits the output."
     )
     max_completion_tokens: int | None = Field(
         None, ge=1, description="OpenAI's newer name for `max_tokens`; takes precedence if both are given."
@@ -42,7 +42,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     n: int = Field(1, ge=1, le=8, description="Number of choices; must be 1 for OCR and transcription models.")
     logprobs: bool = Field(False, description="Return the log probability of each output token, except special tokens.")
     top_logprobs: int = Field(
-        0, ge=0, le=20, description="Only 0 is supported: the engine does not report alternatives."
+        0, ge=0, le=20, description="Only 0 is supported: the engine does not report alternative tokens."
     )
     user: str | None = Field(None, description="Ignored.")
     metadata: dict[str, str] | None = Field(
@@ -51,7 +51,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
 
     @property
     def token_limit(self) -> int | None:
-        """The maximum number of output tokens; None: the rest of the model's context."""
+        """The maximum number of output tokens; None if only the model's context limits the output."""
         return self.max_completion_tokens or self.max_tokens
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
@@ -111,13 +111,13 @@ class MessageBuilder:
                 self._calls[call_index]["function"]["arguments"] += text
                 return {"tool_calls": [{"index": call_index, "function": {"arguments": text}}]}
             case ToolCallAborted(call_index, text):
-                # A stream cannot retract the deltas of this call. It sends the text of the call as content, and the
-                # call no longer makes finish_reason `tool_calls`.
+                # A stream cannot retract the deltas that it has sent for this call. The text of the call follows as
+                # content, and finish_reason becomes `tool_calls` only if the message has another call.
                 del self._calls[call_index]
                 self._content.append(text)
                 return {"content": text}
 
 
 def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return log probabilities in the format of chat completions, without alternatives: the engine reports none."""
+    """Return log probabilities in the format of chat completions. The engine reports none for alternative tokens."""
     return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}

@@ -1,4 +1,7 @@
-"""POST /completions: OpenAI's createCompletion, which continues prompts, as one JSON object or as a stream."""
+"""POST /completions (OpenAI's createCompletion): continues prompts.
+
+The response is one JSON object or a stream.
+"""
 
 import codecs
 import time
@@ -28,7 +31,8 @@ _LAST = CHAT.last_output
 def create_completion() -> Response:
     """Return `n` continuations of each prompt.
 
-    The status is sent once every choice has its first response, so that an earlier error keeps its status.
+    The HTTP status is sent only when every choice has its first model output. An error before then is returned with its
+    own HTTP status.
     """
     body = read_body(CompletionRequest)
     if body.stream_options and not body.stream:
@@ -39,12 +43,15 @@ def create_completion() -> Response:
 
 
 def _start(model: Model, body: CompletionRequest) -> "_Streams":
-    """Start all choices and wait for the first response of each. An error names the prompt that caused it."""
+    """Start all choices and wait for the first model output of each.
+
+    The `param` of an error names the prompt that caused it.
+    """
     choices = [(path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.n)]
     start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
 
     def rename(path: str, name: str | None) -> str | None:
-        """Return the request's path for a field that the model calls `prompt` or `prompt[…]`."""
+        """Return `name` with `prompt` at its start replaced with `path`; return any other name unchanged."""
         return path + name.removeprefix("prompt") if name and name.startswith("prompt") else name
 
     return _Streams(start_all(start, _LAST, lambda index: located(partial(rename, choices[index][0]))))
@@ -62,7 +69,7 @@ class CompletionLogprobs:
     """Converts the log probabilities of one choice, response by response, to OpenAI's format for completions."""
 
     def __init__(self) -> None:
-        # A character may span several tokens; the offset advances with the last of its tokens.
+        # A character may span several tokens. The text offset advances only at the last of the character's tokens.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._offset = 0
 
@@ -97,7 +104,7 @@ class Completion(StreamedResponse):
         self._usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     def body(self) -> dict[str, Any]:
-        """Return all choices as one `text_completion`. Raises APIError."""
+        """Return all choices as one `text_completion` object. Raises APIError if a choice fails."""
         try:
             choices = [self._complete_choice(index, stream) for index, stream in enumerate(self._streams)]
         finally:
@@ -111,7 +118,7 @@ class Completion(StreamedResponse):
         return _choice(index, text, responses[-1][_LAST], CompletionLogprobs(), responses)
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the chunks of one choice after another."""
+        """Yield all chunks of the first choice, then all chunks of the second, and so on."""
         no_usage = {"usage": None} if self._with_usage else {}
         for index, stream in enumerate(self._streams):
             logprobs = CompletionLogprobs()

@@ -1,6 +1,7 @@
-"""POST /images/remove_background, with images in the messages of a JSON body, or a form with the file `image`.
+"""POST /images/remove_background.
 
-The JSON body and its response have AHA's format (see docs/compatibility.md).
+The request is a JSON body with images in its messages, or a form with the file `image`. The JSON body and the response
+to it have AHA's format (see docs/compatibility.md).
 """
 
 from collections.abc import Mapping
@@ -53,7 +54,10 @@ class RemovalRequest(RemovalFields, RequestBody):
 
 @blueprint.post("/images/remove_background")
 def remove_background() -> Response:
-    """Return the images without their backgrounds: in order in a chat completion, or, for a form, as an image file."""
+    """Return the images without their backgrounds.
+
+    The response to a JSON body is a chat completion with the images in order. The response to a form is an image file.
+    """
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
         model = require_model(form.model, "background_removal")
@@ -72,9 +76,10 @@ def remove_background() -> Response:
 
 
 def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
-    """Send all images to the model. Return the model, the file format, and each call with its image's `param`.
+    """Send all images to the model. Return the model, the file format, and the calls.
 
-    This is a separate function so that the request body, which may be large, is freed when it returns.
+    Each call comes with the path of its image in the request, for error responses. This is a separate function so that
+    the request body, which may be large, is freed when this function returns.
     """
     body = read_body(RemovalRequest, inline_media_size)
     model = require_model(body.model, "background_removal")

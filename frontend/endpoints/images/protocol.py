@@ -24,7 +24,7 @@ Prompt = Annotated[str, Field(min_length=1, max_length=32_000, pattern=r"\S")]
 
 
 class ImageFields(BaseModel):
-    """The fields that all three requests share: OpenAI's, and the usual ones of other image generation servers."""
+    """The fields that all three kinds of requests share: OpenAI's fields, and common fields of other image servers."""
 
     model: str | None = Field(
         None, description="ID, name or alias of the model. The default image generation model if omitted."
@@ -32,21 +32,24 @@ class ImageFields(BaseModel):
     n: int = Field(1, ge=1, le=10, description="Number of images.")
     size: Size = Field(
         "auto",
-        description="`WIDTHxHEIGHT` in multiples of 8 pixels (FLUX: 16). `auto` is the model's default size; for "
-        "edits and variations, it is the size of the input image, scaled down if that is too large.",
+        description="`WIDTHxHEIGHT` in multiples of 8 pixels (FLUX: 16). With `auto`, a generated image has the "
+        "model's default size; an edit or variation has the size of the input image, scaled down if that "
+        "image is too large.",
     )
     quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] = Field(
-        "auto", description="`hd`, `high`, `xhigh` and `max` use more steps, unless `num_inference_steps` is set."
+        "auto",
+        description="`hd`, `high`, `xhigh` and `max` use more steps than the other values, unless "
+        "`num_inference_steps` is set.",
     )
     style: Literal["vivid", "natural"] = Field(
         "vivid",
-        description="`vivid` follows the prompt more closely, unless `guidance_scale` is set or the model works "
-        "without guidance.",
+        description="`vivid` follows the prompt more closely than `natural`, unless `guidance_scale` is set or the "
+        "model works without guidance.",
     )
     response_format: Literal["url", "b64_json"] | None = Field(
         None,
-        description="If omitted: `b64_json` if `model` starts with `gpt-image` or `chatgpt-image`, otherwise `url`. "
-        "Ignored in a stream, which always contains base64.",
+        description="If omitted, the format is `b64_json` if `model` starts with `gpt-image` or `chatgpt-image`, and "
+        "`url` otherwise. Ignored with `stream`: streamed images are always base64.",
     )
     output_format: Literal["png", "jpeg", "webp"] = Field("png", description="File format of the images.")
     output_compression: int = Field(90, ge=0, le=100, description="Quality of JPEG and WebP files; 100 is the best.")
@@ -59,8 +62,8 @@ class ImageFields(BaseModel):
         None,
         ge=0,
         lt=2**63,
-        description="Random seed. The same seed yields the same image; each further image of a request uses the next "
-        "seed.",
+        description="Random seed. The same seed yields the same image. With `n` above 1, the images use consecutive "
+        "seeds, starting with this one.",
     )
     negative_prompt: str | None = Field(
         None,
@@ -68,17 +71,23 @@ class ImageFields(BaseModel):
         description="What the image should not show. Rejected if the model does not support it.",
     )
     num_inference_steps: int | None = Field(
-        None, ge=1, le=1000, description="Number of denoising steps. If omitted, the model's number for `quality`."
+        None,
+        ge=1,
+        le=1000,
+        description="Number of denoising steps. If omitted, the number depends on `quality` and the model.",
     )
     guidance_scale: float | None = Field(
-        None, ge=0, le=100, description="How closely to follow the prompt. If omitted, the model's value for `style`."
+        None,
+        ge=0,
+        le=100,
+        description="How closely to follow the prompt. If omitted, the value depends on `style` and the model.",
     )
     strength: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="How much an edit or variation may change the input image. If omitted: 1 where only a masked or "
-        "transparent area changes, otherwise the model's default.",
+        description="How much an edit or variation may change the input image. If omitted, the value is 1 for an edit "
+        "of only a masked or transparent area, and the model's default otherwise.",
     )
 
     @model_validator(mode="after")
@@ -90,7 +99,7 @@ class ImageFields(BaseModel):
         return self
 
     def returns_urls(self) -> bool:
-        """Return whether to return URLs. For OpenAI's GPT Image model names, the default is base64, as in its API."""
+        """Return whether to return URLs. Names of OpenAI's GPT Image models default to base64, as in OpenAI's API."""
         if self.response_format is None:
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"

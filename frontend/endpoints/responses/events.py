@@ -25,11 +25,14 @@ class ResponseEvents:
         self._sequence_number = 0
 
     def state(self, kind: str, response: Mapping[str, Any]) -> bytes:
-        """Return an event with the complete response. `kind`: created, in_progress, completed, incomplete or failed."""
+        """Return an event with the complete response.
+
+        `kind` is created, in_progress, completed, incomplete or failed.
+        """
         return self._event(kind, {"response": response})
 
     def item(self, kind: str, index: int, item: Mapping[str, Any]) -> bytes:
-        """Return an event with a complete output item. `kind`: added or done."""
+        """Return an event with a complete output item. `kind` is added or done."""
         return self._event(f"output_item.{kind}", {"output_index": index, "item": item})
 
     def item_event(self, kind: str, index: int, item: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
 
-# How field paths end in a chat message → how they end in an item.
+# The end of a field's path in a chat message → the end of its path in an input item.
 _FIELDS = {".image_url.url": ".image_url", ".tool_call_id": ".call_id", ".id": ".call_id"}
 
 
@@ -37,7 +37,9 @@ class InputPart(RequestBody):
     text: str | None = Field(None, description="The text of an `input_text` or `output_text` part.")
     refusal: str | None = Field(None, description="The text of a `refusal` part.")
     image_url: str | None = Field(
-        None, description="URL of the image of an `input_image` part, with a scheme that chat supports."
+        None,
+        description="URL of the image of an `input_image` part. The supported URL schemes are the same as in chat "
+        "completions.",
     )
 
     @model_validator(mode="after")
@@ -134,8 +136,8 @@ _OUTPUT = TypeAdapter(Items)
 class LocatedMessage(NamedTuple):
     """A chat message, and where it comes from in the request.
 
-    `path` is the path of its item, or of the first of several. `contents` and `calls` are the paths of its content
-    parts and tool calls.
+    `path` is the path of the item that became the message, or of the first such item if there are several. `contents`
+    and `calls` are the paths of the message's content parts and tool calls.
     """
 
     message: ChatMessage
@@ -145,7 +147,7 @@ class LocatedMessage(NamedTuple):
 
 
 class AssistantTurn:
-    """Collects the reasoning, messages and tool calls of one assistant turn: several items, but one chat message."""
+    """Combines the items of one assistant turn (reasoning, messages and tool calls) into one chat message."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -156,8 +158,8 @@ class AssistantTurn:
     def includes(self, item: InputMessage | FunctionCall | Reasoning) -> bool:
         """Return whether the item belongs to this turn.
 
-        The first message ends a turn without tool calls, unless a tool call follows. A turn with tool calls includes
-        all further items.
+        A turn with tool calls includes all following assistant items. In a turn without tool calls, only a tool call
+        can follow the first message.
         """
         return isinstance(item, FunctionCall) or bool(self._calls) or not self._contents
 
@@ -174,9 +176,9 @@ class AssistantTurn:
                 self._contents[f"{path}.content"] = _content(content)
 
     def message(self, is_last: bool = False) -> LocatedMessage | None:
-        """Return the turn as a chat message, or None if there is nothing to put into one.
+        """Return the turn as a chat message, or None if the turn has neither messages nor tool calls.
 
-        Reasoning by itself is enough only if the turn ends the input (`is_last`).
+        The last turn of the input (`is_last`) becomes a chat message even if it has only reasoning.
         """
         reasoning = "".join(self._reasoning) or None
         if not (self._contents or self._calls or (reasoning and is_last)):
@@ -210,7 +212,7 @@ def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
 
 
 def read_output(output: Sequence[Mapping[str, Any]]) -> list[ChatMessage]:
-    """Return the output of a response as chat messages, for requests that continue it."""
+    """Return the output of a response as chat messages, for requests that continue the response."""
     return [one.message for one in read_items(_OUTPUT.validate_python(output))]
 
 

@@ -9,14 +9,17 @@ from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAb
 
 Item = dict[str, Any]
 
-# Type of a content part → the fields that it has in addition to `type` and `text` (_PARTS), and the fields that the
-# delta and done events of its text have in addition to that text (_DELTAS).
+# _PARTS maps each type of content part to the part's fields in addition to `type` and `text`. _DELTAS maps
+# each type to the fields, in addition to the text, of the delta and done events that stream the part's text.
 _PARTS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}, "reasoning_text": {}}
 _DELTAS: dict[str, dict[str, Any]] = {"output_text": {"logprobs": []}, "reasoning_text": {}}
 
 
 class ResponseOutput:
-    """The output `items`, built from parser events. The last item grows until another one starts or the output ends."""
+    """The output `items`, built from parser events.
+
+    The last item grows until the next item starts or the output ends.
+    """
 
     def __init__(self, events: ResponseEvents):
         self.items: list[Item] = []
@@ -31,18 +34,17 @@ class ResponseOutput:
         return b"".join(self._fold(event) for event in parsed)
 
     def end(self, status: str) -> bytes:
-        """End the output, and return the stream events. `status`, completed or incomplete, becomes the last item's.
+        """End the output, and return the stream events. The last item gets `status`, which is completed or incomplete.
 
-        A last item that is a tool call is always completed. An empty message is added to an output without items, and
-        to the output of a completed response with nothing but reasoning.
+        If the last item is a tool call, its status is always completed. An empty message is added to an output without
+        items, and to the output of a completed response that contains only reasoning.
         """
         events = b""
         if all(item["type"] == "reasoning" for item in self.items) and (status == "completed" or not self.items):
             events = self._add_text("message", "")
         is_call = self._open is not None and self._open["type"] == "function_call"
-        return events + self._close(
-            "completed" if is_call else status
-        )  # the parser has aborted truncated calls, so an open one is complete
+        # The parser has aborted truncated calls, so an open call is complete.
+        return events + self._close("completed" if is_call else status)
 
     def _fold(self, event: Event) -> bytes:
         match event:

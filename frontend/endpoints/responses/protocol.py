@@ -13,7 +13,7 @@ from frontend.generation.structured_output import JSONSchemaFormat, ResponseForm
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolChoice, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
 
-# Request fields that the response repeats → OpenAI's defaults for omitted ones.
+# The request fields that the response repeats, mapped to the values that it has for omitted fields: OpenAI's defaults.
 _ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -31,13 +31,13 @@ _ECHOED: dict[str, Any] = {
 
 
 class JSONSchemaTextFormat(JSONSchemaFormat):
-    """JSON that matches a schema. Unlike in chat, these fields are not nested in `json_schema`."""
+    """JSON that matches a schema. Unlike in chat completions, these fields are not nested in `json_schema`."""
 
     type: Literal["json_schema"] = Field(description="Always `json_schema`.")
 
 
 class TextFields(RequestBody):
-    """The options of the output text."""
+    """Options for the output text."""
 
     format: ResponseFormat[JSONSchemaTextFormat] | None = Field(
         None, description="Constrain the output to any JSON object, or to JSON that matches a schema."
@@ -52,7 +52,7 @@ class TextFields(RequestBody):
 
 
 class ReasoningFields(RequestBody):
-    """The options of reasoning. Summaries are not generated: the output contains the reasoning itself."""
+    """Options for reasoning. Trident generates no summaries: the output contains the reasoning itself."""
 
     effort: Effort | None = Field(
         None, description="Passed to the chat template; `none` also sets `enable_thinking` to false."
@@ -76,10 +76,10 @@ class FunctionOnly(RequestBody):
 
 
 class FunctionTool(FunctionOnly, Function):
-    """A tool. Only functions are supported. Unlike in chat, these fields are not nested in `function`."""
+    """A tool. Only functions are supported. Unlike in chat completions, these fields are not nested in `function`."""
 
     def as_tool(self) -> Tool:
-        """Return the tool in chat's format."""
+        """Return the tool in the format of chat completions."""
         return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
 
 
@@ -87,7 +87,7 @@ class NamedFunctionTool(FunctionOnly, NamedFunction):
     """The one tool that the model must call."""
 
     def as_tool(self) -> NamedTool:
-        """Return the tool choice in chat's format."""
+        """Return the tool choice in the format of chat completions."""
         return NamedTool(type="function", function=self)
 
 
@@ -107,7 +107,9 @@ class ResponseRequest(SamplingFields):
     }
 
     model: str = Field(description="ID, name or alias of the model.")
-    input: Input = Field(description="A string, or a list of items: messages, tool calls and their outputs, reasoning.")
+    input: Input = Field(
+        description="A string, or a list of items: messages, reasoning, tool calls and the outputs of tool calls."
+    )
     instructions: str | None = Field(
         None,
         description="System message for this response; it does not apply to later responses that continue from this "
@@ -126,22 +128,22 @@ class ResponseRequest(SamplingFields):
     parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     previous_response_id: str | None = Field(None, description="ID of a stored response to continue from.")
     prompt_cache_key: str | None = Field(None, description="Returned in the response; otherwise ignored.")
-    reasoning: ReasoningFields | None = Field(None, description="Options of reasoning.")
+    reasoning: ReasoningFields | None = Field(None, description="Options for reasoning.")
     safety_identifier: str | None = Field(None, description="Returned in the response; otherwise ignored.")
     store: bool = Field(True, description="Store the response and its conversation until they expire or are evicted.")
-    text: TextFields | None = Field(None, description="Options of the output text.")
+    text: TextFields | None = Field(None, description="Options for the output text.")
     tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions that the model may call.")
     tool_choice: ToolChoice[NamedFunctionTool] = Field(
         "auto",
-        description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
-        "function. With `required` or an object, arguments match the schema in `parameters`, except for unsupported "
-        "keywords.",
+        description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call to the "
+        "function that the object names. With `required` or an object, arguments match the schema in `parameters`, "
+        "except for unsupported keywords.",
     )
     user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
     @property
     def token_limit(self) -> int | None:
-        """The maximum number of output tokens; None: the rest of the model's context."""
+        """The maximum number of output tokens. None means the rest of the model's context."""
         return self.max_output_tokens
 
     def constraint(self) -> Constraint | None:
@@ -150,7 +152,7 @@ class ResponseRequest(SamplingFields):
         return text_format.constraint("text.format") if text_format else None
 
     def tool_fields(self) -> ToolFields:
-        """Return the fields for tools and reasoning in chat's format. Raises InvalidRequest."""
+        """Return the fields for tools and reasoning in the format of chat completions. Raises InvalidRequest."""
         choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
         with located(lambda name: name and name.replace(".function", "")):
             return ToolFields(

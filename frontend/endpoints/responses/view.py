@@ -31,7 +31,7 @@ _INSTRUCTIONS = "instructions"
 def create_response() -> Response:
     """Return a response, and store it unless `store` is false.
 
-    The HTTP status is sent only after the model's first output has arrived, so that an error before then can set it.
+    The HTTP status is sent only after the model's first output has arrived, so that an earlier error can set it.
     """
     body = read_body(ResponseRequest, inline_image_size)
     created = _start(body)
@@ -88,10 +88,10 @@ def _previous_messages(identifier: str | None) -> list[LocatedMessage]:
 
 
 class CreatedResponse(StreamedResponse):
-    """Converts model responses to OpenAI's `response`, as one object or as events, and puts it into `store`, if given.
+    """Converts the model's output to OpenAI's `response`, as one object or as events, and puts it into `store`, if any.
 
     The conversation is stored with the response, without the instructions but with the output, so that later requests
-    can continue it.
+    can continue the conversation.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class CreatedResponse(StreamedResponse):
         yield events.state(finished["status"], finished)
 
     def _read(self, response: Mapping[str, Any]) -> bytes:
-        """Add a model response to the output, and return the events for it."""
+        """Parse the next part of the model's output into output items, and return the resulting events."""
         events = self._output.push(self._pipeline.push(response["text_output"]))
         if "finish_reason" in response:
             events += self._output.push(self._pipeline.end()) + self._output.end(_status(response))
         return events
 
     def _finished(self, last: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the finished response. It is stored before it is sent, so that a client can continue it at once."""
+        """Store the finished response, then return it, so that the client can continue it as soon as it arrives."""
         status, used = _status(last), usage(last)
         finished = self._response | {
             "status": status,

@@ -1,4 +1,4 @@
-"""Reads tool calls that are JSON, as in most formats: an object with a name and arguments, or a list of them."""
+"""Reads tool calls that are JSON, as in most tool formats: objects with a name and arguments, or lists of them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _OTHER_KEYS = ("id", "type", "index")
 
 
 def bare_calls(scanner: Scanner) -> Steps[None]:
-    """Read calls without tags at the start of the output, if it starts with a brace or a bracket.
+    """Read calls without tags at the start of the output, if the output starts with a brace or a bracket.
 
     Raises MalformedCall.
     """
@@ -48,8 +48,8 @@ def read_calls(scanner: Scanner) -> Steps[None]:
 def read_call(scanner: Scanner) -> Steps[None]:
     """Read `{"name": …, "arguments": {…}}`; Llama writes `parameters` instead of `arguments`. Raises MalformedCall.
 
-    Small models forget the closing brace, or write it twice. Both are accepted if the name and the arguments are
-    complete.
+    Small models sometimes omit the closing brace, or write it twice. Such a call is accepted if its name and its
+    arguments are complete.
     """
     name, arguments, complete = None, None, False
     yield from scanner.expect("{")
@@ -64,7 +64,7 @@ def read_call(scanner: Scanner) -> Steps[None]:
             scanner.check(name)
         elif key not in ("arguments", "parameters"):
             if not complete and key not in _OTHER_KEYS:
-                raise MalformedCall  # ordinary JSON: fail now, so that the rest is streamed instead of buffered
+                raise MalformedCall  # this is ordinary JSON: fail now, so that the rest is streamed, not buffered
             yield from _read_value(scanner)
         elif complete or arguments is not None:
             raise MalformedCall
@@ -77,7 +77,7 @@ def read_call(scanner: Scanner) -> Steps[None]:
             break
     closed = yield from _skip_closing(scanner)
     if arguments is None and not complete and not closed:
-        raise MalformedCall  # an object that is cut off may have lost its arguments
+        raise MalformedCall  # the object is cut off, and its arguments may be in the missing part
     if not complete:
         _emit_call(scanner, name, arguments or "{}")
     scanner.mark()

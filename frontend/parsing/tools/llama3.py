@@ -1,6 +1,6 @@
 """Tool calls of Llama 3.1 to 4: JSON objects with a name and `parameters`, separated by `;`.
 
-They are at the start of the output or after `<|python_tag|>`.
+Tool calls are at the start of the output or after `<|python_tag|>`.
 """
 
 from collections.abc import Sequence

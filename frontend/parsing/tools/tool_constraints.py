@@ -23,8 +23,8 @@ def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsC
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:
     """Return the schema of a call to any one of the functions.
 
-    `arguments` is the key of the call's arguments. `at` is where the returned schema will be in the final
-    schema, as a JSON pointer.
+    `arguments` is the key of the call's arguments. `at` is the JSON pointer to the place of the returned schema in the
+    final schema.
     """
     return {
         "anyOf": [
@@ -55,7 +55,10 @@ def parameters_of(function: Function) -> dict[str, Any]:
 
 
 def _relocate(schema: Any, to: str) -> Any:
-    """Return a schema with its references to itself (`#/$defs/…`) rewritten for `to`, its new location."""
+    """Return a copy of a schema that will be moved to the JSON pointer `to`.
+
+    In the copy, references to other parts of the schema (`#/$defs/…`) are rewritten for the new location.
+    """
     if isinstance(schema, list):
         return [_relocate(item, to) for item in schema]
     if not isinstance(schema, dict):

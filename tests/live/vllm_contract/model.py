@@ -1,12 +1,12 @@
 """A stand-in for Triton's stock vLLM backend that needs no GPU: it returns the prompt's words in reverse order.
 
-It behaves like the original in these respects:
-- With `stream`, each response has only the new text; without it, one response has all the text.
+It behaves like the vLLM backend in these respects:
+- With `stream`, each response has only the new text; without `stream`, a single response has all the text.
 - The text starts with the prompt, unless `exclude_input_in_output` is set.
 - `finish_reason` is "None" in every response except the last.
 - Token counts are UINT32: a scalar for the input, an array for the output.
 - `max_tokens` defaults to 16.
-- A failure is a Triton error.
+- A failed request receives a Triton error.
 """
 
 import json

@@ -45,7 +45,7 @@ def test_download_with_a_wrong_hash_is_rejected_and_discarded(index, downloads, 
     assert not list(downloads.iterdir())
 
 
-def test_unreachable_index_error_suggests_checking_the_network(index, downloads, bar, monkeypatch):
+def test_error_for_an_unreachable_index_suggests_checking_the_network(index, downloads, bar, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")

@@ -1,4 +1,7 @@
-"""Exports to the model repository: cached conversions, complete folders, and the operator's edits to config.pbtxt."""
+"""Tests of exports to the model repository.
+
+They check that conversions are cached, that folders are complete, and that operators' edits to config.pbtxt are kept.
+"""
 
 import errno
 import os
@@ -33,7 +36,7 @@ def entry(index):
 
 @pytest.fixture
 def conversions(monkeypatch):
-    """Replace the converter with one that copies its source and records each call."""
+    """Replace the converter with one that copies the weights; return the list of the weights that were converted."""
     converted = []
 
     def convert(source, version, options):
@@ -127,7 +130,7 @@ def test_configuration_edits_survive_a_new_export(entry, conversions, tmp_path):
     assert conversions == [b"weights"] * 2
 
 
-def test_edits_outside_parameters_and_new_parameters_survive(entry, conversions, tmp_path):
+def test_edited_fields_and_added_parameters_survive_a_new_export(entry, conversions, tmp_path):
     folder = make(entry, tmp_path)
     edit(folder, "KIND_CPU", "KIND_GPU")
     with (folder / "config.pbtxt").open("a", encoding="utf-8") as config:
@@ -154,7 +157,9 @@ def test_deleted_configuration_is_generated_again(entry, conversions, tmp_path):
     assert len(conversions) == 1
 
 
-def test_syntax_error_in_an_edit_is_reported_with_its_line_and_keeps_the_model(entry, conversions, tmp_path):
+def test_syntax_error_in_edited_configuration_is_reported_with_its_line_and_the_model_is_kept(
+    entry, conversions, tmp_path
+):
     folder = make(entry, tmp_path)
     edit(folder, "backend:", "backend")
     with pytest.raises(ExportError, match=r"config\.pbtxt, line"):
@@ -214,11 +219,13 @@ class TestOwnWeights:
         monkeypatch.setitem(repository.CONVERTERS, "gguf", SimpleNamespace(convert=convert, source=lambda: ""))
         return converted
 
-    def test_missing_weights_error_names_their_source(self, entry, conversions, tmp_path):
+    def test_error_for_missing_weights_names_their_source(self, entry, conversions, tmp_path):
         with pytest.raises(ExportError, match=r"example\.org/tiny.*--weights FOLDER"):
             make(entry, tmp_path)
 
-    def test_recorded_weights_folder_is_converted_once_and_left_unchanged(self, entry, conversions, weights, tmp_path):
+    def test_weights_folder_is_converted_once_left_unchanged_and_reused_by_default(
+        self, entry, conversions, weights, tmp_path
+    ):
         for given in (weights, weights, None):
             make(entry, tmp_path, given)
         assert conversions == [weights]
@@ -230,7 +237,7 @@ class TestOwnWeights:
         make(entry, tmp_path, weights)
         assert len(conversions) == 2
 
-    def test_changed_conversion_options_convert_the_recorded_folder_again(self, entry, conversions, weights, tmp_path):
+    def test_changed_conversion_options_convert_the_previous_weights_again(self, entry, conversions, weights, tmp_path):
         make(entry, tmp_path, weights)
         make(entry.model_copy(update={"conversion": {"quantize": "int8"}}), tmp_path)
         assert conversions == [weights, weights]

@@ -1,4 +1,4 @@
-"""Error responses: their status, their request ID, and OpenAI's error object, which never has a stack trace."""
+"""Error responses have an HTTP status, a request ID, and OpenAI's error object without a stack trace."""
 
 import pytest
 

@@ -21,7 +21,7 @@ def path(tmp_path):
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    tokenizer.enable_padding(length=32)  # published files have such settings, which must be ignored
+    tokenizer.enable_padding(length=32)  # as in published tokenizer files; the encoder must ignore both settings
     tokenizer.enable_truncation(3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path / "tokenizer.json"
@@ -45,7 +45,7 @@ class TestTokens:
         assert words(tokens) == ["[CLS]", "a", "[SEP]", "b", "c", "[SEP]"]
         assert tokens.types == [0, 0, 0, 1, 1, 1]
 
-    def test_a_text_that_is_too_long_is_rejected_with_both_lengths(self, path):
+    def test_error_for_a_text_that_is_too_long_states_the_limit_and_its_length(self, path):
         failure = encode_one(TextTokenizer(path, 5), "a b c d")
         assert isinstance(failure, InvalidRequest)
         assert "5 tokens" in str(failure)
@@ -68,7 +68,7 @@ class TestTokens:
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_a_template_is_filled_in_and_its_end_kept(self, path):
+    def test_a_template_is_filled_in_and_its_end_is_kept(self, path):
         tokenizer = TextTokenizer(path, 8, "Q: {query} D: {document} ? yes")
         assert words(encode_one(tokenizer, ("a", "b"))) == ["Q:", "a", "D:", "b", "?", "yes"]
         assert words(encode_one(tokenizer, ("a", "b c d e f"), True)) == ["Q:", "a", "D:", "b", "c", "d", "?", "yes"]
@@ -79,7 +79,7 @@ class TestTokens:
         assert isinstance(failure, InvalidRequest)
         assert failure.param == "query"
 
-    def test_bytes_without_a_whole_token_id_are_rejected(self, path):
+    def test_bytes_too_few_for_one_token_id_are_rejected(self, path):
         assert isinstance(TextTokenizer(path, 8).check_ids(b"abc"), InvalidRequest)
 
     def test_a_placeholder_in_a_query_is_not_filled_in(self, path):
@@ -113,7 +113,7 @@ class TestRequests:
         assert item.failure.row == 1
         assert fine.failure is None
 
-    def test_a_cancelled_request_has_failed(self):
+    def test_a_cancelled_request_counts_as_failed(self):
         assert not EncodeRequest().has_failed()
         assert EncodeRequest(is_cancelled=lambda: True).has_failed()
 
@@ -135,7 +135,7 @@ class TestPlan:
         computed = sum(len(batch) * max(lengths[row] for row in batch) for batch in plan(lengths, 512))
         assert computed < 1.05 * sum(lengths)
 
-    def test_short_rows_are_not_padded_to_a_long_one(self):
+    def test_short_rows_are_not_padded_to_the_length_of_a_long_row(self):
         assert list(plan([400, 16, 16, 16], 4096)) == [[0], [1, 2, 3]]
 
     def test_no_rows_yield_no_batches(self):
@@ -158,4 +158,4 @@ class TestPooling:
     def test_normalize_scales_rows_to_length_1_and_turns_zeros_into_nan(self):
         rows = normalize(np.array([[3, 4], [0, 0]], np.float32))
         np.testing.assert_allclose(rows[0], [0.6, 0.8])
-        assert np.isnan(rows[1]).all()  # which EncodeRequest.finish rejects
+        assert np.isnan(rows[1]).all()  # EncodeRequest.finish rejects NaN

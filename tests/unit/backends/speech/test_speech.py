@@ -1,4 +1,4 @@
-"""The speech backend without a model: sentences, tempo, encoding, voices and synthesis."""
+"""Tests the speech backend without a model: sentences, tempo, encoding, voices and synthesis."""
 
 import io
 import time
@@ -47,7 +47,7 @@ class TestSentences:
     @pytest.mark.parametrize(
         "text", ["word " * 300, "a" * 1000, "a, b; " * 200, "字" * 999, "x" * 250 + " " + "y" * 250]
     )
-    def test_no_piece_is_too_long_and_nothing_is_lost(self, text):
+    def test_pieces_of_a_cut_text_are_short_enough_and_lose_nothing(self, text):
         pieces = list(cut(text, 100))
         assert max(len(piece) for piece in pieces) <= 100
         assert "".join(pieces) == text
@@ -111,9 +111,9 @@ class TestVoices:
 
 
 class FakeEngine:
-    """Speaks a tone that lasts a tenth of a second per letter at speed 1.
+    """A speech engine that speaks a tone instead of text: a tenth of a second per letter at speed 1.
 
-    Its sentences are separated by `|`, and it fails to convert the sentence `bad` to phonemes.
+    The engine splits text into sentences at `|`, and fails to convert the sentence `bad` to phonemes.
     """
 
     rate, hop, speeds = RATE, 240, (0.5, 2.0)
@@ -157,7 +157,7 @@ class TestSynthesis:
         assert engine.requested_speeds == [own]
         assert len(content) / 2 / RATE == pytest.approx(1.1 / speed, abs=0.06)
 
-    def test_sentences_are_in_order_and_not_spoken_too_far_ahead(self, pool):
+    def test_sentences_are_in_order_and_few_are_synthesized_ahead(self, pool):
         engine = FakeEngine()
         chunks = SpeechSynthesis(
             engine, "a|bb|ccc|dddd|eeeee|ffffff", SpeechOptions(format="pcm"), None, pool, 2

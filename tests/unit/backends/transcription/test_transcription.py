@@ -1,4 +1,4 @@
-"""The transcription backend without a model: decoding, blocks, windows and scheduling."""
+"""Tests of the transcription backend with fake engines: audio decoding, splitting of audio, and scheduling."""
 
 import io
 import threading
@@ -121,7 +121,7 @@ class TestAudio:
         with pytest.raises(InvalidRequest, match="the minimum is 4000 Hz"):
             read(wav(tone(10, 100), 100))
 
-    def test_the_rate_may_change_within_a_file(self):
+    def test_the_sample_rate_may_change_within_a_file(self):
         content = encoded("adts", "aac", seconds=3) + encoded("adts", "aac", seconds=3, rate=22_050)
         assert len(np.concatenate(read(content))) / RATE == pytest.approx(6, abs=0.4)
 
@@ -129,8 +129,8 @@ class TestAudio:
         with pytest.raises(InvalidRequest, match="limit of 5 seconds"):
             read(wav(tone(6)), maximum=5)
 
-    def test_a_small_file_of_long_silence_is_rejected(self):
-        """A small file may be long: compressed silence stays small even if it lasts hours."""
+    def test_audio_over_the_maximum_length_is_rejected_even_in_a_small_file(self):
+        """A small file can hold hours of audio, because compressed silence takes little space."""
         content = io.BytesIO()
         with av.open(content, "w", format="ogg") as container:
             stream = container.add_stream("libopus", rate=48_000, layout="mono")
@@ -144,7 +144,7 @@ class TestAudio:
 
 
 class FakeEngine:
-    """Returns two segments per window, and records its calls."""
+    """Returns two segments per window, and records the number of windows and the options of each call of `decode`."""
 
     batch_size, uses_previous_text = 3, True
 
@@ -170,7 +170,7 @@ def segments_of(made):
 
 
 class TestTranscriber:
-    def test_times_and_prompt_continue_from_window_to_window(self):
+    def test_times_and_prompt_of_a_window_continue_those_of_the_previous_window(self):
         engine = FakeEngine()
         made = transcriber(engine, 100, is_alone=False, prompt="names")
         segments = segments_of(made)
@@ -202,7 +202,7 @@ class TestTranscriber:
 
 
 class UnreliableEngine(FakeEngine):
-    """Returns all segments with a high temperature."""
+    """Returns segments with a high temperature, which marks their text as unreliable."""
 
     def decode(self, windows, options):
         for decoded in super().decode(windows, options):
@@ -216,7 +216,7 @@ def test_unreliable_text_is_not_part_of_the_next_prompt():
 
 
 class SilentFirstWindow(FakeEngine):
-    """Finds no speech in the first window, and detects English there."""
+    """Reports English but no speech for the first window, and French speech for the later windows."""
 
     def decode(self, windows, options):
         if not self.calls:
@@ -260,25 +260,25 @@ class TestWindows:
 
 
 class TestDoubt:
-    """Which windows of a batch must be decoded again by themselves."""
+    """Tests which windows of a batch are doubtful. The engine decodes a doubtful window again, outside the batch."""
 
     GOOD = Segment(0, 29, " It was the best of times.", [1], 0.0, 1.0, -0.3, 0.01)
 
-    def test_a_good_window_is_accepted(self):
+    def test_a_good_window_is_not_doubtful(self):
         assert not _is_doubtful([self.GOOD], 30)
 
     @pytest.mark.parametrize(
         "change", [{"end": 28}, {"avg_logprob": -1.5}, {"no_speech_prob": 0.9}, {"text": " again and" * 30}]
     )
-    def test_windows_that_end_early_or_are_improbable_silent_or_repetitive_are_not_accepted(self, change):
+    def test_an_early_end_improbable_text_silence_or_repetition_makes_a_window_doubtful(self, change):
         assert _is_doubtful([self.GOOD._replace(**change)], 30)
 
-    def test_an_empty_window_is_not_accepted(self):
+    def test_a_window_without_segments_is_doubtful(self):
         assert _is_doubtful([], 30)
 
 
 @pytest.mark.parametrize(("language", "code"), [("en", "en"), ("yue", "zh"), ("fil", None), (None, None)])
-def test_an_unsupported_language_is_replaced_by_the_closest_if_there_is_one(language, code):
+def test_an_unsupported_language_is_replaced_by_a_close_supported_language_if_any(language, code):
     assert closest_language(language, frozenset({"en", "zh"})) == code
 
 
@@ -295,7 +295,7 @@ class Work:
             if self._name == "bad" and i == 1:
                 raise ValueError("broken")
             self._order.append(self._name)
-            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than a turn of the scheduler
+            time.sleep(0.25 if self._name in ("long", "short") else 0)  # longer than one turn of RoundRobin
             yield
         self.done.set()
 

@@ -61,7 +61,7 @@ def test_rows_are_split_by_count_and_size(sizes, requests):
     assert sorted(row for part in parts for row in part) == list(range(len(sizes)))
 
 
-def test_base64_encodes_the_same_numbers(client):
+def test_base64_contains_the_same_numbers_as_the_float_format(client):
     texts = ["one", "two words"]
     plain = vectors(embed(client, input=texts))
     encoded = vectors(embed(client, input=texts, encoding_format="base64"))
@@ -76,7 +76,7 @@ def test_shortened_vectors_are_normalized(client):
 
 
 @pytest.mark.parametrize(("given", "param"), [("x" * 99_999, "input"), (["x", "x" * 99_999], "input[1]")])
-def test_error_for_a_text_that_is_too_long_names_its_path(client, given, param):
+def test_error_for_a_text_that_is_too_long_names_the_field(client, given, param):
     error = embed(client, input=given).get_json()["error"]
     assert (error["param"], error["code"]) == (param, "context_length_exceeded")
     assert error["message"].startswith(f"'{param}': ")
@@ -154,11 +154,11 @@ def test_input_is_required(client):
     assert (error["param"], error["code"]) == ("input", "missing_parameter")
 
 
-def test_row_error_names_the_item_of_the_request(client, triton):
+def test_error_in_a_row_of_a_batch_names_the_input_item(client, triton):
     failure = InvalidRequest("has 600 tokens", code="context_length_exceeded")
     failure.row = 0
     triton.infer_failures[1] = failure
-    texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # sent in three requests: items 1 and 0, item 2, item 3
+    texts = ["x" * 9000, "y" * 7, "z" * 10_000, "w" * 16_000]  # sent in three batches: texts 1 and 0, text 2, text 3
     error = embed(client, input=texts).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[2]", "context_length_exceeded")
     assert error["message"] == "'input[2]': has 600 tokens"
@@ -178,7 +178,7 @@ def test_text_with_more_characters_than_the_context_can_hold_is_truncated_or_rej
 
 
 def test_requests_beyond_the_queue_size_are_rejected(client, triton):
-    """The fake model's `queue_size` is 2. A third request, sent while two are being processed, is rejected."""
+    """The fake model's `queue_size` is 2. A third request is rejected if two requests are being processed."""
     statuses = []
 
     def nested(*arguments, **options):
@@ -207,7 +207,7 @@ def test_missing_queue_size_in_the_configuration_is_reported(client, triton):
 
 
 @pytest.mark.parametrize(("failure", "status"), [(EngineFailure("no"), 500), (Overloaded("full"), 503)])
-def test_failure_keeps_its_status_and_cancels_the_next_request(client, triton, failure, status):
+def test_failure_of_a_batch_keeps_its_status_and_cancels_the_next_batch(client, triton, failure, status):
     triton.infer_failures[0] = failure
     assert embed(client, input=["x" * 16_000] * 10).status_code == status
     assert len(triton.inferences) == 2

@@ -1,4 +1,4 @@
-"""POST /rerank and /v2/rerank with a fake encoder, which scores short documents highest."""
+"""Tests of POST /rerank and /v2/rerank with a fake encoder, which scores short documents highest."""
 
 import math
 
@@ -14,7 +14,7 @@ def rerank(client, path="/v1/rerank", **fields):
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
-def test_documents_are_returned_by_relevance(client, triton, path):
+def test_documents_are_returned_in_order_of_relevance(client, triton, path):
     body = rerank(client, path).get_json()
     assert body.pop("id").startswith("rerank-")
     results = body.pop("results")
@@ -41,7 +41,7 @@ def test_equal_scores_keep_document_order(client):
     assert [result["index"] for result in results] == [1, 3, 0, 2]
 
 
-def test_documents_may_be_objects_or_omitted_from_the_response(client):
+def test_documents_may_be_objects_and_may_be_omitted_from_the_response(client):
     body = rerank(client, documents=[{"text": "bb"}, "a"], return_documents=False).get_json()
     assert [set(result) for result in body["results"]] == [{"index", "relevance_score", "score"}] * 2
     assert rerank(client, documents=[{"text": "bb"}]).get_json()["results"][0]["document"] == "bb"
@@ -97,7 +97,7 @@ def test_query_is_required(client):
 
 def test_document_error_names_the_document(client, triton):
     failure = InvalidRequest("too long")
-    failure.row = 0  # rows are sent in order of size, shortest first
+    failure.row = 0  # rows are sent shortest first, so row 0 is documents[1]
     triton.infer_failures[0] = failure
     assert rerank(client).get_json()["error"]["param"] == "documents[1]"
 

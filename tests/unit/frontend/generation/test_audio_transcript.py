@@ -1,4 +1,7 @@
-"""Audio in a conversation, with a fake Triton: transcribed for the client or for a chat model, or rejected."""
+"""Tests of audio in a conversation, with a fake Triton.
+
+The audio is transcribed for the client or for a chat model, or rejected.
+"""
 
 import base64
 

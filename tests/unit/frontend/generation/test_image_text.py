@@ -1,4 +1,4 @@
-"""Images in a conversation, with a fake Triton: read by an OCR model, sent to a vision model, or rejected."""
+"""Images in a conversation are read by an OCR model, sent to a vision model, or rejected. Triton is a fake."""
 
 import base64
 from types import SimpleNamespace
@@ -109,7 +109,10 @@ class TestVisionModels:
 
     @pytest.mark.parametrize("name", ["gpt-4o", "zz-chat", "org/zz-chat"])
     def test_openai_name_selects_a_vision_model_only_for_images(self, client, triton, name):
-        """For images, gpt-4o selects the vision model, as that model's own names do; for text, the first chat model."""
+        """If a request has images, gpt-4o selects the vision model, just as the vision model's own names do.
+
+        If a request has only text, gpt-4o selects the first chat model.
+        """
         triton.queue_response(last("A cat."))
         ask(client, IMAGE, model=name)
         assert triton.requests[0]["model"] == "zz-chat"
@@ -123,7 +126,7 @@ class TestVisionModels:
         assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"
         assert triton.requests == []
 
-    def test_images_that_together_exceed_the_upload_limit_are_413(self, make_client, triton, tmp_path):
+    def test_images_that_together_exceed_the_upload_limit_are_rejected_with_413(self, make_client, triton, tmp_path):
         (tmp_path / "x.png").write_bytes(bytes(600))
         client = make_client(max_upload_bytes=1000, allow_files=(tmp_path,))
         file = {"type": "image_url", "image_url": {"url": f"file://{tmp_path}/x.png"}}

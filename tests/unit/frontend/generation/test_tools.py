@@ -75,7 +75,7 @@ def test_truncated_response_keeps_its_finish_reason(client, triton):
     assert choice["message"]["content"] == WRITTEN[:40]
 
 
-def test_only_one_call_is_returned_without_parallel_tool_calls(client, triton):
+def test_only_one_call_is_returned_if_parallel_tool_calls_is_false(client, triton):
     triton.queue_response(last(f"{WRITTEN}\n{WRITTEN}"))
     message = post(client, tools=[TOOL], parallel_tool_calls=False).get_json()["choices"][0]["message"]
     assert len(message["tool_calls"]) == 1
@@ -244,7 +244,7 @@ def test_reasoning_is_separated_for_models_that_reason(client, triton, configure
     assert inputs(triton)["sampling_parameters"]["visible_tokens"] == ["<think>", "</think>"]
 
 
-def test_reasoning_tags_are_text_for_other_models(client, triton):
+def test_reasoning_tags_are_text_for_models_that_do_not_reason(client, triton):
     triton.queue_response(last("<think>Hm.</think>Hello"))
     assert post(client).get_json()["choices"][0]["message"]["content"] == "<think>Hm.</think>Hello"
 
@@ -301,7 +301,7 @@ def test_assistant_messages_may_lack_content_or_contain_a_refusal(client, triton
     assert inputs(triton)["messages"][1].items() >= sent.items()
 
 
-def test_truncated_call_is_accepted_in_the_history(client, triton):
+def test_call_with_truncated_arguments_is_accepted_in_the_history(client, triton):
     triton.queue_response(last())
     assert post(client, messages=with_call(function={"name": "f", "arguments": '{"a": '})).status_code == 200
     (call,) = inputs(triton)["messages"][1]["tool_calls"]

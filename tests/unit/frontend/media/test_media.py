@@ -1,4 +1,4 @@
-"""URLs in requests: inline data, files in allowed folders, and files on public or allowed web servers."""
+"""Tests of URLs in requests: inline data, files in allowed folders, and files on public or allowed web servers."""
 
 import base64
 import os
@@ -48,7 +48,7 @@ class TestData:
         assert rejected(url) == "invalid_base64"
 
     @pytest.mark.parametrize("url", ["", "hello", "ftp://x/y", "data:x", "/etc/passwd", "javascript:1"])
-    def test_malformed_urls_and_other_schemes_are_rejected(self, url):
+    def test_malformed_urls_and_unsupported_schemes_are_rejected(self, url):
         assert rejected(url) == "invalid_url"
 
     def test_empty_data_is_rejected(self):
@@ -78,12 +78,12 @@ class TestFiles:
     @pytest.mark.parametrize(
         "name", ["../secret", "out", "pipe", "circle", "", "missing", "%2e%2e/secret", "a%00b", "x/../../secret"]
     )
-    def test_other_files_are_rejected_and_no_descriptor_stays_open(self, folder, name):
+    def test_disallowed_or_missing_files_are_rejected_and_no_descriptor_stays_open(self, folder, name):
         before = len(os.listdir("/proc/self/fd"))
         assert rejected(f"file://{folder}/{name}", allow_files=(folder,)) == "file_not_allowed"
         assert len(os.listdir("/proc/self/fd")) == before
 
-    def test_the_opened_file_is_checked_again_and_a_malformed_url_is_rejected(self, folder, monkeypatch):
+    def test_the_path_of_the_opened_file_is_checked_again_and_a_malformed_url_is_rejected(self, folder, monkeypatch):
         monkeypatch.setattr(Path, "resolve", lambda path: path)
         assert rejected(f"file://{folder}/../secret", allow_files=(folder,)) == "file_not_allowed"
         assert rejected("file://[x") == "file_not_allowed"
@@ -98,10 +98,10 @@ class TestFiles:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Responds with the path of the request as content, with these exceptions:
+    """Responds with the request's path as the body, except for these paths:
 
-    /to/LOCATION redirects to LOCATION, /large returns 2,000 bytes, /missing has the status 404, and /stall waits one
-    second before it responds.
+    /to/LOCATION redirects to LOCATION, /large returns 2,000 bytes, /missing returns the status 404, and /stall waits
+    one second before it responds.
     """
 
     def do_GET(self):
@@ -130,7 +130,10 @@ def server():
 
 @pytest.fixture
 def names(monkeypatch):
-    """Host name → addresses. A test adds entries, which take precedence over the system's name lookup."""
+    """Return a dict of host name → addresses, to which tests add entries.
+
+    The entries take precedence over the system's name lookup.
+    """
     addresses, real = {}, socket.getaddrinfo
 
     def look_up(host, port, *arguments, **options):
@@ -185,7 +188,7 @@ class TestHTTP:
         names["public.example"] = ["93.184.216.34", "10.0.0.1"]
         assert rejected("http://public.example/a.wav") == "host_not_allowed"
 
-    def test_an_error_status_or_a_closed_port_is_media_unreachable(self, server):
+    def test_an_error_status_or_a_closed_port_is_reported_as_media_unreachable(self, server):
         assert rejected(f"{server}/missing", **ALLOWED) == "media_unreachable"
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]

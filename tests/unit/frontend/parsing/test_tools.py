@@ -1,4 +1,7 @@
-"""Parsing of tool calls and reasoning: every format, any split of the stream, malformed calls, and constraints."""
+"""Tests of the parsers of tool calls and reasoning.
+
+They cover every tool format, any split of the streamed text, malformed calls, and the constraints for forced calls.
+"""
 
 import json
 import random
@@ -15,7 +18,10 @@ NAMES = {"weather", "f", "get-time_2"}
 
 
 def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
-    """Return the parsed content, calls, reasoning and finish_reason, after comparing the streamed deltas with them."""
+    """Parse the pieces of a model's output, and return the message's content, calls, reasoning and finish_reason.
+
+    Asserts that the streamed deltas add up to the same content and calls, except for calls that were aborted.
+    """
     parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
         ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
@@ -46,9 +52,9 @@ def streamed_calls(deltas):
 
 
 def fold_splits(tool_format, text, **options):
-    """Return `fold` of the whole text, after checking that no split of the text changes the result.
+    """Return the result of `fold` for the whole text, after checking that no split of the text changes the result.
 
-    The text is split in two at every index, into characters, and at random.
+    The text is split in two at every index, into single characters, and at random indexes.
     """
     whole = fold(tool_format, [text], **options)
     for index in range(len(text) + 1):
@@ -68,7 +74,7 @@ TRICKY = (
 
 
 def format_call(tool_format, name, arguments):
-    """Return a tool call in the syntax of this format."""
+    """Return a tool call in the syntax of `tool_format`."""
     return {
         "hermes": f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>',
         "llama3": f'<|python_tag|>{{"name": "{name}", "parameters": {arguments}}}',
@@ -205,7 +211,7 @@ def test_variants_of_a_format_are_parsed(tool_format, text, calls):
     assert fold_splits(tool_format, text) == (None, calls, None, "tool_calls")
 
 
-def test_json_after_a_call_is_content_unless_it_is_a_call():
+def test_other_json_after_a_call_is_content():
     text = '[{"name": "f", "arguments": {}}]\n{"temperature": 7}'
     assert fold_splits("hermes", text) == ('\n{"temperature": 7}', [("f", "{}")], None, "tool_calls")
 
@@ -256,7 +262,7 @@ def test_mistral_call_ids_are_nine_letters_or_digits():
 
 
 def test_long_call_in_small_pieces_is_parsed():
-    # 80,000 pieces: a parser that rescanned the whole text for each of them would be very slow.
+    # The text has 80,000 pieces. A parser that rescanned the whole text for each piece would be very slow.
     text = format_call("hermes", "f", '{"code": "' + "x = 1;\\n" * 40_000 + '"}')
     assert fold("hermes", [text[i : i + 4] for i in range(0, len(text), 4)])[1][0][0] == "f"
 

@@ -1,4 +1,4 @@
-"""The limit on the requests in progress per model. A request that ends makes room for another."""
+"""The limit on the number of requests in progress per model. A request no longer counts when it ends."""
 
 import pytest
 

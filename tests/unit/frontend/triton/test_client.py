@@ -1,4 +1,4 @@
-"""Conversion of a backend's errors to API errors, by status and code."""
+"""The conversion of a backend's errors to API errors, which depends on the status and the code."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""Requests to Triton's HTTP port, here a local server that speaks Triton's protocol."""
+"""Requests to Triton's HTTP port. A local server that speaks Triton's protocol replaces Triton."""
 
 import socket
 import struct
@@ -157,14 +157,14 @@ def test_cancel_from_another_thread_ends_the_wait_and_the_client_stays_usable(cl
         (500, EngineFailure, "The model failed on this request"),
     ],
 )
-def test_an_error_of_triton_itself_is_converted_by_status(client, server, status, kind, message):
+def test_triton_error_is_converted_by_its_http_status(client, server, status, kind, message):
     content = orjson.dumps({"error": "bad shape"})
     server.responses = [(status, content, len(content))]
     with pytest.raises(kind, match=message):
         infer(client).result()
 
 
-def test_a_backend_error_is_converted(client, server):
+def test_a_backend_error_is_converted_by_its_code(client, server):
     text = orjson.dumps({"status": "UNAVAILABLE", "message": "full", "param": None, "code": "overloaded", "row": None})
     server.responses = [tensors(("error", "BYTES", [1], struct.pack("<I", len(text)) + text))]
     with pytest.raises(Overloaded, match="full"):

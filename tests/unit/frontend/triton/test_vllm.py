@@ -66,7 +66,7 @@ def ask(client, **fields):
     return client.post("/v1/chat/completions", json=chat(model="big-chat", **fields))
 
 
-def test_a_complete_response_and_the_tensors_sent(client, triton, big):
+def test_a_request_is_sent_as_tensors_and_the_complete_response_is_returned(client, triton, big):
     triton.queue_response(part("Hello", "stop", 3))
     body = ask(client, temperature=0, stop="x", top_k=0, max_tokens=5).get_json()
     assert body["choices"][0]["message"]["content"] == "Hello"
@@ -83,7 +83,7 @@ def test_chat_template_kwargs_reach_the_template(client, triton, big):
     assert triton.requests[0]["inputs"]["text_input"] == "Ahoy! [user] Hi [assistant]"
 
 
-def test_a_stream_sums_up_the_token_counts_of_its_responses(client, triton, big):
+def test_the_token_counts_of_streamed_responses_are_summed(client, triton, big):
     triton.queue_response(part("Hel"), part("", count=1), part("lo", "length", 2))
     response = ask(client, stream=True, stream_options={"include_usage": True})
     chunks = [orjson.loads(block[6:]) for block in response.get_data().split(b"\n\n") if block.startswith(b"data: {")]
@@ -100,7 +100,7 @@ def test_max_tokens_is_always_set_and_limited_by_the_context(client, triton, big
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["max_tokens"] == tokens
 
 
-def test_too_long_prompts_and_messages_that_the_template_rejects_are_not_sent(client, triton, big):
+def test_a_prompt_that_is_too_long_or_rejected_by_the_template_is_not_sent(client, triton, big):
     error = ask(client, messages=[{"role": "user", "content": "word " * 20}]).get_json()["error"]
     assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
     assert "resulted in 23 tokens" in error["message"]
@@ -130,18 +130,18 @@ def test_completion_prompts_must_be_text_within_the_context(client, triton, big)
         (lambda big: big.values.update(tokenizer="elsewhere"), "cannot be read"),
     ],
 )
-def test_an_incomplete_or_invalid_configuration_is_a_500_with_the_reason(client, big, change, message):
+def test_an_incomplete_or_invalid_configuration_returns_500_with_the_reason(client, big, change, message):
     change(big)
     response = ask(client)
     assert (response.status_code, message in response.get_json()["error"]["message"]) == (500, True)
 
 
-def test_vllm_models_are_not_probed(client, triton, big):
+def test_health_does_not_probe_vllm_models(client, triton, big):
     triton.dead.add("big-chat")
     assert client.get("/health").status_code == 200
 
 
-def test_an_aborted_response_is_an_engine_failure():
+def test_an_aborted_response_raises_engine_failure():
     call = VllmCall(FakeCall([part("a"), part("", "abort")]))
     assert call.next() == {"text_output": "a"}
     with pytest.raises(EngineFailure, match="abort"):

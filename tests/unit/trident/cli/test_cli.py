@@ -59,7 +59,7 @@ def test_list_shows_models_of_the_catalog_and_other_models_of_the_repository(tmp
     assert rows["smollm2-135m"]["task"] == "chat"
 
 
-def test_show_describes_models_of_the_catalog_and_the_repository_and_rejects_others(tmp_path):
+def test_show_describes_models_of_the_catalog_and_the_repository_and_rejects_unknown_names(tmp_path):
     assert "not exported; to export it, run: trident export smollm2-135m" in run("show", "smollm2-135m")
     (tmp_path / "repository" / "mine").mkdir(parents=True)
     config = 'name: "mine" parameters { key: "task" value { string_value: "chat" } }'
@@ -81,7 +81,7 @@ def test_export_rejects_an_unknown_model():
         (["qwen3-reranker-0.6b"], "--weights: 'missing' is not a folder"),
     ],
 )
-def test_weights_option_requires_a_folder_and_one_model_without_packages(arguments, message):
+def test_weights_option_requires_a_folder_and_one_model_that_is_not_on_the_package_index(arguments, message):
     assert message in run("export", *arguments, "--weights", "missing", code=2)
 
 

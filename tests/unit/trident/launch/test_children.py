@@ -9,7 +9,7 @@ from trident.launch.children import ChildLog, start_child
 
 
 def log_output(log, text):
-    """Run a process that prints `text`, and wait until the last line of it is in the log."""
+    """Run a process that prints `text`, and wait until the last line of `text` is in the log."""
     process = start_child([sys.executable, "-c", f"print({text!r})"], stdout=subprocess.PIPE)
     log.follow(process.stdout)
     last = text.splitlines()[-1]

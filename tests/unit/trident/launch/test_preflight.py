@@ -1,4 +1,4 @@
-"""The startup checks, whose errors name the problem and its fix."""
+"""Tests of the startup checks, whose error messages name the problem and its fix."""
 
 import os
 import platform

@@ -29,7 +29,7 @@ def test_one_client_is_served_in_order_and_leaves_a_slot_free():
     assert all_taken(queue) == [7]
 
 
-def test_a_second_client_gets_the_free_slot_and_the_next_released_one():
+def test_a_second_client_gets_the_free_slot_and_the_next_released_slot():
     queue = queue_of(8, *"a" * 10)
     all_taken(queue)
     queue.add(Request(10, "b"))

@@ -1,4 +1,4 @@
-"""The engine's loop with a fake pipeline: it admits requests, compiles grammars in between, and loses no request."""
+"""Tests of the engine's loop, with a fake pipeline: admission of requests, compilation of grammars, cancellation."""
 
 import contextlib
 import threading
@@ -80,7 +80,10 @@ class FakeCompiler:
 
 
 class Driver:
-    """An engine in a thread; `first` and `ended` are the times of each request's first token and end."""
+    """Runs an engine in a thread, and sends it requests.
+
+    `first` and `ended` map the ID of each request to the times of its first token and of its end.
+    """
 
     def __init__(self, slots=8, seconds=0.02):
         self.pipeline, self.compiler = FakePipeline(), FakeCompiler(seconds)
@@ -144,7 +147,7 @@ def test_all_requests_of_all_clients_finish(drive):
     driver.until(lambda: len(driver.ended) == 100)
 
 
-def test_waiting_grammars_do_not_delay_other_requests(drive):
+def test_requests_that_wait_for_grammars_do_not_delay_other_requests(drive):
     driver = drive(slots=4)
     for request_id in range(1, 31):
         driver.add(request_id, grammar=f"g{request_id}")
@@ -170,7 +173,7 @@ def test_requests_with_compiled_grammars_run_between_compilations(drive):
     assert len(driver.compiler.compiled) <= 5
 
 
-def test_a_new_grammar_is_compiled_although_requests_with_a_known_one_keep_arriving(drive):
+def test_a_new_grammar_is_compiled_while_requests_with_a_known_grammar_keep_arriving(drive):
     driver = drive(slots=4)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
@@ -183,7 +186,7 @@ def test_a_new_grammar_is_compiled_although_requests_with_a_known_one_keep_arriv
         driver.until(lambda: request_id in driver.first or 2 in driver.ended)
 
 
-def test_a_request_with_a_known_grammar_does_not_wait_for_a_new_one(drive):
+def test_a_request_with_a_known_grammar_does_not_wait_for_a_new_grammar(drive):
     driver = drive(seconds=0.5)
     driver.add(1, grammar="known")
     driver.until(lambda: 1 in driver.ended)
@@ -194,7 +197,7 @@ def test_a_request_with_a_known_grammar_does_not_wait_for_a_new_one(drive):
 
 
 def test_requests_with_grammars_finish_while_another_client_fills_the_slots(drive):
-    """The other client always has more unfinished requests, without a grammar, than there are slots."""
+    """The other client's requests have no grammar. More of them are always unfinished than there are slots."""
     driver = drive(slots=4, seconds=0.1)
     plain = iter(range(1000, 100_000))
 

@@ -1,4 +1,4 @@
-"""Detokenization and stop strings: sent text never changes, and stop strings are never sent."""
+"""Tests of detokenization and stop strings: sent text never changes, and stop strings are never sent."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -59,7 +59,7 @@ def test_an_incomplete_stop_string_is_sent_at_the_end():
     assert not stops.hit
 
 
-def test_the_earliest_of_several_stop_strings_counts():
+def test_the_earliest_of_several_stop_strings_ends_the_text():
     stops = StopStrings(["b", "a"])
     assert stops.push("x a b") == "x "
 
@@ -88,7 +88,7 @@ def test_a_stop_string_ends_the_answer_and_the_token_count(tokenizer):
     assert (last.text, last.finish_reason, last.num_output_tokens) == ("He", "stop", 4)
 
 
-def test_a_stop_string_in_the_last_characters_takes_precedence_over_length(tokenizer):
+def test_a_stop_string_in_the_last_characters_takes_precedence_over_finish_reason_length(tokenizer):
     answer = prepared_answer(tokenizer, stop=["lo"])
     answer.add(tokenizer.encode("Hello").ids, "length")
     assert (answer.take_delta().finish_reason) == "stop"
@@ -101,7 +101,7 @@ def test_text_held_back_for_a_stop_string_is_sent_at_the_end(tokenizer):
     assert (last.text, last.finish_reason) == ("Hello", "length")
 
 
-def test_take_delta_raises_the_failure(tokenizer):
+def test_take_delta_raises_the_error_of_a_failed_answer(tokenizer):
     answer = prepared_answer(tokenizer)
     answer.fail(RuntimeError("broken"))
     assert answer.finished
@@ -109,7 +109,7 @@ def test_take_delta_raises_the_failure(tokenizer):
         answer.take_delta()
 
 
-def test_an_echoed_prompt_comes_first_once_and_cannot_match_a_stop_string(tokenizer):
+def test_an_echoed_prompt_is_sent_once_before_the_text_and_cannot_match_a_stop_string(tokenizer):
     answer = GeneratedText(reply=None, request_id="r")
     answer.prepare(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
     answer.add(tokenizer.encode("He").ids)

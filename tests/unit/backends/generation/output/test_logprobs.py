@@ -29,7 +29,7 @@ def test_a_leading_space_belongs_to_the_token(byte_level):
     assert entry == {"token": " Hi", "logprob": -0.25, "bytes": list(b" Hi")}
 
 
-def test_special_tokens_have_no_entry(byte_level):
+def test_special_tokens_have_no_logprobs_entry(byte_level):
     assert TokenDescriber(byte_level).describe(byte_level.token_to_id("<|end|>"), 0.0) is None
 
 

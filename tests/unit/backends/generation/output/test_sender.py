@@ -1,4 +1,7 @@
-"""The sender: output is rate-limited, the last output is always sent, and cancelled answers are dropped."""
+"""The sender: output is rate-limited, the last output is always sent, and cancelled answers are dropped.
+
+An answer is the generated text of one request.
+"""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Prompts: templates are rendered as Hugging Face does, and invalid or overlong prompts are rejected with a reason."""
+"""Chat templates are rendered as in Hugging Face; invalid or overlong prompts are rejected with a reason."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -24,7 +24,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_messages_are_rendered_as_hugging_face_does(folder):
+def test_messages_are_rendered_as_in_hugging_face(folder):
     prompt = ChatPrompt(folder, 1000)
     ids = prompt.encode([{"role": "user", "content": "<b>你好"}])
     text = "".join(prompt.tokenizer.id_to_token(i) for i in ids)
@@ -33,7 +33,7 @@ def test_messages_are_rendered_as_hugging_face_does(folder):
 
 
 def byte_table():
-    """Return the printable character that GPT-2's alphabet has for each byte."""
+    """Return a table from each byte to the character that represents the byte in GPT-2's alphabet."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {byte: chr(byte) for byte in printable}
     missing = [byte for byte in range(256) if byte not in table]
@@ -46,7 +46,7 @@ def test_the_templates_reason_for_rejecting_messages_is_reported(folder):
     assert caught.value.param == "messages"
 
 
-def test_a_too_long_prompt_reports_both_lengths(folder):
+def test_the_error_for_a_too_long_prompt_states_the_limit_and_the_prompt_length(folder):
     with pytest.raises(InvalidRequest, match=r"length is 50 tokens.*resulted in 121 tokens") as caught:
         ChatPrompt(folder, 50).from_messages([{"role": "user", "content": "x" * 101}])
     assert caught.value.code == "context_length_exceeded"
@@ -82,7 +82,7 @@ def test_token_ids_are_used_unchanged(folder):
 
 
 @pytest.mark.parametrize("number", [-1, 256, 2**31 - 1])
-def test_an_unknown_token_id_is_named(folder, number):
+def test_the_error_for_an_unknown_token_id_names_its_index(folder, number):
     with pytest.raises(InvalidRequest, match="from 0 to 255") as caught:
         ChatPrompt(folder, 50).from_token_ids([3, number])
     assert caught.value.param == "prompt[1]"

@@ -64,7 +64,7 @@ def open_prompt(folder, template=PARTS, context=1000):
         (1, 60, (1, 16)),
     ],
 )
-def test_images_are_scaled_to_whole_cells_within_the_limits(width, height, grid_size):
+def test_images_are_scaled_to_whole_grid_cells_within_the_limits(width, height, grid_size):
     assert QwenVLImageProcessor(PREPROCESSOR, 64).grid_size(width / 28, height / 28) == grid_size
 
 
@@ -90,7 +90,7 @@ def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
-def test_an_unreadable_image_is_named_and_a_too_large_one_rejected(folder):
+def test_error_for_a_damaged_image_names_it_and_a_too_large_image_is_rejected(folder):
     messages = [{"role": "user", "content": [text("a"), IMAGE]}]
     with pytest.raises(InvalidRequest, match="damaged") as caught:
         open_prompt(folder).from_messages(messages, [b"no picture"])

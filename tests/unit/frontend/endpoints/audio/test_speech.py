@@ -94,7 +94,7 @@ def test_client_disconnect_in_mid_stream_is_not_raised(client, triton):
 @pytest.mark.parametrize(
     "error", [InvalidRequest("no such voice", param="voice", code="voice_not_found"), Overloaded("full")]
 )
-def test_failure_before_the_first_chunk_keeps_its_status(client, triton, error):
+def test_failure_before_the_first_chunk_keeps_its_http_status(client, triton, error):
     triton.queue_response(error)
     assert post(client).status_code == error.status
 
@@ -108,7 +108,7 @@ STREAMED = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0................LIST\x02\0\0\
 WHOLE = b"RIFF\x31\0\0\0WAVEfmt \x10\0\0\0................LIST\x02\0\0\0xxdata\x03\0\0\0one"
 
 
-def test_error_about_the_text_of_aha_messages_names_messages(client, triton):
+def test_error_about_the_text_in_aha_messages_names_the_field_messages(client, triton):
     triton.queue_response(InvalidRequest("'input' exceeds the limit of 5 characters", param="input"))
     error = aha(client).get_json()["error"]
     assert (error["param"], error["message"]) == ("messages", "'messages' exceeds the limit of 5 characters")
@@ -133,7 +133,7 @@ def test_generated_wav_file_over_the_upload_limit_is_413_and_cancels_the_call(ma
     assert call.cancelled
 
 
-def test_all_texts_of_messages_are_spoken(client, triton):
+def test_texts_of_all_messages_are_spoken(client, triton):
     triton.queue_response(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     messages = [
         {"role": "user", "content": "One."},
@@ -185,7 +185,7 @@ def test_unknown_model_is_404(client):
     assert post(client, model="nobody").status_code == 404
 
 
-def test_upload_limit_applies_to_inline_files_and_body_limit_to_the_rest(make_client, triton):
+def test_upload_limit_applies_to_inline_files_and_body_limit_to_the_rest_of_the_body(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=9000)
     triton.queue_response(chunk(STREAMED, num_input_tokens=5, num_output_tokens=40))
     part = {"type": "audio", "audio_url": {"url": f"base64://{base64.b64encode(b'x' * 8000).decode()}"}}

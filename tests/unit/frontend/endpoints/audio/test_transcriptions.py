@@ -138,7 +138,7 @@ def test_urlencoded_forms_are_rejected_without_being_parsed(client):
     assert time.monotonic() - started < 1
 
 
-def test_failure_before_the_first_segment_keeps_its_status(client, triton):
+def test_failure_before_the_first_segment_keeps_its_http_status(client, triton):
     call = triton.queue_response(InvalidRequest("not audio", param="file", code="invalid_audio"))
     response = post(client, stream="true")
     assert (response.status_code, response.get_json()["error"]["code"]) == (400, "invalid_audio")
@@ -174,7 +174,7 @@ def test_bad_input_names_the_field(client, triton, fields, param):
     assert not triton.requests
 
 
-def test_unknown_language_error_lists_the_supported_ones(client):
+def test_unknown_language_error_lists_the_supported_languages(client):
     message = post(client, language="klingon").get_json()["error"]["message"]
     assert all(f" {code}" in message for code in LANGUAGES)
     assert len(LANGUAGES) == 30

@@ -59,7 +59,7 @@ def test_a_form_request_returns_the_file(client, triton):
     assert triton.requests[0]["inputs"]["image"] == b"photo"
 
 
-def test_image_error_names_its_field(client, triton):
+def test_error_names_the_field_of_the_invalid_image(client, triton):
     first = queue_results(triton, b"one")[0]
     triton.queue_response(InvalidRequest("no image", param="image", code="invalid_image"))
     error = aha(client, PART, PART).get_json()["error"]
@@ -88,7 +88,7 @@ def test_started_calls_are_cancelled_if_a_later_image_is_rejected(client, triton
         ([PART], {"model": "tiny-chat"}, "model"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, parts, fields, param):
+def test_error_names_the_invalid_field(client, triton, parts, fields, param):
     response = aha(client, *parts, **fields)
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
     assert not triton.requests

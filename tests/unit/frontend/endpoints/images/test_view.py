@@ -1,4 +1,4 @@
-"""Image generations, edits and variations with a fake Triton: fields, responses, events and URLs. The image store."""
+"""Image generations, edits and variations with a fake Triton, and the image store."""
 
 import base64
 import io
@@ -77,7 +77,7 @@ def test_stream_has_partial_images_and_completed_images(client, triton):
     assert {"created_at", "size", "quality", "background", "output_format"} <= set(events[0])
 
 
-def test_failure_in_mid_stream_is_an_event(client, triton):
+def test_failure_during_a_stream_is_sent_as_an_event(client, triton):
     triton.queue_response(image(b"blur", partial=0), EngineFailure("gone"))
     response = generate(client, stream=True, partial_images=1)
     assert orjson.loads(response.text.splitlines()[-2][6:])["error"]["message"] == "gone"
@@ -126,7 +126,7 @@ def test_variation_sends_the_image_without_a_mask(client, triton):
         ("prompt", "x" * 32_001),
     ],
 )
-def test_bad_input_names_the_field(client, field, value):
+def test_error_names_the_invalid_field(client, field, value):
     response = generate(client, **{field: value})
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, field)
 
@@ -161,7 +161,7 @@ def test_backend_error_is_passed_on(client, triton):
 
 
 @pytest.mark.parametrize("name", ["x.png", "..%2fsecret.png", "tmpabcdefgh", "a" * 43 + ".exe", "b" * 43 + ".png"])
-def test_names_of_files_that_are_not_stored_images_are_404(make_client, tmp_path, name):
+def test_request_for_a_file_that_is_not_a_stored_image_is_404(make_client, tmp_path, name):
     client, folder = make_client(), tmp_path / "run" / "10100" / "images"
     folder.mkdir(parents=True)
     (folder.parent / "secret.png").write_bytes(b"secret")
@@ -194,14 +194,14 @@ def test_public_url_setting_overrides_the_host_of_the_request(make_client, trito
     assert body["data"][0]["url"].startswith("https://ai.example.org/trident/v1/images/files/")
 
 
-def test_gpt_image_names_return_base64_unless_urls_are_requested(client, triton):
+def test_gpt_image_models_return_base64_unless_urls_are_requested(client, triton):
     triton.queue_response(last())
     assert "b64_json" in generate(client, model="gpt-image-1").get_json()["data"][0]
     triton.queue_response(last())
     assert "url" in generate(client, model="gpt-image-1", response_format="url").get_json()["data"][0]
 
 
-def test_image_error_names_the_field_of_the_request(client, triton):
+def test_image_error_names_the_request_field(client, triton):
     triton.queue_response(InvalidRequest("damaged", param="image", code="invalid_image"))
     assert upload(client, "edits", prompt="p", **{"image[]": b"i"}).get_json()["error"]["param"] == "image[]"
 
@@ -229,7 +229,7 @@ class TestStore:
         third = store.put(bytes(40), "webp")
         assert [store.get(name) is not None for name in (*names, third)] == [False, True, True]
 
-    def test_storing_an_image_deletes_expired_ones(self, tmp_path):
+    def test_storing_an_image_deletes_expired_images(self, tmp_path):
         store = ImageStore(tmp_path, 60, 1000)
         old = store.put(b"old", "png")
         os.utime(tmp_path / old, (1, 1))
