@@ -1,18 +1,20 @@
-# Trident's commands. Python packages are installed into .venv and .venv-*; downloads and conversions go to TRIDENT_CACHE.
+# Commands to run and develop Trident. Python packages are installed into .venv and .venv-*. Downloaded and converted
+# models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp pp-ocrv6-small
 ARGS ?=
 BENCH ?= chat
-# The first suitable Python on PATH. Each candidate is run, because a pyenv shim exists even if no version is installed.
+# The first suitable Python on PATH. The loop runs each candidate to check its version, because pyenv creates a command
+# such as python3.12 on PATH that fails if pyenv has not activated that version.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-# $(call pip,BIN,ARGUMENTS): pip install, with its errors and warnings in .venv/pip.log, which $(failed) prints.
+# $(call pip,BIN,ARGUMENTS) runs `pip install`. Its errors and warnings go to .venv/pip.log, which $(failed) prints.
 pip = $(1)/python -m pip --disable-pip-version-check install $(2) 2> .venv/pip.log
 failed = { cat .venv/pip.log >&2; exit 1; }
-# $(call install,LOCK,FLAGS,BIN): install the packages of requirements/LOCK.lock, with a one-line progress counter.
+# $(call install,LOCK,FLAGS,BIN) installs the packages of requirements/LOCK.lock, and shows a one-line progress counter.
 install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1).lock) | awk -v total=$$(grep -c == requirements/$(1).lock) \
 	'/^Collecting/ {printf "\r  downloading package %d of %d", ++n, total; fflush()} \
 	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
@@ -58,14 +60,15 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@$(call install,kokoro)
 	@touch $@
 
-# Some conversions, voice cloning and some benchmarks need torch. It is installed once; their environments share it.
+# Some conversions, voice cloning and some benchmarks need torch. Their environments share the torch in .venv-torch, so
+# that it is installed only once.
 .venv-torch/ready: requirements/torch.lock | .venv/bin/python
 	@echo "trident: creating .venv-torch (one-time download of 3 GB)"
 	@rm -rf .venv-torch && $(BIN)/python -m venv .venv-torch
 	@$(call install,torch,--no-deps,.venv-torch/bin)
 	@touch $@
 
-# Environments separate from .venv, because their dependencies conflict with those in .venv.
+# These environments are separate from .venv, because their dependencies conflict with the dependencies in .venv.
 .venv-%/ready: requirements/%.lock .venv-torch/ready | .venv/bin/python
 	@echo "trident: creating .venv-$* (one-time download of a few hundred MB)"
 	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
@@ -82,14 +85,14 @@ serve: install ## start Triton and the API on 127.0.0.1:10100 with MODELS
 stop: install ## stop the instance that `make serve` started
 	@$(BIN)/trident stop $(ARGS)
 
-# Measures coverage only in the test process, not in the processes that the live tests start.
+# Coverage is measured only in the test process, not in the processes that the live tests start.
 COVERAGE = --cov --cov-report=term
 
-test: lint ## lint, then test with the real Triton and real models; slow suites run only if their inputs have changed
+test: lint ## lint, then test with the real Triton and real models; heavy suites run only if their inputs have changed
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
-test-all: lint ## like test, with all heavy suites
+test-all: lint ## like test, but run all heavy suites
 	@$(BIN)/trident export $(MODELS)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 

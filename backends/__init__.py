@@ -6,18 +6,18 @@ import logging
 import os
 import sys
 
-# Triton runs a Python backend in a process, the stub, that ignores LANG and LC_ALL. Its locale is C, in which Python
-# reads and writes text as ASCII.
+# Triton runs a Python backend in a process that is called the stub and ignores LANG and LC_ALL. The stub's locale is C,
+# in which Python reads and writes text as ASCII.
 for _name in ("C.UTF-8", "en_US.UTF-8"):  # older systems lack C.UTF-8
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, _name)
         break
 
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would send telemetry at every start
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the package would send telemetry at every start
 
 
 def start_logging(name: str) -> None:
-    """Log to stderr, which is Triton's log, with the prefix `name`.
+    """Set up logging to stderr, which is Triton's log, with the prefix `name`.
 
     The level is $TRIDENT_LOG_LEVEL. At `debug`, libraries still log at `info`, because their debug messages would
     expose the contents of requests.

@@ -1,8 +1,9 @@
 """Benchmark of response quality by weight format, precision and KV cache type: `python -m bench.precision`.
 
-Each candidate generates greedy responses to 50 prompts, and a reference model computes their perplexity. The reference
-has the published weights, dequantized to float16, and computes in float32 without quantization. A candidate is good
-enough if the perplexity of its responses is at most 2% above that of the reference's own responses.
+A candidate is a combination of these. Each candidate generates greedy responses to 50 prompts, and a reference model
+computes the perplexity of these responses. The reference model has the published weights, dequantized to float16, and
+computes in float32 without quantization. A candidate is good enough if the perplexity of its responses exceeds the
+perplexity of the reference model's own responses by at most 2%.
 """
 
 import json
@@ -22,7 +23,8 @@ from export.converters.gguf import requantize, save_openvino
 _RESPONSE_TOKENS = 100
 _PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").splitlines()
 _LIMIT = 1.02
-# Precision of the computation, KV cache type, and the group size of the int8 quantization of activations (0: none).
+# Each candidate has a precision of the computation, a type of the KV cache, and a group size for the int8 quantization
+# of activations (0: activations are not quantized).
 _CANDIDATES = (
     ("f32", "u8", "32"),
     ("f32", "f16", "32"),
@@ -33,7 +35,7 @@ _CANDIDATES = (
 
 
 def main() -> None:
-    """Print one line per candidate."""
+    """Print one line for the reference model, and one line per candidate."""
     from tokenizers import Tokenizer
 
     served = default_model_repository() / MODEL / "1"
@@ -75,7 +77,10 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def make_weights(folder: Path, served: Path, kind: str) -> Path:
-    """Write the model in OpenVINO's format, with weights of the GGUF type `kind`; return the new folder in `folder`."""
+    """Write the model in OpenVINO's format to a new folder in `folder`, and return the path of the new folder.
+
+    `kind` is the GGUF type of the weights.
+    """
     made = folder / kind
     made.mkdir()
     requantize(unpacked_gguf(folder), made / "model.gguf", kind)

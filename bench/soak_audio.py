@@ -1,7 +1,8 @@
-"""Soak test of speech and transcription: memory growth. `python -m bench.soak_audio`.
+"""Soak test that measures the memory growth of speech and transcription: `python -m bench.soak_audio`.
 
-Sends 500 requests from 4 clients, alternately for speech (in all formats) and transcription. In a fifth of them, the
-client disconnects early. Prints each process's memory after the first 100 requests and at the end.
+Sends 500 requests from 4 clients, alternately for speech (in all formats) and transcription. In a fifth of the
+requests, the client disconnects early. Prints the memory use of each process after the first 100 requests and at the
+end.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Python environments that the Makefile creates when a model first needs them."""
+"""Runs code in separate Python environments, which the Makefile creates when a model first needs them."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def python(environment: str) -> Path:
 def run(environment: str, module: str, *arguments: str) -> None:
     """Run `python -m MODULE ARGUMENTS…` in an environment, without access to the Hugging Face Hub.
 
-    Create or update the environment first. Raise ExportError if that or the module fails.
+    Create or update the environment first. Raise ExportError if the environment cannot be created or the module fails.
     """
     make(f"{environment}/ready")
     command = [str(python(environment)), "-m", module, *arguments]

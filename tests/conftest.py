@@ -44,10 +44,10 @@ def pytest_configure(config):
 
 
 class HeavySuites:
-    """Pytest plugin that records a heavy suite when all its tests pass, and skips unchanged ones if requested."""
+    """Pytest plugin that records the heavy suites whose tests all pass, and skips unchanged suites if requested."""
 
     def __init__(self, skip_unchanged):
-        # Computed before the tests run, so that an edit during the run is not recorded as tested.
+        # The fingerprints are computed before the tests run, so that an edit during the run is not recorded as tested.
         self._fingerprints = {name: fingerprint(inputs) for name, inputs in load_suites().items()}
         self._unchanged = unchanged_suites(self._fingerprints) if skip_unchanged else []
         self._skipped = set()
@@ -70,7 +70,7 @@ class HeavySuites:
             self._passed[suite].add(report.nodeid)
 
     def pytest_sessionfinish(self, session):
-        # With a filter, `_expected` may lack tests of a suite, so a filtered run is not recorded.
+        # If tests are filtered, `_expected` may lack tests of a suite, so a filtered run is not recorded.
         filters = [session.config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail")]
         filtered = any(filters) or any("::" in argument for argument in session.config.args)
         complete = [name for name, tests in self._expected.items() if tests == self._passed[name]]

@@ -1,1 +1,1 @@
-"""Image generation."""
+"""The backend for image generation."""

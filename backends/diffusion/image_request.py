@@ -1,4 +1,4 @@
-"""Generates the images of one request, one after the other."""
+"""Generates the images of one request, one at a time."""
 
 import queue
 import secrets
@@ -16,19 +16,20 @@ from backends.diffusion.pipelines import SEEDS, ImageParameters, Latent, Pipelin
 from contract.options import ImageGenerationOptions
 from contract.parameters import DiffusionParameters
 
-# Seconds between the yields of a waiting request. At each yield, the scheduler can notice that the client disconnected.
+# Seconds between the yields of a waiting request. At each yield, the scheduler checks whether the client has cancelled
+# the request.
 _POLL_SECONDS = 0.1
 
-# Held while a request decodes its files. Images may be large, and each queued request has its own thread, so decoding
-# several at once could take too much memory.
+# Held while a request decodes its image and mask. They may be large, and each queued request has its own thread, so
+# decoding the files of several requests at once could take too much memory.
 _DECODE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An encoded image or preview. `index` is the image's index in the request.
+    """A final image, or a preview of a final image, encoded. `index` is the index of the final image in the request.
 
-    `preview` is the preview's index among the previews of its image, or None for an image.
+    `preview` is the index of the preview among the previews of the final image, or None for the final image itself.
     """
 
     content: bytes
@@ -37,7 +38,7 @@ class GeneratedImage:
 
 
 class ImageRequest:
-    """A request for images. Each item of `images()` ends a step of the work.
+    """A request for images. The scheduler runs the request in steps: each item of `images()` ends one.
 
     `pool` has a single thread, which generates the images of all requests.
     """
@@ -57,13 +58,14 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """The prompt and its number of tokens. At its start, `images()` truncates the prompt and counts its tokens."""
+        """The prompt and its number of tokens. `images()` first truncates the prompt and counts its tokens."""
         self.n = options.n
 
     def images(self) -> Iterator[GeneratedImage | None]:
-        """Yield each image after its previews, and None while waiting for them.
+        """Yield each image after its previews, and None while waiting for an image or preview.
 
-        Raises InvalidRequest if a parameter or a file is invalid, or EngineDown if the model is unloaded meanwhile.
+        Raises InvalidRequest if a parameter or a file is invalid, or EngineDown if the model is unloaded during the
+        generation.
         """
         options = self._options
         self.prompt, self.num_input_tokens = self._pipelines.truncate_prompt(self.prompt)
@@ -97,7 +99,7 @@ class ImageRequest:
     def _generate(self, parameters: ImageParameters, index: int, seed: int) -> Iterator[GeneratedImage | None]:
         """Yield the previews of an image, then the image.
 
-        Closing the iterator stops the generation after the current step.
+        Closing the iterator stops the generation after the current denoising step.
         """
         events: queue.SimpleQueue[Latent | None] = queue.SimpleQueue()
         cancelled = False
@@ -139,14 +141,20 @@ class ImageRequest:
 
 
 def _preview_steps(previews: int, steps: int) -> set[int]:
-    """Return the steps that are followed by a preview: evenly spread, never the last, and fewer if steps are few."""
+    """Return the denoising steps that a preview follows. They are evenly spread and do not include the last step.
+
+    There are `previews` of them, or fewer if `steps` is too low.
+    """
     return {index * steps // (previews + 1) - 1 for index in range(1, previews + 1)} - {-1}
 
 
 def _image_parameters(
     defaults: DiffusionParameters, prompt: str, options: ImageGenerationOptions, canvas: Canvas
 ) -> ImageParameters:
-    """Return a request's parameters, with the model's defaults. Raises InvalidRequest for too few or too many steps."""
+    """Return the parameters of a request; the model's defaults replace omitted options.
+
+    Raises InvalidRequest if the number of steps is not in the allowed range.
+    """
     steps, guidance, strength = options.num_inference_steps, options.guidance_scale, options.strength
     if strength is None:  # a masked area is generated from scratch
         strength = defaults.strength if canvas.mask is None else 1.0

@@ -1,7 +1,7 @@
 """Finds the reading order of the text on a page, including columns of text and tables.
 
-Pieces of text are regions that the detector found, each a line or part of a line. Only their positions are used, so
-the order is known before any text is recognized.
+A piece of text is a region that the text detector found: a line or part of a line. This module uses only the positions
+of the pieces, so it finds the order before any text is recognized.
 """
 
 from bisect import bisect
@@ -14,29 +14,33 @@ from numpy.typing import NDArray
 
 from backends.ocr.text_recognizer import Quads
 
-# Pieces side by side are in one row if they overlap vertically by at least this fraction of the smaller height.
+# Two pieces side by side are in the same row if they overlap vertically by at least this fraction of the height of the
+# smaller piece.
 _SAME_ROW = 0.5
 
 # Minimum gap between two columns, in line heights.
 _GAP = 0.7
 
-# Minimum number of rows with text in several columns for a table, by number of columns (2 rows if not listed). Two
-# columns need more rows, because two pieces may be side by side by coincidence.
+# A block is a table if at least this many of its rows have text in several columns. The keys are numbers of columns.
+# For a number that is not listed, the minimum is 2 rows. Two columns need more rows than three columns do, because two
+# pieces may be side by side by coincidence.
 _MIN_ROWS = {2: 3}
 
-# A row of a single piece is not part of the columns above it if it is more than this many times its height below them.
+# A row of a single piece is not part of the columns above it if the vertical gap between the piece and the columns is
+# more than this many times the height of the piece.
 _APART = 0.5
 
-# Successive lines of a table form one row if they overlap vertically by more than this fraction of the smallest height.
+# Two successive lines of a table form one row if they overlap vertically by more than this fraction of the height of
+# their smallest piece.
 _TABLE_OVERLAP = 0.25
 
-# Columns are running text rather than a table if each column has at least this many lines, its median line fills at
-# least this fraction of the column's width, and that width is at least this many line heights.
+# Columns are running text rather than a table if each column has at least _PROSE_ROWS lines, its median line fills at
+# least the fraction _PROSE_FILL of the column's width, and that width is at least _PROSE_LENGTH line heights.
 _PROSE_ROWS, _PROSE_FILL, _PROSE_LENGTH = 4, 0.75, 8
 
 
 class Piece(NamedTuple):
-    """The rectangle of a piece of text on the leveled page, and the index of its quadrangle."""
+    """The rectangle of a piece of text after the page has been leveled, and the index of the piece's quadrangle."""
 
     left: float
     top: float
@@ -55,7 +59,9 @@ Row = list[Piece]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text, as a single cell, or a row of a table. A cell holds the indices of its pieces in reading order.
+    """A line of text, which has a single cell, or a row of a table, which has a cell for each column.
+
+    A cell is a tuple with the indices of its pieces in reading order.
 
     `table` marks a row of a table; `first` marks the first row of a table, or the first line of a column of text.
     """
@@ -95,7 +101,8 @@ def _upright(quads: Quads) -> list[Piece]:
     long = lengths >= np.median(lengths)
     angle = -float(np.median(np.arctan2(edges[long, 1], edges[long, 0])))
     turned = quads @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    # Each side is the mean of two corners, which fits a bent or slanted line better than the outer corner.
+    # Each side is at the mean position of its two corners. For a bent or slanted line, the mean fits better than the
+    # outer corner.
     left, right = turned[:, [0, 3], 0].mean(1), turned[:, [1, 2], 0].mean(1)
     top, bottom = turned[:, [0, 1], 1].mean(1), turned[:, [2, 3], 1].mean(1)
     sides = [side.tolist() for side in (left, top, right, bottom)]
@@ -115,7 +122,7 @@ def _rows(pieces: Sequence[Piece]) -> list[Row]:
 
 
 def _is_in_row(piece: Piece, row: Row) -> bool:
-    """Return whether a piece is beside all pieces of a row, and level with the one that was added last."""
+    """Return whether a piece is beside all pieces of a row, and level with the piece that was added to the row last."""
     last = row[-1]
     shared = min(piece.bottom, last.bottom) - max(piece.top, last.top)
     apart = all(piece.left >= other.right - other.height or piece.right <= other.left + other.height for other in row)
@@ -123,16 +130,19 @@ def _is_in_row(piece: Piece, row: Row) -> bool:
 
 
 def _block(rows: Sequence[Row]) -> tuple[list[Row], list[Span]]:
-    """Return the leading rows that share the same columns, or only the first row, and the gaps around these columns."""
+    """Return the first block of `rows`, and the gaps around its columns.
+
+    A block is a group of successive rows that share the same columns, or a single row.
+    """
     gaps, size = _gaps(rows[0]), 1
     count = len(_columns(rows[:1], gaps))
     for row in rows[1:] if count > 1 or _are_out_of_step(rows) else ():
         shared = _intersect(gaps, _gaps(row))
         columns = len(_columns(rows[: size + 1], shared))
         if columns < count:
-            break  # the row crosses a gap
+            break  # the row crosses a gap between columns
         if size == 1 and len(row) > 1 and len(_columns([row], _gaps(row))) > columns:
-            break  # the row has more columns: the row above is not part of its table
+            break  # the row has more columns than the row above, which is therefore not part of the same table
         gaps, size, count = shared, size + 1, columns
     block = list(rows[:size])
     while len(block) > 1 and len(block[-1]) < 2 and _is_apart(block):
@@ -155,7 +165,7 @@ def _is_apart(block: Sequence[Row]) -> bool:
 
 
 def _gaps(row: Row) -> list[Span]:
-    """Return the horizontal gaps of a row that can separate columns, with the infinite ones to its left and right."""
+    """Return the horizontal gaps in a row that can separate columns, and the infinite gaps to its left and right."""
     minimum = _GAP * float(np.median([piece.height for piece in row]))
     ends = [-np.inf, *(piece.right for piece in row)]
     begins = [*(piece.left for piece in row), np.inf]
@@ -168,7 +178,7 @@ def _intersect(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
 
 
 def _columns(block: Sequence[Row], gaps: Sequence[Span]) -> list[list[Row]]:
-    """Return the rows of each column, without empty cells and without empty columns."""
+    """Return the non-empty columns, each as a list of its non-empty cells."""
     columns = [[cell for cell in column if cell] for column in zip(*_grid(block, gaps), strict=True)]
     return [column for column in columns if column]
 

@@ -1,4 +1,4 @@
-"""Defines the interface of speech engines, loads the configured one, and resolves the names of voices."""
+"""Defines the interface of speech engines, loads the engine that a model needs, and resolves the names of voices."""
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +13,8 @@ from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
 
-# A model's parameter `engine` → module and class. Modules are imported on demand, because an installation may lack the
-# packages that some of them need.
+# Maps the values of a model's parameter `engine` to a module and a class. Modules are imported on demand, because an
+# installation may lack the packages that some of the modules need.
 _ENGINES = {
     "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
     "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
@@ -26,7 +26,7 @@ class Voice(Protocol):
     """A voice of a speech engine."""
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield the phonemes of a text, or its letters if the model reads letters, in pieces to speak in turn."""
+        """Yield the pieces of a text that are spoken in turn, as phonemes, or as plain text if the model reads text."""
         ...
 
     def speak(self, phonemes: str, speed: float) -> Samples:
@@ -45,7 +45,9 @@ class SpeechEngine(Protocol):
     """The slowest and the fastest speed that the model itself supports; 1 is normal."""
 
     def voice(self, name: str | None, reference: bytes | None) -> Voice:
-        """Return the voice of this name or alias (None: the default), or one cloned from an encoded audio file.
+        """Return the voice with this name or alias, or the default voice if `name` is None.
+
+        If `reference`, an encoded audio file, is given, return a voice that is cloned from that file.
 
         Raises InvalidRequest if there is no such voice, or if the model cannot clone voices.
         """

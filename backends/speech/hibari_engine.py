@@ -15,9 +15,9 @@ _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
 
 
 class HibariEngine:
-    """Loads a voice from each VOICE.onnx in the folder, where VOICE is the voice's name in hibari.
+    """Loads a voice from each VOICE.onnx in the folder, where VOICE is the voice's name in the package hibari.
 
-    Each call of `speak` uses one core.
+    Each call to `speak` uses one core.
     """
 
     rate, hop = 24_000, 300

@@ -1,4 +1,7 @@
-"""The Pocket TTS engine, with voice cloning. It needs torch, so it runs in a child process with its own environment."""
+"""The Pocket TTS engine, with voice cloning. The model needs torch, so it runs in a child process.
+
+The child process runs in its own Python environment.
+"""
 
 import hashlib
 import logging
@@ -20,20 +23,20 @@ from contract.parameters import SpeechParameters
 
 log = logging.getLogger(__name__)
 
-# Maximum characters per piece. pocket_tts itself splits texts of more than 50 tokens, but only at punctuation, so a
-# text without any must be cut first.
+# Maximum number of characters per piece. The package pocket_tts splits a text of more than 50 tokens, but only at
+# punctuation, so this module must cut a text that has no punctuation.
 _MAX_CHARACTERS = 150
 
-# The model was trained with references of this length, so only the first _REFERENCE_SECONDS are used. A file longer
-# than _MAX_SECONDS is rejected, but its length is checked only if its header states it.
+# The model was trained with reference audio of _REFERENCE_SECONDS, so only that much of a file is used. A file whose
+# header states a length of more than _MAX_SECONDS is rejected.
 _REFERENCE_SECONDS, _MAX_SECONDS = 30, 600
 
 
 class PocketTTSEngine:
     """Loads model.safetensors, its tokenizer, an optional config.yaml, and voices in the other .safetensors files.
 
-    The parameter `environment` names the Python environment that has the package pocket_tts. If the process dies, one
-    request fails, and the next one restarts the process.
+    The parameter `environment` names the Python environment that has the package pocket_tts. If the child process
+    dies, the current request fails, and the next request restarts the process.
     """
 
     hop = 1920
@@ -65,7 +68,10 @@ class PocketTTSEngine:
         return PocketTTSVoice(self, self._names.find(name), None)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the process's Speaker. Raises EngineFailure if it fails, EngineDown if the process died."""
+        """Call a method of the `Speaker` in the child process.
+
+        Raises EngineFailure if the method fails, or EngineDown if the process died.
+        """
         with self._lock:
             try:
                 if self._connection is None:
@@ -82,7 +88,7 @@ class PocketTTSEngine:
         return result
 
     def _start(self) -> dict[str, Any]:
-        # The process runs a different Python than Triton's stub, so it must not inherit the stub's library paths.
+        # The child process runs a different Python from Triton's stub, so it must not inherit the stub's library paths.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "PYTHON"))}
         self._process = ChildProcess(self._command, environment)
         self._connection = self._process.connection
@@ -100,19 +106,19 @@ class PocketTTSEngine:
 
 
 class PocketTTSVoice:
-    """A voice cloned from an encoded audio file, or one of the model's own voices."""
+    """A voice cloned from an encoded audio file, or one of the model's built-in voices."""
 
     def __init__(self, engine: PocketTTSEngine, name: str, reference: bytes | None):
         self._engine, self._name, self._reference = engine, name, reference
         self._samples: bytes | None = None
 
     def phonemes(self, text: str) -> Iterator[str]:
-        """Yield pieces of the text instead of phonemes, because this model takes plain text.
+        """Yield pieces of the text instead of phonemes, because this model reads plain text.
 
         Raises InvalidRequest if the reference audio is invalid.
         """
         if self._reference is not None:
-            # A block may be 20 seconds shorter than requested.
+            # Twice the length is requested, because a block may be up to 20 seconds shorter than requested.
             blocks = read_blocks(self._reference, 2 * _REFERENCE_SECONDS, _MAX_SECONDS, self._engine.rate)
             self._samples = next(blocks)[: _REFERENCE_SECONDS * self._engine.rate].tobytes()
             self._reference = None

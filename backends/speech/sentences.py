@@ -7,10 +7,10 @@ from hibari import Hibari
 
 _CHINESE_END = re.compile(r"(?<=[。！？])")
 
-# Runs of 16 or more digits: too long to be read as a number, so they are split to be read digit by digit.
+# A run of 16 or more digits is too long to be read as a number, so it is split to be read digit by digit.
 _DIGITS = re.compile(r"\d{16,}")
 
-# Where to cut, in order of preference.
+# The places where a text may be cut, in order of preference.
 _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
@@ -23,7 +23,10 @@ def split_sentences(text: str, maximum: int) -> Iterator[str]:
 
 
 def cut(text: str, maximum: int) -> Iterator[str]:
-    """Yield `text` in pieces of at most `maximum` characters, cut after punctuation, else at a space, else anywhere."""
+    """Yield `text` in pieces of at most `maximum` characters.
+
+    Each cut is after punctuation if possible, otherwise after a space if possible, otherwise anywhere.
+    """
     while len(text) > maximum:
         end = next(
             (ends[-1] for pattern in _CUTS if (ends := [m.end() for m in pattern.finditer(text, 0, maximum)])), maximum

@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 
 
 class SpeechSynthesis:
-    """Turns a text into an audio file. Each item of `chunks()` ends a step of the work.
+    """Turns a text into an audio file. The scheduler runs the synthesis in steps: each item of `chunks()` ends one.
 
-    The threads of `pool` speak up to `ahead` pieces of text ahead of the one that is being encoded and sent. A piece is
-    a sentence or part of one. Raises InvalidRequest if the voice is unknown or the text has nothing to speak.
+    A piece of text is a sentence or part of a sentence. While one piece is being encoded and sent, the threads of
+    `pool` speak up to `ahead` further pieces.
+
+    Raises InvalidRequest if the voice is unknown or the text has nothing to speak.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class SpeechSynthesis:
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
-        """The numbers of phonemes and of the model's steps in the speech so far."""
+        """The number of phonemes spoken so far, and the number of model steps in their audio."""
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the encoded audio of each piece, and then the end of the file; a chunk may be empty."""
@@ -76,7 +78,7 @@ class SpeechSynthesis:
             yield from self._voice.phonemes(self._text)
         except RequestFailure:
             raise
-        except Exception as error:  # the libraries that convert text raise many kinds of exceptions
+        except Exception as error:  # the libraries that produce the phonemes raise many kinds of exceptions
             log.warning("text could not be converted to phonemes: %s", type(error).__name__)
             raise InvalidRequest("'input' contains text that this model cannot speak", "input") from error
 

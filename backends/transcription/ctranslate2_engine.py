@@ -1,4 +1,4 @@
-"""The engine for Whisper on faster-whisper (CTranslate2)."""
+"""The engine that runs Whisper models with faster-whisper (CTranslate2)."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ from backends.transcription.engines import (
 from contract.options import TranscriptionOptions
 from contract.parameters import TranscriptionParameters
 
-# faster-whisper's default thresholds: text is improbable if its average log probability is below the first, and silence
-# is likely if its probability is above the second.
+# faster-whisper's default thresholds. Text is improbable if its average log probability is below _IMPROBABLE. A segment
+# is probably silence if its no-speech probability is above _SILENT.
 _IMPROBABLE, _SILENT = -1.0, 0.6
 
-# A batch decodes each window in a single pass. If a window's transcript then ends more than this many seconds before
-# the window does, the window is decoded again by itself.
+# In a batch, each window is decoded in a single pass. If the transcript of a window ends more than this many seconds
+# before the end of the window, the window is decoded again by itself.
 _REST_SECONDS = 1.0
 
 
@@ -72,7 +72,7 @@ class CTranslate2Engine:
         ends = list(itertools.accumulate(len(window) for window in windows))
         starts = [0, *ends[:-1]]
         clips = [{"start": start / RATE, "end": end / RATE} for start, end in zip(starts, ends, strict=True)]
-        self._batched.last_speech_timestamp = 0.0  # may be left over from a call that failed
+        self._batched.last_speech_timestamp = 0.0  # a call that failed may have left another value
         segments, _ = self._batched.transcribe(
             np.concatenate(windows),
             clip_timestamps=clips,
@@ -83,8 +83,9 @@ class CTranslate2Engine:
         )
         found: list[list[Segment]] = [[] for _ in windows]
         for segment in segments:
-            # Find the window by the start of its clip, `seek`, because the segment's own times may lie outside the
-            # clip. `seek` is in hundredths of a second and was rounded down twice: hence the tolerance of 2.
+            # Find the window by `seek`, the start of the segment's clip, because the segment's own times may lie
+            # outside the clip. `seek` is in hundredths of a second. It was rounded down twice, so it may be up to 2 too
+            # low.
             index = max(n for n, start in enumerate(starts) if segment.seek >= start * 100 / RATE - 2)
             if segment.text.strip() and segment.end > segment.start:
                 found[index].append(_convert(segment, starts[index] / RATE))

@@ -16,10 +16,10 @@ _FORBIDDEN = "Remote shutdown not allowed. Use --allow-remote-shutdown flag to e
 
 @blueprint.post("/shutdown")
 def shut_down() -> Response:
-    """Stop accepting requests, give running ones `drain_seconds` to finish, then stop Triton and exit.
+    """Stop accepting requests, give running requests `drain_seconds` to finish, then stop Triton and exit.
 
-    A Triton that Trident has not started keeps running. Only programs on this machine may do this (see _is_local),
-    unless `allow_remote_shutdown` is set.
+    A Triton that Trident did not start keeps running. Only programs on this machine may call this endpoint (see
+    _is_local), unless `allow_remote_shutdown` is set.
     """
     allowed = services().settings.allow_remote_shutdown
     print(f"[SHUTDOWN] Shutdown requested (remote_allowed: {str(allowed).lower()})", file=sys.stderr, flush=True)
@@ -33,7 +33,7 @@ def shut_down() -> Response:
 def _is_local() -> bool:
     """Return whether a program on this machine sent the request.
 
-    A request that a proxy has forwarded, or that a web page of another site has sent, does not count.
+    Return False for a request that a proxy forwarded, or that a web page of another site sent.
     """
     address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     address = getattr(address, "ipv4_mapped", None) or address

@@ -1,4 +1,4 @@
-"""Tools and reasoning: the request fields, what the chat template and the sampler receive, and the output parsers."""
+"""Tools and reasoning: the request fields, the inputs of the chat template and the sampler, and the output parsers."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,8 @@ from frontend.triton.registry import Model
 _MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-# Limited, because a small model that is forced to call tools keeps calling them until it reaches its token limit.
+# Maximum number of forced tool calls in a choice. Without this limit, a small model that is forced to call tools keeps
+# calling them until it reaches its token limit.
 _MAX_FORCED_CALLS = 8
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -36,7 +37,7 @@ class Function(RequestBody):
     name: Name = Field(description="Name of the function: letters, digits, `_` and `-`, at most 64 characters.")
     description: str | None = Field(None, description="Tells the model what the function does.")
     parameters: dict[str, Any] | None = Field(
-        None, description="JSON schema of the arguments, of type `object`. If omitted, there are no arguments."
+        None, description="JSON schema of the arguments, of type `object`. If omitted, the function has no arguments."
     )
     strict: bool | None = Field(
         None, description="Ignored: `tool_choice` decides whether calls must match `parameters`."
@@ -76,7 +77,10 @@ ToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<mode>")] | Annotated[Choice, Tag("<tool>")],
     Discriminator(lambda value: "<tool>" if isinstance(value, dict | BaseModel) else "<mode>"),
 ]
-"""A tool choice. `Choice` is the class for a named tool, which chat and responses write differently."""
+"""The type of the field `tool_choice`. `Choice` is the class of an object that names a tool.
+
+This class differs between chat completions and responses, because their APIs define different objects.
+"""
 
 
 class ToolFields(RequestBody):
@@ -85,18 +89,18 @@ class ToolFields(RequestBody):
     tools: list[Tool] | None = Field(None, max_length=128, description="Functions that the model may call.")
     tool_choice: ToolChoice[NamedTool] = Field(
         "auto",
-        description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call of that "
-        "function. With `required` or an object, arguments match the schema in `parameters`, except for unsupported "
-        "keywords.",
+        description="`none`: the model calls no tools. `auto`: the model decides whether to call tools. `required`: "
+        "the model makes one to eight tool calls. An object: the model calls the named function once. With "
+        "`required` or an object, arguments match the schema in `parameters`, except for unsupported keywords.",
     )
     parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     reasoning_effort: Effort | None = Field(
         None,
-        description="Passed to the chat template; `none` also sets `enable_thinking` to false, unless the request "
-        "sets it.",
+        description="Passed to the chat template. `none` also sets `enable_thinking` to false, unless the request "
+        "sets `enable_thinking` itself.",
     )
     enable_thinking: bool | None = Field(
-        None, description="Passed to the chat template: whether a reasoning model reasons before it answers."
+        None, description="Whether a reasoning model reasons before it answers. Passed to the chat template."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None,
@@ -133,7 +137,7 @@ class ToolFields(RequestBody):
 
     @property
     def callable_tools(self) -> list[Tool]:
-        """The tools that the model may call: none if `tool_choice` is `none`."""
+        """The tools that the model may call; empty if `tool_choice` is `none`."""
         return [] if self.tool_choice == "none" else self.tools or []
 
     def template_kwargs(self) -> dict[str, Any]:
@@ -149,16 +153,20 @@ class ToolFields(RequestBody):
 
 
 def describe_tools(body: ToolFields) -> list[dict[str, Any]]:
-    """Return the tools as chat templates expect them, always with `parameters`, which some templates require."""
+    """Return the callable tools in the format that chat templates expect.
+
+    Every function has the key `parameters`, because some templates require it.
+    """
     return [{"type": tool.type, "function": _describe(tool.function)} for tool in body.callable_tools]
 
 
 def tool_parameters(model: Model, body: ToolFields, constraint: Constraint | None) -> SamplingParameters:
     """Return the sampling parameters for tools and reasoning, with the constraint on the output.
 
-    `constraint` is the one that the structured output fields set. Forced calls replace it: the output is only tool
-    calls. With `tool_choice: auto` and a grammar, the output is text that matches the grammar. With `auto` and another
-    constraint, it is either tool calls or text that satisfies the constraint.
+    `constraint` is the constraint that the structured output fields set. If tool calls are forced, it does not apply:
+    the output is only tool calls. If `tool_choice` is `auto` and `constraint` is a grammar, the output is text that
+    matches the grammar. If `tool_choice` is `auto` and `constraint` is of another kind, the output is either tool calls
+    or text that satisfies `constraint`.
 
     Raises EngineFailure if the model's configuration names an unknown tool format.
     """
@@ -188,10 +196,10 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
 
 
 def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipeline]:
-    """Return a function that creates a parser pipeline; each choice needs its own.
+    """Return a function that creates a parser pipeline. Each choice needs its own pipeline.
 
-    Raises InvalidRequest if the request has tools and the model's task is not chat, or EngineFailure if the model's
-    configuration names an unknown tool format.
+    Raises InvalidRequest if the request has callable tools and the model's task is not chat, or EngineFailure if the
+    model's configuration names an unknown tool format.
     """
     names = {tool.function.name for tool in body.callable_tools}
     if names and model.task != "chat":

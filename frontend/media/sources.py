@@ -1,6 +1,6 @@
-"""Files that a request references by URL: data:, base64://, file:// and http(s)://.
+"""Reads the files that a request refers to by URL: data:, base64://, file:// and http(s)://.
 
-Files on this machine, and hosts with private addresses, must be allowed by the operator (`allow_files`, `allow_hosts`).
+The operator must allow files on this machine (`allow_files`) and hosts with private addresses (`allow_hosts`).
 """
 
 import base64
@@ -21,8 +21,8 @@ _SPACE = str.maketrans("", "", " \t\r\n")
 def read_media(url: str, param: str, settings: Settings) -> bytes:
     """Return the content that `url` refers to.
 
-    Raises InvalidRequest, Overloaded, or PayloadTooLarge if the file exceeds the upload limit. Errors name `param`, the
-    request's field with the URL.
+    Raises InvalidRequest if the file cannot be read, Overloaded if too many downloads are in progress, or
+    PayloadTooLarge if the file exceeds the upload limit. Errors name `param`, the request field with the URL.
     """
     readers: dict[str, Callable[[str, Settings], bytes]] = {
         "data": _read_data,
@@ -62,7 +62,7 @@ def _read_base64(url: str, settings: Settings) -> bytes:
 
 
 def _decode(data: str) -> bytes:
-    """Return decoded base64. Padding may be missing. White space is accepted if some is in the first 100 characters."""
+    """Return decoded base64. Padding may be missing. White space is removed if the first 100 characters have any."""
     plain = data.translate(_SPACE) if any(map(str.isspace, data[:100])) else data
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
@@ -78,13 +78,13 @@ def _read_file(url: str, settings: Settings) -> bytes:
             raise PermissionError
         path = Path(unquote(parts.path)).resolve()
         _check_allowed(path, settings)
-        # Do not follow a link created since resolve(), and do not block on a pipe.
+        # Do not follow a link that was created after resolve(), and do not block if the file is a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             return _read_regular(descriptor, settings)
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: links form a loop
+    except (OSError, ValueError, RuntimeError):  # resolve() raises RuntimeError if links form a loop
         raise InvalidRequest(message, code="file_not_allowed") from None
 
 
@@ -97,7 +97,7 @@ def _read_regular(descriptor: int, settings: Settings) -> bytes:
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode):
         raise PermissionError
-    # Check the opened file too: a link may have replaced a folder on its path since the first check.
+    # Check the path of the open file too: a link may have replaced a folder on the path since the first check.
     _check_allowed(Path(f"/proc/self/fd/{descriptor}").readlink(), settings)
     if about.st_size > settings.max_upload_bytes:
         raise file_too_large(settings.max_upload_bytes)

@@ -1,4 +1,6 @@
-"""Requests with one response, over Triton's HTTP port, because a gRPC call takes over 50% more CPU under gevent.
+"""Sends requests that have a single response to Triton's HTTP port.
+
+A gRPC call takes over 50% more CPU time than an HTTP request under gevent.
 
 The protocol is KServe v2 with its binary tensor extension. Connections are reused.
 """
@@ -30,7 +32,7 @@ class UnaryClient:
         self._idle: deque[http.client.HTTPConnection] = deque(maxlen=_MAX_IDLE)
 
     def connect(self) -> http.client.HTTPConnection:
-        """Return an idle connection, or a new one if none is idle. Raises OSError."""
+        """Return an idle connection, or a new connection if none is idle. Raises OSError if it cannot connect."""
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
@@ -44,16 +46,16 @@ class UnaryClient:
             self._idle.append(connection)
 
     def close_idle(self) -> None:
-        """Close the idle connections. Called when one has failed, because Triton has probably closed the others too."""
+        """Close the idle connections. Call this if a connection failed: Triton has probably closed all of them."""
         while self._idle:
             self._idle.pop().close()
 
 
 class Inference:
-    """A request in progress, which the constructor sends. Raises APIError.
+    """An inference request. The constructor sends the request, and raises APIError if that fails.
 
-    `inputs` maps input names to one string per row. `timeout` is in seconds and limits each wait on the
-    socket, not the total time.
+    `inputs` maps the name of each input to its strings, one per row. `timeout` is in seconds. It limits each wait on
+    the socket, not the total time.
     """
 
     def __init__(
@@ -85,13 +87,13 @@ class Inference:
         self._cancelled = False
         self._connection: http.client.HTTPConnection | None = None
         try:
-            with contextlib.suppress(ConnectionError):  # _receive sends the request again
+            with contextlib.suppress(ConnectionError):  # ignored, because _receive sends the request again
                 self._send()
         except OSError as error:
             raise self._explain(error) from error
 
     def result(self) -> dict[str, Any]:
-        """Wait for the response, and return output name → array. Raises APIError."""
+        """Wait for the response, and return a mapping from output names to values. Raises APIError."""
         try:
             response = self._receive()
             content = response.read()
@@ -99,7 +101,7 @@ class Inference:
             self._close()
             raise self._explain(error) from error
         self._client.release(self._connection)
-        self._connection = None  # cancel() must not shut it down: another request may be using it now
+        self._connection = None  # cancel() must not shut it down, because another request may be using it
         if response.status != 200:
             raise error_from_grpc(_STATUSES.get(response.status, "INTERNAL"), _error_text(content))
         outputs = _read(content, int(response.headers["Inference-Header-Content-Length"]))
@@ -123,7 +125,7 @@ class Inference:
         return connection
 
     def _receive(self) -> http.client.HTTPResponse:
-        """Return the response. Retries once if the connection fails: Triton may have closed it while it was idle."""
+        """Return the response. Retries once if the connection fails: Triton may have closed it before the request."""
         try:
             if self._connection is not None:
                 return self._connection.getresponse()

@@ -61,7 +61,7 @@ class Model:
         return self.task == "chat" and "text_input" in self.inputs
 
     def int_parameter(self, name: str) -> int:
-        """Return an integer from the configuration's parameters. Raises EngineFailure if it is missing or malformed."""
+        """Return an integer parameter of the configuration. Raises EngineFailure if it is missing or malformed."""
         try:
             return int(self.parameters[name])
         except (KeyError, ValueError):
@@ -80,7 +80,7 @@ class Registry:
         self._responded_at: dict[str, float] = {}
 
     def models(self) -> list[Model]:
-        """Return the loaded models: the ones in `settings.models` in that order, then the others by name.
+        """Return the loaded models: first those in `settings.models`, in that order, then all others, sorted by name.
 
         While Triton does not respond, return the last known models as UNAVAILABLE. Raises Unavailable if there are no
         models to return.
@@ -95,12 +95,12 @@ class Registry:
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
-        `name` is a model's name or ID, one of `tasks`, or an alias of these. A task stands for its first model,
-        preferably one that also serves the first of `tasks`. None stands for the first model of the first task that has
-        a model; so does an unknown name with the setting `unknown_model` = default.
+        `name` is a model's name or ID, one of `tasks`, or an alias of one of these. A task selects its first model,
+        preferably one that also serves `tasks[0]`. None selects the first model of the first task that has a loaded
+        model. If the setting `unknown_model` is `default`, so does an unknown name.
 
-        Raises InvalidRequest for a model of another task, Unavailable for a model in `settings.models` that is not
-        loaded or a task without a loaded model, and ModelNotFound for any other name.
+        Raises InvalidRequest if the model serves none of `tasks`, Unavailable if a model in `settings.models` is not
+        loaded or a task has no loaded model, and ModelNotFound if the name is unknown.
         """
         models = self.models()
         target = self._aliases.get(name, name) if name is not None else None
@@ -133,8 +133,8 @@ class Registry:
     def unresponsive_models(self) -> list[str]:
         """Return the names of required models that are not loaded or do not respond.
 
-        The required models are the ones in `settings.models`, or all loaded ones if it is empty. Raises Unavailable if
-        no model is loaded.
+        The required models are the models in `settings.models`, or all loaded models if that setting is empty. Raises
+        Unavailable if no model is loaded.
         """
         models = {model.name: model for model in self.models()}
         required = self._settings.models or tuple(models)
@@ -146,8 +146,8 @@ class Registry:
         try:
             self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
         except DeadlineExceeded:
-            # A probe of a batched model queues behind requests, so a busy model may not respond to it in time. Then a
-            # recent response to a request shows that the model works.
+            # A probe of a batched model queues behind requests, so a busy model may not respond to the probe in time.
+            # In that case, a recent response to a request shows that the model works.
             return time.monotonic() - self._responded_at.get(model.name, float("-inf")) < _BUSY_SECONDS
         except APIError as error:
             log.warning("%s is not responding: %s", model.name, error)
@@ -178,7 +178,7 @@ class Registry:
         return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
     def _read(self, name: str) -> Model | None:
-        """Return a model from its configuration, or None if it has no task and so is not part of the API."""
+        """Return a model, read from its configuration, or None if the model has no task: the API omits such models."""
         config = self._triton.config(name)
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         if "task" not in parameters:

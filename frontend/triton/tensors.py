@@ -27,7 +27,7 @@ def build_request(model: str, inputs: Mapping[str, Value], request_id: str, batc
 
 
 def read_response(response: Any) -> dict[str, Any]:
-    """Return output name → value for a ModelInferResponse."""
+    """Return a mapping from output names to values for a ModelInferResponse."""
     return {
         output.name: read_tensor(output.datatype, list(output.shape), raw)
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
@@ -35,7 +35,11 @@ def read_response(response: Any) -> dict[str, Any]:
 
 
 def read_tensor(datatype: str, shape: list[int], raw: bytes) -> Any:
-    """Return a str for BYTES (of one element), bytes for UINT8, a number for the shapes [1] and [], or an array."""
+    """Return the value of a tensor.
+
+    The value is a str for datatype BYTES, which must have one element, and bytes for UINT8. For any other datatype, it
+    is a number if the shape is [1] or [], otherwise an array.
+    """
     if datatype == "UINT8":
         return raw
     if datatype == "BYTES":

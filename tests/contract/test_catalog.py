@@ -1,4 +1,4 @@
-"""The catalog, the configurations rendered from it, and the backends are consistent."""
+"""Checks that the catalog, the configurations rendered from it, and the backends are consistent."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ FRONTEND_PARAMETERS = {"task", "id", "owned_by", "created", "capabilities", "con
 ENTRIES = list(load_catalog().values())
 
 
-def test_make_serves_the_starter_set():
+def test_make_serves_the_starter_models():
     served = re.search(r"^MODELS \?= (.*)$", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
         1
     ].split()

@@ -12,7 +12,7 @@ from tests.support.stack import running_stack
 
 @pytest.fixture(scope="module")
 def pocket_tts_stack(tmp_path_factory):
-    """A Trident stack that serves a small Pocket TTS exported from random weights in the published layout."""
+    """A Trident stack that serves a small Pocket TTS model with random weights, exported like the published model."""
     folder = tmp_path_factory.mktemp("pocket-tts")
     run_in(".venv-voice", "tiny_pocket_tts", folder / "w")
     repository = export_weights("pocket-tts", folder / "w")
@@ -36,7 +36,7 @@ class TestCloning:
                 model="pocket-tts", voice="alloy", input="Hello."
             )
 
-    def test_invalid_reference_audio_is_named(self, pocket_tts_stack):
+    def test_error_for_invalid_reference_audio_names_the_field(self, pocket_tts_stack):
         error = clone(pocket_tts_stack, "base64://aGVsbG8=", model="pocket-tts").json()["error"]
         assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "invalid_audio")
 

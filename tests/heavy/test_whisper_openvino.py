@@ -1,4 +1,4 @@
-"""Whisper on OpenVINO: the weights of the starter model, exported by the real exporter."""
+"""Whisper on OpenVINO, with the weights of the starter model, exported by the real exporter."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Rerank by the starter model through the real Triton: ranking, scores, truncation, rejected requests."""
+"""Rerank with the starter model through the real Triton: ranking, scores, truncation, rejected requests."""
 
 import pytest
 import requests
@@ -31,7 +31,7 @@ def rerank(stack, path="/v1/rerank", **body):
 
 
 @pytest.mark.parametrize("query", RANKINGS)
-def test_relevant_document_ranks_first_and_unrelated_last(stack, query):
+def test_relevant_document_ranks_first_and_unrelated_document_last(stack, query):
     documents = RANKINGS[query]
     shuffled = [documents[1], documents[2], documents[0]]
     body = rerank(stack, query=query, documents=shuffled)

@@ -16,7 +16,7 @@ def ask(client, prompt=QUESTION, **options):
     return client.responses.create(model=MODEL, input=prompt, **{"temperature": 0, "max_output_tokens": 60} | options)
 
 
-def test_response_has_the_text_of_a_chat_completion(client):
+def test_response_has_the_same_text_as_a_chat_completion(client):
     response = ask(client)
     assert "Tokyo" in response.output_text
     assert (response.status, response.output[0].role) == ("completed", "assistant")
@@ -68,7 +68,7 @@ def test_previous_response_is_part_of_the_conversation(client):
     assert client.responses.retrieve(second.id).output_text == second.output_text
 
 
-def test_deleted_response_is_not_found_but_later_ones_can_be_continued(client):
+def test_deleted_response_is_not_found_but_later_responses_can_be_continued(client):
     first = ask(client)
     second = ask(client, "And of France?", previous_response_id=first.id)
     client.responses.delete(first.id)
@@ -116,7 +116,7 @@ def test_input_longer_than_the_context_is_rejected(client):
     assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
 
 
-def test_client_disconnect_stops_its_generation(client, stack):
+def test_generation_stops_when_the_client_disconnects(client, stack):
     wait_until(lambda: metric(stack, "running") == 0, 10, "an idle engine")
     stream = ask(client, "Tell me a story.", stream=True, max_output_tokens=8000, extra_body={"ignore_eos": True})
     for event in stream:
@@ -127,7 +127,7 @@ def test_client_disconnect_stops_its_generation(client, stack):
     wait_until(lambda: metric(stack, "running") == 0, 2.5, "the engine to stop the work of a disconnected client")
 
 
-def test_text_is_json_with_the_keys_of_the_schema(client):
+def test_structured_output_is_json_with_the_keys_of_the_schema(client):
     schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
     text_format = {"type": "json_schema", "name": "person", "schema": schema, "strict": True}
     response = client.responses.create(

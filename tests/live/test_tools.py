@@ -31,7 +31,7 @@ def ask(client, messages, **options):
     return client.chat.completions.create(model=MODEL, messages=messages, **options)
 
 
-def test_tools_are_in_the_prompt_if_the_template_does_not_support_them(client):
+def test_tools_are_in_the_prompt_even_if_the_template_does_not_support_tools(client):
     without = ask(client, user("Hi"), max_tokens=1).usage.prompt_tokens
     assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER]).usage.prompt_tokens > without + 100
     assert ask(client, user("Hi"), max_tokens=1, tools=[WEATHER], tool_choice="none").usage.prompt_tokens == without
@@ -60,7 +60,7 @@ def test_forced_calls_match_their_parameter_schemas(client):
     check_forced_calls(client, 8)
 
 
-def test_required_tool_calls_end_after_at_most_eight(client):
+def test_model_makes_at_most_eight_required_tool_calls(client):
     options = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 600}
     choice = ask(client, user("How is the weather in Oslo?"), **options).choices[0]
     assert choice.finish_reason == "tool_calls"

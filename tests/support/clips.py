@@ -1,4 +1,4 @@
-"""A short excerpt of a long recording: quicker to transcribe than the whole."""
+"""A short excerpt of a long recording, which is quicker to transcribe than the whole recording."""
 
 import wave
 from pathlib import Path

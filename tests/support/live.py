@@ -22,7 +22,7 @@ def export(*arguments: str) -> None:
 def run_in(environment: str, module: str, *arguments: str | Path) -> str:
     """Run a module of `tests.support` and return its standard output.
 
-    `environment` is a virtual environment with torch, such as `.venv-onnx`, which make creates if needed.
+    `environment` is the folder of a virtual environment with torch, such as `.venv-onnx`. It is created if needed.
     """
     subprocess.run(["make", "--silent", f"{environment}/ready"], cwd=CHECKOUT, check=True)
     python = str(CHECKOUT / environment / "bin" / "python")
@@ -31,7 +31,7 @@ def run_in(environment: str, module: str, *arguments: str | Path) -> str:
 
 
 def export_weights(name: str, weights: Path) -> Path:
-    """Export a model from a folder of weights with `trident export`; return the model repository beside the folder."""
+    """Export a model from the folder `weights`, and return the path of the model repository beside that folder."""
     repository = weights.parent / "repository"
     command = [sys.executable, "-m", "trident", "export", name, "--weights", str(weights)]
     environment = {"TRIDENT_CACHE": str(weights.parent / "cache"), "TRIDENT_MODEL_REPOSITORY": str(repository)}

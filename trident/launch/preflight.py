@@ -1,4 +1,4 @@
-"""Startup checks, which report a problem that prevents Trident from running on this machine, and its fix."""
+"""Startup checks. They report a problem that prevents Trident from running on this machine, and how to fix it."""
 
 import errno
 import os

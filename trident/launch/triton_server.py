@@ -43,7 +43,7 @@ class TritonServer:
         self._last_response: float | None = None
 
     def start(self) -> None:
-        """Start Triton and return while it is still loading the models."""
+        """Start Triton, and return without waiting for the models to be loaded."""
         self._remove_shared_memory()
         wheel = _wheel_folder()
         self._assemble(wheel)
@@ -75,7 +75,7 @@ class TritonServer:
             raise LaunchError(f"Triton has not responded for {_HANG_SECONDS:.0f} seconds.\n{self.last_errors()}")
 
     def is_live(self) -> bool:
-        """Return whether Triton's HTTP server reports that it is live; False if it sends nothing for 5 seconds."""
+        """Return whether Triton's HTTP server reports that Triton is live; False if it does not respond within 5 s."""
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/live"
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
@@ -84,7 +84,7 @@ class TritonServer:
             return False
 
     def mark_ready(self) -> None:
-        """Record Triton's backend processes. Call this once all models are loaded.
+        """Record Triton's backend processes. Call this after all models are loaded.
 
         From then on, `check` also fails if one of these processes has exited or Triton hangs.
         """
@@ -95,8 +95,8 @@ class TritonServer:
     def stop(self, timeout: float = _STOP_SECONDS) -> None:
         """Stop Triton and remove its shared memory.
 
-        Triton gets SIGTERM and up to `timeout` seconds to exit; then all remaining processes are killed. With a timeout
-        of 0, all are killed at once.
+        Triton gets SIGTERM and up to `timeout` seconds to exit; then all remaining processes are killed. If
+        `timeout` is 0, all processes are killed immediately.
         """
         if self._process is None:
             return
@@ -114,7 +114,7 @@ class TritonServer:
         self._remove_shared_memory()
 
     def last_errors(self) -> str:
-        """Return the last errors in the log, or its last lines if it has no errors, followed by its path."""
+        """Return the last errors in the log, or its last lines if it has no errors, followed by the log's path."""
         lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines() if self.log.exists() else []
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
         return "\n".join([*(errors or lines)[-12:], f"Full log: {self.log}"])
@@ -152,7 +152,7 @@ class TritonServer:
     def _assemble(self, wheel: Path) -> None:
         """Copy the project's backends, `contract` and Triton's Python backend to the run folder.
 
-        They are copied, not linked, because Triton rejects links that lead out of the backend directory.
+        The folders are copied, not linked, because Triton rejects links that lead out of the backend directory.
         """
         backends = self._folder / "backends"
         shutil.rmtree(backends, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""Decodes image files: the first frame, rotated as its EXIF data says, if it is within a pixel limit."""
+"""Decodes the first frame of an image file, and rotates it according to its EXIF data.
+
+Images with too many pixels are rejected.
+"""
 
 import io
 import logging
@@ -13,7 +16,7 @@ log = logging.getLogger(__name__)
 # Formats whose decoders neither run another program nor open another file.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# Turns off Pillow's own limit: read_image checks the size before it decodes any pixel.
+# Turns off Pillow's own size limit, because read_image checks the size before it decodes any pixel.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -42,7 +45,7 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return an image from read_image as RGB, on a white background where it is transparent, as in a browser."""
+    """Return an image from read_image as RGB, with its transparent areas on a white background, as in a browser."""
     if image.mode != "RGBA":
         return image
     white = Image.new("RGB", image.size, "white")

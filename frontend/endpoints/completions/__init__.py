@@ -1,1 +1,1 @@
-"""POST /completions."""
+"""The endpoint POST /completions."""

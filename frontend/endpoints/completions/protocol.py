@@ -9,7 +9,8 @@ from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
 
-# The number of requests that an engine runs at once by default (`max_num_seqs`).
+# Maximum number of choices of a request. It equals the default number of requests that an engine runs at once
+# (`max_num_seqs`).
 _MAX_CHOICES = 64
 
 _PROMPT = [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
@@ -21,7 +22,7 @@ class CompletionRequest(SamplingFields):
 
     unsupported: ClassVar = {
         "suffix": ("",),
-        "logprobs": (0,),  # higher values request alternatives, which the engine does not report
+        "logprobs": (0,),  # a higher value requests alternative tokens, which the engine does not report
         "prompt_logprobs": (),
         "logit_bias": ({},),
         "best_of": (1,),
@@ -39,8 +40,8 @@ class CompletionRequest(SamplingFields):
     echo: bool = Field(False, description="Begin the text of each choice with the prompt.")
     logprobs: int | None = Field(
         None,
-        description="Only 0 is supported: return the log probability of each output token, except special tokens, "
-        "without alternatives. Rejected together with `echo`.",
+        description="Only 0 is supported. It returns the log probability of each output token except special tokens, "
+        "and no alternative tokens. Rejected if `echo` is true.",
     )
     stream_options: StreamOptions | None = Field(
         None, description="Options of a stream; rejected unless the response is streamed."
@@ -89,7 +90,7 @@ class CompletionRequest(SamplingFields):
         return self.max_tokens
 
     def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
-        """Return the backend's sampling parameters for the choice with this index among the choices of a prompt."""
+        """Return the backend's sampling parameters for a choice, given the index of the choice within its prompt."""
         parameters = super().sampling_parameters(choice) | {"stream": self.stream, "echo": self.echo}
         return parameters if self.logprobs is None else parameters | {"logprobs": True}
 

@@ -1,7 +1,7 @@
 """Tool calls of Hermes, Qwen 2.5 and 3, and many others: a JSON object between `<tool_call>` and `</tool_call>`.
 
-Small models sometimes omit the tags, or write a JSON code fence instead. (Measured: Qwen 2.5 Coder 0.5B hardly ever
-writes the tags.) So calls without tags are accepted in such a fence and at the start of the output.
+Small models sometimes omit the tags, or write a JSON code fence instead of the tags; for example, Qwen 2.5 Coder 0.5B
+hardly ever writes the tags. So calls without tags are accepted in a JSON code fence and at the start of the output.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Tool calls of Phi-4-mini and Granite 3.
 
-The calls are a JSON list between `<|tool_call|>` and `<|/tool_call|>`, or after `functools`.
+The calls are a JSON list, either between `<|tool_call|>` and `<|/tool_call|>` or after the word `functools`.
 """
 
 from collections.abc import Sequence

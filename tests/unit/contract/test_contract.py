@@ -88,7 +88,7 @@ def test_old_name_of_a_parameter_is_read_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert read_parameters(TranscriptionParameters, texts).max_seconds == 60
     assert "'most_seconds' is now called 'max_seconds'" in caplog.text  # wording: allow
-    # If both are present, the old name is an operator's edit that the export kept, so it wins.
+    # If both names are present, an operator has set the old name and the export has kept it, so its value is used.
     assert read_parameters(TranscriptionParameters, texts | {"max_seconds": "5"}).max_seconds == 60
 
 
@@ -111,7 +111,7 @@ def test_chat_template_and_its_special_tokens_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[3].content.x }}", "{{ 1 / 0 }}"])
-def test_any_exception_in_a_template_is_a_rejection(source):
+def test_any_exception_in_a_template_raises_template_rejected(source):
     with pytest.raises(TemplateRejected, match="rejects these messages"):
         ChatTemplate(source).render([])
 
@@ -124,7 +124,7 @@ def test_json_in_templates_is_not_escaped_for_html():
 @pytest.mark.parametrize(
     ("text", "tag", "length"), [("ab<th", "<think>", 3), ("<", "<", 0), ("", "x", 0), ("aa", "aab", 2)]
 )
-def test_suffix_overlap_is_the_longest_proper_prefix_at_the_end(text, tag, length):
+def test_suffix_overlap_is_the_length_of_the_partial_tag_at_the_end_of_the_text(text, tag, length):
     assert suffix_overlap(text, tag) == length
 
 

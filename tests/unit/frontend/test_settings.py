@@ -16,7 +16,7 @@ def no_configuration(monkeypatch, tmp_path):
     monkeypatch.delenv("TRIDENT_CONFIG", raising=False)
 
 
-def test_flags_override_the_environment_which_overrides_the_file(monkeypatch, tmp_path):
+def test_flags_override_the_environment_and_the_environment_overrides_the_file(monkeypatch, tmp_path):
     (tmp_path / "trident.toml").write_text(
         'port = 1001\nhost = "0.0.0.0"\n[aliases]\nmine = "chat"\n', encoding="utf-8"
     )
@@ -29,7 +29,7 @@ def test_flags_override_the_environment_which_overrides_the_file(monkeypatch, tm
     assert settings.all_aliases["gpt-4o"] == "chat"
 
 
-def test_the_variable_trident_config_names_the_file(monkeypatch, tmp_path):
+def test_the_variable_trident_config_names_the_settings_file(monkeypatch, tmp_path):
     (tmp_path / "other.toml").write_text("port = 1004\n", encoding="utf-8")
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "other.toml"))
     assert load_settings().port == 1004
@@ -66,7 +66,7 @@ def test_list_items_in_the_settings_file_are_not_split_at_spaces_or_commas(tmp_p
         (b"drain_seconds = 1.9", "drain_seconds in .*'1.9'"),
     ],
 )
-def test_a_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monkeypatch, content, message):
+def test_a_settings_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monkeypatch, content, message):
     (tmp_path / "trident.toml").write_bytes(content)
     monkeypatch.setenv("TRIDENT_CONFIG", str(tmp_path / "trident.toml"))
     with pytest.raises(SettingsError, match=message):
@@ -75,8 +75,8 @@ def test_a_file_with_invalid_toml_or_an_invalid_value_is_rejected(tmp_path, monk
 
 def test_the_default_http_port_of_a_remote_triton_is_one_below_its_grpc_port():
     assert load_settings({"port": 8080, "triton": "gpu:10102"}).triton_http_port == 10101
-    # A remote Triton's default ports are derived from its gRPC port, so 65535 is a valid API port. A child process
-    # accepts these settings too.
+    # The default ports of a remote Triton are derived from its gRPC port, not from the API port, so the API port may be
+    # 65535. A child process accepts these settings too.
     settings = load_settings({"port": 65535, "triton": "gpu:8001"})
     assert load_settings_from(settings) == settings
 
@@ -159,7 +159,7 @@ def test_a_child_process_gets_the_same_settings(monkeypatch, tmp_path):
     assert load_settings() == settings
 
 
-def test_every_option_has_a_group_and_help():
+def test_every_setting_has_a_group_and_a_help_text():
     for field in dataclasses.fields(Settings):
         assert field.metadata["group"] in GROUPS
         assert field.metadata["help"]

@@ -1,4 +1,4 @@
-"""Tools in prompts: through the template if it supports them, otherwise as text."""
+"""Tools in prompts: the chat template renders them if it supports tools; otherwise, they are added as instructions."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -67,7 +67,7 @@ def test_a_template_without_tool_support_gets_instructions(open_prompt):
     assert text.endswith(f"{call}{results}<assistant>")
 
 
-def test_earlier_calls_are_rendered_even_if_the_request_has_no_tools(open_prompt):
+def test_earlier_tool_calls_are_rendered_even_if_the_request_has_no_tools(open_prompt):
     text = rendered(open_prompt(PLAIN), HISTORY)
     assert "# Tools" not in text
     assert "<tool_call>" in text
@@ -88,7 +88,7 @@ def test_template_kwargs_do_not_override_reserved_variables(open_prompt):
     assert text == "HiTruehighTrue"
 
 
-def test_an_open_think_tag_of_the_template_is_the_reasoning_prefix(open_prompt):
+def test_think_tag_that_the_template_leaves_open_is_the_reasoning_prefix(open_prompt):
     assert (
         open_prompt("{{ messages[0].content }}<assistant><think>\n").from_messages([USER]).reasoning_prefix
         == "<think>\n"
@@ -97,7 +97,7 @@ def test_an_open_think_tag_of_the_template_is_the_reasoning_prefix(open_prompt):
     assert reasoning_prefix_of("<think> <assistant>") == ""
 
 
-def test_only_visible_special_tokens_are_written_out(open_prompt):
+def test_only_visible_special_tokens_appear_in_the_output(open_prompt):
     tokenizer = open_prompt(PLAIN).tokenizer
     ids = tokenizer.encode("ü[CALL]a[END]").ids
     detokenizer = Detokenizer(tokenizer, ("[CALL]", "<not there>"))

@@ -1,4 +1,4 @@
-"""POST /chat/completions with a fake Triton: formats, events, usage, failures, and requests sent to the model."""
+"""POST /chat/completions with a fake Triton: response formats, stream events, usage, failures, and model inputs."""
 
 import orjson
 import pytest
@@ -8,7 +8,7 @@ from tests.unit.conftest import chat, delta, last
 
 
 def events(response):
-    """Return the events of a stream, decoded; comments and [DONE] remain text."""
+    """Return the events of a stream: JSON events as objects, and comments and [DONE] as strings."""
     blocks = [block for block in response.get_data().split(b"\n\n") if block]
     return [orjson.loads(b[6:]) if b.startswith(b"data: {") else b.decode() for b in blocks]
 
@@ -23,7 +23,7 @@ def test_client_address_is_sent_to_the_model(client, triton):
     assert triton.requests[0]["client"] == "10.1.2.3"
 
 
-def test_plain_response_has_openais_format(client, triton):
+def test_non_streamed_response_has_openais_format(client, triton):
     triton.queue_response(delta("Hel"), delta("lo"), last("!", "stop", prompt=11, completion=4))
     response = client.post("/v1/chat/completions", json=chat())
     body = response.get_json()
@@ -43,7 +43,7 @@ def test_plain_response_has_openais_format(client, triton):
     assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 
 
-def test_stream_has_role_deltas_finish_usage_and_done_under_one_id(client, triton):
+def test_stream_has_role_deltas_finish_reason_usage_and_done_with_one_id(client, triton):
     triton.queue_response(delta("Hel"), last("lo", "length", prompt=5, completion=2))
     response = client.post("/v1/chat/completions", json=chat(stream=True, stream_options={"include_usage": True}))
     assert response.content_type == "text/event-stream; charset=utf-8"
@@ -65,7 +65,7 @@ def test_stream_omits_usage_by_default(client, triton):
     assert all("usage" not in chunk for chunk in chunks[:-1])
 
 
-def test_comments_are_sent_while_the_model_is_silent(client, triton):
+def test_comments_are_sent_while_the_model_produces_no_output(client, triton):
     triton.queue_response(delta("a"), TimeoutError(), TimeoutError(), last("b"))
     received = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert received.count(": waiting") == 2
@@ -73,7 +73,7 @@ def test_comments_are_sent_while_the_model_is_silent(client, triton):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_failure_before_the_first_token_keeps_its_status(client, triton, stream):
+def test_failure_before_the_first_token_has_its_http_status(client, triton, stream):
     call = triton.queue_response(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     assert response.status_code == 400
@@ -88,7 +88,7 @@ def test_overload_is_503_with_retry_after(client, triton):
     assert response.get_json()["error"]["type"] == "overloaded_error"
 
 
-def test_failure_in_mid_stream_is_the_last_event(client, triton):
+def test_failure_during_a_stream_is_sent_as_the_last_event(client, triton):
     call = triton.queue_response(delta("a"), EngineFailure("broken"))
     *_, text, error = events(client.post("/v1/chat/completions", json=chat(stream=True)))
     assert text["choices"][0]["delta"] == {"content": "a"}
@@ -130,14 +130,14 @@ def test_a_finished_call_is_not_cancelled(client, triton):
         ("/chat/completions", "application/json", True, True),
     ],
 )
-def test_path_and_accept_header_determine_the_default_of_stream(client, triton, path, accept, stream, streams):
+def test_default_of_the_stream_field_depends_on_path_and_accept_header(client, triton, path, accept, stream, streams):
     triton.queue_response(last("Hi"))
     response = client.post(path, json=chat(stream=stream), headers={"Accept": accept})
     assert response.content_type.startswith("text/event-stream" if streams else "application/json")
     assert orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["stream"] is streams
 
 
-def test_fields_reach_the_model(client, triton):
+def test_request_fields_are_sent_to_the_model(client, triton):
     triton.queue_response(last())
     fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 50, "min_p": 0.1, "seed": 3, "stop": "END"}
     fields |= {"frequency_penalty": -1, "presence_penalty": 2, "repetition_penalty": 1.1}
@@ -260,7 +260,7 @@ def test_body_that_is_not_a_json_object_is_rejected(client, body):
     assert (response.status_code, error["code"]) == (400, "invalid_json")
 
 
-def test_body_over_the_limit_is_413(make_client):
+def test_body_over_the_size_limit_is_rejected_with_413(make_client):
     response = make_client(max_body_bytes=1000).post("/v1/chat/completions", json=chat(user="x" * 1001))
     assert response.status_code == 413
     assert response.get_json()["error"]["code"] == "payload_too_large"
