@@ -1,8 +1,9 @@
-"""Benchmark of background removal: Trident against rembg and the bare ONNX session, each rival in its own process.
+"""Benchmark of background removal: compares Trident with two rivals, rembg and the bare ONNX session.
 
-`make bench BENCH=background`. All use the same weights. Trident and rembg turn a 1024 × 768 JPEG photograph into a PNG.
-The bare session gets a prepared input and encodes nothing, so its speed is the upper limit. The contenders take turns
-in each round, and each ratio is the median of the ratios within the rounds.
+Run it with `make bench BENCH=background`. Each rival runs in its own process. Trident and its rivals use the same
+weights. Trident and rembg turn a 1024 × 768 JPEG photograph into a PNG. The bare session gets a prepared input and
+encodes nothing, so its speed is the upper limit. Trident and the rivals take turns in each round. Each printed ratio is
+the median of the ratios in the individual rounds.
 """
 
 import argparse

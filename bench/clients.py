@@ -28,15 +28,15 @@ class _Client:
     data: bytearray = field(default_factory=bytearray)
     chunked: bool = False
     missing: int | None = None
-    """Bytes of the response body not yet received; None before its headers are complete, or if it is chunked."""
+    """How many body bytes have not arrived yet; None until the headers are complete, or if the body is chunked."""
 
 
 def run_clients(
     port: int, path: str, bodies: list[bytes], clients: int, kind: str = "application/json", timeout: float = 300
 ) -> Rate:
-    """POST all bodies with content type `kind` to 127.0.0.1:`port`, from `clients` concurrent clients.
+    """Send each body in a POST request with content type `kind` to 127.0.0.1, from `clients` concurrent clients.
 
-    Raises AssertionError if a status is not 200, if the server closes a connection, or after `timeout` seconds.
+    Raises AssertionError if an HTTP status is not 200, if the server closes a connection, or after `timeout` seconds.
     """
     selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def _send(client: _Client, head: str, body: bytes) -> None:
 
 
 def _read(client: _Client) -> bool:
-    """Read the bytes that have arrived; return whether the response is complete."""
+    """Read the bytes that have arrived, and return whether the response is complete."""
     block = client.socket.recv(1 << 18)
     assert block, "the server closed the connection"
     if client.missing is not None:

@@ -1,4 +1,4 @@
-"""The rivals in the chat benchmark, each in its own process: the bare engine and llama.cpp's server."""
+"""Trident's rivals in the chat benchmark, each in its own process: the bare engine and llama.cpp's server."""
 
 import itertools
 import json
@@ -17,7 +17,10 @@ from tests.support.stack import read_config
 
 
 def bare_pipeline(model_folder: Path) -> Work:
-    """Return a function from (texts, max_tokens) to a Load, which runs Trident's engine with nothing around it."""
+    """Return a function that generates text with Trident's engine, without the server.
+
+    The function's input is (texts, max_tokens), and its result is a Load.
+    """
     from backends.generation.engine.pipeline import load_pipeline, warm_up
     from backends.generation.prompt.chat_prompt import ChatPrompt
 

@@ -1,8 +1,9 @@
-"""Benchmark of the exporter's weights: `python -m bench.weights`.
+"""Benchmark of the exporter's weights. Run it with `python -m bench.weights`.
 
-Compares the bare engine's speed with two forms of the same weights, in turn: as served (int8 with one scale per
-channel, and matrices with the same input merged), and as the engine reads them from a Q8_0 file (int8 with one scale
-per group of 32 values).
+It measures the speed of the bare engine (without Triton and the frontend) with two forms of the same weights, in turn.
+The exporter's form, printed as `as served`, is int8 with one scale per channel, and matrices with the same input are
+merged into one matrix. The form `Q8_0`, which the engine reads from a Q8_0 GGUF file, is int8 with one scale per group
+of 32 values.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""The paths of the checkout, the cache and the model repository."""
+"""The path of the checkout, and the default paths of the cache and the model repository."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,15 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 def default_cache() -> Path:
     """Return the folder for downloads, conversions and the files of running servers.
 
-    It is $TRIDENT_CACHE, or else `trident` in the user's cache folder.
+    It is $TRIDENT_CACHE or, if that is not set, the folder `trident` in the user's cache folder.
     """
     fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trident"
     return Path(os.environ.get("TRIDENT_CACHE") or fallback).absolute()
 
 
 def default_model_repository() -> Path:
-    """Return the folder that Triton loads models from: $TRIDENT_MODEL_REPOSITORY, or else the one in the checkout."""
+    """Return the folder that Triton loads models from.
+
+    It is $TRIDENT_MODEL_REPOSITORY or, if that is not set, the folder `model_repository` in the checkout.
+    """
     return Path(os.environ.get("TRIDENT_MODEL_REPOSITORY") or CHECKOUT / "model_repository").absolute()

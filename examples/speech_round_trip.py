@@ -1,4 +1,4 @@
-"""Text to speech and back: writes speech.mp3, then prints its transcript."""
+"""Text to speech and back: writes speech.mp3, then prints a transcript of the file."""
 
 import os
 from pathlib import Path

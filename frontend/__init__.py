@@ -1,1 +1,1 @@
-"""Trident's HTTP frontend: OpenAI-compatible requests in, Triton requests out."""
+"""Trident's HTTP frontend, which converts requests to OpenAI's API into requests to Triton."""

@@ -11,12 +11,13 @@ from backends.encoder.tokens import Tokens
 from contract.parameters import EncoderParameters
 
 Array = NDArray[np.float32]
-# (output of the network: [rows, tokens, width], or [rows, width] if pooled; tokens per row) → [rows, width]
+# A function from the network's output and the number of tokens in each row to an array [rows, width]. The output has
+# the shape [rows, tokens, width], or [rows, width] if the network itself pools.
 Pooling = Callable[[Array, NDArray[np.int64]], Array]
 
 
 def mean(hidden: Array, lengths: NDArray[np.int64]) -> Array:
-    """Return the mean of the vectors of each row's tokens, without padding."""
+    """Return the mean of each row's token vectors, without the vectors of padding."""
     mask = (np.arange(hidden.shape[1]) < lengths[:, None]).astype(np.float32)
     averages: Array = np.einsum("btw,bt->bw", hidden, mask) / lengths[:, None].astype(np.float32)
     return averages
@@ -48,14 +49,14 @@ def normalize(rows: Array) -> Array:
     return normalized
 
 
-# Starting a run costs as much as computing this many tokens, so a batch with more padding is split into two runs.
+# Starting a run takes as long as computing this many tokens. A batch with more padding tokens is split into two runs.
 _RUN_TOKENS = 24
 
 
 def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield batches of row indices, longest rows first, each of at most `budget` tokens including padding.
+    """Yield batches of row indices, from the longest row to the shortest.
 
-    A row that is longer than the budget is a batch of its own.
+    A batch has at most `budget` tokens, including padding. A row that is longer than the budget is a batch of its own.
     """
     batch: list[int] = []
     padding = longest = 0
@@ -72,10 +73,11 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 class Network:
-    """A model's session, and the pooling of its output into one vector per row.
+    """Runs a model's ONNX session, and pools its output into one vector per row.
 
     An optional score.npy next to the model holds the difference between the output embeddings of two words, such as yes
-    and no. Its product with a language model's hidden state is the difference between the logits of these words.
+    and no. The product of this array and a language model's hidden state is the difference between the logits of the
+    two words.
     """
 
     def __init__(self, folder: Path, parameters: EncoderParameters):

@@ -14,8 +14,8 @@ from backends.encoder.tokens import Text, TextTokenizer, Tokens
 class EncodeRequest:
     """A request to encode `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
 
-    `tokenize` sets `tokens`, one item per row, or `failure`. `finish` sets `rows`, the network's output, and also
-    `failure` if a row is not finite.
+    The function `tokenize` sets `tokens`, with one item per row, or sets `failure` if a row is invalid. The method
+    `finish` sets `rows`, the network's output, and also sets `failure` if a value in `rows` is not finite.
     """
 
     is_cancelled: Callable[[], bool] = lambda: False
@@ -27,13 +27,16 @@ class EncodeRequest:
     failure: Exception | None = None
 
     def has_failed(self) -> bool:
-        """Return whether the request has failed, after marking it as failed if it is cancelled."""
+        """Return whether the request has failed. A cancelled request counts as failed, and its `failure` is set."""
         if self.is_cancelled():
             self.failure = EngineFailure("The request was cancelled")
         return self.failure is not None
 
     def finish(self, rows: Array) -> None:
-        """Store the network's output, and a failure if a row is not finite: networks may overflow on unusual input."""
+        """Store the network's output.
+
+        Set `failure` if a value is not finite, because a network may overflow on unusual input.
+        """
         odd = ~np.isfinite(rows).all(axis=1)
         if odd.any():
             self.failure = InvalidRequest("The model's result for this input is not finite", row=int(odd.argmax()))
@@ -43,7 +46,7 @@ class EncodeRequest:
 def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
     """Tokenize the texts of all requests in one call, and check the token IDs of requests that have no texts.
 
-    A request with an invalid row fails.
+    If a row of a request is invalid, set the request's `failure`.
     """
     texts = [text for item in items for text in item.texts]
     rows = iter(tokenizer.encode(texts, [item.truncate for item in items for _ in item.texts]))

@@ -12,15 +12,15 @@ from backends.ocr.page import find_text, lay_out, pages
 from backends.ocr.text_recognizer import Pixels, Text, TextRecognizer
 from contract.parameters import OCRParameters
 
-# A piece whose text has a lower score than this is also read upside down.
+# A piece of text whose score is lower than this is also read upside down.
 _UNSURE = 0.75
 
 
 @dataclass
 class Part:
-    """The Markdown of a line, with the newlines before it, and its pieces as `{text, score, box: [[x, y], …]}`.
+    """The Markdown of one line, including the newlines before the line, and a list with the line's pieces of text.
 
-    A box has the four corners of a piece, in pixels of the original image.
+    Each piece is `{text, score, box: [[x, y], …]}`. The box has four corners, in pixels of the original image.
     """
 
     text: str = ""
@@ -28,7 +28,7 @@ class Part:
 
 
 def read_text(recognizer: TextRecognizer, content: bytes, limits: OCRParameters) -> Iterator[Part | None]:
-    """Yield each line that has text, and None after a step without one. Raises InvalidRequest if the image is bad."""
+    """Yield each line that has text, and None after other steps. Raises InvalidRequest if the image is invalid."""
     sheet = lay_out(read_image(content, limits.max_pixels), limits.max_side)
     del content
     writer = _Writer()
@@ -62,7 +62,7 @@ def _batches(lines: Sequence[Line], size: int) -> Iterator[list[Line]]:
 
 
 def _read(recognizer: TextRecognizer, pieces: Sequence[Pixels]) -> list[Text]:
-    """Return the text of each piece. A piece with a low score is also read upside down; the better score wins."""
+    """Return each piece's text. If a text's score is low, also read its piece upside down and use the better text."""
     texts = recognizer.read(pieces)
     doubtful = [index for index, text in enumerate(texts) if text.score < _UNSURE]
     turned = recognizer.read([np.ascontiguousarray(pieces[index][::-1, ::-1]) for index in doubtful])
@@ -85,10 +85,10 @@ class _Writer:
     def __init__(self) -> None:
         self._begun = self._in_table = False
         self._pending: bool | None = None
-        """Until text of a new table or column has been read: True for a table, False for a column. Otherwise None."""
+        """True if a table has begun but has no text yet, False if a column has begun but has no text yet, else None."""
 
     def write(self, line: Line, texts: dict[int, Text]) -> str:
-        """Return the Markdown to append for a line; empty if none of its pieces is in `texts`."""
+        """Return the Markdown to append for a line, or an empty string if none of the line's pieces is in `texts`."""
         cells = [" ".join(texts[index].text.strip() for index in cell if index in texts) for cell in line.cells]
         first = line.first or self._pending == line.table
         if not any(cells):

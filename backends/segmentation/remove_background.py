@@ -1,4 +1,4 @@
-"""Removes the background of one image, at its original size."""
+"""Removes the background of one image, and keeps the image's size."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +13,12 @@ from backends.common.images.encoding import check_side, write_image
 from backends.segmentation.network import Mask, Network
 from contract.options import BackgroundRemovalOptions
 
-# The guided filter that refines the mask: its radius as a fraction of the image's longer side, and its regularization,
-# the variance of brightness (from 0 to 1) above which the mask follows an edge.
+# Parameters of the guided filter that refines the mask. The filter's radius is a fraction of the image's longer side.
+# The regularization is the variance of brightness (on a scale from 0 to 1) above which the mask follows an edge.
 _REACH = 1 / 160
 _SMOOTHNESS = 1e-5
 
-# Mask values this close to 0 or 1 are not refined.
+# Mask values within this distance of 0 or 1 are not refined.
 _SURE = 0.02
 
 
@@ -44,7 +44,10 @@ def remove_background(
 
 
 def _fit(mask: Mask, picture: Image.Image, refine: bool) -> NDArray[np.uint8]:
-    """Return the mask at the image's size, from 0 to 255, and aligned with the image's edges if `refine` is set."""
+    """Return the mask at the image's size, with values from 0 to 255.
+
+    With `refine`, the mask is aligned with the image's edges.
+    """
     large: Any = cv2.resize(mask, picture.size, interpolation=cv2.INTER_CUBIC)
     if refine:
         large = _follow_edges(large, picture)
@@ -53,7 +56,10 @@ def _fit(mask: Mask, picture: Image.Image, refine: bool) -> NDArray[np.uint8]:
 
 
 def _follow_edges(mask: Mask, picture: Image.Image) -> Mask:
-    """Return the mask aligned with the image's edges: a guided filter (He, Sun, Tang 2010), guided by brightness."""
+    """Return the mask, aligned with the image's edges by a guided filter (He, Sun, Tang 2010).
+
+    The filter's guide is the image's brightness.
+    """
     guide = np.asarray(picture.convert("L"), np.float32) / 255
     width = 2 * max(int(max(picture.size) * _REACH), 1) + 1
 

@@ -18,7 +18,8 @@ _ENGLISH = re.compile(rf"({_WORD}(?:[ \-]{_WORD})*)")
 # Cutlet does not read Japanese numbers of more than nine digits.
 _LONG_NUMBER = re.compile(r"\d{10,}")
 
-# Amounts of money → their wording in Chinese. The Chinese normalizer would read the amounts digit by digit.
+# Patterns of amounts of money, and the Chinese text that replaces each amount. The Chinese normalizer would read an
+# amount digit by digit.
 _MONEY = ((re.compile(r"[¥￥]\s?(\d+(?:\.\d+)?)"), r"\1元"), (re.compile(r"\$\s?(\d+(?:\.\d+)?)"), r"\1美元"))
 
 
@@ -45,7 +46,7 @@ class KokoroG2P:
         def read(sentence: str) -> str:
             if not _ASIAN.search(sentence):
                 return str(self._english(sentence))
-            # Parts with an odd index are English.
+            # After the split, the parts with an odd index are English.
             parts = enumerate(_ENGLISH.split(sentence))
             converted = [
                 self._english(part) if index % 2 else read_asian(part) for index, part in parts if part.strip()

@@ -36,21 +36,21 @@ class Closable(Protocol):
 
 
 class StreamedResponse(abc.ABC):
-    """An HTTP response streamed from model output. `source`, the calls to models, is closed when the stream ends."""
+    """An HTTP response that can be streamed. `source`, the calls to models, is closed when the stream ends."""
 
     def __init__(self, source: Closable):
         self._source, self._log_fields = source, log_fields()
 
     @abc.abstractmethod
     def events(self) -> Iterator[bytes | None]:
-        """Yield encoded events, and None for each second without one. Raises APIError."""
+        """Yield encoded events, and None for each second without an event. Raises APIError."""
 
     def failure_event(self, error: APIError) -> bytes:
         """Return the final event of a stream that fails."""
         return encode_event(error.body())
 
     def event_stream(self) -> Response:
-        """Return the response as server-sent events. An APIError during the stream becomes its last event."""
+        """Return the response as server-sent events. An APIError during the stream is sent as the last event."""
         return Response(stream_with_context(self._stream()), headers=_HEADERS, content_type=_EVENT_STREAM)
 
     def _stream(self) -> Iterator[bytes]:
@@ -65,11 +65,11 @@ class StreamedResponse(abc.ABC):
 
 
 class DisconnectWatcher:
-    """Calls `on_disconnect` once if the client disconnects before `close()`.
+    """Calls `on_disconnect` once if the client disconnects before `close()` is called.
 
-    gunicorn notices a disconnect only at its next write, so this class waits until the socket becomes readable, which
-    happens when the client closes it. A socket is also readable if the client sends more data (a pipelined request);
-    then the client counts as connected and is no longer watched.
+    gunicorn detects a disconnect only at its next write. This class detects a disconnect earlier, because the socket
+    becomes readable when the client closes the connection. The socket also becomes readable if the client sends more
+    data (a pipelined request). In that case, the client counts as connected, and the socket is no longer watched.
     """
 
     def __init__(self, environ: Mapping[str, Any], on_disconnect: Callable[[], None]):
@@ -81,7 +81,7 @@ class DisconnectWatcher:
             self._watcher.start(self._readable)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching the socket."""
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()

@@ -22,9 +22,10 @@ from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
 MAX_CALL_SECONDS = 86_400.0
-"""The deadline of calls that may take a long time, such as transcription.
+"""The timeout of calls that may take a long time, such as transcription.
 
-For these, the request timeout limits only the wait for each response (see ResponseStream, `response_timeout`).
+In such a call, the setting `request_timeout` limits only the wait for each response, not the whole call (see the
+argument `response_timeout` of ResponseStream).
 """
 
 HEARTBEAT_SECONDS = 1.0
@@ -35,19 +36,21 @@ _NO_NAMES: Mapping[str | None, str] = {}
 def start_call(
     model: Model, inputs: Mapping[str, Value], *, timeout: float = MAX_CALL_SECONDS, client: str | None = None
 ) -> Call:
-    """Start a request to a model that streams responses. `timeout` is the maximum time to the last one, in seconds.
+    """Start a call to a model that streams responses.
 
-    `client` identifies the client, for models that schedule clients fairly.
+    `timeout` is the maximum time in seconds until the last response. `client` identifies the client, for models that
+    schedule clients fairly.
     """
     return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)
 
 
 class ResponseStream:
-    """The responses of `call`, up to the one with the output `last`. A client's disconnect cancels the call.
+    """The responses of `call`. The response that has the output named `last` is the last one.
 
-    The constructor waits for the first response, so that an error before it can still set the HTTP status.
-    `response_timeout` is the maximum wait for each response in seconds; without it, only the call's deadline applies.
-    `field_names` maps the names of invalid fields in the backend's errors to the request's names. Raises APIError.
+    If the client disconnects, the call is cancelled. The constructor waits for the first response, so that an error
+    before this response can still set the HTTP status. `response_timeout` is the maximum wait in seconds for each
+    response; if it is None, only the timeout of the whole call applies. `field_names` maps field names in the backend's
+    errors to the names of the request fields. The constructor raises APIError.
     """
 
     def __init__(
@@ -68,9 +71,9 @@ class ResponseStream:
             raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[dict[str, Any] | None]:
-        """Yield all responses, then close. With `heartbeat`, yield None for each second without one.
+        """Yield all responses, then close the stream. With `heartbeat`, yield None for each second without a response.
 
-        Raises APIError, also if the last response is missing.
+        Raises APIError if the call fails, or if it ends before the last response.
         """
         try:
             response = self._first
@@ -90,7 +93,7 @@ class ResponseStream:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Cancel the call unless it has ended or, after its last response, is about to end.
+        """Cancel the call, unless it has ended or has sent its last response and is about to end.
 
         Triton 2.51 occasionally corrupts its memory if a cancellation coincides with the end of a stream.
         """
@@ -126,10 +129,10 @@ def start_all(
     last: str,
     error_context: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[ResponseStream]:
-    """Start all calls, and return their streams once each has its first response. If one fails, cancel the others.
+    """Start all calls, wait for the first response of every call, and return the calls' streams.
 
-    `error_context(index)` is active while the call with this index is started and its first response awaited, so that
-    it can change errors. Raises APIError.
+    If a call fails, cancel the other calls. The start of call number `index`, and the wait for its first response, run
+    in the context manager `error_context(index)`, which may change the errors. Raises APIError.
     """
     calls: deque[ModelCall] = deque()
     streams: list[ResponseStream] = []
@@ -149,10 +152,10 @@ def start_all(
 
 
 def cancel_all(calls: Iterable[ModelCall], last: str) -> None:
-    """Cancel calls of which no response has been read, except calls that are about to end (see ResponseStream._cancel).
+    """Cancel calls whose responses have not been read, except calls that are about to end (see ResponseStream._cancel).
 
-    Waits up to 0.5 s in total to see whether their first response is an error or also the last one. Errors are common
-    here: if one call has failed, the others often fail too.
+    Waits up to 0.5 s in total for the first responses. A call is not cancelled if its first response is an error or is
+    also its last response. Errors are common here: if one call has failed, the others often fail too.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     for call in calls:
@@ -175,10 +178,11 @@ class ResponseSource(Protocol):
 
 
 class Choices:
-    """The responses of `count` choices. `start(indices)` starts choices and awaits the first response of each.
+    """The responses of `count` choices.
 
-    The first choice is started on its own: once it responds, the prompt is in the engine's prefix cache, so the engine
-    need not compute it again for the other choices. Raises APIError.
+    `start(indices)` starts the choices with these indices, and waits for the first response of each choice. Choice 0 is
+    started before the others. After its first response, the prompt is in the engine's prefix cache, so the engine does
+    not compute the prompt again for the other choices. The constructor raises APIError.
     """
 
     def __init__(self, start: Callable[[Sequence[int]], Sequence[ResponseSource]], count: int):
@@ -191,7 +195,7 @@ class Choices:
                 raise
 
     def responses(self, heartbeat: bool = False) -> Iterator[tuple[int, dict[str, Any]] | None]:
-        """Yield each response with its choice's index. With `heartbeat`, yield None for each second without one."""
+        """Yield each response with its choice's index. With `heartbeat`, yield None for a second without a response."""
         try:
             if len(self._streams) == 1:
                 for response in self._streams[0].responses(heartbeat):
@@ -237,6 +241,6 @@ def _read(index: int, stream: ResponseSource, arrived: Any) -> None:
 
 
 def read_logprobs(responses: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
-    """Return the responses' tokens, each with `token`, `logprob` and `bytes`, or None if no response has logprobs."""
+    """Return an entry with `token`, `logprob` and `bytes` for each token, or None if no response has logprobs."""
     given = [orjson.loads(response["logprobs"]) for response in responses if "logprobs" in response]
     return [entry for entries in given for entry in entries] if given else None

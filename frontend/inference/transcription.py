@@ -1,4 +1,4 @@
-"""A call to a transcription model: an encoded audio file in, segments of text out."""
+"""A call to a transcription model, which converts an encoded audio file to segments of text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -16,8 +16,8 @@ from frontend.triton.registry import Model
 class Transcription:
     """The segments of one audio file. The constructor waits for the first response. Raises APIError.
 
-    `read` returns the encoded file, which is held in memory only until it is sent. Errors name `param`, the request's
-    field with the file.
+    `read` returns the encoded file, which is held in memory only until it is sent. Errors name the request field
+    `param`, which contains the file.
     """
 
     def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
@@ -26,10 +26,10 @@ class Transcription:
         response_timeout = services().settings.request_timeout
         self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param})
         self.language, self.duration = "", 0.0
-        """The language and the duration in seconds. They come with the last response; until then, they are '' and 0."""
+        """The language, and the duration in seconds. They are '' and 0 until the last response has been read."""
 
     def segments(self, heartbeat: bool = False) -> Iterator[list[dict[str, Any]] | None]:
-        """Yield the segments of each response. With `heartbeat`, yield None for each second without one."""
+        """Yield the segments of each response. With `heartbeat`, yield None for each second without a response."""
         for response in self._responses.responses(heartbeat):
             if response is None:
                 yield None
@@ -49,5 +49,5 @@ class Transcription:
 
 
 def join_text(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return the text of segments, without white space at its ends."""
+    """Return the joined text of segments, without leading and trailing white space."""
     return "".join(segment["text"] for segment in segments).strip()

@@ -1,1 +1,1 @@
-"""Temporary storage of generated images and responses."""
+"""Temporary storage of generated images, and of the responses of the Responses API."""

@@ -1,6 +1,6 @@
-"""Chat models on Triton's stock vLLM backend, whose input is a text, so the chat template is rendered here.
+"""Chat models on Triton's stock vLLM backend. The backend's input is text, so this module renders the chat template.
 
-Tensors follow src/model.py and src/utils/request.py in Triton's vllm_backend, releases 24.12 and later.
+The tensors are those of src/model.py and src/utils/request.py in Triton's vllm_backend, releases 24.12 and later.
 """
 
 import functools
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens")
 
-# Fields of SamplingParameters that are not among vLLM's sampling parameters. This module applies them itself, except
-# logprobs: routing.py rejects requests for them.
+# Fields of SamplingParameters that vLLM's sampling parameters do not include. This module applies these fields itself,
+# except `logprobs`: frontend/generation/routing.py rejects requests for log probabilities.
 _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
 
-# The backend's finish reason for a response that is not the last.
+# The backend's finish reason in every response before the last one.
 _UNFINISHED = "None"
 
 
 class _Prompt(NamedTuple):
-    """A text prompt. `param` is the request's field that it comes from, `preface` a text to put before the output."""
+    """A text prompt from the request field `param`. `preface` is text to put before the model's output."""
 
     text: str
     param: str
@@ -41,10 +41,11 @@ class _Prompt(NamedTuple):
 
 
 class VllmChatModel:
-    """A chat model on vLLM, with its tokenizer and chat template. Raises EngineFailure.
+    """A chat model on vLLM, with its tokenizer and chat template.
 
-    Their folder is the parameter `tokenizer` in the model's configuration: an absolute path, or one relative to the
-    model's folder in `repository`.
+    The parameter `tokenizer` in the model's configuration is the path of the folder that contains both. The path is
+    absolute, or relative to the model's folder in `repository`. The constructor raises EngineFailure if the parameter
+    is missing or the files cannot be read.
     """
 
     accepts_images = False
@@ -71,7 +72,10 @@ class VllmChatModel:
         return _Prompt(prompt, "prompt", prompt if echo else "")
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
-        """Return the tensors of a request. Rejects prompts that vLLM would answer with a 500. Raises APIError."""
+        """Return the input tensors of a request. Raises APIError.
+
+        Rejects empty prompts and too long prompts with a 400, because vLLM would answer them with a 500.
+        """
         tokens, limit = self._tokenizer.count(prompt.text), self._model.int_parameter("context_length")
         if not tokens:
             raise InvalidRequest(f"'{prompt.param}' must not be empty", param=prompt.param)
@@ -97,7 +101,7 @@ class _ModelTokenizer:
         self._initial_token = "".join(self._tokenizer.encode("").tokens[:1])
 
     def render(self, messages: list[dict[str, Any]], tools: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Return the prompt without its initial token, which vLLM adds when it tokenizes. Raises InvalidRequest."""
+        """Return the prompt without its initial special token, because vLLM adds this token. Raises InvalidRequest."""
         try:
             rendered = self._template.render(messages, list(tools), kwargs)
         except TemplateRejected as error:
@@ -105,14 +109,17 @@ class _ModelTokenizer:
         return rendered.removeprefix(self._initial_token)
 
     def count(self, text: str) -> int:
-        """Return how many tokens vLLM reads for a text. Uses a native thread: a long text must not block greenlets."""
+        """Return the number of tokens that vLLM reads for `text`.
+
+        Tokenizes in a native thread, because tokenizing a long text would block the other greenlets.
+        """
         count: int = gevent.get_hub().threadpool.apply(lambda: len(self._tokenizer.encode(text).ids))
         return count
 
 
 @functools.lru_cache(maxsize=16)
 def _open_tokenizer(folder: Path) -> _ModelTokenizer:
-    """Return the cached template and tokenizer of a folder. Raises EngineFailure if they cannot be read."""
+    """Return the (cached) template and tokenizer of a folder. Raises EngineFailure if their files cannot be read."""
     try:
         return _ModelTokenizer(folder)
     except Exception as error:  # tokenizers raises nothing more specific
@@ -121,17 +128,17 @@ def _open_tokenizer(folder: Path) -> _ModelTokenizer:
 
 
 def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_context: int) -> dict[str, Value]:
-    """Return the tensors of a request. Raises EngineFailure if the model's configuration lacks one of them.
+    """Return the input tensors of a request. Raises EngineFailure if the model's configuration lacks an input.
 
-    `remaining_context` is the number of tokens that fit in the context after the prompt. It is the upper limit of
-    `max_tokens` and its default, because vLLM's own default is 16.
+    `remaining_context` is the number of tokens that fit into the context after the prompt. It is the upper limit of
+    `max_tokens`. It is also the default of `max_tokens`, because vLLM's own default is only 16.
     """
     parameters = {name: value for name, value in sampling.items() if name not in _NATIVE_ONLY}
     if sampling.get("visible_tokens"):
         parameters["skip_special_tokens"] = False
     parameters["max_tokens"] = min(parameters.get("max_tokens", remaining_context), remaining_context)
     if parameters.get("top_k") == 0:
-        parameters["top_k"] = -1  # both mean all tokens, but not all versions of vLLM accept 0
+        parameters["top_k"] = -1  # 0 and -1 both disable top-k sampling, but some versions of vLLM reject 0
     inputs: dict[str, Value] = {
         "text_input": text,
         "stream": bool(sampling.get("stream")),
@@ -145,25 +152,28 @@ def vllm_inputs(model: Model, text: str, sampling: Mapping[str, Any], remaining_
 
 
 class VllmCall:
-    """A call to a model on vLLM, with responses like those of backends/generation. The first starts with `preface`."""
+    """A call to a model on vLLM. Its responses have the same fields as those of backends/generation.
+
+    The text of the first response starts with `preface`.
+    """
 
     def __init__(self, call: Call, preface: str = ""):
         self._call, self._preface = call, preface
         self._num_output_tokens = 0
 
     def cancel(self) -> None:
-        """Stop the work in Triton."""
+        """Cancel the call in Triton."""
         self._call.cancel()
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
         """Return the next response, or None after the last one.
 
-        Raises TimeoutError if there is none within `timeout` seconds, or APIError if the call fails.
+        Raises TimeoutError if no response arrives within `timeout` seconds, or APIError if the call fails.
         """
         response = self._call.next(timeout)
         if response is None:
             return None
-        self._num_output_tokens += response["num_output_tokens"]  # each response counts only its own
+        self._num_output_tokens += response["num_output_tokens"]  # a response reports only its own tokens
         text, self._preface = self._preface + response["text_output"], ""
         finish_reason = response["finish_reason"]
         if finish_reason == _UNFINISHED:

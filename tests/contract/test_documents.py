@@ -32,7 +32,7 @@ def routes(tmp_path):
     }
 
 
-def test_api_reference_names_every_endpoint_and_no_other(tmp_path):
+def test_api_reference_names_every_endpoint_and_no_others(tmp_path):
     documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", read("docs/api/README.md"), re.MULTILINE))
     served = routes(tmp_path)
     assert documented <= served
@@ -50,7 +50,7 @@ def test_readme_has_at_most_120_lines(document):
 
 
 @pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS)
-def test_translation_has_the_same_code_blocks(english, chinese):
+def test_translation_has_the_same_code_blocks_as_the_english_document(english, chinese):
     blocks = [re.findall(r"```(?:bash|python|json|text)\n.*?```", read(name), re.DOTALL) for name in (english, chinese)]
     assert blocks[0] == blocks[1]
 
@@ -81,7 +81,7 @@ def anchors(text):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_architecture_names_every_package_of_the_code():
+def test_architecture_documents_name_every_package():
     text = read("ARCHITECTURE.md") + "".join(read(name) for name in DOCUMENTS if name.startswith("docs/architecture/"))
     for folder in ("contract", "trident", "frontend", "backends", "export"):
         for path in (CHECKOUT / folder).rglob("__init__.py"):
@@ -110,7 +110,7 @@ def test_every_requirement_is_pinned_to_a_version_and_hash():
         assert all("==" in line and line.endswith("\\") for line in pinned), lock
 
 
-def test_no_torch_in_the_serving_environment():
+def test_serving_environment_does_not_include_torch():
     assert not re.search(
         r"^torch==", (CHECKOUT / "requirements" / "serve.lock").read_text(encoding="utf-8"), re.MULTILINE
     )

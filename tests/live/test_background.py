@@ -1,4 +1,4 @@
-"""Background removal through the real Triton and U²-Net: known shapes, requests of AHA clients, invalid images.
+"""Background removal with the real Triton and U²-Net: known shapes, requests from AHA clients, and invalid images.
 
 docs/compatibility.md describes AHA.
 """
@@ -31,14 +31,14 @@ def agreement(mask, expected):
 
 @pytest.mark.parametrize("refine", ["false", "true"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_clear_object_is_segmented(stack, scene, refine):
+def test_object_with_a_known_shape_is_segmented(stack, scene, refine):
     image, mask = composite(scene)
     result = remove_background(stack, encode_image(image), refine=refine)
     assert (result.mode, result.size) == ("RGBA", image.size)
     assert agreement(result.getchannel("A"), mask) >= 0.9
 
 
-def test_portrait_keeps_the_face_and_loses_the_top_left_corner(stack):
+def test_face_is_kept_and_top_left_corner_is_removed_in_a_portrait(stack):
     """The photograph shows an astronaut in front of a flag and a space shuttle."""
     alpha = np.asarray(remove_background(stack, encode_image(load_photograph("astronaut"))).getchannel("A"))
     assert alpha[60:160, 190:250].mean() > 230
@@ -50,7 +50,7 @@ def test_result_has_the_size_of_the_image(stack, size):
     assert remove_background(stack, encode_image(load_photograph("astronaut").resize(size), "PNG")).size == size
 
 
-def test_output_is_webp_on_request_and_follows_exif_rotation(stack):
+def test_output_is_webp_if_requested_and_is_rotated_according_to_exif_data(stack):
     exif = Image.Exif()
     exif[0x0112] = 6
     result = remove_background(
@@ -59,7 +59,7 @@ def test_output_is_webp_on_request_and_follows_exif_rotation(stack):
     assert (result.format, result.mode, result.size) == ("WEBP", "RGBA", (300, 512))
 
 
-def test_aha_example_through_curl_returns_an_image_with_alpha(compatible_stack, tmp_path):
+def test_curl_example_for_aha_returns_an_image_with_an_alpha_channel(compatible_stack, tmp_path):
     (tmp_path / "photo.png").write_bytes(encode_image(load_photograph("astronaut"), "PNG"))
     body = (
         '{"model": "AI-ModelScope/RMBG-2.0", "messages": [{"role": "user", "content": '

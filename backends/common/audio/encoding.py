@@ -1,4 +1,4 @@
-"""Encodes samples as an audio file incrementally: bytes of the file are available before all samples are known."""
+"""Encodes samples as an audio file incrementally: the first bytes of the file are available before the last samples."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ Samples = NDArray[np.float32]
 
 
 class Format(NamedTuple):
-    """FFmpeg's names of a container and its codec; for lossy codecs, also the bit rate (bit/s) and encoder settings.
+    """An audio file's container and codec, by FFmpeg's names. A lossy codec also has a bit rate (bit/s) and settings.
 
-    The settings favor speed: with default settings, encoding can take longer than generating the speech.
+    The settings make encoding fast: with FFmpeg's defaults, encoding can take longer than generating the speech.
     """
 
     container: str
@@ -31,13 +31,13 @@ FORMATS = {
     "pcm": Format("s16le", "pcm_s16le"),
 }
 
-# By default, FFmpeg collects up to a second of audio in an Ogg page before it writes the page. page_duration is in
-# microseconds.
+# By default, FFmpeg collects up to a second of audio in an Ogg page before it writes the page. `page_duration`, in
+# microseconds, shortens the pages.
 _OPTIONS = {"flush_packets": "1", "page_duration": "100000"}
 
 
 class _Pipe:
-    """An output that cannot seek, so that FFmpeg does not go back to update the header at the end."""
+    """An output file that cannot seek, so that FFmpeg does not go back at the end to update the header."""
 
     def __init__(self) -> None:
         self._written = bytearray()

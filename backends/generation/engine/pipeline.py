@@ -39,8 +39,8 @@ def build_config(
     """Return the engine's generation config for a request's sampling parameters.
 
     `remaining_context` is how many tokens fit into the context after the prompt. `num_draft_tokens` is the maximum
-    number of tokens that prompt lookup proposes at a time, 0 without prompt lookup. With `temperature` 0, decoding is
-    greedy. Generation stops at any of `end_tokens`, except with `ignore_eos`. Raises InvalidRequest if the engine
+    number of tokens that prompt lookup proposes at a time, or 0 without prompt lookup. With `temperature` 0, decoding
+    is greedy. Generation stops at any of `end_tokens`, except with `ignore_eos`. Raises InvalidRequest if the engine
     does not support the combination of parameters.
     """
     config = genai.GenerationConfig()
@@ -54,11 +54,11 @@ def build_config(
     if parameters.get("top_k", -1) > 0:
         config.top_k = parameters["top_k"]
     if parameters.get("logprobs"):
-        config.logprobs = 1  # more would add nothing: the engine reports only the tokens that it generates
+        config.logprobs = 1  # the engine reports no alternative tokens, so a higher number has no effect
     config.min_new_tokens = min(parameters.get("min_tokens", 0), config.max_new_tokens)
     if grammar := parameters.get("grammar"):
         config.structured_output_config = genai.StructuredOutputConfig(grammar=grammar)
-        # Generation must stop where the grammar ends: past that point, the engine would not apply the grammar.
+        # Generation must stop at the end of the grammar, because the engine does not apply the grammar after that.
         config.ignore_eos, config.min_new_tokens = False, 0
     config.rng_seed = parameters.get("seed", 0) % (1 << 63)
     config.do_sample = parameters.get("temperature", 1.0) >= _GREEDY_BELOW
@@ -87,7 +87,7 @@ def load_pipeline(
     properties = {
         "INFERENCE_PRECISION_HINT": parameters.precision,
         "KV_CACHE_PRECISION": parameters.kv_cache_precision,
-        # Triton and the frontend use the same cores; a thread pinned to a core would have to wait for them.
+        # Triton and the frontend use the same cores. A pinned thread would have to wait while they use its core.
         "ENABLE_CPU_PINNING": False,
     }
     if configured_draft_tokens(folder, parameters):
@@ -109,7 +109,7 @@ def has_vision_tower(folder: Path) -> bool:
 def warm_up(
     pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
 ) -> None:
-    """Generate a few tokens. Runs before the model is reported ready, because the first steps compile kernels."""
+    """Generate a few tokens before the model is reported ready, because the first steps compile kernels."""
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
     for width in (1, 4):
         handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
@@ -122,7 +122,7 @@ def warm_up(
 def _add_example(
     pipeline: genai.ContinuousBatchingPipeline, index: int, config: genai.GenerationConfig, has_vision: bool
 ) -> Any:
-    if has_vision:  # a vision model's pipeline fails with token IDs
+    if has_vision:  # a vision model's pipeline does not support token IDs
         black = RGBImage(224, 224, bytes(224 * 224 * 3), 0)
         text = "<ov_genai_image_0>" + "hello " * (16 + 8 * index)
         return pipeline.add_request(index, text, [image_tensor(black)], config)

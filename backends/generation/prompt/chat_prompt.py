@@ -26,14 +26,14 @@ class Prompt:
     text: str = ""
     rgb_images: tuple[RGBImage, ...] = ()
     reasoning_prefix: str = ""
-    """`<think>`, if the template has opened the reasoning in the prompt; the client gets it as a part of the answer."""
+    """Text to put before the model's output: `<think>` and a line break if the prompt ends with `<think>`."""
     prompt_text: str = ""
     """The text of a prompt that was given as text or token IDs; empty for a conversation."""
 
 
 @dataclass(frozen=True)
 class TemplateInputs:
-    """The chat template's variables besides the messages."""
+    """The chat template's variables other than the messages."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
 def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return the message index and the part index of each image, in order."""
+    """Return the index of the message and the index of the content part for each image, in order."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
     parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
     return [(i, j) for i, j, part in parts if part["type"] == "image"]
@@ -66,7 +66,8 @@ class ChatPrompt:
     ) -> Prompt:
         """Return the prompt of a conversation.
 
-        Raises InvalidRequest if the messages contain an image, the template rejects them, or the prompt is too long.
+        Raises InvalidRequest if the messages contain an image, if the template rejects the messages, or if the prompt
+        is too long.
         """
         for i, j in find_images(messages):
             raise InvalidRequest("This model does not accept images", f"messages[{i}].content[{j}]")
@@ -89,8 +90,8 @@ class ChatPrompt:
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Return a prompt of these token IDs.
 
-        Raises InvalidRequest if there are none or too many, or if one is not in the vocabulary; the error then
-        names its index.
+        Raises InvalidRequest if there are no token IDs or too many, or if a token ID is not in the vocabulary. In the
+        last case, the error names the index of the token ID.
         """
         size = self.tokenizer.get_vocab_size()
         for index, token in enumerate(ids):
@@ -116,7 +117,7 @@ class ChatPrompt:
 
     def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:
-            raise InvalidRequest("'prompt' must not be empty", "prompt")  # it would crash the engine
+            raise InvalidRequest("'prompt' must not be empty", "prompt")  # an empty prompt would crash the engine
         return Prompt(
             len(ids),
             self.remaining_context_after(len(ids), "prompt"),

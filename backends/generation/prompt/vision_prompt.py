@@ -20,11 +20,11 @@ from backends.generation.prompt.chat_prompt import (
 )
 from backends.generation.prompt.image_processor import ImageProcessor
 
-# The engine's tag for an image, with the image's index, and the prefix of all its tags, including video and audio tags.
+# The engine's tag for the image with a given index, and the prefix of all of the engine's tags for media.
 _TAG = "<ov_genai_image_{}>"
 _ANY_TAG = "<ov_genai_"
 
-# The keys in config.json for the IDs of tokens that surround images, videos or audio, or stand for them.
+# Matches the keys in config.json whose values are the IDs of special tokens for images, videos and audio.
 _TOKEN_KEYS = re.compile(r"(image|video|audio|vision)_(\w+_)?token_(id|index)")
 
 
@@ -51,8 +51,8 @@ class VisionPrompt(ChatPrompt):
     ) -> Prompt:
         """Return the prompt of a conversation; `images` are the encoded files of its image parts, in order.
 
-        Raises InvalidRequest if an image is invalid, too large or not rendered by the template, the template rejects
-        the messages, or the prompt is too long. Raises ValueError if the number of images is wrong.
+        Raises InvalidRequest if an image is invalid, too large or not rendered by the template, if the template
+        rejects the messages, or if the prompt is too long. Raises ValueError if the number of images is wrong.
         """
         positions = find_images(messages)
         if len(positions) != len(images):
@@ -67,13 +67,14 @@ class VisionPrompt(ChatPrompt):
         return self._prompt(rendered, marks, rgb_images)
 
     def _decode_images(self, images: Sequence[bytes], params: Sequence[str]) -> list[RGBImage]:
-        """Decode the images, which share one pixel limit."""
+        """Decode the images. The pixel limit applies to all images of a request together."""
         rgb_images, max_pixels = list[RGBImage](), self._max_pixels
         for image, param in zip(images, params, strict=True):
             try:
                 rgb_image, size = self._image_processor.read(image, max_pixels, param)
             except InvalidRequest as error:
-                if rgb_images and error.code == "too_large":  # its message states only the rest of the limit
+                # The error's message states only the part of the limit that the earlier images leave.
+                if rgb_images and error.code == "too_large":
                     message = f"The images together exceed the limit of {self._max_pixels:,} pixels"
                     raise InvalidRequest(message, param, "too_large") from None
                 raise
@@ -82,17 +83,23 @@ class VisionPrompt(ChatPrompt):
         return rgb_images
 
     def from_text(self, text: str) -> Prompt:
-        """Return a prompt of `text`, with tags broken up. Raises InvalidRequest if there are no tokens or too many."""
+        """Return a prompt of `text`, with the engine's tags broken up.
+
+        Raises InvalidRequest if there are no tokens or too many.
+        """
         safe_text = self._break_tags(text)
         prompt = super().from_text(safe_text)
         return replace(prompt, ids=b"", text=safe_text, prompt_text=text)
 
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
-        """Raise InvalidRequest: with a vision model, the engine accepts only text."""
+        """Raise InvalidRequest, because the engine accepts only text prompts for a vision model."""
         raise InvalidRequest("This model does not support token IDs; send 'prompt' as text", "prompt")
 
     def _prompt(self, rendered: str, marks: list[str], rgb_images: list[RGBImage]) -> Prompt:
-        """Return the prompt: `rendered` with the engine's tags in place of the marks, and its number of tokens."""
+        """Return the prompt, whose text is `rendered` with the marks replaced by the engine's tags.
+
+        Raises InvalidRequest if the prompt is too long.
+        """
         text = counted = rendered
         for index, mark in enumerate(marks):
             text = text.replace(mark, _TAG.format(index))
@@ -108,7 +115,10 @@ class VisionPrompt(ChatPrompt):
         )
 
     def _with_marks(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the messages with marks in place of images, and with content in the form that the template accepts."""
+        """Return the messages with marks in place of images.
+
+        The content of each message is a list of parts if the template accepts lists, otherwise a string.
+        """
         index, marked = 0, []
         for message in messages:
             content = message.get("content")
@@ -133,7 +143,7 @@ class VisionPrompt(ChatPrompt):
         return [_ANY_TAG, *filter(None, map(self.tokenizer.id_to_token, ids))]
 
     def _renders(self, content: Any) -> bool:
-        """Return whether the template renders content of this form: some templates expect a string, some a list."""
+        """Return whether the template renders `content` correctly. Some templates expect a string, others a list."""
         try:
             rendered = self._render([{"role": "user", "content": content}])
         except InvalidRequest:

@@ -1,4 +1,4 @@
-"""POST /chat/completions: OpenAI's createChatCompletion, as one JSON object or as a stream."""
+"""POST /chat/completions, OpenAI's createChatCompletion. The response is one JSON object or a stream."""
 
 import time
 import uuid
@@ -26,14 +26,14 @@ blueprint = Blueprint("chat", __name__)
 def create_chat_completion() -> Response:
     """Return a chat completion.
 
-    The status is sent once every choice has its first response, so that an earlier error keeps its status.
+    The HTTP status is sent after the first response of every choice. An error before that is sent with its own status.
     """
     completion, stream = _start()
     return completion.event_stream() if stream else json_response(completion.body())
 
 
 def _start() -> tuple["Completion", bool]:
-    """Return the completion, and whether to stream it. The request body, which may be large, is freed on return."""
+    """Return the completion and whether to stream it. Frees the request body, which may be large, on return."""
     body = read_body(ChatCompletionRequest, inline_media_size)
     stream = _wants_stream(body)
     if body.stream_options and not stream:
@@ -48,10 +48,10 @@ def _start() -> tuple["Completion", bool]:
 
 
 def _wants_stream(body: ChatCompletionRequest) -> bool:
-    """Return whether to stream: the field `stream`, or the path's default.
+    """Return the request field `stream`, or the default of the request's path if the field is omitted.
 
-    OpenAI's path, /v1/…, does not stream by default. AHA's path, without /v1, does, unless the header Accept contains
-    application/json (see docs/compatibility.md).
+    The default of OpenAI's path, /v1/chat/completions, is false. The default of AHA's path, /chat/completions, is true
+    unless the header Accept contains application/json (see docs/compatibility.md).
     """
     if "stream" in body.model_fields_set:
         return body.stream
@@ -61,9 +61,9 @@ def _wants_stream(body: ChatCompletionRequest) -> bool:
 class Completion(StreamedResponse):
     """Converts model responses to OpenAI's chat completion, as one object or as chunks.
 
-    Each model response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (lists to add to the
-    message). A choice's last response also has `finish_reason`, `num_input_tokens`, `num_output_tokens`, and optionally
-    `num_reasoning_tokens`.
+    Each model response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (further fields of the
+    message, each with a list as its value). A choice's last response also has `finish_reason`, `num_input_tokens`,
+    `num_output_tokens`, and optionally `num_reasoning_tokens`.
     """
 
     def __init__(self, model: Model, choices: Choices, new_pipeline: Callable[[], ParserPipeline], with_usage: bool):
@@ -101,7 +101,7 @@ class Completion(StreamedResponse):
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def events(self) -> Iterator[bytes | None]:
-        """Yield the completion as chunks; all chunks for one model response are yielded together."""
+        """Yield the completion as chunks. All chunks for one model response are yielded together, in one item."""
         started: set[int] = set()
         for arrived in self._choices.responses(heartbeat=True):
             if arrived is None:

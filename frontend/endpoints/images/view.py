@@ -1,4 +1,4 @@
-"""OpenAI's POST /images/generations, /images/edits and /images/variations; GET /images/files serves their images."""
+"""OpenAI's POST /images/generations, /images/edits and /images/variations, and GET /images/files for their images."""
 
 import base64
 import time
@@ -32,10 +32,11 @@ def create_image() -> Response:
 
 @blueprint.post("/images/edits")
 def create_image_edit() -> Response:
-    """Return the image edited as the prompt says.
+    """Return the uploaded image, edited according to the prompt.
 
-    The transparent area of the mask is edited, or its white area if it is opaque. Without a mask, the transparent area
-    of the image is edited, or the whole image if it is opaque.
+    With a mask, only the area under its transparent pixels is edited or, if the mask is opaque, under its white
+    pixels. Without a mask, only the transparent area of the image is edited or, if the image is opaque, the whole
+    image.
     """
     form = read_form(EditForm, _IMAGE, files=2)
     image = _image_field()
@@ -52,7 +53,7 @@ def create_image_variation() -> Response:
 
 @blueprint.get("/images/files/<name>")
 def retrieve_image(name: str) -> Response:
-    """Return a generated image. Anyone who knows its name can read it."""
+    """Return a generated image. Anyone who knows the image's name can read it."""
     content = services().images.get(name)
     if content is None:
         raise NotFound("Image not found or expired")
@@ -61,7 +62,7 @@ def retrieve_image(name: str) -> Response:
 
 
 def _image_field() -> FileField:
-    """Return the field that holds the image. Newer clients send `image[]`, a list with one item.
+    """Return the form field that holds the image: `image` or, from newer clients, `image[]`, a list of one image.
 
     Raises InvalidRequest if there are several images.
     """
@@ -79,7 +80,7 @@ def _has_mask() -> bool:
 
 
 def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
-    """Send the request to the model. The uploaded files stay in memory only until they are sent. Raises APIError."""
+    """Start the call to the model. The uploaded files stay in memory only until they are sent. Raises APIError."""
     model = require_model(fields.model, "image_generation")
     inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
     if image:
@@ -92,7 +93,8 @@ def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with
 class Images(StreamedResponse):
     """The images of one request.
 
-    The constructor waits for the first image or preview, so that an earlier error keeps its status. Raises APIError.
+    The constructor waits for the first image or preview, so that an error before that can still set the HTTP status.
+    Raises APIError.
     """
 
     def __init__(self, call: Call, fields: ImageFields, kind: str, image_field: str = "image"):
@@ -103,7 +105,7 @@ class Images(StreamedResponse):
         self._fields, self._kind, self._address = fields, kind, public_address()
 
     def respond(self) -> Response:
-        """Return the images as events, or all at once as JSON. Raises APIError."""
+        """Return the images as server-sent events, or all images in one JSON object. Raises APIError."""
         return self.event_stream() if self._fields.stream else json_response(self._whole())
 
     def _whole(self) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class Images(StreamedResponse):
         return {"url": f"{self._address}/v1/images/files/{name}"}
 
     def _usage(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """Return an image's usage. The last image has the number of prompt tokens; earlier ones have 0."""
+        """Return one image's usage. The last image's usage counts the prompt tokens, and all other counts are 0."""
         count = response.get("num_input_tokens", 0)
         if count:
             self._log_fields["prompt_tokens"] = count

@@ -1,7 +1,7 @@
 """DeepSeek's tool-call formats. Tags surround each call, and another pair of tags surrounds all calls.
 
-For a call, V3 and R1 write `function`, a separator tag, the name, and the arguments in a JSON code fence. V3.1 writes
-the name, the separator tag, and the arguments without a fence.
+For a call, V3 and R1 write the word `function`, a separator tag, the function's name, and the arguments in a JSON code
+fence. V3.1 writes the function's name, the separator tag, and the arguments without a fence.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Tool calls of models without a native format.
 
-The calls are JSON objects, or a list of objects, at the start of the output or in a JSON code fence.
+The model writes a call as a JSON object, or several calls as a list of objects. The calls are at the start of the
+output, or in a JSON code fence.
 """
 
 from collections.abc import Sequence

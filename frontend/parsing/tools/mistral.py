@@ -1,4 +1,8 @@
-"""Mistral's tool calls: a JSON list after `[TOOL_CALLS]`; since tokenizer v11, `[TOOL_CALLS]name[ARGS]{…}` per call."""
+"""Mistral's tool-call formats.
+
+Before tokenizer v11, the format is `[TOOL_CALLS]` and a JSON list of calls. Since v11, each call is written as
+`[TOOL_CALLS]name[ARGS]{…}`.
+"""
 
 import secrets
 import string

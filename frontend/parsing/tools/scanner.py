@@ -1,7 +1,7 @@
 """Finds tool calls in a model's streamed text. Each tool format defines a grammar; the classes here run it.
 
 A grammar is a generator that yields wherever it needs more text. It is therefore written as if the whole text were
-available, and its result does not depend on how the stream is split.
+available, and its result does not depend on how the stream is split into chunks.
 """
 
 import json
@@ -26,31 +26,31 @@ _SCALAR = re.compile(r"[0-9a-zA-Z+\-.]+")
 
 
 class MalformedCall(Exception):
-    """The text that is being read as a tool call is not one."""
+    """The text that a grammar reads as a tool call is not a valid tool call."""
 
 
 class Scanner:
     """A streamed text and the events found in it.
 
-    `names` are the names of the tools that the model may call. At most `max_calls` calls are emitted (None: no limit);
-    further calls are dropped. `new_id` generates a call's ID.
+    `names` are the names of the tools that the model may call. After `max_calls` calls, further calls are dropped; None
+    means no limit. `new_id` generates a call's ID.
     """
 
     def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):
         self._names, self._max_calls, self._new_id = names, max_calls, new_id
         self._text, self._position, self._mark = "", 0, 0
-        self._raw: list[str] = []  # text read since the mark and already dropped from _text
-        self._space = ""  # trailing white space, held back: emitted before further text, dropped before a call
+        self._raw: list[str] = []  # the text after the mark (see `mark`) that is no longer in _text
+        self._space = ""  # white space at the end of the text so far: emitted before more text, dropped before a call
         self._events: list[Event] = []
-        self._started = self._calls = 0  # numbers of calls started and of calls completed, dropped calls excluded
+        self._started = self._calls = 0  # numbers of started and of completed calls, not counting dropped calls
         self._open_call: int | None = None
         self._suppressed = False
         self.at_start = True
-        """Whether nothing except white space has been found so far."""
+        """Whether the text so far has no calls, and no other text except white space."""
         self.ended = False
         """Whether the output has ended, so that no more text arrives."""
 
-    # Used by ToolParser, which drives the grammar.
+    # ToolParser, which runs the grammar, uses the following methods.
 
     def add(self, text: str) -> None:
         """Append newly received text."""
@@ -63,7 +63,10 @@ class Scanner:
         return events
 
     def fail_call(self) -> None:
-        """Emit the text since the mark, which is not a call: as ToolCallAborted if a call was started, else as text."""
+        """Emit the text since the mark, because this text is not a valid call.
+
+        The event is ToolCallAborted if ToolCallStart has been emitted for the call, otherwise TextDelta.
+        """
         raw = "".join(self._raw) + self._text[self._mark : self._position]
         if self._open_call is None or self._suppressed:
             self._emit_text(raw)
@@ -73,21 +76,21 @@ class Scanner:
         self.mark()
 
     def finish(self) -> None:
-        """Emit the trailing white space of an output without calls."""
+        """Emit the white space at the end of the output, unless the output has calls."""
         if self._space and not self._calls:
             self._events.append(TextDelta(self._space))
 
-    # Used by grammars.
+    # Grammars use the following methods.
 
     def mark(self) -> None:
-        """Mark this position: if the text from here on is not a call, fail_call emits it."""
+        """Mark the current position. If the text after the mark is not a valid call, `fail_call` emits this text."""
         self._raw.clear()
         self._mark = self._position
 
     def text_until(self, *tags: str) -> Steps[str]:
-        """Emit the text before the earliest of the tags, skip that tag and return it.
+        """Emit the text before the first occurrence of one of the tags, then skip and return this tag.
 
-        Return an empty string if the output ends without a tag.
+        If the output ends without a tag, emit the rest of the text and return an empty string.
         """
         while True:
             rest = self._text[self._position :]
@@ -105,7 +108,7 @@ class Scanner:
             yield
 
     def peek(self) -> Steps[str]:
-        """Return the next character that is not white space, without consuming anything; empty if there is none."""
+        """Return the next character that is not white space, or '' if the output has ended. Consumes no text."""
         while not (rest := self._text[self._position :].lstrip()) and not self.ended:
             yield
         return rest[:1]
@@ -116,7 +119,7 @@ class Scanner:
         self._position = len(self._text) - len(self._text[self._position :].lstrip())
 
     def accept(self, literal: str) -> Steps[bool]:
-        """Return whether `literal` comes next, and skip it if so."""
+        """Return whether the next text is `literal`, and skip this text if it is."""
         while True:
             rest = self._text[self._position : self._position + len(literal)]
             if rest == literal:
@@ -127,7 +130,7 @@ class Scanner:
             yield
 
     def expect(self, literal: str) -> Steps[None]:
-        """Skip `literal`. Raises MalformedCall if something else comes next."""
+        """Skip `literal`. Raises MalformedCall if the next text is not `literal`."""
         if not (yield from self.accept(literal)):
             raise MalformedCall
 
@@ -143,9 +146,9 @@ class Scanner:
             yield
 
     def value(self, pass_on: Callable[[str], None]) -> Steps[None]:
-        """Consume a JSON value, and call `pass_on` with each part of it as it arrives.
+        """Consume a JSON value, and call `pass_on` with each part of the value as the part arrives.
 
-        Raises MalformedCall if JsonValue finds it invalid, or does not find its end.
+        Raises MalformedCall if JsonValue finds an invalid character, or if the output ends before the value does.
         """
         value = JsonValue()
         while True:
@@ -164,24 +167,24 @@ class Scanner:
             raise MalformedCall
 
     def start(self, name: Any) -> None:
-        """Start a call, which is dropped if it exceeds `max_calls`. Raises MalformedCall if no tool has this name."""
+        """Start a call, or drop it if `max_calls` calls are complete. Raises MalformedCall if no tool has this name."""
         self.check(name)
         self._suppressed = self._max_calls is not None and self._calls >= self._max_calls
         self._open_call = self._started
         if not self._suppressed:
             self._started += 1
-            # If this turns out not to be a call, the white space before it must be emitted as well.
+            # If the call turns out to be malformed, `fail_call` must also emit the white space before the call.
             self._raw.insert(0, self._space)
             self._space = ""
             self._events.append(ToolCallStart(self._open_call, self._new_id(), name))
 
     def emit_arguments(self, text: str) -> None:
-        """Emit the next part of the call's arguments."""
+        """Emit the next part of the current call's arguments, unless the call is dropped."""
         if self._open_call is not None and not self._suppressed:
             self._events.append(ToolCallArguments(self._open_call, text))
 
     def end_call(self) -> None:
-        """Complete the call: text from here on cannot abort it."""
+        """Complete the current call. The text after the call can no longer abort it."""
         self._calls += not self._suppressed
         self._open_call, self._suppressed, self.at_start = None, False, False
         self._space = ""
@@ -198,8 +201,8 @@ class Scanner:
 class JsonValue:
     """Scans one JSON value to its end.
 
-    It stops at some invalid characters, but a value that it accepts may still be invalid JSON. JSON forbids line breaks
-    and other control characters in strings, but models often write them, so `read` escapes them.
+    This class does not fully validate the value: it stops only at some invalid characters. JSON forbids line breaks and
+    other control characters in strings, but models often write them. Therefore, `read` escapes control characters.
     """
 
     def __init__(self) -> None:
@@ -208,7 +211,7 @@ class JsonValue:
         self._in_string = self._in_scalar = self._escaped = False
 
     def read(self, text: str, position: int) -> tuple[str, int]:
-        """Return the part of `text` from `position` on that belongs to the value, and the index after it."""
+        """Return the part of `text` from `position` on that belongs to the value, and the index after that part."""
         pieces: list[str] = []
         while position < len(text) and not (self.complete or self.invalid):
             step = self._string if self._in_string else self._scalar if self._in_scalar else self._structure
@@ -263,21 +266,23 @@ def _new_id() -> str:
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """How a model family writes tool calls; `tags` is the format's entry in TOOL_TAGS of contract/model_text.py."""
+    """A model family's format of tool calls. `tags` is the format's entry in TOOL_TAGS in contract/model_text.py."""
 
     grammar: Callable[[Scanner], Steps[None]]
     constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]
-    """Given the functions (each with `name` and `parameters`) and the maximum number of calls (None: no limit), returns
-    the constraint on the output. Some formats always limit the output to one call.
+    """Returns the constraint on the output. Its arguments are the functions that the model may call (each with `name`
+    and `parameters`) and the maximum number of calls (None: no limit). Some formats always limit the output to one
+    call.
     """
     tags: tuple[str, ...]
     new_id: Callable[[], str] = _new_id
 
 
 class ToolParser:
-    """Finds the tool calls in streamed text, however the text is split.
+    """Finds the tool calls in streamed text, however the text is split into chunks.
 
-    A malformed call is emitted as text. If its start was already emitted, a ToolCallAborted event carries that text.
+    The text of a malformed call is emitted in a TextDelta event or, after a ToolCallStart event for the call, in a
+    ToolCallAborted event.
     """
 
     def __init__(self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None):
@@ -286,7 +291,7 @@ class ToolParser:
         self._steps = self._parse()
 
     def push(self, text: str) -> list[Event]:
-        """Parse the next text and return the new events."""
+        """Parse the next chunk of text and return the new events."""
         self._scanner.add(text)
         next(self._steps, None)
         return self._scanner.drain()

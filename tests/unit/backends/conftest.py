@@ -22,7 +22,7 @@ class InferenceResponse:
         self._tensors = output_tensors
 
     def values(self):
-        """Return the array of each output by name. An array of one element is that element, unless it is UINT8."""
+        """Return the arrays by output name. A one-element array is replaced by its element, unless it is UINT8."""
         arrays = {tensor.name(): tensor.as_numpy() for tensor in self._tensors}
         return {
             name: array if array.size != 1 or array.dtype == np.uint8 else array[0] for name, array in arrays.items()

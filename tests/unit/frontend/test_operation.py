@@ -10,7 +10,7 @@ from frontend.triton.client import ModelState
 from tests.unit.conftest import chat, last
 
 
-def test_models_lists_the_models_that_are_ready_in_triton(client):
+def test_models_endpoint_lists_the_models_that_are_ready_in_triton(client):
     body = client.get("/v1/models").get_json()
     assert body == client.get("/models").get_json()
     assert body["object"] == "list"
@@ -28,30 +28,30 @@ def test_models_lists_the_models_that_are_ready_in_triton(client):
 
 
 @pytest.mark.parametrize("name", ["org/tiny-chat", "tiny-chat", "gpt-4o"])
-def test_get_model_by_id_name_or_alias(client, name):
+def test_a_model_is_found_by_id_name_or_alias(client, name):
     assert client.get(f"/v1/models/{name}").get_json()["id"] == "org/tiny-chat"
 
 
 @pytest.mark.parametrize("path", ["/models", "/v1/models"])
-def test_models_is_503_if_no_model_is_loaded(client, triton, path):
+def test_models_endpoint_returns_503_if_no_model_is_loaded(client, triton, path):
     triton.states = []
     response = client.get(path)
     assert (response.status_code, response.get_json()) == (503, {"error": "model not initialized"})
 
 
-def test_health_is_200_if_all_models_respond(client, triton):
+def test_health_returns_200_if_all_models_respond(client, triton):
     response = client.get("/health")
     assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
 
 
-def test_health_is_503_if_no_model_is_loaded(client, triton):
+def test_health_returns_503_if_no_model_is_loaded(client, triton):
     triton.states = []
     response = client.get("/health")
     assert response.status_code == 503
     assert response.get_json() == {"status": "unhealthy", "error": "model not initialized"}
 
 
-def test_health_is_503_if_a_model_does_not_respond(client, triton):
+def test_health_returns_503_if_a_model_does_not_respond(client, triton):
     triton.dead = {"tiny-embedding"}
     response = client.get("/health")
     assert response.status_code == 503
@@ -59,7 +59,7 @@ def test_health_is_503_if_a_model_does_not_respond(client, triton):
 
 
 def test_a_busy_model_is_healthy_after_a_recent_response(client, triton):
-    """A probe waits behind requests. If it times out, a recent response to a request shows that the model works."""
+    """A health probe of a busy model may time out. A recent response to a request then shows that the model works."""
     triton.busy = {"tiny-embedding"}
     assert client.get("/health").status_code == 503
     assert client.post("/v1/embeddings", json={"input": "x"}).status_code == 200
@@ -88,7 +88,7 @@ def test_shutdown_from_loopback_is_allowed(client, shutdowns, capsys):
         ("127.0.0.1", {"Sec-Fetch-Site": "cross-site"}),
     ],
 )
-def test_remote_proxied_and_cross_site_shutdown_is_forbidden(client, shutdowns, address, headers):
+def test_a_remote_proxied_or_cross_site_shutdown_request_is_forbidden(client, shutdowns, address, headers):
     response = client.post("/shutdown", headers=headers, environ_base={"REMOTE_ADDR": address})
     response.close()
     assert response.status_code == 403
@@ -141,7 +141,7 @@ def test_the_text_access_log_escapes_control_characters(make_client, caplog):
     assert line.startswith(r"127.0.0.1 GET /v1/no\nsuch 404 request_id=r-2 ms=")
 
 
-def test_the_root_lists_endpoint_urls(client):
+def test_the_root_page_lists_endpoint_urls(client):
     response = client.get("/", headers={"Host": "example.org:8080"})
     assert (response.status_code, response.content_type) == (200, "text/plain; charset=utf-8")
     assert "http://example.org:8080/v1/models" in response.get_data(as_text=True)
@@ -162,7 +162,7 @@ class TestRegistry:
         assert client.post("/v1/chat/completions", json=chat(model="mine")).status_code == 200
         assert client.post("/v1/chat/completions", json=chat(model="gpt-4")).status_code == 404
 
-    def test_unknown_names_can_fall_back_to_the_default_model(self, make_client, triton):
+    def test_unknown_model_names_can_fall_back_to_the_default_model(self, make_client, triton):
         triton.queue_response(last())
         response = make_client(unknown_model="default").post("/v1/chat/completions", json=chat(model="Qwen/Qwen3-0.6B"))
         assert response.get_json()["model"] == "org/tiny-chat"
@@ -171,16 +171,16 @@ class TestRegistry:
         response = client.post("/v1/chat/completions", json=chat(model="tiny-embedding"))
         assert (response.status_code, response.get_json()["error"]["param"]) == (400, "model")
 
-    def test_a_configured_model_that_is_not_loaded_is_503_not_404(self, make_client):
+    def test_a_request_for_a_configured_model_that_is_not_loaded_returns_503_not_404(self, make_client):
         response = make_client(models="tiny-chat absent").post("/v1/chat/completions", json=chat(model="absent"))
         assert response.status_code == 503
 
-    def test_the_list_of_models_is_not_read_for_every_request(self, client, triton):
+    def test_the_list_of_models_is_not_read_from_triton_for_every_request(self, client, triton):
         for _ in range(5):
             client.get("/v1/models")
         assert triton.index_reads == 1
 
-    def test_models_are_unavailable_while_triton_is_down(self, client, triton, monkeypatch):
+    def test_models_have_the_state_unavailable_while_triton_is_down(self, client, triton, monkeypatch):
         monkeypatch.setattr("frontend.triton.registry._FRESH_SECONDS", 0)
         assert client.get("/v1/models").get_json()["data"][0]["state"] == "READY"
         triton.down = Unavailable("gone")

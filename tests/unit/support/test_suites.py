@@ -5,7 +5,7 @@ import pytest
 from tests.support.suites import FOLDER, fingerprint, load_suites
 
 
-def test_every_heavy_suite_is_listed_with_existing_inputs():
+def test_suites_toml_lists_every_heavy_suite_and_all_inputs_exist():
     suites = load_suites()
     assert set(suites) == {path.stem for path in FOLDER.glob("test_*.py")}
     for inputs in suites.values():
@@ -18,7 +18,7 @@ def test_inputs_include_the_support_modules_that_a_suite_imports():
         assert {f"tests/support/{module}.py" for module in imported} <= set(inputs), name
 
 
-def test_fingerprint_depends_on_contents_and_names_and_rejects_missing_inputs(tmp_path):
+def test_fingerprint_depends_on_file_contents_and_names_and_rejects_missing_inputs(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("1", encoding="utf-8")
     first = fingerprint(["folder"], tmp_path)

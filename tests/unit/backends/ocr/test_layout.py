@@ -1,4 +1,4 @@
-"""The reading order of pieces of text, from their positions."""
+"""The reading order, columns and tables that OCR determines from the positions of pieces of text."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_a_page_without_text_has_no_lines():
 
 @pytest.mark.parametrize("angle", [0, 0.1, -0.1, 0.5])
 def test_rows_are_read_from_top_to_bottom_and_left_to_right(angle):
-    """The pieces are given in another order, and the first line consists of two of them."""
+    """The input is not in reading order, and the first line of text consists of two pieces."""
     lines = lines_of((0, 60, 400), (210, 0, 190), (0, 30, 400), (0, 2, 205), angle=angle)
     assert text(lines) == [(3, 1), (2,), (0,)]
     assert not any(line.table for line in lines)
@@ -66,7 +66,7 @@ def test_two_rows_of_two_pieces_are_not_a_table():
 
 
 @pytest.mark.parametrize("lower", [5, 11, 15, 18, 25])
-def test_columns_are_found_even_if_their_lines_are_not_level(lower):
+def test_columns_are_found_even_if_their_lines_are_at_different_heights(lower):
     left = [(0, 30 * n, 300 + n % 2) for n in range(6)]
     right = [(400, lower + 30 * n, 300 - n % 2) for n in range(6)]
     assert text(lines_of(*left, *right)) == [(n,) for n in range(12)]

@@ -1,4 +1,4 @@
-"""OCR with a fake recognizer: long images are split, upside-down pages turned, and lines written as Markdown."""
+"""OCR with a fake recognizer: pages of long images, upside-down pages, low scores, boxes, and tables in Markdown."""
 
 import io
 
@@ -26,7 +26,7 @@ LIMITS = OCRParameters(
 
 
 class FakeRecognizer:
-    """Finds a piece of text in each row of pixels that is not all white. Its text is its red value.
+    """Finds a piece of text in each row of pixels that is not all white. The piece's text is its red value.
 
     If the first pixel has the blue value 9, the piece is upright; if the last pixel has it, the piece is upside down.
     """
@@ -87,7 +87,7 @@ def test_text_with_a_doubtful_score_is_also_read_upside_down():
     assert recognizer.reads == [2, 1]
 
 
-def test_an_upside_down_page_is_turned_but_its_boxes_refer_to_the_original_image():
+def test_an_upside_down_page_is_rotated_but_its_boxes_refer_to_the_original_image():
     pixels = picture(10, 20)
     pixels[2, 0] = (10, 0, 9)
     pixels[6, 0] = (20, 0, 9)
@@ -114,14 +114,14 @@ def test_a_long_image_is_cut_where_it_is_empty():
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (20000, 30), (65000, 1000), (900, 40000)])
-def test_every_page_has_a_shape_that_networks_support(width, height):
+def test_every_page_has_a_shape_that_the_networks_support(width, height):
     sheet = lay_out(Image.new("RGB", (width, height)), 2000)
     for _, page in pages(sheet.pixels, 2000):
         assert max(page.shape[:2]) <= 4 * min(page.shape[:2]) + 4
         assert page.size < 2000 * 2000 * 3
 
 
-def test_transparent_pixels_are_white():
+def test_transparent_pixels_are_treated_as_white():
     pixels = np.zeros((30, 40, 4), np.uint8)
     pixels[10] = (10, 0, 0, 255)
     assert [part.text for part in read(FakeRecognizer(), pixels)] == ["10"]
@@ -138,7 +138,7 @@ def test_an_image_that_is_too_long_is_rejected():
         list(read_text(FakeRecognizer(), encoded(np.zeros((200_000, 10, 3), np.uint8)), LIMITS))
 
 
-def test_boxes_of_a_scaled_down_image_are_in_its_original_pixels():
+def test_boxes_of_a_scaled_down_image_are_in_pixels_of_the_original_image():
     pixels = np.repeat(np.repeat(picture(10, 20), 80, axis=0), 80, axis=1)
     boxes = [box for part in read(FakeRecognizer(), pixels) for box in part.boxes]
     assert boxes[0]["box"][0][1] == pytest.approx(160, abs=10)

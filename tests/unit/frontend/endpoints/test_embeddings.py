@@ -142,7 +142,7 @@ def test_invalid_input_is_rejected(client, triton, given, message):
         ("model", 3),
     ],
 )
-def test_bad_input_names_the_field(client, triton, field, value):
+def test_error_for_invalid_input_names_the_field(client, triton, field, value):
     response = embed(client, **{"input": "x", field: value})
     assert response.status_code == 400
     assert response.get_json()["error"]["param"] == field

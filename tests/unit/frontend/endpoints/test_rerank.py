@@ -82,7 +82,7 @@ def test_v2_has_coheres_format_and_defaults(client, triton):
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
-def test_bad_input_names_the_field(client, triton, path, fields, param, message):
+def test_error_for_invalid_input_names_the_field(client, triton, path, fields, param, message):
     response = rerank(client, path, **fields)
     error = response.get_json()["error"]
     assert (response.status_code, error["param"]) == (400, param)

@@ -193,7 +193,7 @@ def with_call(**fields):
         ({"chat_template_kwargs": {f"a{i}": 1 for i in range(33)}}, "chat_template_kwargs", "invalid_value"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, fields, param, code):
+def test_error_for_invalid_input_names_the_field(client, triton, fields, param, code):
     response = post(client, **fields)
     error = response.get_json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)

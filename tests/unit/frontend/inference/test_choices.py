@@ -15,7 +15,7 @@ def chunks_of(response):
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
 
 
-def test_choices_have_indices_and_successive_seeds_and_count_the_prompt_once(client, triton):
+def test_choices_have_indices_and_successive_seeds_and_usage_counts_the_prompt_once(client, triton):
     for text in ("One", "Two", "Three"):
         triton.queue_response(delta(text), last("!", "stop", 7, 3))
     body = ask(client, n=3, seed=5).get_json()
@@ -42,8 +42,8 @@ def test_a_stream_has_a_role_and_a_finish_reason_for_each_choice(client, triton)
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-def test_if_one_choice_fails_the_running_calls_are_cancelled(client, triton):
-    """Calls that are about to end are not cancelled: a cancellation at that moment can corrupt Triton's memory."""
+def test_if_one_choice_fails_the_calls_that_still_run_are_cancelled(client, triton):
+    """Calls that are about to end are not cancelled, because a cancellation then can corrupt Triton's memory."""
     calls = [
         triton.queue_response(delta("One"), last()),
         triton.queue_response(Overloaded("full")),
@@ -54,7 +54,7 @@ def test_if_one_choice_fails_the_running_calls_are_cancelled(client, triton):
     assert [call.cancelled for call in calls] == [True, False, False, True]
 
 
-def test_a_failure_of_one_choice_during_a_stream_is_the_last_event(client, triton):
+def test_an_error_in_one_choice_during_a_stream_is_the_last_event(client, triton):
     triton.queue_response(delta("One"), delta("and"), last())
     triton.queue_response(delta("Two"), EngineFailure("gone"))
     response = ask(client, n=2, stream=True)

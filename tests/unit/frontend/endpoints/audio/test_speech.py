@@ -174,7 +174,7 @@ def test_reference_audio_error_names_its_field(client, triton):
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content[0]"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, body, param):
+def test_error_for_invalid_input_names_the_field(client, triton, body, param):
     response = post(client, **body)
     assert response.status_code == 400
     assert response.get_json()["error"]["param"].startswith(param)

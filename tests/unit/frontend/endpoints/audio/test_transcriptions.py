@@ -168,7 +168,7 @@ def test_translation_sends_the_task_translate(client, triton):
         ({"prompt": "x" * 10_001}, "prompt"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, fields, param):
+def test_error_for_invalid_input_names_the_field(client, triton, fields, param):
     response = post(client, **fields)
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
     assert not triton.requests

@@ -221,7 +221,7 @@ USER = {"role": "user", "content": "Hi"}
         ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, fields, param, code):
+def test_error_for_invalid_input_names_the_field(client, triton, fields, param, code):
     response = client.post("/v1/chat/completions", json=chat(**fields))
     error = response.get_json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)

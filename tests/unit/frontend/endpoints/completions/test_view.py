@@ -1,4 +1,4 @@
-"""POST /completions with a fake Triton: prompt types, order of choices, usage, failures, requests to the model."""
+"""POST /completions with a fake Triton: prompt types, order of choices, usage, errors, and the requests to Triton."""
 
 import numpy as np
 import orjson
@@ -14,7 +14,7 @@ def ask(client, prompt="Once", **fields):
     return client.post("/v1/completions", json={"model": "tiny-chat", "prompt": prompt} | fields)
 
 
-def test_plain_response_has_openais_format(client, triton):
+def test_non_streaming_response_has_openais_format(client, triton):
     triton.queue_response(last(" upon", "length", prompt=1, completion=16))
     body = ask(client).get_json()
     assert (body["object"], body["id"][:5], body["model"]) == ("text_completion", "cmpl-", "org/tiny-chat")
@@ -22,7 +22,7 @@ def test_plain_response_has_openais_format(client, triton):
     assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 16, "total_tokens": 17}
 
 
-def test_fields_reach_the_model(client, triton):
+def test_request_fields_reach_the_model(client, triton):
     triton.queue_response(last())
     ask(client, "Once", temperature=0, stop="END", echo=True)
     inputs = triton.requests[0]["inputs"]
@@ -91,7 +91,7 @@ def test_error_names_the_prompt_by_its_path_in_the_request(client, triton, promp
     assert ask(client, prompt).get_json()["error"]["param"] == param
 
 
-def test_failure_in_mid_stream_is_the_last_event(client, triton):
+def test_error_during_a_stream_is_the_last_event(client, triton):
     triton.queue_response(delta("a"), EngineFailure("broken"))
     second = triton.queue_response(delta("b"), last())
     *_, text, error = events(ask(client, ["x", "y"], stream=True))
@@ -99,7 +99,7 @@ def test_failure_in_mid_stream_is_the_last_event(client, triton):
     assert second.cancelled
 
 
-def test_closing_the_response_cancels_all_calls(client, triton):
+def test_closing_the_stream_cancels_all_calls_to_triton(client, triton):
     calls = [triton.queue_response(delta("a"), last()) for _ in range(2)]
     response = client.post(
         "/v1/completions", json={"model": "tiny-chat", "prompt": ["x", "y"], "stream": True}, buffered=False
@@ -137,7 +137,7 @@ def test_closing_the_response_cancels_all_calls(client, triton):
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, fields, param, code):
+def test_error_for_invalid_input_names_the_field(client, triton, fields, param, code):
     response = client.post("/v1/completions", json={"model": "tiny-chat", "prompt": "a"} | fields)
     error = response.get_json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)
@@ -175,7 +175,7 @@ def test_logprobs_have_text_offsets_with_and_without_streaming(client, triton):
     assert [token for each in found for token in each["tokens"]] == expected["tokens"]
 
 
-def test_text_offset_counts_a_character_of_several_tokens_once():
+def test_text_offset_counts_a_character_that_spans_several_tokens_once():
     pieces = [b"a ", b"\xf0\x9f", b"\x98\x80", b"!"]
     entries = [{"token": piece.decode(errors="replace"), "logprob": 0.0, "bytes": list(piece)} for piece in pieces]
     logprobs = CompletionLogprobs()

@@ -1,4 +1,4 @@
-"""POST /responses with a fake Triton: formats, events, stored responses, failures, and requests sent to the model."""
+"""POST /responses with a fake Triton: response fields, events, stored responses, errors, and the requests to Triton."""
 
 import functools
 import os
@@ -27,7 +27,7 @@ def sent_messages(triton, number=-1):
 
 
 def events(response):
-    """Return the events of a stream, decoded, without comments. Checks their names and sequence numbers."""
+    """Return the decoded events of a stream, without its comments. Asserts that event names and numbers are correct."""
     found = []
     for block in response.get_data().decode().split("\n\n"):
         if block.startswith("event: "):
@@ -39,7 +39,7 @@ def events(response):
     return found
 
 
-def test_plain_response_has_openais_format(client, triton):
+def test_non_streaming_response_has_openais_format(client, triton):
     triton.queue_response(delta("Hel"), last("lo", "stop", prompt=11, completion=4))
     body = ask(client, temperature=0.5, metadata={"a": "b"}, instructions="Be brief.").get_json()
     parsed = openai_types.Response.model_validate(body)
@@ -76,7 +76,7 @@ def test_plain_response_has_openais_format(client, triton):
     assert body["store"] is True
 
 
-def test_truncated_response_is_incomplete(client, triton):
+def test_truncated_response_has_the_status_incomplete(client, triton):
     triton.queue_response(last("Hel", "length"))
     body = ask(client, max_output_tokens=3).get_json()
     assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
@@ -117,21 +117,21 @@ def test_stream_has_all_events_in_order(client, triton):
     assert client.get(f"/v1/responses/{created['response']['id']}").get_json() == completed["response"]
 
 
-def test_truncated_stream_ends_with_incomplete(client, triton):
+def test_truncated_stream_ends_with_the_event_response_incomplete(client, triton):
     triton.queue_response(last("Hel", "length"))
     assert events(ask(client, stream=True))[-1]["type"] == "response.incomplete"
 
 
-def test_failure_in_mid_stream_is_response_failed(client, triton):
+def test_failure_during_a_stream_ends_it_with_the_event_response_failed(client, triton):
     call = triton.queue_response(delta("a"), EngineFailure("broken"))
     *_, failed = events(ask(client, stream=True))
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
     assert failed["response"]["error"] == {"code": "server_error", "message": "broken"}
-    assert not call.cancelled  # the call has already failed
+    assert not call.cancelled  # a call that has failed needs no cancellation
     assert client.get(f"/v1/responses/{failed['response']['id']}").status_code == 404
 
 
-def test_closing_the_response_cancels_the_call_and_stores_nothing(client, triton):
+def test_closing_the_stream_cancels_the_call_to_triton_and_stores_nothing(client, triton):
     call = triton.queue_response(delta("a"), delta("b"), last())
     response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "x", "stream": True}, buffered=False)
     first = next(response.response)
@@ -141,7 +141,7 @@ def test_closing_the_response_cancels_the_call_and_stores_nothing(client, triton
     assert client.get(f"/v1/responses/{identifier}").status_code == 404
 
 
-def test_items_become_messages(client, triton):
+def test_input_items_become_messages(client, triton):
     triton.queue_response(last())
     text = {"type": "output_text", "text": "Four", "annotations": []}
     items = [
@@ -307,14 +307,14 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"previous_response_id": "../../x"}, "previous_response_id", "previous_response_not_found"),
     ],
 )
-def test_bad_input_names_the_field(client, triton, fields, param, code):
+def test_error_for_invalid_input_names_the_field(client, triton, fields, param, code):
     response = client.post("/v1/responses", json={"model": "tiny-chat", "input": "a"} | fields)
     error = response.get_json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)
     assert not triton.requests
 
 
-def test_error_message_names_call_id_instead_of_chats_tool_call_id(client):
+def test_error_message_says_call_id_where_chat_completions_say_tool_call_id(client):
     item = {"type": "function_call_output", "call_id": "call_1", "output": "x"}
     error = ask(client, input=[item]).get_json()["error"]
     assert (error["param"], error["message"]) == (
@@ -335,7 +335,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 
 
 class TestTools:
-    def test_call_becomes_an_output_item(self, client, triton):
+    def test_tool_call_becomes_an_output_item(self, client, triton):
         triton.queue_response(last(CALLED))
         body = ask(client, tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).get_json()
         (item,) = openai_types.Response.model_validate(body).output
@@ -344,7 +344,7 @@ class TestTools:
         assert item.call_id
         assert (body["tools"][0]["name"], body["tool_choice"]) == ("weather", {"type": "function", "name": "weather"})
 
-    def test_tools_reach_the_model_as_in_chat(self, client, triton):
+    def test_tools_reach_the_model_as_in_chat_completions(self, client, triton):
         for endpoint, tool in (("responses", WEATHER), ("chat", {"type": "function", "function": WEATHER})):
             triton.queue_response(last(CALLED))
             fields = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
@@ -356,7 +356,7 @@ class TestTools:
         assert ours["tools"] == chats["tools"]
         assert orjson.loads(ours["sampling_parameters"]) == orjson.loads(chats["sampling_parameters"])
 
-    def test_stream_has_the_events_of_a_call(self, client, triton):
+    def test_stream_has_the_events_of_a_tool_call(self, client, triton):
         triton.queue_response(delta("Let me see.\n```json\n"), delta(CALLED[:40]), delta(CALLED[40:]), last("\n```"))
         found = events(ask(client, tools=[WEATHER], stream=True))
         final = found[-1]["response"]
@@ -370,7 +370,7 @@ class TestTools:
         assert "".join(event["delta"] for event in deltas) == done["arguments"] == final["output"][1]["arguments"]
         assert item_done["item"] == final["output"][1]
 
-    def test_aborted_call_is_not_in_the_output(self, client, triton):
+    def test_malformed_call_is_returned_as_text(self, client, triton):
         broken = '{"name": "weather", "arguments": {"city": oops}}'
         triton.queue_response(*(delta(letter) for letter in broken), last(""))
         found = events(ask(client, tools=[WEATHER], stream=True))
@@ -380,7 +380,7 @@ class TestTools:
         (plain,) = ask(client, tools=[WEATHER]).get_json()["output"]
         assert plain["content"] == message["content"]
 
-    def test_calls_and_their_outputs_become_messages(self, client, triton):
+    def test_tool_calls_and_their_outputs_become_messages(self, client, triton):
         triton.queue_response(last())
         items = [
             USER,
@@ -403,7 +403,7 @@ class TestTools:
             ("tool", "d", "4"),
         ]
 
-    def test_text_after_a_call_belongs_to_the_same_turn(self, client, triton):
+    def test_text_after_a_call_belongs_to_the_same_assistant_message(self, client, triton):
         triton.queue_response(last())
         items = [USER, REPLY, REPLY, REASONING, CALL, REASONING, CALL | {"call_id": "d"}, REPLY, REPLY, OUTPUT]
         ask(client, [*items, REASONING, OUTPUT | {"call_id": "d", "output": []}], tools=[TOOL])
@@ -434,7 +434,7 @@ class TestTools:
         ["Hello", f"```json\n{CALLED}\n{CALLED}\n```\nSo.", '```json\n{"name": "weather", "arguments": {oo', "{"],
     )
     @pytest.mark.parametrize("end", ["stop", "length"])
-    def test_openais_client_builds_the_same_output_from_a_stream(self, client, triton, text, end):
+    def test_openais_client_builds_the_non_streaming_output_from_a_stream(self, client, triton, text, end):
         triton.queue_response(*(delta(text[at : at + 3]) for at in range(0, len(text), 3)), last("", end))
         state = ResponseStreamState(input_tools=omit, text_format=omit)
         parse = TypeAdapter(openai_types.ResponseStreamEvent).validate_python
@@ -454,7 +454,7 @@ class TestTools:
                 or ours["content"][0]["text"] == theirs["content"][0]["text"]
             )
 
-    def test_calls_are_stored(self, client, triton):
+    def test_tool_calls_are_stored_with_the_response(self, client, triton):
         triton.queue_response(last(CALLED))
         first = ask(client, "Weather?", tools=[WEATHER]).get_json()
         triton.queue_response(last("Rain"))
@@ -464,7 +464,7 @@ class TestTools:
         assert (question["content"], result["content"]) == ("Weather?", "rain")
         assert call["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
 
-    def test_reasoning_effort_reaches_the_template(self, client, triton):
+    def test_reasoning_effort_reaches_the_chat_template(self, client, triton):
         triton.queue_response(last())
         body = ask(client, reasoning={"effort": "none", "summary": None}).get_json()
         kwargs = orjson.loads(triton.requests[0]["inputs"]["sampling_parameters"])["chat_template_kwargs"]
@@ -484,7 +484,7 @@ def test_reasoning_becomes_an_output_item(client, triton, configure):
     assert found[-1]["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 3}
 
 
-def test_error_for_an_image_sent_to_a_text_model_names_the_part(client):
+def test_error_for_an_image_sent_to_a_text_model_names_the_content_part(client):
     items = [USER, {"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}]
     error = ask(client, items).get_json()["error"]
     assert (error["param"], error["code"]) == ("input[1].content[0]", "unsupported_content")
@@ -539,7 +539,7 @@ def test_text_format_becomes_a_constraint(client, triton):
     assert (constraint["strict"], constraint["param"]) == (True, "text.format.schema")
 
 
-def test_truncated_reasoning_is_the_only_item_and_can_be_continued(client, triton, configure):
+def test_response_with_only_truncated_reasoning_can_be_continued(client, triton, configure):
     configure(reasoning="think")
     triton.queue_response(last("<think>Hm", "length"))
     body = ask(client).get_json()
