@@ -26,7 +26,7 @@ _NATIVE_THREADS = 64
 
 
 class Web(BaseApplication):  # type: ignore[misc]
-    """The gunicorn application. Its options come from `Settings`, not from gunicorn's command line or files."""
+    """The gunicorn application. `load_config` sets its options; gunicorn's command line and files are not used."""
 
     def __init__(self, settings: Settings):
         self._settings = settings

@@ -38,7 +38,8 @@ class GeneratedImage:
 
 
 class ImageRequest:
-    """A request for images. The scheduler runs the request in steps: each item of `images()` ends one.
+    """A request for images. It runs in steps (see backends/common/stepwise.py): a step ends each time
+    `images()` yields.
 
     `pool` has a single thread, which generates the images of all requests.
     """
@@ -58,7 +59,7 @@ class ImageRequest:
         self._defaults, self._limits = defaults, limits
         self._files: tuple[bytes | None, bytes | None] = (image, mask)
         self.prompt, self.num_input_tokens = prompt, 0
-        """The prompt and its number of tokens. `images()` first truncates the prompt and counts its tokens."""
+        """The prompt and its number of tokens. Before `images()` starts, the prompt is untruncated and the number 0."""
         self.n = options.n
 
     def images(self) -> Iterator[GeneratedImage | None]:
@@ -141,7 +142,7 @@ class ImageRequest:
 
 
 def _preview_steps(previews: int, steps: int) -> set[int]:
-    """Return the denoising steps that a preview follows. They are evenly spread and do not include the last step.
+    """Return the indexes of the steps after which a preview is sent: evenly spread, without the last step.
 
     There are `previews` of them, or fewer if `steps` is too low.
     """

@@ -62,7 +62,7 @@ class TritonPythonModel:
             return EncodeRequest(failure=InvalidRequest(f"Malformed input: {error}"))
 
     def _texts(self, request: Any, parameters: dict[str, Any]) -> list[Text]:
-        """Return the request's texts, each with the prompt for its input type, or its pairs of query and document."""
+        """Return the request's (query, document) pairs, or its texts, each after the prompt for the input type."""
         if has_input(request, "query"):
             queries, documents = (
                 [value.decode() for value in read_strings(request, name)] for name in ("query", "document")

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class SpeechSynthesis:
-    """Turns a text into an audio file. The scheduler runs the synthesis in steps: each item of `chunks()` ends one.
+    """Turns a text into an audio file. It runs in steps (see backends/common/stepwise.py): a step
+    ends each time `chunks()` yields.
 
     A piece of text is a sentence or part of a sentence. While one piece is being encoded and sent, the threads of
     `pool` speak up to `ahead` further pieces.
@@ -44,7 +45,7 @@ class SpeechSynthesis:
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
         self.num_input_tokens = self.num_output_tokens = 0
-        """The number of phonemes spoken so far, and the number of model steps in their audio."""
+        """The phonemes spoken so far, and the length of their audio in units of `engine.hop` samples."""
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the encoded audio of each piece, and then the end of the file; a chunk may be empty."""

@@ -34,8 +34,8 @@ class MediaText(NamedTuple):
 class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
-    The constructor starts reading the first file, and raises APIError if that fails. `responses` reads the rest of the
-    files.
+    The constructor starts reading the first file, and raises APIError if that fails. `responses` yields the text of the
+    first file, then reads the other files.
     """
 
     kind: str
@@ -92,7 +92,7 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
 
 
 class AudioTranscript(SequentialMedia[Transcription]):
-    """The transcript of all audio in a conversation, as in AHA's speech recognition (see docs/compatibility.md)."""
+    """The transcript of all audio in a conversation. Audio in chat follows AHA's API (see docs/compatibility.md)."""
 
     kind, separator = "audio", "\n"
 
@@ -108,7 +108,7 @@ class AudioTranscript(SequentialMedia[Transcription]):
 
 
 class ImageText(SequentialMedia[ResponseStream]):
-    """The text in all images of a conversation, as in AHA's OCR (see docs/compatibility.md).
+    """The text in all images of a conversation. Chat requests for OCR follow AHA's API (docs/compatibility.md).
 
     Each character counts as a token. With `with_boxes`, the message also has the field `boxes`: the positions of the
     text in the images.

@@ -48,7 +48,7 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
     except RequestEntityTooLarge:
         # werkzeug raises the same exception for text fields that are too many or too large.
         if request.content_length is not None and request.content_length <= limit:
-            raise PayloadTooLarge("The text fields of the form are too many or too large") from None
+            raise PayloadTooLarge("The form has too many text fields, or its text fields are too large") from None
         if files == 1:
             raise file_too_large(services().settings.max_upload_bytes, file.name) from None
         raise PayloadTooLarge(f"The form exceeds the limit of {limit:,} bytes") from None

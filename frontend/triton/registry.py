@@ -95,12 +95,13 @@ class Registry:
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
-        `name` is a model's name or ID, one of `tasks`, or an alias of one of these. A task selects its first model,
-        preferably one that also serves `tasks[0]`. None selects the first model of the first task that has a loaded
-        model. If the setting `unknown_model` is `default`, so does an unknown name.
+        `name` is a model's name or ID, one of `tasks`, or an alias of one of these. If it is a task, the result is the
+        first model that serves both this task and `tasks[0]`, or if there is none, the first model that serves this
+        task. None selects the first model of the first task that has a loaded model. If the setting `unknown_model` is
+        `default`, so does an unknown name.
 
-        Raises InvalidRequest if the model serves none of `tasks`, Unavailable if a model in `settings.models` is not
-        loaded or a task has no loaded model, and ModelNotFound if the name is unknown.
+        Raises InvalidRequest if the model serves none of `tasks`. Raises Unavailable if no loaded model serves the
+        task, or if the model is in `settings.models` but not loaded. Raises ModelNotFound if the name is unknown.
         """
         models = self.models()
         target = self._aliases.get(name, name) if name is not None else None
@@ -150,7 +151,7 @@ class Registry:
             # In that case, a recent response to a request shows that the model works.
             return time.monotonic() - self._responded_at.get(model.name, float("-inf")) < _BUSY_SECONDS
         except APIError as error:
-            log.warning("%s is not responding: %s", model.name, error)
+            log.warning("the probe of %s failed: %s", model.name, error)
             return isinstance(error, InvalidRequest)
         return True
 

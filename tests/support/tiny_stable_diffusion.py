@@ -25,7 +25,7 @@ def byte_letters() -> list[str]:
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """Return a byte-level BPE tokenizer with one token for each of `_WORDS`; other words are split into more tokens."""
+    """Return a byte-level BPE tokenizer in which most of `_WORDS` are one token; other words are split."""
     letters = byte_letters()
     vocabulary = letters + [f"{letter}</w>" for letter in letters]
     merges = []

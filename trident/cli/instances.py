@@ -70,7 +70,7 @@ def status(**flags: Any) -> None:
 @click.command(cls=GroupedCommand)
 @setting_options(["cache"])
 def ps(**flags: Any) -> None:
-    """List the instances running on this machine, with their models."""
+    """List the running instances that use this cache, with their models."""
     instances = running_instances(load_command_settings(flags).cache)
     rows = [("PORT", "PID", "UPTIME", "MEMORY", "MODELS"), *filter(None, map(_row, instances))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

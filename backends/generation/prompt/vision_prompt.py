@@ -73,7 +73,7 @@ class VisionPrompt(ChatPrompt):
             try:
                 rgb_image, size = self._image_processor.read(image, max_pixels, param)
             except InvalidRequest as error:
-                # The error's message states only the part of the limit that the earlier images leave.
+                # The error's message gives the pixels that remain after the earlier images, not the whole limit.
                 if rgb_images and error.code == "too_large":
                     message = f"The images together exceed the limit of {self._max_pixels:,} pixels"
                     raise InvalidRequest(message, param, "too_large") from None

@@ -20,7 +20,7 @@ NAMES = {"weather", "f", "get-time_2"}
 def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
     """Parse the pieces of a model's output, and return the message's content, calls, reasoning and finish_reason.
 
-    Asserts that the streamed deltas add up to the same content and calls, except for calls that were aborted.
+    Asserts that the streamed deltas add up to the same content and, unless a call was aborted, to the same calls.
     """
     parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
@@ -328,7 +328,7 @@ def test_output_that_matches_the_constraint_is_parsed_as_a_call(tool_format, max
     assert fold(tool_format, [one.begin + calls + one.end])[1] == [("f", '{"x": 1}')]
 
 
-def test_schema_references_are_relocated():
+def test_references_in_parameters_still_resolve_inside_the_call_schema():
     for tool_format, schema_of in (("hermes", lambda s: s), ("mistral", lambda s: s["items"])):
         schema = TOOL_FORMATS[tool_format].constrain(FUNCTIONS, None).tags[0].schema
         arguments = schema_of(schema)["anyOf"][0]["properties"]["arguments"]

@@ -43,7 +43,7 @@ def test_non_streamed_response_has_openais_format(client, triton):
     assert body["usage"] == {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 
 
-def test_stream_has_role_deltas_finish_reason_usage_and_done_with_one_id(client, triton):
+def test_stream_events_have_openais_order_and_share_one_id(client, triton):
     triton.queue_response(delta("Hel"), last("lo", "length", prompt=5, completion=2))
     response = client.post("/v1/chat/completions", json=chat(stream=True, stream_options={"include_usage": True}))
     assert response.content_type == "text/event-stream; charset=utf-8"
@@ -73,7 +73,7 @@ def test_comments_are_sent_while_the_model_produces_no_output(client, triton):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_failure_before_the_first_token_has_its_http_status(client, triton, stream):
+def test_failure_before_the_first_token_sets_the_http_status_even_with_stream(client, triton, stream):
     call = triton.queue_response(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
     response = client.post("/v1/chat/completions", json=chat(stream=stream))
     assert response.status_code == 400

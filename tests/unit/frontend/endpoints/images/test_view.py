@@ -150,7 +150,7 @@ def test_invalid_forms_are_rejected(client, triton):
 def test_form_with_too_much_text_is_rejected_without_blaming_the_file(client, triton):
     error = upload(client, "edits", prompt="p" * 600_000, image=b"i").get_json()["error"]
     assert (error["code"], error["param"]) == ("payload_too_large", None)
-    assert error["message"] == "The text fields of the form are too many or too large"
+    assert error["message"] == "The form has too many text fields, or its text fields are too large"
     assert triton.requests == []
 
 
