@@ -52,7 +52,7 @@ def embed(client, texts, model=FLOAT, **options):
 
 
 def texts_of_any_length(count, max_words):
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     words = [word.strip(".,") for sentence in SENTENCES[:4] for word in sentence.split()]
     return [f"{i} " + " ".join(rng.choices(words, k=rng.randrange(1, max_words))) for i in range(count)]
 

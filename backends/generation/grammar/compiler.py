@@ -56,7 +56,7 @@ class UniformModel:
     def __init__(self, tokenizer: genai.Tokenizer, end: int):
         vocabulary = len(tokenizer.get_vocab())
         with tempfile.TemporaryDirectory() as folder:
-            openvino.save_model(_uniform_network(vocabulary), Path(folder) / "openvino_model.xml")
+            openvino.save_model(uniform_network(vocabulary), Path(folder) / "openvino_model.xml")
             self._pipeline = genai.LLMPipeline(folder, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")
         self._end = end
 
@@ -172,7 +172,7 @@ def _message_of(error: Exception) -> str:
     return str(error).rpartition(".cc:")[2].partition(": ")[2].strip()[:300] or "The grammar does not compile"
 
 
-def _uniform_network(vocabulary: int) -> openvino.Model:
+def uniform_network(vocabulary: int) -> openvino.Model:
     """Return a network that the pipeline accepts as a language model, and whose logits are all zero."""
     names = ("input_ids", "attention_mask", "position_ids", "beam_idx")
     inputs = [ops.parameter([-1], np.int32) if n == "beam_idx" else ops.parameter([-1, -1], np.int64) for n in names]

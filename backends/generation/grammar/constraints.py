@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.common.errors import InvalidRequest
+from backends.generation.grammar.deterministic import deterministic
 from backends.generation.grammar.ebnf import MAX_CHARACTERS, Rules, UnsupportedConstraint, any_of, literal, repeat
 from backends.generation.grammar.json_schema import JSONGrammar
 from backends.generation.grammar.regex import regex_grammar
@@ -32,9 +33,9 @@ def grammar_from(content: Mapping[str, Any]) -> str:
     try:
         constraint = constraint_from_json(content)
         if isinstance(constraint, GrammarConstraint):
-            return _checked(constraint.grammar)
+            return _checked(_deterministic_if_possible(_checked(constraint.grammar)))
         rules = Rules()
-        return rules.text(_expression(rules, constraint))
+        return _checked(deterministic(rules.text(_expression(rules, constraint))))
     except UnsupportedConstraint as error:
         raise _invalid(content, str(error)) from error
     except RecursionError as error:
@@ -66,6 +67,13 @@ def _expression(rules: Rules, constraint: Constraint) -> str:
             return _tool_calls(rules, constraint)
         case GrammarConstraint():
             raise UnsupportedConstraint("a grammar cannot be combined with another constraint")
+
+
+def _deterministic_if_possible(grammar: str) -> str:
+    try:
+        return deterministic(grammar)
+    except ValueError:  # the client's grammar uses more of the engine's syntax
+        return grammar
 
 
 def _checked(grammar: str) -> str:

@@ -3,16 +3,27 @@
 The engine has its own converter. The grammars of that converter allow arbitrary white space, and a small model may
 generate nothing but white space until it reaches the token limit. The grammars of this module allow white space only
 where `json.dumps` writes it. With `strict`, keywords that a grammar cannot express are rejected; without `strict`, they
-are ignored. `oneOf` is treated as `anyOf`, and unknown values of `format` are ignored.
+are ignored. `oneOf` is treated as `anyOf`; with `strict`, its options must exclude each other. Unknown values of
+`format` are ignored.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from backends.generation.grammar import json_numbers
 from backends.generation.grammar.ebnf import EMPTY, Rules, UnsupportedConstraint, any_of, literal, repeat
+from backends.generation.grammar.formats import FORMATS
 from backends.generation.grammar.regex import json_characters, json_pattern
+from backends.generation.grammar.schema_analysis import (
+    SCALAR_KEYWORDS,
+    exclude_each_other,
+    find_anchors,
+    matches_keywords,
+    merged_keyword,
+)
 
 Schema = dict[str, Any] | bool
 
@@ -49,25 +60,11 @@ _COMBINED = ("$ref", "enum", "const", "anyOf", "oneOf", "allOf")
 _KEYWORDS: dict[str, frozenset[str]] = {
     "string": frozenset(("minLength", "maxLength", "pattern", "format")),
     "integer": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
-    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")),
+    "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
     "object": frozenset(("properties", "required", "additionalProperties")),
-    "array": frozenset(("items", "prefixItems", "minItems", "maxItems", "uniqueItems")),
+    "array": frozenset(("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems")),
     "boolean": frozenset(),
     "null": frozenset(),
-}
-_DATE = r"(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])"
-_TIME = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
-_BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_FORMATS = {
-    "date": _DATE,
-    "time": _TIME,
-    "date-time": f"{_DATE}T{_TIME}",
-    "duration": r"P(\d{1,4}D(T\d{1,2}H(\d{1,2}M(\d{1,2}S)?)?)?|T\d{1,4}[HMS]|\d{1,4}[YMW])",
-    "uuid": "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-    "ipv4": rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}",
-    "ipv6": "([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
-    "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+",
-    "hostname": r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)*",
 }
 # The engine would be ten times slower if the grammar had a separate rule for a character, or if strings could contain
 # \u escapes. Therefore the characters are inlined, and strings cannot contain \u escapes. Only lone surrogates and most
@@ -93,6 +90,7 @@ class JSONGrammar:
         Raises UnsupportedConstraint if the schema is invalid or not supported.
         """
         self._whole, self._references = schema, dict[str, str]()
+        self._anchors = find_anchors(schema)
         return self._value(schema, "schema", 0)
 
     def anything(self, kinds: tuple[str, ...] = ("object", "array", "string", "number", "boolean", "null")) -> str:
@@ -118,6 +116,8 @@ class JSONGrammar:
         types = types if isinstance(types, list) else [types]
         for kind in types:
             if not isinstance(kind, str) or kind not in _KEYWORDS:
+                if not self._strict:
+                    return self._any_value()
                 raise UnsupportedConstraint(f"{path}.type: {json.dumps(kind)[:40]} is not a JSON type")
         self._check(schema, frozenset[str]().union(*(_KEYWORDS[kind] for kind in types)), path)
         return any_of(self._of_type(kind, schema, path, level) for kind in types)
@@ -139,50 +139,82 @@ class JSONGrammar:
             return self._value(self._all_of(value, siblings, where), path, level + 1)
         if key in ("enum", "const"):
             return self._constants([value] if key == "const" else value, siblings, where)
-        self._check(siblings, frozenset(), path)
-        if self._strict and siblings:
-            raise UnsupportedConstraint(f"{path}: '{min(siblings)}' is not supported together with '{key}'")
         if key == "$ref":
+            if siblings:
+                return self._value(self._all_of([schema], {}, where), path, level + 1)
             return self._reference(value, where, level)
         if not isinstance(value, list) or not value:
             raise UnsupportedConstraint(f"{where}: must be a list of schemas")
-        return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(value))
+        if key == "oneOf" and self._strict:
+            self._check_one_of(value, where)
+        options = [self._all_of([siblings, option], {}, where) for option in value] if siblings else value
+        return any_of(f"({self._value(option, f'{where}[{i}]', level + 1)})" for i, option in enumerate(options))
+
+    def _check_one_of(self, options: list[Any], path: str) -> None:
+        """Raise UnsupportedConstraint unless it is certain that no value matches two of the options."""
+        for i, option in enumerate(options):
+            if not all(exclude_each_other(option, other, self._without_reference) for other in options[:i]):
+                raise UnsupportedConstraint(f"{path}[{i}]: may match the same values as another option")
+
+    def _without_reference(self, schema: Any) -> Any:
+        for _ in range(_MAX_LEVELS):
+            if not (isinstance(schema, dict) and "$ref" in schema):
+                break
+            schema = self._resolve(schema["$ref"], "$ref")
+        return schema
 
     def _all_of(self, parts: Any, siblings: dict[str, Any], path: str) -> dict[str, Any]:
-        """Merge `parts`, the schemas in an `allOf`, and `siblings`, the keywords beside the `allOf`, into one schema.
+        """Merge `parts`, which are schemas, and `siblings`, the keywords beside them, into one schema.
 
-        Raises UnsupportedConstraint if a keyword has different values that cannot be merged.
+        If a keyword has different values that cannot be merged, raises UnsupportedConstraint with `strict`; otherwise
+        the first value is used.
         """
         if not isinstance(parts, list) or not parts:
             raise UnsupportedConstraint(f"{path}: must be a list of schemas")
         whole: dict[str, Any] = {}
-        for part in [*parts, siblings]:
-            if isinstance(part, dict) and "$ref" in part and len(parts) + bool(siblings) > 1:
-                part = self._resolve(part["$ref"], path)
+        for part in self._flattened([*parts, siblings], path):
+            for key, value in part.items():
+                if key in _ANNOTATIONS or key not in whole:
+                    whole[key] = value
+                    continue
+                try:
+                    whole[key] = merged_keyword(key, whole[key], value)
+                except ValueError:
+                    if self._strict:
+                        raise UnsupportedConstraint(f"{path}: different values of '{key}' are not supported") from None
+        return whole
+
+    def _flattened(self, parts: list[Any], path: str) -> Iterator[dict[str, Any]]:
+        """Yield the parts; a part with `$ref` or `allOf` follows the schemas that these name or contain."""
+        waiting, visits = list(parts), 0
+        while waiting:
+            part = waiting.pop(0)
+            visits += 1
+            if visits > _MAX_ITEMS:
+                raise UnsupportedConstraint(f"{path}: too many schemas to combine (limit {_MAX_ITEMS})")
+            if part is True:
+                continue
             if not isinstance(part, dict):
                 raise UnsupportedConstraint(f"{path}: must be a list of objects")
-            for key, value in part.items():
-                if key == "properties" and isinstance(value, dict) and not value.keys() & whole.get(key, {}).keys():
-                    value = whole.get(key, {}) | value
-                elif key == "required" and isinstance(value, list):
-                    value = whole.get(key, []) + value
-                elif key not in _ANNOTATIONS and whole.get(key, value) != value:
-                    raise UnsupportedConstraint(f"{path}: different values of '{key}' are not supported")
-                whole[key] = value
-        return whole
+            rest = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
+            nested = [self._resolve(part["$ref"], path)] if "$ref" in part else []
+            nested += part["allOf"] if isinstance(part.get("allOf"), list) else []
+            if nested:
+                waiting = [*nested, rest, *waiting]
+            else:
+                yield rest
 
     def _constants(self, values: Any, siblings: dict[str, Any], path: str) -> str:
         if not isinstance(values, list) or not values:
             raise UnsupportedConstraint(f"{path}: must be a list of values")
         self._check(siblings, frozenset().union(*_KEYWORDS.values()), path)
-        if self._strict and siblings.keys() - {"type"}:
+        if self._strict and (unsupported := siblings.keys() - {"type"} - SCALAR_KEYWORDS):
             raise UnsupportedConstraint(
-                f"{path}: '{min(siblings.keys() - {'type'})}' is not supported together with 'enum' or 'const'"
+                f"{path}: '{min(unsupported)}' is not supported together with 'enum' or 'const'"
             )
-        kinds = siblings.get("type")
-        matching = [value for value in values if kinds is None or _has_type(value, kinds)]
+        matching = [value for value in values if matches_keywords(value, siblings)]
         if not matching:
-            raise UnsupportedConstraint(f"{path}: no value has the required type")
+            raise UnsupportedConstraint(f"{path}: no value matches the other keywords")
         return any_of(literal(json.dumps(value, ensure_ascii=False, allow_nan=False)) for value in matching)
 
     def _reference(self, target: Any, path: str, level: int) -> str:
@@ -196,13 +228,15 @@ class JSONGrammar:
         return self._references[target]
 
     def _resolve(self, target: Any, path: str) -> Any:
+        if isinstance(target, str) and target in self._anchors:
+            return self._anchors[target]
         if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
             raise UnsupportedConstraint(
                 f"{path}: only references within the schema are supported, such as '#/$defs/name'"
             )
         found: Any = self._whole
         for part in target.split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
+            key = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
                 found = found[int(key)]
             elif isinstance(found, dict) and key in found:
@@ -232,22 +266,22 @@ class JSONGrammar:
         return self._rules.name(self._bounded(json_numbers.number, schema), "number")
 
     def _integer(self, schema: Mapping[str, Any]) -> str:
-        if self._strict and schema.get("multipleOf", 1) != 1:
-            raise UnsupportedConstraint("'multipleOf' is not supported")
         return self._rules.name(self._bounded(json_numbers.integer, schema), "integer")
 
-    def _bounded(self, write: Callable[[dict[str, Any]], str], schema: Mapping[str, Any]) -> str:
-        """Return the expression for a number. Without `strict`, bounds that are not supported are ignored."""
+    def _bounded(self, write: Callable[[Mapping[str, Any]], str], schema: Mapping[str, Any]) -> str:
+        """Return the expression for a number. Without `strict`, keywords that are not supported are ignored."""
         try:
-            return write(dict(schema))
+            return write(schema)
         except UnsupportedConstraint:
             if self._strict:
                 raise
-            return write({})
+        with contextlib.suppress(UnsupportedConstraint):
+            return write({key: value for key, value in schema.items() if key != "multipleOf"})
+        return write({})
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         counted = "minLength" in schema or "maxLength" in schema
-        pattern = schema.get("pattern", _FORMATS.get(schema.get("format", "")))
+        pattern = schema.get("pattern", FORMATS.get(schema.get("format", "")))
         if pattern is not None and not isinstance(pattern, str):
             raise UnsupportedConstraint("'pattern' must be a string")
         if "pattern" not in schema and pattern is not None:
@@ -279,6 +313,8 @@ class JSONGrammar:
 
     def _object(self, schema: Mapping[str, Any], path: str, level: int) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
+        if not self._strict:
+            properties, required = properties or {}, required or []
         if not isinstance(properties, dict):
             raise UnsupportedConstraint("'properties' must be an object")
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
@@ -322,15 +358,17 @@ class JSONGrammar:
         maximum = _checked_maximum(minimum, _count(schema, "maxItems"))
         if max(minimum, maximum or 0) > _MAX_ITEMS:
             raise UnsupportedConstraint(f"'minItems' and 'maxItems' above {_MAX_ITEMS} are not supported")
-        first = schema.get("prefixItems", [])
+        first, others = schema.get("prefixItems", []), schema.get("items", True)
+        if isinstance(others, list):  # a tuple as drafts before 2020-12 write it
+            first, others = others, schema.get("additionalItems", True)
         if not isinstance(first, list):
             raise UnsupportedConstraint("'prefixItems' must be a list")
         items = [self._value(item, f"{path}.prefixItems[{i}]", level + 1) for i, item in enumerate(first)]
         if maximum == 0:
             return '"[]"'
         if items:
-            return self._tuple(items, schema.get("items", True), minimum, maximum, path, level)
-        item = self._value(schema.get("items", True), f"{path}.items", level + 1)
+            return self._tuple(items, others, minimum, maximum, path, level)
+        item = self._value(others, f"{path}.items", level + 1)
         item = self._rules.name(item, "item")
         more = repeat(f'(", " {item})', max(0, minimum - 1), None if maximum is None else maximum - 1)
         inside = f"{item} {more}"
@@ -368,9 +406,3 @@ def _checked_maximum(minimum: int, maximum: int | None) -> int | None:
     if maximum is not None and maximum < minimum:
         raise UnsupportedConstraint("the minimum size or length exceeds the maximum")
     return maximum
-
-
-def _has_type(value: Any, kinds: Any) -> bool:
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    names = {bool: ["boolean"], int: ["integer", "number"], float: ["number"], str: ["string"], type(None): ["null"]}
-    return bool(set(names.get(type(value), ["array" if isinstance(value, list) else "object"])) & set(kinds))

@@ -7,6 +7,9 @@ from contract.constraints import ToolCallsConstraint, ToolCallTag
 
 Function = Mapping[str, Any]
 
+# Keywords of a schema that do not describe any property.
+_NO_ARGUMENTS = frozenset(("type", "title", "description", "$schema", "$id", "$comment"))
+
 
 def tagged(
     begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
@@ -49,9 +52,15 @@ def calls_schema(functions: Sequence[Function], max_calls: int | None, arguments
 
 
 def parameters_of(function: Function) -> dict[str, Any]:
-    """Return the schema of a function's arguments. A function without `parameters` accepts no arguments."""
-    parameters: dict[str, Any] | None = function.get("parameters")
-    return parameters or {"type": "object", "properties": {}, "additionalProperties": False}
+    """Return the schema of a function's arguments.
+
+    A function without `parameters`, or with an object schema that has no keyword for properties, accepts no arguments.
+    That is the usual way to write it, although such a schema allows any object.
+    """
+    parameters: dict[str, Any] = function.get("parameters") or {}
+    if any(parameters[key] for key in parameters.keys() - _NO_ARGUMENTS):
+        return parameters
+    return {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _relocate(schema: Any, to: str) -> Any:

@@ -40,7 +40,7 @@ def test_model_is_optional_and_openai_names_are_aliases(client):
 
 
 def test_many_texts_of_any_length_keep_their_order(client, triton):
-    lengths = random.Random(1)  # noqa: S311
+    lengths = random.Random(1)
     texts = [f"{i} " + "x" * lengths.randrange(3000) for i in range(1500)]
     body = embed(client, input=texts).get_json()
     assert [item["index"] for item in body["data"]] == list(range(1500))

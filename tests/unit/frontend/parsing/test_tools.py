@@ -13,6 +13,7 @@ from frontend.endpoints.chat.protocol import MessageBuilder
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.parsing.reasoning import ReasoningParser
 from frontend.parsing.tools import TOOL_FORMATS, ToolParser
+from frontend.parsing.tools.tool_constraints import parameters_of
 
 NAMES = {"weather", "f", "get-time_2"}
 
@@ -60,7 +61,7 @@ def fold_splits(tool_format, text, **options):
     for index in range(len(text) + 1):
         assert fold(tool_format, [text[:index], text[index:]], **options) == whole, index
     assert fold(tool_format, list(text), **options) == whole
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     for _ in range(40):
         cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(1, 12)))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
@@ -334,3 +335,31 @@ def test_references_in_parameters_still_resolve_inside_the_call_schema():
         arguments = schema_of(schema)["anyOf"][0]["properties"]["arguments"]
         assert resolve(schema, arguments["properties"]["x"]["$ref"]) == {"type": "integer"}
     assert FUNCTIONS[0]["parameters"]["properties"]["x"]["$ref"] == "#/$defs/X"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        None,
+        {},
+        {"type": "object"},
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {}, "required": []},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "description": "nothing"},
+    ],
+)
+def test_tool_without_parameters_accepts_no_arguments(parameters):
+    schema = parameters_of({"name": "get_time", "parameters": parameters})
+    assert schema == {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "additionalProperties": True},
+        {"type": "object", "properties": {"filter": {"type": "object"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}},
+    ],
+)
+def test_other_parameters_are_unchanged(parameters):
+    assert parameters_of({"name": "search", "parameters": parameters}) == parameters

@@ -1,0 +1,395 @@
+"""Rewrites a grammar so that its rules without references are deterministic.
+
+The engine's compiler merges two kinds of states of a rule's automaton in one pass: states with the same past, and
+states with the same future. That is wrong if a state belongs to both kinds. The compiled grammar then accepts texts
+that the grammar does not, for example other combinations of the parts of an enum's strings. In a deterministic
+automaton no two states have the same past, so only correct merging is left.
+
+Rules with references (objects, arrays) compile correctly without this. A group of alternatives without references in
+such a rule does not, so it becomes a rule of its own.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backends.generation.grammar.automaton import Deterministic, Nondeterministic, TooManyStates
+from backends.generation.grammar.ebnf import EMPTY, Ranges, char_class, complement, literal, repeat, union
+
+_TOKEN = re.compile(
+    r'\s+|("(?:\\.|[^"\\])*")|(\[(?:\\.|[^\]\\])*\])|([A-Za-z_][A-Za-z0-9_]*)|([*+?]|\{\d+(?:,\d*)?\})|([()|])'
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x([0-9a-fA-F]{2})|\\(.)|(.)", re.DOTALL)
+_SHORT_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+_LAST_ASCII = 0x7F
+
+
+@dataclass(frozen=True)
+class _Literal:
+    text: str
+
+
+@dataclass(frozen=True)
+class _Class:
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    part: "_Node"
+    minimum: int
+    maximum: int | None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    options: "tuple[tuple[_Node, ...], ...]"
+    """Each option is a sequence."""
+
+
+_Node = _Literal | _Class | _Reference | _Repeat | _Choice
+
+
+def deterministic(grammar: str) -> str:
+    """Return a grammar for the same texts, one rule per line.
+
+    A rule whose automaton would be too large stays as it is. Raises ValueError if the grammar's syntax is not the one
+    that ebnf.py writes.
+    """
+    rules: dict[str, _Choice] = {}
+    for line in grammar.strip().splitlines():
+        name, separator, body = line.partition("::=")
+        if not separator or not _NAME.fullmatch(name.strip()):
+            raise ValueError(f"not a rule: {line[:80]}")
+        rules[name.strip()] = _parse(body)
+    lines: list[str] = []
+    for name, node in rules.items():
+        prefix = f"{name}_"
+        while any(other.startswith(prefix) for other in rules):
+            prefix += "_"
+        lines += _rewritten(name, prefix, node)
+    return "\n".join(lines) + "\n"
+
+
+def _rewritten(name: str, prefix: str, node: _Choice) -> list[str]:
+    """Return the lines of a rule; the names of new rules begin with `prefix`."""
+    if not _has_reference(node):
+        return _rules(name, prefix, node) or [f"{name} ::= {_text(node)}"]
+    lines: list[str] = []
+    text = _text_with_rules(node, prefix, lines)
+    return [f"{name} ::= {text}", *lines]
+
+
+def _text_with_rules(node: _Node, prefix: str, lines: list[str]) -> str:
+    """Return the node's text, in which each group of alternatives without references is a reference to a new rule."""
+    match node:
+        case _Choice(options) if len(options) > 1 and not _has_reference(node):
+            group = f"{prefix}i{len(lines)}"
+            if rules := _rules(group, f"{group}_", node):
+                lines += rules
+                return group
+        case _Choice(options):
+            return _join([" ".join(_text_with_rules(part, prefix, lines) for part in option) for option in options])
+        case _Repeat(part, minimum, maximum):
+            return repeat(f"({_text_with_rules(part, prefix, lines)})", minimum, maximum)
+    return _text(node)
+
+
+def _rules(name: str, prefix: str, node: _Node) -> list[str]:
+    """Return the rules of the deterministic automaton for a node without references; none if it is too large."""
+    automaton = Nondeterministic()
+    try:
+        end = _add(automaton, node, 0)
+        return list(_Writer(automaton.deterministic(end).minimal(), name, prefix).rules())
+    except TooManyStates:
+        return []
+
+
+# Parsing.
+
+
+def _parse(text: str) -> _Choice:
+    tokens = list(_tokens(text))
+    node, end = _parse_choice(tokens, 0)
+    if end != len(tokens):
+        raise ValueError("unbalanced parentheses")
+    return node
+
+
+def _tokens(text: str) -> Iterator[str]:
+    position = 0
+    while position < len(text):
+        found = _TOKEN.match(text, position)
+        if not found:
+            raise ValueError(f"unknown syntax: {text[position : position + 40]}")
+        position = found.end()
+        if found.lastindex:
+            yield found[0]
+
+
+def _parse_choice(tokens: Sequence[str], position: int) -> tuple[_Choice, int]:
+    options: list[tuple[_Node, ...]] = []
+    sequence: list[_Node] = []
+    while position < len(tokens) and tokens[position] != ")":
+        term = tokens[position]
+        position += 1
+        if term == "|":
+            options.append(tuple(sequence))
+            sequence = []
+            continue
+        node: _Node
+        if term == "(":
+            node, position = _parse_choice(tokens, position)
+            if position == len(tokens):
+                raise ValueError("unbalanced parentheses")
+            position += 1
+        else:
+            node = _parse_term(term)
+        while position < len(tokens) and tokens[position][0] in "*+?{":
+            node = _Repeat(node, *_bounds(tokens[position]))
+            position += 1
+        sequence.append(node)
+    options.append(tuple(sequence))
+    return _Choice(tuple(options)), position
+
+
+def _parse_term(term: str) -> _Node:
+    if term.startswith('"'):
+        return _Literal("".join(_characters(term[1:-1])))
+    if term.startswith("["):
+        return _Class(tuple(_parse_class(term[1:-1])))
+    if term[0] in "*+?{":
+        raise ValueError("nothing to repeat")
+    return _Reference(term)
+
+
+def _characters(text: str) -> Iterator[str]:
+    for found in _ESCAPE.finditer(text):
+        code = found[1] or found[2] or found[3]
+        if code:
+            yield chr(int(code, 16))
+        else:
+            yield _SHORT_ESCAPES.get(found[4], found[4]) if found[4] else found[5]
+
+
+def _parse_class(body: str) -> Ranges:
+    is_negated = body.startswith("^")
+    parts = [found[0] for found in _ESCAPE.finditer(body[is_negated:])]
+    points = [ord(next(_characters(part))) for part in parts]
+    ranges, position = [], 0
+    while position < len(points):
+        if position + 2 < len(points) and parts[position + 1] == "-":
+            ranges.append((points[position], points[position + 2]))
+            position += 3
+        else:
+            ranges.append((points[position], points[position]))
+            position += 1
+    return complement(ranges) if is_negated else union(ranges)
+
+
+def _bounds(quantifier: str) -> tuple[int, int | None]:
+    if quantifier in ("*", "+", "?"):
+        return int(quantifier == "+"), 1 if quantifier == "?" else None
+    minimum, comma, maximum = quantifier[1:-1].partition(",")
+    return int(minimum), int(maximum) if maximum else None if comma else int(minimum)
+
+
+def _has_reference(node: _Node) -> bool:
+    match node:
+        case _Reference():
+            return True
+        case _Repeat(part):
+            return _has_reference(part)
+        case _Choice(options):
+            return any(_has_reference(part) for option in options for part in option)
+        case _:
+            return False
+
+
+def _text(node: _Node) -> str:
+    match node:
+        case _Literal(text):
+            return literal(text)
+        case _Class(ranges):
+            return char_class(list(ranges))
+        case _Reference(name):
+            return name
+        case _Repeat(part, minimum, maximum):
+            return repeat(f"({_text(part)})", minimum, maximum)
+        case _Choice(options):
+            return _join([" ".join(map(_text, option)) for option in options])
+
+
+def _join(options: list[str]) -> str:
+    return "(" + " | ".join(option or EMPTY for option in options) + ")"
+
+
+# From a node to an automaton.
+
+
+def _add(automaton: Nondeterministic, node: _Node, state: int) -> int:
+    """Add the node's texts after `state`; return the state in which they end."""
+    match node:
+        case _Literal(text):
+            for character in text:
+                state, source = automaton.new_state(), state
+                automaton.connect(source, state, [(ord(character), ord(character))])
+            return state
+        case _Class(ranges):
+            end = automaton.new_state()
+            automaton.connect(state, end, list(ranges))
+            return end
+        case _Choice(options):
+            end = automaton.new_state()
+            for option in options:
+                current = automaton.new_state()
+                automaton.connect(state, current)
+                for part in option:
+                    current = _add(automaton, part, current)
+                automaton.connect(current, end)
+            return end
+        case _Repeat(part, minimum, maximum):
+            for _ in range(minimum):
+                state = _add(automaton, part, state)
+            return _add_optional(automaton, part, None if maximum is None else maximum - minimum, state)
+        case _Reference(name):
+            raise ValueError(f"a reference: {name}")
+
+
+def _add_optional(automaton: Nondeterministic, part: _Node, count: int | None, state: int) -> int:
+    """Add up to `count` (None: any number of) repetitions of a part; return the state in which they end."""
+    end = automaton.new_state()
+    if count is None:
+        start = automaton.new_state()
+        automaton.connect(state, start)
+        automaton.connect(_add(automaton, part, start), start)
+        automaton.connect(start, end)
+        return end
+    automaton.connect(state, end)
+    for _ in range(count):
+        state = _add(automaton, part, state)
+        automaton.connect(state, end)
+    return end
+
+
+# From an automaton to rules.
+
+
+class _Writer:
+    """Writes the rules of an automaton: one for each state with several ways in or out, or in which a text may end.
+
+    The states between them become literals and classes. Transitions from a state to itself become a star. Alternatives
+    begin with different characters. Since characters beyond ASCII share their first byte in UTF-8, on which the engine
+    works, each alternative that begins with such characters is a rule of its own if there are several; that rule ends
+    with a reference, because the engine would inline it otherwise.
+    """
+
+    def __init__(self, automaton: Deterministic, name: str, prefix: str):
+        self._name, self._prefix, self._final = name, prefix, automaton.final
+        self._loops: list[Ranges] = [
+            [(first, last) for first, last, target in each if target == state]
+            for state, each in enumerate(automaton.transitions)
+        ]
+        self._out = [
+            [(first, last, target) for first, last, target in each if target != state]
+            for state, each in enumerate(automaton.transitions)
+        ]
+        ways_in = [0] * len(self._out)
+        for each in self._out:
+            for _, _, target in each:
+                ways_in[target] += 1
+        self._has_rule = {0} | {
+            state
+            for state, each in enumerate(self._out)
+            if (each or self._loops[state])
+            and (ways_in[state] > 1 or len(each) > 1 or state in self._final or self._loops[state])
+        }
+        self._is_start_reached = ways_in[0] > 0
+        self._own_rules = 0
+        self._needs_end = False
+
+    def rules(self) -> Iterator[str]:
+        """Yield the rules. The start has the given name."""
+        if self._is_start_reached:
+            yield f"{self._name} ::= {self._rule_name(0)}"
+        for state in sorted(self._has_rule):
+            yield from self._rules_of(state)
+        if self._needs_end:
+            yield f"{self._prefix}end ::= {EMPTY}"
+
+    def _rule_name(self, state: int) -> str:
+        return self._name if state == 0 and not self._is_start_reached else f"{self._prefix}{state}"
+
+    def _rules_of(self, state: int) -> Iterator[str]:
+        alternatives = []
+        groups = list(self._groups(state))
+        several_wide = sum(is_wide for _, _, is_wide in groups) > 1
+        for target, characters, is_wide in groups:
+            alternative = self._path(characters, target, must_end_with_reference=is_wide and several_wide)
+            if is_wide and several_wide:
+                self._own_rules += 1
+                own = f"{self._prefix}m{self._own_rules}"
+                yield f"{own} ::= {alternative}"
+                alternative = own
+            alternatives.append(alternative)
+        if state in self._final:
+            alternatives.append(EMPTY)
+        body = " | ".join(alternatives)
+        if self._loops[state]:
+            star = f"{char_class(self._loops[state])}*"
+            if alternatives == [EMPTY]:
+                body = star
+            else:
+                after = f"{self._prefix}x{state}"
+                yield f"{after} ::= {body}"
+                body = f"{star} {after}"
+        yield f"{self._rule_name(state)} ::= {body}"
+
+    def _groups(self, state: int) -> Iterator[tuple[int, Ranges, bool]]:
+        """Yield the transitions by target, ASCII characters apart from wide ones: target, characters, are they wide."""
+        by_target: dict[int, Ranges] = {}
+        for first, last, target in self._out[state]:
+            by_target.setdefault(target, []).append((first, last))
+        for target, ranges in by_target.items():
+            ascii_part = [(first, min(last, _LAST_ASCII)) for first, last in ranges if first <= _LAST_ASCII]
+            wide_part = [(max(first, _LAST_ASCII + 1), last) for first, last in ranges if last > _LAST_ASCII]
+            if ascii_part:
+                yield target, ascii_part, False
+            if wide_part:
+                yield target, wide_part, True
+
+    def _path(self, characters: Ranges, target: int, must_end_with_reference: bool) -> str:
+        """Return the text from a transition to the next state with a rule, or to the end."""
+        steps = [characters]
+        while target not in self._has_rule and self._out[target]:
+            ((first, last, following),) = self._out[target]
+            steps.append([(first, last)])
+            target = following
+        terms = list(_terms(steps))
+        if target in self._has_rule:
+            terms.append(self._rule_name(target))
+        elif must_end_with_reference:
+            self._needs_end = True
+            terms.append(f"{self._prefix}end")
+        return " ".join(terms)
+
+
+def _terms(steps: Sequence[Ranges]) -> Iterator[str]:
+    """Yield literals and classes for successive characters."""
+    text = ""
+    for ranges in steps:
+        if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
+            text += chr(ranges[0][0])
+            continue
+        if text:
+            yield literal(text)
+            text = ""
+        yield char_class(ranges)
+    if text:
+        yield literal(text)
