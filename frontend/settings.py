@@ -131,6 +131,19 @@ class Settings:
         "allow http(s):// URLs in requests to name this host even if its address is private; repeatable",
         "HOST",
     )
+    allow_origins: tuple[str, ...] = _option(
+        (),
+        "security",
+        "allow web pages of this origin to use the API (CORS), * for all; repeatable",
+        "ORIGIN",
+        pattern=r"\*|https?://[^/\s]+",
+    )
+    trusted_hosts: tuple[str, ...] = _option(
+        (),
+        "security",
+        "accept this name in the Host header while listening on loopback; repeatable",
+        "HOST",
+    )
     allow_remote_shutdown: bool = _option(False, "security", "accept POST /shutdown from any address")
     model_repository: Path = _option(
         default_model_repository, "storage", "folder that Triton loads models from", "FOLDER"
@@ -167,6 +180,7 @@ class Settings:
                 self._set(name, first + offset)
         # Store hosts in lower case and without brackets, as urlsplit returns them.
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
+        self._set("trusted_hosts", tuple(host.lower() for host in self.trusted_hosts))
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(
@@ -271,8 +285,9 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
         raise SettingsError(f"{name}: {value} is below the minimum of {bounds['minimum']}")
     if bounds["maximum"] is not None and value > bounds["maximum"]:
         raise SettingsError(f"{name}: {value} exceeds the maximum of {bounds['maximum']}")
-    if bounds["pattern"] and not re.fullmatch(bounds["pattern"], value):
-        raise SettingsError(f"{name}: '{value}' is not a valid {bounds['metavar']}")
+    for text in (value if isinstance(value, tuple) else (value,)) if bounds["pattern"] else ():
+        if not re.fullmatch(bounds["pattern"], text):
+            raise SettingsError(f"{name}: '{text}' is not a valid {bounds['metavar']}")
     return value
 
 
