@@ -111,7 +111,10 @@ class Settings:
         choices=("error", "default"),
     )
     aliases: dict[str, str] = _option(
-        dict, "models", "additional names for models: {name: model or task}; an empty value removes a name", "JSON"
+        dict,
+        "models",
+        "additional names for models: {alias: model or task}; an empty string removes a built-in alias",
+        "JSON",
     )
     transcribe_audio: bool = _option(False, "models", "transcribe audio in chats with models that do not accept audio")
     max_body_bytes: int = _option(5_000_000, "limits", "maximum size of a JSON body", "BYTES", minimum=1)
@@ -119,16 +122,20 @@ class Settings:
         100_000_000, "limits", "maximum size of a file, uploaded or fetched", "BYTES", minimum=1
     )
     request_timeout: float = _option(
-        600.0, "limits", "maximum time until a response is complete, or between its parts", "SECONDS", minimum=0.001
+        600.0,
+        "limits",
+        "maximum time for a response; for speech, transcription and images, for each part of it",
+        "SECONDS",
+        minimum=0.001,
     )
     drain_seconds: int = _option(1, "limits", "time for running requests to finish at shutdown", "SECONDS", minimum=0)
     allow_files: tuple[Path, ...] = _option(
-        (), "security", "allow file:// URLs in requests to read files below this folder; repeatable", "FOLDER"
+        (), "security", "folder whose files requests may read through file:// URLs; repeatable", "FOLDER"
     )
     allow_hosts: tuple[str, ...] = _option(
         (),
         "security",
-        "allow http(s):// URLs in requests to name this host even if its address is private; repeatable",
+        "host that http(s):// URLs in requests may refer to even if its address is private; repeatable",
         "HOST",
     )
     allow_origins: tuple[str, ...] = _option(
