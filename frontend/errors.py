@@ -111,7 +111,7 @@ class InvalidRequest(APIError):
 
 
 class Forbidden(APIError):
-    """The client may not use this endpoint."""
+    """The client, or the `Host` header of its request, is not allowed."""
 
     status, code = 403, "forbidden"
 

@@ -21,6 +21,7 @@ from frontend.aliases import DEFAULT_ALIASES
 GROUPS = ("serving", "models", "limits", "security", "storage", "logging")
 
 _PREFIX = "TRIDENT_"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -66,9 +67,9 @@ class Settings:
     public_url: str | None = _option(
         None,
         "serving",
-        "base URL of the API as clients see it, for the URLs of generated images",
+        "base URL of the API as clients see it, for the URLs of generated images and the Host header",
         "URL",
-        pattern=r"https?://[^\s?#]+",
+        pattern=r"https?://[\w.-]+(:\d+)?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:.]+\](:\d+)?(/[^\s?#]*)?",
     )
     triton: str | None = _option(
         None,
@@ -143,13 +144,14 @@ class Settings:
         "security",
         "allow web pages of this origin to use the API (CORS), * for all; repeatable",
         "ORIGIN",
-        pattern=r"\*|https?://[^/\s]+",
+        pattern=r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^/\s*@?#]+",
     )
     trusted_hosts: tuple[str, ...] = _option(
         (),
         "security",
-        "accept this name in the Host header while listening on loopback; repeatable",
+        "name that the Host header may have besides IP addresses and localhost; repeatable",
         "HOST",
+        pattern=r"[^\s:/@*\[\]]+",
     )
     allow_remote_shutdown: bool = _option(False, "security", "accept POST /shutdown from any address")
     model_repository: Path = _option(
@@ -187,7 +189,8 @@ class Settings:
                 self._set(name, first + offset)
         # Store hosts in lower case and without brackets, as urlsplit returns them.
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
-        self._set("trusted_hosts", tuple(host.lower() for host in self.trusted_hosts))
+        self._set("trusted_hosts", tuple(host.lower().rstrip(".") for host in self.trusted_hosts))
+        self._set("allow_origins", tuple(map(_normal_origin, self.allow_origins)))
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(
@@ -205,6 +208,11 @@ class Settings:
         If the configured alias is empty, it removes the default alias.
         """
         return {name: target for name, target in (DEFAULT_ALIASES | self.aliases).items() if target}
+
+    @property
+    def address(self) -> str:
+        """The address and the port that the API listens on, as they are written in a URL."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def triton_address(self) -> str:
@@ -276,6 +284,12 @@ def _read_file(path: Path) -> dict[str, Any]:
     if unknown := sorted(table.keys() - known):
         raise SettingsError(f"{path}: unknown key '{unknown[0]}'")
     return {name: _Given(f"{name} in {path}", value) for name, value in table.items()}
+
+
+def _normal_origin(origin: str) -> str:
+    """Return an origin as browsers write it: in lower case, and without the scheme's default port."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ''))}" if host else origin
 
 
 def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:

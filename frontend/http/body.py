@@ -62,7 +62,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     if inline_size:
         request.max_content_length = limit + settings.max_upload_bytes * 4 // 3
     try:
-        content = decompressed(request.get_data(cache=False), request.max_content_length or limit)
+        content = decompressed(request.get_data(cache=False), limit, request.max_content_length or limit)
     except RequestEntityTooLarge:
         raise _too_large(settings, inline_size is not None) from None
     content = content.removeprefix(codecs.BOM_UTF8)

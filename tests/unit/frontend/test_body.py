@@ -1,7 +1,9 @@
 """JSON bodies: compression, byte order marks, and integers that are written with a fraction."""
 
+import base64
 import gzip
 import io
+import random
 import zlib
 
 import orjson
@@ -36,6 +38,25 @@ def test_size_limit_applies_to_the_decompressed_body(make_client, triton):
         assert (response.status_code, response.get_json()["error"]["code"]) == (413, "payload_too_large")
     triton.queue_response(last("Hi"))
     assert send(client, gzip.compress(orjson.dumps(chat(user="x" * 500))), "gzip").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [(random.Random(1).randbytes(30_000), 400), (bytes(30_000), 413)], ids=["noise", "zeros"]
+)
+def test_body_with_files_may_be_at_most_four_times_as_large_as_its_compressed_form(make_client, content, status):
+    """A body of allowed size is parsed, and gets a 400 because the model does not accept images."""
+    client = make_client(max_body_bytes=1000, max_upload_bytes=1_000_000)
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+    body = orjson.dumps(chat(messages=messages))
+    assert client.post("/v1/chat/completions", data=body).status_code == 400
+    assert send(client, gzip.compress(body), "gzip").status_code == status
+
+
+def test_deflate_without_a_zlib_header_is_accepted(client, triton):
+    compressor = zlib.compressobj(wbits=-15)
+    triton.queue_response(last("Hi"))
+    assert send(client, compressor.compress(orjson.dumps(chat())) + compressor.flush(), "deflate").status_code == 200
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress", "x" * 1000])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from frontend.settings import SettingsError
 from tests.unit.conftest import chat, last
 
 PAGE = "http://localhost:3000"
@@ -19,6 +20,11 @@ PREFLIGHT = {
         "localhost.evil.example",
         "evil.example.",
         "127.0.0.1.evil.example",
+        "a b",
+        "evil.example:x",
+        "::1:10100",
+        ":10100",
+        "user@localhost",
     ],
 )
 def test_unknown_host_is_rejected_on_loopback(client, host):
@@ -37,15 +43,44 @@ def test_loopback_names_and_addresses_are_accepted(client, host):
     assert client.get("/v1/models", headers={"Host": host}).status_code == 200
 
 
-def test_configured_hosts_are_accepted(make_client):
-    client = make_client(trusted_hosts=("Api.Example.org",), public_url="https://public.example.org/trident")
-    for host in ("api.example.org", "public.example.org:443"):
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_only_configured_hosts_are_accepted(make_client, address):
+    public_url = "https://Public.example.org/trident"
+    client = make_client(host=address, trusted_hosts=("Api.Example.org.",), public_url=public_url)
+    for host in ("api.example.org", "public.example.org:443", "10.0.0.7:10100"):
         assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+    assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("address", ["localhost", "LOCALHOST", "127.1", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1"])
+def test_hosts_are_checked_on_every_loopback_address(make_client, address):
+    client = make_client(host=address)
+    assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+    own = client.application.extensions["trident"].settings.address
+    assert client.get("/v1/models", headers={"Host": own}).status_code == 200
 
 
 def test_any_host_is_accepted_if_the_server_is_open_to_the_network(make_client):
     client = make_client(host="0.0.0.0")
     assert client.get("/v1/models", headers={"Host": "gpu.example.org"}).status_code == 200
+    rebinding = {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/shutdown", headers=rebinding).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("trusted_hosts", "api.example.org:443"),
+        ("trusted_hosts", "https://api.example.org"),
+        ("allow_origins", "localhost:3000"),
+        ("allow_origins", "http://localhost:*"),
+        ("allow_origins", "http://localhost/page"),
+        ("public_url", "http://[bad"),
+    ],
+)
+def test_values_that_could_never_match_are_rejected(make_client, setting, value):
+    with pytest.raises(SettingsError):
+        make_client(**{setting: value if setting == "public_url" else (value,)})
 
 
 def cors(response):
@@ -86,6 +121,20 @@ def test_responses_streams_and_errors_have_the_headers(make_client, triton):
         assert "Origin" in response.headers["Vary"]
 
 
+@pytest.mark.parametrize(
+    ("allowed", "origin"),
+    [
+        ("http://LocalHost:80", "http://localhost"),
+        ("https://chat.example.org:443", "https://chat.example.org"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+def test_origins_match_as_browsers_write_them(make_client, allowed, origin):
+    response = make_client(allow_origins=(allowed,)).get("/v1/models", headers={"Origin": origin})
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+
+
 def test_other_origins_get_no_headers(make_client):
     client = make_client(allow_origins=(PAGE,))
     for origin in ("http://localhost:3001", "https://localhost:3000", "null", ""):
@@ -102,7 +151,8 @@ def test_shutdown_is_closed_to_pages_of_other_origins(make_client):
         {"Origin": "http://localhost:3000"},
         {"Origin": "null"},
     ):
-        response = client.post("/shutdown", headers=headers)
-        assert response.status_code == 403
-        assert cors(response) == {}
+        for path in ("/shutdown", "/v1/shutdown", "/shutdown/"):
+            response = client.post(path, headers=headers)
+            assert response.status_code == 403
+            assert cors(response) == {}
     assert client.post("/shutdown", headers={"Origin": "http://localhost"}).status_code == 200
