@@ -40,7 +40,7 @@ def run_clients(
     """
     selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
     started = time.perf_counter()
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: "
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: "
     for _ in range(min(clients, len(bodies))):
         client = _Client(socket.create_connection(("127.0.0.1", port)))
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,10 +1,10 @@
-"""A rival without a server in the embedding benchmark.
+"""Runs an embedding library in its own process, without a server, for the comparison in bench/encoders.py.
 
 Each line of standard input is a JSON list of batches of texts. For each line, this program encodes the batches, and
 prints a JSON list of the seconds that each batch took.
 
 `encoder_worker.py sentence_transformers FOLDER` runs in .venv-rivals, `encoder_worker.py onnxruntime FOLDER` in .venv.
-The rival `onnxruntime` is the simplest loop on onnxruntime: for each batch, tokenize, pad, run, average, and normalize.
+`onnxruntime` is the simplest loop on onnxruntime: for each batch, tokenize, pad, run, average, and normalize.
 """
 
 import json

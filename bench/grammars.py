@@ -1,7 +1,8 @@
 """Exactness of compiled grammars: `python -m bench.grammars`.
 
-Samples texts that the engine's compiled grammars allow, all tokens being equally likely, and prints for each kind of
-constraint how many of them the constraint does not allow.
+A compiled grammar should allow exactly the texts that its constraint allows. For each kind of constraint, this program
+draws random texts from the compiled grammar, with all tokens equally likely, and prints how many of them violate the
+constraint. Texts that are cut off at the token limit are not counted.
 """
 
 import argparse
@@ -18,8 +19,8 @@ def main() -> None:
     args = parser.parse_args()
     sampler = GrammarSampler(default_model_repository() / MODEL / "1")
     for name in CASES:
-        outside = texts_outside(sampler, name, args.samples)
-        print(f"{name:22} {len(outside)} of {args.samples} outside {outside[:3] or ''}", flush=True)
+        outside, complete = texts_outside(sampler, name, args.samples)
+        print(f"{name:28} {len(outside)} of {complete} violate the constraint {outside[:3] or ''}", flush=True)
 
 
 if __name__ == "__main__":

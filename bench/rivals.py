@@ -1,4 +1,4 @@
-"""Trident's rivals in the chat benchmark, each in its own process: the bare engine and llama.cpp's server."""
+"""What the chat benchmark compares Trident with, each in its own process: the engine without Trident, and llama.cpp."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from tests.support.stack import read_config
 
 
 def bare_pipeline(model_folder: Path) -> Work:
-    """Return a function that generates text with Trident's engine, without the server.
+    """Return a function that generates text with the engine that Trident uses, without the server.
 
     The function's input is (texts, max_tokens), and its result is a Load.
     """

@@ -1,9 +1,10 @@
 """Soak test of chat, which looks for memory growth and for requests left pending: `python -m bench.soak`.
 
 Sends 2,000 chats from 16 clients, and streams half of the responses. In a third of the chats, the client disconnects if
-it waits longer than a random time of up to a second; half of these clients also disconnect in the middle of a response
-that arrives in time. Prints the memory of each process after the first 200 chats and at the end. Prompts are long and
-all different, so that the first 200 chats fill the KV cache, which should grow to its configured size and no further.
+no data arrives within a random time of up to about a second. Half of the clients in this third disconnect after the
+first 200 bytes, even if the response starts in time. Prints the memory of each process after the first 200 chats and at
+the end. Prompts are long and all different, so that the first 200 chats fill the KV cache, which should grow to its
+configured size and no further.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Benchmark of speech synthesis: Trident against the Python package hibari without a server, with one voice and text.
 
 `make bench BENCH=speech` prints how many seconds of speech each contender generates per second. The contenders are
-hibari with one text at a time, hibari with one text per core at once, and Trident with 1 and 4 clients, both as PCM
-(hibari's own output) and as MP3. The contenders take turns in each round. The benchmark divides each contender's speed
-by hibari's speed in the same round, and prints the median of these ratios, as well as Trident's time to first audio.
+hibari synthesizing one text at a time, hibari synthesizing as many texts at once as there are cores, and Trident with 1
+and with 4 clients. Trident is measured with PCM, which is hibari's own output, and with MP3. The contenders take turns
+in each round. The benchmark divides each contender's speed by the speed of hibari with one text at a time in the same
+round. It prints the median of these ratios, and Trident's time to first audio.
 """
 
 import argparse
@@ -31,9 +32,9 @@ _CORES = os.cpu_count() or 1
 
 
 def _bare(path: Path) -> Work:
-    """Return a function from (text, times) that speaks the text `times` times, on one thread per core.
+    """Return a function that takes (text, count) and synthesizes the text `count` times, on up to one thread per core.
 
-    The returned function returns the elapsed seconds, and the duration of the spoken text in seconds.
+    The function returns the elapsed seconds, and the duration of the audio of one synthesis in seconds.
     """
     from hibari import Hibari
 
@@ -46,9 +47,9 @@ def _bare(path: Path) -> Work:
     pool = ThreadPoolExecutor(_CORES)
 
     def spoken(request: tuple[str, int]) -> tuple[float, float]:
-        text, times = request
+        text, count = request
         started = time.perf_counter()
-        seconds = list(pool.map(speak, [text] * times))
+        seconds = list(pool.map(speak, [text] * count))
         return time.perf_counter() - started, seconds[0]
 
     return spoken

@@ -17,13 +17,13 @@ _PHRASES = {
     r"\bwhoever\b": "anyone who, or name the actor",
     r"\b(?:most|least)_[a-z]\w*": "max_…, min_…",
     r"\bwho (?:asks|left|leaves|waits|wants)\b": "name the actor: 'a client that …'",
-    r"\bwhat (?:is|was) (?:asked|left|not|sent|made|taken|said|refused)\b": "name the noun",
+    r"\bwhat (?:is|was) (?:asked|left|not|sent|made|taken|said|refused)\b": "use a noun: 'the text that was sent'",
     r"\b(?:is|are|has|have) gone\b": "disconnected, expired, exited",
     r"\bjust now\b": "currently",
     r"\btells? whether\b": "Return whether",
     r"\b(?:lets?|letting) go\b": "free, release, stop",
     r"\b\d+ \w+ at most\b": "at most N …",
-    r"\bof the server tells\b": "see the server log",
+    r"\bof the server tells\b": "write 'see the server log'",
 }
 _PATTERN = re.compile("|".join(f"({phrase})" for phrase in _PHRASES), re.IGNORECASE)
 _HINTS = list(_PHRASES.values())

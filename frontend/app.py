@@ -7,6 +7,7 @@ from flask import Flask
 from frontend.access_log import register_access_log
 from frontend.endpoints import BLUEPRINTS, UNVERSIONED
 from frontend.errors import register_error_handlers
+from frontend.http.origins import register_origin_checks
 from frontend.services import Services
 from frontend.settings import Settings
 from frontend.storage.expiring_files import ExpiringFiles
@@ -33,6 +34,7 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     )
     register_access_log(app, settings.log_format)
     register_error_handlers(app)
+    register_origin_checks(app, settings)
     for blueprint in UNVERSIONED:
         app.register_blueprint(blueprint)
     for blueprint in BLUEPRINTS:

@@ -7,6 +7,7 @@ APIError
 ├── ModelNotFound 404         │   └── Overloaded 503
 ├── WrongMethod 405           ├── DeadlineExceeded 504
 ├── PayloadTooLarge 413       └── ClientClosedRequest 499 (only logged: the client has disconnected)
+└── UnsupportedEncoding 415
 """
 
 import logging
@@ -32,6 +33,7 @@ ERROR_TYPES = {
     405: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_exceeded",
     499: "invalid_request_error",
     500: "api_error",
@@ -109,7 +111,7 @@ class InvalidRequest(APIError):
 
 
 class Forbidden(APIError):
-    """The client may not use this endpoint."""
+    """The client, or the `Host` header of its request, is not allowed."""
 
     status, code = 403, "forbidden"
 
@@ -139,6 +141,12 @@ class PayloadTooLarge(APIError):
     """The request body, a file, the total of the images in a chat, or the generated output exceeds a size limit."""
 
     status, code = 413, "payload_too_large"
+
+
+class UnsupportedEncoding(APIError):
+    """The `Content-Encoding` of the request body is not supported: JSON may use gzip or deflate, forms none."""
+
+    status, code = 415, "unsupported_encoding"
 
 
 class InternalError(APIError):

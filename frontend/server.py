@@ -35,9 +35,8 @@ class Web(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set gunicorn's options, and skip any that the installed version does not have."""
         settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         options: dict[str, Any] = {
-            "bind": f"{host}:{settings.port}",
+            "bind": settings.address,
             "workers": settings.workers,
             "worker_class": "gevent",
             "worker_connections": 2000,

@@ -70,7 +70,7 @@ def public_address() -> str:
     if settings.public_url:
         return settings.public_url.rstrip("/")
     host = request.headers.get("Host", "")
-    return f"{request.scheme}://{host if _HOST.fullmatch(host) else f'{settings.host}:{settings.port}'}"
+    return f"{request.scheme}://{host if _HOST.fullmatch(host) else settings.address}"
 
 
 def services() -> Services:

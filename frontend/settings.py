@@ -21,6 +21,7 @@ from frontend.aliases import DEFAULT_ALIASES
 GROUPS = ("serving", "models", "limits", "security", "storage", "logging")
 
 _PREFIX = "TRIDENT_"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -66,9 +67,9 @@ class Settings:
     public_url: str | None = _option(
         None,
         "serving",
-        "base URL of the API as clients see it, for the URLs of generated images",
+        "base URL of the API as clients see it, for the URLs of generated images and the Host header",
         "URL",
-        pattern=r"https?://[^\s?#]+",
+        pattern=r"https?://[\w.-]+(:\d+)?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:.]+\](:\d+)?(/[^\s?#]*)?",
     )
     triton: str | None = _option(
         None,
@@ -111,7 +112,10 @@ class Settings:
         choices=("error", "default"),
     )
     aliases: dict[str, str] = _option(
-        dict, "models", "additional names for models: {name: model or task}; an empty value removes a name", "JSON"
+        dict,
+        "models",
+        "additional names for models: {alias: model or task}; an empty string removes a built-in alias",
+        "JSON",
     )
     transcribe_audio: bool = _option(False, "models", "transcribe audio in chats with models that do not accept audio")
     max_body_bytes: int = _option(5_000_000, "limits", "maximum size of a JSON body", "BYTES", minimum=1)
@@ -119,17 +123,35 @@ class Settings:
         100_000_000, "limits", "maximum size of a file, uploaded or fetched", "BYTES", minimum=1
     )
     request_timeout: float = _option(
-        600.0, "limits", "maximum time until a response is complete, or between its parts", "SECONDS", minimum=0.001
+        600.0,
+        "limits",
+        "maximum time for a response; for speech, transcription and images, for each part of it",
+        "SECONDS",
+        minimum=0.001,
     )
     drain_seconds: int = _option(1, "limits", "time for running requests to finish at shutdown", "SECONDS", minimum=0)
     allow_files: tuple[Path, ...] = _option(
-        (), "security", "allow file:// URLs in requests to read files below this folder; repeatable", "FOLDER"
+        (), "security", "folder whose files requests may read through file:// URLs; repeatable", "FOLDER"
     )
     allow_hosts: tuple[str, ...] = _option(
         (),
         "security",
-        "allow http(s):// URLs in requests to name this host even if its address is private; repeatable",
+        "host that http(s):// URLs in requests may refer to even if its address is private; repeatable",
         "HOST",
+    )
+    allow_origins: tuple[str, ...] = _option(
+        (),
+        "security",
+        "allow web pages of this origin to use the API (CORS), * for all; repeatable",
+        "ORIGIN",
+        pattern=r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^/\s*@?#]+",
+    )
+    trusted_hosts: tuple[str, ...] = _option(
+        (),
+        "security",
+        "name that the Host header may have besides IP addresses and localhost; repeatable",
+        "HOST",
+        pattern=r"[^\s:/@*\[\]]+",
     )
     allow_remote_shutdown: bool = _option(False, "security", "accept POST /shutdown from any address")
     model_repository: Path = _option(
@@ -167,6 +189,8 @@ class Settings:
                 self._set(name, first + offset)
         # Store hosts in lower case and without brackets, as urlsplit returns them.
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
+        self._set("trusted_hosts", tuple(host.lower().rstrip(".") for host in self.trusted_hosts))
+        self._set("allow_origins", tuple(map(_normal_origin, self.allow_origins)))
         ports = [self.port, self.triton_http_port, self.triton_grpc_port, self.triton_metrics_port]
         if max(ports) > 65535 or min(ports) < 1 or (self.triton is None and len(set(ports)) < len(ports)):
             raise SettingsError(
@@ -184,6 +208,11 @@ class Settings:
         If the configured alias is empty, it removes the default alias.
         """
         return {name: target for name, target in (DEFAULT_ALIASES | self.aliases).items() if target}
+
+    @property
+    def address(self) -> str:
+        """The address and the port that the API listens on, as they are written in a URL."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def triton_address(self) -> str:
@@ -257,6 +286,12 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {name: _Given(f"{name} in {path}", value) for name, value in table.items()}
 
 
+def _normal_origin(origin: str) -> str:
+    """Return an origin as browsers write it: in lower case, and without the scheme's default port."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ''))}" if host else origin
+
+
 def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
     """Return a value converted to the field's type. Raises SettingsError if it is invalid."""
     name, value = (given.name, given.value) if isinstance(given, _Given) else (field.name, given)
@@ -271,8 +306,9 @@ def _checked(field: "dataclasses.Field[Any]", kind: Any, given: Any) -> Any:
         raise SettingsError(f"{name}: {value} is below the minimum of {bounds['minimum']}")
     if bounds["maximum"] is not None and value > bounds["maximum"]:
         raise SettingsError(f"{name}: {value} exceeds the maximum of {bounds['maximum']}")
-    if bounds["pattern"] and not re.fullmatch(bounds["pattern"], value):
-        raise SettingsError(f"{name}: '{value}' is not a valid {bounds['metavar']}")
+    for text in (value if isinstance(value, tuple) else (value,)) if bounds["pattern"] else ():
+        if not re.fullmatch(bounds["pattern"], text):
+            raise SettingsError(f"{name}: '{text}' is not a valid {bounds['metavar']}")
     return value
 
 

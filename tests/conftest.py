@@ -1,4 +1,7 @@
-"""Fixtures that run Trident with the starter models, and the pytest plugin that skips and records heavy suites."""
+"""Fixtures that run Trident with the starter models, and the pytest plugin for heavy suites.
+
+The plugin records the suites that passed, and skips suites whose inputs have not changed since.
+"""
 
 from collections import defaultdict
 
@@ -19,9 +22,9 @@ def stack():
 
 @pytest.fixture(scope="session")
 def compatible_stack(stack):
-    """A second frontend that uses the Triton of `stack`, with flags for clients of AHA and JAiRouter.
+    """A second frontend that uses the Triton of `stack`, with the flags that clients of AHA and JAiRouter need.
 
-    docs/compatibility.md describes AHA and JAiRouter.
+    AHA is a model server, JAiRouter a model gateway: see docs/compatibility.md.
     """
     flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
     with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", triton_of=stack) as settings:

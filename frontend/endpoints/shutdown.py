@@ -6,6 +6,7 @@ import sys
 from flask import Blueprint, Response, request
 
 from frontend.errors import Forbidden
+from frontend.http.origins import is_foreign_page, is_known_host
 from frontend.http.respond import json_response
 from frontend.services import services
 
@@ -33,10 +34,9 @@ def shut_down() -> Response:
 def _is_local() -> bool:
     """Return whether a program on this machine sent the request.
 
-    Return False for a request that a proxy forwarded, or that a web page of another site sent.
+    Return False for a request that a proxy forwarded, or that a web page of another origin sent.
     """
     address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     address = getattr(address, "ipv4_mapped", None) or address
     forwarded = {"X-Forwarded-For", "Forwarded", "X-Real-IP"} & set(request.headers.keys())
-    foreign_page = request.headers.get("Sec-Fetch-Site") == "cross-site"
-    return address.is_loopback and not forwarded and not foreign_page
+    return address.is_loopback and not forwarded and not is_foreign_page() and is_known_host(services().settings)

@@ -1,5 +1,6 @@
 """Reads JSON request bodies into validated pydantic models. An error about a field names that field."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from frontend.errors import InvalidRequest, PayloadTooLarge
+from frontend.http.compression import decompressed
 from frontend.services import services
 from frontend.settings import Settings
 
@@ -52,16 +54,18 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
 
     `inline_size` returns how many characters of a parsed body are base64 files. These characters do not count against
     the body limit. With `inline_size`, the whole body may exceed the body limit by 4/3 of the upload limit: the size of
-    the largest file in base64. Raises InvalidRequest or PayloadTooLarge.
+    the largest file in base64. The limits apply to the decompressed body. Raises InvalidRequest, PayloadTooLarge or
+    UnsupportedEncoding.
     """
     settings = services().settings
     limit = settings.max_body_bytes
     if inline_size:
         request.max_content_length = limit + settings.max_upload_bytes * 4 // 3
     try:
-        content = request.get_data(cache=False)
+        content = decompressed(request.get_data(cache=False), limit, request.max_content_length or limit)
     except RequestEntityTooLarge:
         raise _too_large(settings, inline_size is not None) from None
+    content = content.removeprefix(codecs.BOM_UTF8)
     if inline_size and len(content) > limit and len(content) - _long_strings(content) > limit:
         raise _too_large(settings, True)  # before parsing, which needs many times the memory of the body
     try:
@@ -73,9 +77,16 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
     if inline_size and len(content) - inline_size(fields) > limit:
         raise PayloadTooLarge(f"The request body without its files exceeds the limit of {limit:,} bytes")
     try:
-        return model.model_validate({name: value for name, value in fields.items() if value is not None})
+        return model.model_validate(
+            {name: _without_fraction(value) for name, value in fields.items() if value is not None}
+        )
     except ValidationError as error:
         raise invalid_field(error) from error
+
+
+def _without_fraction(value: Any) -> Any:
+    """Return a number such as 10.0 as the integer 10, since JSON does not distinguish the two; else the value."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _too_large(settings: Settings, with_files: bool) -> PayloadTooLarge:

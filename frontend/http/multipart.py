@@ -6,7 +6,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from frontend.errors import InvalidRequest, PayloadTooLarge, file_too_large
+from frontend.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding, file_too_large
 from frontend.http.body import invalid_field
 from frontend.services import services
 
@@ -30,7 +30,8 @@ class FileField(NamedTuple):
 
 
 def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
-    """Return the text fields of the request's form as `model`. Raises InvalidRequest or PayloadTooLarge.
+    """Return the text fields of the request's form as `model`. Raises InvalidRequest, PayloadTooLarge or
+    UnsupportedEncoding.
 
     The form may be 1 MB larger than `files` files of maximum size. An error about the file has `file.name` as `param`.
     """
@@ -38,6 +39,8 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
         # werkzeug would read and parse a whole application/x-www-form-urlencoded form, however large its fields are.
         message = f"{file.what} is required: send the request as multipart/form-data"
         raise InvalidRequest(message, param=file.name, code="missing_file")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedEncoding("Forms must not have a Content-Encoding")
     limit = files * services().settings.max_upload_bytes + _FORM_BYTES
     request.max_content_length = limit
     try:

@@ -156,8 +156,10 @@ class TestTooLong:
         def ask(number):
             if number % 3:
                 return np.abs(embed(client, SENTENCES) - expected).max() <= 1e-5
-            with pytest.raises(BadRequestError, match="token"):
-                embed(client, ["fine", "dog " * 400] if number % 2 else [[999_999]])
+            too_long, unknown = (["fine", "dog " * 400], "maximum context length"), ([[999_999]], "Token IDs")
+            texts, message = too_long if number % 2 else unknown
+            with pytest.raises(BadRequestError, match=message):
+                embed(client, texts)
             return True
 
         with ThreadPoolExecutor(16) as pool:

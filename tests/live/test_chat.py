@@ -194,7 +194,7 @@ class TestClientDisconnect:
         body.pop("stream_options") if not body["stream"] else None
         content = orjson.dumps(body)
         connection = socket.create_connection(("127.0.0.1", stack.port))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
         connection.sendall(head.encode() + content)
         after(connection)
         connection.close()
@@ -235,7 +235,7 @@ def post_briefly(stack, body):
 
 def connect(stack, body, address):
     """Send a chat request from this local address; return the connection."""
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     connection = socket.create_connection(("127.0.0.1", stack.port), source_address=(address, 0))
     connection.sendall(head + body)
     return connection

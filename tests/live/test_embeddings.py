@@ -63,7 +63,7 @@ def test_large_request_yields_to_other_requests_and_stops_on_disconnect(client, 
     check_large_request_yields_to_others_and_stops_on_disconnect(stack, MODEL, lambda: embed(client, ["a short text"]))
 
 
-def test_full_queue_rejects_requests_and_loses_none(stack):
+def test_every_request_to_a_full_queue_gets_a_response_or_a_503(stack):
     check_full_queue_rejects_requests_and_loses_none(stack, MODEL)
 
 

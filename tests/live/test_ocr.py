@@ -1,6 +1,6 @@
-"""OCR through the real Triton and PP-OCR: rendered and photographed pages, requests of AHA clients, invalid images.
+"""OCR through the real Triton and PP-OCR: rendered and photographed pages, requests in AHA's format, invalid images.
 
-docs/compatibility.md describes AHA.
+AHA is another server for open models: see docs/compatibility.md.
 """
 
 import base64

@@ -62,6 +62,18 @@ def test_triton_listens_on_loopback_only(stack):
     assert {stack.triton_http_port, stack.triton_grpc_port, stack.triton_metrics_port} <= {a.port for a in listening}
 
 
+@pytest.mark.parametrize("path", ["repository/index", f"repository/models/{MODEL}/unload", "logging", "trace/setting"])
+def test_triton_administration_is_closed_over_http(stack, path):
+    address = f"http://127.0.0.1:{stack.triton_http_port}/v2/{path}"
+    assert requests.post(address, json={}, headers={"Origin": "http://evil.example"}, timeout=10).status_code == 403
+    assert healthy(stack)
+
+
+def test_unknown_host_is_rejected(stack):
+    response = requests.get(url(stack, "/v1/models"), headers={"Host": "evil.example"}, timeout=10)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "unknown_host")
+
+
 def test_second_instance_on_the_same_port_fails_and_names_the_stop_command(stack):
     command = [sys.executable, "-m", "trident", "serve", MODEL, "--port", str(stack.port)]
     output = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)

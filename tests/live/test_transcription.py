@@ -118,8 +118,9 @@ class TestBadFiles:
     def test_file_over_the_limit_is_rejected_during_the_upload(self, stack):
         connection = socket.create_connection(("127.0.0.1", stack.port))
         boundary = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-        connection.sendall(f"{head}Content-Length: 200000000\r\n\r\n".encode() + boundary + b"\0" * 1_000_000)
+        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000000\r\n"
+        head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        connection.sendall(head.encode() + boundary + b"\0" * 1_000_000)
         connection.settimeout(10)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 

@@ -17,8 +17,8 @@ def send_embedding_request(settings: Settings, body: dict[str, object]) -> socke
     """Send a request to /v1/embeddings over a new connection, and return the connection without reading from it."""
     content = orjson.dumps(body)
     connection = socket.create_connection(("127.0.0.1", settings.port))
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
-    connection.sendall(head.encode() + content)
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     return connection
 
 

@@ -1,7 +1,7 @@
 """Samples texts that the engine's compiled grammar allows, with a network for which all tokens are equally likely.
 
-Uniform samples leave the grammar's language sooner than a model's outputs if the compiled grammar is wrong: a model
-rarely tries what the grammar should forbid.
+If a compiled grammar wrongly allows a text, uniform sampling is more likely to produce that text than a real model is,
+because a model rarely tries what the constraint forbids.
 """
 
 import json
@@ -22,7 +22,7 @@ _MAX_TOKENS = 200
 
 
 class GrammarSampler:
-    """A pipeline with the tokenizer of an exported chat model and a network that computes nothing."""
+    """A pipeline with the tokenizer of an exported chat model, and a network whose logits are always zero."""
 
     def __init__(self, version: Path):
         self._tokenizer = genai.Tokenizer(str(version))
@@ -48,12 +48,16 @@ class GrammarSampler:
                 yield self._tokenizer.decode(tokens)
 
 
-def texts_outside(sampler: GrammarSampler, name: str, count: int) -> list[str]:
-    """Return the samples of a case that are not in its language, of `count` samples; at least one must be complete."""
+def texts_outside(sampler: GrammarSampler, name: str, count: int) -> tuple[list[str], int]:
+    """Draw `count` samples for a case. Return the texts that violate its constraint, and how many samples are complete.
+
+    A sample is complete if it ends before the token limit; other samples are ignored. Raises AssertionError if all
+    samples are incomplete.
+    """
     constraint, accepts = CASES[name]
     samples = list(sampler.samples(grammar_from(constraint | {"param": "test"}), count))
     assert samples, f"{name}: no sample was complete"
-    return [text for text in samples if not accepts(text)]
+    return [text for text in samples if not accepts(text)], len(samples)
 
 
 def _words(count: int, seed: int) -> list[str]:
@@ -99,14 +103,14 @@ def _any_of_constants(values: list[str]) -> tuple[dict[str, object], Callable[[s
 
 CASES: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "enum of 2": _enum(_words(2, 1)),
-    "enum of 15 in a grid": _enum(_grid()),
+    "enum of 15 color-size pairs": _enum(_grid()),
     "enum of 60": _enum(_words(60, 2)),
     "enum of 300": _enum(_words(300, 3)),
-    "range of 9,999": _range(-9_999, 9_999),
+    "range of ±9,999": _range(-9_999, 9_999),
     "range of int16": _range(-(2**15), 2**15 - 1),
     "range of int32": _range(-(2**31), 2**31 - 1),
     "range of int64": _range(-(2**63), 2**63 - 1),
-    "range with odd ends": _range(-1_000, 98_765),
+    "range from -1,000 to 98,765": _range(-1_000, 98_765),
     "choice": _choice(_grid()),
     "choice of 100": _choice(_words(100, 4)),
     "regex": _regex(r"(red|green|blue)-(small|big)(-(small|big))?|red-x[0-9]{2}"),
@@ -114,4 +118,4 @@ CASES: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "regex beyond ASCII": _regex(r"(红|绿|红绿)[大小]{0,2}(é|è)?"),
     "anyOf of const": _any_of_constants(_grid()),
 }
-"""Name → a constraint without `param`, and whether a text is in its language."""
+"""Name → a constraint (without `param`, which `texts_outside` adds), and a function: whether it allows a text."""

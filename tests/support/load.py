@@ -56,7 +56,7 @@ def run_streams(port: int, bodies: list[bytes], timeout: float = 300) -> Load:
     streams = []
     for body in bodies:
         connection = socket.create_connection(("127.0.0.1", port))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         stream = Stream(connection, time.perf_counter())
         connection.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode() + body)
         selector.register(connection, selectors.EVENT_READ, stream)

@@ -52,8 +52,8 @@ class Supervisor:
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
         self._web_log: ChildLog | None = None
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-        self._url = f"http://{host}:{settings.port}"
+        any_address = {"0.0.0.0": f"127.0.0.1:{settings.port}", "::": f"[::1]:{settings.port}"}  # noqa: S104
+        self._url = f"http://{any_address.get(settings.host, settings.address)}"
 
     def request_stop(self) -> None:
         """Make `run` stop everything and return. A signal handler may call this method."""

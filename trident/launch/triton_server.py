@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,9 @@ _LOG_LEVELS = {
     "warning": ["--log-info=false"],
     "error": ["--log-info=false", "--log-warning=false"],
 }
+# Triton's HTTP port has no checks against web pages, so it is closed to requests that load or unload models, or change
+# the log settings. The key is not stored anywhere: Trident itself uses these functions only over gRPC.
+_CLOSED_APIS = "model-repository,logging,trace,shared-memory"
 _STOP_SECONDS = 8
 _EXIT_SECONDS = 5
 _HANG_SECONDS = 15.0
@@ -133,6 +137,7 @@ class TritonServer:
             *[f"--load-model={name}" for name in settings.models],
             *[f"--{name}-address=127.0.0.1" for name in ports],
             *[f"--{name}-port={port}" for name, port in ports.items()],
+            f"--http-restricted-api={_CLOSED_APIS}:trident-key={secrets.token_hex(16)}",
             "--allow-gpu-metrics=false",
             *_LOG_LEVELS[settings.log_level],
             "--disable-auto-complete-config",

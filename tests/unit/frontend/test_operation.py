@@ -141,8 +141,8 @@ def test_the_text_access_log_escapes_control_characters(make_client, caplog):
     assert line.startswith(r"127.0.0.1 GET /v1/no\nsuch 404 request_id=r-2 ms=")
 
 
-def test_the_root_page_lists_endpoint_urls(client):
-    response = client.get("/", headers={"Host": "example.org:8080"})
+def test_the_root_page_lists_endpoint_urls(make_client):
+    response = make_client(host="0.0.0.0").get("/", headers={"Host": "example.org:8080"})
     assert (response.status_code, response.content_type) == (200, "text/plain; charset=utf-8")
     assert "http://example.org:8080/v1/models" in response.get_data(as_text=True)
 

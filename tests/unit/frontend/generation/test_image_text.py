@@ -120,7 +120,7 @@ class TestVisionModels:
         ask(client, model="gpt-4o")
         assert triton.requests[1]["model"] == "tiny-chat"
 
-    def test_unsupported_image_is_rejected_before_any_audio_is_transcribed(self, make_client, triton):
+    def test_image_for_a_text_model_is_rejected_before_any_audio_is_transcribed(self, make_client, triton):
         client = make_client(transcribe_audio=True)
         audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
         assert ask(client, audio, IMAGE, model="tiny-chat").get_json()["error"]["param"] == "messages[0].content[2]"

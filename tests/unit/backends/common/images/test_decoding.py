@@ -41,7 +41,7 @@ def test_color_modes_become_rgb(mode):
     assert read(encoded(Image.fromarray(LEFT_RED).convert(mode), image_format)).mode == "RGB"
 
 
-def test_16_bit_gray_keeps_its_transparent_value():
+def test_only_the_exact_transparent_value_of_16_bit_gray_becomes_transparent():
     gray = np.array([[0x8000, 0x8001], [0, 0xFFFF]], np.uint16)
     content = io.BytesIO()
     Image.fromarray(gray).save(content, "PNG", transparency=0x8000)

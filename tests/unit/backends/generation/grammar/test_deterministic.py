@@ -37,7 +37,7 @@ def test_word_list_accepts_its_words_and_no_other(name):
 
 @pytest.mark.parametrize("name", ALPHABETS)
 def test_alternatives_of_a_rule_begin_with_different_characters(name):
-    """Characters beyond ASCII may share a byte, so at most one alternative of a rule begins with them."""
+    """Two characters beyond ASCII can begin with the same byte, so only one alternative may begin with one."""
     for seed in range(30):
         accepted, _ = word_list(seed, ALPHABETS[name])
         for line in deterministic(f"root ::= {any_of(map(literal, accepted))}").splitlines():
@@ -112,11 +112,11 @@ def test_new_rules_do_not_collide_with_names_of_the_grammar():
 
 
 @pytest.mark.parametrize("grammar", ["root = 'a'", 'root ::= "a" # comment', 'root ::= ("a"', "root ::= *"])
-def test_other_syntax_is_rejected(grammar):
+def test_malformed_or_unsupported_grammar_is_rejected(grammar):
     with pytest.raises(ValueError, match=r"\S"):
         deterministic(grammar)
 
 
-def test_grammar_of_a_client_with_other_syntax_is_passed_on_unchanged():
+def test_client_grammar_that_cannot_be_rewritten_is_passed_on_unchanged():
     grammar = 'root ::= "a" # comment\n'
     assert grammar_from({"kind": "grammar", "grammar": grammar, "param": "guided_grammar"}) == grammar
