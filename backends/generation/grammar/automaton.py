@@ -9,6 +9,8 @@ from backends.generation.grammar.ebnf import Ranges
 # The rules of larger automata would exceed the limit of a grammar.
 _MAX_STATES = 20_000
 _MAX_NONDETERMINISTIC_STATES = 60_000
+# Larger automata with cycles are not minimized: the time grows with the square of the number of states.
+_MAX_REFINED_STATES = 500
 
 Transition = tuple[int, int, int]
 """The first and the last character (code points) that lead to a state, and that state."""
@@ -96,11 +98,16 @@ class Deterministic:
         return len(self.transitions) - 1
 
     def minimal(self) -> "Deterministic":
-        """Return the smallest automaton for the same texts, without states from which no text ends."""
+        """Return the smallest automaton for the same texts, without states from which no text ends.
+
+        A large automaton with cycles keeps its states.
+        """
         useful = self._useful_states()
         transitions = [[each for each in of_state if each[2] in useful] for of_state in self.transitions]
         order = _targets_first(transitions)
-        if order is None:
+        if order is None and len(transitions) > _MAX_REFINED_STATES:
+            group = list(range(len(transitions)))
+        elif order is None:
             group = self._refined_groups(transitions)
         else:
             group = [0] * len(transitions)

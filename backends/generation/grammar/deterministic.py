@@ -23,6 +23,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x([0-9a-fA-F]{2})|\\(.)|(.)", re.DOTALL)
 _SHORT_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _LAST_ASCII = 0x7F
+# A rule with larger counts, such as a string of at most 1,000 characters, stays as it is, as do the rules after this
+# many characters of rewritten rules. Otherwise, the rewritten grammar would be far larger than the original.
+_MAX_COUNT = 64
+_MAX_CHARACTERS = 500_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def deterministic(grammar: str) -> str:
         prefix = f"{name}_"
         while any(other.startswith(prefix) for other in rules):
             prefix += "_"
-        lines += _rewritten(name, prefix, node)
+        too_long = sum(map(len, lines)) > _MAX_CHARACTERS
+        lines += [f"{name} ::= {_text(node)}"] if too_long else _rewritten(name, prefix, node)
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +109,8 @@ def _text_with_rules(node: _Node, prefix: str, lines: list[str]) -> str:
 def _rules(name: str, prefix: str, node: _Node) -> list[str]:
     """Return the rules of the deterministic automaton for a node without references; none if it is too large."""
     automaton = Nondeterministic()
+    if _has_large_count(node):
+        return []
     try:
         end = _add(automaton, node, 0)
         return list(_Writer(automaton.deterministic(end).minimal(), name, prefix).rules())
@@ -208,6 +215,16 @@ def _has_reference(node: _Node) -> bool:
             return _has_reference(part)
         case _Choice(options):
             return any(_has_reference(part) for option in options for part in option)
+        case _:
+            return False
+
+
+def _has_large_count(node: _Node) -> bool:
+    match node:
+        case _Repeat(part, minimum, maximum):
+            return max(minimum, maximum or 0) > _MAX_COUNT or _has_large_count(part)
+        case _Choice(options):
+            return any(_has_large_count(part) for option in options for part in option)
         case _:
             return False
 

@@ -120,3 +120,28 @@ def test_malformed_or_unsupported_grammar_is_rejected(grammar):
 def test_client_grammar_that_cannot_be_rewritten_is_passed_on_unchanged():
     grammar = 'root ::= "a" # comment\n'
     assert grammar_from({"kind": "grammar", "grammar": grammar, "param": "guided_grammar"}) == grammar
+
+
+def without_layout(grammar):
+    return re.sub(r"[ ()\n]", "", grammar)
+
+
+@pytest.mark.parametrize("count", ["{900,}", "{0,1000}", "{500,500}"])
+def test_rule_with_a_large_count_stays_as_it_is(count):
+    grammar = f'root ::= "x" ([a-z] | "-" [a-z]){count}\n'
+    assert without_layout(deterministic(grammar)) == without_layout(grammar)
+
+
+def test_large_automaton_with_a_cycle_is_rewritten_without_minimization():
+    grammar = deterministic('root ::= ((("a" | "b" "c"){30}){30} "x")*\n')
+    assert grammar.count("::=") >= 900
+
+
+def test_rewritten_grammar_has_a_limit():
+    """Rules beyond the limit stay as they are."""
+    rules = [f"r{i} ::= {any_of(literal(f'{i}-{k}-{k * 7919 % 1000}') for k in range(900))}" for i in range(30)]
+    grammar = "root ::= " + " ".join(f"r{i}" for i in range(30)) + "\n" + "\n".join(rules) + "\n"
+    rewritten = without_layout(deterministic(grammar))
+    assert len(rewritten) < 3 * len(grammar)
+    assert without_layout(rules[-1]) in rewritten
+    assert without_layout(rules[0]) not in rewritten
