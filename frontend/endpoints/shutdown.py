@@ -1,12 +1,11 @@
 """POST /shutdown: stops Trident, as in AHA's API (see docs/compatibility.md)."""
 
-import ipaddress
 import sys
 
 from flask import Blueprint, Response, request
 
 from frontend.errors import Forbidden
-from frontend.http.origins import is_foreign_page, is_known_host
+from frontend.http.origins import is_foreign_page, is_known_host, is_loopback_address
 from frontend.http.respond import json_response
 from frontend.services import services
 
@@ -36,7 +35,6 @@ def _is_local() -> bool:
 
     Return False for a request that a proxy forwarded, or that a web page of another origin sent.
     """
-    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
-    address = getattr(address, "ipv4_mapped", None) or address
+    is_loopback = is_loopback_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - a missing address is not local
     forwarded = {"X-Forwarded-For", "Forwarded", "X-Real-IP"} & set(request.headers.keys())
-    return address.is_loopback and not forwarded and not is_foreign_page() and is_known_host(services().settings)
+    return is_loopback and not forwarded and not is_foreign_page() and is_known_host(services().settings)

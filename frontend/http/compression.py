@@ -17,14 +17,20 @@ have to read 100 MB or more for each small request.
 """
 
 
+def content_encoding() -> str:
+    """Return the request's Content-Encoding in lower case; an empty string if the body is not encoded."""
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
 def decompressed(content: bytes, always: int, limit: int) -> bytes:
     """Return the request's body `content`, decompressed according to its `Content-Encoding`.
 
     Raises UnsupportedEncoding or InvalidRequest. Raises RequestEntityTooLarge if the result exceeds `limit` bytes, or
     if it exceeds both `always` bytes and _MAX_RATIO times the compressed size.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
+    encoding = content_encoding()
+    if not encoding:
         return content
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise UnsupportedEncoding(f"The Content-Encoding '{encoding[:100]}' is not supported: use gzip or deflate")

@@ -8,6 +8,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from frontend.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding, file_too_large
 from frontend.http.body import invalid_field
+from frontend.http.compression import content_encoding
 from frontend.services import services
 
 Form = TypeVar("Form", bound="FormBody")
@@ -39,7 +40,7 @@ def read_form(model: type[Form], file: FileField, files: int = 1) -> Form:
         # werkzeug would read and parse a whole application/x-www-form-urlencoded form, however large its fields are.
         message = f"{file.what} is required: send the request as multipart/form-data"
         raise InvalidRequest(message, param=file.name, code="missing_file")
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+    if content_encoding():
         raise UnsupportedEncoding("Forms must not have a Content-Encoding")
     limit = files * services().settings.max_upload_bytes + _FORM_BYTES
     request.max_content_length = limit

@@ -61,9 +61,9 @@ def is_known_host(settings: Settings) -> bool:
     if not match:
         return False
     host = (match["address"] or match["name"]).lower().rstrip(".")
-    own = {settings.host, urlsplit(settings.public_url or "").hostname or ""}
-    is_local = host == "localhost" or host.endswith(".localhost")
-    return is_local or _is_address(host) or host in settings.trusted_hosts or host in {name.lower() for name in own}
+    if host == "localhost" or host.endswith(".localhost") or _is_address(host) or host in settings.trusted_hosts:
+        return True
+    return host in (settings.host.lower(), urlsplit(settings.public_url or "").hostname)
 
 
 def is_foreign_page() -> bool:
@@ -72,6 +72,12 @@ def is_foreign_page() -> bool:
         return True
     origin = request.headers.get("Origin")
     return origin is not None and origin != f"{request.scheme}://{request.headers.get('Host', '')}"
+
+
+def is_loopback_address(text: str) -> bool:
+    """Return whether an IP address is a loopback address. It may have a zone, or be an IPv4 address in IPv6."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _add_cors_headers(headers: Headers, allowed: tuple[str, ...]) -> None:
@@ -98,8 +104,6 @@ def _is_address(host: str) -> bool:
 def _is_loopback(host: str) -> bool:
     """Return whether a host, given as a name or an address, has only loopback addresses."""
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+        return all(is_loopback_address(str(entry[4][0])) for entry in socket.getaddrinfo(host, None))
     except OSError:
         return False
-    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
-    return all((getattr(address, "ipv4_mapped", None) or address).is_loopback for address in addresses)
