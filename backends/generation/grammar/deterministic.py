@@ -73,12 +73,14 @@ def deterministic(grammar: str) -> str:
             raise ValueError(f"not a rule: {line[:80]}")
         rules[name.strip()] = _parse(body)
     lines: list[str] = []
+    size = 0
     for name, node in rules.items():
         prefix = f"{name}_"
         while any(other.startswith(prefix) for other in rules):
             prefix += "_"
-        too_long = sum(map(len, lines)) > _MAX_CHARACTERS
-        lines += [f"{name} ::= {_text(node)}"] if too_long else _rewritten(name, prefix, node)
+        new = [f"{name} ::= {_text(node)}"] if size > _MAX_CHARACTERS else _rewritten(name, prefix, node)
+        size += sum(map(len, new))
+        lines += new
     return "\n".join(lines) + "\n"
 
 
@@ -107,10 +109,10 @@ def _text_with_rules(node: _Node, prefix: str, lines: list[str]) -> str:
 
 
 def _rules(name: str, prefix: str, node: _Node) -> list[str]:
-    """Return the rules of the deterministic automaton for a node without references; none if it is too large."""
-    automaton = Nondeterministic()
+    """Return the rules of the deterministic automaton for a node without references; none if it would be too large."""
     if _has_large_count(node):
         return []
+    automaton = Nondeterministic()
     try:
         end = _add(automaton, node, 0)
         return list(_Writer(automaton.deterministic(end).minimal(), name, prefix).rules())
@@ -207,26 +209,25 @@ def _bounds(quantifier: str) -> tuple[int, int | None]:
     return int(minimum), int(maximum) if maximum else None if comma else int(minimum)
 
 
-def _has_reference(node: _Node) -> bool:
+def _nodes(node: _Node) -> Iterator[_Node]:
+    """Yield a node and all nodes in it."""
+    yield node
     match node:
-        case _Reference():
-            return True
         case _Repeat(part):
-            return _has_reference(part)
+            yield from _nodes(part)
         case _Choice(options):
-            return any(_has_reference(part) for option in options for part in option)
-        case _:
-            return False
+            for option in options:
+                for part in option:
+                    yield from _nodes(part)
+
+
+def _has_reference(node: _Node) -> bool:
+    return any(isinstance(each, _Reference) for each in _nodes(node))
 
 
 def _has_large_count(node: _Node) -> bool:
-    match node:
-        case _Repeat(part, minimum, maximum):
-            return max(minimum, maximum or 0) > _MAX_COUNT or _has_large_count(part)
-        case _Choice(options):
-            return any(_has_large_count(part) for option in options for part in option)
-        case _:
-            return False
+    repeats = (each for each in _nodes(node) if isinstance(each, _Repeat))
+    return any(max(each.minimum, each.maximum or 0) > _MAX_COUNT for each in repeats)
 
 
 def _text(node: _Node) -> str:

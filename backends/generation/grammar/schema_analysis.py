@@ -121,6 +121,5 @@ def matches_keywords(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _has_type(value: Any, kinds: Any) -> bool:
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    names = {bool: ["boolean"], int: ["integer", "number"], float: ["number"], str: ["string"], type(None): ["null"]}
-    return bool(set(names.get(type(value), ["array" if isinstance(value, list) else "object"])) & set(kinds))
+    allowed = _as_list(kinds)
+    return _type_of(value) in allowed or (type(value) is int and "integer" in allowed)
