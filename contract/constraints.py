@@ -4,7 +4,7 @@ Each constraint's `param` is the request field that sets the constraint; error r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -53,11 +53,16 @@ class GrammarConstraint:
 
 @dataclass(frozen=True)
 class ToolCallTag:
-    """One form of a tool call: `begin`, then a JSON value that conforms to `schema`, then `end`."""
+    """One form of a tool call: `begin`, then a JSON value that conforms to `schema`, then `end`.
+
+    `sources` tells which parts of `schema` come from which tools, for error messages. It maps the path of such a part
+    (`schema.anyOf[0].properties.arguments`) to the tool's name and to the path of its schema in the request.
+    """
 
     begin: str
     schema: dict[str, Any]
     end: str
+    sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ _KINDS: dict[str, type[Constraint]] = {
 def constraint_to_json(constraint: Constraint) -> dict[str, Any]:
     """Return a constraint as a JSON object with its fields and its `kind`."""
     kind = next(name for name, cls in _KINDS.items() if type(constraint) is cls)
-    values = {field.name: getattr(constraint, field.name) for field in fields(constraint)}
+    values = {one.name: getattr(constraint, one.name) for one in fields(constraint)}
     if isinstance(constraint, AnyOfConstraint):
         values["constraints"] = [constraint_to_json(one) for one in constraint.constraints]
     if isinstance(constraint, ToolCallsConstraint):

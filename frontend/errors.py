@@ -79,12 +79,13 @@ class APIError(Exception):
     def rename_field(self, param: str | None) -> None:
         """Set `param` to the path of another field, and rename the field in the message.
 
-        If the message quotes the last name of the old path (`b` of `a[0].b`), that name is replaced with the last name
-        of the new path.
+        If the message quotes the old path, that is replaced with the new path. If the message quotes the last name of
+        the old path (`b` of `a[0].b`), that name is replaced with the last name of the new path.
         """
         old, self.param = self.param, param
         if old and param:
-            self.args = (str(self).replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])
+            message = str(self).replace(f"'{old}'", f"'{param}'")
+            self.args = (message.replace(f"'{_last_name(old)}'", f"'{_last_name(param)}'"), *self.args[1:])
 
     def body(self) -> dict[str, Any]:
         """Return the response body: the constructor's `literal_body` if given, otherwise OpenAI's error object."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field, field_validator, model_validator
 
 from contract.options import SamplingParameters
+from frontend.generation.structured_output import GUARANTEES
 from frontend.http.body import RequestBody, reject_unsupported
 
 # Minimum of `top_p` and `repetition_penalty`: the engine computes in float32, where far smaller values are zero.
@@ -96,15 +97,16 @@ class SamplingFields(RequestBody):
     )
     stop: list[str] | None = Field(
         None,
-        max_length=4,
-        description="Up to four strings. The text ends before the first of them that the model generates. A single "
+        max_length=16,
+        description="Up to 16 strings. The text ends before the first of them that the model generates. A single "
         "string is accepted too.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _reject_unsupported(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        reject_unsupported(fields, cls.unsupported)
+        others = {name: values for name, values in GUARANTEES.items() if name not in cls.model_fields}
+        reject_unsupported(fields, {**others, **cls.unsupported})
         return fields
 
     @field_validator("stop", mode="before")

@@ -189,7 +189,11 @@ def _with_calls(model: Model, body: ToolFields, constraint: Constraint | None) -
     if is_free and (constraint is None or isinstance(constraint, GrammarConstraint)):
         return constraint
     chosen = body.tool_choice.function.name if isinstance(body.tool_choice, NamedTool) else None
-    functions = [tool.function.model_dump() for tool in body.callable_tools if chosen in (None, tool.function.name)]
+    functions = [
+        tool.function.model_dump() | {"param": f"tools[{index}].function.parameters"}
+        for index, tool in enumerate(body.callable_tools)
+        if chosen in (None, tool.function.name)
+    ]
     max_calls = _MAX_FORCED_CALLS if body.parallel_tool_calls and not chosen else 1
     calls = _tool_format(model).constrain(functions, max_calls)
     return AnyOfConstraint([calls, constraint], constraint.param) if is_free and constraint else calls
@@ -206,10 +210,13 @@ def pipeline_factory(model: Model, body: ToolFields) -> Callable[[], ParserPipel
         raise InvalidRequest(f"The model '{model.id}' does not support tools", param="tools")
     max_calls = MAX_CALLS if body.parallel_tool_calls else 1
     reasons, tool_format = _reasons(model), _tool_format(model) if names else None
+    forced = body.tool_choice != "auto"
 
     def new_pipeline() -> ParserPipeline:
         parsers: list[Parser] = [ReasoningParser()] if reasons else []
-        return ParserPipeline([*parsers, ToolParser(tool_format, names, max_calls)] if tool_format else parsers)
+        if tool_format:
+            parsers.append(ToolParser(tool_format, names, max_calls, forced))
+        return ParserPipeline(parsers)
 
     return new_pipeline
 

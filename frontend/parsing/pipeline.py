@@ -10,7 +10,7 @@ class Parser(Protocol):
     """Turns streamed text into events."""
 
     def push(self, text: str) -> list[Event]: ...
-    def end(self) -> list[Event]: ...
+    def end(self, cut_off: bool = False) -> list[Event]: ...
 
 
 class ParserPipeline:
@@ -23,11 +23,14 @@ class ParserPipeline:
         """Parse the next text and return the new events."""
         return _parse_text(self._parsers, text)
 
-    def end(self) -> list[Event]:
-        """Parse the text that is still buffered at the end of the output and return its events."""
+    def end(self, cut_off: bool = False) -> list[Event]:
+        """Parse the text that is still buffered at the end of the output and return its events.
+
+        `cut_off` is whether the output has ended at the token limit.
+        """
         events: list[Event] = []
         for index, parser in enumerate(self._parsers):
-            events += _parse_events(self._parsers[index + 1 :], parser.end())
+            events += _parse_events(self._parsers[index + 1 :], parser.end(cut_off))
         return events
 
 

@@ -22,7 +22,7 @@ class ReasoningParser:
         self._buffer += text
         return self._state()
 
-    def end(self) -> list[Event]:
+    def end(self, cut_off: bool = False) -> list[Event]:
         """Return the events for the text that is still buffered at the end of the output."""
         rest, self._buffer = self._buffer, ""
         if self._state == self._in_reasoning:

@@ -12,6 +12,12 @@ from frontend.storage.expiring_files import ExpiringFiles
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"resp_[0-9a-f]{64}")
+_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{64})_[0-9]+")
+
+
+def item_id(prefix: str, response_id: str, index: int) -> str:
+    """Return the ID of an output item. It contains the response's ID, so that the store needs no index of items."""
+    return f"{prefix}_{response_id.removeprefix('resp_')}_{index}"
 
 
 class StoredResponse(NamedTuple):
@@ -46,6 +52,13 @@ class ResponseStore:
         """Return the response with this ID, or None if it does not exist or has expired."""
         content = self._files.get(identifier) if _ID.fullmatch(identifier) else None
         return None if content is None else StoredResponse(**orjson.loads(content))
+
+    def item(self, identifier: str) -> dict[str, Any] | None:
+        """Return the output item with this ID, or None if its response is not stored."""
+        found = _ITEM_ID.fullmatch(identifier)
+        stored = self.get(f"resp_{found[1]}") if found else None
+        items = stored.response["output"] if stored else []
+        return next((item for item in items if item["id"] == identifier), None)
 
     def delete(self, identifier: str) -> bool:
         """Delete a response. Return whether it existed."""

@@ -1,5 +1,6 @@
 """Converts constraints (contract/constraints.py) to grammars for the engine."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,21 @@ from contract.constraints import (
     JSONSchemaConstraint,
     RegexConstraint,
     ToolCallsConstraint,
+    ToolCallTag,
     constraint_from_json,
 )
 
 _MAX_CHOICES = 1_000
 _MAX_TAGS = 128
+_POINTER = re.compile(r"^#[^:.\[]*")
+
+
+class _UnsupportedTool(UnsupportedConstraint):
+    """The schema of a tool is not supported. `param` is its path in the request."""
+
+    def __init__(self, message: str, param: str):
+        super().__init__(message)
+        self.param = param
 
 
 def grammar_from(content: Mapping[str, Any]) -> str:
@@ -36,6 +47,8 @@ def grammar_from(content: Mapping[str, Any]) -> str:
             return _checked(_deterministic_if_possible(_checked(constraint.grammar)))
         rules = Rules()
         return _checked(deterministic(rules.text(_expression(rules, constraint))))
+    except _UnsupportedTool as error:
+        raise InvalidRequest(f"Invalid value for '{error.param}': {error}", error.param) from error
     except UnsupportedConstraint as error:
         raise _invalid(content, str(error)) from error
     except RecursionError as error:
@@ -87,9 +100,28 @@ def _tool_calls(rules: Rules, calls: ToolCallsConstraint) -> str:
     if len(calls.tags) > _MAX_TAGS:
         raise UnsupportedConstraint(f"at most {_MAX_TAGS} tool call tags are supported")
     # A `$ref` refers to a part of its own schema, so each schema has its own JSONGrammar; all share `rules`.
-    values = [JSONGrammar(rules, calls.strict).value(tag.schema) for tag in calls.tags]
+    values = [_tool_call(rules, tag, calls.strict) for tag in calls.tags]
     parts = [f"{literal(tag.begin)} ({v}) {literal(tag.end)}" for tag, v in zip(calls.tags, values, strict=True)]
     one = rules.name(any_of(f"({part})" for part in parts), "tag")
     further = None if calls.max_calls is None else calls.max_calls - 1
     more = repeat(f"({literal(calls.separator)} {one})", max(0, calls.min_calls - 1), further)
     return f"{one} {more}" if calls.min_calls else f"({one} {more})?"
+
+
+def _tool_call(rules: Rules, tag: ToolCallTag, strict: bool) -> str:
+    """Return the expression for the JSON of a call. Raises UnsupportedConstraint."""
+    try:
+        return JSONGrammar(rules, strict).value(tag.schema)
+    except UnsupportedConstraint as error:
+        message = _POINTER.sub(_dotted, str(error))
+        for path, (name, param) in tag.sources.items():
+            if message.startswith(path):
+                rest = message.removeprefix(path).removeprefix(".").removeprefix(": ")
+                raise _UnsupportedTool(f"tool '{name}': {rest}", param) from error
+        raise
+
+
+def _dotted(pointer: re.Match[str]) -> str:
+    """Return a JSON pointer (`#/anyOf/0`) in the notation of other error messages (`schema.anyOf[0]`)."""
+    parts = pointer[0].split("/")[1:]
+    return "schema" + "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in parts)

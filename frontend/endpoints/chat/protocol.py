@@ -76,9 +76,12 @@ class MessageBuilder:
         """Add new model text, and return the deltas for it."""
         return [self._add(event) for event in self._pipeline.push(text)]
 
-    def end(self) -> list[Delta]:
-        """Add the text that the parsers held back, and return the deltas for it. Call once, after the last push."""
-        return [self._add(event) for event in self._pipeline.end()]
+    def end(self, model_reason: str) -> list[Delta]:
+        """Add the text that the parsers held back, and return the deltas for it. Call once, after the last push.
+
+        `model_reason` is why the model's output has ended: `stop` or `length`.
+        """
+        return [self._add(event) for event in self._pipeline.end(model_reason == "length")]
 
     def finish_reason(self, model_reason: str) -> str:
         """Return OpenAI's finish_reason: `tool_calls` instead of the model's `stop` if the message has tool calls."""
@@ -87,7 +90,7 @@ class MessageBuilder:
     def message(self) -> dict[str, Any]:
         """Return the complete message."""
         content = "".join(self._content)
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
         if self._calls:

@@ -91,7 +91,7 @@ class Completion(StreamedResponse):
         builder = self._builders[index]
         for response in responses:
             builder.push(response["text_output"])
-        builder.end()
+        builder.end(responses[-1]["finish_reason"])
         message = builder.message()
         for response in responses:
             for name, values in response.get("message_fields", {}).items():
@@ -122,7 +122,9 @@ class Completion(StreamedResponse):
         builder, fields = self._builders[index], response.get("message_fields", {})
         entries = read_logprobs([response])
         logprobs, events = chat_logprobs(entries) if entries else None, b""
-        deltas = builder.push(response["text_output"]) + (builder.end() if "finish_reason" in response else [])
+        deltas = builder.push(response["text_output"]) + (
+            builder.end(response["finish_reason"]) if "finish_reason" in response else []
+        )
         for delta in deltas or ([{"content": ""}] if logprobs else []):
             events += self._chunk(index, delta | fields, logprobs)
             logprobs = None

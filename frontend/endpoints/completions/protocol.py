@@ -26,11 +26,6 @@ class CompletionRequest(SamplingFields):
         "prompt_logprobs": (),
         "logit_bias": ({},),
         "best_of": (1,),
-        "response_format": ({"type": "text"},),
-        "guided_json": (),
-        "guided_regex": (),
-        "guided_choice": (),
-        "guided_grammar": (),
     }
 
     model: str = Field(description="ID, name or alias of the model.")

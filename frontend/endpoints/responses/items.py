@@ -1,13 +1,13 @@
 """The Responses API's input items, and their conversion to chat messages."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 
-from frontend.errors import InvalidRequest, located
+from frontend.errors import InvalidRequest, NotFound, located
 from frontend.generation.messages import (
     MAX_CALLS,
     CalledFunction,
@@ -103,16 +103,26 @@ class Reasoning(RequestBody):
         return "".join(part.text for part in self.content or ())
 
 
+class ItemReference(RequestBody):
+    """A reference to an item of a stored response. `type` may be omitted."""
+
+    type: Literal["item_reference"] = Field("item_reference", description="Always `item_reference`.")
+    id: str = Field(min_length=1, description="ID of an output item of a response that is stored.")
+
+
+Item = InputMessage | FunctionCall | FunctionCallOutput | Reasoning
 InputItem = (
     Annotated[InputMessage, Tag("<message>")]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionCallOutput, Tag("<function_call_output>")]
     | Annotated[Reasoning, Tag("<reasoning>")]
+    | Annotated[ItemReference, Tag("<item_reference>")]
 )
 
 
 def _item_tag(item: Any) -> str:
-    return tag_of(item, "message")
+    is_reference = isinstance(item, dict) and "id" in item and "role" not in item
+    return tag_of(item, "item_reference" if is_reference else "message")
 
 
 Items = Annotated[
@@ -130,7 +140,7 @@ Input = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[Items, Tag("<items>")],
     Discriminator(lambda value: "<items>" if isinstance(value, list) else "<text>"),
 ]
-_OUTPUT = TypeAdapter(Items)
+_OUTPUT = TypeAdapter[list[Any]](Items)
 
 
 class LocatedMessage(NamedTuple):
@@ -191,7 +201,25 @@ class AssistantTurn:
         return LocatedMessage(message, self._path, paths, [*self._calls])
 
 
-def read_items(items: Sequence[InputItem]) -> list[LocatedMessage]:
+def with_stored_items(items: Sequence[InputItem], stored_item: Callable[[str], dict[str, Any] | None]) -> list[Item]:
+    """Return the items, each reference replaced with the item that `stored_item` returns for its ID.
+
+    Raises NotFound if it returns None.
+    """
+    found: list[Item] = []
+    for index, item in enumerate(items):
+        if not isinstance(item, ItemReference):
+            found.append(item)
+            continue
+        stored = stored_item(item.id)
+        if stored is None:
+            message = f"Item with id '{item.id[:200]}' not found. Items are stored unless 'store' is false."
+            raise NotFound(message, param=f"input[{index}].id")
+        found += _OUTPUT.validate_python([stored])
+    return found
+
+
+def read_items(items: Sequence[Item]) -> list[LocatedMessage]:
     """Return the items of `input` as chat messages. Raises InvalidRequest if a turn has too many tool calls."""
     found: list[LocatedMessage | None] = []
     turn: AssistantTurn | None = None

@@ -1,25 +1,33 @@
 """The request body of POST /responses."""
 
-from typing import Any, ClassVar, Literal
+import logging
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from contract.constraints import Constraint
-from frontend.endpoints.responses.items import Input, LocatedMessage, read_items
+from frontend.endpoints.responses.items import Input, LocatedMessage, read_items, with_stored_items
 from frontend.errors import InvalidRequest, located
 from frontend.generation.messages import ChatMessage
 from frontend.generation.sampling import SamplingFields
 from frontend.generation.structured_output import JSONSchemaFormat, ResponseFormat
-from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolChoice, ToolFields
+from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
+
+log = logging.getLogger(__name__)
 
 # The request fields that the response repeats, mapped to the values that it has for omitted fields: OpenAI's defaults.
 _ECHOED: dict[str, Any] = {
+    "frequency_penalty": 0.0,
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
     "metadata": {},
     "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
     "previous_response_id": None,
     "prompt_cache_key": None,
     "safety_identifier": None,
@@ -76,19 +84,58 @@ class FunctionOnly(RequestBody):
 
 
 class FunctionTool(FunctionOnly, Function):
-    """A tool. Only functions are supported. Unlike in chat completions, these fields are not nested in `function`."""
+    """A function that the model may call. Unlike in chat completions, these fields are not nested in `function`."""
 
     def as_tool(self) -> Tool:
         """Return the tool in the format of chat completions."""
         return Tool(type="function", function=Function.model_construct(**self.model_dump(exclude={"type"})))
 
 
+class OtherTool(RequestBody):
+    """A tool that is not a function, such as `web_search`. It is not offered to the model."""
+
+    type: str = Field(description="Any other type.")
+
+
+def _tag_of_tool(value: Any) -> str:
+    kind = value.get("type", "function") if isinstance(value, dict) else getattr(value, "type", "")
+    return "<function>" if kind == "function" else "<other>"
+
+
+ToolOfAnyType = Annotated[
+    Annotated[FunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")],
+    Discriminator(_tag_of_tool),
+]
+
+
 class NamedFunctionTool(FunctionOnly, NamedFunction):
     """The one tool that the model must call."""
 
-    def as_tool(self) -> NamedTool:
-        """Return the tool choice in the format of chat completions."""
-        return NamedTool(type="function", function=self)
+
+NamedToolOfAnyType = Annotated[
+    Annotated[NamedFunctionTool, Tag("<function>")] | Annotated[OtherTool, Tag("<other>")],
+    Discriminator(_tag_of_tool),
+]
+
+
+class AllowedTools(RequestBody):
+    """The tools that the model may call, which are some of the request's tools."""
+
+    type: Literal["allowed_tools"] = Field(description="Always `allowed_tools`.")
+    mode: Literal["auto", "required"] = Field(description="`auto`: the model decides. `required`: one to eight calls.")
+    tools: list[NamedToolOfAnyType] = Field(min_length=1, max_length=128, description="The tools that may be called.")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the functions among the allowed tools."""
+        return [tool.name for tool in self.tools if isinstance(tool, NamedFunctionTool)]
+
+
+def _tag_of_choice(value: Any) -> str:
+    if not isinstance(value, dict | BaseModel):
+        return "<mode>"
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "<allowed>" if kind == "allowed_tools" else "<tool>"
 
 
 class ResponseRequest(SamplingFields):
@@ -132,12 +179,22 @@ class ResponseRequest(SamplingFields):
     safety_identifier: str | None = Field(None, description="Returned in the response; otherwise ignored.")
     store: bool = Field(True, description="Store the response and its conversation until they expire or are evicted.")
     text: TextFields | None = Field(None, description="Options for the output text.")
-    tools: list[FunctionTool] | None = Field(None, max_length=128, description="Functions that the model may call.")
-    tool_choice: ToolChoice[NamedFunctionTool] = Field(
+    tools: list[ToolOfAnyType] | None = Field(
+        None,
+        max_length=128,
+        description="Functions that the model may call. Tools of other types are not offered to the model, and the "
+        "response does not list them.",
+    )
+    tool_choice: Annotated[
+        Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+        | Annotated[NamedFunctionTool, Tag("<tool>")]
+        | Annotated[AllowedTools, Tag("<allowed>")],
+        Discriminator(_tag_of_choice),
+    ] = Field(
         "auto",
         description="`auto`: the model decides. `required`: one to eight tool calls. An object: one call to the "
-        "function that the object names. With `required` or an object, arguments match the schema in `parameters`, "
-        "except for unsupported keywords.",
+        "function that the object names, or with the type `allowed_tools`, calls to the tools that it lists. If calls "
+        "are required, arguments match the schema in `parameters`, except for unsupported keywords.",
     )
     user: str | None = Field(None, description="Returned in the response; otherwise ignored.")
 
@@ -153,14 +210,43 @@ class ResponseRequest(SamplingFields):
 
     def tool_fields(self) -> ToolFields:
         """Return the fields for tools and reasoning in the format of chat completions. Raises InvalidRequest."""
-        choice = self.tool_choice.as_tool() if isinstance(self.tool_choice, NamedFunctionTool) else self.tool_choice
-        with located(lambda name: name and name.replace(".function", "")):
+        if skipped := [tool.type for tool in self.tools or () if isinstance(tool, OtherTool)]:
+            log.info("tools that are not functions are not offered to the model: %s", ", ".join(skipped)[:200])
+        offered = self._offered()
+        if isinstance(self.tool_choice, AllowedTools):
+            names = [function.name for function in offered.values()]
+            for index, name in enumerate(self.tool_choice.names):
+                if name not in names:
+                    message = f"'tool_choice' names an unknown tool: '{name}'"
+                    raise InvalidRequest(message, param=f"tool_choice.tools[{index}].name")
+        with self.tool_paths():
             return ToolFields(
-                tools=[tool.as_tool() for tool in self.tools or ()],
-                tool_choice=choice,
+                tools=[function.as_tool() for function in offered.values()],
+                tool_choice=_in_chat_format(self.tool_choice),
                 parallel_tool_calls=self.parallel_tool_calls,
                 reasoning_effort=self.reasoning.effort if self.reasoning else None,
             )
+
+    def tool_paths(self) -> AbstractContextManager[None]:
+        """Make errors raised in the block name tools by their paths in the request.
+
+        For example, `tools[0].function.name` becomes `tools[1].name` if the first tool is not a function.
+        """
+        positions = list(self._offered())
+
+        def path(name: str | None) -> str | None:
+            found = re.fullmatch(r"tools\[(\d+)\]\.function(.*)", name or "")
+            return f"tools[{positions[int(found[1])]}]{found[2]}" if found else name and name.replace(".function", "")
+
+        return located(path)
+
+    def _offered(self) -> dict[int, FunctionTool]:
+        """Return the functions that are offered to the model, by their index in `tools`."""
+        functions = {index: tool for index, tool in enumerate(self.tools or ()) if isinstance(tool, FunctionTool)}
+        if isinstance(self.tool_choice, AllowedTools):
+            names = self.tool_choice.names
+            return {index: function for index, function in functions.items() if function.name in names}
+        return functions
 
     def echoed(self) -> dict[str, Any]:
         """Return the request fields that the response repeats."""
@@ -171,7 +257,7 @@ class ResponseRequest(SamplingFields):
             "service_tier": "default",
             "text": {"format": self._text_format(), "verbosity": "medium"},
             "tool_choice": _dumped(self.tool_choice) or self.tool_choice,
-            "tools": [_dumped(tool) for tool in self.tools or ()],
+            "tools": [_dumped(tool) for tool in self.tools or () if isinstance(tool, FunctionTool)],
             "top_logprobs": 0,
             "truncation": "disabled",
         }
@@ -180,14 +266,25 @@ class ResponseRequest(SamplingFields):
         text_format = self.text.format if self.text else None
         return text_format.model_dump(by_alias=True) if text_format else {"type": "text"}
 
-    def conversation(self) -> list[LocatedMessage]:
-        """Return `input` as chat messages. Raises InvalidRequest."""
+    def conversation(self, stored_item: Callable[[str], dict[str, Any] | None]) -> list[LocatedMessage]:
+        """Return `input` as chat messages; `stored_item` returns the stored output item with an ID.
+
+        Raises InvalidRequest, or NotFound for a reference to an item that is not stored.
+        """
         if isinstance(self.input, str):
             return [LocatedMessage(ChatMessage(role="user", content=self.input), "input")]
-        messages = read_items(self.input)
+        messages = read_items(with_stored_items(self.input, stored_item))
         if not messages:
             raise InvalidRequest("'input' has no message to respond to", param="input")
         return messages
+
+
+def _in_chat_format(choice: str | NamedFunctionTool | AllowedTools) -> Any:
+    if isinstance(choice, NamedFunctionTool):
+        return NamedTool(type="function", function=choice)
+    if isinstance(choice, AllowedTools):
+        return choice.mode
+    return choice
 
 
 def _dumped(value: Any) -> dict[str, Any]:

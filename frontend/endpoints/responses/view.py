@@ -64,9 +64,13 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
     # Instructions apply only to this response; the stored conversation omits them.
     system = ChatMessage(role="system", content=body.instructions or "")
     instructions = [LocatedMessage(system, _INSTRUCTIONS)] if body.instructions else []
-    conversation = [*instructions, *_previous_messages(body.previous_response_id), *body.conversation()]
+    conversation = [
+        *instructions,
+        *_previous_messages(body.previous_response_id),
+        *body.conversation(services().responses.item),
+    ]
     tools = body.tool_fields()
-    with with_request_paths(conversation):
+    with with_request_paths(conversation), body.tool_paths():
         messages = checked_calls([one.message for one in conversation])
         model = select_model(body.model, messages)
         pipeline = pipeline_factory(model, tools)()
@@ -105,10 +109,11 @@ class CreatedResponse(StreamedResponse):
     ):
         super().__init__(source)
         self._responses, self._pipeline, self._conversation, self._store = source, pipeline, conversation, store
-        self._events = ResponseEvents()
-        self._output = ResponseOutput(self._events)
+        self._body, self._events = body, ResponseEvents()
+        identifier = ResponseStore.new_id()
+        self._output = ResponseOutput(identifier, self._events)
         self._response = body.echoed() | {
-            "id": ResponseStore.new_id(),
+            "id": identifier,
             "object": "response",
             "created_at": int(time.time()),
             "completed_at": None,
@@ -122,7 +127,7 @@ class CreatedResponse(StreamedResponse):
 
     def body(self) -> dict[str, Any]:
         """Return the complete response. Raises APIError."""
-        with with_request_paths(self._conversation):
+        with with_request_paths(self._conversation), self._body.tool_paths():
             responses = [response for response in self._responses.responses() if response]
         for response in responses:
             self._read(response)
@@ -150,7 +155,8 @@ class CreatedResponse(StreamedResponse):
         """Parse the next part of the model's output into output items, and return the resulting events."""
         events = self._output.push(self._pipeline.push(response["text_output"]))
         if "finish_reason" in response:
-            events += self._output.push(self._pipeline.end()) + self._output.end(_status(response))
+            events += self._output.push(self._pipeline.end(response["finish_reason"] == "length"))
+            events += self._output.end(_status(response))
         return events
 
     def _finished(self, last: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contract.constraints import ToolCallsConstraint
 from contract.model_text import TOOL_TAGS
 from frontend.parsing.tools.json_calls import FENCE, FENCE_END, read_arguments
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
-from frontend.parsing.tools.tool_constraints import Function, parameters_of, tagged_any
+from frontend.parsing.tools.tool_constraints import Function, tagged_any
 
 _ALL, _ALL_END, _CALL, _CALL_END, _SEPARATOR = TOOL_TAGS["deepseek"]
 
@@ -40,12 +40,12 @@ def _call(scanner: Scanner) -> Steps[None]:
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     begin = f"{_ALL}{_CALL}function{_SEPARATOR}"
     end = f"\n{FENCE_END}{_CALL_END}{_ALL_END}"
-    return tagged_any([(f"{begin}{f['name']}\n{FENCE}\n", parameters_of(f), end) for f in functions])
+    return tagged_any([(f"{begin}{f['name']}\n{FENCE}\n", f, end) for f in functions])
 
 
 def _constrain_bare(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     end = f"{_CALL_END}{_ALL_END}"
-    return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", parameters_of(f), end) for f in functions])
+    return tagged_any([(f"{_ALL}{_CALL}{f['name']}{_SEPARATOR}", f, end) for f in functions])
 
 
 DEEPSEEK = ToolFormat(_grammar, _constrain, TOOL_TAGS["deepseek"])

@@ -22,8 +22,8 @@ def _grammar(scanner: Scanner) -> Steps[None]:
 
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
     if max_calls == 1:
-        return tagged("", call_schema(functions), "", max_calls=1)
-    return tagged("", calls_schema(functions, max_calls), "", max_calls=1)
+        return tagged("", call_schema(functions), "", functions, max_calls=1)
+    return tagged("", calls_schema(functions, max_calls), "", functions, max_calls=1)
 
 
 GENERIC = ToolFormat(_grammar, _constrain, ())

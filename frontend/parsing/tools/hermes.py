@@ -24,7 +24,7 @@ def _grammar(scanner: Scanner) -> Steps[None]:
 
 
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
-    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", "\n", max_calls)
+    return tagged(f"{_OPEN}\n", call_schema(functions), f"\n{_CLOSE}", functions, "\n", max_calls)
 
 
 HERMES = ToolFormat(_grammar, _constrain, TOOL_TAGS["hermes"])

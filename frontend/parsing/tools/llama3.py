@@ -31,7 +31,7 @@ def _calls(scanner: Scanner) -> Steps[None]:
 
 
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
-    return tagged("", call_schema(functions, "parameters"), "", "; ", max_calls)
+    return tagged("", call_schema(functions, "parameters"), "", functions, "; ", max_calls)
 
 
 LLAMA3 = ToolFormat(_grammar, _constrain, TOOL_TAGS["llama3"])

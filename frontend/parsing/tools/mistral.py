@@ -12,7 +12,7 @@ from contract.constraints import ToolCallsConstraint
 from contract.model_text import CALL_ID_LENGTH, TOOL_TAGS
 from frontend.parsing.tools.json_calls import read_arguments, read_calls
 from frontend.parsing.tools.scanner import Scanner, Steps, ToolFormat
-from frontend.parsing.tools.tool_constraints import Function, calls_schema, parameters_of, tagged, tagged_any
+from frontend.parsing.tools.tool_constraints import Function, calls_schema, tagged, tagged_any
 
 _TAG, _ID, _ARGUMENTS = TOOL_TAGS["mistral"]
 
@@ -40,11 +40,11 @@ def _new_id() -> str:
 
 
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
-    return tagged(_TAG, calls_schema(functions, max_calls), "", max_calls=1)
+    return tagged(_TAG, calls_schema(functions, max_calls), "", functions, max_calls=1)
 
 
 def _constrain_named(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
-    return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", parameters_of(f), "") for f in functions])
+    return tagged_any([(f"{_TAG}{f['name']}{_ARGUMENTS}", f, "") for f in functions])
 
 
 MISTRAL = ToolFormat(_grammar, _constrain, TOOL_TAGS["mistral"], _new_id)

@@ -23,7 +23,7 @@ def _grammar(scanner: Scanner) -> Steps[None]:
 
 
 def _constrain(functions: Sequence[Function], max_calls: int | None) -> ToolCallsConstraint:
-    return tagged(_OPEN, calls_schema(functions, max_calls), _CLOSE, max_calls=1)
+    return tagged(_OPEN, calls_schema(functions, max_calls), _CLOSE, functions, max_calls=1)
 
 
 PHI = ToolFormat(_grammar, _constrain, TOOL_TAGS["phi"])

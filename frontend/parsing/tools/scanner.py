@@ -33,11 +33,12 @@ class Scanner:
     """A streamed text and the events found in it.
 
     `names` are the names of the tools that the model may call. After `max_calls` calls, further calls are dropped; None
-    means no limit. `new_id` generates a call's ID.
+    means no limit. With `forced`, all of the text belongs to calls.
     """
 
-    def __init__(self, names: Collection[str], max_calls: int | None, new_id: Callable[[], str]):
-        self._names, self._max_calls, self._new_id = names, max_calls, new_id
+    def __init__(self, tool_format: "ToolFormat", names: Collection[str], max_calls: int | None, forced: bool):
+        self._names, self._max_calls, self._new_id = names, max_calls, tool_format.new_id
+        self._tags, self._forced, self._in_call = tool_format.tags, forced, False
         self._text, self._position, self._mark = "", 0, 0
         self._raw: list[str] = []  # the text after the mark (see `mark`) that is no longer in _text
         self._space = ""  # white space at the end of the text so far: emitted before more text, dropped before a call
@@ -49,6 +50,8 @@ class Scanner:
         """Whether the text so far has no calls, and no other text except white space."""
         self.ended = False
         """Whether the output has ended, so that no more text arrives."""
+        self.cut_off = False
+        """Whether the output has ended at the token limit."""
 
     # ToolParser, which runs the grammar, uses the following methods.
 
@@ -65,8 +68,12 @@ class Scanner:
     def fail_call(self) -> None:
         """Emit the text since the mark, because this text is not a valid call.
 
-        The event is ToolCallAborted if ToolCallStart has been emitted for the call, otherwise TextDelta.
+        The event is ToolCallAborted if ToolCallStart has been emitted for the call, otherwise TextDelta. If the output
+        is cut off, nothing is emitted: a started call stays incomplete, and the beginning of a call is not content.
         """
+        if self.cut_off and (self._open_call is not None or self._in_call or self._forced):
+            self.mark()
+            return
         raw = "".join(self._raw) + self._text[self._mark : self._position]
         if self._open_call is None or self._suppressed:
             self._emit_text(raw)
@@ -92,20 +99,31 @@ class Scanner:
 
         If the output ends without a tag, emit the rest of the text and return an empty string.
         """
+        self._in_call = False
         while True:
             rest = self._text[self._position :]
             matches = [(rest.index(tag), tag) for tag in tags if tag in rest]
-            overlap = 0 if matches or self.ended else max(suffix_overlap(rest, tag) for tag in tags)
-            end = min(matches)[0] if matches else len(rest) - overlap
+            end = min(matches)[0] if matches else len(rest) - self._held_back(rest, tags)
             self._emit_text(rest[:end])
             self._position += end
             self.mark()
             if matches:
-                self._position += len(min(matches)[1])
-                return min(matches)[1]
+                tag = min(matches)[1]
+                self._position += len(tag)
+                self._in_call = tag in self._tags
+                return tag
             if self.ended:
                 return ""
             yield
+
+    def _held_back(self, text: str, tags: Collection[str]) -> int:
+        """Return how many characters at the end of a text are not emitted, because they may begin a tag."""
+        if self.ended and not self.cut_off:
+            return 0
+        if not self.ended:
+            return max(suffix_overlap(text, tag) for tag in tags)
+        overlap = max((suffix_overlap(text, tag) for tag in tags if self._forced or tag in self._tags), default=0)
+        return overlap if self._forced or overlap > 1 else 0  # one character is more likely text than a tag
 
     def peek(self) -> Steps[str]:
         """Return the next character that is not white space, or '' if the output has ended. Consumes no text."""
@@ -119,13 +137,16 @@ class Scanner:
         self._position = len(self._text) - len(self._text[self._position :].lstrip())
 
     def accept(self, literal: str) -> Steps[bool]:
-        """Return whether the next text is `literal`, and skip this text if it is."""
+        """Return whether the next text is `literal`, and skip this text if it is, or if it is cut off."""
         while True:
             rest = self._text[self._position : self._position + len(literal)]
             if rest == literal:
                 self._position += len(literal)
                 return True
-            if self.ended or not literal.startswith(rest):
+            if not literal.startswith(rest):
+                return False
+            if self.ended:
+                self._position += len(rest) if self.cut_off else 0
                 return False
             yield
 
@@ -270,9 +291,9 @@ class ToolFormat:
 
     grammar: Callable[[Scanner], Steps[None]]
     constrain: Callable[[Sequence[Mapping[str, Any]], int | None], ToolCallsConstraint]
-    """Returns the constraint on the output. Its arguments are the functions that the model may call (each with `name`
-    and `parameters`) and the maximum number of calls (None: no limit). Some formats always limit the output to one
-    call.
+    """Returns the constraint on the output. Its arguments are the functions that the model may call and the maximum
+    number of calls (None: no limit). Each function has `name`, `parameters`, and `param`, the path of its `parameters`
+    in the request. Some formats always limit the output to one call.
     """
     tags: tuple[str, ...]
     new_id: Callable[[], str] = _new_id
@@ -282,12 +303,15 @@ class ToolParser:
     """Finds the tool calls in streamed text, however the text is split into chunks.
 
     The text of a malformed call is emitted in a TextDelta event or, after a ToolCallStart event for the call, in a
-    ToolCallAborted event.
+    ToolCallAborted event. If the output is cut off within a call, the call stays incomplete, and its markup is dropped.
+    With `forced`, the model can only make calls.
     """
 
-    def __init__(self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None):
+    def __init__(
+        self, tool_format: ToolFormat, names: Collection[str], max_calls: int | None = None, forced: bool = False
+    ):
         self._tool_format = tool_format
-        self._scanner = Scanner(names, max_calls, tool_format.new_id)
+        self._scanner = Scanner(tool_format, names, max_calls, forced)
         self._steps = self._parse()
 
     def push(self, text: str) -> list[Event]:
@@ -296,9 +320,9 @@ class ToolParser:
         next(self._steps, None)
         return self._scanner.drain()
 
-    def end(self) -> list[Event]:
+    def end(self, cut_off: bool = False) -> list[Event]:
         """Parse the text that is still buffered at the end of the output and return its events."""
-        self._scanner.ended = True
+        self._scanner.ended, self._scanner.cut_off = True, cut_off
         next(self._steps, None)
         self._scanner.finish()
         return self._scanner.drain()

@@ -12,15 +12,35 @@ _NO_ARGUMENTS = frozenset(("type", "title", "description", "$schema", "$id", "$c
 
 
 def tagged(
-    begin: str, schema: dict[str, Any], end: str, separator: str = "", max_calls: int | None = None
+    begin: str,
+    schema: dict[str, Any],
+    end: str,
+    functions: Sequence[Function],
+    separator: str = "",
+    max_calls: int | None = None,
 ) -> ToolCallsConstraint:
-    """Return the constraint for calls that all start with `begin` and end with `end`."""
-    return ToolCallsConstraint([ToolCallTag(begin, schema, end)], separator, max_calls=max_calls)
+    """Return the constraint for calls that all start with `begin` and end with `end`.
+
+    `schema` is the result of `call_schema` or `calls_schema` for the functions.
+    """
+    path, calls = ("schema.items", schema["items"]) if "items" in schema else ("schema", schema)
+    sources = {
+        f"{path}.anyOf[{index}].properties.{call['required'][1]}": (function["name"], function["param"])
+        for index, (function, call) in enumerate(zip(functions, calls["anyOf"], strict=True))
+    }
+    return ToolCallsConstraint([ToolCallTag(begin, schema, end, sources)], separator, max_calls=max_calls)
 
 
-def tagged_any(choices: Sequence[tuple[str, dict[str, Any], str]]) -> ToolCallsConstraint:
-    """Return the constraint for exactly one call; each choice (begin, schema, end) describes the calls of one tool."""
-    return ToolCallsConstraint([ToolCallTag(*choice) for choice in choices], max_calls=1)
+def tagged_any(choices: Sequence[tuple[str, Function, str]]) -> ToolCallsConstraint:
+    """Return the constraint for exactly one call; each choice (begin, function, end) is the form of one tool's calls.
+
+    Between `begin` and `end` are the arguments.
+    """
+    tags = [
+        ToolCallTag(begin, parameters_of(function), end, {"schema": (function["name"], function["param"])})
+        for begin, function, end in choices
+    ]
+    return ToolCallsConstraint(tags, max_calls=1)
 
 
 def call_schema(functions: Sequence[Function], arguments: str = "arguments", at: str = "#") -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_the_message_of_an_unexpected_exception_is_not_leaked(client, triton):
     ("path", "body", "param", "message"),
     [
         ("chat/completions", chat(temperature=3), "temperature", "must be less than or equal to 2"),
-        ("chat/completions", chat(stop=["a"] * 5), "stop", "must have at most 4 items, not 5"),
+        ("chat/completions", chat(stop=["a"] * 17), "stop", "must have at most 16 items, not 17"),
         ("chat/completions", chat(stream_options=5), "stream_options", "must be an object"),
         ("chat/completions", chat(messages=5), "messages", "must be an array"),
         ("chat/completions", chat(guided_json=5), "guided_json", "must be an object"),

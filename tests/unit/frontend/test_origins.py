@@ -111,7 +111,7 @@ def test_responses_streams_and_errors_have_the_headers(make_client, triton):
     triton.queue_response(last("Hi"))
     responses = [
         client.post("/v1/chat/completions", json=chat(), headers={"Origin": PAGE}),
-        client.post("/v1/chat/completions", json=chat(stream=True), headers={"Origin": PAGE}),
+        client.post("/v1/chat/completions", json=chat(stream=True), headers={"Origin": PAGE}, buffered=True),
         client.post("/v1/chat/completions", json={}, headers={"Origin": PAGE}),
         client.get("/nope", headers={"Origin": PAGE}),
     ]

@@ -38,7 +38,7 @@ def test_tools_reach_the_model_in_the_format_of_chat_templates(client, triton):
 def test_without_callable_tools_no_text_is_parsed_as_a_call(client, triton, fields):
     triton.queue_response(last(WRITTEN))
     message = post(client, **fields).get_json()["choices"][0]["message"]
-    assert message == {"role": "assistant", "content": WRITTEN, "refusal": None}
+    assert message == {"role": "assistant", "content": WRITTEN, "refusal": None, "annotations": []}
     assert set(inputs(triton)) == {"messages", "sampling_parameters"}
 
 
@@ -46,7 +46,7 @@ def test_call_in_the_text_becomes_a_tool_call(client, triton):
     triton.queue_response(delta(WRITTEN[:20]), delta(WRITTEN[20:]), last())
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     (call,) = choice["message"].pop("tool_calls")
-    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None}
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "annotations": []}
     assert choice["finish_reason"] == "tool_calls"
     assert call.pop("id").startswith("call_")
     assert call == {"type": "function", "function": CALL["function"]}
@@ -68,11 +68,11 @@ def test_calls_in_streamed_text_become_tool_call_deltas(client, triton):
 
 
 def test_truncated_response_keeps_its_finish_reason(client, triton):
-    triton.queue_response(last(WRITTEN + WRITTEN[:40], "length"))
+    triton.queue_response(last(WRITTEN + WRITTEN[:56], "length"))
     choice = post(client, tools=[TOOL]).get_json()["choices"][0]
     assert choice["finish_reason"] == "length"
-    assert len(choice["message"]["tool_calls"]) == 1
-    assert choice["message"]["content"] == WRITTEN[:40]
+    arguments = [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+    assert (choice["message"]["content"], arguments) == (None, ['{"city": "Köln"}', '{"city": "K'])
 
 
 def test_only_one_call_is_returned_if_parallel_tool_calls_is_false(client, triton):
@@ -236,7 +236,13 @@ def test_reasoning_is_separated_for_models_that_reason(client, triton, configure
     body = post(client).get_json()
     message = body["choices"][0]["message"]
     assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
-    assert message == {"role": "assistant", "content": "Hello", "refusal": None, "reasoning_content": "Hm."}
+    assert message == {
+        "role": "assistant",
+        "content": "Hello",
+        "refusal": None,
+        "annotations": [],
+        "reasoning_content": "Hm.",
+    }
     triton.queue_response(delta("<thi"), delta("nk>Hm. "), delta("So.</thi"), delta("nk>\n\nHel"), last("lo"))
     deltas = [chunk["choices"][0]["delta"] for chunk in events(post(client, stream=True))[1:-1]]
     reasoning = [{"reasoning_content": "Hm."}, {"reasoning_content": " So."}]

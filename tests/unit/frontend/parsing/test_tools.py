@@ -18,19 +18,21 @@ from frontend.parsing.tools.tool_constraints import parameters_of
 NAMES = {"weather", "f", "get-time_2"}
 
 
-def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False):
+def fold(tool_format, pieces, max_calls=None, finish="stop", parse_reasoning=False, forced=False):
     """Parse the pieces of a model's output, and return the message's content, calls, reasoning and finish_reason.
 
     Asserts that the streamed deltas add up to the same content and, unless a call was aborted, to the same calls.
     """
     parsers = [ReasoningParser()] if parse_reasoning else []
     builder = MessageBuilder(
-        ParserPipeline([*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls)] if tool_format else parsers)
+        ParserPipeline(
+            [*parsers, ToolParser(TOOL_FORMATS[tool_format], NAMES, max_calls, forced)] if tool_format else parsers
+        )
     )
-    deltas = [delta for piece in pieces for delta in builder.push(piece)] + builder.end()
+    deltas = [delta for piece in pieces for delta in builder.push(piece)] + builder.end(finish)
     message = builder.message()
     calls = [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])]
-    for _, arguments in calls:
+    for _, arguments in calls if finish == "stop" else ():
         assert isinstance(orjson.loads(arguments), dict)
     if builder.finish_reason("stop") == "tool_calls":
         assert streamed_calls(deltas)[-len(calls) :] == calls or len(calls) < len(streamed_calls(deltas))
@@ -148,11 +150,26 @@ def test_call_to_unknown_tool_is_emitted_as_text(tool_format):
     assert fold_splits(tool_format, text) == (text, [], None, "stop")
 
 
-def test_truncated_call_is_parsed_or_emitted_as_text(tool_format):
-    text = format_call(tool_format, "weather", '{"city": "Zürich"}')
-    for length in range(len(text)):
-        content, calls, _, _ = fold(tool_format, [text[:length]], finish="length")
-        assert calls == [("weather", '{"city": "Zürich"}')] or content == text[:length]
+@pytest.mark.parametrize("forced", [False, True])
+def test_cut_off_call_is_incomplete_and_its_markup_is_not_content(tool_format, forced):
+    text, arguments = format_call(tool_format, "weather", '{"city": "Zürich"}'), '{"city": "Zürich"}'
+    tagged = forced or tool_format != "generic"
+    for length in range(2, len(text)):
+        content, calls, _, finish = fold(tool_format, list(text[:length]), finish="length", forced=forced)
+        assert finish == "length"
+        assert len(calls) <= 1
+        if calls:
+            assert calls[0][0] == "weather"
+            assert arguments.startswith(calls[0][1])
+        assert not content or not (calls or tagged), text[:length]
+    assert fold(tool_format, [text[: text.index("Zü")]], finish="length", forced=forced)[1] == [
+        ("weather", '{"city": "')
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "a <", "a [", "```", "```json\n{", "func", '{"name": "Jo', "Hello\n"])
+def test_cut_off_text_is_unchanged(tool_format, text):
+    assert fold(tool_format, list(text), finish="length")[0] == text
 
 
 def test_calls_around_a_malformed_call_are_parsed(tool_format):
@@ -246,7 +263,7 @@ def test_arguments_are_streamed_as_they_arrive():
 def test_aborted_call_becomes_content_and_its_index_is_not_reused():
     builder = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
     text = '<tool_call>{"name": "f", "arguments": {"a": oops}}</tool_call>'
-    deltas = [delta for character in text for delta in builder.push(character)] + builder.end()
+    deltas = [delta for character in text for delta in builder.push(character)] + builder.end("stop")
     assert "".join(delta.get("content", "") for delta in deltas) == text
     assert builder.finish_reason("stop") == "stop"
     good = MessageBuilder(ParserPipeline([ToolParser(TOOL_FORMATS["hermes"], NAMES)]))
@@ -299,13 +316,14 @@ def test_call_in_reasoning_is_not_parsed_but_call_after_reasoning_is(tool_format
 FUNCTIONS = [
     {
         "name": "f",
+        "param": "tools[0].function.parameters",
         "parameters": {
             "type": "object",
             "properties": {"x": {"$ref": "#/$defs/X"}},
             "$defs": {"X": {"type": "integer"}},
         },
     },
-    {"name": "weather", "parameters": None},
+    {"name": "weather", "param": "tools[1].function.parameters", "parameters": None},
 ]
 
 

@@ -35,7 +35,7 @@ def test_non_streamed_response_has_openais_format(client, triton):
     assert body["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+            "message": {"role": "assistant", "content": "Hello!", "refusal": None, "annotations": []},
             "logprobs": None,
             "finish_reason": "stop",
         }
@@ -206,7 +206,7 @@ USER = {"role": "user", "content": "Hi"}
         ({"min_p": 1.0}, "min_p", "invalid_value"),
         ({"top_p": 1e-50}, "top_p", "invalid_value"),
         ({"stop": ["a", ""]}, "stop", "invalid_value"),
-        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"stream": "yes"}, "stream", "invalid_type"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),

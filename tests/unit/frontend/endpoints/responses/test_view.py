@@ -236,6 +236,7 @@ def test_error_names_the_field_by_its_path_in_the_request(client, triton, param)
 
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"type": "function", "name": "f", "parameters": {}}
+SEARCH = {"type": "web_search"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "3"}
 IMAGE_PART = {"type": "input_image", "image_url": IMAGE}
@@ -262,7 +263,7 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
             "input[0].content[0].type",
             "invalid_value",
         ),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "invalid_value"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id", "missing_parameter"),
         ({"input": [{"type": 3}]}, "input[0]", "invalid_value"),
         ({"input": [{"type": NESTED}]}, "input[0]", "invalid_value"),
         ({"text": {"format": {"type": NESTED}}}, "text.format", "invalid_value"),
@@ -285,7 +286,20 @@ DEEP = '{"a":' * 70 + "1" + "}" * 70
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"instructions": ["x"]}, "instructions", "invalid_type"),
         ({"store": "yes"}, "store", "invalid_type"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0]", "invalid_value"),
+        ({"tools": [{"name": "f"}]}, "tools[0].type", "missing_parameter"),
+        ({"tools": [SEARCH, TOOL, TOOL]}, "tools[2].name", "invalid_value"),
+        ({"tools": [SEARCH], "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "web_search"}}, "tool_choice", "invalid_value"),
+        (
+            {
+                "tools": [TOOL],
+                "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [TOOL | {"name": "g"}]},
+            },
+            "tool_choice.tools[0].name",
+            "invalid_value",
+        ),
+        ({"guided_json": {"type": "object"}}, "guided_json", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
         ({"tools": [TOOL | {"name": ""}]}, "tools[0].name", "invalid_value"),
         ({"tools": [TOOL, TOOL]}, "tools[1].name", "invalid_value"),
         ({"tools": [TOOL | {"parameters": {"type": "array"}}]}, "tools[0].parameters", "invalid_value"),
@@ -312,6 +326,24 @@ def test_error_for_invalid_input_names_the_field(client, triton, fields, param, 
     error = response.get_json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)
     assert not triton.requests
+
+
+@pytest.mark.parametrize("reference", [{"type": "item_reference"}, {}])
+def test_item_reference_is_replaced_with_the_stored_item(client, triton, reference):
+    triton.queue_response(last("Four."))
+    (item,) = ask(client).get_json()["output"]
+    triton.queue_response(last())
+    assert ask(client, [USER, reference | {"id": item["id"]}, USER]).status_code == 200
+    assert [message["content"] for message in sent_messages(triton)] == ["Hi", "Four.", "Hi"]
+
+
+@pytest.mark.parametrize("identifier", ["x", "msg_" + "0" * 64 + "_0", "msg_../../etc_0"])
+def test_reference_to_an_item_that_is_not_stored_is_404(client, triton, identifier):
+    triton.queue_response(last("Four."))
+    (item,) = ask(client, store=False).get_json()["output"]
+    for missing in (identifier, item["id"]):
+        response = ask(client, [{"type": "item_reference", "id": missing}, USER])
+        assert (response.status_code, response.get_json()["error"]["param"]) == (404, "input[0].id")
 
 
 def test_error_message_says_call_id_where_chat_completions_say_tool_call_id(client):
@@ -374,11 +406,47 @@ class TestTools:
         broken = '{"name": "weather", "arguments": {"city": oops}}'
         triton.queue_response(*(delta(letter) for letter in broken), last(""))
         found = events(ask(client, tools=[WEATHER], stream=True))
-        (message,) = found[-1]["response"]["output"]
-        assert message["content"][0]["text"] == broken
+        call, message = found[-1]["response"]["output"]
+        assert (call["status"], message["content"][0]["text"]) == ("incomplete", broken)
         triton.queue_response(last(broken))
-        (plain,) = ask(client, tools=[WEATHER]).get_json()["output"]
+        _, plain = ask(client, tools=[WEATHER]).get_json()["output"]
         assert plain["content"] == message["content"]
+
+    @pytest.mark.parametrize("choice", ["auto", {"type": "allowed_tools", "mode": "auto", "tools": [WEATHER, SEARCH]}])
+    def test_tools_that_are_not_functions_are_not_offered_to_the_model(self, client, triton, choice):
+        triton.queue_response(last(CALLED))
+        tools = [
+            SEARCH,
+            WEATHER,
+            {"type": "custom", "name": "patch"},
+            {"type": "local_shell"},
+            {"type": "mcp", "x": []},
+        ]
+        if choice != "auto":
+            tools.append(TOOL)
+        body = ask(client, tools=tools, tool_choice=choice).get_json()
+        assert [tool["function"]["name"] for tool in orjson.loads(triton.requests[0]["inputs"]["tools"])] == ["weather"]
+        assert body["output"][0]["name"] == "weather"
+        assert openai_types.Response.model_validate(body).tools[0].name == "weather"
+
+    def test_errors_name_tools_by_their_place_in_the_request(self, client, triton):
+        message = "Invalid value for 'tools[0].function.parameters': tool 'weather': x"
+        triton.queue_response(InvalidRequest(message, param="tools[0].function.parameters"))
+        error = ask(client, tools=[SEARCH, WEATHER], tool_choice="required").get_json()["error"]
+        expected = "tools[1].parameters"
+        assert (error["param"], error["message"]) == (expected, f"Invalid value for '{expected}': tool 'weather': x")
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_cut_off_call_is_an_incomplete_item(self, client, triton, stream):
+        triton.queue_response(delta(CALLED[:45]), last("", "length"))
+        response = ask(client, tools=[WEATHER], tool_choice="required", stream=stream)
+        found = events(response) if stream else []
+        body = found[-1]["response"] if stream else response.get_json()
+        (item,) = body["output"]
+        assert (body["status"], item["status"]) == ("incomplete", "incomplete")
+        assert (item["name"], item["arguments"]) == ("weather", '{"city": "Os')
+        done = {event["output_index"]: event["item"] for event in found if event["type"] == "response.output_item.done"}
+        assert done == ({0: item} if stream else {})
 
     def test_tool_calls_and_their_outputs_become_messages(self, client, triton):
         triton.queue_response(last())
