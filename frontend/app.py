@@ -7,7 +7,10 @@ from flask import Flask
 from frontend.access_log import register_access_log
 from frontend.endpoints import BLUEPRINTS, UNVERSIONED
 from frontend.errors import register_error_handlers
+from frontend.http.multipart import FormRequest
 from frontend.http.origins import register_origin_checks
+from frontend.http.respond import register_response_start
+from frontend.http.worker import register_http_errors
 from frontend.services import Services
 from frontend.settings import Settings
 from frontend.storage.expiring_files import ExpiringFiles
@@ -21,6 +24,7 @@ from frontend.triton.registry import Registry
 def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[], None]) -> Flask:
     """Return the WSGI application, which calls models through `triton` and, after POST /shutdown, calls `shut_down`."""
     app = Flask("trident", static_folder=None)
+    app.request_class = FormRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
     app.extensions["trident"] = Services(
@@ -34,7 +38,9 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     )
     register_access_log(app, settings.log_format)
     register_error_handlers(app)
+    register_http_errors(app)
     register_origin_checks(app, settings)
+    register_response_start(app)
     for blueprint in UNVERSIONED:
         app.register_blueprint(blueprint)
     for blueprint in BLUEPRINTS:

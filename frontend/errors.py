@@ -7,7 +7,8 @@ APIError
 ├── ModelNotFound 404         │   └── Overloaded 503
 ├── WrongMethod 405           ├── DeadlineExceeded 504
 ├── PayloadTooLarge 413       └── ClientClosedRequest 499 (only logged: the client has disconnected)
-└── UnsupportedEncoding 415
+├── UnsupportedEncoding 415
+└── InvalidHTTP 400, 414, 417, 431 or 501
 """
 
 import logging
@@ -33,10 +34,14 @@ ERROR_TYPES = {
     405: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
+    414: "invalid_request_error",
     415: "invalid_request_error",
+    417: "invalid_request_error",
     429: "rate_limit_exceeded",
+    431: "invalid_request_error",
     499: "invalid_request_error",
     500: "api_error",
+    501: "invalid_request_error",
     503: "service_unavailable",
     504: "timeout_error",
 }
@@ -145,9 +150,19 @@ class PayloadTooLarge(APIError):
 
 
 class UnsupportedEncoding(APIError):
-    """The `Content-Encoding` of the request body is not supported: JSON may use gzip or deflate, forms none."""
+    """The `Content-Encoding` of the request body is not supported: JSON may use gzip, deflate or zstd, forms none."""
 
     status, code = 415, "unsupported_encoding"
+
+
+class InvalidHTTP(APIError):
+    """The request is not valid HTTP; 414, 417, 431 or 501 for a URL, headers or encodings that are not supported."""
+
+    status, code = 400, "invalid_http"
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
 
 
 class InternalError(APIError):

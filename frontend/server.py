@@ -38,7 +38,7 @@ class Web(BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": settings.address,
             "workers": settings.workers,
-            "worker_class": "gevent",
+            "worker_class": "frontend.http.worker.Worker",
             "worker_connections": 2000,
             "graceful_timeout": settings.drain_seconds,
             "timeout": 30,

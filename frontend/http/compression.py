@@ -2,11 +2,13 @@
 
 import zlib
 
+import zstandard
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from frontend.errors import InvalidRequest, UnsupportedEncoding
+from frontend.errors import InvalidHTTP, InvalidRequest, UnsupportedEncoding
 
+_ZSTD_WINDOW = 8 << 20
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's numbers for formats with a window of 32 KiB
 
 _MAX_RATIO = 4
@@ -18,7 +20,12 @@ have to read 100 MB or more for each small request.
 
 
 def content_encoding() -> str:
-    """Return the request's Content-Encoding in lower case; an empty string if the body is not encoded."""
+    """Return the request's Content-Encoding in lower case; an empty string if the body is not encoded.
+
+    Raises InvalidHTTP for a Transfer-Encoding that gunicorn accepts, but does not decode.
+    """
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() not in ("chunked", "identity"):
+        raise InvalidHTTP("The only supported Transfer-Encoding is chunked", 501)
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     return "" if encoding == "identity" else encoding
 
@@ -32,19 +39,40 @@ def decompressed(content: bytes, always: int, limit: int) -> bytes:
     encoding = content_encoding()
     if not encoding:
         return content
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise UnsupportedEncoding(f"The Content-Encoding '{encoding[:100]}' is not supported: use gzip or deflate")
+    if encoding not in ("gzip", "x-gzip", "deflate", "zstd"):
+        raise UnsupportedEncoding(
+            f"The Content-Encoding '{encoding[:100]}' is not supported: use gzip, deflate or zstd"
+        )
     limit = min(limit, max(always, _MAX_RATIO * len(content)))
-    decompressor = zlib.decompressobj(_deflate_format(content) if encoding == "deflate" else _GZIP)
     try:
-        output = decompressor.decompress(content, limit + 1)
-    except zlib.error as error:
+        output, complete = _zstd(content, limit + 1) if encoding == "zstd" else _zlib(content, encoding, limit + 1)
+    except (zlib.error, zstandard.ZstdError) as error:
         raise InvalidRequest(f"The request body is not valid {encoding}", code="invalid_encoding") from error
     if len(output) > limit:
         raise RequestEntityTooLarge
-    if not decompressor.eof or decompressor.unused_data:
+    if not complete:
         raise InvalidRequest(f"The request body is not valid {encoding}", code="invalid_encoding")
     return output
+
+
+def _zlib(content: bytes, encoding: str, size: int) -> tuple[bytes, bool]:
+    """Return at most `size` bytes of the decompressed content, and whether the content ends where it should."""
+    decompressor = zlib.decompressobj(_deflate_format(content) if encoding == "deflate" else _GZIP)
+    return decompressor.decompress(content, size), decompressor.eof and not decompressor.unused_data
+
+
+def _zstd(content: bytes, size: int) -> tuple[bytes, bool]:
+    """Return the same as `_zlib`, except that there may be up to 33 MB more than `size` bytes.
+
+    The window, for which memory is reserved, is limited to 8 MiB as in RFC 9659.
+    """
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+    output, position = bytearray(), 0
+    while position < len(content) and len(output) < size and not decompressor.eof:
+        # 4 bytes can become 128 KiB, and zstandard has no limit on what comes out, so a little goes in at a time.
+        output += decompressor.decompress(content[position : position + 1024])
+        position += 1024
+    return bytes(output), decompressor.eof and not decompressor.unused_data and position >= len(content)
 
 
 def _deflate_format(content: bytes) -> int:

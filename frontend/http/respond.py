@@ -7,12 +7,14 @@ from typing import Any, Protocol
 
 import gevent
 import orjson
-from flask import Response, stream_with_context
+from flask import Flask, Response, request, stream_with_context
 
 from frontend.access_log import log_fields
 from frontend.errors import APIError
 
 DONE = b"data: [DONE]\n\n"
+_PROBE_SECONDS = 0.2
+_HAS_BEGUN = "trident.response_has_begun"
 _HEARTBEAT = b": waiting\n\n"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -64,24 +66,45 @@ class StreamedResponse(abc.ABC):
             self._source.close()
 
 
+def register_response_start(app: Flask) -> None:
+    """Make `app` note in the WSGI environment of a request that its response begins."""
+
+    def note(response: Response) -> Response:
+        request.environ[_HAS_BEGUN] = True
+        return response
+
+    app.after_request(note)
+
+
 class DisconnectWatcher:
     """Calls `on_disconnect` once if the client disconnects before `close()` is called.
 
     gunicorn detects a disconnect only at its next write. This class detects a disconnect earlier, because the socket
     becomes readable when the client closes the connection. The socket also becomes readable if the client sends more
     data (a pipelined request). In that case, the client counts as connected, and the socket is no longer watched.
+
+    A client that only shuts down its sending side waits for the response. A write tells the two apart: if the client
+    has closed the connection, its system answers with a reset. Before the response has begun, the interim response
+    `100 Continue` is written, which clients skip; HTTP/1.0 has no such response, so a client of HTTP/1.0 counts as
+    disconnected. After the response has begun (see `register_response_start`), gunicorn's next writes tell.
     """
 
     def __init__(self, environ: Mapping[str, Any], on_disconnect: Callable[[], None]):
         self._on_disconnect = on_disconnect
+        self._can_probe = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        self._environ = environ
         self._socket: socket.socket | None = environ.get("gunicorn.socket")
-        self._watcher = None
+        self._watcher, self._closed = None, False
         if self._socket is not None and self._socket.fileno() >= 0:
             self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), 1)
             self._watcher.start(self._readable)
 
     def close(self) -> None:
         """Stop watching the socket."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()
@@ -89,11 +112,31 @@ class DisconnectWatcher:
 
     def _readable(self) -> None:
         """Check the connection. Runs in gevent's hub, which must not block, so the callback gets its own greenlet."""
-        self.close()
-        if self._is_disconnected():
-            gevent.spawn(self._on_disconnect)
+        self._stop()
+        if self._is_at_end():
+            gevent.spawn(self._probe)
 
-    def _is_disconnected(self) -> bool:
+    def _probe(self) -> None:
+        """Call `on_disconnect` as soon as the client turns out to have closed the connection."""
+        while not (self._closed or _HAS_BEGUN in self._environ):
+            if not (self._can_probe and self._write_interim_response()):
+                self._on_disconnect()
+                return
+            gevent.sleep(_PROBE_SECONDS)
+
+    def _write_interim_response(self) -> bool:
+        """Return whether the connection is still open, before and after the write of an interim response."""
+        assert self._socket is not None  # noqa: S101
+        try:
+            socket.socket.send(self._socket, b"HTTP/1.1 100 Continue\r\n\r\n", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _is_at_end(self) -> bool:
+        """Return whether the client sends nothing more."""
         assert self._socket is not None  # noqa: S101
         try:
             return socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""

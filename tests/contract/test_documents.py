@@ -26,7 +26,7 @@ def read(name):
 def routes(tmp_path):
     app = create_app(Settings(cache=tmp_path), object(), lambda: None)
     return {
-        (method, re.sub(r"<(\w+)>", r"{\1}", re.sub(r"<path:\w+>", "{id}", rule.rule)))
+        (method, re.sub(r"<(?:string\(minlength=8\):)?(\w+)>", r"{\1}", re.sub(r"<path:\w+>", "{id}", rule.rule)))
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import orjson
 from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
@@ -66,6 +67,17 @@ class TranscriptionRequest(TranslationRequest):
         "response format `json` or `text`.",
     )
     vad_filter: bool = Field(True, description="Skip audio without speech (voice activity detection).")
+
+    @field_validator("timestamp_granularities", mode="before")
+    @classmethod
+    def _accept_text(cls, value: Any) -> Any:
+        """Accept a field without brackets: one value, or a JSON array."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return orjson.loads(value) if value.startswith("[") else [value]
+        except orjson.JSONDecodeError:
+            return [value]
 
     @field_validator("language")
     @classmethod

@@ -26,6 +26,9 @@ blueprint = Blueprint("responses", __name__)
 
 _INSTRUCTIONS = "instructions"
 
+# `compact` is not an ID: POST /responses/compact, which Trident lacks, must be a 404 instead of a 405.
+_STORED = "/responses/<string(minlength=8):identifier>"
+
 
 @blueprint.post("/responses")
 def create_response() -> Response:
@@ -38,7 +41,7 @@ def create_response() -> Response:
     return created.event_stream() if body.stream else json_response(created.body())
 
 
-@blueprint.get("/responses/<identifier>")
+@blueprint.get(_STORED)
 def retrieve_response(identifier: str) -> Response:
     """Return a stored response. Anyone who knows its ID can read it."""
     stored = services().responses.get(identifier)
@@ -47,7 +50,7 @@ def retrieve_response(identifier: str) -> Response:
     return json_response(stored.response)
 
 
-@blueprint.delete("/responses/<identifier>")
+@blueprint.delete(_STORED)
 def delete_response(identifier: str) -> Response:
     """Delete a stored response. Responses that continue it keep their copy of the conversation."""
     if not services().responses.delete(identifier):

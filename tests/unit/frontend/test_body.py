@@ -8,10 +8,17 @@ import zlib
 
 import orjson
 import pytest
+import zstandard
 
 from tests.unit.conftest import chat, last
 
-COMPRESSORS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "GZIP": gzip.compress}
+COMPRESSORS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "GZIP": gzip.compress,
+    "zstd": zstandard.compress,
+}
 
 
 def send(client, body, encoding):
@@ -33,7 +40,7 @@ def test_compressed_body_is_decompressed(client, triton, encoding):
 
 def test_size_limit_applies_to_the_decompressed_body(make_client, triton):
     client = make_client(max_body_bytes=1000, max_upload_bytes=900)
-    for encoding in ("gzip", "deflate"):
+    for encoding in ("gzip", "deflate", "zstd"):
         response = send(client, COMPRESSORS[encoding](orjson.dumps(chat(user="x" * 100_000))), encoding)
         assert (response.status_code, response.get_json()["error"]["code"]) == (413, "payload_too_large")
     triton.queue_response(last("Hi"))
@@ -59,17 +66,18 @@ def test_deflate_without_a_zlib_header_is_accepted(client, triton):
     assert send(client, compressor.compress(orjson.dumps(chat())) + compressor.flush(), "deflate").status_code == 200
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress", "x" * 1000])
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "compress", "x" * 1000])
 def test_other_encodings_are_rejected_with_415(client, encoding):
     error = send(client, b"{}", encoding).get_json()["error"]
     assert (error["type"], error["code"]) == ("invalid_request_error", "unsupported_encoding")
-    assert "gzip or deflate" in error["message"]
+    assert "gzip, deflate or zstd" in error["message"]
     assert send(client, b"{}", encoding).status_code == 415
 
 
-@pytest.mark.parametrize("body", [b"{}", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") + b"x", b""])
-def test_damaged_compression_is_rejected(client, body):
-    response = send(client, body, "gzip")
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", [lambda _: b"{}", lambda b: b[:-4], lambda b: b + b"xxxxx", lambda _: b""])
+def test_damaged_compression_is_rejected(client, encoding, damage):
+    response = send(client, damage(COMPRESSORS[encoding](b'{"model": "a", "messages": []}')), encoding)
     assert (response.status_code, response.get_json()["error"]["code"]) == (400, "invalid_encoding")
 
 
@@ -96,3 +104,61 @@ def test_integer_with_a_fraction_of_zero_is_accepted(client, triton):
 def test_other_values_are_no_integers(client, value):
     response = client.post("/v1/chat/completions", json=chat(max_tokens=value))
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, "max_tokens")
+
+
+def test_zstd_that_needs_much_memory_is_rejected(client):
+    parameters = zstandard.ZstdCompressionParameters(window_log=27)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters, write_content_size=False).compressobj()
+    body = compressor.compress(b"{}") + compressor.flush()
+    assert send(client, body, "zstd").status_code == 400
+    bomb = zstandard.compress(bytes(1 << 30))
+    assert send(client, bomb, "zstd").status_code == 413
+
+
+def test_transfer_encoding_other_than_chunked_is_501(client):
+    response = client.post("/v1/chat/completions", data=b"{}", headers={"Transfer-Encoding": "gzip, chunked"})
+    assert (response.status_code, response.get_json()["error"]["code"]) == (501, "invalid_http")
+
+
+WAV = b"RIFF\xff\xfe\r\n--x\r\ndata"
+
+
+def send_form(client, *parts, end=b"--B--\r\n", path="audio/transcriptions"):
+    body = b"".join(b"--B\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + end
+    return client.post(f"/v1/{path}", data=body, content_type="multipart/form-data; boundary=B")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b'"Ofsl\xfatdyk.wav"', '"録音.wav"'.encode("shift_jis"), '"録音.wav"'.encode(), '"录音"'.encode("gb18030"), b'""'],
+)
+def test_file_name_may_have_any_encoding(client, triton, name):
+    triton.queue_response({"text_output": "", "segments": "[]", "language": "en", "duration": 1.0})
+    part = b'name="file"; filename=' + name + b"\r\nContent-Type: audio/wav\r\n\r\n" + WAV
+    assert send_form(client, part).status_code == 200
+    assert triton.requests[0]["inputs"]["audio"] == WAV
+
+
+def test_file_without_a_file_name_is_accepted(client, triton):
+    triton.queue_response({"text_output": "", "segments": "[]", "language": "en", "duration": 1.0})
+    assert send_form(client, b'name="file"\r\nContent-Type: audio/wav\r\n\r\n' + WAV).status_code == 200
+    assert triton.requests[0]["inputs"]["audio"] == WAV
+
+
+@pytest.mark.parametrize("path", ["audio/transcriptions", "images/remove_background", "images/edits"])
+@pytest.mark.parametrize(
+    ("part", "end"),
+    [
+        (b'name="file"; filename="a"\r\n\r\nRIFF', b""),
+        (b'name="file"; filename="a"\r\n\r\nRIFF', b"--B"),
+        (b'filename="a"\r\n\r\nRIFF', b"--B--\r\n"),
+    ],
+)
+def test_malformed_form_is_called_malformed(client, path, part, end):
+    error = send_form(client, part, end=end, path=path).get_json()["error"]
+    assert (error["code"], "malformed or incomplete" in error["message"]) == ("invalid_form", True)
+
+
+def test_form_without_a_boundary_is_called_malformed(client):
+    response = client.post("/v1/audio/transcriptions", data=b"x", content_type="multipart/form-data")
+    assert response.get_json()["error"]["code"] == "invalid_form"

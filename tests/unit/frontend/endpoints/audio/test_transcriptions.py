@@ -174,6 +174,23 @@ def test_error_for_invalid_input_names_the_field(client, triton, fields, param):
     assert not triton.requests
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timestamp_granularities": "word"},
+        {"timestamp_granularities": '["word", "segment"]'},
+        {"timestamp_granularities[0]": "segment", "timestamp_granularities[1]": "word"},
+        {"timestamp_granularities[]": ["segment", "word"]},
+    ],
+)
+def test_timestamp_granularities_are_read_in_every_common_spelling(client, triton, fields):
+    queue_transcript(triton)
+    form = {"file": (io.BytesIO(b"RIFF"), "a.wav"), "response_format": "verbose_json"} | fields
+    response = client.post("/v1/audio/transcriptions", data=form, content_type="multipart/form-data")
+    assert response.status_code == 200
+    assert orjson.loads(triton.requests[0]["inputs"]["options"])["word_timestamps"] is True
+
+
 def test_unknown_language_error_lists_the_supported_languages(client):
     message = post(client, language="klingon").get_json()["error"]["message"]
     assert all(f" {code}" in message for code in LANGUAGES)
