@@ -36,12 +36,14 @@ class TextTokenizer:
         self._add_special = template is None
         self._tail: list[int] = self._tokenizer.encode(tail, add_special_tokens=False).ids
         self._max_tokens, self._max_text_tokens = max_tokens, max_tokens - len(self._tail)
+        first, second = ("", "") if self._add_special else (self._head.replace("{query}", ""), None)
+        self._overhead = len(self._tokenizer.encode(first, second, add_special_tokens=self._add_special).ids)
         self._vocabulary = self._tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[Text], truncate: Sequence[bool]) -> list[Tokens | InvalidRequest]:
         """Return, for each text, its tokens or an error.
 
-        A text results in an error if it is too long and truncation is not allowed or not possible.
+        A text results in an error if it is too long and truncation is not allowed.
         """
         prepared = [text if isinstance(text, str) or self._add_special else "".join(self._fill(text)) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=self._add_special)
@@ -68,30 +70,29 @@ class TextTokenizer:
             if not truncate:
                 return self._too_long(len(encoding.ids) + len(self._tail), " Set 'truncate' to true to truncate it.")
             encoding = self._truncate(text)
-            if encoding is None:
-                return InvalidRequest(
-                    f"The query is too long: it leaves no space for a document (limit {self._max_tokens} tokens)",
-                    "query",
-                )
         return Tokens(encoding.ids + self._tail, encoding.type_ids + [0] * len(self._tail))
 
     def _truncate(self, text: Text) -> Any:
-        """Return the encoding of `text`, truncated to the limit, or None if a query leaves no space for its document.
+        """Return the encoding of `text`, truncated to the limit.
 
-        If `text` is a pair, only its document is truncated.
+        If `text` is a pair, a query that is longer than half of the available tokens is truncated to half of them. The
+        document is truncated to the rest.
         """
         if isinstance(text, str):
             self._truncating.enable_truncation(self._max_text_tokens)
             return self._truncating.encode(text, add_special_tokens=self._add_special)
-        query, document = text if self._add_special else self._fill(text)
-        empty = "" if self._add_special else None
-        if len(self._tokenizer.encode(query, empty, add_special_tokens=self._add_special).ids) >= self._max_text_tokens:
-            return None
+        pair = self._shorten_query(text[0]), text[1]
+        query, document = pair if self._add_special else self._fill(pair)
         if self._add_special:
             self._truncating.enable_truncation(self._max_text_tokens, strategy="only_second")
             return self._truncating.encode(query, document)
         self._truncating.enable_truncation(self._max_text_tokens)
         return self._truncating.encode(query + document, add_special_tokens=False)
+
+    def _shorten_query(self, query: str) -> str:
+        encoding = self._tokenizer.encode(query, add_special_tokens=False)
+        limit = max(1, (self._max_text_tokens - self._overhead) // 2)
+        return query[: encoding.offsets[limit - 1][1]] if len(encoding.ids) > limit else query
 
     def _too_long(self, length: int, advice: str = "") -> InvalidRequest:
         return InvalidRequest(

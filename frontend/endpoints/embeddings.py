@@ -8,6 +8,7 @@ from flask import Blueprint, Response
 from numpy.typing import NDArray
 from pydantic import Field, WithJsonSchema, field_validator
 
+from frontend.aliases import DEFAULT_ALIASES
 from frontend.errors import InvalidRequest
 from frontend.http.body import RequestBody, are_token_ids, read_body
 from frontend.http.respond import json_response
@@ -104,6 +105,12 @@ def create_embedding() -> Response:
     """Return one vector per item of the input, in order."""
     body = read_body(EmbeddingRequest)
     model = require_model(body.model, "embedding")
+    if body.model in DEFAULT_ALIASES and are_token_ids(next(iter(body.inputs.values()))):
+        raise InvalidRequest(
+            f"The token IDs are those of the tokenizer of '{body.model}', but the model is {model.id}. Send text: for "
+            "example, LangChain's OpenAIEmbeddings does so with check_embedding_ctx_length=False",
+            param="input",
+        )
     _check_dimensions(body.dimensions, model)
     result = infer_rows(model, body.columns(model), body.parameters(), list(body.inputs))
     vectors = _shorten(result["embedding"], body.dimensions)

@@ -4,6 +4,7 @@ import uuid
 from typing import Annotated, Any
 
 import numpy as np
+import orjson
 from flask import Blueprint, Response
 from pydantic import Field, WithJsonSchema, field_validator
 
@@ -19,6 +20,9 @@ v2 = Blueprint("rerank_v2", __name__, url_prefix="/v2")
 
 _MAX_DOCUMENTS = 2048
 
+# The logit of a document of white space only, which the model does not see. It is below the logits of all models.
+_BLANK_LOGIT = -100.0
+
 _DOCUMENTS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}}
 
 
@@ -27,7 +31,15 @@ class RerankRequest(RequestBody):
 
     query: str = Field(description="The query.")
     documents: Annotated[list[Any], WithJsonSchema(_DOCUMENTS_SCHEMA)] = Field(
-        description="Up to 2,048 strings, or objects with a string `text`."
+        description="Up to 2,048 strings, or objects with a string `text` or with the fields in `rank_fields`. "
+        "Documents of white space only are ranked last."
+    )
+    rank_fields: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="Fields of the documents to rank by, in this order. Fields that a document lacks are skipped. "
+        "`text` if omitted. Requires documents that are objects.",
     )
     model: str | None = Field(None, description="ID, name or alias of the model. The default rerank model if omitted.")
     top_n: int | None = Field(
@@ -40,7 +52,7 @@ class RerankRequest(RequestBody):
     raw_scores: bool = Field(False, description="Return logits instead of scores from 0 to 1.")
     truncate: bool | None = Field(
         None,
-        description="Truncate documents that, with the query, exceed the model's context, instead of rejecting the "
+        description="Truncate documents, and queries too, that exceed the model's context, instead of rejecting the "
         "request. If omitted: false in `/v1/rerank`, true in `/v2/rerank`.",
     )
 
@@ -53,22 +65,42 @@ class RerankRequest(RequestBody):
 
     @field_validator("documents")
     @classmethod
-    def _check_documents(cls, documents: list[Any]) -> list[str]:
-        """Return the texts of the documents. The error message for an empty list follows AHA's documentation."""
+    def _check_documents(cls, documents: list[Any]) -> list[Any]:
+        """Check the number of documents. The error message for an empty list follows AHA's documentation."""
         if not documents:
             raise InvalidRequest("rerank documents cannot be empty", param="documents")
         if len(documents) > _MAX_DOCUMENTS:
             message = f"Too many documents: {len(documents)} (limit {_MAX_DOCUMENTS})"
             raise InvalidRequest(message, param="documents")
-        texts: list[Any] = [document.get("text") if isinstance(document, dict) else document for document in documents]
-        for index, text in enumerate(texts):
+        return documents
+
+    def texts(self) -> list[str]:
+        """Return the text of each document. Raises InvalidRequest."""
+        texts = []
+        for index, document in enumerate(self.documents):
             param = f"documents[{index}]"
-            if not isinstance(text, str):
-                message = f"Invalid value for '{param}': must be a string, or an object with a string 'text'"
+            text = _text(document, self.rank_fields)
+            if text is None:
+                kinds = "a string, or an object with a string 'text'"
+                if self.rank_fields:
+                    kinds = "an object with at least one of the fields in 'rank_fields'"
+                message = f"Invalid value for '{param}': must be {kinds}"
                 raise InvalidRequest(message, param=param, code="invalid_type")
             if not text:
                 raise InvalidRequest("rerank documents cannot contain empty strings", param=param)
+            texts.append(text)
         return texts
+
+
+def _text(document: Any, fields: list[str] | None) -> str | None:
+    """Return the text to rank a document by, or None if the document has none. Other values than strings are JSON."""
+    if fields is None:
+        text = document.get("text") if isinstance(document, dict) else document
+        return text if isinstance(text, str) else None
+    if not isinstance(document, dict) or not any(field in document for field in fields):
+        return None
+    values = [document[field] for field in fields if document.get(field) is not None]
+    return "\n".join(value if isinstance(value, str) else orjson.dumps(value).decode() for value in values) or " "
 
 
 @blueprint.post("/rerank")
@@ -93,7 +125,8 @@ def create_rerank_v2() -> Response:
     results, tokens = _rank(body, model, truncate=body.truncate is not False)
     if body.return_documents:
         for result in results:
-            result["document"] = {"text": body.documents[result["index"]]}
+            document = body.documents[result["index"]]
+            result["document"] = document if isinstance(document, dict) else {"text": document}
     meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": tokens}}
     return json_response({"id": uuid.uuid4().hex, "results": results, "meta": meta})
 
@@ -101,17 +134,21 @@ def create_rerank_v2() -> Response:
 def _rank(body: RerankRequest, model: Model, truncate: bool) -> tuple[list[dict[str, Any]], int]:
     """Return the index and score of the best `top_n` documents, best first, and the number of tokens.
 
-    Documents with equal scores keep their order.
+    Documents with equal scores keep their order. Documents of white space only are the last ones.
     """
-    query = encode_within_limit(body.query, model, False, "query", "Shorten it: queries are not truncated.")
-    documents = [encode_within_limit(text, model, truncate, f"documents[{i}]") for i, text in enumerate(body.documents)]
-    columns = {"query": [query] * len(documents), "document": documents}
-    params = [f"documents[{index}]" for index in range(len(documents))]
-    output = infer_rows(model, columns, {"truncate": truncate}, params)
-    logits = output["score"][:, 0].astype(np.float64)
+    query = encode_within_limit(body.query, model, truncate, "query")
+    texts = {f"documents[{index}]": text for index, text in enumerate(body.texts())}
+    documents = {
+        param: encode_within_limit(text, model, truncate, param) for param, text in texts.items() if text.strip()
+    }
+    logits, tokens = np.full(len(texts), _BLANK_LOGIT), 0
+    if documents:
+        columns = {"query": [query] * len(documents), "document": list(documents.values())}
+        output = infer_rows(model, columns, {"truncate": truncate}, list(documents))
+        logits[[param in documents for param in texts]] = output["score"][:, 0]
+        tokens = int(output["num_input_tokens"].sum())
     # For very low logits, exp overflows to infinity. The score is then 0, as it should be.
     with np.errstate(over="ignore"):
         scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
     best = np.argsort(-logits, kind="stable")[: body.top_n]
-    results = [{"index": int(i), "relevance_score": float(scores[i])} for i in best]
-    return results, int(output["num_input_tokens"].sum())
+    return [{"index": int(i), "relevance_score": float(scores[i])} for i in best], tokens

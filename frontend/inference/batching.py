@@ -54,20 +54,18 @@ def infer_rows(
         run.cancel()
 
 
-def encode_within_limit(
-    text: str, model: Model, truncate: bool, param: str, advice: str = "Set 'truncate' to true to truncate it."
-) -> bytes:
+def encode_within_limit(text: str, model: Model, truncate: bool, param: str) -> bytes:
     """Return a text in UTF-8. A text of over 64 characters per token of the model's context is too long.
 
     With `truncate`, a text that is too long is cut to the limit. Without it, such a text raises InvalidRequest, which
-    names `param` and whose message ends with `advice`.
+    names `param`.
     """
     max_tokens = model.int_parameter("context_length")
     limit = max_tokens * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > limit and not truncate:
         raise InvalidRequest(
             f"'{param}': This model's maximum context length is {max_tokens} tokens, but the input has {len(text)} "
-            f"characters. {advice}",
+            f"characters. Set 'truncate' to true to truncate it.",
             param=param,
             code="context_length_exceeded",
         )

@@ -4,7 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import gevent
 import gevent.lock
@@ -16,6 +16,10 @@ from frontend.settings import Settings
 _SECONDS = 30.0
 _SOCKET_TIMEOUT = urllib3.Timeout(connect=5, read=10)
 _MAX_REDIRECTS = 3
+
+# The characters of a URL that are not escaped. All others, such as letters that are not ASCII, are escaped as UTF-8.
+_URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~|^`{}\\"
+
 _HEADERS = {"User-Agent": "trident", "Accept-Encoding": "identity"}
 
 # Maximum downloads at a time per process. Each download resolves its host name on one of gevent's native threads.
@@ -74,8 +78,7 @@ def _parse(url: str) -> _Target:
         host = parts.hostname or ""
         if not host or parts.scheme not in ("http", "https"):
             raise ValueError
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        path.encode("ascii")
+        path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL_CHARACTERS)
         name = host if ":" in host else host.encode("idna").decode()
         return _Target(secure, name, parts.port or (443 if secure else 80), path)
     except ValueError:
@@ -112,7 +115,7 @@ def _get(target: _Target, settings: Settings) -> bytes | str:
 def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str:
     location = response.headers.get("Location")
     if response.status in (301, 302, 303, 307, 308) and location:
-        return location
+        return _decoded(location)
     if response.status != 200:
         raise _unreachable(f"The URL returned status {response.status}")
     content = bytearray()
@@ -121,6 +124,14 @@ def _read(response: urllib3.BaseHTTPResponse, settings: Settings) -> bytes | str
         if len(content) > settings.max_upload_bytes:
             raise file_too_large(settings.max_upload_bytes)
     return bytes(content)
+
+
+def _decoded(header: str) -> str:
+    """Return a header's text. HTTP libraries read headers as Latin-1, but letters that are not ASCII are in UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except ValueError:
+        return header
 
 
 def _addresses(target: _Target, settings: Settings) -> Iterator[str]:

@@ -8,6 +8,7 @@ import orjson
 from flask import Blueprint, Response
 from pydantic import Field, field_validator, model_validator
 
+from contract.languages import LANGUAGES, language_code
 from contract.options import TranscriptionOptions
 from frontend.errors import InvalidRequest
 from frontend.http.multipart import FileField, FormBody, read_form, read_upload
@@ -17,11 +18,6 @@ from frontend.services import require_model
 
 blueprint = Blueprint("transcriptions", __name__)
 
-# The languages that AHA's documentation lists (see docs/compatibility.md).
-LANGUAGES = (
-    *("zh", "en", "yue", "ar", "de", "fr", "es", "pt", "id", "it", "ko", "ru", "th", "vi", "ja", "tr", "hi", "ms"),
-    *("nl", "sv", "da", "fi", "pl", "cs", "fil", "fa", "el", "ro", "hu", "mk"),
-)
 _FILE = FileField("file", "Audio file")
 
 
@@ -56,7 +52,9 @@ class TranscriptionRequest(TranslationRequest):
     """The form fields of createTranscription, except the file; plus `vad_filter`, which the speaches server defines."""
 
     language: str | None = Field(
-        None, description=f"Language of the speech: {', '.join(LANGUAGES)}. Detected if omitted."
+        None,
+        description="Language of the speech: an ISO 639 code (`de`), a locale (`pt-BR`) or an English name (`french`) "
+        "of one of the languages that Whisper knows. Detected if omitted, empty or `auto`.",
     )
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = Field(
         ("segment",), description="`word` adds the times of words, and requires `verbose_json`."
@@ -82,10 +80,12 @@ class TranscriptionRequest(TranslationRequest):
     @field_validator("language")
     @classmethod
     def _check_language(cls, language: str | None) -> str | None:
-        code = (language or "").lower()
-        if code and code not in LANGUAGES:
-            raise ValueError(f"must be one of {', '.join(sorted(LANGUAGES))}")
-        return code or None
+        if not language or language.lower() == "auto":
+            return None
+        code = language_code(language)
+        if code is None:
+            raise ValueError(f"must be one of {', '.join(sorted(LANGUAGES))}, or the English name of a language")
+        return code
 
     @model_validator(mode="after")
     def _check_words(self) -> "TranscriptionRequest":
@@ -152,10 +152,12 @@ class Transcript(StreamedResponse):
             return Response(plain[response_format](), content_type=f"{kind}; charset=utf-8")
         body: dict[str, Any] = {"text": text}
         if response_format == "verbose_json":
-            spoken = [word for segment in segments for word in segment.pop("words", [])]
+            spoken = [
+                word | {"word": word["word"].strip()} for segment in segments for word in segment.pop("words", [])
+            ]
             body = {
                 "task": self._task,
-                "language": self._transcription.language,
+                "language": LANGUAGES.get(self._transcription.language, self._transcription.language),
                 "duration": self._transcription.duration,
             } | body
             body |= {"segments": segments} | ({"words": spoken} if words else {})

@@ -212,3 +212,12 @@ def test_failure_of_a_batch_keeps_its_status_and_cancels_the_next_batch(client, 
     assert embed(client, input=["x" * 16_000] * 10).status_code == status
     assert len(triton.inferences) == 2
     assert triton.inferences[1].cancelled
+
+
+def test_token_ids_for_another_models_tokenizer_are_rejected_with_advice(client, triton):
+    for ids in ([15339, 1917], [[15339], [1917]]):
+        fields = {"model": "text-embedding-3-small", "input": ids}
+        error = client.post("/v1/embeddings", json=fields).get_json()["error"]
+        assert (error["param"], "check_embedding_ctx_length=False" in error["message"]) == ("input", True)
+    assert client.post("/v1/embeddings", json={"model": "tiny-embedding", "input": [1, 2]}).status_code == 200
+    assert client.post("/v1/embeddings", json={"input": [1, 2]}).status_code == 200

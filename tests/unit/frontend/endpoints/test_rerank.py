@@ -44,7 +44,10 @@ def test_equal_scores_keep_document_order(client):
 def test_documents_may_be_objects_and_may_be_omitted_from_the_response(client):
     body = rerank(client, documents=[{"text": "bb"}, "a"], return_documents=False).get_json()
     assert [set(result) for result in body["results"]] == [{"index", "relevance_score", "score"}] * 2
-    assert rerank(client, documents=[{"text": "bb"}]).get_json()["results"][0]["document"] == "bb"
+    document = {"id": 7, "text": "bb"}
+    for path in ("/v1/rerank", "/v2/rerank"):
+        results = rerank(client, path, documents=[document], return_documents=True).get_json()["results"]
+        assert results[0]["document"] == document
 
 
 def test_v2_has_coheres_format_and_defaults(client, triton):
@@ -102,9 +105,32 @@ def test_document_error_names_the_document(client, triton):
     assert rerank(client).get_json()["error"]["param"] == "documents[1]"
 
 
-def test_query_with_more_characters_than_the_context_can_hold_is_rejected(client):
-    error = rerank(client, query="x" * 64_001, truncate=True).get_json()["error"]
+def test_query_with_more_characters_than_the_context_can_hold_is_rejected_or_truncated(client, triton):
+    error = rerank(client, query="x" * 64_001).get_json()["error"]
     assert (error["param"], error["code"]) == ("query", "context_length_exceeded")
+    assert rerank(client, query="x" * 64_001, truncate=True).status_code == 200
+    assert triton.requests[0]["inputs"]["query"][0] == b"x" * 64_000
+
+
+def test_documents_are_ranked_by_rank_fields_in_their_order(client, triton):
+    documents = [{"title": "T", "text": "x" * 9, "year": 1984}, {"text": "y"}, {"title": None, "year": 3}]
+    assert rerank(client, documents=documents[:1], rank_fields=["year", "title"]).status_code == 200
+    assert triton.requests[0]["inputs"]["document"] == [b"1984\nT"]
+    assert rerank(client, documents=documents[::2], rank_fields=["title"]).status_code == 200
+    assert triton.requests[1]["inputs"]["document"] == [b"T"]
+    error = rerank(client, documents=documents, rank_fields=["title"]).get_json()["error"]
+    assert (error["param"], "rank_fields" in error["message"]) == ("documents[1]", True)
+    assert rerank(client, documents=["a"], rank_fields=["title"]).status_code == 400
+    assert rerank(client, rank_fields=[]).status_code == 400
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_documents_of_white_space_are_last_and_the_model_does_not_see_them(client, triton, raw):
+    documents = [" ", "x" * 50, "\n\t", "a"]
+    results = rerank(client, documents=documents, raw_scores=raw).get_json()["results"]
+    assert [result["index"] for result in results] == [3, 1, 0, 2]
+    assert triton.requests[0]["inputs"]["document"] == [b"a", b"x" * 50]
+    assert rerank(client, documents=[" "]).get_json()["results"][0]["relevance_score"] < 1e-9
 
 
 def test_query_error_names_the_query(client, triton):

@@ -43,6 +43,16 @@ class TestData:
     def test_common_variants_of_base64_are_accepted(self, url):
         assert read(url) == b"hello"
 
+    @pytest.mark.parametrize("width", [1, 64, 76, 100, 128, 1000])
+    @pytest.mark.parametrize("space", ["\n", "\r\n", " ", "\t", "\f", "\u00a0"])
+    @pytest.mark.parametrize("scheme", ["data:image/png;base64,", "base64://"])
+    def test_white_space_anywhere_in_base64_is_accepted(self, width, space, scheme):
+        content = bytes(range(256)) * 4 + b"x"
+        encoded = base64.b64encode(content).decode()
+        lines = space.join(encoded[i : i + width] for i in range(0, len(encoded), width))
+        assert read(f"{scheme}{lines}{space}") == content
+        assert read(f"{scheme}{encoded.rstrip('=')}{space}") == content
+
     @pytest.mark.parametrize("url", ["data:audio/wav;base64,a", "base64://%%%", "base64://é"])
     def test_invalid_base64_is_rejected(self, url):
         assert rejected(url) == "invalid_base64"
@@ -107,7 +117,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/to/"):
             self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/to/"))
+            location = self.path.removeprefix("/to/")
+            if location.startswith("raw"):
+                location = "/café.png?é".encode().decode("latin-1")  # bytes of UTF-8, as some servers send them
+            self.send_header("Location", location)
             self.end_headers()
             return
         if self.path == "/stall":
@@ -151,6 +164,19 @@ ALLOWED = {"allow_hosts": ("127.0.0.1",)}
 class TestHTTP:
     def test_a_url_is_fetched(self, server):
         assert read(f"{server}/a.wav?x=1", **ALLOWED) == b"/a.wav?x=1"
+
+    @pytest.mark.parametrize(
+        ("path", "sent"),
+        [
+            ("/café.png", "/caf%C3%A9.png"),
+            ("/图.png?名=é&a=1", "/%E5%9B%BE.png?%E5%90%8D=%C3%A9&a=1"),
+            ("/caf%C3%A9.png", "/caf%C3%A9.png"),
+            ("/a b.png?x=1|2", "/a%20b.png?x=1%7C2"),
+            ("/to/raw", "/caf%C3%A9.png?%C3%A9"),
+        ],
+    )
+    def test_characters_that_urls_cannot_have_are_escaped(self, server, path, sent):
+        assert read(f"{server}{path}", **ALLOWED).decode() == sent
 
     def test_redirects_are_followed_up_to_a_limit(self, server):
         assert read(f"{server}/to/{server}/a.wav", **ALLOWED) == b"/a.wav"
