@@ -4,6 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypedDict
 
+GENERATION_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""The sampling parameters that a publisher may recommend for a model.
+
+The parameter `generation_defaults` in a chat model's configuration is a JSON object with some of them.
+"""
+
 
 class SamplingParameters(TypedDict, total=False):
     """The `sampling_parameters` input of chat models.

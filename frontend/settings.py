@@ -111,6 +111,12 @@ class Settings:
         "response to an unknown model name: an error (404), or the task's default model",
         choices=("error", "default"),
     )
+    generation_defaults: str = _option(
+        "model",
+        "models",
+        "sampling parameters of requests that omit them: the values that the model's publisher recommends, or OpenAI's",
+        choices=("model", "openai"),
+    )
     aliases: dict[str, str] = _option(
         dict,
         "models",

@@ -37,6 +37,7 @@ CONVERTERS = {
         "gguf.convert_gguf",
         (
             "export/converters/gguf.py",
+            "export/converters/generation_defaults.py",
             "export/converters/gguf_tokenizer.py",
             "export/converters/openvino_detokenizer.py",
             "export/converters/openvino_weights.py",
@@ -61,6 +62,7 @@ CONVERTERS = {
         "vision_language.convert_published",
         (
             "export/converters/vision_language.py",
+            "export/converters/generation_defaults.py",
             "export/isolated/openvino_vision_language.py",
             "requirements/openvino.lock",
         ),

@@ -11,6 +11,7 @@ from gguf.quants import dequantize, quantize
 from tqdm import tqdm
 
 from export.converters import gguf_tokenizer, openvino_detokenizer, openvino_weights
+from export.converters.generation_defaults import from_gguf
 
 
 def read_metadata(source: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
     (version / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     architecture = metadata["general.architecture"]
     (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation), encoding="utf-8")
-    return {"context_length": str(metadata[f"{architecture}.context_length"])}
+    return {"context_length": str(metadata[f"{architecture}.context_length"])} | from_gguf(metadata)
 
 
 def save_openvino(path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export import environments
+from export.converters.generation_defaults import from_generation_config
 from export.fetch import ExportError
 
 _FORMATS = ("fp32", "int8", "int4")
@@ -26,7 +27,9 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
         environments.run(".venv-openvino", "export.isolated.openvino_vision_language", *arguments)
         shutil.copytree(folder, version, dirs_exist_ok=True)
     config = json.loads((version / "config.json").read_text(encoding="utf-8"))
-    return {"context_length": str(config.get("text_config", config)["max_position_embeddings"])}
+    generation = json.loads((version / "generation_config.json").read_text(encoding="utf-8"))
+    context_length = config.get("text_config", config)["max_position_embeddings"]
+    return {"context_length": str(context_length)} | from_generation_config(generation)
 
 
 def _check(source: Path, options: Mapping[str, str]) -> None:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
+import orjson
 from pydantic import Field, field_validator, model_validator
 
-from contract.options import SamplingParameters
+from contract.options import GENERATION_DEFAULTS, SamplingParameters
+from frontend.errors import EngineFailure
 from frontend.generation.structured_output import GUARANTEES
 from frontend.http.body import RequestBody, reject_unsupported
+from frontend.services import services
+from frontend.triton.registry import Model
 
 # Minimum of `top_p` and `repetition_penalty`: the engine computes in float32, where far smaller values are zero.
 _SMALLEST = 1e-6
@@ -44,19 +48,24 @@ class SamplingFields(RequestBody):
 
     stream: bool = Field(False, description="Stream the response as server-sent events.")
     temperature: float | None = Field(
-        None, ge=0, le=2, description="Sampling temperature; 0 always picks the most likely token. 1 if omitted."
+        None,
+        ge=0,
+        le=2,
+        description="Sampling temperature; 0 always picks the most likely token. If omitted, the model's own default, "
+        "or else 1.",
     )
     top_p: float | None = Field(
         None,
         ge=_SMALLEST,
         le=1,
         description="Sample from the smallest set of most likely tokens whose probabilities add up to at least this "
-        "value. 1 if omitted.",
+        "value. If omitted, the model's own default, or else 1.",
     )
     top_k: int | None = Field(
         None,
         ge=-1,
-        description="Sample from this many of the most likely tokens. If 0, -1 or omitted, sample from all tokens.",
+        description="Sample from this many of the most likely tokens; 0 and -1 mean all. If omitted, the model's own "
+        "default, or else all.",
     )
     min_p: float | None = Field(
         None,
@@ -75,7 +84,7 @@ class SamplingFields(RequestBody):
         ge=_SMALLEST,
         le=2,
         description="Above 1, tokens that occur in the prompt or the output become less likely; below 1, more likely. "
-        "1 if omitted.",
+        "If omitted, the model's own default, or else 1.",
     )
     ignore_eos: bool | None = Field(
         None,
@@ -126,12 +135,34 @@ class SamplingFields(RequestBody):
         """The maximum number of output tokens, or None for the rest of the model's context."""
         raise NotImplementedError
 
-    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+    def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice with this index.
 
-        The result omits parameters that the request does not set. The choice's seed, if any, is `seed` + `choice`.
+        Parameters that the request does not set have the model's own defaults, or are omitted. The choice's seed, if
+        any, is `seed` + `choice`. Raises EngineFailure if the model's configuration is faulty.
         """
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:
             given["seed"] = self.seed + choice
-        return cast(SamplingParameters, {name: value for name, value in given.items() if value is not None})
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cast(SamplingParameters, generation_defaults(model) | chosen)
+
+
+def generation_defaults(model: Model) -> dict[str, float]:
+    """Return the sampling parameters that the publisher of a model recommends, unless the setting excludes them.
+
+    Raises EngineFailure if the model's configuration is faulty.
+    """
+    if services().settings.generation_defaults == "openai":
+        return {}
+    text = model.parameters.get("generation_defaults", "{}")
+    try:
+        defaults = orjson.loads(text)
+        if not all(name in GENERATION_DEFAULTS and isinstance(defaults[name], int | float) for name in defaults):
+            raise ValueError
+    except (orjson.JSONDecodeError, ValueError, TypeError):
+        raise EngineFailure(
+            f"The configuration of '{model.name}' must set 'generation_defaults' to a JSON object with numbers for "
+            f"some of: {', '.join(GENERATION_DEFAULTS)}"
+        ) from None
+    return dict(defaults)

@@ -17,7 +17,16 @@ from export.triton_config import render_config
 from frontend.settings import DEFAULT_ALIASES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FRONTEND_PARAMETERS = {"task", "id", "owned_by", "created", "capabilities", "context_length", "queue_size"}
+FRONTEND_PARAMETERS = {
+    "generation_defaults",
+    "task",
+    "id",
+    "owned_by",
+    "created",
+    "capabilities",
+    "context_length",
+    "queue_size",
+}
 ENTRIES = list(load_catalog().values())
 
 

@@ -12,6 +12,7 @@ from frontend.generation.structured_output import StructuredOutputFields
 from frontend.generation.tools import ToolFields
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
 from frontend.parsing.pipeline import ParserPipeline
+from frontend.triton.registry import Model
 
 
 class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
@@ -54,9 +55,9 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
         """The maximum number of output tokens; None if only the model's context limits the output."""
         return self.max_completion_tokens or self.max_tokens
 
-    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+    def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice with this index."""
-        parameters = super().sampling_parameters(choice)
+        parameters = super().sampling_parameters(model, choice)
         return parameters | {"logprobs": True} if self.logprobs else parameters
 
 

@@ -41,7 +41,7 @@ def _start() -> tuple["Completion", bool]:
     model = select_model(body.model, body.messages)
     new_pipeline = pipeline_factory(model, body)
     shared = tool_parameters(model, body, body.constraint()) | {"stream": stream}
-    samplings = [body.sampling_parameters(index) | shared for index in range(body.n)]
+    samplings = [body.sampling_parameters(model, index) | shared for index in range(body.n)]
     choices = start_choices(model, body.messages, samplings, describe_tools(body), body.metadata)
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     return Completion(model, choices, new_pipeline, with_usage), stream

@@ -8,6 +8,7 @@ from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
+from frontend.triton.registry import Model
 
 # Maximum number of choices of a request. It equals the default number of requests that an engine runs at once
 # (`max_num_seqs`).
@@ -84,9 +85,9 @@ class CompletionRequest(SamplingFields):
         """The maximum number of output tokens of each choice."""
         return self.max_tokens
 
-    def sampling_parameters(self, choice: int = 0) -> SamplingParameters:
+    def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for a choice, given the index of the choice within its prompt."""
-        parameters = super().sampling_parameters(choice) | {"stream": self.stream, "echo": self.echo}
+        parameters = super().sampling_parameters(model, choice) | {"stream": self.stream, "echo": self.echo}
         return parameters if self.logprobs is None else parameters | {"logprobs": True}
 
 

@@ -48,7 +48,9 @@ def _start(model: Model, body: CompletionRequest) -> "_Streams":
     The `param` of an error names the prompt that caused it.
     """
     choices = [(path, prompt, index) for path, prompt in body.prompts.items() for index in range(body.n)]
-    start = [partial(start_prompt, model, prompt, body.sampling_parameters(index)) for _, prompt, index in choices]
+    start = [
+        partial(start_prompt, model, prompt, body.sampling_parameters(model, index)) for _, prompt, index in choices
+    ]
 
     def rename(path: str, name: str | None) -> str | None:
         """Return `name` with `prompt` at its start replaced with `path`; return any other name unchanged."""

@@ -12,10 +12,11 @@ from contract.constraints import Constraint
 from frontend.endpoints.responses.items import Input, LocatedMessage, read_items, with_stored_items
 from frontend.errors import InvalidRequest, located
 from frontend.generation.messages import ChatMessage
-from frontend.generation.sampling import SamplingFields
+from frontend.generation.sampling import SamplingFields, generation_defaults
 from frontend.generation.structured_output import JSONSchemaFormat, ResponseFormat
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
+from frontend.triton.registry import Model
 
 log = logging.getLogger(__name__)
 
@@ -248,10 +249,11 @@ class ResponseRequest(SamplingFields):
             return {index: function for index, function in functions.items() if function.name in names}
         return functions
 
-    def echoed(self) -> dict[str, Any]:
-        """Return the request fields that the response repeats."""
+    def echoed(self, model: Model) -> dict[str, Any]:
+        """Return the request fields that the response repeats, with the defaults of `model`."""
+        defaults = _ECHOED | {name: value for name, value in generation_defaults(model).items() if name in _ECHOED}
         given = {name: getattr(self, name) for name in _ECHOED}
-        return {name: default if given[name] is None else given[name] for name, default in _ECHOED.items()} | {
+        return {name: default if given[name] is None else given[name] for name, default in defaults.items()} | {
             "background": False,
             "reasoning": {"effort": None, "summary": None} | _dumped(self.reasoning),
             "service_tier": "default",

@@ -78,7 +78,7 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
         model = select_model(body.model, messages)
         pipeline = pipeline_factory(model, tools)()
         parameters = tool_parameters(model, tools, body.constraint())
-        sampling = body.sampling_parameters() | parameters | {"stream": body.stream}
+        sampling = body.sampling_parameters(model) | parameters | {"stream": body.stream}
         source = start(model, messages, sampling, describe_tools(tools))
     store = services().responses if body.store else None
     return CreatedResponse(model, source, pipeline, body, conversation, store)
@@ -115,7 +115,7 @@ class CreatedResponse(StreamedResponse):
         self._body, self._events = body, ResponseEvents()
         identifier = ResponseStore.new_id()
         self._output = ResponseOutput(identifier, self._events)
-        self._response = body.echoed() | {
+        self._response = body.echoed(model) | {
             "id": identifier,
             "object": "response",
             "created_at": int(time.time()),

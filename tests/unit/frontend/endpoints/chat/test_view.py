@@ -152,6 +152,45 @@ def test_request_fields_are_sent_to_the_model(client, triton):
     assert orjson.loads(request["inputs"]["messages"]) == [{"role": "user", "content": "Hi"}]
 
 
+DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1}
+PATHS = ["chat/completions", "completions", "responses"]
+
+
+def sampled(client, triton, path, **fields):
+    triton.queue_response(last())
+    body = chat() | fields | ({"input": "a"} if path == "responses" else {"prompt": "a"})
+    response = client.post(f"/v1/{path}", json=body)
+    assert response.status_code == 200
+    sampling = orjson.loads(triton.requests[-1]["inputs"]["sampling_parameters"])
+    return {name: value for name, value in sampling.items() if name in DEFAULTS}, response.get_json()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_omitted_sampling_parameters_are_the_models_own(client, triton, configure, path):
+    configure(generation_defaults=orjson.dumps(DEFAULTS).decode())
+    assert sampled(client, triton, path)[0] == DEFAULTS
+    sampling, body = sampled(client, triton, path, temperature=0, top_k=5)
+    assert sampling == DEFAULTS | {"temperature": 0, "top_k": 5}
+    if path == "responses":
+        assert (body["temperature"], body["top_p"]) == (0, 0.9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_openais_sampling_defaults_can_be_chosen(make_client, triton, configure, path):
+    configure(generation_defaults=orjson.dumps(DEFAULTS).decode())
+    sampling, body = sampled(make_client(generation_defaults="openai"), triton, path)
+    assert sampling == {}
+    if path == "responses":
+        assert (body["temperature"], body["top_p"]) == (1, 1)
+
+
+@pytest.mark.parametrize("defaults", ["{", "[1]", "7", '{"seed": 1}', '{"top_p": "x"}'])
+def test_faulty_sampling_defaults_are_an_engine_failure(client, configure, defaults):
+    configure(generation_defaults=defaults)
+    error = client.post("/v1/chat/completions", json=chat()).get_json()["error"]
+    assert (error["code"], "generation_defaults" in error["message"]) == ("engine_failure", True)
+
+
 def test_max_completion_tokens_overrides_max_tokens(client, triton):
     triton.queue_response(last())
     client.post("/v1/chat/completions", json=chat(max_tokens=9, max_completion_tokens=4))
