@@ -1,5 +1,6 @@
 """Triton's Python backend for text generation: accepts requests, prepares their prompts and sends their responses."""
 
+import functools
 import gc
 import json
 import logging
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.common.errors import InvalidRequest, QueueFull
+from backends.common.errors import EngineDown, EngineFailure, InvalidRequest, QueueFull
 from backends.common.triton import (
     FINAL,
     error_response,
@@ -25,10 +26,12 @@ from backends.generation.engine.client import EngineClient
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.output.generated_text import Detokenizer, GeneratedText, TokenDescriber
 from backends.generation.output.metrics import Metrics
+from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt
+from contract.constraints import constraint_from_json
 from contract.parameters import GenerationParameters
 from contract.tensors import CHAT
 
@@ -101,15 +104,17 @@ class TritonPythonModel:
                 return
             parameters = json.loads(inputs["sampling_parameters"][0])
             parameters.setdefault("seed", random.getrandbits(63))
+            check = None
             if constraint := parameters.get("constraint"):
-                parameters["grammar"] = grammar_from(constraint)
+                parameters["grammar"], check = _compiled(json.dumps(constraint))
             prompt = _read_prompt(self._prompt, inputs, parameters)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
             # Constrained output has no reasoning, so the client does not get a `<think>` that the chat template wrote.
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
             )
-            answer.prepare(prompt.num_tokens, parameters, detokenizer, reasoning_prefix)
+            answer.prepare(prompt.num_tokens, parameters, detokenizer, reasoning_prefix, check)
+            answer.prompt = prompt if check else None
             self._engine.submit(answer, prompt)
         except Exception as error:
             # The frontend sends only well-formed input, so malformed input comes from another client of Triton.
@@ -131,6 +136,8 @@ class TritonPythonModel:
             return True
         if not (delta.text or delta.logprobs or delta.finish_reason):
             return False
+        if delta.finish_reason and answer.violates_constraint():
+            return self._settle_violation(answer)
         values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
             entries = [
@@ -144,8 +151,31 @@ class TritonPythonModel:
             values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
                 values["num_reasoning_tokens"] = delta.num_reasoning_tokens
+        answer.has_sent = True
         answer.reply.send(response(CHAT, **values), FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
+
+    def _settle_violation(self, answer: GeneratedText) -> bool:
+        """Generate an output that violates its constraint once more, or fail it. Return whether the answer is complete.
+
+        An output is generated again if nothing of it has been sent and another seed can lead to another output.
+        """
+        self._metrics.count_violation()
+        is_sampled = answer.parameters.get("temperature", 1.0) > 0
+        if answer.prompt and is_sampled and not answer.has_sent and answer.attempts == 1:
+            log.warning("the output of request %s violates its constraint; generating it again", answer.request_id)
+            visible = answer.parameters.get("visible_tokens", ())
+            answer.restart(Detokenizer(self._prompt.tokenizer, visible))
+            try:
+                self._engine.submit(answer, answer.prompt)
+            except EngineDown as error:
+                answer.reply.send(error_response(error), FINAL)
+                return True
+            return False
+        log.error("the output of request %s violates its constraint", answer.request_id)
+        failure = EngineFailure("The model's output does not match the requested format; try again")
+        answer.reply.send(error_response(failure), FINAL)
+        return True
 
     def _abandon(self, answer: GeneratedText) -> None:
         self._engine.cancel(answer)
@@ -153,6 +183,14 @@ class TritonPythonModel:
 
     def _tick(self) -> None:
         self._metrics.publish(self._engine.gauges)
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(constraint: str) -> tuple[str, Check | None]:
+    """Return the grammar for a constraint in JSON, and the check of its outputs. Raises InvalidRequest."""
+    content = json.loads(constraint)
+    grammar = grammar_from(content)
+    return grammar, output_check(constraint_from_json(content))
 
 
 def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:

@@ -101,6 +101,16 @@ def _any_of_constants(values: list[str]) -> tuple[dict[str, object], Callable[[s
     return {"kind": "json_schema", "schema": schema, "strict": True}, lambda text: json.loads(text)["v"] in values
 
 
+def _pattern_of_length(pattern: str, minimum: int, maximum: int) -> tuple[dict[str, object], Callable[[str], bool]]:
+    schema = {"type": "string", "pattern": pattern, "minLength": minimum, "maxLength": maximum}
+
+    def accepts(text: str) -> bool:
+        value = json.loads(text)
+        return minimum <= len(value) <= maximum and bool(re.search(pattern, value))
+
+    return {"kind": "json_schema", "schema": schema, "strict": True}, accepts
+
+
 CASES: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "enum of 2": _enum(_words(2, 1)),
     "enum of 15 color-size pairs": _enum(_grid()),
@@ -116,6 +126,8 @@ CASES: dict[str, tuple[dict[str, object], Callable[[str], bool]]] = {
     "regex": _regex(r"(red|green|blue)-(small|big)(-(small|big))?|red-x[0-9]{2}"),
     "regex with loops": _regex(r"[a-z]*[a-z][0-9][0-9]"),
     "regex beyond ASCII": _regex(r"(红|绿|红绿)[大小]{0,2}(é|è)?"),
+    "pattern with a length": _pattern_of_length("^[a-z]+(-[a-z]+)*$", 3, 20),
+    "pattern anywhere, with a length": _pattern_of_length("x[0-9]+é?", 5, 12),
     "anyOf of const": _any_of_constants(_grid()),
 }
 """Name → a constraint (without `param`, which `texts_outside` adds), and a function: whether it allows a text."""

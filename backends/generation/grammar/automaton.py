@@ -9,6 +9,8 @@ from backends.generation.grammar.ebnf import Ranges
 # The rules of larger automata would exceed the limit of a grammar.
 _MAX_STATES = 20_000
 _MAX_NONDETERMINISTIC_STATES = 60_000
+# The rules of larger intersections would take long to compile.
+_MAX_COMMON_STATES = 4_000
 # Larger automata with cycles are not minimized: the time grows with the square of the number of states.
 _MAX_REFINED_STATES = 500
 
@@ -97,6 +99,24 @@ class Deterministic:
         self.transitions.append([])
         return len(self.transitions) - 1
 
+    def intersection(self, other: "Deterministic") -> "Deterministic":
+        """Return the automaton for the texts that both automata accept. Raises TooManyStates."""
+        result = Deterministic()
+        numbers, waiting = {(0, 0): 0}, [(0, 0)]
+        while waiting:
+            pair = waiting.pop()
+            source = numbers[pair]
+            if pair[0] in self.final and pair[1] in other.final:
+                result.final.add(source)
+            for first, last, target in _common(self.transitions[pair[0]], other.transitions[pair[1]]):
+                if target not in numbers:
+                    if len(numbers) >= _MAX_COMMON_STATES:
+                        raise TooManyStates
+                    numbers[target] = result.new_state()
+                    waiting.append(target)
+                _append(result.transitions[source], first, last, numbers[target])
+        return result
+
     def minimal(self) -> "Deterministic":
         """Return the smallest automaton for the same texts, without states from which no text ends.
 
@@ -159,6 +179,16 @@ class Deterministic:
                 result.transitions[numbers[number]].append((first, last, numbers[target]))
         result.final = {numbers[group[state]] for state in self.final if group[state] in numbers}
         return result
+
+
+def _common(ones: list[Transition], others: list[Transition]) -> list[tuple[int, int, tuple[int, int]]]:
+    """Return the common characters of the transitions of two states, in ascending order, with both targets."""
+    return sorted(
+        (max(one[0], other[0]), min(one[1], other[1]), (one[2], other[2]))
+        for one in ones
+        for other in others
+        if one[0] <= other[1] and other[0] <= one[1]
+    )
 
 
 def _append(transitions: list[Transition], first: int, last: int, target: int) -> None:

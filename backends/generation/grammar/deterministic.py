@@ -11,53 +11,28 @@ such a rule does not, so it becomes a rule of its own.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from backends.generation.grammar.automaton import Deterministic, Nondeterministic, TooManyStates
-from backends.generation.grammar.ebnf import EMPTY, Ranges, char_class, complement, literal, repeat, union
-
-_TOKEN = re.compile(
-    r'\s+|("(?:\\.|[^"\\])*")|(\[(?:\\.|[^\]\\])*\])|([A-Za-z_][A-Za-z0-9_]*)|([*+?]|\{\d+(?:,\d*)?\})|([()|])'
+from backends.generation.grammar.ebnf import EMPTY, Ranges, Rules, UnsupportedConstraint, char_class, literal, repeat
+from backends.generation.grammar.nodes import (
+    CharacterClass,
+    Choice,
+    Literal,
+    Node,
+    Reference,
+    Repeat,
+    all_nodes,
+    join_options,
+    parse,
+    text_of,
 )
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x([0-9a-fA-F]{2})|\\(.)|(.)", re.DOTALL)
-_SHORT_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _LAST_ASCII = 0x7F
 # A rule with larger counts, such as a string of at most 1,000 characters, stays as it is, as do the rules after this
 # many characters of rewritten rules. Otherwise, the rewritten grammar would be far larger than the original.
 _MAX_COUNT = 64
 _MAX_CHARACTERS = 500_000
-
-
-@dataclass(frozen=True)
-class _Literal:
-    text: str
-
-
-@dataclass(frozen=True)
-class _Class:
-    ranges: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class _Reference:
-    name: str
-
-
-@dataclass(frozen=True)
-class _Repeat:
-    part: "_Node"
-    minimum: int
-    maximum: int | None
-
-
-@dataclass(frozen=True)
-class _Choice:
-    options: "tuple[tuple[_Node, ...], ...]"
-    """Each option is a sequence."""
-
-
-_Node = _Literal | _Class | _Reference | _Repeat | _Choice
 
 
 def deterministic(grammar: str) -> str:
@@ -66,204 +41,110 @@ def deterministic(grammar: str) -> str:
     A rule whose automaton would be too large stays as it is. Raises ValueError if the grammar's syntax is not the one
     that ebnf.py writes.
     """
-    rules: dict[str, _Choice] = {}
+    rules: dict[str, Choice] = {}
     for line in grammar.strip().splitlines():
         name, separator, body = line.partition("::=")
         if not separator or not _NAME.fullmatch(name.strip()):
             raise ValueError(f"not a rule: {line[:80]}")
-        rules[name.strip()] = _parse(body)
+        rules[name.strip()] = parse(body)
     lines: list[str] = []
     size = 0
     for name, node in rules.items():
         prefix = f"{name}_"
         while any(other.startswith(prefix) for other in rules):
             prefix += "_"
-        new = [f"{name} ::= {_text(node)}"] if size > _MAX_CHARACTERS else _rewritten(name, prefix, node)
+        new = [f"{name} ::= {text_of(node)}"] if size > _MAX_CHARACTERS else _rewritten(name, prefix, node)
         size += sum(map(len, new))
         lines += new
     return "\n".join(lines) + "\n"
 
 
-def _rewritten(name: str, prefix: str, node: _Choice) -> list[str]:
+def intersection(rules: Rules, one: str, other: str) -> str:
+    """Return the name of a new rule for the texts that match both expressions, which must not have references.
+
+    Raises UnsupportedConstraint if there is no such text, or if the rule would be too large.
+    """
+    try:
+        automata = [_automaton(parse(expression)) for expression in (one, other)]
+        common = automata[0].intersection(automata[1]).minimal()
+    except TooManyStates:
+        raise UnsupportedConstraint("this combination of 'pattern' or 'format' with a length is too large") from None
+    if not common.final:
+        raise UnsupportedConstraint("no text has both the length and the 'pattern' or 'format'")
+    name = rules.reserve("both")
+    for line in _Writer(common, name, f"{name}_").rules():
+        rule, _, body = line.partition(" ::= ")
+        rules.fill(rule, body)
+    return name
+
+
+def _rewritten(name: str, prefix: str, node: Choice) -> list[str]:
     """Return the lines of a rule; the names of new rules begin with `prefix`."""
     if not _has_reference(node):
-        return _rules(name, prefix, node) or [f"{name} ::= {_text(node)}"]
+        return _rules(name, prefix, node) or [f"{name} ::= {text_of(node)}"]
     lines: list[str] = []
     text = _text_with_rules(node, prefix, lines)
     return [f"{name} ::= {text}", *lines]
 
 
-def _text_with_rules(node: _Node, prefix: str, lines: list[str]) -> str:
+def _text_with_rules(node: Node, prefix: str, lines: list[str]) -> str:
     """Return the node's text, in which each group of alternatives without references is a reference to a new rule."""
     match node:
-        case _Choice(options) if len(options) > 1 and not _has_reference(node):
+        case Choice(options) if len(options) > 1 and not _has_reference(node):
             group = f"{prefix}i{len(lines)}"
             if rules := _rules(group, f"{group}_", node):
                 lines += rules
                 return group
-        case _Choice(options):
-            return _join([" ".join(_text_with_rules(part, prefix, lines) for part in option) for option in options])
-        case _Repeat(part, minimum, maximum):
+        case Choice(options):
+            return join_options(
+                [" ".join(_text_with_rules(part, prefix, lines) for part in option) for option in options]
+            )
+        case Repeat(part, minimum, maximum):
             return repeat(f"({_text_with_rules(part, prefix, lines)})", minimum, maximum)
-    return _text(node)
+    return text_of(node)
 
 
-def _rules(name: str, prefix: str, node: _Node) -> list[str]:
+def _rules(name: str, prefix: str, node: Node) -> list[str]:
     """Return the rules of the deterministic automaton for a node without references; none if it would be too large."""
     if _has_large_count(node):
         return []
-    automaton = Nondeterministic()
     try:
-        end = _add(automaton, node, 0)
-        return list(_Writer(automaton.deterministic(end).minimal(), name, prefix).rules())
+        return list(_Writer(_automaton(node).minimal(), name, prefix).rules())
     except TooManyStates:
         return []
 
 
-# Parsing.
+def _automaton(node: Node) -> Deterministic:
+    """Return the automaton of a node without references. Raises TooManyStates."""
+    automaton = Nondeterministic()
+    return automaton.deterministic(_add(automaton, node, 0))
 
 
-def _parse(text: str) -> _Choice:
-    tokens = list(_tokens(text))
-    node, end = _parse_choice(tokens, 0)
-    if end != len(tokens):
-        raise ValueError("unbalanced parentheses")
-    return node
+def _has_reference(node: Node) -> bool:
+    return any(isinstance(each, Reference) for each in all_nodes(node))
 
 
-def _tokens(text: str) -> Iterator[str]:
-    position = 0
-    while position < len(text):
-        found = _TOKEN.match(text, position)
-        if not found:
-            raise ValueError(f"unknown syntax: {text[position : position + 40]}")
-        position = found.end()
-        if found.lastindex:
-            yield found[0]
-
-
-def _parse_choice(tokens: Sequence[str], position: int) -> tuple[_Choice, int]:
-    options: list[tuple[_Node, ...]] = []
-    sequence: list[_Node] = []
-    while position < len(tokens) and tokens[position] != ")":
-        term = tokens[position]
-        position += 1
-        if term == "|":
-            options.append(tuple(sequence))
-            sequence = []
-            continue
-        node: _Node
-        if term == "(":
-            node, position = _parse_choice(tokens, position)
-            if position == len(tokens):
-                raise ValueError("unbalanced parentheses")
-            position += 1
-        else:
-            node = _parse_term(term)
-        while position < len(tokens) and tokens[position][0] in "*+?{":
-            node = _Repeat(node, *_bounds(tokens[position]))
-            position += 1
-        sequence.append(node)
-    options.append(tuple(sequence))
-    return _Choice(tuple(options)), position
-
-
-def _parse_term(term: str) -> _Node:
-    if term.startswith('"'):
-        return _Literal("".join(_characters(term[1:-1])))
-    if term.startswith("["):
-        return _Class(tuple(_parse_class(term[1:-1])))
-    if term[0] in "*+?{":
-        raise ValueError("nothing to repeat")
-    return _Reference(term)
-
-
-def _characters(text: str) -> Iterator[str]:
-    for found in _ESCAPE.finditer(text):
-        code = found[1] or found[2] or found[3]
-        if code:
-            yield chr(int(code, 16))
-        else:
-            yield _SHORT_ESCAPES.get(found[4], found[4]) if found[4] else found[5]
-
-
-def _parse_class(body: str) -> Ranges:
-    is_negated = body.startswith("^")
-    parts = [found[0] for found in _ESCAPE.finditer(body[is_negated:])]
-    points = [ord(next(_characters(part))) for part in parts]
-    ranges, position = [], 0
-    while position < len(points):
-        if position + 2 < len(points) and parts[position + 1] == "-":
-            ranges.append((points[position], points[position + 2]))
-            position += 3
-        else:
-            ranges.append((points[position], points[position]))
-            position += 1
-    return complement(ranges) if is_negated else union(ranges)
-
-
-def _bounds(quantifier: str) -> tuple[int, int | None]:
-    if quantifier in ("*", "+", "?"):
-        return int(quantifier == "+"), 1 if quantifier == "?" else None
-    minimum, comma, maximum = quantifier[1:-1].partition(",")
-    return int(minimum), int(maximum) if maximum else None if comma else int(minimum)
-
-
-def _nodes(node: _Node) -> Iterator[_Node]:
-    """Yield a node and all nodes in it."""
-    yield node
-    match node:
-        case _Repeat(part):
-            yield from _nodes(part)
-        case _Choice(options):
-            for option in options:
-                for part in option:
-                    yield from _nodes(part)
-
-
-def _has_reference(node: _Node) -> bool:
-    return any(isinstance(each, _Reference) for each in _nodes(node))
-
-
-def _has_large_count(node: _Node) -> bool:
-    repeats = (each for each in _nodes(node) if isinstance(each, _Repeat))
+def _has_large_count(node: Node) -> bool:
+    repeats = (each for each in all_nodes(node) if isinstance(each, Repeat))
     return any(max(each.minimum, each.maximum or 0) > _MAX_COUNT for each in repeats)
-
-
-def _text(node: _Node) -> str:
-    match node:
-        case _Literal(text):
-            return literal(text)
-        case _Class(ranges):
-            return char_class(list(ranges))
-        case _Reference(name):
-            return name
-        case _Repeat(part, minimum, maximum):
-            return repeat(f"({_text(part)})", minimum, maximum)
-        case _Choice(options):
-            return _join([" ".join(map(_text, option)) for option in options])
-
-
-def _join(options: list[str]) -> str:
-    return "(" + " | ".join(option or EMPTY for option in options) + ")"
 
 
 # From a node to an automaton.
 
 
-def _add(automaton: Nondeterministic, node: _Node, state: int) -> int:
+def _add(automaton: Nondeterministic, node: Node, state: int) -> int:
     """Add the node's texts after `state`; return the state in which they end."""
     match node:
-        case _Literal(text):
+        case Literal(text):
             for character in text:
                 state, source = automaton.new_state(), state
                 automaton.connect(source, state, [(ord(character), ord(character))])
             return state
-        case _Class(ranges):
+        case CharacterClass(ranges):
             end = automaton.new_state()
             automaton.connect(state, end, list(ranges))
             return end
-        case _Choice(options):
+        case Choice(options):
             end = automaton.new_state()
             for option in options:
                 current = automaton.new_state()
@@ -272,15 +153,15 @@ def _add(automaton: Nondeterministic, node: _Node, state: int) -> int:
                     current = _add(automaton, part, current)
                 automaton.connect(current, end)
             return end
-        case _Repeat(part, minimum, maximum):
+        case Repeat(part, minimum, maximum):
             for _ in range(minimum):
                 state = _add(automaton, part, state)
             return _add_optional(automaton, part, None if maximum is None else maximum - minimum, state)
-        case _Reference(name):
+        case Reference(name):
             raise ValueError(f"a reference: {name}")
 
 
-def _add_optional(automaton: Nondeterministic, part: _Node, count: int | None, state: int) -> int:
+def _add_optional(automaton: Nondeterministic, part: Node, count: int | None, state: int) -> int:
     """Add up to `count` (None: any number of) repetitions of a part; return the state in which they end."""
     end = automaton.new_state()
     if count is None:

@@ -14,9 +14,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from backends.generation.grammar import json_numbers
+from backends.generation.grammar.deterministic import intersection
 from backends.generation.grammar.ebnf import EMPTY, Rules, UnsupportedConstraint, any_of, literal, repeat
 from backends.generation.grammar.formats import FORMATS
-from backends.generation.grammar.regex import json_characters, json_pattern
+from backends.generation.grammar.regex import any_length, json_characters, json_pattern
 from backends.generation.grammar.schema_analysis import (
     SCALAR_KEYWORDS,
     exclude_each_other,
@@ -287,9 +288,9 @@ class JSONGrammar:
         if "pattern" not in schema and pattern is not None:
             pattern = f"^({pattern})$"
         try:
-            if pattern is not None and counted and self._strict:
-                raise UnsupportedConstraint("'pattern' or 'format' together with a length is not supported")
-            if pattern is not None:
+            if pattern is not None and counted:
+                inside = self._counted_pattern(pattern, schema)
+            elif pattern is not None:
                 inside = json_pattern(pattern)
             elif counted:
                 minimum = _count(schema, "minLength") or 0
@@ -301,6 +302,18 @@ class JSONGrammar:
                 raise
             return self._text()
         return self._rules.name(f'"\\"" {inside} "\\""', "string")
+
+    def _counted_pattern(self, pattern: str, schema: Mapping[str, Any]) -> str:
+        """Return the expression for the inside of a string with a pattern and a length."""
+        minimum = _count(schema, "minLength") or 0
+        length = any_length(minimum, _checked_maximum(minimum, _count(schema, "maxLength")))
+        inside = json_pattern(pattern)
+        try:
+            return intersection(self._rules, inside, length)
+        except UnsupportedConstraint:
+            if self._strict:
+                raise
+            return inside
 
     def _text(self) -> str:
         return self._rules.name(_TEXT, "string")

@@ -81,6 +81,14 @@ def json_pattern(pattern: str) -> str:
     return " ".join([*([] if begins else [around]), writer.sequence(body), *([] if ends else [around])])
 
 
+def text_pattern(pattern: str) -> str:
+    """Return the grammar expression for text that contains a match of the pattern. Raises UnsupportedConstraint."""
+    begins, body, ends = _parse(pattern)
+    writer = _Writer(in_json=False)
+    around = f"{writer.characters(complement([]))}*"
+    return " ".join([*([] if begins else [around]), writer.sequence(body), *([] if ends else [around])])
+
+
 def json_characters(minimum: int, maximum: int | None) -> str:
     """Return the grammar expression for the inside of a JSON string of `minimum` to `maximum` characters.
 
@@ -88,9 +96,14 @@ def json_characters(minimum: int, maximum: int | None) -> str:
     """
     if maximum is not None and maximum > MAX_WIDE_REPEATS:
         raise UnsupportedConstraint(f"'maxLength' above {MAX_WIDE_REPEATS} is not supported")
-    if minimum > MAX_REPEATS:
-        raise UnsupportedConstraint(f"'minLength' above {MAX_REPEATS} is not supported")
-    return repeat(_Writer(in_json=True).characters(complement([])), minimum, maximum)
+    return any_length(minimum, maximum)
+
+
+def any_length(minimum: int, maximum: int | None) -> str:
+    """Return the same as `json_characters`, but without a limit for `maximum` other than MAX_REPEATS."""
+    if max(minimum, maximum or 0) > MAX_REPEATS:
+        raise UnsupportedConstraint(f"'minLength' or 'maxLength' above {MAX_REPEATS} is not supported")
+    return repeat(f"({_Writer(in_json=True).characters(complement([]))})", minimum, maximum)
 
 
 def _parse(pattern: str) -> tuple[bool, list[Any], bool]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,12 @@ class GeneratedText:
         """Whether nothing more will be sent: the answer is complete, or its request failed or was cancelled."""
         self.finished = False
         """Whether no more tokens will be added: the answer is complete or failed."""
+        self.prompt: Any = None
+        """The prompt, if the output may have to be generated again."""
+        self.attempts = 1
+        """How often the output has been generated."""
+        self.has_sent = False
+        """Whether a part of the output has been sent."""
         self.streamed = True
         """Whether text is decoded and sent while the answer is generated."""
         self._lock = threading.Lock()
@@ -163,12 +169,15 @@ class GeneratedText:
         parameters: dict[str, Any],
         detokenizer: Detokenizer,
         reasoning_prefix: str = "",
+        check: Callable[[str], bool] | None = None,
     ) -> None:
         """Prepare the answer for generation.
 
         `reasoning_prefix` is sent before the generated text. With `echo`, it is the text of the prompt. Otherwise, it
-        is the `<think>` that the chat template has written at the end of the prompt, if any.
+        is the `<think>` that the chat template has written at the end of the prompt, if any. `check` returns whether a
+        complete output satisfies the request's constraint.
         """
+        self._check, self._whole = check, list[str]()
         self._prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # To end generation at a stop string, the text must be decoded while it is generated, even if `stream` is false.
@@ -206,6 +215,8 @@ class GeneratedText:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
             finish_reason = "stop"
+        if self._check:
+            self._whole.append(text)
         if text or finish_reason:
             text, self._prefix = self._prefix + text, ""
         reasoning_tokens = self._reasoning.tokens if self._reasoning else None
@@ -217,6 +228,23 @@ class GeneratedText:
             reasoning_tokens,
             tuple(token_logprobs),
         )
+
+    def violates_constraint(self) -> bool:
+        """Return whether the complete output violates the request's constraint.
+
+        An output that ends at the token limit or at a stop string is incomplete, and therefore not checked.
+        """
+        is_complete = self._finish_reason == "stop" and not self._stops.hit
+        return bool(is_complete and self._check and not self._check("".join(self._whole)))
+
+    def restart(self, detokenizer: Detokenizer) -> None:
+        """Discard the output, none of which has been sent, so that it can be generated again with another seed."""
+        prefix, num_input_tokens = self._prefix, self._num_input_tokens
+        with self._lock:
+            self._tokens, self._logprobs, self._finish_reason, self.finished = [], [], None, False
+        self._num_output_tokens, self.attempts = 0, self.attempts + 1
+        self.parameters = self.parameters | {"seed": self.parameters["seed"] + 1}
+        self.prepare(num_input_tokens, self.parameters, detokenizer, prefix, self._check)
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of new tokens, up to the first stop string."""

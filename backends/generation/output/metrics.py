@@ -28,12 +28,21 @@ class Metrics:
         self._output_tokens = _Counter(
             self._metric("COUNTER", "trident_generation_output_tokens", "Output tokens generated")
         )
+        self._violations = _Counter(
+            self._metric(
+                "COUNTER", "trident_generation_constraint_violations", "Complete outputs that violate their constraint"
+            )
+        )
         self._published = 0.0
 
     def count(self, prompt_tokens: int, output_tokens: int) -> None:
         """Add the tokens of a finished response. Not thread-safe: only the thread of `Sender` may call this method."""
         self._prompt_tokens.total += prompt_tokens
         self._output_tokens.total += output_tokens
+
+    def count_violation(self) -> None:
+        """Count an output that violates its constraint. Not thread-safe, like `count`."""
+        self._violations.total += 1
 
     def publish(self, gauges: Gauges) -> None:
         """Publish the metrics to Triton, unless they were published less than a second ago."""
@@ -44,6 +53,7 @@ class Metrics:
             self._gauges[name].set(value)
         self._prompt_tokens.publish()
         self._output_tokens.publish()
+        self._violations.publish()
 
     def _metric(self, kind: str, name: str, description: str) -> "pb_utils.Metric":
         family = pb_utils.MetricFamily(name=name, description=description, kind=getattr(pb_utils.MetricFamily, kind))

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from backends.common.errors import InvalidRequest
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.grammar.deterministic import deterministic
 from backends.generation.grammar.ebnf import any_of, literal
@@ -80,6 +81,28 @@ def test_regular_expression_accepts_what_python_accepts(pattern):
     for _ in range(1_500):
         text = "".join(rng.choices("abcdxyz019-红绿大小en", k=rng.randint(0, 7)))
         assert matcher.accepts(text) == bool(re.fullmatch(pattern, text)), text
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, "b", "^a", "[a-z]{2}", "x$"])
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, 3), (2, 2), (3, None), (1, 6)])
+def test_string_with_a_pattern_and_a_length_matches_both(pattern, minimum, maximum):
+    schema = {"type": "string", "pattern": pattern, "minLength": minimum} | ({"maxLength": maximum} if maximum else {})
+    try:
+        matcher = Matcher(grammar_from({"kind": "json_schema", "schema": schema, "param": "guided_json"}))
+    except InvalidRequest as error:
+        assert "no text has both" in str(error)
+        return
+    rng = random.Random(pattern)
+    for _ in range(300):
+        text = "".join(rng.choices('abcdxyz019-红绿大小en"\\', k=rng.randint(0, 8)))
+        expected = minimum <= len(text) <= (maximum or 99) and bool(re.search(pattern, text))
+        assert matcher.accepts(json.dumps(text, ensure_ascii=False)) == expected, text
+
+
+def test_length_that_excludes_the_pattern_is_rejected():
+    schema = {"type": "string", "pattern": "^abc$", "maxLength": 2}
+    with pytest.raises(InvalidRequest, match="no text has both"):
+        grammar_from({"kind": "json_schema", "schema": schema, "param": "guided_json"})
 
 
 def test_rewritten_schema_accepts_the_same_texts():
