@@ -32,6 +32,8 @@ class GenerationParameters:
     max_pixels: int
     image_tokens: int
     prompt_lookup: int = 0
+    schema_in_prompt: bool = True
+    structured_frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import logging
 import random
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
+from backends.generation.prompt.schema_prompt import schema_of
 from backends.generation.prompt.vision_prompt import VisionPrompt
 from contract.constraints import constraint_from_json
 from contract.parameters import GenerationParameters
@@ -37,11 +39,16 @@ from contract.tensors import CHAT
 
 log = logging.getLogger(__name__)
 
+_JSON_KINDS = frozenset(("json_object", "json_schema", "tool_calls", "any_of"))
+_PENALTIES = frozenset(("frequency_penalty", "presence_penalty", "repetition_penalty"))
+
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = load_model_config(args, GenerationParameters)
         self._prompt = _open_prompt(folder, parameters)
+        self._describes_schemas = parameters.schema_in_prompt
+        self._frequency_penalty = parameters.structured_frequency_penalty
         self._token_describer = TokenDescriber(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
@@ -107,7 +114,10 @@ class TritonPythonModel:
             check = None
             if constraint := parameters.get("constraint"):
                 parameters["grammar"], check = _compiled(json.dumps(constraint))
-            prompt = _read_prompt(self._prompt, inputs, parameters)
+                if self._frequency_penalty and constraint["kind"] in _JSON_KINDS and not _PENALTIES & parameters.keys():
+                    parameters["frequency_penalty"] = self._frequency_penalty
+            schema = schema_of(constraint) if self._describes_schemas else None
+            prompt = _read_prompt(self._prompt, inputs, parameters, schema)
             detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
             # Constrained output has no reasoning, so the client does not get a `<think>` that the chat template wrote.
             reasoning_prefix = (
@@ -193,9 +203,12 @@ def _compiled(constraint: str) -> tuple[str, Check | None]:
     return grammar, output_check(constraint_from_json(content))
 
 
-def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any]) -> Prompt:
+def _read_prompt(
+    prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any], schema: dict[str, Any] | None
+) -> Prompt:
     """Return the prompt for a request's messages, text or token IDs.
 
+    The prompt of messages describes the JSON schema of the output, if any, unless there is no space for it.
     Raises InvalidRequest if the model cannot accept the inputs, and other exceptions if the inputs are malformed.
     """
     if "prompt" in inputs:
@@ -203,8 +216,14 @@ def _read_prompt(prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters:
     if "token_ids" in inputs:
         return prompt.from_token_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
     tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
-    template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}))
-    return prompt.from_messages(json.loads(inputs["messages"][0]), inputs.get("image", []), template_inputs)
+    template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}), schema)
+    messages, images = json.loads(inputs["messages"][0]), inputs.get("image", [])
+    try:
+        return prompt.from_messages(messages, images, template_inputs)
+    except InvalidRequest as error:
+        if not schema or error.code != "context_length_exceeded":
+            raise
+        return prompt.from_messages(messages, images, replace(template_inputs, schema=None))
 
 
 def _open_prompt(folder: Path, parameters: GenerationParameters) -> ChatPrompt:

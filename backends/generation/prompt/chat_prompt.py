@@ -1,5 +1,7 @@
 """Converts messages and text to token IDs, with the chat template and the tokenizer in the model's folder."""
 
+import contextlib
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +12,7 @@ from tokenizers import Tokenizer
 
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
+from backends.generation.prompt.schema_prompt import INSTRUCTIONS, with_schema
 from backends.generation.prompt.tool_prompt import ToolPrompt
 from contract.chat_template import TemplateRejected, load_chat_template
 from contract.model_text import REASONING_OPEN
@@ -37,6 +40,8 @@ class TemplateInputs:
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema of the output, to be described in the prompt."""
 
 
 NO_TEMPLATE_INPUTS = TemplateInputs()
@@ -130,7 +135,23 @@ class ChatPrompt:
         return ids
 
     def _render(self, messages: list[dict[str, Any]], template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS) -> str:
+        if template_inputs.schema:
+            return self._render_with_schema(messages, template_inputs, template_inputs.schema)
         return self._render_as_is(*self._tools.prepare(messages, template_inputs.tools), template_inputs.kwargs)
+
+    def _render_with_schema(
+        self, messages: list[dict[str, Any]], template_inputs: TemplateInputs, schema: Mapping[str, Any]
+    ) -> str:
+        """Return the prompt with a description of the schema, wherever the template supports it, or without it."""
+        plain = replace(template_inputs, schema=None)
+        if len(json.dumps(schema)) > self._context_length:  # in characters, about a third of the context
+            return self._render(messages, plain)
+        for role in ("system", "user"):
+            with contextlib.suppress(InvalidRequest):
+                text = self._render(with_schema(messages, schema, role), plain)
+                if INSTRUCTIONS in text:
+                    return text
+        return self._render(messages, plain)
 
     def _render_as_is(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any]
