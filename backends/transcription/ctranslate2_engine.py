@@ -46,7 +46,7 @@ class CTranslate2Engine:
         self._batched = BatchedInferencePipeline(self._model)
         tokens = self._model.hf_tokenizer
         codes = self._model.supported_languages
-        self._languages = frozenset(
+        self.languages = frozenset(
             code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None
         ) or frozenset({"en"})
         self._beam_size, self.batch_size = parameters.beam_size, parameters.batch_size
@@ -93,7 +93,7 @@ class CTranslate2Engine:
 
     def _arguments(self, options: TranscriptionOptions) -> dict[str, Any]:
         return {
-            "language": closest_language(options.language, self._languages),
+            "language": closest_language(options.language, self.languages),
             "initial_prompt": options.prompt or None,
             "task": options.task,
             "beam_size": self._beam_size,

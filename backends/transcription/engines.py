@@ -63,6 +63,8 @@ class TranscriptionEngine(Protocol):
 
     batch_size: int
     """The maximum number of windows to pass to `decode` at once."""
+    languages: frozenset[str]
+    """The codes of the languages that the model knows."""
     uses_previous_text: bool
     """Whether the text before a window, passed as the prompt, improves the window's transcript."""
 

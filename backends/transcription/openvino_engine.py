@@ -49,7 +49,8 @@ class OpenVINOEngine:
         )
         self._tokenizer = self._pipeline.get_tokenizer()
         published = json.loads((folder / "generation_config.json").read_bytes())
-        self._languages = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
+        self._known = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
+        self.languages = self._known or frozenset({"en"})
         self._beam_size = parameters.beam_size
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
@@ -70,14 +71,14 @@ class OpenVINOEngine:
                     break
                 start += ended
                 yield None
-            yield WindowTranscript(segments, options.language or (language if language in self._languages else ""))
+            yield WindowTranscript(segments, options.language or (language if language in self.languages else ""))
 
     def _generate(self, samples: Samples, options: TranscriptionOptions, temperature: float) -> Any:
         config = self._pipeline.get_generation_config()
         config.return_timestamps, config.word_timestamps = True, options.word_timestamps
-        if self._languages:
+        if self._known:
             config.task = options.task
-        if language := closest_language(options.language, self._languages):
+        if language := closest_language(options.language, self._known):
             config.language = f"<|{language}|>"
         if prompt := self._shorten(options.prompt or ""):
             config.initial_prompt = prompt

@@ -1,14 +1,17 @@
 """Transcribes one file: splits its audio into windows, and converts times in a window to times in the file."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from faster_whisper.vad import SpeechTimestampsMap, VadOptions, get_speech_timestamps
+from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from backends.common.audio.decoding import RATE, Samples, quietest, read_blocks
-from backends.transcription.engines import Segment, TranscriptionEngine
+from backends.common.errors import InvalidRequest
+from backends.transcription.engines import Segment, TranscriptionEngine, closest_language
 from contract.options import TranscriptionOptions
 
 # A window's prompt is the end of the preceding text, at most this many characters. It keeps names and style consistent.
@@ -34,6 +37,11 @@ class Transcriber:
         max_seconds: float,
         is_alone: Callable[[], bool],
     ):
+        if options.language and closest_language(options.language, engine.languages) is None:
+            known = ", ".join(sorted(engine.languages))
+            raise InvalidRequest(
+                f"This model does not know the language '{options.language}', only: {known}", "language"
+            )
         self._engine, self._options, self._is_alone = engine, options, is_alone
         self._blocks = read_blocks(content, block_seconds, max_seconds)
         self.language = options.language or ""
@@ -86,15 +94,12 @@ class Transcriber:
             self._options = replace(self._options, language=self.language, prompt=prompt)
 
     def _describe(self, segment: Segment, window: "Window") -> dict[str, Any]:
-        def at(time: float, is_end: bool) -> float:
-            return round(self.duration + window.to_block_time(time, is_end), 2)
-
-        start = at(segment.start, False)
+        start, end = self._file_times(segment.start, segment.end, window)
         described = {
             "id": self._next_id,
             "seek": int(start * 100),
             "start": start,
-            "end": max(start, at(segment.end, True)),
+            "end": end,
             "text": segment.text,
             "tokens": segment.tokens,
             "temperature": segment.temperature,
@@ -105,9 +110,16 @@ class Transcriber:
         self._next_id += 1
         if segment.words is not None:
             described["words"] = [
-                {"word": word.word, "start": at(word.start, False), "end": at(word.end, True)} for word in segment.words
+                {"word": word.word, "start": times[0], "end": times[1]}
+                for word in segment.words
+                for times in [self._file_times(word.start, word.end, window)]
             ]
         return described
+
+    def _file_times(self, start: float, end: float, window: "Window") -> tuple[float, float]:
+        """Return the times in the file, in seconds, of a stretch of speech in a window."""
+        first, last = window.to_block_times(start, end)
+        return round(self.duration + first, 2), round(self.duration + max(first, last), 2)
 
 
 WINDOW_SECONDS = 30
@@ -120,36 +132,79 @@ _MAX_SAMPLES = WINDOW_SECONDS * RATE
 _MIN_SAMPLES = RATE // 10
 
 
+# An end so close behind a joint of two pieces belongs to the piece before it, and a start so close before a joint to
+# the piece behind it. Each piece begins and ends with the padding, and Whisper's times are imprecise.
+_JOINT_SECONDS = 0.7
+
+# Before voice activity detection, quiet audio is amplified until its loudest parts have this level, at most by 80 dB.
+_PEAK, _MAX_GAIN = 0.5, 10_000.0
+
+# A piece below this fraction of another piece's level is far quieter.
+_FAR_QUIETER = 0.1
+
+# The sound of an interval is loud enough to be looked at again if it exceeds this level, one step of 16-bit audio. An
+# interval must have this many seconds.
+_AUDIBLE, _MIN_GAP_SECONDS = 1 / 32768, 1.0
+
+
 class Window(NamedTuple):
     """Samples of a block of audio to decode together.
 
-    `to_block_time` converts a time in the window to a time in the block, both in seconds. Its second argument is
-    whether the time is the end of a segment or word. Where a pause was removed, an end time becomes the time before the
-    pause, and a start time becomes the time after the pause.
+    `to_block_times` converts the start and the end of a stretch of speech in the window to times in the block, all in
+    seconds. Where a pause was removed, an end becomes the time before the pause, and a start the time after it.
     """
 
     samples: Samples
-    to_block_time: Callable[[float, bool], float]
+    to_block_times: Callable[[float, float], tuple[float, float]]
+
+
+Piece = dict[str, int]
+"""A part of a block: the indexes of its first sample, `start`, and of the sample after its last, `end`."""
 
 
 def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
     """Yield the windows of a block: only its speech if `vad`, otherwise the whole block, cut at quiet positions."""
-    pieces = _speech(samples) if vad else _cut(samples)
+    pieces = _windows_of_speech(samples) if vad else _cut(samples)
     for window in pieces:
-        joined = np.concatenate([samples[piece["start"] : piece["end"]] for piece in window])
+        joined = np.concatenate(_leveled([samples[piece["start"] : piece["end"]] for piece in window]))
         if len(joined) >= _MIN_SAMPLES:
-            yield Window(joined, _to_block_time(window, len(joined) / RATE))
+            yield Window(joined, partial(_block_times, window))
 
 
-def _to_block_time(pieces: list[dict[str, int]], length: float) -> Callable[[float, bool], float]:
-    restore = SpeechTimestampsMap(pieces, RATE)
-    return lambda time, is_end: float(restore.get_original_time(min(max(time, 0.0), length), is_end=is_end))
+def _leveled(pieces: list[Samples]) -> list[Samples]:
+    """Return pieces of equal loudness, if one is far quieter than another: Whisper would not hear the quiet one."""
+    levels = [_level(piece) for piece in pieces]
+    return [
+        piece * np.float32(max(levels) / level) if 0 < level < _FAR_QUIETER * max(levels) else piece
+        for piece, level in zip(pieces, levels, strict=True)
+    ]
 
 
-def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
-    waiting: list[dict[str, int]] = []
+def _level(samples: Samples) -> float:
+    """Return the level of the loudest parts, from 0 to 1, without the loudest thousandth, which may be a click."""
+    return float(np.quantile(np.abs(samples), 0.999)) if len(samples) else 0.0
+
+
+def _block_times(pieces: list[Piece], start: float, end: float) -> tuple[float, float]:
+    lengths = [(piece["end"] - piece["start"]) / RATE for piece in pieces]
+    ends = list(itertools.accumulate(lengths))
+    begins = [0.0, *ends[:-1]]
+    start, end = (min(max(time, 0.0), ends[-1]) for time in (start, end))
+    first = max(i for i, begin in enumerate(begins) if begin <= start or i == 0)
+    last = max(i for i, begin in enumerate(begins) if begin < end or i == 0)
+    if last > first:
+        before, behind = ends[first] - start, end - begins[last]
+        if behind < _JOINT_SECONDS and behind <= before:
+            last, end = last - 1, ends[last - 1]
+        elif before < _JOINT_SECONDS:
+            first, start = first + 1, begins[first + 1]
+    return pieces[first]["start"] / RATE + start - begins[first], pieces[last]["start"] / RATE + end - begins[last]
+
+
+def _windows_of_speech(samples: Samples) -> Iterator[list[Piece]]:
+    waiting: list[Piece] = []
     length = 0
-    for piece in get_speech_timestamps(samples, _VAD):
+    for piece in _speech(samples):
         added = piece["end"] - piece["start"]
         if waiting and length + added > _MAX_SAMPLES:
             yield waiting
@@ -159,7 +214,30 @@ def _speech(samples: Samples) -> Iterator[list[dict[str, int]]]:
         yield waiting
 
 
-def _cut(samples: Samples) -> Iterator[list[dict[str, int]]]:
+def _speech(samples: Samples) -> list[Piece]:
+    """Return the pieces of a block that are speech, also if the speech is quiet, or far quieter than other speech."""
+    found = _detect(samples)
+    pieces, position = list(found), 0
+    for piece in [*found, {"start": len(samples), "end": len(samples)}]:
+        gap = samples[position : piece["start"]]
+        if found and len(gap) >= _MIN_GAP_SECONDS * RATE and np.abs(gap).max(initial=0) > _AUDIBLE:
+            pieces += [{"start": p["start"] + position, "end": p["end"] + position} for p in _detect(gap)]
+        position = piece["end"]
+    return sorted(pieces, key=lambda piece: piece["start"])
+
+
+def _detect(samples: Samples) -> list[Piece]:
+    """Return the pieces that are speech. The samples are amplified so that quiet speech is heard."""
+    level = _level(samples)
+    if not level:
+        return []
+    gain = min(max(_PEAK / level, 1.0), _MAX_GAIN)
+    amplified = np.clip(samples * np.float32(gain), -1, 1) if gain > 1 else samples
+    found: list[Piece] = get_speech_timestamps(amplified, _VAD)
+    return found
+
+
+def _cut(samples: Samples) -> Iterator[list[Piece]]:
     start = 0
     while len(samples) - start > _MAX_SAMPLES:
         end = start + quietest(samples[start : start + _MAX_SAMPLES], seconds=10)

@@ -61,7 +61,7 @@ def normalize_words(text):
 def wav(samples):
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(samples.shape[1] if samples.ndim > 1 else 1)
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes())

@@ -24,6 +24,10 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # FFmpeg only estimates the duration of files in these formats, so their duration is not checked before decoding.
 _ESTIMATED = {"aac", "ac3", "amr", "mp3", "mpeg", "mpegts"}
 
+# Stereo is out of phase if the energy of the channels' difference is this many times that of their mean. Of the
+# energies of earlier frames, this fraction is kept from frame to frame.
+_OUT_OF_PHASE, _MEMORY = 20.0, 0.95
+
 # The minimum sample rate in Hz. At lower rates, a single frame may last minutes, and would be large once resampled.
 _MIN_RATE = 4000
 
@@ -69,9 +73,9 @@ def _decode(content: bytes, max_seconds: float, rate: int) -> Iterator[Samples]:
             duration = container.duration if container.format.name not in _ESTIMATED else None
             if duration and duration / av.time_base > max_seconds:
                 raise _too_long(max_seconds)
-            for resampled in _resample(_frames(container), rate):
+            for resampled in _to_mono(_resample(_frames(container), rate)):
                 any_yet = True
-                yield resampled.to_ndarray().reshape(-1).astype(np.float32) / 32768
+                yield resampled
     except av.error.FFmpegError as error:
         if not any_yet:
             message = f"The file is damaged or not supported audio: {error.strerror}"
@@ -85,7 +89,10 @@ def _frames(container: Any) -> Iterator[Any]:
 
 
 def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
-    """Yield frames of mono samples at `rate` Hz. The sample format, channels and rate of `frames` may change midway."""
+    """Yield frames of 16-bit samples at `rate` Hz: stereo frames stay stereo, all others become mono.
+
+    The sample format, channels and rate of `frames` may change midway.
+    """
     resampler, kind = None, None
     for frame in frames:
         if frame.sample_rate < _MIN_RATE:
@@ -95,11 +102,31 @@ def _resample(frames: Iterator[Any], rate: int) -> Iterator[Any]:
             if resampler:
                 yield from resampler.resample(None)
             kind = frame.format.name, frame.layout.name, frame.sample_rate
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+            layout = "stereo" if len(frame.layout.channels) == 2 else "mono"
+            resampler = av.AudioResampler(format="s16", layout=layout, rate=rate)
         assert resampler is not None  # noqa: S101
         yield from resampler.resample(frame)
     if resampler:
         yield from resampler.resample(None)  # samples that the resampler still buffers
+
+
+def _to_mono(frames: Iterator[Any]) -> Iterator[Samples]:
+    """Yield the samples of each frame, mixed to one channel.
+
+    The mix is the mean of the channels, or half of their difference while that is far louder: one channel is then the
+    inverse of the other, and the mean would be almost silent.
+    """
+    mean_energy = difference_energy = 0.0
+    for frame in frames:
+        samples = frame.to_ndarray().reshape(-1).astype(np.float32) / 32768
+        if len(frame.layout.channels) == 1:
+            yield samples
+            continue
+        left, right = samples[::2], samples[1::2]
+        mean, difference = (left + right) / 2, (left - right) / 2
+        mean_energy = mean_energy * _MEMORY + float(np.square(mean).sum())
+        difference_energy = difference_energy * _MEMORY + float(np.square(difference).sum())
+        yield difference if difference_energy > _OUT_OF_PHASE * mean_energy else mean
 
 
 def quietest(block: Samples, seconds: float, rate: int = RATE) -> int:

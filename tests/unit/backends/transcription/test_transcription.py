@@ -117,6 +117,19 @@ class TestAudio:
         content[middle : middle + 60] = b"\xff" * 60
         assert len(np.concatenate(read(bytes(content)))) / RATE > 18
 
+    @pytest.mark.parametrize("inverted", [-1.0, -0.8])
+    def test_stereo_out_of_phase_is_not_silent(self, inverted):
+        mono = tone(3).astype(np.float32)
+        stereo = np.concatenate([mono, mono * inverted], axis=1).astype(np.int16)
+        (samples,) = read(wav(stereo))
+        assert np.abs(samples).max() == pytest.approx(0.5, abs=0.07)
+
+    def test_stereo_in_phase_is_the_mean_of_its_channels(self):
+        mono = tone(3).astype(np.float32)
+        for factor in (1.0, 0.0, -0.5):
+            (samples,) = read(wav(np.concatenate([mono, mono * factor], axis=1).astype(np.int16)))
+            assert np.abs(samples).max() == pytest.approx(0.25 * (1 + factor), abs=0.02)
+
     def test_a_very_low_sample_rate_is_rejected(self):
         with pytest.raises(InvalidRequest, match="the minimum is 4000 Hz"):
             read(wav(tone(10, 100), 100))
@@ -146,7 +159,7 @@ class TestAudio:
 class FakeEngine:
     """Returns two segments per window, and records the number of windows and the options of each call of `decode`."""
 
-    batch_size, uses_previous_text = 3, True
+    batch_size, uses_previous_text, languages = 3, True, frozenset({"en", "zh"})
 
     def __init__(self):
         self.calls = []
@@ -170,6 +183,12 @@ def segments_of(made):
 
 
 class TestTranscriber:
+    def test_a_language_that_the_model_does_not_know_is_rejected(self):
+        with pytest.raises(InvalidRequest, match="only: en, zh") as caught:
+            transcriber(FakeEngine(), 1, language="uk")
+        assert caught.value.param == "language"
+        assert segments_of(transcriber(FakeEngine(), 1, language="yue"))  # the closest language is Chinese
+
     def test_times_and_prompt_of_a_window_continue_those_of_the_previous_window(self):
         engine = FakeEngine()
         made = transcriber(engine, 100, is_alone=False, prompt="names")
@@ -240,16 +259,36 @@ def test_no_segment_ends_after_the_audio():
 class TestWindows:
     def test_pauses_are_removed_and_times_restored(self, monkeypatch):
         pieces = [{"start": 2 * RATE, "end": 4 * RATE}, {"start": 10 * RATE, "end": 13 * RATE}]
-        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        monkeypatch.setattr(windows, "_speech", lambda samples: pieces)
         (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
         assert len(window.samples) == 5 * RATE
-        assert window.to_block_time(1, False) == 3
-        assert window.to_block_time(2.5, False) == 10.5
-        assert window.to_block_time(99, True) == 13
+        assert window.to_block_times(1, 2.9) == (3, 10.9)
+        assert window.to_block_times(2.5, 99) == (10.5, 13)
+
+    @pytest.mark.parametrize(
+        ("start", "end", "expected"),
+        [
+            (0, 2, (2, 4)),
+            (0, 2.4, (2, 4)),  # Whisper rounds the end up, past the joint at 2 seconds
+            (0.5, 2.69, (2.5, 4)),
+            (0, 2.8, (2, 10.8)),  # too much behind the joint: the segment continues after the pause
+            (1.8, 4, (10, 12)),  # the start is rounded down
+            (1.9, 2.05, (3.9, 4)),
+            (1.95, 2.1, (10, 10.1)),
+            (2, 3, (10, 11)),
+            (4.9, 9, (12.9, 13)),
+            (7, 9, (13, 13)),
+        ],
+    )
+    def test_no_time_runs_through_a_removed_pause(self, monkeypatch, start, end, expected):
+        pieces = [{"start": 2 * RATE, "end": 4 * RATE}, {"start": 10 * RATE, "end": 13 * RATE}]
+        monkeypatch.setattr(windows, "_speech", lambda samples: pieces)
+        (window,) = find_windows(np.arange(20 * RATE, dtype=np.float32), vad=True)
+        assert window.to_block_times(start, end) == pytest.approx(expected)
 
     def test_no_window_exceeds_whispers_limit(self, monkeypatch):
         pieces = [{"start": i * 20 * RATE, "end": (i * 20 + 12) * RATE} for i in range(5)]
-        monkeypatch.setattr(windows, "get_speech_timestamps", lambda samples, options: pieces)
+        monkeypatch.setattr(windows, "_speech", lambda samples: pieces)
         found = list(find_windows(np.zeros(100 * RATE, np.float32), vad=True))
         assert [len(window.samples) / RATE for window in found] == [24, 24, 12]
 
