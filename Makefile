@@ -2,7 +2,7 @@
 # models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari u2netp pp-ocrv6-small
+MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari kokoro-82m u2netp pp-ocrv6-small
 ARGS ?=
 BENCH ?= chat
 # The first suitable Python on PATH. The loop runs each candidate to check its version, because pyenv creates a command

@@ -80,6 +80,8 @@ class SpeechParameters:
     queue_size: int
     voice: str
     voice_aliases: dict[str, str]
+    languages: str = "en"
+    """Codes of the languages that the model speaks, separated by spaces."""
     environment: str = ""
     """The folder in $TRIDENT_ENVIRONMENTS with the Python environment of the engine, if it runs in its own process."""
 

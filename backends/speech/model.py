@@ -19,6 +19,7 @@ class TritonPythonModel(StepwiseModel):
         folder, parameters = load_model_config(args, SpeechParameters)
         self._engine = load_engine(folder, parameters)
         self._max_characters, self._parallel = parameters.max_characters, parameters.parallel
+        self._languages = parameters.languages.split()
         self._pool = ThreadPoolExecutor(self._parallel, "speak")
         self.start(parameters.queue_size, self._parallel)
 
@@ -29,7 +30,8 @@ class TritonPythonModel(StepwiseModel):
             message = f"'input' exceeds the limit of {self._max_characters:,} characters: it has {len(text):,}"
             raise InvalidRequest(message, "input", "too_long")
         reference = read_strings(request, "reference_audio")[0] if has_input(request, "reference_audio") else None
-        return _work(SpeechSynthesis(self._engine, text, options, reference, self._pool, self._parallel))
+        synthesis = SpeechSynthesis(self._engine, text, options, reference, self._pool, self._parallel, self._languages)
+        return _work(synthesis)
 
     def finalize(self) -> None:
         super().finalize()

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from hibari import Hibari
 
+from backends.speech.normalization import spoken
+
+_ASIAN = re.compile(r"[\u3005\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f]")
 _CHINESE_END = re.compile(r"(?<=[。！？])")
 
 # A run of 16 or more digits is too long to be read as a number, so it is split to be read digit by digit.
@@ -16,6 +19,7 @@ _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 def split_sentences(text: str, maximum: int) -> Iterator[str]:
     """Yield the sentences of an English, Chinese or Japanese text, cut into pieces of at most `maximum` characters."""
+    text = text if _ASIAN.search(text) else spoken(text)
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
     for part in _CHINESE_END.split(readable):
         for sentence in Hibari.split_sentences(part):

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from backends.common.audio.encoding import Encoder
 from backends.common.errors import InvalidRequest, RequestFailure
 from backends.speech.engines import Samples, SpeechEngine
+from contract.languages import LANGUAGES
 from contract.options import SpeechOptions
+from contract.scripts import can_speak
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,8 @@ class SpeechSynthesis:
     A piece of text is a sentence or part of a sentence. While one piece is being encoded and sent, the threads of
     `pool` speak up to `ahead` further pieces.
 
-    Raises InvalidRequest if the voice is unknown or the text has nothing to speak.
+    Raises InvalidRequest if the voice is unknown, or if the text has nothing to speak or letters that the model, which
+    speaks `languages`, cannot speak.
     """
 
     def __init__(
@@ -35,9 +38,17 @@ class SpeechSynthesis:
         reference: bytes | None,
         pool: Executor,
         ahead: int,
+        languages: Sequence[str] = ("en",),
     ):
         if not any(character.isalnum() for character in text):
             raise InvalidRequest("'input' contains nothing to speak", "input")
+        if not can_speak(text, languages):
+            names = ", ".join(LANGUAGES.get(code, code).title() for code in languages)
+            raise InvalidRequest(
+                f"'input' contains text in a language that this model does not speak; it speaks {names}",
+                "input",
+                "unsupported_language",
+            )
         self._engine, self._text, self._pool, self._ahead = engine, text, pool, ahead
         self._voice = engine.voice(options.voice, reference)
         slowest, fastest = engine.speeds

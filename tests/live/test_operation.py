@@ -48,7 +48,7 @@ def chat(settings, **options):
 def test_health_is_ok_and_models_are_listed_with_their_tasks(stack):
     assert requests.get(url(stack, "/health"), timeout=10).json() == {"status": "ok"}
     models = requests.get(url(stack, "/v1/models"), timeout=10).json()["data"]
-    tasks = ["chat", "embedding", "rerank", "transcription", "speech", "background_removal", "ocr"]
+    tasks = ["chat", "embedding", "rerank", "transcription", "speech", "speech", "background_removal", "ocr"]
     assert [model["task"] for model in models] == tasks
     model = models[0]
     assert (model["id"], model["state"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "READY")

@@ -1,5 +1,6 @@
 """Encodes samples as an audio file incrementally: the first bytes of the file are available before the last samples."""
 
+import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ FORMATS = {
 _OPTIONS = {"flush_packets": "1", "page_duration": "100000"}
 
 
+# Files up to this size are kept in memory.
+_MAX_MEMORY = 8_000_000
+
+
 class _Pipe:
     """An output file that cannot seek, so that FFmpeg does not go back at the end to update the header."""
 
@@ -46,18 +51,39 @@ class _Pipe:
         self._written += data
         return len(data)
 
-    def take(self) -> bytes:
+    def take(self, is_complete: bool) -> bytes:
         taken = bytes(self._written)
         self._written.clear()
         return taken
 
 
+class _File:
+    """An output file that is complete only at the end: FFmpeg then writes the length into the header.
+
+    Large files are kept on disk.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_MAX_MEMORY)  # noqa: SIM115 - `take` closes it
+        self.write, self.seek, self.tell = self._file.write, self._file.seek, self._file.tell
+
+    def take(self, is_complete: bool) -> bytes:
+        if not is_complete:
+            return b""
+        with self._file:
+            self._file.seek(0)
+            return self._file.read()
+
+
 class Encoder:
-    """Encodes mono samples from -1 to 1 at `rate` Hz as one file in the format FORMATS[name]."""
+    """Encodes mono samples from -1 to 1 at `rate` Hz as one file in the format FORMATS[name].
+
+    A flac file is returned as a whole, because common readers need the length in its header.
+    """
 
     def __init__(self, name: str, rate: int):
         audio_format = FORMATS[name]
-        self._sink = _Pipe()
+        self._sink = _File() if name == "flac" else _Pipe()
         options = _OPTIONS if audio_format.container == "ogg" else {"flush_packets": "1"}
         self._container = av.open(self._sink, "w", format=audio_format.container, container_options=options)
         self._stream = self._container.add_stream(
@@ -77,13 +103,13 @@ class Encoder:
         frame.sample_rate, frame.pts = self._rate, self._written
         self._written += len(pcm)
         self._mux(self._resampler.resample(frame))
-        return self._sink.take()
+        return self._sink.take(is_complete=False)
 
     def finish(self) -> bytes:
         """Finish the file and return its remaining bytes."""
         self._mux([*self._resampler.resample(None), None])
         self._container.close()
-        return self._sink.take()
+        return self._sink.take(is_complete=True)
 
     def _mux(self, frames: list[Any]) -> None:
         for frame in frames:

@@ -6,6 +6,7 @@ Speech accepts two request formats: OpenAI's createSpeech, and AHA's (see docs/c
 import base64
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,7 +14,9 @@ from flask import Blueprint, Response, request
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from contract.options import SpeechOptions
+from contract.scripts import can_speak
 from contract.tensors import SPEECH
+from frontend.access_log import log_fields
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
@@ -135,7 +138,13 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     """
     body = read_body(SpeechRequest, inline_media_size)
     model = require_model(body.model, "speech")
-    inputs: dict[str, Any] = {"text_input": body.text(), "options": body.options().to_json()}
+    options, text = body.options(), body.text()
+    if not can_speak(text, _languages(model)) and (other := _speaking_model(text)):
+        if options.voice and options.voice not in _voice_names(other):
+            options = replace(options, voice=None)
+        model = other
+        log_fields()["model"] = model.id
+    inputs: dict[str, Any] = {"text_input": text, "options": options.to_json()}
     reference = body.reference()
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
@@ -144,6 +153,20 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     if reference:
         names["file"] = reference.param
     return model, start_call(model, inputs), names, shape
+
+
+def _speaking_model(text: str) -> Model | None:
+    """Return the first loaded model that can speak the text, if any."""
+    models = [model for model in services().registry.models() if model.task == "speech"]
+    return next((model for model in models if can_speak(text, _languages(model))), None)
+
+
+def _languages(model: Model) -> list[str]:
+    return model.parameters.get("languages", "en").split()
+
+
+def _voice_names(model: Model) -> list[str]:
+    return [name for voice in _voices(model) for name in (voice["id"], *voice["aliases"])]
 
 
 @blueprint.get("/audio/voices")
