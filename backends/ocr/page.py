@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.common.errors import InvalidRequest
-from backends.common.images.decoding import on_white
+from backends.common.images.decoding import on_contrasting
 from backends.ocr.text_recognizer import DetectedText, Pixels, Quads, TextRecognizer
 
 # An image taller than _MAX_PAGE_RATIO times its width, such as a screenshot of a long web page, is split into pages if
@@ -74,7 +74,7 @@ def lay_out(picture: Image.Image, max_side: int) -> Sheet:
     if scale > 1:
         size = max(round(width / scale), 1), max(round(height / scale), 1)
         picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    pixels: Pixels = cv2.cvtColor(np.asarray(on_white(picture)), cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
+    pixels: Pixels = cv2.cvtColor(np.asarray(on_contrasting(picture)), cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
     return Sheet(pixels, scale, width, height)
 
 

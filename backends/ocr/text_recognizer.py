@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidocr import RapidOCR
 from rapidocr.main import RapidOCRError
-from rapidocr.utils.process_img import map_boxes_to_original
+from rapidocr.utils.process_img import get_rotate_crop_image, map_boxes_to_original
 
 from backends.common.onnx_session import open_session
+from backends.ocr.merging import merge_overlapping
 from contract.parameters import OCRParameters
 
 Pixels = NDArray[np.uint8]
@@ -67,7 +68,13 @@ class TextRecognizer:
         except RapidOCRError:  # RapidOCR found no text
             return DetectedText(np.empty((0, 4, 2), np.float32), [])
         height, width = picture.shape[:2]
-        return DetectedText(map_boxes_to_original(result.boxes, made, height, width), pieces)
+        quads = map_boxes_to_original(result.boxes, made, height, width)
+        merged = merge_overlapping(np.asarray(quads, np.float32))
+        for quad, group in merged:
+            if len(group) > 1:  # read the merged region instead of its parts
+                inside = np.clip(quad, 0, (width, height)).astype(np.float32)
+                pieces[group[0]] = get_rotate_crop_image(picture, inside)
+        return DetectedText(np.array([quad for quad, _ in merged]), [pieces[group[0]] for _, group in merged])
 
     def is_upside_down(self, pieces: Sequence[Pixels]) -> bool:
         """Return whether most pieces look upside down, judged by the widest ones."""

@@ -7,6 +7,7 @@ import base64
 
 import pytest
 import requests
+from PIL import Image, ImageDraw, ImageFont
 
 from tests.support.images import encode_image, load_photograph
 from tests.support.live import url
@@ -48,6 +49,32 @@ def test_character_error_rate_is_at_most_3_percent(client, name):
     completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(make(), "PNG")))
     assert character_errors(completion.choices[0].message.content, expected) <= 0.03
     assert completion.choices[0].finish_reason == "stop"
+
+
+def line(text, size, color="black", background="white"):
+    """Return a picture of one line of text, which is just large enough."""
+    font = ImageFont.load_default(size)
+    mode = "RGBA" if background == "transparent" else "RGB"
+    size = round(font.getlength(text)) + 40, size + 34
+    picture = Image.new(mode, size, (0, 0, 0, 0) if background == "transparent" else background)
+    ImageDraw.Draw(picture).text((20, 18), text, fill=color, font=font)
+    return picture
+
+
+def recognized(client, picture):
+    completion = client.chat.completions.create(model=MODEL, messages=message(encode_image(picture, "PNG")))
+    return completion.choices[0].message.content
+
+
+@pytest.mark.parametrize("size", [24, 32, 44])
+def test_no_letter_of_a_single_line_is_read_twice(client, size):
+    lines = ["Order number 55821", "Invoice total 1,284.50", "Flight LH 4711 to Oslo", "Serial 8709 2221 6898"]
+    assert [recognized(client, line(text, size)) for text in lines] == lines
+
+
+@pytest.mark.parametrize("color", ["white", (210, 210, 210), "black", (120, 0, 0)])
+def test_text_on_a_transparent_background_is_read(client, color):
+    assert recognized(client, line("Hello 42", 36, color, "transparent")) == "Hello 42"
 
 
 def test_table_is_returned_as_markdown(client):

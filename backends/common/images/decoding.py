@@ -7,7 +7,7 @@ import io
 import logging
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from backends.common.errors import InvalidRequest
 
@@ -16,12 +16,15 @@ log = logging.getLogger(__name__)
 # Formats whose decoders neither run another program nor open another file.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
+# Visible areas with a mean lightness above this, of 255, are light.
+_LIGHT = 160
+
 # Turns off Pillow's own size limit, because read_image checks the size before it decodes any pixel.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.Image:
-    """Return the image as RGB, or as RGBA if any pixel is not opaque.
+    """Return the image as RGB, or as RGBA if any pixel is not opaque, with its colors in sRGB.
 
     Raises InvalidRequest naming `param` if the image cannot be decoded or has more than `max_pixels` pixels.
     """
@@ -32,7 +35,7 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
                 message = f"The image of {width} × {height} pixels exceeds the limit of {max_pixels:,} pixels"
                 raise InvalidRequest(message, param, "too_large")
             image.load()
-            return _plain(ImageOps.exif_transpose(image))
+            return _plain(_in_srgb(ImageOps.exif_transpose(image)))
     except InvalidRequest:
         raise
     except Exception as error:  # Pillow's decoders raise many types of exception
@@ -46,11 +49,64 @@ def read_image(content: bytes, max_pixels: int, param: str = "image") -> Image.I
 
 def on_white(image: Image.Image) -> Image.Image:
     """Return an image from read_image as RGB, with its transparent areas on a white background, as in a browser."""
+    return _on(image, "white")
+
+
+def on_contrasting(image: Image.Image) -> Image.Image:
+    """Return an image from read_image as RGB, on white, or on black if its visible areas are light.
+
+    Light text on a transparent background would be invisible on white.
+    """
     if image.mode != "RGBA":
         return image
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
+    light, weight = np.asarray(image.convert("L"), np.float32), np.asarray(image.getchannel("A"), np.float32)
+    total = float(weight.sum())
+    is_light = total > 0 and float((light * weight).sum()) / total > _LIGHT
+    return _on(image, "black" if is_light else "white")
+
+
+def _on(image: Image.Image, color: str) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    background = Image.new("RGB", image.size, color)
+    background.paste(image, mask=image.getchannel("A"))
+    return background
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return the image with its colors converted from its ICC profile, if any, to sRGB; the profile is removed.
+
+    A profile that is damaged or belongs to other colors is ignored.
+    """
+    content = image.info.pop("icc_profile", None)
+    if not content:
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        space = str(profile.profile.xcolor_space).strip()
+        if "sRGB" in ImageCms.getProfileDescription(profile) and space == "RGB":
+            return image
+        return _converted(image, profile, space)
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        log.info("ignoring an ICC profile: %r", error)
+        return image
+
+
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile, space: str) -> Image.Image:
+    mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
+    is_gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
+    if mode is None or image.mode.startswith("I") or (mode == "CMYK") != (image.mode == "CMYK"):
+        return image
+    if is_gray and mode == "RGB":
+        return image  # a profile of other colors than the image's
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    srgb = ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image.convert(mode), profile, srgb, outputMode="RGB")
+    assert converted is not None  # noqa: S101 - None only if the image is converted in place
+    converted.info.pop("icc_profile", None)
+    if alpha:
+        converted.putalpha(alpha)
+    return converted
 
 
 def _plain(image: Image.Image) -> Image.Image:

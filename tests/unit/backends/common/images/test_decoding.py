@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from backends.common.errors import InvalidRequest
-from backends.common.images.decoding import read_image
+from backends.common.images.decoding import on_contrasting, read_image
 
 LEFT_RED = np.zeros((20, 30, 3), np.uint8)
 LEFT_RED[:, :15, 0] = 255
@@ -106,3 +106,58 @@ def test_invalid_truncated_or_unsupported_file_is_rejected(content):
     with pytest.raises(InvalidRequest) as caught:
         read(content)
     assert (caught.value.param, caught.value.code) == ("image", "invalid_image")
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def profile_with_swapped_primaries():
+    """Return an ICC profile like sRGB, but with red and blue exchanged."""
+    content = bytearray(SRGB)
+    tags = {bytes(content[o : o + 4]): o for o in range(132, 132 + 12 * struct.unpack(">I", content[128:132])[0], 12)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    content[red : red + 4], content[blue : blue + 4] = content[blue : blue + 4], content[red : red + 4]
+    start, size = struct.unpack(">II", content[tags[b"desc"] + 4 : tags[b"desc"] + 12])
+    description = content[start : start + size].replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+    content[start : start + size] = description
+    return bytes(content)
+
+
+SWAPPED = profile_with_swapped_primaries()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+def test_colors_are_converted_to_srgb_and_the_profile_is_removed(mode, image_format):
+    picture = Image.new("RGB", (20, 20), (204, 0, 0)).convert(mode)
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    image = read(encoded(picture, image_format, icc_profile=SWAPPED, **options))
+    assert image.getpixel((5, 5))[:3] == pytest.approx((0, 0, 204), abs=3)
+    assert "icc_profile" not in image.info
+
+
+def test_transparency_is_kept_when_colors_are_converted():
+    picture = Image.new("RGBA", (20, 20), (204, 0, 0, 100))
+    assert read(encoded(picture, icc_profile=SWAPPED)).getpixel((5, 5)) == pytest.approx((0, 0, 204, 100), abs=3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "1", "LA"])
+@pytest.mark.parametrize("space", [b"GRAY", b"CMYK", b"RGB ", b"Lab ", None])
+def test_profile_of_other_colors_or_a_damaged_profile_is_removed(mode, space):
+    picture = Image.new("RGB", (20, 20), (200, 30, 10)).convert(mode)
+    profile = b"damaged" if space is None else SRGB[:16] + space + SRGB[20:]
+    image_format = "JPEG" if mode == "CMYK" else "PNG"
+    plain = read(encoded(picture, image_format))
+    image = read(encoded(picture, image_format, icc_profile=profile))
+    assert image.getpixel((5, 5)) == pytest.approx(plain.getpixel((5, 5)), abs=2)
+    assert "icc_profile" not in image.info
+
+
+@pytest.mark.parametrize(
+    ("color", "background"), [((255, 255, 255), 0), ((210, 210, 210), 0), ((0, 0, 0), 255), ((90, 20, 20), 255)]
+)
+def test_visible_areas_contrast_with_the_background(color, background):
+    picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    picture.paste((*color, 255), (5, 5, 10, 10))
+    image = on_contrasting(read(encoded(picture)))
+    assert (image.mode, image.getpixel((0, 0)), image.getpixel((7, 7))) == ("RGB", (background,) * 3, color)
