@@ -32,6 +32,11 @@ class Conversion(NamedTuple):
         return "".join((CHECKOUT / file).read_text(encoding="utf-8") for file in self.files)
 
 
+_ENCODER = (
+    "export/converters/encoder.py",
+    "export/converters/fixed_scales.py",
+    "export/converters/calibration.txt",
+)
 CONVERTERS = {
     "gguf": Conversion(
         "gguf.convert_gguf",
@@ -72,11 +77,11 @@ CONVERTERS = {
         ("export/converters/diffusion.py", "export/isolated/openvino_diffusion.py", "requirements/openvino.lock"),
     ),
     "onnx-ocr": Conversion("ocr.convert_published", ("export/converters/ocr.py",)),
-    "onnx-encoder": Conversion("encoder.convert_published", ("export/converters/encoder.py",)),
+    "onnx-encoder": Conversion("encoder.convert_published", _ENCODER),
     "optimum-encoder": Conversion(
         "encoder.convert_with_optimum",
         (
-            "export/converters/encoder.py",
+            *_ENCODER,
             "export/isolated/onnx_encoder.py",
             "export/isolated/onnx_int8.py",
             "requirements/onnx.lock",

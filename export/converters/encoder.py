@@ -11,9 +11,10 @@ from export.fetch import ExportError
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy model.onnx and tokenizer.json from a published folder."""
+    """Copy model.onnx and tokenizer.json from a published folder. The scales of an int8 model are fixed."""
     for name in ("model.onnx", "tokenizer.json"):
         shutil.copyfile(source / name, version / name)
+    _fix_scales(version)
     return _describe(version)
 
 
@@ -32,7 +33,19 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
         for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
             if (output / name).exists():
                 (output / name).rename(version / name)
+    if options.get("quantize") == "int8":
+        _fix_scales(version)
     return _describe(version)
+
+
+def _fix_scales(version: Path) -> None:
+    """If the model quantizes activations with one scale per batch, rewrite it so that each row is independent."""
+    from export.converters import fixed_scales  # onnx is slow to import
+
+    model = version / "model.onnx"
+    if fixed_scales.has_dynamic_scales(model):
+        fixed_scales.fix_scales(model, version / "fixed.onnx", version / "tokenizer.json")
+        (version / "fixed.onnx").replace(model)
 
 
 def _link(source: Path, target: Path, options: Mapping[str, str]) -> None:

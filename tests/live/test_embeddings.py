@@ -72,3 +72,18 @@ def test_text_of_4_8_million_characters_is_rejected_with_its_length(stack):
     response = requests.post(url(stack, "/v1/embeddings"), json=body, timeout=30)
     assert response.status_code == 400
     assert "4800000 characters" in response.json()["error"]["message"]
+
+
+def test_vector_does_not_depend_on_the_other_texts(client):
+    texts = [
+        "Paris",
+        "a much longer text " * 12,
+        "$1,234.56 + 7% = ?",
+        "def add(x, y): return x + y",
+        "東京は日本",
+        "!!!",
+    ]
+    texts += [f"Sentence number {number} about something else." for number in range(58)]
+    together = np.array([item.embedding for item in client.embeddings.create(model=MODEL, input=texts).data])
+    alone = np.array([client.embeddings.create(model=MODEL, input=text).data[0].embedding for text in texts])
+    assert (together * alone).sum(axis=1).min() >= 0.9999

@@ -60,7 +60,26 @@ def test_long_documents_are_truncated_by_v2_and_rejected_by_v1(stack):
     assert (response.status_code, error["param"], error["code"]) == (400, "documents[0]", "context_length_exceeded")
 
 
-def test_query_that_fills_the_context_is_rejected_even_with_truncate(stack):
-    body = {"query": "why " * 600, "documents": ["a", "b"], "truncate": True}
+@pytest.mark.parametrize("words", [600, 9000])
+def test_query_that_fills_the_context_is_truncated_if_allowed(stack, words):
+    body = {"query": "What is the capital of France? " + "word " * words, "documents": ["Bananas.", "Paris."]}
+    for path, truncate in (("/v1/rerank", True), ("/v2/rerank", None)):
+        response = requests.post(url(stack, path), json=body | {"truncate": truncate}, timeout=60)
+        assert response.status_code == 200
+        assert response.json()["results"][0]["index"] == 1
     response = requests.post(url(stack, "/v1/rerank"), json=body, timeout=60)
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "query")
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert "Set 'truncate' to true" in error["message"]
+
+
+def test_logit_does_not_depend_on_the_other_documents(stack):
+    documents = ["Paris is the capital of France.", "Bananas are yellow.", "$1,234 " * 30, "東京", "x"]
+    query = "what is the capital of france"
+    results = rerank(stack, query=query, documents=documents, raw_scores=True)["results"]
+    together = {result["index"]: result["score"] for result in results}
+        r["index"]: r["score"] for r in rerank(stack, query=query, documents=documents, raw_scores=True)["results"]
+    }
+    for index, document in enumerate(documents):
+        (alone,) = rerank(stack, query=query, documents=[document], raw_scores=True)["results"]
+        assert alone["score"] == pytest.approx(together[index], abs=1e-3)
