@@ -78,8 +78,6 @@ def test_logit_does_not_depend_on_the_other_documents(stack):
     query = "what is the capital of france"
     results = rerank(stack, query=query, documents=documents, raw_scores=True)["results"]
     together = {result["index"]: result["score"] for result in results}
-        r["index"]: r["score"] for r in rerank(stack, query=query, documents=documents, raw_scores=True)["results"]
-    }
     for index, document in enumerate(documents):
         (alone,) = rerank(stack, query=query, documents=[document], raw_scores=True)["results"]
         assert alone["score"] == pytest.approx(together[index], abs=1e-3)
