@@ -28,7 +28,7 @@ print(json.loads(response.choices[0].message.content))
 
 response = client.chat.completions.create(
     model="gpt-4o-mini",
-    messages=[{"role": "user", "content": "Is this review positive or negative? 'I loved every minute of it.'"}],
+    messages=[{"role": "user", "content": "Classify the sentiment of this text as positive or negative: I loved it."}],
     extra_body={"guided_choice": ["positive", "negative"]},
     temperature=0,
 )

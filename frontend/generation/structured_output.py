@@ -47,8 +47,8 @@ GUARANTEES: Mapping[str, tuple[Any, ...]] = {
 }
 """The fields of OpenAI, vLLM, llama.cpp and SGLang that ask for a guarantee about the output.
 
-The values are those that ask for nothing. A request is rejected if it has such a field and its endpoint does not
-support the field, because a guarantee must never be dropped silently.
+Each field has the values with which it asks for nothing. A request is rejected if it has such a field and its endpoint
+does not support the field, because a guarantee must never be dropped silently.
 """
 
 

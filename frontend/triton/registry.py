@@ -95,7 +95,8 @@ class Registry:
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
-        `name` is a model's name or ID, one of `tasks`, or an alias of one of these. If it is a task, the result is the
+        `name` is a model's name or ID, one of `tasks`, or an alias of one of these, in upper or lower case. If it is a
+        task, the result is the
         first model that serves both this task and `tasks[0]`, or if there is none, the first model that serves this
         task. None selects the first model of the first task that has a loaded model. If the setting `unknown_model` is
         `default`, so does an unknown name.
@@ -105,7 +106,7 @@ class Registry:
         """
         models = self.models()
         target = self._aliases.get(name, name) if name is not None else None
-        found = next((m for m in models if target in (m.name, m.id)), None)
+        found = next((m for m in models if target in (m.name, m.id)), None) or self._in_any_case(models, target)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
             found = next((m for task in wanted for m in _best_first(models, tasks[0]) if m.serves(task)), None)
@@ -122,10 +123,18 @@ class Registry:
     def get(self, name: str) -> Model:
         """Return the first model with this name, ID, alias or task. Raises ModelNotFound or Unavailable."""
         target = self._aliases.get(name, name)
-        for model in self.models():
+        models = self.models()
+        for model in models:
             if target in (model.name, model.id, model.task):
                 return model
+        if found := self._in_any_case(models, target):
+            return found
         raise ModelNotFound(name)
+
+    def _in_any_case(self, models: Sequence[Model], name: str | None) -> Model | None:
+        """Return the first model whose name or ID differs from `name` only in upper and lower case, if any."""
+        wanted = (name or "").casefold()
+        return next((model for model in models if wanted in (model.name.casefold(), model.id.casefold())), None)
 
     def record_response(self, model: Model) -> None:
         """Record the current time as the time of the model's last response to a request."""

@@ -20,6 +20,16 @@ _EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# Fields that keep the response to the launcher's own request short, also from a model that does not stop by itself.
+_BRIEF: dict[str, dict[str, Any]] = {"chat": {"max_tokens": 32}}
+
+
+def brief_example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the same as `example`, for a request whose response is only read to the end."""
+    found = example(model)
+    return found and (found[0], found[1] | _BRIEF.get(model["task"], {}))
+
+
 def example(model: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the path and body of an example request to a model, or None if the model has no example.
 

@@ -19,7 +19,7 @@ import orjson
 from contract.paths import CHECKOUT
 from frontend.settings import Settings
 from trident.launch.children import ChildLog, start_child
-from trident.launch.examples import example
+from trident.launch.examples import brief_example, example
 from trident.launch.instance import Instance
 from trident.launch.preflight import LaunchError, check_embedded, check_frontend
 from trident.launch.triton_server import TritonServer
@@ -145,7 +145,7 @@ class Supervisor:
         Raise LaunchError if a request fails.
         """
         for model in self._models():
-            if (request := example(model)) is None:
+            if (request := brief_example(model)) is None:
                 continue
             started = time.monotonic()
             path, body = request

@@ -303,3 +303,10 @@ def test_body_over_the_size_limit_is_rejected_with_413(make_client):
     response = make_client(max_body_bytes=1000).post("/v1/chat/completions", json=chat(user="x" * 1001))
     assert response.status_code == 413
     assert response.get_json()["error"]["code"] == "payload_too_large"
+
+
+@pytest.mark.parametrize("name", ["Tiny-Chat", "TINY-CHAT", "ORG/tiny-CHAT"])
+def test_model_is_found_in_upper_and_lower_case(client, triton, name):
+    triton.queue_response(last())
+    assert client.post("/v1/chat/completions", json=chat(model=name)).get_json()["model"] == "org/tiny-chat"
+    assert client.get(f"/v1/models/{name}").get_json()["id"] == "org/tiny-chat"
