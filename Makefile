@@ -110,7 +110,7 @@ docs: .venv/dev.stamp ## update the generated tables in the documentation
 format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, latency or lookup
+bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency or lookup
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
 	@$(BIN)/trident export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
