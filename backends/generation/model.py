@@ -39,6 +39,9 @@ from contract.tensors import CHAT
 
 log = logging.getLogger(__name__)
 
+# The schema is left out of a prompt after which fewer tokens are left for the answer, unless the client wants fewer.
+_ANSWER = 1_024
+
 _JSON_KINDS = frozenset(("json_object", "json_schema", "tool_calls", "any_of"))
 _PENALTIES = frozenset(("frequency_penalty", "presence_penalty", "repetition_penalty"))
 
@@ -219,11 +222,14 @@ def _read_prompt(
     template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}), schema)
     messages, images = json.loads(inputs["messages"][0]), inputs.get("image", [])
     try:
-        return prompt.from_messages(messages, images, template_inputs)
+        read = prompt.from_messages(messages, images, template_inputs)
     except InvalidRequest as error:
         if not schema or error.code != "context_length_exceeded":
             raise
-        return prompt.from_messages(messages, images, replace(template_inputs, schema=None))
+    else:
+        if not schema or read.remaining_context >= min(parameters.get("max_tokens") or _ANSWER, _ANSWER):
+            return read
+    return prompt.from_messages(messages, images, replace(template_inputs, schema=None))
 
 
 def _open_prompt(folder: Path, parameters: GenerationParameters) -> ChatPrompt:

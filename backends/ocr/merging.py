@@ -11,6 +11,9 @@ Quads = NDArray[np.float32]
 # overlap by a little without sharing a letter.
 _OVERLAP_ALONG, _OVERLAP_ACROSS = 0.25, 0.6
 
+# A piece whose ends differ in height by more than this fraction of its own height is not merged.
+_MAX_TILT = 0.4
+
 # Pieces of very different height are not on the same line.
 _MAX_HEIGHT_RATIO = 1.8
 
@@ -25,13 +28,18 @@ def merge_overlapping(quads: Quads) -> list[tuple[Quads, list[int]]]:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
     level = quads @ turn
     low, high = level.min(axis=1), level.max(axis=1)
-    heights = high[:, 1] - low[:, 1]
+    sides = quads[:, 3] - quads[:, 0]
+    heights = np.hypot(sides[:, 0], sides[:, 1])
+    # Only a band in the box of a tilted piece is text, so where two such pieces meet is not known.
+    tilts = np.abs((np.arctan2(edges[:, 1], edges[:, 0]) - angle + np.pi / 2) % np.pi - np.pi / 2) * lengths
+    is_level = tilts <= _MAX_TILT * heights
     smaller = np.minimum(heights[:, None], heights[None])
     along, across = (
         np.minimum(high[:, None, axis], high[None, :, axis]) - np.maximum(low[:, None, axis], low[None, :, axis])
         for axis in (0, 1)
     )
     similar = np.maximum(heights[:, None], heights[None]) <= _MAX_HEIGHT_RATIO * smaller
+    similar &= is_level[:, None] & is_level[None]
     joined = (along >= _OVERLAP_ALONG * smaller) & (across >= _OVERLAP_ACROSS * smaller) & similar
     merged = []
     for group in _groups(joined):

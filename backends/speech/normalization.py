@@ -12,7 +12,7 @@ _GREEK_NAMES = re.compile(r"(?<![\u0370-\u03ff])[\u0370-\u03ff](?![\u0370-\u03ff
 # Letters in other forms, such as 𝐀, Ａ and ﬁ.
 _LETTER_FORMS = re.compile("[\U0001d400-\U0001d7ff\uff01-\uff5e\ufb00-\ufb06]")
 
-_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 
 _ADDRESS = re.compile(r"\b[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}\b")
 _URL = re.compile(r"\b(?:https?|ftp)://[^\s<>\"]*[^\s<>\".,;:!?)\]}'*_]|\bwww\.[^\s<>\"]*[^\s<>\".,;:!?)\]}'*_]")
@@ -25,8 +25,14 @@ _SPOKEN_IN_ADDRESSES = {
 _WORD_DOMAINS = frozenset(("com", "org", "net", "gov", "dev", "app", "info", "blog", "shop", "online"))
 
 _SPACES = " \u00a0\u2009\u202f"
-_GROUPED_BY_SPACES = re.compile(rf"(?<![\w.,])\d{{1,3}}(?:[{_SPACES}'’]\d{{3}})+(?![\w]|[{_SPACES}]\d)")
+# Groups of three digits. Ordinary spaces group only numbers with two or more groups, since `101 102` may be two
+# numbers, and numbers with a currency or with round thousands.
+_GROUPED_BY_SPACES = re.compile(
+    r"(?<![\w.,])(?:[1-9]\d{0,2}(?:[\u00a0\u2009\u202f'’]\d{3})+|[1-9]\d?(?: \d{3}){2,}|[1-9]\d{0,2}(?: 000)+"
+    rf"|[1-9]\d{{0,2}}(?: \d{{3}})+(?=[{_SPACES}]?[€$£¥]))(?![\w]|[{_SPACES}]\d)"
+)
 _GROUPED_BY_DOTS = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.]\d)")
+_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.(?:\d{4}|\d{2})")
 _DOTTED = re.compile(r"(?<![\d.])(v?)(\d+(?:\.\d+){2,})(?!\d)", re.IGNORECASE)
 
 _CURRENCIES = "€$£¥₹₩₽₿"
@@ -36,28 +42,38 @@ _COMMA_AMOUNT = re.compile(rf"([{_CURRENCIES}]\s?\d+),(\d{{1,2}})(?!\d)|(?<!\d)(
 _AMOUNT_BEFORE = re.compile(rf"(?<![{_CURRENCIES}\d.,])({_AMOUNT})[{_SPACES}]?([{_CURRENCIES}])(?!\d)")
 _AMOUNT_BEHIND = re.compile(rf"([{_CURRENCIES}])[{_SPACES}]?({_AMOUNT})")
 
-_OPERAND = r"[\d)\]a-zA-Zπ²³]"
-_FORMULA_MINUS = re.compile(rf"(?<={_OPERAND})\s+-\s+(?=[\d(\[a-zA-Z][^\n]*=)|(?<==)(\s*)-(?=\s*\d)")
+# What may stand beside an operator: a number, a parenthesis, or a variable of one letter. Only blanks are between them,
+# so that bullets at the beginning of a line, and dashes and dots between words, are not operators.
+_LEFT, _RIGHT = r"(?<![A-Za-z])(?:[A-Za-z]|\d[\d.,]*|[)\]π²³])", r"(?:[A-Za-z](?![A-Za-z])|[\d(\[π√])"
+_BLANKS = r"[ \u00a0]{0,3}"
+
+
+def _between(operator: str, left: str = _LEFT, right: str = _RIGHT) -> re.Pattern[str]:
+    return re.compile(rf"({left}){_BLANKS}{operator}{_BLANKS}(?={right})")
+
+
+_DIGIT = r"\d[\d.,]*"
 _OPERATORS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\s*[×·⋅]\s*"), " times "),
-    (re.compile(r"(?<=[\d)])\s*\*\s*(?=[\d(])"), " times "),
-    (re.compile(r"(?<=[\w)])\s+\*\s+(?=[\w(])"), " times "),
-    (re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)"), " times "),
-    (re.compile(r"\s*÷\s*"), " divided by "),
-    (re.compile(r"(?<=[\d)])\s+/\s+(?=[\d(])"), " divided by "),
-    (re.compile(r"\s*−\s*"), " minus "),
-    (_FORMULA_MINUS, " minus "),
-    (re.compile(r"(?<=[\w)])\s*\^\s*(?=[\w(])"), " to the power of "),
-    (re.compile(r"\s*≤\s*"), " is less than or equal to "),
-    (re.compile(r"\s*≥\s*"), " is greater than or equal to "),
-    (re.compile(r"\s*≠\s*"), " is not equal to "),
-    (re.compile(r"\s*≈\s*"), " is approximately "),
-    (re.compile(r"\s*→\s*"), " to "),
-    (re.compile(r"√\s*"), " the square root of "),
-    (re.compile(r"\s*∞\s*"), " infinity "),
-    (re.compile(r"(?<![\w.])~\s*(?=\d)"), "about "),
-    (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])(?<!\band/)"), " slash "),
+    (_between("×"), " times "),
+    (_between("[·⋅]"), " times "),
+    (_between(r"\*"), " times "),
+    (_between("[xX]", r"(?<![\w.])[1-9][\d.,]*", r"\d"), " times "),
+    (_between("÷"), " divided by "),
+    (re.compile(rf"({_DIGIT}|[)\]]) / (?=[\d(])"), " divided by "),
+    (re.compile("()−"), " minus "),
+    (_between(r"\^"), " to the power of "),
+    (re.compile("()≤"), " is less than or equal to "),
+    (re.compile("()≥"), " is greater than or equal to "),
+    (re.compile("()≠"), " is not equal to "),
+    (re.compile("()≈"), " is approximately "),
+    (re.compile("()→"), " to "),
+    (re.compile("()√"), " the square root of "),
+    (re.compile("()∞"), " infinity "),
+    (re.compile(r"()(?<![\w.])~ ?(?=\d)"), "about "),
+    (re.compile(r"((?<![A-Za-z/])[A-Za-z]{1,40})/(?=[A-Za-z]{1,40}(?![A-Za-z/]))(?<!\band/)(?<!\bkm/)"), " slash "),
 )
+# In a line with an equals sign, a hyphen between blanks is a minus sign.
+_MINUS = re.compile(rf"({_LEFT}) {{1,3}}- {{1,3}}(?={_RIGHT})|()(?<==)( ?)-(?= ?\d)|()(?<== )-(?=\d)")
 
 # The libraries read only the first 24 letters of a word.
 _LONG_WORD = re.compile(r"[^\W\d_]{25,}")
@@ -74,13 +90,14 @@ def spoken(text: str) -> str:
     text = _DOT.sub(" dot ", text)
     text = _numbers(text)
     for pattern, words in _OPERATORS:
-        text = pattern.sub(words, text)
+        text = pattern.sub(rf"\1{words}", text)
+    text = "\n".join(_MINUS.sub(_minus, line) if "=" in line else line for line in text.split("\n"))
     text = _GREEK_NAMES.sub(_greek_name, text)
     return _LONG_WORD.sub(lambda word: " ".join(_pieces(word[0])), text)
 
 
 def _heading(found: re.Match[str]) -> str:
-    title = found[1]
+    title = found[1].rstrip(" \t#")
     return f"{title}." if title[-1:].isalnum() else title
 
 
@@ -115,6 +132,8 @@ def _numbers(text: str) -> str:
 def _dotted(found: re.Match[str]) -> str:
     """Return a version, an IP address or a number whose thousands are grouped by dots, as it is spoken."""
     version, number = found[1], found[2]
+    if not version and _DATE.fullmatch(number):
+        return number.replace(".", "/") if int(number.split(".")[0]) <= 12 else number.replace(".", " ")
     parts = number.split(".")
     is_address = len(parts) == 4 and all(int(part) <= 255 and str(int(part)) == part for part in parts)
     if not version and not is_address and _GROUPED_BY_DOTS.fullmatch(number):
@@ -125,6 +144,10 @@ def _dotted(found: re.Match[str]) -> str:
 
 def _amount(currency: str, number: str) -> str:
     return f"{number} {_UNUSUAL[currency]}" if currency in _UNUSUAL else f"{currency}{number}"
+
+
+def _minus(found: re.Match[str]) -> str:
+    return f"{found[1] or ''} minus "
 
 
 def _greek_name(found: re.Match[str]) -> str:

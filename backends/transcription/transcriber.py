@@ -175,9 +175,16 @@ def _leveled(pieces: list[Samples]) -> list[Samples]:
     """Return pieces of equal loudness, if one is far quieter than another: Whisper would not hear the quiet one."""
     levels = [_level(piece) for piece in pieces]
     return [
-        piece * np.float32(max(levels) / level) if 0 < level < _FAR_QUIETER * max(levels) else piece
+        _amplified(piece, max(levels) / level) if 0 < level < _FAR_QUIETER * max(levels) else piece
         for piece, level in zip(pieces, levels, strict=True)
     ]
+
+
+def _amplified(samples: Samples, gain: float) -> Samples:
+    if gain <= 1:
+        return samples
+    louder: Samples = np.clip(samples * np.float32(min(gain, _MAX_GAIN)), -1, 1)
+    return louder
 
 
 def _level(samples: Samples) -> float:
@@ -231,9 +238,7 @@ def _detect(samples: Samples) -> list[Piece]:
     level = _level(samples)
     if not level:
         return []
-    gain = min(max(_PEAK / level, 1.0), _MAX_GAIN)
-    amplified = np.clip(samples * np.float32(gain), -1, 1) if gain > 1 else samples
-    found: list[Piece] = get_speech_timestamps(amplified, _VAD)
+    found: list[Piece] = get_speech_timestamps(_amplified(samples, _PEAK / level), _VAD)
     return found
 
 

@@ -98,12 +98,18 @@ def _products(graph: onnx.GraphProto) -> Iterator[_Product]:
             nodes, output, bias = (*nodes, following), following.output[0], vectors[0]
         yield _Product(
             quantizer.input[0],
-            weights.clip(-128, 127).astype(np.int8),
+            _signed(weights),
             numpy_helper.to_array(constants[weight_scale]),
             output,
             bias,
             nodes,
         )
+
+
+def _signed(weights: Array) -> Array:
+    if weights.min() < -128 or weights.max() > 127:
+        raise ValueError("the weights of the model do not fit into 8 bits with a zero point of 0")
+    return weights.astype(np.int8)
 
 
 def _in_float32(source: Path, products: Sequence[_Product]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from pydantic import Field, WithJsonSchema, field_validator
 
 from frontend.errors import InvalidRequest
-from frontend.http.body import RequestBody, read_body
+from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond, read_body
 from frontend.http.respond import json_response
 from frontend.inference.batching import encode_within_limit, infer_rows
 from frontend.services import require_model
@@ -79,6 +79,8 @@ class RerankRequest(RequestBody):
         texts = []
         for index, document in enumerate(self.documents):
             param = f"documents[{index}]"
+            if levels_beyond(document, MAX_LEVELS):
+                raise InvalidRequest(f"'{param}' is nested deeper than {MAX_LEVELS} levels", param=param)
             text = _text(document, self.rank_fields)
             if text is None:
                 kinds = "a string, or an object with a string 'text'"
@@ -99,7 +101,7 @@ def _text(document: Any, fields: list[str] | None) -> str | None:
         return text if isinstance(text, str) else None
     if not isinstance(document, dict) or not any(field in document for field in fields):
         return None
-    values = [document[field] for field in fields if document.get(field) is not None]
+    values = [document[field] for field in dict.fromkeys(fields) if document.get(field) is not None]
     return "\n".join(value if isinstance(value, str) else orjson.dumps(value).decode() for value in values) or " "
 
 

@@ -26,13 +26,13 @@ _MAX_SCHEMA_BYTES = 64_000
 
 GUARANTEES: Mapping[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
-    "structured_outputs": ({},),
+    "structured_outputs": (),
     "guided_json": (),
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_whitespace_pattern": (),
-    "json_schema": ({},),
+    "json_schema": (),
     "grammar": ("",),
     "regex": ("",),
     "ebnf": ("",),
@@ -131,9 +131,9 @@ SchemaOrText = Annotated[
 """A JSON schema, as an object or as JSON text."""
 
 
-Regex = Annotated[str, Field(min_length=1, description="Regular expression that the whole output matches.")]
-Choices = Annotated[list[str], Field(min_length=1, description="The output is one of these strings.")]
-Grammar = Annotated[str, Field(min_length=1, description="Grammar of the output, in XGrammar's EBNF.")]
+_REGEX: Any = Field(None, min_length=1, description="Regular expression that the whole output matches.")
+_CHOICES: Any = Field(None, min_length=1, description="The output is one of these strings.")
+_GRAMMAR: Any = Field(None, min_length=1, description="Grammar of the output, in XGrammar's EBNF.")
 
 
 class StructuredOutputs(RequestBody):
@@ -144,9 +144,9 @@ class StructuredOutputs(RequestBody):
         alias="json",
         description="JSON schema of the output, as an object or as JSON text. Unsupported keywords are rejected.",
     )
-    regex: Regex | None = None
-    choice: Choices | None = None
-    grammar: Grammar | None = None
+    regex: str | None = _REGEX
+    choice: list[str] | None = _CHOICES
+    grammar: str | None = _GRAMMAR
     json_object: bool | None = Field(None, description="If true, the output is a JSON object.")
 
     @model_validator(mode="before")
@@ -195,9 +195,9 @@ class StructuredOutputFields(RequestBody):
     guided_json: SchemaOrText | None = Field(
         None, description="JSON schema of the output, as an object or as JSON text. Unsupported keywords are rejected."
     )
-    guided_regex: Regex | None = None
-    guided_choice: Choices | None = None
-    guided_grammar: Grammar | None = None
+    guided_regex: str | None = _REGEX
+    guided_choice: list[str] | None = _CHOICES
+    guided_grammar: str | None = _GRAMMAR
     json_schema: SchemaOrText | None = Field(
         None, description="The same as `guided_json`; the field's name in llama.cpp and SGLang."
     )

@@ -14,6 +14,7 @@ from frontend.errors import APIError
 
 DONE = b"data: [DONE]\n\n"
 _PROBE_SECONDS = 0.2
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HAS_BEGUN = "trident.response_has_begun"
 _HEARTBEAT = b": waiting\n\n"
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -86,7 +87,7 @@ class DisconnectWatcher:
     A client that only shuts down its sending side waits for the response. A write tells the two apart: if the client
     has closed the connection, its system answers with a reset. Before the response has begun, the interim response
     `100 Continue` is written, which clients skip; HTTP/1.0 has no such response, so a client of HTTP/1.0 counts as
-    disconnected. After the response has begun (see `register_response_start`), gunicorn's next writes tell.
+    disconnected. After the response has begun (see `register_response_start`), gunicorn's next write has that effect.
     """
 
     def __init__(self, environ: Mapping[str, Any], on_disconnect: Callable[[], None]):
@@ -118,29 +119,36 @@ class DisconnectWatcher:
 
     def _probe(self) -> None:
         """Call `on_disconnect` as soon as the client turns out to have closed the connection."""
-        while not (self._closed or _HAS_BEGUN in self._environ):
-            if not (self._can_probe and self._write_interim_response()):
+        while not self._closed:
+            if not self._can_probe or self._is_reset():
                 self._on_disconnect()
                 return
             gevent.sleep(_PROBE_SECONDS)
 
-    def _write_interim_response(self) -> bool:
-        """Return whether the connection is still open, before and after the write of an interim response."""
-        assert self._socket is not None  # noqa: S101
+    def _is_reset(self) -> bool:
+        """Return whether the connection is closed. Before the response has begun, write an interim response first.
+
+        gevent's own `send` would wait until the client reads, and could then write into the response.
+        """
         try:
-            socket.socket.send(self._socket, b"HTTP/1.1 100 Continue\r\n\r\n", socket.MSG_DONTWAIT)
+            if _HAS_BEGUN not in self._environ:
+                self._raw_socket().send(_INTERIM, socket.MSG_DONTWAIT)
+            self._raw_socket().recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return True
-        except OSError:
             return False
-        return True
+        except OSError:
+            return True
+        return False
 
     def _is_at_end(self) -> bool:
         """Return whether the client sends nothing more."""
-        assert self._socket is not None  # noqa: S101
         try:
-            return socket.socket.recv(self._socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return bool(self._raw_socket().recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
         except BlockingIOError:
             return False
         except OSError:
             return True
+
+    def _raw_socket(self) -> Any:
+        """Return the operating system's socket behind gevent's."""
+        return getattr(self._socket, "_sock", self._socket)

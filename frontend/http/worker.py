@@ -10,6 +10,8 @@ import orjson
 from flask import Flask, Response, request
 from gunicorn.http.errors import (
     ExpectationFailed,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
     LimitRequestHeaders,
     LimitRequestLine,
     ParseException,
@@ -63,6 +65,8 @@ def register_http_errors(app: Flask) -> None:
 
 
 def _api_error(error: BaseException) -> APIError:
+    if isinstance(error, InvalidResponseHeader | InvalidResponseHeaderName):
+        return InternalError("Internal error; see the server log")
     for kind, (status, message) in _ERRORS.items():
         if isinstance(error, kind):
             return InvalidHTTP(message, status)

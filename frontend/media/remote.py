@@ -16,6 +16,7 @@ from frontend.settings import Settings
 _SECONDS = 30.0
 _SOCKET_TIMEOUT = urllib3.Timeout(connect=5, read=10)
 _MAX_REDIRECTS = 3
+_MAX_URL = 16_384
 
 # The characters of a URL that are not escaped. All others, such as letters that are not ASCII, are escaped as UTF-8.
 _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~|^`{}\\"
@@ -73,6 +74,8 @@ def _follow(url: str, settings: Settings) -> bytes:
 
 def _parse(url: str) -> _Target:
     try:
+        if len(url) > _MAX_URL:
+            raise ValueError
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host = parts.hostname or ""

@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
@@ -53,12 +54,23 @@ class ResponseStore:
         content = self._files.get(identifier) if _ID.fullmatch(identifier) else None
         return None if content is None else StoredResponse(**orjson.loads(content))
 
-    def item(self, identifier: str) -> dict[str, Any] | None:
-        """Return the output item with this ID, or None if its response is not stored."""
-        found = _ITEM_ID.fullmatch(identifier)
-        stored = self.get(f"resp_{found[1]}") if found else None
-        items = stored.response["output"] if stored else []
-        return next((item for item in items if item["id"] == identifier), None)
+    def item_reader(self) -> Callable[[str], dict[str, Any] | None]:
+        """Return a function from an ID to the output item with this ID, or to None if its response is not stored.
+
+        The function reads each response only once.
+        """
+        items: dict[str, dict[str, dict[str, Any]]] = {}
+
+        def read(identifier: str) -> dict[str, Any] | None:
+            found = _ITEM_ID.fullmatch(identifier)
+            if not found:
+                return None
+            if found[1] not in items:
+                stored = self.get(f"resp_{found[1]}")
+                items[found[1]] = {item["id"]: item for item in stored.response["output"]} if stored else {}
+            return items[found[1]].get(identifier)
+
+        return read
 
     def delete(self, identifier: str) -> bool:
         """Delete a response. Return whether it existed."""

@@ -73,7 +73,7 @@ class Registry:
 
     def __init__(self, settings: Settings, triton: Triton):
         self._settings, self._triton = settings, triton
-        self._aliases = settings.all_aliases
+        self._aliases = {name.casefold(): target for name, target in settings.all_aliases.items()}
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._read_at = float("-inf")
@@ -95,8 +95,8 @@ class Registry:
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
-        `name` is a model's name or ID, one of `tasks`, or an alias of one of these, in upper or lower case. If it is a
-        task, the result is the
+        `name` is a model's name or ID, one of `tasks`, or an alias of one of these. Upper and lower case do not matter,
+        except for tasks. If it is a task, the result is the
         first model that serves both this task and `tasks[0]`, or if there is none, the first model that serves this
         task. None selects the first model of the first task that has a loaded model. If the setting `unknown_model` is
         `default`, so does an unknown name.
@@ -105,7 +105,7 @@ class Registry:
         task, or if the model is in `settings.models` but not loaded. Raises ModelNotFound if the name is unknown.
         """
         models = self.models()
-        target = self._aliases.get(name, name) if name is not None else None
+        target = self._aliases.get(name.casefold(), name) if name is not None else None
         found = next((m for m in models if target in (m.name, m.id)), None) or self._in_any_case(models, target)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
@@ -122,7 +122,7 @@ class Registry:
 
     def get(self, name: str) -> Model:
         """Return the first model with this name, ID, alias or task. Raises ModelNotFound or Unavailable."""
-        target = self._aliases.get(name, name)
+        target = self._aliases.get(name.casefold(), name)
         models = self.models()
         for model in models:
             if target in (model.name, model.id, model.task):
@@ -165,7 +165,7 @@ class Registry:
         return True
 
     def _raise_unknown(self, name: str, target: str | None) -> NoReturn:
-        if target in self._settings.models:
+        if (target or "").casefold() in map(str.casefold, self._settings.models):
             raise Unavailable(f"The model '{name}' is not currently loaded")
         raise ModelNotFound(name)
 

@@ -92,12 +92,18 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         return image
 
 
+def _has_gray_palette(image: Image.Image) -> bool:
+    colors = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    return bool((np.ptp(colors, axis=1) == 0).all())
+
+
 def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile, space: str) -> Image.Image:
     mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
     is_gray = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;")
     if mode is None or image.mode.startswith("I") or (mode == "CMYK") != (image.mode == "CMYK"):
         return image
-    if is_gray and mode == "RGB":
+    is_gray = is_gray or (image.mode == "P" and mode == "L" and _has_gray_palette(image))
+    if is_gray != (mode == "L"):
         return image  # a profile of other colors than the image's
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     srgb = ImageCms.createProfile("sRGB")

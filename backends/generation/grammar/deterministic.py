@@ -34,6 +34,9 @@ _LAST_ASCII = 0x7F
 _MAX_COUNT = 64
 _MAX_CHARACTERS = 500_000
 
+# A larger intersection would leave too little of a grammar's limit for the rest of a schema.
+_MAX_COMMON_CHARACTERS = 12_000
+
 
 def deterministic(grammar: str) -> str:
     """Return a grammar for the same texts, one rule per line.
@@ -64,15 +67,19 @@ def intersection(rules: Rules, one: str, other: str) -> str:
 
     Raises UnsupportedConstraint if there is no such text, or if the rule would be too large.
     """
+    too_large = UnsupportedConstraint("this combination of 'pattern' or 'format' with a length is too large")
     try:
         automata = [_automaton(parse(expression)) for expression in (one, other)]
         common = automata[0].intersection(automata[1]).minimal()
     except TooManyStates:
-        raise UnsupportedConstraint("this combination of 'pattern' or 'format' with a length is too large") from None
+        raise too_large from None
     if not common.final:
         raise UnsupportedConstraint("no text has both the length and the 'pattern' or 'format'")
     name = rules.reserve("both")
-    for line in _Writer(common, name, f"{name}_").rules():
+    lines = list(_Writer(common, name, f"{name}_").rules())
+    if sum(map(len, lines)) > _MAX_COMMON_CHARACTERS:
+        raise too_large
+    for line in lines:
         rule, _, body = line.partition(" ::= ")
         rules.fill(rule, body)
     return name

@@ -84,6 +84,10 @@ class JSONGrammar:
 
     def __init__(self, rules: Rules, strict: bool = True):
         self._rules, self._strict, self._visits = rules, strict, 0
+        self.is_exact = True
+        """Whether all values match the schema by the letter. `additionalProperties` of a part that is merged with other
+        parts does not exclude the properties of those, although by the letter it does.
+        """
 
     def value(self, schema: Schema) -> str:
         """Return the expression for a JSON value that the schema allows.
@@ -173,7 +177,11 @@ class JSONGrammar:
         if not isinstance(parts, list) or not parts:
             raise UnsupportedConstraint(f"{path}: must be a list of schemas")
         whole: dict[str, Any] = {}
-        for part in self._flattened([*parts, siblings], path):
+        flat = list(self._flattened([*parts, siblings], path))
+        names = {name for part in flat if isinstance(part.get("properties"), dict) for name in part["properties"]}
+        for part in flat:
+            if part.get("additionalProperties", True) is not True and names - set(part.get("properties") or ()):
+                self.is_exact = False
             for key, value in part.items():
                 if key in _ANNOTATIONS or key not in whole:
                     whole[key] = value
@@ -306,10 +314,10 @@ class JSONGrammar:
     def _counted_pattern(self, pattern: str, schema: Mapping[str, Any]) -> str:
         """Return the expression for the inside of a string with a pattern and a length."""
         minimum = _count(schema, "minLength") or 0
-        length = any_length(minimum, _checked_maximum(minimum, _count(schema, "maxLength")))
+        maximum = _checked_maximum(minimum, _count(schema, "maxLength"))
         inside = json_pattern(pattern)
         try:
-            return intersection(self._rules, inside, length)
+            return intersection(self._rules, inside, any_length(minimum, maximum))
         except UnsupportedConstraint:
             if self._strict:
                 raise

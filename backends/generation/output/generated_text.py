@@ -178,7 +178,7 @@ class GeneratedText:
         complete output satisfies the request's constraint.
         """
         self._check, self._whole = check, list[str]()
-        self._prefix = reasoning_prefix
+        self._prefix = self._whole_prefix = reasoning_prefix
         self._num_input_tokens, self.parameters = num_input_tokens, parameters
         # To end generation at a stop string, the text must be decoded while it is generated, even if `stream` is false.
         self.streamed = bool(parameters.get("stream", True) or parameters.get("stop"))
@@ -239,7 +239,7 @@ class GeneratedText:
 
     def restart(self, detokenizer: Detokenizer) -> None:
         """Discard the output, none of which has been sent, so that it can be generated again with another seed."""
-        prefix, num_input_tokens = self._prefix, self._num_input_tokens
+        prefix, num_input_tokens = self._whole_prefix, self._num_input_tokens
         with self._lock:
             self._tokens, self._logprobs, self._finish_reason, self.finished = [], [], None, False
         self._num_output_tokens, self.attempts = 0, self.attempts + 1

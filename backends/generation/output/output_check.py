@@ -14,8 +14,8 @@ from fractions import Fraction
 from typing import Any
 
 import re2
-from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
-from jsonschema.validators import extend, validator_for
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 from referencing import Registry
 
 from backends.generation.grammar.ebnf import Rules, UnsupportedConstraint
@@ -42,6 +42,10 @@ _ValueCheck = Callable[[Any], bool]
 # The keywords that can make validation exponential in the size of the output, and how many of them are followed.
 _BRANCHING = ("$ref", "anyOf", "oneOf", "allOf")
 _MAX_BRANCHES = 5_000
+
+# Keywords whose values are schemas by name, and keywords that do not matter for the check.
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_VALUES = ("default", "examples", "example")
 
 # Numbers beyond 10 to this power, or its inverse, are not checked for `multipleOf`: as fractions, they would be huge.
 _MAX_EXPONENT = 400
@@ -75,7 +79,7 @@ def output_check(constraint: Constraint) -> Check | None:
         case JSONSchemaConstraint(schema=schema, strict=strict):
             return _on_json(_value_check(schema, strict))
         case RegexConstraint(pattern=pattern):
-            return _full_match(regex_grammar(pattern))
+            return _regex_check(regex_grammar(pattern))
         case ChoiceConstraint(choices=choices):
             return lambda text: text in choices
         case ToolCallsConstraint():
@@ -138,10 +142,10 @@ def _end_of_call(text: str, start: int, tag: ToolCallTag, check: _ValueCheck) ->
 
 def _value_check(schema: dict[str, Any], strict: bool) -> _ValueCheck:
     """Return the check for the JSON values of a schema."""
-    if not strict and not _is_exact(schema):
+    if not _is_exact(schema, strict):
         return lambda value: True
     try:
-        validator, count = _validator(json.loads(json.dumps(schema), parse_float=_number))
+        validator, count = _validator(_normalized(json.loads(json.dumps(schema), parse_float=_number)))
     except Exception as error:  # a client's schema can be malformed in any way
         log.debug("outputs cannot be checked: %r", error)
         return lambda value: True
@@ -157,18 +161,18 @@ def _value_check(schema: dict[str, Any], strict: bool) -> _ValueCheck:
     return checked
 
 
-def _is_exact(schema: dict[str, Any]) -> bool:
-    """Return whether a grammar can express all keywords of the schema."""
+def _is_exact(schema: dict[str, Any], strict: bool) -> bool:
+    """Return whether all outputs of the grammar match the schema by the letter."""
+    grammar = JSONGrammar(Rules(), strict=True)
     try:
-        JSONGrammar(Rules(), strict=True).value(schema)
+        grammar.value(schema)
     except UnsupportedConstraint:
-        return False
-    return True
+        return strict  # the grammar has been written before, so another limit was exceeded
+    return grammar.is_exact
 
 
 def _validator(schema: dict[str, Any]) -> tuple[Any, list[int]]:
     """Return jsonschema's validator, which reads nothing from the network, and its counter of followed branches."""
-    draft = validator_for(schema, default=Draft7Validator if _has_tuple(schema) else Draft202012Validator)
     count = [0]
 
     def counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,19 +184,40 @@ def _validator(schema: dict[str, Any]) -> tuple[Any, list[int]]:
 
         return follow
 
-    keywords = {name: counted(draft.VALIDATORS[name]) for name in _BRANCHING if name in draft.VALIDATORS}
+    keywords = {name: counted(Draft202012Validator.VALIDATORS[name]) for name in _BRANCHING}
     keywords |= {"pattern": _check_pattern, "multipleOf": _check_multiple}
-    return extend(draft, keywords)(schema, registry=Registry()), count  # type: ignore[no-untyped-call]
+    return extend(Draft202012Validator, keywords)(schema, registry=Registry()), count  # type: ignore[no-untyped-call]
 
 
-def _has_tuple(schema: Any) -> bool:
-    """Return whether `items` is a list anywhere, as only older drafts allow."""
-    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    return (isinstance(schema, dict) and isinstance(schema.get("items"), list)) or any(map(_has_tuple, parts))
+def _normalized(schema: Any) -> Any:
+    """Return a schema in the notation of draft 2020-12, as the grammar reads it.
+
+    `$schema` is removed, because jsonschema would check a subschema that has it with another, slower validator.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            result[key] = {name: _normalized(part) for name, part in value.items()}
+        elif key in _VALUES or key == "$schema":
+            continue
+        elif isinstance(value, list) and key not in ("enum", "required", "type"):
+            result[key] = [_normalized(part) for part in value]
+        else:
+            result[key] = value if key in ("enum", "const") else _normalized(value)
+    if isinstance(result.get("items"), list):
+        result["prefixItems"] = result.pop("items")
+        if "additionalItems" in result:
+            result["items"] = result.pop("additionalItems")
+    for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(result.get(exclusive), bool) and result.pop(exclusive) and inclusive in result:
+            result[exclusive] = result.pop(inclusive)
+    return result
 
 
 def _check_pattern(_: Any, pattern: str, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    if isinstance(value, str) and not _full_match(text_pattern(pattern))(value):
+    if isinstance(value, str) and not _pattern_check(pattern)(value):
         yield ValidationError("does not match the pattern")
 
 
@@ -205,6 +230,18 @@ def _check_multiple(_: Any, divisor: Any, value: Any, schema: Mapping[str, Any])
 
 
 @functools.lru_cache(maxsize=256)
+def _pattern_check(pattern: str) -> Check:
+    return _full_match(text_pattern(pattern))
+
+
+def _regex_check(expression: str) -> Check | None:
+    try:
+        return _full_match(expression)
+    except Exception as error:  # RE2 limits counts and memory more than the grammar does
+        log.debug("outputs cannot be checked: %r", error)
+        return None
+
+
 def _full_match(expression: str) -> Check:
     options = re2.Options()
     options.log_errors = False

@@ -138,14 +138,13 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     """
     body = read_body(SpeechRequest, inline_media_size)
     model = require_model(body.model, "speech")
-    options, text = body.options(), body.text()
-    if not can_speak(text, _languages(model)) and (other := _speaking_model(text)):
-        if options.voice and options.voice not in _voice_names(other):
+    options, text, reference = body.options(), body.text(), body.reference()
+    if not reference and not can_speak(text, _languages(model)) and (other := _speaking_model(text)):
+        if options.voice in set(_voice_names(model)) - set(_voice_names(other)):
             options = replace(options, voice=None)
         model = other
         log_fields()["model"] = model.id
     inputs: dict[str, Any] = {"text_input": text, "options": options.to_json()}
-    reference = body.reference()
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
     shape = "completion" if body.messages else "sse" if body.stream_format == "sse" else body.response_format

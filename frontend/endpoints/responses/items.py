@@ -22,6 +22,9 @@ from frontend.generation.messages import (
 from frontend.generation.tools import Name
 from frontend.http.body import RequestBody, tag_of
 
+# A reference is short, but the item that it stands for may be large.
+_MAX_REFERENCES = 256
+
 _MESSAGE = re.compile(r"messages(?:\[(\d+)\](.*))?")
 _CONTENT = re.compile(r"\.content\[(\d+)\](.*)")
 _CALL = re.compile(r"\.tool_calls\[(\d+)\](?:\.function)?(.*)")
@@ -106,7 +109,7 @@ class Reasoning(RequestBody):
 class ItemReference(RequestBody):
     """A reference to an item of a stored response. `type` may be omitted."""
 
-    type: Literal["item_reference"] = Field("item_reference", description="Always `item_reference`.")
+    type: Literal["item_reference"] | None = Field("item_reference", description="Always `item_reference`.")
     id: str = Field(min_length=1, description="ID of an output item of a response that is stored.")
 
 
@@ -204,8 +207,12 @@ class AssistantTurn:
 def with_stored_items(items: Sequence[InputItem], stored_item: Callable[[str], dict[str, Any] | None]) -> list[Item]:
     """Return the items, each reference replaced with the item that `stored_item` returns for its ID.
 
-    Raises NotFound if it returns None.
+    Raises NotFound if it returns None, or InvalidRequest if there are too many references.
     """
+    references = [index for index, item in enumerate(items) if isinstance(item, ItemReference)]
+    if len(references) > _MAX_REFERENCES:
+        param = f"input[{references[_MAX_REFERENCES]}]"
+        raise InvalidRequest(f"Too many item references (limit {_MAX_REFERENCES})", param=param)
     found: list[Item] = []
     for index, item in enumerate(items):
         if not isinstance(item, ItemReference):

@@ -21,7 +21,7 @@ class ResponseOutput:
     """The output `items`, built from parser events.
 
     The last item grows until the next item starts or the output ends. The ID of an item consists of its type, the ID of
-    its response, and its index: see `ResponseStore.item`.
+    its response, and its index: see `ResponseStore.item_reader`.
     """
 
     def __init__(self, response_id: str, events: ResponseEvents):

@@ -13,7 +13,7 @@ from frontend.endpoints.responses.items import Input, LocatedMessage, read_items
 from frontend.errors import InvalidRequest, located
 from frontend.generation.messages import ChatMessage
 from frontend.generation.sampling import SamplingFields, generation_defaults
-from frontend.generation.structured_output import JSONSchemaFormat, ResponseFormat
+from frontend.generation.structured_output import JSONSchemaFormat, ObjectFormat, ResponseFormat
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
 from frontend.triton.registry import Model
@@ -212,7 +212,7 @@ class ResponseRequest(SamplingFields):
     def tool_fields(self) -> ToolFields:
         """Return the fields for tools and reasoning in the format of chat completions. Raises InvalidRequest."""
         if skipped := [tool.type for tool in self.tools or () if isinstance(tool, OtherTool)]:
-            log.info("tools that are not functions are not offered to the model: %s", ", ".join(skipped)[:200])
+            log.info("tools that are not functions are not offered to the model: %r", ", ".join(skipped)[:200])
         offered = self._offered()
         if isinstance(self.tool_choice, AllowedTools):
             names = [function.name for function in offered.values()]
@@ -266,6 +266,8 @@ class ResponseRequest(SamplingFields):
 
     def _text_format(self) -> dict[str, Any]:
         text_format = self.text.format if self.text else None
+        if isinstance(text_format, ObjectFormat):
+            return text_format.model_dump(by_alias=True, exclude_none=True)
         return text_format.model_dump(by_alias=True) if text_format else {"type": "text"}
 
     def conversation(self, stored_item: Callable[[str], dict[str, Any] | None]) -> list[LocatedMessage]:

@@ -70,7 +70,7 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
     conversation = [
         *instructions,
         *_previous_messages(body.previous_response_id),
-        *body.conversation(services().responses.item),
+        *body.conversation(services().responses.item_reader()),
     ]
     tools = body.tool_fields()
     with with_request_paths(conversation), body.tool_paths():

@@ -18,6 +18,9 @@ from frontend.parsing.events import Event, TextDelta, ToolCallAborted, ToolCallA
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 
+# At the end of an output that is cut off, fewer characters than these are more likely text than the beginning of a tag.
+_LIKELY_TAG = 5
+
 _NAME = re.compile(r"[A-Za-z0-9_-]*")
 _CLOSERS = {"{": "}", "[": "]"}
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
@@ -123,7 +126,7 @@ class Scanner:
         if not self.ended:
             return max(suffix_overlap(text, tag) for tag in tags)
         overlap = max((suffix_overlap(text, tag) for tag in tags if self._forced or tag in self._tags), default=0)
-        return overlap if self._forced or overlap > 1 else 0  # one character is more likely text than a tag
+        return overlap if self._forced or overlap >= _LIKELY_TAG else 0
 
     def peek(self) -> Steps[str]:
         """Return the next character that is not white space, or '' if the output has ended. Consumes no text."""

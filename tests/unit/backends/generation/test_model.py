@@ -93,6 +93,17 @@ def test_output_that_violates_the_constraint_is_generated_again_with_another_see
     assert (values["text_output"], values["num_output_tokens"], values["finish_reason"]) == (b"yes", 1, b"stop")
 
 
+def test_second_output_has_the_prefix_too(model):
+    found = GeneratedText(Reply(), "id")
+    found.prompt = "the prompt"
+    found.prepare(
+        3, {"seed": 5, "stream": False}, Detokenizer(model._prompt.tokenizer), "PROMPT ", lambda t: t == "yes"
+    )
+    assert not finish(model, found, "maybe")
+    assert finish(model, found, "yes")
+    assert found.reply.sent[0]["text_output"] == b"PROMPT yes"
+
+
 def test_second_violation_fails_the_request(model):
     found = answer(model, stream=False)
     assert not finish(model, found, "maybe")

@@ -44,6 +44,15 @@ def test_other_pieces_stay_separate(other):
     assert [group for _, group in merged(quad(0, 0, 50, 20), other)] == [[0], [1]]
 
 
+def test_lines_with_different_slopes_stay_separate():
+    quads = []
+    for index in range(41):
+        angle = np.radians((index - 20) * 0.25)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        quads.append(quad(-700, -15, 700, 15) @ turn + (700, index * 38))
+    assert [group for _, group in merged(*quads)] == [[index] for index in range(41)]
+
+
 def test_no_or_one_piece():
     assert merge_overlapping(np.empty((0, 4, 2), np.float32)) == []
     assert [group for _, group in merged(quad(0, 0, 50, 20))] == [[0]]

@@ -231,6 +231,16 @@ class TestNormalization:
             ("# Heading\ntext", "Heading.\ntext"),
             ("C# #5", "C# #5"),
             ("x ≤ 5", "x is less than or equal to 5"),
+            ("Buy milk\n* eggs\n* bread", "Buy milk * eggs * bread"),
+            ("Options\n- width = 5\n- height = 6", "Options - width = 5 - height = 6"),
+            ("My notes - a quick test - and y = 3", "My notes - a quick test - and y = 3"),
+            ("Home · About", "Home · About"),
+            ("rooms 101 102, chapter 3 100 people", "rooms 101 102, chapter 3 100 people"),
+            ("10 000 km and 5 000 $", "10000 km and $5000"),
+            ("0x10 and 3x4", "0x10 and 3 times 4"),
+            ("31.12.2024 and 3.4.2024", "31 12 2024 and 3/4/2024"),
+            ("100 km/h", "100 km/h"),
+            ("x = -5", "x = minus 5"),
             ("𝐇𝐢 Ｈｉ", "Hi Hi"),
         ],
     )
@@ -255,7 +265,18 @@ class TestNormalization:
         assert list(split_sentences("价格是 5€。", 100)) == ["价格是 5€。"]
 
     @pytest.mark.parametrize(
-        "text", ["1 000 " * 3000, "a.b" * 5000, "x" * 50_000, "#" * 5000, "www." * 5000, "@a." * 5000]
+        "text",
+        [
+            "1 000 " * 3000,
+            "a.b" * 5000,
+            "x" * 50_000,
+            "#" * 5000,
+            "www." * 5000,
+            "@a." * 5000,
+            "a" + " " * 50_000 + "b",
+            "# " * 20_000 + "x",
+            "a - " * 20_000,
+        ],
     )
     def test_no_text_takes_long(self, text):
         started = time.process_time()

@@ -124,6 +124,16 @@ def test_documents_are_ranked_by_rank_fields_in_their_order(client, triton):
     assert rerank(client, rank_fields=[]).status_code == 400
 
 
+def test_deeply_nested_documents_are_rejected(client, triton):
+    nested = 1
+    for _ in range(300):
+        nested = [nested]
+    for fields in ({}, {"rank_fields": ["x"]}):
+        response = rerank(client, documents=[{"text": "a", "x": nested}], **fields)
+        assert (response.status_code, response.get_json()["error"]["param"]) == (400, "documents[0]")
+    assert not triton.requests
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_documents_of_white_space_are_last_and_the_model_does_not_see_them(client, triton, raw):
     documents = [" ", "x" * 50, "\n\t", "a"]

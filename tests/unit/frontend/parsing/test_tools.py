@@ -161,13 +161,16 @@ def test_cut_off_call_is_incomplete_and_its_markup_is_not_content(tool_format, f
         if calls:
             assert calls[0][0] == "weather"
             assert arguments.startswith(calls[0][1])
-        assert not content or not (calls or tagged), text[:length]
+        likely_text = not forced and length < 5
+        assert not content or likely_text or not (calls or tagged), text[:length]
     assert fold(tool_format, [text[: text.index("Zü")]], finish="length", forced=forced)[1] == [
         ("weather", '{"city": "')
     ]
 
 
-@pytest.mark.parametrize("text", ["", "a <", "a [", "```", "```json\n{", "func", '{"name": "Jo', "Hello\n"])
+@pytest.mark.parametrize(
+    "text", ["", "a <", "<td><t", "a [", "a [T", "```", "```json\n{", "func", '{"name": "Jo', "Hello\n"]
+)
 def test_cut_off_text_is_unchanged(tool_format, text):
     assert fold(tool_format, list(text), finish="length")[0] == text
 

@@ -141,6 +141,12 @@ def test_transparency_is_kept_when_colors_are_converted():
     assert read(encoded(picture, icc_profile=SWAPPED)).getpixel((5, 5)) == pytest.approx((0, 0, 204, 100), abs=3)
 
 
+def test_color_image_with_a_gray_profile_stays_in_color():
+    for mode in ("RGB", "RGBA", "P"):
+        picture = Image.new("RGB", (20, 20), (204, 0, 0)).convert(mode)
+        assert read(encoded(picture, icc_profile=SRGB[:16] + b"GRAY" + SRGB[20:])).getpixel((5, 5))[:3] == (204, 0, 0)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "1", "LA"])
 @pytest.mark.parametrize("space", [b"GRAY", b"CMYK", b"RGB ", b"Lab ", None])
 def test_profile_of_other_colors_or_a_damaged_profile_is_removed(mode, space):

@@ -99,6 +99,15 @@ def test_string_with_a_pattern_and_a_length_matches_both(pattern, minimum, maxim
         assert matcher.accepts(json.dumps(text, ensure_ascii=False)) == expected, text
 
 
+@pytest.mark.parametrize("maximum", [255, 500, 2048])
+def test_pattern_with_a_large_length_is_kept_without_strict(maximum):
+    schema = {"properties": {name: {"type": "string", "pattern": "^https://", "maxLength": maximum} for name in "abc"}}
+    constraint = {"kind": "json_schema", "schema": schema, "strict": False, "param": "guided_json"}
+    matcher = Matcher(grammar_from(constraint))
+    assert matcher.accepts('{"a": "https://x"}')
+    assert not matcher.accepts('{"a": "http://x"}')
+
+
 def test_length_that_excludes_the_pattern_is_rejected():
     schema = {"type": "string", "pattern": "^abc$", "maxLength": 2}
     with pytest.raises(InvalidRequest, match="no text has both"):

@@ -41,6 +41,43 @@ def test_only_outputs_that_match_the_schema_pass(schema, valid, invalid):
     assert [text for text in invalid if checked(text)] == []
 
 
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"type": "integer", "minimum": 0, "maximum": 100, "exclusiveMaximum": True}, ["50", "0"], ["100", "-1"]),
+        ({"type": "integer", "minimum": -10, "exclusiveMinimum": False}, ["-3", "-10"], ["-11"]),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{"const": 1}], "items": False},
+            ["[1]"],
+            ["[2]", "[1, 1]"],
+        ),
+        ({"properties": {"$schema": {"const": 1}, "default": {"const": 2}}}, ['{"$schema": 1}'], ['{"default": 1}']),
+        ({"enum": [{"$schema": "x", "default": 1}]}, ['{"$schema": "x", "default": 1}'], ["{}"]),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}},
+                "required": ["a"],
+                "additionalProperties": False,
+                "anyOf": [{"properties": {"b": {"type": "integer"}}, "required": ["b"]}],
+            },
+            ['{"a": 5, "b": 6}'],
+            [],
+        ),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_schemas_are_read_as_the_grammar_reads_them(schema, valid, invalid, strict):
+    checked = schema_check(schema, strict)
+    assert [text for text in valid if not checked(text)] == []
+    assert [text for text in invalid if checked(text)] == []
+
+
+@pytest.mark.parametrize("pattern", [r"(\d{4} ){300,}", "(a{600}){2,}"])
+def test_regular_expression_that_re2_does_not_support_is_not_checked(pattern):
+    assert check("regex", pattern=pattern) is None
+
+
 def test_keywords_that_are_ignored_without_strict_are_not_checked():
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}, "required": ["a"]}
     assert schema_check(schema, strict=False)('{"a": [1, 1]}')
@@ -104,6 +141,14 @@ def test_alternatives_pass_if_one_of_them_does():
             "[" * 300 + "1" + "]" * 300,
         ),
         ({"$ref": "https://example.com/schema"}, "1"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string", "pattern": "^((a+)+b|a+)$"},
+            json.dumps("a" * 60),
+        ),
+        (
+            {"items": {"pattern": "^(" + "|".join(f"w{i}" for i in range(600)) + ")$"}},
+            json.dumps(["w5"] * 2_000),
+        ),
         ({"$ref": "#"}, "1"),
         ({"type": "number", "multipleOf": 3}, "1e" + "9" * 30),
         ({"type": "array"}, "[" * 100_000),

@@ -328,13 +328,29 @@ def test_error_for_invalid_input_names_the_field(client, triton, fields, param, 
     assert not triton.requests
 
 
-@pytest.mark.parametrize("reference", [{"type": "item_reference"}, {}])
+@pytest.mark.parametrize("reference", [{"type": "item_reference"}, {}, {"type": None}])
 def test_item_reference_is_replaced_with_the_stored_item(client, triton, reference):
     triton.queue_response(last("Four."))
     (item,) = ask(client).get_json()["output"]
     triton.queue_response(last())
     assert ask(client, [USER, reference | {"id": item["id"]}, USER]).status_code == 200
     assert [message["content"] for message in sent_messages(triton)] == ["Hi", "Four.", "Hi"]
+
+
+def test_too_many_item_references_are_rejected(client, triton):
+    triton.queue_response(last("Four."))
+    (item,) = ask(client).get_json()["output"]
+    error = ask(client, [{"id": item["id"]}] * 300).get_json()["error"]
+    assert (error["param"], "limit 256" in error["message"]) == ("input[256]", True)
+    triton.queue_response(last())
+    assert ask(client, [*[{"id": item["id"]}] * 200, USER]).status_code == 200
+
+
+def test_type_of_another_tool_cannot_forge_a_log_line(client, triton, caplog):
+    triton.queue_response(last())
+    with caplog.at_level("INFO"):
+        ask(client, tools=[{"type": 'x\n{"status": 200}'}])
+    assert not any("\n" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("identifier", ["x", "msg_" + "0" * 64 + "_0", "msg_../../etc_0"])
