@@ -1,6 +1,6 @@
 """Writes grammars in the engine's EBNF notation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # Maximum length of a grammar. Compile time and memory grow with the length; longer grammars take seconds to compile.
 MAX_CHARACTERS = 64_000
@@ -9,6 +9,8 @@ EMPTY = '""'
 
 _LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
+# The first characters that take two, three and four bytes in UTF-8.
+_LONGER = (0x80, 0x800, 0x10000)
 
 Ranges = list[tuple[int, int]]
 """A set of characters as ranges in ascending order; each range is its first and its last code point."""
@@ -84,7 +86,8 @@ def char_class(ranges: Ranges) -> str:
     """Return the expression that matches any character in `ranges`. Raises UnsupportedConstraint if there is none."""
     if not ranges:
         raise UnsupportedConstraint("an empty character set matches nothing")
-    return "[" + "".join(_code(a) if a == b else f"{_code(a)}-{_code(b)}" for a, b in ranges) + "]"
+    parts = [part for first, last in ranges for part in _of_one_length(first, last)]
+    return "[" + "".join(_code(a) if a == b else f"{_code(a)}-{_code(b)}" for a, b in parts) + "]"
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -111,6 +114,18 @@ def complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
 def difference(ranges: Ranges, removed: Ranges) -> Ranges:
     """Return the characters of `ranges` that are not in `removed`."""
     return complement([*complement(ranges), *removed])
+
+
+def _of_one_length(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield a range in parts whose characters have the same number of bytes.
+
+    The engine's automata for other ranges sometimes allow bytes that are not UTF-8.
+    """
+    for start in _LONGER:
+        if first < start <= last:
+            yield first, start - 1
+            first = start
+    yield first, last
 
 
 def _escaped(character: str) -> str:

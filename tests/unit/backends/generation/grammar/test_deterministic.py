@@ -10,7 +10,7 @@ import pytest
 from backends.common.errors import InvalidRequest
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.grammar.deterministic import deterministic
-from backends.generation.grammar.ebnf import any_of, literal
+from backends.generation.grammar.ebnf import any_of, char_class, literal
 from tests.unit.backends.generation.grammar.matcher import Matcher
 
 ALPHABETS = {"ascii": "abc", "chinese": "一丁倀倁", "latin": "éèßa", "emoji": "😀😁🙀a"}
@@ -177,3 +177,8 @@ def test_rewritten_grammar_has_a_limit():
     assert len(rewritten) < 3 * len(grammar)
     assert without_layout(rules[-1]) in rewritten
     assert without_layout(rules[0]) not in rewritten
+
+
+def test_a_range_of_characters_is_split_where_utf8_needs_more_bytes():
+    assert char_class([(0x41, 0x10FFFF)]) == r"[A-\u007f\u0080-\u07ff\u0800-\uffff\U00010000-\U0010ffff]"
+    assert char_class([(0x7F, 0x80), (0x900, 0x900)]) == r"[\u007f\u0080\u0900]"
