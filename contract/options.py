@@ -30,6 +30,10 @@ class SamplingParameters(TypedDict, total=False):
     stop: list[str]
     ignore_eos: bool
     logprobs: bool
+    top_logprobs: int
+    """How many of the most likely tokens to report with each token; needs `logprobs`."""
+    logit_bias: dict[str, float]
+    """Token ID → value to add to the token's logit."""
     stream: bool
     """Whether to send text as it is generated; true if absent. The frontend always sets this field."""
     echo: bool

@@ -19,7 +19,7 @@ _RENAMED = {"most_seconds": "max_seconds"}  # wording: allow
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """Parameters of chat models, which run on OpenVINO GenAI."""
+    """Parameters of chat models, which run on OpenVINO GenAI or llama.cpp."""
 
     device: str
     precision: str
@@ -34,6 +34,9 @@ class GenerationParameters:
     prompt_lookup: int = 0
     schema_in_prompt: bool = True
     structured_frequency_penalty: float = 0.0
+    engine: str = "openvino"
+    threads: int = 0
+    cache_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ CHAT = TaskTensors(
         "num_input_tokens": "INT32",
         "num_output_tokens": "INT32",
         "num_reasoning_tokens": "INT32",
+        "num_cached_tokens": "INT32",
         "logprobs": "STRING",
     },
     last_output="finish_reason",

@@ -31,19 +31,19 @@ _RECORD = "export.json"
 def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
-    `weights` is a folder to convert instead of the entry's packages. If it is None and the previous export used such a
-    folder, that folder is used again. If `repository` has a folder with the model's name that was not created by the
+    `weights` is a folder or a file to convert instead of the entry's packages. If it is None and the previous export
+    used one, that one is used again. If `repository` has a folder with the model's name that was not created by the
     export, that folder is left unchanged too. Raise ExportError if the export fails for a known reason, such as missing
     weights, and OSError if files cannot be written.
     """
     target = repository / entry.name
-    record = _read_record(target)
+    record = read_record(target)
     if target.exists() and not record:
         print(f"{entry.name}: {target} was not created by the export; leaving it unchanged")
         return target
     if entry.requires:
         environments.make(entry.requires)
-    known = record or _read_record(cache / "converted" / entry.name)
+    known = record or read_record(cache / "converted" / entry.name)
     if weights is None and known.get("weights"):
         weights = Path(known["weights"])
     inputs = _conversion_inputs(entry, weights, known)
@@ -56,7 +56,7 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
         converted = target
     else:
         converted = _convert(entry, cache, weights, inputs)
-        parameters = _read_record(converted)["parameters"]
+        parameters = read_record(converted)["parameters"]
     _install(entry, converted, target, inputs | {"parameters": parameters})
     print(f"{entry.name}: ready")
     return target
@@ -94,7 +94,7 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
 def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, Any]) -> Path:
     """Return the folder with the converted model. Convert the model unless the cached conversion is up to date."""
     folder = cache / "converted" / entry.name
-    if inputs.items() <= _read_record(folder).items():
+    if inputs.items() <= read_record(folder).items():
         return folder
     if not (entry.packages or weights):
         raise ExportError(
@@ -123,7 +123,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
 def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]) -> None:
     """Write a model's folder in the repository: the converted files, and config.pbtxt with the operator's edits."""
     config = render_config(entry, record["parameters"])
-    before, current = _read_record(target).get("config"), target / "config.pbtxt"
+    before, current = read_record(target).get("config"), target / "config.pbtxt"
     config_text = config
     if before is not None and current.exists():
         try:
@@ -159,6 +159,9 @@ def _link_tree(source: Path, target: Path) -> None:
     """Create `target` with the folders of `source` and hard links to its files. Copy files that cannot be linked."""
     for path in [source, *sorted(source.rglob("*"))]:
         destination = target / path.relative_to(source)
+        if path.is_symlink():
+            destination.symlink_to(path.readlink())
+            continue
         if path.is_dir():
             destination.mkdir()
             continue
@@ -169,6 +172,8 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
+    if weights and weights.is_file():
+        return  # a file is linked, not copied
     size = sum(path.stat().st_size for path in _files(weights)) if weights else entry.size
     needed, free = 4 * size, shutil.disk_usage(cache).free
     if free < needed:
@@ -178,7 +183,8 @@ def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
         )
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what the export recorded about a model's folder; empty if it was not created by the export."""
     try:
         content: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -195,6 +201,9 @@ def _listing(weights: Path) -> str:
 
     Raise ExportError if the folder has none of the files that identify a model folder, such as config.json.
     """
+    if weights.is_file():
+        stat = weights.stat()
+        return f"{weights.name} {stat.st_size} {stat.st_mtime_ns}"
     known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
         raise ExportError(f"{weights} has none of {', '.join(known)}; it is not a model folder")

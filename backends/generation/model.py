@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import weakref
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from backends.common.triton import (
     response,
 )
 from backends.generation.engine.client import EngineClient
+from backends.generation.engine.ipc import TopLogprobs
 from backends.generation.grammar.constraints import grammar_from
-from backends.generation.output.generated_text import Detokenizer, GeneratedText, TokenDescriber
+from backends.generation.llamacpp.gbnf import to_gbnf
+from backends.generation.output.generated_text import GeneratedText
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
@@ -50,9 +53,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder, parameters = load_model_config(args, GenerationParameters)
         self._prompt = _open_prompt(folder, parameters)
+        self._engine_name = parameters.engine
         self._describes_schemas = parameters.schema_in_prompt
         self._frequency_penalty = parameters.structured_frequency_penalty
-        self._token_describer = TokenDescriber(self._prompt.tokenizer)
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
         # The unfinished requests that have images. Each image takes megabytes until the engine has encoded it.
@@ -116,12 +119,13 @@ class TritonPythonModel:
             parameters.setdefault("seed", random.getrandbits(63))
             check = None
             if constraint := parameters.get("constraint"):
-                parameters["grammar"], check = _compiled(json.dumps(constraint))
+                parameters["grammar"], check = _compiled(json.dumps(constraint), self._engine_name)
                 if self._frequency_penalty and constraint["kind"] in _JSON_KINDS and not _PENALTIES & parameters.keys():
                     parameters["frequency_penalty"] = self._frequency_penalty
+            self._check_bias(parameters.get("logit_bias") or {})
             schema = schema_of(constraint) if self._describes_schemas else None
             prompt = _read_prompt(self._prompt, inputs, parameters, schema)
-            detokenizer = Detokenizer(self._prompt.tokenizer, parameters.get("visible_tokens", ()))
+            detokenizer = self._prompt.vocabulary.detokenizer(parameters.get("visible_tokens", ()))
             # Constrained output has no reasoning, so the client does not get a `<think>` that the chat template wrote.
             reasoning_prefix = (
                 prompt.prompt_text if parameters.get("echo") else "" if constraint else prompt.reasoning_prefix
@@ -136,6 +140,13 @@ class TritonPythonModel:
             self._sender.notify([answer])
         finally:
             self._preparing.discard(answer)
+
+    def _check_bias(self, bias: Mapping[str, float]) -> None:
+        """Raise InvalidRequest if a token is not in the vocabulary."""
+        size = self._prompt.vocabulary.size
+        if unknown := [token for token in bias if not 0 <= int(token) < size]:
+            message = f"Token IDs of this model range from 0 to {size - 1}; {unknown[0]} is not one of them"
+            raise InvalidRequest(message, "logit_bias")
 
     def _send(self, answer: GeneratedText) -> bool:
         """Send an answer's new output or its error. Return whether this was the last response."""
@@ -153,10 +164,7 @@ class TritonPythonModel:
             return self._settle_violation(answer)
         values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
-            entries = [
-                entry for token, value in delta.logprobs if (entry := self._token_describer.describe(token, value))
-            ]
-            values["logprobs"] = json.dumps(entries)
+            values["logprobs"] = json.dumps(self._describe(delta.logprobs))
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # after a stop string, the engine would otherwise go on generating
@@ -164,9 +172,20 @@ class TritonPythonModel:
             values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
                 values["num_reasoning_tokens"] = delta.num_reasoning_tokens
+            if delta.num_cached_tokens is not None:
+                values["num_cached_tokens"] = delta.num_cached_tokens
         answer.has_sent = True
         answer.reply.send(response(CHAT, **values), FINAL if delta.finish_reason else 0)
         return delta.finish_reason is not None
+
+    def _describe(self, logprobs: Iterable[tuple[int, float, TopLogprobs]]) -> list[dict[str, Any]]:
+        """Return the entries of OpenAI's `logprobs` for tokens, without special tokens."""
+        vocabulary, entries = self._prompt.vocabulary, []
+        for token, value, top in logprobs:
+            if entry := vocabulary.describe(token, value):
+                others = [vocabulary.describe(other, its_value, with_special=True) for other, its_value in top]
+                entries.append(entry | {"top_logprobs": others})
+        return entries
 
     def _settle_violation(self, answer: GeneratedText) -> bool:
         """Generate an output that violates its constraint once more, or fail it. Return whether the answer is complete.
@@ -178,7 +197,7 @@ class TritonPythonModel:
         if answer.prompt and is_sampled and not answer.has_sent and answer.attempts == 1:
             log.warning("the output of request %s violates its constraint; generating it again", answer.request_id)
             visible = answer.parameters.get("visible_tokens", ())
-            answer.restart(Detokenizer(self._prompt.tokenizer, visible))
+            answer.restart(self._prompt.vocabulary.detokenizer(visible))
             try:
                 self._engine.submit(answer, answer.prompt)
             except EngineDown as error:
@@ -199,10 +218,10 @@ class TritonPythonModel:
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(constraint: str) -> tuple[str, Check | None]:
+def _compiled(constraint: str, engine: str) -> tuple[str, Check | None]:
     """Return the grammar for a constraint in JSON, and the check of its outputs. Raises InvalidRequest."""
     content = json.loads(constraint)
-    grammar = grammar_from(content)
+    grammar = grammar_from(content, to_gbnf if engine == "llamacpp" else None)
     return grammar, output_check(constraint_from_json(content))
 
 

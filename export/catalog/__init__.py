@@ -85,10 +85,16 @@ def load_catalog() -> dict[str, Entry]:
     entries = {}
     for path in sorted(_FOLDER.glob("*.toml"), key=lambda path: (_rank(path.stem, starters), path.stem)):
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        parameters = defaults.get(table["backend"], {}) | table.get("parameters", {})
+        parameters = load_defaults(table["backend"]) | table.get("parameters", {})
         given = {"name": path.stem, "starter": path.stem in starters, "parameters": parameters}
         entries[path.stem] = Entry(**table | given)
     return entries
+
+
+def load_defaults(backend: str) -> dict[str, str]:
+    """Return the default parameters of a backend."""
+    found: dict[str, str] = tomllib.loads(_DEFAULTS.read_text(encoding="utf-8")).get(backend, {})
+    return found
 
 
 def starter_names() -> list[str]:

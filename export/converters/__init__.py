@@ -49,6 +49,16 @@ CONVERTERS = {
             "contract/byte_alphabet.py",
         ),
     ),
+    "llamacpp": Conversion(
+        "llamacpp.link_gguf",
+        (
+            "export/converters/llamacpp.py",
+            "export/converters/generation_defaults.py",
+            "export/converters/template_formats.py",
+            "export/gguf_header.py",
+            "export/llamacpp.py",
+        ),
+    ),
     "ctranslate2": Conversion("whisper.convert_published", ("export/converters/whisper.py",)),
     "openvino-whisper": Conversion(
         "whisper.convert_to_openvino",

@@ -32,6 +32,15 @@ def retrieve_model(name: str) -> Response:
     return json_response(_describe(services().registry.get(name)))
 
 
+def _engine_capabilities(model: Model) -> list[str]:
+    """Return what a chat model supports because of its engine and its chat template."""
+    if model.task != "chat":
+        return []
+    found = ["tools", "structured_output"] if not model.uses_vllm else ["tools"]
+    found += ["reasoning"] if model.parameters.get("reasoning") else []
+    return found + (["logit_bias", "top_logprobs"] if model.has_all_logits else [])
+
+
 def _describe(model: Model) -> dict[str, Any]:
     return {
         "id": model.id,
@@ -39,6 +48,6 @@ def _describe(model: Model) -> dict[str, Any]:
         "created": model.created,
         "owned_by": model.owned_by,
         "task": model.task,
-        "capabilities": model.capabilities,
+        "capabilities": [*model.capabilities, *_engine_capabilities(model)],
         "state": model.state,
     }

@@ -1,13 +1,13 @@
 """The sampling fields that chat, completions and responses share."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import orjson
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from contract.options import GENERATION_DEFAULTS, SamplingParameters
-from frontend.errors import EngineFailure
+from frontend.errors import EngineFailure, InvalidRequest
 from frontend.generation.structured_output import GUARANTEES
 from frontend.http.body import RequestBody, reject_unsupported
 from frontend.services import services
@@ -30,6 +30,29 @@ _SAMPLING = (
     "seed",
     "stop",
 )
+
+
+# Maximum number of tokens in `logit_bias`.
+_MAX_BIASES = 1_024
+
+
+def _checked_bias(bias: dict[str, float]) -> dict[str, float]:
+    """Return `logit_bias` unchanged. Raises ValueError unless it maps at most 1,024 token IDs to -100 to 100."""
+    if len(bias) > _MAX_BIASES:
+        raise ValueError(f"must have at most {_MAX_BIASES} tokens")
+    for token, value in bias.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise ValueError(f"must have token IDs as keys, not '{token[:20]}'")
+        if not -100 <= value <= 100:
+            raise ValueError(f"must have values from -100 to 100; that of '{token}' is {value}")
+    return bias
+
+
+LogitBias = Annotated[dict[str, float], AfterValidator(_checked_bias)]
+"""A value from -100 to 100 for each of up to 1,024 token IDs."""
+
+BIAS = "Token ID → value from -100 to 100 to add to the token's logit. Requires a model on llama.cpp."
+"""The description of the field `logit_bias`."""
 
 
 class StreamOptions(RequestBody):
@@ -135,6 +158,16 @@ class SamplingFields(RequestBody):
         """The maximum number of output tokens, or None for the rest of the model's context."""
         raise NotImplementedError
 
+    def _require_all_logits(self, model: Model, name: str) -> None:
+        """Raise InvalidRequest unless the model's engine supports the field `name`."""
+        if not model.has_all_logits:
+            raise InvalidRequest(
+                f"'{name}' is not supported by {model.engine}, the engine of '{model.id}'; models on llama.cpp support "
+                "it (see GET /v1/models)",
+                param=name,
+                code="unsupported_parameter",
+            )
+
     def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice with this index.
 
@@ -144,6 +177,9 @@ class SamplingFields(RequestBody):
         given = {name: getattr(self, name) for name in _SAMPLING} | {"max_tokens": self.token_limit}
         if self.seed is not None:
             given["seed"] = self.seed + choice
+        if bias := getattr(self, "logit_bias", None):
+            self._require_all_logits(model, "logit_bias")
+            given["logit_bias"] = bias
         chosen = {name: value for name, value in given.items() if value is not None}
         return cast(SamplingParameters, generation_defaults(model) | chosen)
 

@@ -20,6 +20,7 @@ _FRESH_SECONDS = 1.0
 _PROBE_SECONDS = 3.0
 _BUSY_SECONDS = 10.0
 _READY = "READY"
+_ENGINES = {"llamacpp": "llama.cpp", "openvino": "OpenVINO"}
 
 
 class Triton(Protocol):
@@ -54,6 +55,16 @@ class Model:
     def serves(self, task: str) -> bool:
         """Return whether the model has this task or capability."""
         return task == self.task or task in self.capabilities
+
+    @property
+    def engine(self) -> str:
+        """The engine of a chat model, as users know it."""
+        return "vLLM" if self.uses_vllm else _ENGINES.get(self.parameters.get("engine", ""), "OpenVINO")
+
+    @property
+    def has_all_logits(self) -> bool:
+        """Whether the model's engine supports `logit_bias` and `top_logprobs`."""
+        return self.engine == _ENGINES["llamacpp"]
 
     @property
     def uses_vllm(self) -> bool:

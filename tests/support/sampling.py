@@ -28,18 +28,18 @@ def random_fields(seed):
 
 
 def response_summary(completion):
-    """Return the text, finish reason, usage and tokens of a non-streamed response."""
+    """Return the text, finish reason, token count and tokens of a non-streamed response."""
     choice = completion.choices[0]
     tokens = [entry.token for entry in choice.logprobs.content] if choice.logprobs else []
-    return choice.message.content, choice.finish_reason, completion.usage, tokens
+    return choice.message.content, choice.finish_reason, completion.usage.completion_tokens, tokens
 
 
 def stream_summary(chunks):
-    """Return the text, finish reason, usage and tokens of a streamed response."""
+    """Return the text, finish reason, token count and tokens of a streamed response."""
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     text = "".join(choice.delta.content or "" for choice in choices)
     tokens = [entry.token for choice in choices if choice.logprobs for entry in choice.logprobs.content]
-    return text, choices[-1].finish_reason, chunks[-1].usage, tokens
+    return text, choices[-1].finish_reason, chunks[-1].usage.completion_tokens, tokens
 
 
 def check_streams(client, count):

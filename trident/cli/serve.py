@@ -6,6 +6,7 @@ Unless Triton runs elsewhere (`--triton`), the command first exports the models 
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,16 +20,19 @@ from trident.cli.options import GroupedCommand, load_command_settings, setting_o
 def serve(names: tuple[str, ...], **flags: Any) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
-    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository. The first model of
-    each task is the default for that task. Each option can also be set by an environment variable (TRIDENT_PORT)
-    or by a key in trident.toml (port).
+    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, or the path of a
+    GGUF file. The first model of each task is the default for that task. Each option can also be set by an environment
+    variable (TRIDENT_PORT) or by a key in trident.toml (port).
     """
     settings = load_command_settings(flags | ({"models": names} if names else {}))
     if settings.triton is None:
         from export.catalog import load_catalog, starter_names
+        from export.local_models import exported_file, is_gguf, local_name
 
-        models = settings.models or starter_names()
-        if wanted := [name for name in models if name in load_catalog()]:
+        given = settings.models or tuple(starter_names())
+        models = [local_name(Path(name)) if is_gguf(name) else name for name in given]
+        sources = [name if is_gguf(name) else exported_file(settings.model_repository / name) or name for name in given]
+        if wanted := [name for name in sources if name in load_catalog() or is_gguf(name)]:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _MAX_PAUSE_SECONDS = 30.0
 
+# Engine → the module that its process runs.
+_ENGINES = {"openvino": "backends.generation.engine.process", "llamacpp": "backends.generation.llamacpp.process"}
+
 
 class _Link:
     """A connection to one engine process.
@@ -127,7 +130,7 @@ class EngineClient:
 
     def _connect(self) -> None:
         """Start an engine process, wait until it is ready, and send it the deferred requests."""
-        command, environment = module_command("backends.generation.engine.process")
+        command, environment = module_command(_ENGINES[self._parameters.engine])
         arguments = [str(self._folder), json.dumps(asdict(self._parameters))]
         self._process = ChildProcess([*command, *arguments], environment)
         connection = self._process.connection
@@ -190,7 +193,7 @@ class EngineClient:
         with self._lock:
             for new in result.new_tokens:
                 if answer := self._answers.get(new.request_id):
-                    answer.add(new.tokens, new.finish_reason, new.logprobs)
+                    answer.add(new.tokens, new.finish_reason, new.logprobs, new.top_logprobs, new.cached_tokens)
                     progressed.append(answer)
                     if new.finish_reason:
                         del self._answers[new.request_id]

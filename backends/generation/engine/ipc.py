@@ -1,6 +1,10 @@
 """The messages between the backend and the engine process."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+TopLogprobs = Sequence[tuple[int, float]]
+"""Token IDs and their log probabilities."""
 
 
 class Generate(NamedTuple):
@@ -74,6 +78,10 @@ class NewTokens(NamedTuple):
     tokens: list[int]
     logprobs: list[float]
     finish_reason: str | None
+    top_logprobs: Sequence[TopLogprobs] = ()
+    """For each token, if requested: the most likely tokens and their log probabilities, in descending order."""
+    cached_tokens: int | None = None
+    """How many tokens of the prompt were not computed, because the KV cache had them. With the first tokens only."""
 
 
 class StepResult(NamedTuple):

@@ -6,10 +6,8 @@ requests between steps, and sends the new tokens after each step. It exits when 
 Shutdown.
 """
 
-import contextlib
 import json
 import logging
-import os
 import select
 import sys
 import time
@@ -22,8 +20,6 @@ import numpy as np
 import openvino
 import openvino_genai as genai
 
-from backends import start_logging
-from backends.common.child_process import open_connection
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.fair_queue import FairQueue
 from backends.generation.engine.ipc import (
@@ -33,7 +29,6 @@ from backends.generation.engine.ipc import (
     Generate,
     GenerateWithImages,
     NewTokens,
-    Ready,
     ReadyToRestart,
     Shutdown,
     StepResult,
@@ -46,6 +41,7 @@ from backends.generation.engine.pipeline import (
     load_pipeline,
     warm_up,
 )
+from backends.generation.engine.startup import serve
 from backends.generation.grammar.compiler import GrammarCompiler
 from contract.parameters import GenerationParameters
 
@@ -307,24 +303,17 @@ class Engine:
 def main() -> None:
     """Load the model and serve. The command line is `process.py FOLDER PARAMETERS_JSON FILE_DESCRIPTOR`."""
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
-    # Replace the scheduling policy SCHED_BATCH, which the launcher sets, with the normal one: a step is as slow as its
-    # slowest thread, so the engine's threads must not wait for other processes when they wake up.
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    start_logging(f"{folder.parent.name} engine")
-    socket = open_connection()
-    end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
-    tokenizer = genai.Tokenizer(str(folder))
-    pipeline = load_pipeline(folder, parameters, tokenizer)
-    num_draft_tokens = configured_draft_tokens(folder, parameters)
-    warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
-    compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-    engine = Engine(pipeline, end_tokens, socket, compiler, parameters.max_num_seqs, num_draft_tokens)
-    socket.send(Ready())
-    try:
-        engine.run()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        log.info("backend disconnected; exiting")
+
+    def open_engine(socket: Connection) -> Engine:
+        end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+        tokenizer = genai.Tokenizer(str(folder))
+        pipeline = load_pipeline(folder, parameters, tokenizer)
+        num_draft_tokens = configured_draft_tokens(folder, parameters)
+        warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
+        compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
+        return Engine(pipeline, end_tokens, socket, compiler, parameters.max_num_seqs, num_draft_tokens)
+
+    serve(folder, open_engine)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ pipeline compiles it.
 
 import logging
 import os
-import resource
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,26 +23,16 @@ import numpy as np
 import openvino
 import openvino.opset15 as ops
 import openvino_genai as genai
-import psutil
 from openvino.op.util import Variable, VariableInfo
 from openvino.opset6 import assign, read_value
 
-from backends.common.child_process import ChildProcess, module_command, open_connection
+from backends.common.child_process import open_connection
+from backends.generation.grammar.trial import NICE, Trial, run_trial_process
 
 log = logging.getLogger(__name__)
 
-# The nice value of the trial process, of the threads that compile, and of the threads that these start. The engine's
-# threads take precedence over them.
-_NICE = 15
-
-# The limits of a trial, which compiles a grammar and generates tokens with it: CPU seconds, wall-clock seconds, and the
-# number of tokens. The limit in wall-clock seconds is higher, because other processes may use most of the CPU.
-_CPU_SECONDS, _SECONDS, _TOKENS = 4.0, 60.0, 32
-_START_SECONDS = 60.0
-_MEMORY = 8 << 30
-
-# The trial process is replaced after this many grammars, because their compiled forms stay in its memory.
-_MAX_TRIALS = 400
+# How many tokens a trial generates.
+_TOKENS = 32
 
 
 class UniformModel:
@@ -79,8 +67,7 @@ class GrammarCompiler:
     """Compiles grammars. The caller must start only one compilation at a time."""
 
     def __init__(self, folder: Path, tokenizer: genai.Tokenizer, end: int):
-        self._folder, self._end = folder, end
-        self._trial: _Trial | None = None
+        self._trial = Trial("backends.generation.grammar.compiler", str(folder), str(end))
         try:
             self._model: UniformModel | None = UniformModel(tokenizer, end)
         except Exception as error:  # for example, a model exported before Trident supported grammars has no vocabulary
@@ -110,61 +97,10 @@ class GrammarCompiler:
     def _compile(self, grammar: str) -> str | None:
         if self._model is None:
             return "This model does not support structured output; export it again"
-        if self._trial is None or self._trial.count >= _MAX_TRIALS:
-            if self._trial:
-                self._trial.end()
-            self._trial = _Trial(self._folder, self._end)
         if reason := self._trial.try_grammar(grammar):
-            if self._trial.has_ended:
-                self._trial = None
             return reason
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         return self._model.generate(grammar, 1)
-
-
-class _Trial:
-    """A process that tries grammars by generating tokens with them."""
-
-    def __init__(self, folder: Path, end: int):
-        command, environment = module_command("backends.generation.grammar.compiler")
-        self._process = ChildProcess([*command, str(folder), str(end)], environment)
-        self._connection = self._process.connection
-        self.count, self.has_ended = 0, False
-        if not self._connection.poll(_START_SECONDS):
-            self.end()
-            raise TimeoutError("the process that tries grammars did not start in time")
-        self._connection.recv()
-
-    def try_grammar(self, grammar: str) -> str | None:
-        """Return why the grammar is rejected, or None if it is accepted.
-
-        A grammar that exceeds a time limit, or crashes the process, is rejected and ends the process.
-        """
-        self.count += 1
-        try:
-            self._connection.send(grammar)
-            if not self._wait_for_result():
-                self.end()
-                return "The grammar takes too long to compile or to apply"
-            reason: str | None = self._connection.recv()
-        except (EOFError, OSError, psutil.Error):
-            self.end()
-            return "The grammar could not be compiled; simplify it"
-        return reason
-
-    def _wait_for_result(self) -> bool:
-        """Wait for a result. Return whether it arrives within the trial's limits of CPU time and wall-clock time."""
-        deadline, process = time.monotonic() + _SECONDS, psutil.Process(self._process.pid)
-        used = sum(process.cpu_times()[:2])
-        while time.monotonic() < deadline and sum(process.cpu_times()[:2]) - used < _CPU_SECONDS:
-            if self._connection.poll(0.1):
-                return True
-        return False
-
-    def end(self) -> None:
-        """Kill the process and close the connection to it."""
-        self.has_ended = True
-        self._process.close()
 
 
 def _message_of(error: Exception) -> str:
@@ -199,17 +135,8 @@ def uniform_network(vocabulary: int) -> openvino.Model:
 
 def main() -> None:
     """Run a trial process: try the grammars that arrive on its socket until the socket closes."""
-    folder, end = sys.argv[1], int(sys.argv[2])
-    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    connection = open_connection()
-    model = UniformModel(genai.Tokenizer(folder), end)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    connection.send(None)
-    try:
-        while True:
-            connection.send(model.generate(connection.recv(), _TOKENS))
-    except (EOFError, OSError):
-        log.info("engine disconnected; exiting")
+    model = UniformModel(genai.Tokenizer(sys.argv[1]), int(sys.argv[2]))
+    run_trial_process(open_connection(), lambda grammar: model.generate(grammar, _TOKENS))
 
 
 if __name__ == "__main__":

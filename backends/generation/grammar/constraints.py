@@ -1,7 +1,7 @@
 """Converts constraints (contract/constraints.py) to grammars for the engine."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from backends.common.errors import InvalidRequest
@@ -35,8 +35,10 @@ class _UnsupportedTool(UnsupportedConstraint):
         self.param = param
 
 
-def grammar_from(content: Mapping[str, Any]) -> str:
+def grammar_from(content: Mapping[str, Any], translate: Callable[[str], str] | None = None) -> str:
     """Return the grammar for a constraint, which is given in its JSON form.
+
+    `translate` converts the grammar to the notation of the model's engine.
 
     Raises InvalidRequest, naming the request field that set the constraint, if the constraint is invalid or not
     supported.
@@ -44,9 +46,11 @@ def grammar_from(content: Mapping[str, Any]) -> str:
     try:
         constraint = constraint_from_json(content)
         if isinstance(constraint, GrammarConstraint):
-            return _checked(_deterministic_if_possible(_checked(constraint.grammar)))
-        rules = Rules()
-        return _checked(deterministic(rules.text(_expression(rules, constraint))))
+            grammar = _deterministic_if_possible(_checked(constraint.grammar))
+        else:
+            rules = Rules()
+            grammar = deterministic(rules.text(_expression(rules, constraint)))
+        return _checked(translate(grammar) if translate else grammar)
     except _UnsupportedTool as error:
         raise InvalidRequest(f"Invalid value for '{error.param}': {error}", error.param) from error
     except UnsupportedConstraint as error:

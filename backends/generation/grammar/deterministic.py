@@ -27,7 +27,7 @@ from backends.generation.grammar.nodes import (
     text_of,
 )
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LAST_ASCII = 0x7F
 # A rule with larger counts, such as a string of at most 1,000 characters, stays as it is, as do the rules after this
 # many characters of rewritten rules. Otherwise, the rewritten grammar would be far larger than the original.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backends.generation.grammar.ebnf import EMPTY, Ranges, char_class, complement, literal, repeat, union
 
 _TOKEN = re.compile(
-    r'\s+|("(?:\\.|[^"\\])*")|(\[(?:\\.|[^\]\\])*\])|([A-Za-z_][A-Za-z0-9_]*)|([*+?]|\{\d+(?:,\d*)?\})|([()|])'
+    r'\s+|("(?:\\.|[^"\\])*")|(\[(?:\\.|[^\]\\])*\])|([A-Za-z_][A-Za-z0-9_.-]*)|([*+?]|\{\d+(?:,\d*)?\})|([()|])|(\.)'
 )
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\x([0-9a-fA-F]{2})|\\(.)|(.)", re.DOTALL)
 _SHORT_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
@@ -105,6 +105,8 @@ def _parse_term(term: str) -> Node:
         return Literal("".join(_characters(term[1:-1])))
     if term.startswith("["):
         return CharacterClass(tuple(_parse_class(term[1:-1])))
+    if term == ".":
+        return CharacterClass(tuple(complement([])))
     if term[0] in "*+?{":
         raise ValueError("nothing to repeat")
     return Reference(term)

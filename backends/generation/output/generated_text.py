@@ -1,46 +1,13 @@
 """Converts the tokens generated for a request, as they arrive, to text, token counts and log probabilities."""
 
-import json
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
-
-from contract.byte_alphabet import byte_alphabet
+from backends.generation.engine.ipc import TopLogprobs
+from backends.generation.vocabulary import Detokenizer
 from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
-
-
-class Detokenizer:
-    """Decodes the tokens of one answer incrementally. Text that `push` has returned never changes.
-
-    Special tokens are omitted, except those in `visible`, such as the tags of tool calls.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, visible: Collection[str] = ()):
-        self._tokenizer = tokenizer
-        self._visible = {tokenizer.token_to_id(token): token for token in visible}
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._pending: list[int] = []
-
-    def push(self, token: int) -> str:
-        """Return the text that `token` completes; an incomplete character is held back."""
-        if token in self._visible:
-            return self.flush() + self._visible[token]
-        self._pending.append(token)
-        piece: str | None = self._stream.step(self._tokenizer, token)
-        if piece is None:
-            return ""
-        self._pending.clear()
-        return piece
-
-    def flush(self) -> str:
-        """Return the text of the tokens that were held back, without an incomplete character at the end."""
-        text: str = self._tokenizer.decode(self._pending, skip_special_tokens=True)
-        self._pending.clear()
-        return text.rstrip("\ufffd")
 
 
 class StopStrings:
@@ -106,33 +73,6 @@ class ReasoningCounter:
         return self._count if self._started else 0
 
 
-class TokenDescriber:
-    """Returns the text and bytes of single tokens. A token may contain only part of a character."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        described = json.loads(tokenizer.to_str())
-        self._added = {token["id"]: token for token in described["added_tokens"]}
-        self._bytes = byte_alphabet() if '"ByteLevel"' in json.dumps(described["decoder"]) else {}
-
-    def describe(self, token: int, logprob: float) -> dict[str, Any] | None:
-        """Return a token's entry in OpenAI's `logprobs`, without `top_logprobs`. Return None for a special token."""
-        if token in self._added and self._added[token]["special"]:
-            return None
-        content = self._content(token)
-        return {"token": content.decode(errors="replace"), "logprob": logprob, "bytes": list(content)}
-
-    def _content(self, token: int) -> bytes:
-        written = self._tokenizer.id_to_token(token) or ""
-        if token not in self._added and written and all(letter in self._bytes for letter in written):
-            return bytes(self._bytes[letter] for letter in written)
-        if written.startswith("<0x") and len(written) == 6:  # a SentencePiece byte token
-            return bytes([int(written[3:5], 16)])
-        text: str = self._tokenizer.decode([token], skip_special_tokens=False)
-        # SentencePiece's decoder strips a leading space. Restore the space, because it is part of the token.
-        return (f" {text}" if written.startswith("\u2581") and not text.startswith(" ") else text).encode()
-
-
 class GeneratedText:
     """The output of one request. The engine client's thread adds tokens, and the sender's thread takes them."""
 
@@ -159,6 +99,8 @@ class GeneratedText:
         self._lock = threading.Lock()
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
+        self._top_logprobs: list[TopLogprobs] = []
+        self._num_cached_tokens: int | None = None
         self._finish_reason: str | None = None
         self._error: Exception | None = None
         self._num_input_tokens = self._num_output_tokens = 0
@@ -187,11 +129,21 @@ class GeneratedText:
             ReasoningCounter(reasoning_prefix) if REASONING_CLOSE in parameters.get("visible_tokens", ()) else None
         )
 
-    def add(self, tokens: list[int], finish_reason: str | None = None, logprobs: Sequence[float] = ()) -> None:
-        """Add generated tokens, with their `logprobs` if requested; a `finish_reason` ends the answer."""
+    def add(
+        self,
+        tokens: list[int],
+        finish_reason: str | None = None,
+        logprobs: Sequence[float] = (),
+        top_logprobs: Sequence[TopLogprobs] = (),
+        cached_tokens: int | None = None,
+    ) -> None:
+        """Add generated tokens, with their log probabilities if requested; a `finish_reason` ends the answer."""
         with self._lock:
             self._tokens += tokens
             self._logprobs += logprobs
+            self._top_logprobs += top_logprobs or [()] * len(logprobs)
+            if cached_tokens is not None:
+                self._num_cached_tokens = cached_tokens
             self._finish_reason = finish_reason
             self.finished = finish_reason is not None
 
@@ -205,12 +157,13 @@ class GeneratedText:
         with self._lock:
             tokens, self._tokens = self._tokens, []
             logprobs, self._logprobs = self._logprobs, []
+            top_logprobs, self._top_logprobs = self._top_logprobs, []
             finish_reason, error = self._finish_reason, self._error
         if error:
             raise error
         before = self._num_output_tokens
         text = self._decode(tokens)
-        token_logprobs = zip(tokens[: self._num_output_tokens - before], logprobs, strict=False)
+        token_logprobs = zip(tokens[: self._num_output_tokens - before], logprobs, top_logprobs, strict=False)
         if finish_reason and not self._stops.hit:
             text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
         if self._stops.hit:
@@ -227,6 +180,7 @@ class GeneratedText:
             self._num_output_tokens,
             reasoning_tokens,
             tuple(token_logprobs),
+            self._num_cached_tokens,
         )
 
     def violates_constraint(self) -> bool:
@@ -242,6 +196,7 @@ class GeneratedText:
         prefix, num_input_tokens = self._whole_prefix, self._num_input_tokens
         with self._lock:
             self._tokens, self._logprobs, self._finish_reason, self.finished = [], [], None, False
+            self._top_logprobs = []
         self._num_output_tokens, self.attempts = 0, self.attempts + 1
         self.parameters = self.parameters | {"seed": self.parameters["seed"] + 1}
         self.prepare(num_input_tokens, self.parameters, detokenizer, prefix, self._check)
@@ -270,5 +225,7 @@ class Delta:
     num_output_tokens: int
     num_reasoning_tokens: int | None
     """How many output tokens are reasoning; None if `</think>` is not one of the request's `visible_tokens`."""
-    logprobs: tuple[tuple[int, float], ...] = ()
-    """The new token IDs and their log probabilities; empty unless the request asks for them."""
+    logprobs: tuple[tuple[int, float, TopLogprobs], ...] = ()
+    """The new token IDs, their log probabilities and the most likely tokens; empty unless requested."""
+    num_cached_tokens: int | None = None
+    """How many tokens of the prompt were not computed; None if the engine does not report it."""

@@ -1,4 +1,4 @@
-"""Converts messages and text to token IDs, with the chat template and the tokenizer in the model's folder."""
+"""Converts messages and text to token IDs, with the chat template and the vocabulary in the model's folder."""
 
 import contextlib
 import json
@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.schema_prompt import INSTRUCTIONS, with_schema
 from backends.generation.prompt.tool_prompt import ToolPrompt
+from backends.generation.vocabulary import open_vocabulary
 from contract.chat_template import TemplateRejected, load_chat_template
 from contract.model_text import REASONING_OPEN
 
@@ -59,7 +58,7 @@ class ChatPrompt:
 
     def __init__(self, folder: Path, context_length: int):
         self._template = load_chat_template(folder)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.vocabulary = open_vocabulary(folder)
         self._context_length = context_length
         self._tools = ToolPrompt(lambda messages, tools: self._render_as_is(messages, tools, {}))
 
@@ -90,7 +89,7 @@ class ChatPrompt:
 
         Raises InvalidRequest if there are no tokens or too many.
         """
-        return self._continue(self.tokenizer.encode(text).ids, text)
+        return self._continue(self.vocabulary.encode(text, add_special=True), text)
 
     def from_token_ids(self, ids: Sequence[int]) -> Prompt:
         """Return a prompt of these token IDs.
@@ -98,12 +97,12 @@ class ChatPrompt:
         Raises InvalidRequest if there are no token IDs or too many, or if a token ID is not in the vocabulary. In the
         last case, the error names the index of the token ID.
         """
-        size = self.tokenizer.get_vocab_size()
+        size = self.vocabulary.size
         for index, token in enumerate(ids):
             if not 0 <= token < size:
                 raise InvalidRequest(f"Token IDs of this model range from 0 to {size - 1}", f"prompt[{index}]")
         prompt = self._continue(ids, "")
-        return replace(prompt, prompt_text=self.tokenizer.decode(ids, skip_special_tokens=False))
+        return replace(prompt, prompt_text=self.vocabulary.decode(ids))
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         """Return the token IDs of the rendered messages. Raises InvalidRequest if the template rejects the messages."""
@@ -131,8 +130,7 @@ class ChatPrompt:
         )
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.vocabulary.encode(text)
 
     def _render(self, messages: list[dict[str, Any]], template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS) -> str:
         if template_inputs.schema:

@@ -104,7 +104,7 @@ class VisionPrompt(ChatPrompt):
         for index, mark in enumerate(marks):
             text = text.replace(mark, _TAG.format(index))
             counted = counted.replace(mark, self._image_processor.placeholder)
-        tokens = len(self.tokenizer.encode(counted, add_special_tokens=False).ids)
+        tokens = len(self.vocabulary.encode(counted))
         tokens += sum(rgb_image.tokens - self._image_processor.placeholder_tokens for rgb_image in rgb_images)
         return Prompt(
             tokens,
@@ -140,7 +140,7 @@ class VisionPrompt(ChatPrompt):
     def _special_tokens(self, folder: Path) -> list[str]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         ids = [value for key, value in config.items() if _TOKEN_KEYS.fullmatch(key) and isinstance(value, int)]
-        return [_ANY_TAG, *filter(None, map(self.tokenizer.id_to_token, ids))]
+        return [_ANY_TAG, *filter(None, (self.vocabulary.decode([id]) for id in ids))]
 
     def _renders(self, content: Any) -> bool:
         """Return whether the template renders `content` correctly. Some templates expect a string, others a list."""

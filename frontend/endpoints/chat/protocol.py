@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contract.options import SamplingParameters
+from frontend.errors import InvalidRequest
 from frontend.generation.messages import Conversation
-from frontend.generation.sampling import SamplingFields, StreamOptions
+from frontend.generation.sampling import BIAS, LogitBias, SamplingFields, StreamOptions
 from frontend.generation.structured_output import StructuredOutputFields
 from frontend.generation.tools import ToolFields
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
@@ -21,8 +22,6 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     unsupported: ClassVar = {
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "top_logprobs": (0,),
-        "logit_bias": ({},),
         "modalities": (["text"],),
         "audio": (),
         "prediction": (),
@@ -43,8 +42,13 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     n: int = Field(1, ge=1, le=8, description="Number of choices; must be 1 for OCR and transcription models.")
     logprobs: bool = Field(False, description="Return the log probability of each output token, except special tokens.")
     top_logprobs: int = Field(
-        0, ge=0, le=20, description="Only 0 is supported: the engine does not report alternative tokens."
+        0,
+        ge=0,
+        le=20,
+        description="Return this many of the most likely tokens with each token. Requires `logprobs` and, above 0, a "
+        "model on llama.cpp.",
     )
+    logit_bias: LogitBias | None = Field(None, description=BIAS)
     user: str | None = Field(None, description="Ignored.")
     metadata: dict[str, str] | None = Field(
         None, description='With OCR models, `{"boxes": "true"}` adds the positions of the text. Otherwise ignored.'
@@ -58,7 +62,15 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
     def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for the choice with this index."""
         parameters = super().sampling_parameters(model, choice)
-        return parameters | {"logprobs": True} if self.logprobs else parameters
+        if self.top_logprobs:
+            self._require_all_logits(model, "top_logprobs")
+        return parameters | {"logprobs": True, "top_logprobs": self.top_logprobs} if self.logprobs else parameters
+
+    @model_validator(mode="after")
+    def _requires_logprobs(self) -> "ChatCompletionRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
+        return self
 
 
 Delta = dict[str, Any]
@@ -123,5 +135,5 @@ class MessageBuilder:
 
 
 def chat_logprobs(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return log probabilities in the format of chat completions. The engine reports none for alternative tokens."""
-    return {"content": [{**entry, "top_logprobs": []} for entry in entries], "refusal": None}
+    """Return log probabilities in the format of chat completions."""
+    return {"content": [{"top_logprobs": [], **entry} for entry in entries], "refusal": None}

@@ -63,7 +63,7 @@ class Completion(StreamedResponse):
 
     Each model response has `text_output`, and optionally `logprobs` (JSON) and `message_fields` (further fields of the
     message, each with a list as its value). A choice's last response also has `finish_reason`, `num_input_tokens`,
-    `num_output_tokens`, and optionally `num_reasoning_tokens`.
+    `num_output_tokens`, and optionally `num_reasoning_tokens` and `num_cached_tokens`.
     """
 
     def __init__(self, model: Model, choices: Choices, new_pipeline: Callable[[], ParserPipeline], with_usage: bool):
@@ -76,7 +76,7 @@ class Completion(StreamedResponse):
             "model": model.id,
             "system_fingerprint": model.fingerprint,
         }
-        self._counts: dict[int, tuple[int, int, int | None]] = {}
+        self._counts: dict[int, tuple[int, int, int | None, int | None]] = {}
 
     def body(self) -> dict[str, Any]:
         """Return the completion as one `chat.completion`. Raises APIError."""
@@ -143,12 +143,16 @@ class Completion(StreamedResponse):
     def _count(self, index: int, response: Mapping[str, Any]) -> None:
         if "finish_reason" in response:
             reasoning = response.get("num_reasoning_tokens")
-            self._counts[index] = response["num_input_tokens"], response["num_output_tokens"], reasoning
+            cached = response.get("num_cached_tokens")
+            self._counts[index] = response["num_input_tokens"], response["num_output_tokens"], reasoning, cached
 
     def _usage(self) -> dict[str, Any]:
-        prompts, completions, reasoning = zip(*self._counts.values(), strict=True)
+        prompts, completions, reasoning, cached = zip(*self._counts.values(), strict=True)
         prompt, completion = max(prompts), sum(completions)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         self._log_fields |= usage
+        if counts := [count for count in cached if count is not None]:
+            # The choices after the first find the prompt in the cache, because the first has computed it.
+            usage["prompt_tokens_details"] = {"cached_tokens": min(counts)}
         reported = [count for count in reasoning if count is not None]
         return usage | ({"completion_tokens_details": {"reasoning_tokens": sum(reported)}} if reported else {})

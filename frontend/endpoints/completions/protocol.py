@@ -6,7 +6,7 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
-from frontend.generation.sampling import SamplingFields, StreamOptions
+from frontend.generation.sampling import BIAS, LogitBias, SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
 from frontend.triton.registry import Model
 
@@ -23,9 +23,7 @@ class CompletionRequest(SamplingFields):
 
     unsupported: ClassVar = {
         "suffix": ("",),
-        "logprobs": (0,),  # a higher value requests alternative tokens, which the engine does not report
         "prompt_logprobs": (),
-        "logit_bias": ({},),
         "best_of": (1,),
     }
 
@@ -36,9 +34,12 @@ class CompletionRequest(SamplingFields):
     echo: bool = Field(False, description="Begin the text of each choice with the prompt.")
     logprobs: int | None = Field(
         None,
-        description="Only 0 is supported. It returns the log probability of each output token except special tokens, "
-        "and no alternative tokens. Rejected if `echo` is true.",
+        ge=0,
+        le=5,
+        description="Return the log probability of each output token except special tokens, and this many of the most "
+        "likely tokens. Values above 0 require a model on llama.cpp. Rejected if `echo` is true.",
     )
+    logit_bias: LogitBias | None = Field(None, description=BIAS)
     stream_options: StreamOptions | None = Field(
         None, description="Options of a stream; rejected unless the response is streamed."
     )
@@ -88,7 +89,9 @@ class CompletionRequest(SamplingFields):
     def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for a choice, given the index of the choice within its prompt."""
         parameters = super().sampling_parameters(model, choice) | {"stream": self.stream, "echo": self.echo}
-        return parameters if self.logprobs is None else parameters | {"logprobs": True}
+        if self.logprobs:
+            self._require_all_logits(model, "logprobs")
+        return parameters if self.logprobs is None else parameters | {"logprobs": True, "top_logprobs": self.logprobs}
 
 
 def _is_list(value: Any) -> bool:

@@ -77,16 +77,21 @@ class CompletionLogprobs:
 
     def convert(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return OpenAI's `logprobs` object for the next tokens."""
-        offsets = []
+        offsets, has_top = [], any(entry.get("top_logprobs") for entry in entries)
         for entry in entries:
             offsets.append(self._offset)
             self._offset += len(self._decoder.decode(bytes(entry["bytes"])))
         return {
             "tokens": [entry["token"] for entry in entries],
             "token_logprobs": [entry["logprob"] for entry in entries],
-            "top_logprobs": None,
+            "top_logprobs": [_by_token(entry.get("top_logprobs", ())) for entry in entries] if has_top else None,
             "text_offset": offsets,
         }
+
+
+def _by_token(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the log probabilities by token. If several look the same, the first one counts."""
+    return {entry["token"]: entry["logprob"] for entry in reversed(entries)}
 
 
 class Completion(StreamedResponse):
@@ -103,7 +108,7 @@ class Completion(StreamedResponse):
             "model": model.id,
             "system_fingerprint": model.fingerprint,
         }
-        self._usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        self._usage: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     def body(self) -> dict[str, Any]:
         """Return all choices as one `text_completion` object. Raises APIError if a choice fails."""
@@ -141,9 +146,12 @@ class Completion(StreamedResponse):
         """Add the tokens of a choice to the usage; a prompt counts once, regardless of its number of choices."""
         if index % self._per_prompt == 0:
             self._usage["prompt_tokens"] += last["num_input_tokens"]
+            if (cached := last.get("num_cached_tokens")) is not None:
+                details = self._usage.setdefault("prompt_tokens_details", {"cached_tokens": 0})
+                details["cached_tokens"] += cached
         self._usage["completion_tokens"] += last["num_output_tokens"]
         self._usage["total_tokens"] = self._usage["prompt_tokens"] + self._usage["completion_tokens"]
-        self._log_fields |= self._usage
+        self._log_fields |= {name: count for name, count in self._usage.items() if name.endswith("_tokens")}
 
 
 def _choice(

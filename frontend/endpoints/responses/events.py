@@ -11,7 +11,7 @@ def usage(last: Mapping[str, Any]) -> dict[str, Any]:
     tokens_in, tokens_out = last["num_input_tokens"], last["num_output_tokens"]
     return {
         "input_tokens": tokens_in,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": last.get("num_cached_tokens", 0), "cache_write_tokens": 0},
         "output_tokens": tokens_out,
         "output_tokens_details": {"reasoning_tokens": last.get("num_reasoning_tokens", 0)},
         "total_tokens": tokens_in + tokens_out,

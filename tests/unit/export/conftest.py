@@ -1,10 +1,12 @@
-"""A local package index for pip."""
+"""A local package index for pip, and a tiny GGUF file."""
 
 import hashlib
 import io
 import zipfile
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 
 def make_wheel(folder, name, files):
@@ -32,3 +34,26 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
+
+
+@pytest.fixture
+def gguf_model(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(64)
+    writer.add_block_count(2)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_file_type(7)
+    writer.add_chat_template("{{ messages[0].content }}<think>")
+    writer.add_token_list(["<s>", "</s>", "a"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_float32("general.sampling.temp", 0.6)
+    writer.add_tensor("weights", np.zeros((8, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

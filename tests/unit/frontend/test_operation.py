@@ -22,7 +22,7 @@ def test_models_endpoint_lists_the_models_that_are_ready_in_triton(client):
         "created": 1700000000,
         "owned_by": "org",
         "task": "chat",
-        "capabilities": [],
+        "capabilities": ["tools", "structured_output"],
         "state": "READY",
     }
 

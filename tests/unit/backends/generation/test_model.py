@@ -10,7 +10,8 @@ from tokenizers.models import WordLevel
 
 from backends.common.errors import EngineDown
 from backends.generation.model import TritonPythonModel
-from backends.generation.output.generated_text import Detokenizer, GeneratedText
+from backends.generation.output.generated_text import GeneratedText
+from backends.generation.vocabulary.hugging_face import HuggingFaceVocabulary
 
 VOCABULARY = ["yes", "no", "maybe"]
 
@@ -54,14 +55,18 @@ def model():
     tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="no"))
     tokenizer.decoder = Fuse()
     model = TritonPythonModel.__new__(TritonPythonModel)
-    model._prompt, model._metrics, model._engine = SimpleNamespace(tokenizer=tokenizer), Metrics(), Engine()
+    model._prompt, model._metrics, model._engine = (
+        SimpleNamespace(vocabulary=HuggingFaceVocabulary(tokenizer)),
+        Metrics(),
+        Engine(),
+    )
     return model
 
 
 def answer(model, stream, **parameters):
     found = GeneratedText(Reply(), "id")
     found.prompt = "the prompt"
-    detokenizer = Detokenizer(model._prompt.tokenizer)
+    detokenizer = model._prompt.vocabulary.detokenizer()
     parameters = {"seed": 5, "stream": stream} | parameters
     found.prepare(3, parameters, detokenizer, check=lambda text: text in ("yes", "no"))
     return found
@@ -97,7 +102,7 @@ def test_second_output_has_the_prefix_too(model):
     found = GeneratedText(Reply(), "id")
     found.prompt = "the prompt"
     found.prepare(
-        3, {"seed": 5, "stream": False}, Detokenizer(model._prompt.tokenizer), "PROMPT ", lambda t: t == "yes"
+        3, {"seed": 5, "stream": False}, model._prompt.vocabulary.detokenizer(), "PROMPT ", lambda t: t == "yes"
     )
     assert not finish(model, found, "maybe")
     assert finish(model, found, "yes")

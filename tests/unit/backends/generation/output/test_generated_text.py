@@ -3,7 +3,8 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.generated_text import Detokenizer, GeneratedText, StopStrings
+from backends.generation.output.generated_text import GeneratedText, StopStrings
+from backends.generation.vocabulary.hugging_face import HuggingFaceDetokenizer
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +22,20 @@ TEXT = "你好,世界! Grüße 👩‍👩‍👧 café — ok"
 
 
 def test_pieces_have_whole_characters_and_add_up_to_the_text(tokenizer):
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = HuggingFaceDetokenizer(tokenizer)
     pieces = [detokenizer.push(token) for token in tokenizer.encode(TEXT).ids]
     assert "".join(pieces) == TEXT
     assert not any("\ufffd" in piece for piece in pieces)
 
 
 def test_an_incomplete_character_at_the_end_is_dropped(tokenizer):
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = HuggingFaceDetokenizer(tokenizer)
     ids = tokenizer.encode("ok 你").ids[:-1]
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "ok "
 
 
 def test_special_tokens_are_omitted(tokenizer):
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = HuggingFaceDetokenizer(tokenizer)
     ids = [*tokenizer.encode("a").ids, tokenizer.token_to_id("<end>")]
     assert "".join(detokenizer.push(token) for token in ids) + detokenizer.flush() == "a"
 
@@ -66,7 +67,7 @@ def test_the_earliest_of_several_stop_strings_ends_the_text():
 
 def prepared_answer(tokenizer, **parameters):
     answer = GeneratedText(reply=None, request_id="r")
-    answer.prepare(3, parameters, Detokenizer(tokenizer))
+    answer.prepare(3, parameters, HuggingFaceDetokenizer(tokenizer))
     return answer
 
 
@@ -111,7 +112,7 @@ def test_take_delta_raises_the_error_of_a_failed_answer(tokenizer):
 
 def test_an_echoed_prompt_is_sent_once_before_the_text_and_cannot_match_a_stop_string(tokenizer):
     answer = GeneratedText(reply=None, request_id="r")
-    answer.prepare(3, {"stop": ["ll"]}, Detokenizer(tokenizer), "All: ")
+    answer.prepare(3, {"stop": ["ll"]}, HuggingFaceDetokenizer(tokenizer), "All: ")
     answer.add(tokenizer.encode("He").ids)
     assert answer.take_delta().text == "All: He"
     answer.add(tokenizer.encode("llo").ids)

@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.generated_text import TokenDescriber
+from backends.generation.vocabulary.hugging_face import HuggingFaceVocabulary
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def byte_level():
 
 
 def test_each_token_of_a_split_character_has_its_own_bytes(byte_level):
-    texts, euro = TokenDescriber(byte_level), "€".encode()
+    texts, euro = HuggingFaceVocabulary(byte_level), "€".encode()
     ids = [byte_level.token_to_id(c) for c in "âĤ¬"]
     entries = [texts.describe(token, -1.0) for token in ids]
     assert b"".join(bytes(entry["bytes"]) for entry in entries) == euro
@@ -25,12 +25,12 @@ def test_each_token_of_a_split_character_has_its_own_bytes(byte_level):
 
 
 def test_a_leading_space_belongs_to_the_token(byte_level):
-    entry = TokenDescriber(byte_level).describe(256, -0.25)
+    entry = HuggingFaceVocabulary(byte_level).describe(256, -0.25)
     assert entry == {"token": " Hi", "logprob": -0.25, "bytes": list(b" Hi")}
 
 
 def test_special_tokens_have_no_logprobs_entry(byte_level):
-    assert TokenDescriber(byte_level).describe(byte_level.token_to_id("<|end|>"), 0.0) is None
+    assert HuggingFaceVocabulary(byte_level).describe(byte_level.token_to_id("<|end|>"), 0.0) is None
 
 
 def test_sentencepiece_tokens_have_exact_bytes():
@@ -39,5 +39,5 @@ def test_sentencepiece_tokens_have_exact_bytes():
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    texts = TokenDescriber(tokenizer)
+    texts = HuggingFaceVocabulary(tokenizer)
     assert [bytes(texts.describe(token, 0.0)["bytes"]) for token in (1, 2, 3)] == [b"\xe2", b" Hi", b"there"]

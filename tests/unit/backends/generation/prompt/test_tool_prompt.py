@@ -3,7 +3,6 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backends.generation.output.generated_text import Detokenizer
 from backends.generation.prompt.chat_prompt import ChatPrompt, TemplateInputs, reasoning_prefix_of
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -42,7 +41,7 @@ def open_prompt(tmp_path):
 def rendered(prompt, messages, tools=(), kwargs=None):
     template_inputs = TemplateInputs(list(tools), kwargs or {})
     ids = memoryview(prompt.from_messages(messages, (), template_inputs).ids).cast("q").tolist()
-    return prompt.tokenizer.decode(ids, skip_special_tokens=False)
+    return prompt.vocabulary.decode(ids)
 
 
 def test_a_template_with_tool_support_gets_tools(open_prompt):
@@ -98,9 +97,9 @@ def test_think_tag_that_the_template_leaves_open_is_the_reasoning_prefix(open_pr
 
 
 def test_only_visible_special_tokens_appear_in_the_output(open_prompt):
-    tokenizer = open_prompt(PLAIN).tokenizer
-    ids = tokenizer.encode("ü[CALL]a[END]").ids
-    detokenizer = Detokenizer(tokenizer, ("[CALL]", "<not there>"))
+    vocabulary = open_prompt(PLAIN).vocabulary
+    ids = vocabulary.encode("ü[CALL]a[END]")
+    detokenizer = vocabulary.detokenizer(("[CALL]", "<not there>"))
     assert "".join(map(detokenizer.push, ids)) + detokenizer.flush() == "ü[CALL]a"
-    plain = Detokenizer(tokenizer)
+    plain = vocabulary.detokenizer()
     assert "".join(map(plain.push, ids)) + plain.flush() == "üa"

@@ -1,0 +1,1 @@
+"""The llama.cpp engine: its libraries, vocabulary, KV cache, sampling and process."""

@@ -1,0 +1,140 @@
+"""A GGUF model in memory: it computes the logits of batches of tokens."""
+
+import ctypes
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.generation.llamacpp.library import (
+    MAX_SEQUENCES,
+    Batch,
+    LibraryError,
+    attach_threads,
+    load_library,
+    load_model,
+)
+from backends.generation.llamacpp.pace import Pace
+from backends.generation.llamacpp.vocabulary import LIBRARIES
+from backends.generation.vocabulary import GGUF
+
+_FLASH_ATTENTION = 1
+_NO_SPACE = 1
+
+KEPT_SEQUENCES = 32
+"""How many finished sequences the KV cache can keep in addition to the running ones."""
+
+
+Saved = npt.NDArray[np.uint8]
+"""The keys and values of a sequence."""
+
+
+class Piece(NamedTuple):
+    """Tokens to compute for one sequence, from a position on, and whether the logits after the last one are needed."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    wants_logits: bool
+
+
+class NoSpace(Exception):
+    """llama.cpp found no free cells for a batch. The sequences are unchanged."""
+
+
+class LlamaContext:
+    """The model and the KV cache of a version folder.
+
+    `cells` is the size of the KV cache in tokens, `max_batch` the maximum number of tokens in a call of `decode`.
+    """
+
+    def __init__(self, folder: Path, *, cells: int, max_batch: int, max_running: int, threads: int):
+        self.llama = llama = load_library(folder / LIBRARIES)
+        model = load_model(llama, folder / GGUF)
+        self.vocabulary = llama.llama_model_get_vocab(model)
+        self._vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
+        self.end_tokens: npt.NDArray[np.int32] = np.array(
+            [i for i in range(self._vocabulary_size) if llama.llama_vocab_is_eog(self.vocabulary, i)], np.int32
+        )
+        if llama.llama_model_has_encoder(model):
+            raise LibraryError("Models with an encoder are not supported")
+        # A recurrent model has one state per sequence, which cannot be shared or cut.
+        self.shares_prefixes = not (llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
+        self.max_sequences = min(max_running + KEPT_SEQUENCES, MAX_SEQUENCES)
+        params = llama.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = cells, self.max_sequences, True
+        params.n_batch = params.n_ubatch = max_batch
+        params.n_outputs_max = self.max_sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = _FLASH_ATTENTION
+        self._context = llama.llama_init_from_model(model, params)
+        if not self._context:
+            raise LibraryError("llama.cpp could not create the KV cache; its log says why")
+        attach_threads(llama, self._context, threads)
+        self._pace = Pace(threads)
+        self._memory = llama.llama_get_memory(self._context)
+        self.cells: int = llama.llama_n_ctx(self._context)
+        self._make_batch(max_batch)
+
+    def _make_batch(self, size: int) -> None:
+        self._tokens, self._positions = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        self._counts, self._sequences = np.ones(size, np.int32), np.zeros(size, np.int32)
+        self._outputs = np.zeros(size, np.int8)
+        self._pointers = self._sequences.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
+        as_ints, ints = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))
+        self._batch = Batch(
+            token=self._tokens.ctypes.data_as(as_ints),
+            pos=self._positions.ctypes.data_as(as_ints),
+            n_seq_id=self._counts.ctypes.data_as(as_ints),
+            seq_id=self._pointers.ctypes.data_as(ints),
+            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def decode(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
+        """Compute pieces, and return the logits [pieces that want them, vocabulary], valid until the next call.
+
+        Raises NoSpace if the KV cache is full, and RuntimeError if llama.cpp fails.
+        """
+        end = 0
+        for piece in pieces:
+            start, end = end, end + len(piece.tokens)
+            self._tokens[start:end] = piece.tokens
+            self._positions[start:end] = np.arange(piece.position, piece.position + len(piece.tokens))
+            self._sequences[start:end], self._outputs[start:end] = piece.sequence, 0
+            self._outputs[end - 1] = piece.wants_logits
+        self._batch.n_tokens = end
+        started, threads = time.perf_counter(), self._pace.threads
+        result = self.llama.llama_decode(self._context, self._batch)
+        self._pace.record(end, int(self._positions[:end].max()), time.perf_counter() - started)
+        if self._pace.threads != threads:
+            self.llama.llama_set_n_threads(self._context, self._pace.threads, self._pace.threads)
+        if result == _NO_SPACE:
+            raise NoSpace
+        if result:
+            raise RuntimeError(f"llama.cpp failed to compute a batch ({result})")
+        rows = sum(piece.wants_logits for piece in pieces)
+        if not rows:
+            return np.empty((0, self._vocabulary_size), np.float32)
+        return np.ctypeslib.as_array(self.llama.llama_get_logits(self._context), (rows, self._vocabulary_size))
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the sequence `target` share the first `length` cells of `source`."""
+        self.llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def remove(self, sequence: int, start: int = 0) -> None:
+        """Remove the cells of a sequence, from a position on."""
+        self.llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def save(self, sequence: int) -> Saved:
+        """Return a copy of the keys and values of a sequence."""
+        content = np.empty(self.llama.llama_state_seq_get_size(self._context, sequence), np.uint8)
+        size = self.llama.llama_state_seq_get_data(self._context, content.ctypes.data, content.size, sequence)
+        return content[:size]
+
+    def restore(self, sequence: int, content: Saved) -> bool:
+        """Give an empty sequence the keys and values that `save` returned. Return whether there was space."""
+        data = content.ctypes.data
+        return bool(self.llama.llama_state_seq_set_data(self._context, data, content.size, sequence))

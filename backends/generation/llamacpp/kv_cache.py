@@ -1,0 +1,231 @@
+"""Keeps the books of the engine's KV cache: which sequence holds which tokens, and what a new prompt can share.
+
+llama.cpp stores a token's keys and values in one cell, which several sequences can share. It does not say which cells
+are free, so this module counts them.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int32]
+
+# Every computed token looks at all cells in use, also at those of other sequences. So only a few cells are kept for
+# later requests in the cache itself. Further sequences are saved outside of it.
+_MAX_KEPT_CELLS = 2_048
+
+# Restoring a saved sequence costs about as much as computing this many tokens.
+_RESTORE_COST = 32
+
+
+class Memory(Protocol):
+    """The operations on llama.cpp's memory that the cache uses."""
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the sequence `target` share the first `length` cells of `source`."""
+
+    def remove(self, sequence: int, start: int = 0) -> None:
+        """Remove the cells of a sequence, from a position on."""
+
+    def save(self, sequence: int) -> Any:
+        """Return an array with the keys and values of a sequence."""
+
+    def restore(self, sequence: int, content: Any) -> bool:
+        """Give an empty sequence the keys and values that `save` returned. Return whether there was space."""
+
+
+class CacheFull(Exception):
+    """The cache has too few free cells, even without the sequences that are kept for later requests."""
+
+
+class KVSequence:
+    """A sequence of tokens in the cache."""
+
+    def __init__(self, id: int):
+        self.id = id
+        self._tokens = np.empty(64, np.int32)
+        self.length = 0
+        self.cells: list[int] = []
+        self.used_at = 0
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens in the cache, in order."""
+        return self._tokens[: self.length]
+
+    def append(self, tokens: Sequence[int] | Tokens, cells: Sequence[int]) -> None:
+        """Add tokens and the numbers of their cells."""
+        needed = self.length + len(tokens)
+        if needed > len(self._tokens):
+            self._tokens = np.concatenate([self.tokens, np.empty(needed, np.int32)])
+        self._tokens[self.length : needed] = tokens
+        self.length = needed
+        self.cells.extend(cells)
+
+
+class _Saved(NamedTuple):
+    """A sequence outside of the cache."""
+
+    tokens: Tokens
+    content: Any
+
+
+class KVCache:
+    """The sequences in a KV cache of `size` cells.
+
+    Finished sequences are kept for later requests: the last ones in the cache, further ones as copies of at most
+    `saved_bytes` in total. There may be at most `max_sequences` - 2 running sequences. Without `shares_prefixes`, as
+    for a recurrent model, nothing is kept.
+    """
+
+    def __init__(
+        self, memory: Memory, size: int, max_sequences: int, *, saved_bytes: int = 0, shares_prefixes: bool = True
+    ):
+        self._memory, self.size, self._shares_prefixes = memory, size, shares_prefixes
+        self._free_ids = list(range(max_sequences))[::-1]
+        self._running: dict[int, KVSequence] = {}
+        self._kept: dict[int, KVSequence] = {}
+        self._saved: OrderedDict[bytes, _Saved] = OrderedDict()
+        self._saved_bytes, self._max_saved_bytes = 0, saved_bytes
+        self._references: Counter[int] = Counter()
+        self._new_cells, self._clock = count(), count(1)
+
+    @property
+    def used(self) -> int:
+        """The number of cells that are in use, including those of kept sequences."""
+        return len(self._references)
+
+    @property
+    def available(self) -> int:
+        """The number of cells that running sequences do not use."""
+        return self.size - len({cell for sequence in self._running.values() for cell in sequence.cells})
+
+    def start(self, prompt: Sequence[int] | Tokens) -> KVSequence:
+        """Return a new sequence with the tokens of the longest known beginning of `prompt`, except its last token.
+
+        The last token of a prompt must always be computed, because the first token of the answer depends on it.
+        """
+        tokens = np.asarray(prompt, np.int32)[:-1]
+        source, shared = self._longest_prefix(tokens)
+        saved, saved_length = self._longest_saved(tokens)
+        if not self._free_ids:
+            self._evict(self._oldest(except_for=source))
+        sequence = KVSequence(self._free_ids.pop())
+        self._running[sequence.id] = sequence
+        if saved and saved_length > shared + _RESTORE_COST and self._restore(saved, sequence, saved_length):
+            return sequence
+        if source and shared:
+            source.used_at = next(self._clock)
+            self._memory.copy(source.id, sequence.id, shared)
+            self._add(sequence, source.tokens[:shared], source.cells[:shared])
+        return sequence
+
+    def known_prefix(self, prompt: Sequence[int] | Tokens) -> int:
+        """Return how many tokens of `prompt` a new sequence would share."""
+        tokens = np.asarray(prompt, np.int32)[:-1]
+        return max(self._longest_prefix(tokens)[1], self._longest_saved(tokens)[1])
+
+    def reserve(self, cells: int) -> None:
+        """Make room for `cells` more cells, by removing kept sequences. Raises CacheFull."""
+        while self.size - self.used < cells:
+            if not self._kept:
+                raise CacheFull
+            self._evict(self._oldest())
+
+    def advance(self, sequence: KVSequence, tokens: Sequence[int]) -> None:
+        """Record that the engine has computed `tokens` at the end of a running sequence."""
+        self._add(sequence, tokens, [next(self._new_cells) for _ in tokens])
+
+    def finish(self, sequence: KVSequence) -> None:
+        """End a running sequence, and keep its tokens for later requests."""
+        if not self._shares_prefixes or not sequence.length:
+            self.drop(sequence)
+            return
+        del self._running[sequence.id]
+        for other in list(self._kept.values()):
+            # A kept sequence that begins another one is of no use any more.
+            if common_prefix(other.tokens, sequence.tokens) == other.length:
+                self._remove(self._kept, other)
+        sequence.used_at = next(self._clock)
+        self._kept[sequence.id] = sequence
+        while len(self._kept) > 1 and self._num_kept_cells() > _MAX_KEPT_CELLS:
+            self._evict(self._oldest())
+        if self._num_kept_cells() > _MAX_KEPT_CELLS and self._max_saved_bytes:
+            self._evict(sequence)
+
+    def drop(self, sequence: KVSequence) -> None:
+        """Remove a running sequence."""
+        self._remove(self._running, sequence)
+
+    def _num_kept_cells(self) -> int:
+        running = {cell for sequence in self._running.values() for cell in sequence.cells}
+        return len({cell for sequence in self._kept.values() for cell in sequence.cells} - running)
+
+    def _longest_prefix(self, tokens: Tokens) -> tuple[KVSequence | None, int]:
+        best: tuple[KVSequence | None, int] = (None, 0)
+        if self._shares_prefixes:
+            for sequence in (*self._kept.values(), *self._running.values()):
+                if (shared := common_prefix(sequence.tokens, tokens)) > best[1]:
+                    best = sequence, shared
+        return best
+
+    def _longest_saved(self, tokens: Tokens) -> tuple[bytes | None, int]:
+        best: tuple[bytes | None, int] = (None, 0)
+        for key, saved in self._saved.items():
+            if (shared := common_prefix(saved.tokens, tokens)) > best[1]:
+                best = key, shared
+        return best
+
+    def _restore(self, key: bytes, sequence: KVSequence, length: int) -> bool:
+        """Give a new sequence the first `length` tokens of a saved one. Return whether there is space."""
+        saved = self._saved[key]
+        try:
+            self.reserve(len(saved.tokens))
+        except CacheFull:
+            return False
+        if not self._memory.restore(sequence.id, saved.content):
+            return False
+        self._saved.move_to_end(key)
+        self._memory.remove(sequence.id, length)
+        self.advance(sequence, saved.tokens[:length].tolist())
+        return True
+
+    def _oldest(self, except_for: KVSequence | None = None) -> KVSequence:
+        kept = (sequence for sequence in self._kept.values() if sequence is not except_for)
+        return min(kept, key=lambda sequence: sequence.used_at)
+
+    def _evict(self, sequence: KVSequence) -> None:
+        """Move a kept sequence out of the cache, and save it if there may be space for it."""
+        key = sequence.tokens.tobytes()
+        if self._max_saved_bytes and key not in self._saved:
+            content = self._memory.save(sequence.id)
+            self._saved[key] = _Saved(sequence.tokens.copy(), content)
+            self._saved_bytes += len(content)
+            while self._saved_bytes > self._max_saved_bytes:
+                _, oldest = self._saved.popitem(last=False)
+                self._saved_bytes -= len(oldest.content)
+        self._remove(self._kept, sequence)
+
+    def _add(self, sequence: KVSequence, tokens: Sequence[int] | Tokens, cells: Sequence[int]) -> None:
+        sequence.append(tokens, cells)
+        self._references.update(cells)
+
+    def _remove(self, group: dict[int, KVSequence], sequence: KVSequence) -> None:
+        del group[sequence.id]
+        self._memory.remove(sequence.id)
+        for cell in sequence.cells:
+            self._references[cell] -= 1
+            if not self._references[cell]:
+                del self._references[cell]
+        self._free_ids.append(sequence.id)
+
+
+def common_prefix(one: Tokens, other: Tokens) -> int:
+    """Return how many tokens at the beginning are the same."""
+    length = min(len(one), len(other))
+    different = one[:length] != other[:length]
+    return int(different.argmax()) if different.any() else length

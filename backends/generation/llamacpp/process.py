@@ -1,0 +1,344 @@
+"""The engine process of GGUF models: one thread computes all requests in batches, with llama.cpp.
+
+It receives the same messages as the OpenVINO engine (see ../engine/process.py), and sends the same ones.
+"""
+
+import json
+import logging
+import os
+import select
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+import numpy as np
+
+from backends.common.errors import InvalidRequest
+from backends.generation.engine.fair_queue import FairQueue
+from backends.generation.engine.ipc import (
+    Cancel,
+    Failed,
+    Gauges,
+    Generate,
+    GenerateWithImages,
+    NewTokens,
+    Shutdown,
+    StepResult,
+)
+from backends.generation.engine.startup import serve
+from backends.generation.llamacpp.context import LlamaContext, NoSpace, Piece
+from backends.generation.llamacpp.grammar import Grammar
+from backends.generation.llamacpp.grammar_trial import GrammarTrials
+from backends.generation.llamacpp.kv_cache import CacheFull, KVCache, KVSequence, Tokens, common_prefix
+from backends.generation.llamacpp.sampler import Choice, InvalidLogits, Logits, Sampler
+from contract.parameters import GenerationParameters
+
+log = logging.getLogger(__name__)
+
+_FAILED = "The model failed on this request"
+
+
+@dataclass(eq=False)
+class _Request:
+    """A request that is being computed. `tokens` are those of the prompt and of the answer so far."""
+
+    message: Generate
+    prompt: Tokens
+    tokens: list[int]
+    sampler: Sampler
+    max_tokens: int
+    sequence: KVSequence
+    num_cached: int
+    num_generated: int = 0
+    reported: bool = field(default=False)
+
+    @property
+    def pending(self) -> int:
+        """How many tokens must be computed before the next one can be chosen."""
+        return len(self.tokens) - self.sequence.length
+
+
+class Engine:
+    """The loop that receives requests, computes batches, and sends new tokens to the backend."""
+
+    def __init__(
+        self,
+        context: LlamaContext,
+        socket: Connection,
+        trials: GrammarTrials,
+        *,
+        slots: int,
+        max_batch: int,
+        saved_bytes: int,
+    ):
+        self._context, self._socket, self._max_batch = context, socket, max_batch
+        self._end_tokens = frozenset(context.end_tokens.tolist())
+        self._cache = KVCache(
+            context,
+            context.cells,
+            context.max_sequences,
+            saved_bytes=saved_bytes,
+            shares_prefixes=context.shares_prefixes,
+        )
+        self._queue = FairQueue[Generate](slots)
+        self._requests: dict[int, _Request] = {}
+        self._admitted: list[Generate] = []  # these hold a slot, and wait for free cells or for a shared prompt
+        self._paused: list[_Request] = []  # these have lost their cells, and wait for others
+        self._may_admit = False
+        self._trials, self._awaiting_trial = trials, list[Generate]()
+        self._woken, self._waker = Pipe(duplex=False)
+        self._poll = select.poll()
+        for end in (socket, self._woken):
+            self._poll.register(end, select.POLLIN)
+        self._failed: list[Failed] = []
+        self._reported = Gauges()
+        self._shutdown_requested = False
+
+    def run(self) -> None:
+        """Serve until the backend sends Shutdown. Raises EOFError or OSError when the socket closes."""
+        while not self._shutdown_requested:
+            idle = not (self._requests or self._admitted or self._paused or self._failed or self._reported.running)
+            while ready := dict(self._poll.poll(None if idle else 0)):
+                if self._woken.fileno() in ready:
+                    self._finish_trial(*self._woken.recv())
+                if self._socket.fileno() in ready:
+                    self._receive(self._socket.recv())
+                idle = False
+            self._admit()
+            new_tokens = self._step() if self._requests else []
+            gauges = self._gauges()
+            if new_tokens or gauges[:2] != self._reported[:2]:
+                self._socket.send(StepResult(new_tokens, gauges))
+                self._reported = gauges
+            while self._failed:
+                self._socket.send(self._failed.pop())
+
+    def _receive(self, message: Generate | GenerateWithImages | Cancel | Shutdown) -> None:
+        if isinstance(message, Shutdown):
+            self._shutdown_requested = True
+        elif isinstance(message, Cancel):
+            self._awaiting_trial = [each for each in self._awaiting_trial if each.request_id != message.request_id]
+            self._remove(message.request_id)
+        elif isinstance(message, GenerateWithImages):
+            self._fail(message.request_id, "This model does not accept images", is_client_error=True)
+        elif message.parameters.get("grammar"):
+            self._awaiting_trial.append(message)
+            self._start_trial()
+        else:
+            self._queue.add(message)
+
+    def _start_trial(self) -> None:
+        """Queue the requests whose grammars have been tried, fail those with rejected ones, and try the next one."""
+        waiting, self._awaiting_trial = self._awaiting_trial, []
+        for message in waiting:
+            grammar = message.parameters["grammar"]
+            if grammar not in self._trials.results:
+                self._awaiting_trial.append(message)
+            elif reason := self._trials.results[grammar]:
+                param = message.parameters.get("constraint", {}).get("param")
+                self._fail(message.request_id, reason, is_client_error=True, param=param)
+            else:
+                self._queue.add(message)
+        if self._awaiting_trial and not self._trials.is_busy:
+            self._trials.start(self._awaiting_trial[0].parameters["grammar"], self._on_tried)
+
+    def _on_tried(self, grammar: str, reason: str | None) -> None:
+        self._waker.send((grammar, reason))
+
+    def _finish_trial(self, grammar: str, reason: str | None) -> None:
+        self._trials.finish(grammar, reason)
+        # Requests of other clients first, so that one client's grammars do not delay theirs.
+        last = next((each.client for each in self._awaiting_trial if each.parameters["grammar"] == grammar), None)
+        self._awaiting_trial.sort(key=lambda each: each.parameters["grammar"] != grammar and each.client == last)
+        self._start_trial()
+
+    def _admit(self) -> None:
+        """Give free slots to queued requests, and start those whose prompts fit into the KV cache."""
+        while message := self._queue.next():
+            self._admitted.append(message)
+            self._may_admit = True
+        if not self._may_admit:
+            return
+        paused, self._paused = self._paused, []
+        for request in paused:
+            if self._requests and not self._fits(np.array(request.tokens, np.int32)):
+                self._paused.append(request)
+            else:
+                request.sequence = self._cache.start(request.tokens)
+                self._requests[request.message.request_id] = request
+        waiting, self._admitted, self._may_admit = self._admitted, [], False
+        for message in waiting:
+            if not self._start(message):
+                self._admitted.append(message)
+
+    def _start(self, message: Generate) -> bool:
+        """Start a request. Return whether it has started or failed; otherwise, it must wait for free cells."""
+        prompt = np.frombuffer(message.prompt_ids, np.int64).astype(np.int32)
+        if len(prompt) + 1 > self._context.cells:
+            self._fail_full(message)
+            return True
+        if self._paused or (self._requests and not self._fits(prompt)):
+            return False
+        try:
+            sampler = self._sampler(message, prompt.tolist())
+        except (InvalidRequest, ValueError) as error:
+            self._fail(message.request_id, str(error), is_client_error=True)
+            return True
+        sequence = self._cache.start(prompt)
+        limit = min(message.parameters.get("max_tokens") or message.remaining_context, message.remaining_context)
+        request = _Request(message, prompt, prompt.tolist(), sampler, limit, sequence, sequence.length)
+        self._requests[message.request_id] = request
+        return True
+
+    def _fits(self, prompt: Tokens) -> bool:
+        """Return whether there is space for a prompt, and whether no other request computes the same beginning."""
+        known = self._cache.known_prefix(prompt)
+        for request in self._requests.values():
+            # Once that request's prompt is computed, this one can share it.
+            if request.pending > 1 and common_prefix(request.prompt, prompt) > known + self._max_batch:
+                return False
+        needed = sum(request.pending for request in self._requests.values()) + len(prompt) - known + 1
+        return self._cache.available >= needed
+
+    def _sampler(self, message: Generate, prompt: Sequence[int]) -> Sampler:
+        grammar = message.parameters.get("grammar")
+        context = self._context
+        state = Grammar(context.llama, context.vocabulary, grammar) if grammar else None
+        return Sampler(message.parameters, prompt, context.end_tokens, state)
+
+    def _step(self) -> list[NewTokens]:
+        """Compute one batch, and return the tokens chosen after it."""
+        pieces = self._pieces()
+        if not pieces:
+            return []
+        try:
+            logits = self._context.decode([piece for _, piece in pieces])
+        except NoSpace:
+            self._make_room()
+            return []
+        except RuntimeError:
+            log.exception("a step failed; failing its %d requests", len(pieces))
+            for request, _ in pieces:
+                self._fail(request.message.request_id, _FAILED)
+            return []
+        for request, piece in pieces:
+            self._cache.advance(request.sequence, piece.tokens)
+            self._may_admit |= request.pending == 1 and len(piece.tokens) > 1  # others can share this prompt now
+        ended = [request for request, piece in pieces if piece.wants_logits]
+        return [new for request, row in zip(ended, logits, strict=True) if (new := self._choose(request, row))]
+
+    def _pieces(self) -> list[tuple[_Request, Piece]]:
+        """Return the next batch: the last token of each running answer, then parts of the oldest prompts.
+
+        The last token of a prompt comes in the batch after those before it, as it does if the others were cached.
+        llama.cpp rounds differently if it computes a token together with others, so the first of two equal requests
+        would often get another answer than the second one.
+        """
+        by_need = sorted(self._requests.values(), key=lambda request: request.pending > 1)
+        budget, pieces = self._max_batch, list[tuple[_Request, Piece]]()
+        for request in by_need:
+            length = min(request.pending - 1 or 1, budget)
+            if not length:
+                break
+            try:
+                self._cache.reserve(sum(len(piece.tokens) for _, piece in pieces) + length)
+            except CacheFull:
+                if not pieces:
+                    self._make_room()
+                break
+            start = request.sequence.length
+            tokens = request.tokens[start : start + length]
+            pieces.append((request, Piece(request.sequence.id, start, tokens, length == request.pending)))
+            budget -= length
+        return pieces
+
+    def _make_room(self) -> None:
+        """Take the cells of the newest request, which computes its tokens again later. Fail it if it is alone."""
+        request_id, newest = list(self._requests.items())[-1]
+        if len(self._requests) == 1:
+            self._fail_full(newest.message)
+            return
+        log.warning("the KV cache is full; a request must wait")
+        del self._requests[request_id]
+        self._cache.drop(newest.sequence)
+        self._paused.insert(0, newest)
+
+    def _choose(self, request: _Request, logits: Logits) -> NewTokens | None:
+        request_id = request.message.request_id
+        try:
+            choice = request.sampler.choose(logits)
+        except InvalidLogits:
+            log.error("the model computed no valid logits for a request")
+            self._fail(request_id, _FAILED)
+            return None
+        request.tokens.append(choice.token)
+        request.num_generated += 1
+        reason = self._finish_reason(request, choice)
+        cached = None if request.reported else request.num_cached
+        request.reported = True
+        if reason:
+            self._remove(request_id)
+        logprobs = [choice.logprob] if choice.logprob is not None else []
+        return NewTokens(request_id, [choice.token], logprobs, reason, [choice.top] if logprobs else [], cached)
+
+    def _finish_reason(self, request: _Request, choice: Choice) -> str | None:
+        if choice.token in self._end_tokens and not request.sampler.ignores_end:
+            return "stop"
+        return "length" if request.num_generated >= request.max_tokens else None
+
+    def _fail_full(self, message: Generate) -> None:
+        text = "The request does not fit into the model's KV cache; increase 'cache_tokens' in config.pbtxt"
+        self._fail(message.request_id, text)
+
+    def _fail(self, request_id: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
+        self._remove(request_id)
+        self._failed.append(Failed(request_id, message, is_client_error, param))
+
+    def _remove(self, request_id: int) -> None:
+        self._queue.remove(request_id)
+        self._admitted = [message for message in self._admitted if message.request_id != request_id]
+        self._may_admit = True
+        for request in [paused for paused in self._paused if paused.message.request_id == request_id]:
+            self._paused.remove(request)
+            request.sampler.close()
+        if running := self._requests.pop(request_id, None):
+            self._cache.finish(running.sequence)
+            running.sampler.close()
+
+    def _gauges(self) -> Gauges:
+        waiting = len(self._queue) + len(self._admitted) + len(self._paused) + len(self._awaiting_trial)
+        return Gauges(len(self._requests), waiting, self._cache.used / self._context.cells)
+
+
+def main() -> None:
+    """Load the model and serve. The command line is `process.py FOLDER PARAMETERS_JSON FILE_DESCRIPTOR`."""
+    folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
+
+    def open_engine(socket: Connection) -> Engine:
+        threads = parameters.threads or len(os.sched_getaffinity(0))
+        context = LlamaContext(
+            folder,
+            cells=parameters.cache_tokens,
+            max_batch=parameters.max_num_batched_tokens,
+            max_running=parameters.max_num_seqs,
+            threads=threads,
+        )
+        context.decode([Piece(0, 0, [int(context.end_tokens[0])] * 8, True)])
+        context.remove(0)
+        trials = GrammarTrials(folder)
+        return Engine(
+            context,
+            socket,
+            trials,
+            slots=parameters.max_num_seqs,
+            max_batch=parameters.max_num_batched_tokens,
+            saved_bytes=parameters.cache_size_gb << 30,
+        )
+
+    serve(folder, open_engine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Reads the header of a GGUF file: its metadata and the list of its tensors.
+
+The file may come from anywhere, so every size is checked against the size of the file before anything is read.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_MAX_TENSORS, _MAX_KEYS, _MAX_DEPTH, _MAX_DIMENSIONS = 1_000_000, 100_000, 4, 4
+_STRING, _ARRAY = 8, 9
+_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+
+
+class InvalidGGUF(Exception):
+    """A file is not a usable GGUF file. The message says why."""
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    """The header of a GGUF file."""
+
+    metadata: Mapping[str, Any]
+    num_parameters: int
+    file_type: str
+    """The quantization of most tensors, such as `Q4_K_M`."""
+
+    @property
+    def architecture(self) -> str:
+        """The model's architecture, such as `llama`."""
+        return str(self.metadata["general.architecture"])
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key of the architecture, such as `context_length`."""
+        return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """The size of a token's keys and values in all layers, in float16."""
+        heads = self.get("attention.head_count") or 1
+        layers, width = int(self.get("block_count", 0)), int(self.get("embedding_length", 0))
+        kv_heads = self.get("attention.head_count_kv", heads)
+        per_layer = list(kv_heads) if isinstance(kv_heads, list) else [kv_heads] * layers
+        size = width // max(1, max(heads) if isinstance(heads, list) else heads)
+        key, value = (int(self.get(f"attention.{name}_length", size)) for name in ("key", "value"))
+        return 2 * (key + value) * sum(map(int, per_layer))
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """Return the header of a GGUF file. Raises InvalidGGUF if the file is damaged or not supported, and OSError."""
+    with path.open("rb") as file:
+        if path.stat().st_size < 24:
+            raise InvalidGGUF("the file is too short to be a GGUF file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                return _Reader(content).header()
+            except (struct.error, IndexError) as error:
+                raise InvalidGGUF("the file ends within its header: it is truncated or damaged") from error
+
+
+class _Reader:
+    def __init__(self, content: mmap.mmap):
+        self._content, self._size, self._at = content, len(content), 0
+
+    def header(self) -> GGUFHeader:
+        if self._take(4) != _MAGIC:
+            raise InvalidGGUF("the file does not begin with 'GGUF': it is not a GGUF file")
+        version = self._number("<I")
+        if version not in _VERSIONS:
+            raise InvalidGGUF(f"GGUF version {version} is not supported (supported: 2 and 3)")
+        num_tensors, num_keys = self._number("<Q"), self._number("<Q")
+        # A tensor takes at least 24 bytes of the header, and a key at least 13.
+        if num_tensors > min(_MAX_TENSORS, self._size // 24) or num_keys > min(_MAX_KEYS, self._size // 13):
+            raise InvalidGGUF(f"the header claims {num_tensors:,} tensors and {num_keys:,} keys: the file is damaged")
+        metadata = dict(self._pair() for _ in range(num_keys))
+        if not isinstance(metadata.get("general.architecture"), str):
+            raise InvalidGGUF("the metadata has no 'general.architecture'")
+        if metadata.get("split.count", 1) not in (0, 1):
+            raise InvalidGGUF("the model is split into several files; merge them with llama-gguf-split first")
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
+            raise InvalidGGUF(f"the alignment {alignment!r} is not valid")
+        tensors = [self._tensor() for _ in range(num_tensors)]
+        data = -(-self._at // alignment) * alignment
+        end = max((data + offset + size for offset, size, _ in tensors), default=data)
+        if end > self._size:
+            raise InvalidGGUF(f"the file is truncated: it has {self._size:,} of {end:,} bytes")
+        return GGUFHeader(metadata, sum(count for _, _, count in tensors), _file_type(metadata))
+
+    def _pair(self) -> tuple[str, Any]:
+        key = self._string()
+        return key, self._value(self._number("<I"))
+
+    def _value(self, kind: int, depth: int = 0) -> Any:
+        if kind in _NUMBERS:
+            return self._number(_NUMBERS[kind])
+        if kind == _STRING:
+            return self._string()
+        if kind != _ARRAY or depth >= _MAX_DEPTH:
+            raise InvalidGGUF(f"the metadata has a value of unknown type {kind}")
+        element, length = self._number("<I"), self._number("<Q")
+        if length > self._size - self._at:
+            raise InvalidGGUF(f"the metadata claims an array of {length:,} values: the file is damaged")
+        if element in _NUMBERS:
+            form = _NUMBERS[element][1]
+            return list(struct.unpack(f"<{length}{form}", self._take(length * struct.calcsize(f"<{form}"))))
+        return [self._value(element, depth + 1) for _ in range(length)]
+
+    def _tensor(self) -> tuple[int, int, int]:
+        """Return a tensor's offset in the data, its size in bytes and its number of values."""
+        name = self._string()
+        dimensions = self._number("<I")
+        if not 1 <= dimensions <= _MAX_DIMENSIONS:
+            raise InvalidGGUF(f"the tensor '{name[:80]}' has {dimensions} dimensions")
+        shape = [self._number("<Q") for _ in range(dimensions)]
+        kind, offset, count = self._number("<I"), self._number("<Q"), prod(shape)
+        try:
+            block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        except (ValueError, KeyError):
+            raise InvalidGGUF(f"the tensor '{name[:80]}' has the unknown type {kind}") from None
+        return offset, count // block * size, count
+
+    def _string(self) -> str:
+        return str(self._take(self._number("<Q")), "utf-8", "replace")
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _take(self, length: int) -> bytes:
+        if length > self._size - self._at:
+            raise InvalidGGUF("the file ends within its header: it is truncated or damaged")
+        self._at += length
+        return self._content[self._at - length : self._at]
+
+
+def _file_type(metadata: Mapping[str, Any]) -> str:
+    try:
+        name: str = LlamaFileType(metadata["general.file_type"]).name
+        return name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except (KeyError, ValueError):
+        return "unknown"

@@ -1,0 +1,101 @@
+"""Catalog entries for a user's own GGUF files."""
+
+import datetime
+import re
+from pathlib import Path
+
+import psutil
+
+from export.catalog import Entry, load_catalog, load_defaults
+from export.converters.llamacpp import CACHE_BYTES
+from export.fetch import ExportError
+from export.gguf_header import GGUFHeader, InvalidGGUF, read_header
+from export.repository import read_record
+
+_UNLIMITED = 1 << 60
+_OVERHEAD = 300 << 20
+"""What an engine needs apart from the weights and the KV cache."""
+
+
+def is_gguf(name: str) -> bool:
+    """Return whether a model on the command line is the path of a GGUF file."""
+    return name.lower().endswith(".gguf")
+
+
+def local_name(path: Path) -> str:
+    """Return the name, in the model repository, of the model in a GGUF file."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
+    return f"{name}-gguf" if name in load_catalog() else name
+
+
+def local_entry(path: Path) -> Entry:
+    """Return the entry for a GGUF file. Raises ExportError if the file is unusable or does not fit into memory."""
+    try:
+        header = read_header(path)
+    except FileNotFoundError:
+        raise ExportError(f"{path} was not found") from None
+    except InvalidGGUF as error:
+        raise ExportError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    _require_memory(path, header)
+    metadata = header.metadata
+    return Entry(
+        name=local_name(path),
+        task="chat",
+        id=path.stem,
+        owned_by=str(metadata.get("general.organization") or metadata.get("general.author") or "user"),
+        description=f"{header.architecture}, {_count(header.num_parameters)} parameters, {header.file_type}",
+        license=str(metadata.get("general.license") or "unknown"),
+        created=datetime.date.fromtimestamp(path.stat().st_mtime),
+        size=path.stat().st_size,
+        backend="generation",
+        converter="llamacpp",
+        parameters=load_defaults("generation") | {"max_num_batched_tokens": "512"},
+        weights=str(path.resolve()),
+    )
+
+
+def require_free_name(path: Path, repository: Path) -> None:
+    """Raise ExportError if another model in the repository has the name of this file."""
+    folder = repository / local_name(path)
+    if not folder.exists():
+        return
+    weights = read_record(folder).get("weights")
+    if weights and (not Path(weights).exists() or Path(weights).samefile(path)):
+        return
+    other = weights or f"{folder}, which the export did not create"
+    raise ExportError(f"{path} would have the same name as {other}. Rename the file, or delete {folder}")
+
+
+def _require_memory(path: Path, header: GGUFHeader) -> None:
+    size, total = path.stat().st_size, memory_limit()
+    needed = size + CACHE_BYTES + _OVERHEAD
+    if needed > total:
+        raise ExportError(
+            f"{path.name} needs {needed / 1e9:.1f} GB of memory ({size / 1e9:.1f} GB for {header.file_type} weights, "
+            f"{CACHE_BYTES / 1e9:.1f} GB for the KV cache), and this machine has {total / 1e9:.1f} GB. Use a smaller "
+            "model or quantization"
+        )
+
+
+def memory_limit() -> int:
+    """Return the memory of this machine or, if less, of its container, in bytes."""
+    limits = [int(psutil.virtual_memory().total)]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(file).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        limits.append(int(text) if text.isdecimal() else _UNLIMITED)
+    return min(limits)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
+
+
+def exported_file(folder: Path) -> str | None:
+    """Return the GGUF file from which a model's folder was exported, if it still exists."""
+    weights = read_record(folder).get("weights") or ""
+    return weights if is_gguf(weights) and Path(weights).is_file() else None

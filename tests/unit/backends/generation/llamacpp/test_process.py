@@ -1,0 +1,227 @@
+"""The engine's loop, with a context that computes the next token from all tokens of a sequence."""
+
+import threading
+from multiprocessing.connection import Pipe
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from backends.generation.engine.ipc import Cancel, Failed, Generate, GenerateWithImages, Shutdown
+from backends.generation.llamacpp.context import NoSpace
+from backends.generation.llamacpp.process import Engine
+
+VOCABULARY, END = 50, 49
+
+
+def next_token(tokens):
+    """Return the token that the fake model finds most likely; it never ends by itself."""
+    return (sum(tokens) * 7 + len(tokens)) % (VOCABULARY - 1)
+
+
+def answer_to(prompt, count):
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(next_token(tokens))
+    return tokens[len(prompt) :]
+
+
+class FakeContext:
+    """Stores the tokens of each sequence, and counts cells as llama.cpp does."""
+
+    llama = vocabulary = None
+    max_sequences = 20
+    shares_prefixes = True
+    end_tokens = np.array([END], np.int32)
+
+    def __init__(self, cells=1_000):
+        self.cells, self.stored, self.batches, self.failures = cells, [], [], 0
+        self.may_decode = threading.Event()
+        self.may_decode.set()
+
+    def tokens(self, sequence):
+        return [token for token, owners in self.stored if sequence in owners]
+
+    def decode(self, pieces):
+        self.may_decode.wait(10)
+        self.batches.append([len(piece.tokens) for piece in pieces])
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("broken")
+        if len(self.stored) + sum(len(piece.tokens) for piece in pieces) > self.cells:
+            raise NoSpace
+        rows = []
+        for piece in pieces:
+            assert len(self.tokens(piece.sequence)) == piece.position
+            self.stored += [(token, {piece.sequence}) for token in piece.tokens]
+            if piece.wants_logits:
+                row = np.zeros(VOCABULARY, np.float32)
+                row[next_token(self.tokens(piece.sequence))] = 9
+                rows.append(row)
+        return np.array(rows)
+
+    def copy(self, source, target, length):
+        for _, owners in [cell for cell in self.stored if source in cell[1]][:length]:
+            owners.add(target)
+
+    def remove(self, sequence, start=0):
+        for _, owners in [cell for cell in self.stored if sequence in cell[1]][start:]:
+            owners.discard(sequence)
+        self.stored = [cell for cell in self.stored if cell[1]]
+
+    def save(self, sequence):
+        return bytes(self.tokens(sequence))
+
+    def restore(self, sequence, content):
+        if len(self.stored) + len(content) > self.cells:
+            return False
+        self.stored += [(token, {sequence}) for token in content]
+        return True
+
+
+class NoTrials:
+    is_busy = False
+    results = MappingProxyType({})
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts an engine, and returns a client for it."""
+    clients = []
+
+    def open_client(context, **options):
+        ours, theirs = Pipe()
+        engine = Engine(context, theirs, NoTrials(), **{"slots": 8, "max_batch": 32, "saved_bytes": 10_000} | options)
+        thread = threading.Thread(target=engine.run, daemon=True)
+        thread.start()
+        clients.append((ours, thread))
+        return Client(ours)
+
+    yield open_client
+    for connection, thread in clients:
+        connection.send(Shutdown())
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+class Client:
+    def __init__(self, connection):
+        self.connection, self.ids = connection, 0
+
+    def send(self, prompt, **parameters):
+        self.ids += 1
+        ids = np.array(prompt, np.int64).tobytes()
+        parameters = {"temperature": 0, "max_tokens": 5} | parameters
+        self.connection.send(Generate(self.ids, parameters.pop("client", "c"), ids, parameters, 500))
+        return self.ids
+
+    def results(self, *ids):
+        """Return the tokens, the finish reason or error, and the number of cached tokens of each request."""
+        found = {id: [[], None, None] for id in ids}
+        while not all(reason for _, reason, _ in found.values()):
+            assert self.connection.poll(10)
+            message = self.connection.recv()
+            if isinstance(message, Failed):
+                found[message.request_id][1] = message.message
+                continue
+            for new in message.new_tokens:
+                found[new.request_id][0] += new.tokens
+                found[new.request_id][1] = new.finish_reason
+                if new.cached_tokens is not None:
+                    found[new.request_id][2] = new.cached_tokens
+        return [tuple(found[id]) for id in ids]
+
+
+def test_requests_that_run_together_get_their_own_answers(start):
+    client = start(FakeContext())
+    prompts = [[i, i + 1, i + 2] * (i + 1) for i in range(12)]
+    ids = [client.send(prompt, max_tokens=20) for prompt in prompts]
+    for prompt, (tokens, reason, _) in zip(prompts, client.results(*ids), strict=True):
+        assert (tokens, reason) == (answer_to(prompt, 20), "length")
+
+
+def test_a_long_prompt_is_computed_in_pieces_beside_running_answers(start):
+    context = FakeContext()
+    context.may_decode.clear()
+    client = start(context)
+    short = client.send([1, 2], max_tokens=30)
+    long = client.send(list(range(40)) * 3, max_tokens=2)
+    context.may_decode.set()
+    results = client.results(short, long)
+    assert [tokens for tokens, _, _ in results] == [answer_to([1, 2], 30), answer_to(list(range(40)) * 3, 2)]
+    assert max(map(sum, context.batches)) <= 32
+    assert any(len(batch) == 2 and batch[0] == 1 and batch[1] > 1 for batch in context.batches)
+
+
+def test_answers_end_at_an_end_token(start):
+    context = FakeContext()
+    context.end_tokens = np.array([next_token([1, 2])], np.int32)
+    client = start(context)
+    tokens, reason, _ = client.results(client.send([1, 2]))[0]
+    assert (tokens, reason) == ([next_token([1, 2])], "stop")
+
+
+def test_cached_tokens_are_those_that_were_not_computed(start):
+    context = FakeContext()
+    client = start(context)
+    prompt = list(range(30))
+    assert client.results(client.send(prompt, max_tokens=4))[0][2] == 0
+    computed = sum(map(sum, context.batches))
+    tokens, _, cached = client.results(client.send([*prompt[:20], 40, 41], max_tokens=4))[0]
+    assert (tokens, cached) == (answer_to([*prompt[:20], 40, 41], 4), 20)
+    assert sum(map(sum, context.batches)) - computed == 2 + 3
+
+
+def test_equal_prompts_that_arrive_together_are_computed_once(start):
+    context = FakeContext()
+    client = start(context)
+    prompt = list(range(48)) * 3
+    context.may_decode.clear()
+    ids = [client.send(prompt, max_tokens=3) for _ in range(3)]
+    context.may_decode.set()
+    assert [cached for _, _, cached in client.results(*ids)] == [0, len(prompt) - 1, len(prompt) - 1]
+
+
+def test_requests_share_a_cache_that_is_too_small_for_all_of_them(start):
+    client = start(FakeContext(cells=100), saved_bytes=0)
+    prompts = [[i] * 10 for i in range(8)]
+    ids = [client.send(prompt, max_tokens=60) for prompt in prompts]
+    for prompt, (tokens, _, _) in zip(prompts, client.results(*ids), strict=True):
+        assert tokens == answer_to(prompt, 60)
+
+
+def test_a_request_that_does_not_fit_into_the_cache_fails_alone(start):
+    client = start(FakeContext(cells=50))
+    other = client.send([1, 2], max_tokens=10)
+    (_, error, _), (tokens, _, _) = client.results(client.send([3] * 60), other)
+    assert "does not fit into the model's KV cache" in error
+    assert tokens == answer_to([1, 2], 10)
+    assert "does not fit" in client.results(client.send([3] * 30, max_tokens=100))[0][1]
+
+
+def test_a_cancelled_request_frees_its_slot(start):
+    context = FakeContext()
+    client = start(context, slots=1)
+    endless = client.send([1], max_tokens=400)
+    other = client.send([2], max_tokens=3)
+    client.connection.send(Cancel(endless))
+    while True:
+        message = client.connection.recv()
+        if any(new.request_id == other and new.finish_reason for new in message.new_tokens):
+            break
+    assert message.gauges.waiting == 0
+
+
+def test_a_failed_step_fails_its_requests_and_no_others(start):
+    context = FakeContext()
+    context.failures = 1
+    client = start(context)
+    assert client.results(client.send([1, 2]))[0][1] == "The model failed on this request"
+    assert client.results(client.send([1, 2]))[0][0] == answer_to([1, 2], 5)
+
+
+def test_images_are_rejected(start):
+    client = start(FakeContext())
+    client.connection.send(GenerateWithImages(7, "c", "text", (), {}, 10))
+    message = client.connection.recv()
+    assert (message.request_id, message.is_client_error) == (7, True)

@@ -1,0 +1,67 @@
+"""Entries for a user's GGUF files: names, memory, and files with the same name."""
+
+import json
+
+import pytest
+
+from export import local_models
+from export.fetch import ExportError
+from export.local_models import local_entry, local_name, require_free_name
+
+
+def folder_of(repository, name, weights):
+    folder = repository / name
+    folder.mkdir(parents=True)
+    (folder / "export.json").write_text(json.dumps({"weights": str(weights)}), encoding="utf-8")
+
+
+def test_entry_describes_the_file(gguf_model):
+    entry = local_entry(gguf_model)
+    assert (entry.name, entry.id, entry.description) == ("tiny", "tiny", "llama, 0M parameters, Q8_0")
+    assert (entry.license, entry.weights) == ("unknown", str(gguf_model))
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M", "qwen2.5-coder-0.5b-instruct-q4_k_m"),
+        ("我的模型 (1)", "1"),
+        ("模型", "model"),
+        ("smollm2-135m", "smollm2-135m-gguf"),  # the catalog has this name
+    ],
+)
+def test_name_is_derived_from_the_file(tmp_path, stem, name):
+    assert local_name(tmp_path / f"{stem}.gguf") == name
+
+
+def test_model_that_does_not_fit_into_memory_is_refused_with_numbers(gguf_model, monkeypatch):
+    monkeypatch.setattr(local_models, "memory_limit", lambda: 1_000_000_000)
+    with pytest.raises(ExportError, match=r"tiny\.gguf needs 1\.4 GB of memory .* this machine has 1\.0 GB"):
+        local_entry(gguf_model)
+
+
+def test_missing_and_damaged_files_are_refused(tmp_path):
+    with pytest.raises(ExportError, match="was not found"):
+        local_entry(tmp_path / "none.gguf")
+    (tmp_path / "text.gguf").write_text("hello " * 100, encoding="utf-8")
+    with pytest.raises(ExportError, match="not a GGUF file"):
+        local_entry(tmp_path / "text.gguf")
+
+
+def test_two_files_cannot_have_the_same_name(gguf_model, tmp_path):
+    repository, other = tmp_path / "repository", tmp_path / "other" / "tiny.gguf"
+    require_free_name(gguf_model, repository)
+    folder_of(repository, "tiny", gguf_model)
+    require_free_name(gguf_model, repository)
+    other.parent.mkdir()
+    other.write_bytes(gguf_model.read_bytes())
+    with pytest.raises(ExportError, match="would have the same name as"):
+        require_free_name(other, repository)
+    gguf_model.unlink()
+    require_free_name(other, repository)  # the file has moved
+
+
+def test_folder_of_the_operator_is_not_replaced(gguf_model, tmp_path):
+    (tmp_path / "repository" / "tiny").mkdir(parents=True)
+    with pytest.raises(ExportError, match="which the export did not create"):
+        require_free_name(gguf_model, tmp_path / "repository")
