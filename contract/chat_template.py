@@ -2,24 +2,28 @@
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token")
 
-RESERVED_NAMES = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now", "limit_loop")
+RESERVED_NAMES = ("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now")
 """Template variables that a request cannot set."""
 
 _MAX_ITERATIONS = 10_000_000
 """How many iterations all loops of a template have together."""
+
+_COUNT = " iterations"
+"""Where a rendering counts its iterations: a name that a template cannot write."""
 
 _MAX_TEXT = 100_000_000
 """How many characters or elements a template may make by multiplying a text or a list."""
@@ -29,17 +33,41 @@ class TemplateRejected(ValueError):
     """Rendering failed, usually because the template rejects the messages. The exception's message says why."""
 
 
+class _Generation(Extension):
+    """Jinja's tag `generation`, with which templates mark the assistant's messages for training: it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """A sandbox in which nested loops and expressions such as `"a" * 10**12` fail instead of running for hours."""
+    """A sandbox in which nested loops and expressions such as `"a" * 10**12` fail instead of running for hours.
+
+    It does not limit recursive macros and repeated concatenation.
+    """
 
     intercepted_binops = frozenset({"*", "**"})
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
         for loop in template.find_all(nodes.For):
-            loop.iter = nodes.Call(nodes.Name("limit_loop", "load"), [loop.iter], [], None, None)
+            function, context = nodes.EnvironmentAttribute("limit_loop"), nodes.ContextReference()
+            loop.iter = nodes.Call(function, [context, loop.iter], [], None, None)
         template.set_environment(self)
         return template
+
+    @staticmethod
+    def limit_loop(context: Context, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield values until all loops of one rendering together are too long."""
+        iterations = context.vars.setdefault(_COUNT, [0])
+        for value in values:
+            iterations[0] += 1
+            if iterations[0] > _MAX_ITERATIONS:
+                raise SecurityError("the template loops too often")
+            yield value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
@@ -55,7 +83,7 @@ class ChatTemplate:
     """A model's chat template. It runs in a sandbox, because it comes with downloaded weights and is not trusted."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] = MappingProxyType({})):
-        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         environment.filters["tojson"] = _tojson
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         environment.globals |= special_tokens
@@ -72,7 +100,6 @@ class ChatTemplate:
         `kwargs` are additional template variables. Raises TemplateRejected if the template raises any exception.
         """
         variables = {**kwargs, "messages": messages, "tools": tools or None, "add_generation_prompt": True}
-        variables["limit_loop"] = _loop_limit()
         try:
             return self._template.render(variables)
         except Exception as error:  # a template is a program: unexpected messages can make it raise anything
@@ -101,21 +128,6 @@ def _token(value: Any) -> str:
     Some configurations wrap the text in an object.
     """
     return str(value["content"] if isinstance(value, dict) else value or "")
-
-
-def _loop_limit() -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """Return a function for one rendering that iterates over values until all its loops together are too long."""
-    left = _MAX_ITERATIONS
-
-    def limit_loop(values: Iterable[Any]) -> Iterator[Any]:
-        nonlocal left
-        for value in values:
-            left -= 1
-            if left < 0:
-                raise SecurityError("the template loops too often")
-            yield value
-
-    return limit_loop
 
 
 def _raise_exception(message: str) -> None:

@@ -20,6 +20,7 @@ MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": 
         ("{% for i in range(3) %}{% for j in range(9) %}{{ i }}{{ j }} {% break %}{% endfor %}{% endfor %}",
          "00 10 20 "),
         ("{% for n in [{'c': [{'c': []}]}] recursive %}n{{ loop(n.c) }}{% endfor %}", "nn"),
+        ("{% for m in messages %}{% generation %}{{ m.content }};{% endgeneration %}{% endfor %}", "hi;yes;"),
         ("{{ '-' * 3 }}{{ 3 * 4 }}{{ (messages * 2) | length }}", "---124"),
     ],
 )  # fmt: skip
@@ -32,13 +33,15 @@ def test_loops_and_products_work(source, text):
     [
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "loops too often"),
         ("{% set r = range(9999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}", "loops too often"),
+        ("{% set limit_loop = range %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+         "loops too often"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "cannot use"),
         ("{{ 'a' * 1000000000000 }}", "too long"),
         ("{{ 1000000000000 * [messages] }}", "too long"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe"),
     ],
-)
+)  # fmt: skip
 def test_endless_and_unsafe_templates_are_rejected(source, reason):
     with pytest.raises(TemplateRejected, match=reason):
         ChatTemplate(source).render(MESSAGES)
