@@ -43,6 +43,7 @@ from backends.generation.engine.pipeline import (
 )
 from backends.generation.engine.startup import serve
 from backends.generation.grammar.compiler import GrammarCompiler
+from backends.generation.grammar.trial import UNAVAILABLE
 from contract.parameters import GenerationParameters
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,13 @@ class Engine:
 
     def _finish_compile(self, result: tuple[str, str | None]) -> None:
         grammar, reason = result
-        self._grammars[grammar], self._compiling = reason, None
+        self._compiling = None
+        if reason == UNAVAILABLE:
+            for message in [each for each in self._awaiting_grammar if each.parameters["grammar"] == grammar]:
+                self._awaiting_grammar.remove(message)
+                self._fail(message.request_id, UNAVAILABLE)
+        else:
+            self._grammars[grammar] = reason
         self._next_compile_at = time.monotonic() + _COMPILE_INTERVAL
 
     def _start_compile(self) -> None:
@@ -270,7 +277,7 @@ class Engine:
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
                     logprobs = list(output.generated_log_probs) if request_id in self._wants_logprobs else []
-                    new_tokens.append(NewTokens(request_id, list(output.generated_ids), logprobs, finish_reason))
+                    new_tokens.append(NewTokens(request_id, list(output.generated_ids), finish_reason, logprobs))
                     if finish_reason:
                         self._remove(request_id)
             if handle.get_status() == genai.GenerationStatus.IGNORED:

@@ -27,7 +27,7 @@ from openvino.op.util import Variable, VariableInfo
 from openvino.opset6 import assign, read_value
 
 from backends.common.child_process import open_connection
-from backends.generation.grammar.trial import NICE, Trial, run_trial_process
+from backends.generation.grammar.trial import NICE, UNAVAILABLE, Trial, run_trial_process
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class GrammarCompiler:
             reason = self._compile(grammar)
         except Exception:
             log.exception("compiling a grammar failed")
-            reason = "The grammar could not be compiled"
+            reason = UNAVAILABLE
         if reason:
             log.warning("rejected a grammar of %d characters", len(grammar))
         on_done(grammar, reason)

@@ -30,6 +30,10 @@ _MEMORY = 8 << 30
 _MAX_TRIALS = 400
 
 
+UNAVAILABLE = "The grammar could not be tried; retry later"
+"""The reason if a trial has no result, through no fault of the grammar."""
+
+
 class Trial:
     """Tries grammars in a process that runs a module. The process starts with the first grammar.
 
@@ -42,7 +46,7 @@ class Trial:
         self._count = 0
 
     def try_grammar(self, grammar: str) -> str | None:
-        """Return why the grammar is rejected, or None if it is accepted.
+        """Return why the grammar is rejected, or None if it is accepted. Return UNAVAILABLE if that is not known.
 
         A grammar that exceeds a time limit, or crashes the process, is rejected and ends the process.
         """
@@ -50,14 +54,14 @@ class Trial:
         self._count += 1
         try:
             process.connection.send(grammar)
-            if not self._wait_for_result(process):
+            if reason := self._wait_for_result(process):
                 self.end()
-                return "The grammar takes too long to compile or to apply"
-            reason: str | None = process.connection.recv()
+                return reason
+            result: str | None = process.connection.recv()
         except (EOFError, OSError, psutil.Error):
             self.end()
             return "The grammar could not be compiled; simplify it"
-        return reason
+        return result
 
     def end(self) -> None:
         """Kill the process, if it runs, and close the connection to it."""
@@ -77,14 +81,16 @@ class Trial:
             self._process.connection.recv()
         return self._process
 
-    def _wait_for_result(self, trial: ChildProcess) -> bool:
-        """Wait for a result. Return whether it arrives within the trial's limits of CPU time and wall-clock time."""
+    def _wait_for_result(self, trial: ChildProcess) -> str | None:
+        """Wait for a result. If there is none within the limits of CPU time and wall-clock time, return the reason."""
         deadline, process = time.monotonic() + _SECONDS, psutil.Process(trial.pid)
         used = sum(process.cpu_times()[:2])
-        while time.monotonic() < deadline and sum(process.cpu_times()[:2]) - used < _CPU_SECONDS:
+        while time.monotonic() < deadline:
             if trial.connection.poll(0.1):
-                return True
-        return False
+                return None
+            if sum(process.cpu_times()[:2]) - used > _CPU_SECONDS:
+                return "The grammar takes too long to compile or to apply"
+        return UNAVAILABLE  # other processes have used the CPU
 
 
 def run_trial_process(connection: Connection, try_grammar: Callable[[str], str | None]) -> None:
