@@ -89,11 +89,11 @@ stop: install ## stop the instance that `make serve` started
 COVERAGE = --cov --cov-report=term
 
 test: lint ## lint, then test with the real Triton and real models; heavy suites run only if their inputs have changed
-	@$(BIN)/trident export $(MODELS)
+	@$(BIN)/trident export --engine openvino $(MODELS)
 	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
 test-all: lint ## like test, but run all heavy suites
-	@$(BIN)/trident export $(MODELS)
+	@$(BIN)/trident export --engine openvino $(MODELS)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
 test-fast: .venv/dev.stamp ## run the tests that need no Triton (about a minute)
@@ -110,9 +110,9 @@ docs: .venv/dev.stamp ## update the generated tables in the documentation
 format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency or lookup
+bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup or gguf
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
-	@$(BIN)/trident export $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
+	@$(BIN)/trident export --engine openvino $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 

@@ -74,6 +74,8 @@ def memory_by_process(settings: Settings) -> dict[str, float]:
         marks = (
             ("grammar.compiler", "grammar compiler"),
             ("engine.process", "engine"),
+            ("llamacpp.process", "engine"),
+            ("grammar_trial", "grammar trial"),
             ("/smollm2-135m/", "backend, chat"),
             ("/whisper-base/", "backend, transcription"),
             ("/hibari/", "backend, speech"),
@@ -105,8 +107,10 @@ def main() -> None:
     """Run the soak test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
-    total = parser.parse_args().requests
-    with running_stack([_MODEL]) as settings, ThreadPoolExecutor(_CLIENTS) as pool:
+    parser.add_argument("--engine", default="openvino", choices=("openvino", "llamacpp"))
+    args = parser.parse_args()
+    total = args.requests
+    with running_stack([_MODEL], engine=args.engine) as settings, ThreadPoolExecutor(_CLIENTS) as pool:
         soak = Soak(settings.port)
         list(pool.map(soak.request, range(_WARMUP)))
         time.sleep(3)
