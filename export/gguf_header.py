@@ -17,6 +17,10 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_TENSORS, _MAX_KEYS, _MAX_DEPTH, _MAX_DIMENSIONS = 1_000_000, 100_000, 4, 4
+_MAX_ELEMENTS = 20_000_000
+"""How many numbers and strings all arrays have together. The largest vocabularies have 262,000 tokens."""
+
+_MAX_INTEGER = 1 << 31
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
@@ -39,20 +43,26 @@ class GGUFHeader:
         """The model's architecture, such as `llama`."""
         return str(self.metadata["general.architecture"])
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def integers(self, key: str, default: int) -> list[int]:
+        """Return the values of a key of the architecture that has one integer, or one for each layer."""
+        value = self.metadata.get(f"{self.architecture}.{key}", default)
+        values = value if isinstance(value, list) else [value]
+        if not all(type(each) is int and 0 <= each < _MAX_INTEGER for each in values) or not values:
+            raise InvalidGGUF(f"the metadata has an invalid '{self.architecture}.{key}'")
+        return values
+
+    def integer(self, key: str, default: int) -> int:
         """Return the value of a key of the architecture, such as `context_length`."""
-        return self.metadata.get(f"{self.architecture}.{key}", default)
+        return max(self.integers(key, default))
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """The size of a token's keys and values in all layers, in float16."""
-        heads = self.get("attention.head_count") or 1
-        layers, width = int(self.get("block_count", 0)), int(self.get("embedding_length", 0))
-        kv_heads = self.get("attention.head_count_kv", heads)
-        per_layer = list(kv_heads) if isinstance(kv_heads, list) else [kv_heads] * layers
-        size = width // max(1, max(heads) if isinstance(heads, list) else heads)
-        key, value = (int(self.get(f"attention.{name}_length", size)) for name in ("key", "value"))
-        return 2 * (key + value) * sum(map(int, per_layer))
+        """The size of a token's keys and values in all layers, in float16; 0 for a recurrent model."""
+        heads, layers = self.integer("attention.head_count", 1), self.integer("block_count", 0)
+        kv_heads = self.integers("attention.head_count_kv", heads)
+        size = self.integer("embedding_length", 0) // max(1, heads)
+        key, value = (self.integer(f"attention.{name}_length", size) for name in ("key", "value"))
+        return 2 * (key + value) * (sum(kv_heads) if len(kv_heads) > 1 else layers * kv_heads[0])
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -70,6 +80,7 @@ def read_header(path: Path) -> GGUFHeader:
 class _Reader:
     def __init__(self, content: mmap.mmap):
         self._content, self._size, self._at = content, len(content), 0
+        self._num_elements = 0
 
     def header(self) -> GGUFHeader:
         if self._take(4) != _MAGIC:
@@ -90,11 +101,14 @@ class _Reader:
         if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
             raise InvalidGGUF(f"the alignment {alignment!r} is not valid")
         tensors = [self._tensor() for _ in range(num_tensors)]
+        header = GGUFHeader(metadata, sum(count for _, _, count in tensors), _file_type(metadata))
+        # These raise InvalidGGUF if a value that is needed is invalid.
+        _, _ = header.kv_bytes_per_token, header.integer("context_length", 0)
         data = -(-self._at // alignment) * alignment
-        end = max((data + offset + size for offset, size, _ in tensors), default=data)
+        end = max((data + offset + size for offset, size, _ in tensors), default=0)
         if end > self._size:
             raise InvalidGGUF(f"the file is truncated: it has {self._size:,} of {end:,} bytes")
-        return GGUFHeader(metadata, sum(count for _, _, count in tensors), _file_type(metadata))
+        return header
 
     def _pair(self) -> tuple[str, Any]:
         key = self._string()
@@ -108,7 +122,8 @@ class _Reader:
         if kind != _ARRAY or depth >= _MAX_DEPTH:
             raise InvalidGGUF(f"the metadata has a value of unknown type {kind}")
         element, length = self._number("<I"), self._number("<Q")
-        if length > self._size - self._at:
+        self._num_elements += length
+        if length > self._size - self._at or self._num_elements > _MAX_ELEMENTS:
             raise InvalidGGUF(f"the metadata claims an array of {length:,} values: the file is damaged")
         if element in _NUMBERS:
             form = _NUMBERS[element][1]

@@ -1,66 +1,100 @@
 """Downloads llama.cpp's libraries, which come prebuilt with the npm package node-llama-cpp.
 
-The package has a library for each generation of CPUs, and llama.cpp chooses among them when it is loaded.
+Each package has a library for each generation of CPUs, and llama.cpp chooses among them when it is loaded.
 """
 
 import hashlib
+import http.client
 import io
 import os
+import platform
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
+from typing import NamedTuple
 
 from export.fetch import ExportError
 
-PACKAGE, PACKAGE_VERSION = "@node-llama-cpp/linux-x64", "3.22.1"
-SHA512 = "5uCCDNqWCNfaAm8aR/Uzxbo4HBpKgNF91kCHPepKhgMgV2OAmatoefbOlMihsqCiH2Od35E/eUHQCFbfRBJuOg=="
-"""The sha512 of the package in base64, as in its `integrity` field."""
+VERSION = "3.22.1"
+"""The version of the packages."""
+
+
+class _Package(NamedTuple):
+    name: str
+    sha512: str
+    """The sha512 of the package in base64, as in its `integrity` field."""
+    megabytes: int
+
+
+PACKAGES = {
+    "cpu": _Package(
+        "linux-x64", "5uCCDNqWCNfaAm8aR/Uzxbo4HBpKgNF91kCHPepKhgMgV2OAmatoefbOlMihsqCiH2Od35E/eUHQCFbfRBJuOg==", 11
+    ),
+    "vulkan": _Package(
+        "linux-x64-vulkan",
+        "bBxqU+JOcBu1nb5Qj2zcMci+JByT1E8EajHvYodyNfVIPkEhXh+/HMwR1/BT7xP08YK0hks+kM8fglER0P8JEg==",
+        24,
+    ),
+    "cuda": _Package(
+        "linux-x64-cuda",
+        "8rQCjyNNLZJUFit+YpjwlC4hwkKgOMIkB2wuycKBf8NU2O3ySKbiWZQ8aw9ku2nUTXjSnUIrE6KB88itduTBuA==",
+        143,
+    ),
+}
+"""Device → the package with libraries for it. All of them have libraries for CPUs, too."""
 
 _REGISTRY = "https://registry.npmjs.org"
 _SECONDS = 60.0
-_MAX_BYTES = 100 << 20
-_FOLDER = "package/bins/linux-x64/"
+_MAX_BYTES = 200 << 20
 _WANTED = ("libggml", "libllama.")
 
 
-def fetch_libraries(cache: Path) -> Path:
-    """Return the folder with llama.cpp's libraries, after downloading them if the cache does not have them.
+def fetch_libraries(cache: Path, device: str) -> Path:
+    """Return the folder with llama.cpp's libraries for a device, after downloading them if the cache lacks them.
 
-    The npm registry is that of npm's environment variable `NPM_CONFIG_REGISTRY`, if set. Raises ExportError.
+    Libraries for a GPU are in the folder `gpu` below it. The npm registry is that of npm's environment variable
+    `NPM_CONFIG_REGISTRY`, if set. Raises ExportError.
     """
-    folder = cache / "llama.cpp" / PACKAGE_VERSION
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise ExportError("Models run on llama.cpp only on Linux on x86-64. Use --engine openvino if the model has it")
+    folder = cache / "llama.cpp" / f"{VERSION}-{device}"
     if folder.exists():
         return folder
-    content = _download()
-    if b64encode(hashlib.sha512(content).digest()).decode() != SHA512:
-        raise ExportError(f"{PACKAGE} {PACKAGE_VERSION}: the downloaded file does not match its sha512. Try again")
+    package = PACKAGES[device]
+    content = _download(package)
+    if b64encode(hashlib.sha512(content).digest()).decode() != package.sha512:
+        raise ExportError(f"{package.name} {VERSION}: the downloaded file does not match its sha512. Try again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
         new = Path(temporary) / "libraries"
-        new.mkdir()
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            for member in archive:
-                name = member.name.removeprefix(_FOLDER)
-                is_library = member.isfile() and member.name.startswith(_FOLDER) and name.startswith(_WANTED)
-                if is_library or member.name == "package/LICENSE":
-                    file = archive.extractfile(member)
-                    assert file is not None  # noqa: S101
-                    (new / Path(name).name).write_bytes(file.read())
+        _unpack(content, f"package/bins/{package.name}/", new)
         new.rename(folder)
     return folder
 
 
-def _download() -> bytes:
+def _unpack(content: bytes, inside: str, target: Path) -> None:
+    (target / "gpu").mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        for member in archive:
+            name = member.name.removeprefix(inside)
+            is_library = member.isfile() and member.name.startswith(inside) and name.startswith(_WANTED)
+            if is_library or member.name == "package/LICENSE":
+                file = archive.extractfile(member)
+                assert file is not None  # noqa: S101
+                is_gpu = name in ("libggml-vulkan.so", "libggml-cuda.so")
+                (target / ("gpu" if is_gpu else "") / Path(name).name).write_bytes(file.read())
+
+
+def _download(package: _Package) -> bytes:
     registry = os.environ.get("NPM_CONFIG_REGISTRY", _REGISTRY).rstrip("/")
-    url = f"{registry}/{PACKAGE}/-/{PACKAGE.rpartition('/')[2]}-{PACKAGE_VERSION}.tgz"
-    print(f"llama.cpp: downloading {PACKAGE} {PACKAGE_VERSION} (11 MB)", flush=True)
+    url = f"{registry}/@node-llama-cpp/{package.name}/-/{package.name}-{VERSION}.tgz"
+    print(f"llama.cpp: downloading {package.name} {VERSION} ({package.megabytes} MB)", flush=True)
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310
             content: bytes = response.read(_MAX_BYTES)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ExportError(
             f"llama.cpp's libraries could not be downloaded from {registry}: {error}. Check the network; another npm "
             "registry can be set with NPM_CONFIG_REGISTRY"

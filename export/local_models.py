@@ -1,6 +1,7 @@
 """Catalog entries for a user's own GGUF files."""
 
 import datetime
+import os
 import re
 from pathlib import Path
 
@@ -28,8 +29,11 @@ def local_name(path: Path) -> str:
     return f"{name}-gguf" if name in load_catalog() else name
 
 
-def local_entry(path: Path) -> Entry:
-    """Return the entry for a GGUF file. Raises ExportError if the file is unusable or does not fit into memory."""
+def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
+    """Return the entry for a GGUF file. Raises ExportError if the file is unusable or does not fit into memory.
+
+    `bytes_per_weight` is the size of the weights to which the file will be converted; 0 if it is used as it is.
+    """
     try:
         header = read_header(path)
     except FileNotFoundError:
@@ -38,7 +42,7 @@ def local_entry(path: Path) -> Entry:
         raise ExportError(f"{path}: {error}") from error
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror}") from error
-    _require_memory(path, header)
+    _require_memory(path, header, bytes_per_weight)
     metadata = header.metadata
     return Entry(
         name=local_name(path),
@@ -51,8 +55,8 @@ def local_entry(path: Path) -> Entry:
         size=path.stat().st_size,
         backend="generation",
         converter="llamacpp",
-        parameters=load_defaults("generation") | {"max_num_batched_tokens": "512"},
-        weights=str(path.resolve()),
+        parameters=load_defaults("generation"),
+        weights=os.path.abspath(path),
     )
 
 
@@ -68,12 +72,13 @@ def require_free_name(path: Path, repository: Path) -> None:
     raise ExportError(f"{path} would have the same name as {other}. Rename the file, or delete {folder}")
 
 
-def _require_memory(path: Path, header: GGUFHeader) -> None:
-    size, total = path.stat().st_size, memory_limit()
+def _require_memory(path: Path, header: GGUFHeader, bytes_per_weight: float) -> None:
+    size = round(header.num_parameters * bytes_per_weight) or path.stat().st_size
+    total, kind = memory_limit(), "converted" if bytes_per_weight else header.file_type
     needed = size + CACHE_BYTES + _OVERHEAD
     if needed > total:
         raise ExportError(
-            f"{path.name} needs {needed / 1e9:.1f} GB of memory ({size / 1e9:.1f} GB for {header.file_type} weights, "
+            f"{path.name} needs {needed / 1e9:.1f} GB of memory ({size / 1e9:.1f} GB for {kind} weights, "
             f"{CACHE_BYTES / 1e9:.1f} GB for the KV cache), and this machine has {total / 1e9:.1f} GB. Use a smaller "
             "model or quantization"
         )
@@ -93,6 +98,15 @@ def memory_limit() -> int:
 
 def _count(number: int) -> str:
     return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
+
+
+def require_weights(folder: Path) -> None:
+    """Raise ExportError if the weights of an exported model are a link to a file that no longer exists."""
+    weights = folder / "1" / "model.gguf"
+    if weights.is_symlink() and not weights.exists():
+        raise ExportError(
+            f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
+        )
 
 
 def exported_file(folder: Path) -> str | None:

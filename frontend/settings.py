@@ -117,6 +117,12 @@ class Settings:
         "sampling parameters of requests that omit them: the values that the model's publisher recommends, or OpenAI's",
         choices=("model", "openai"),
     )
+    engine: str = _option(
+        "auto",
+        "models",
+        "engine of chat models published as GGUF; auto: that of the last export, or else the faster one on this CPU",
+        choices=("auto", "openvino", "llamacpp", "llamacpp-vulkan", "llamacpp-cuda"),
+    )
     aliases: dict[str, str] = _option(
         dict,
         "models",

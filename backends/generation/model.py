@@ -28,7 +28,7 @@ from backends.generation.engine.client import EngineClient
 from backends.generation.engine.ipc import TopLogprobs
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.llamacpp.gbnf import to_gbnf
-from backends.generation.output.generated_text import GeneratedText
+from backends.generation.output.generated_text import Delta, GeneratedText
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
@@ -164,7 +164,7 @@ class TritonPythonModel:
             return self._settle_violation(answer)
         values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
-            values["logprobs"] = json.dumps(self._describe(delta.logprobs))
+            values["logprobs"] = json.dumps(self._describe_prompt(delta) + self._describe(delta.logprobs))
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # after a stop string, the engine would otherwise go on generating
@@ -183,6 +183,17 @@ class TritonPythonModel:
         vocabulary, entries = self._prompt.vocabulary, []
         for token, value, top in logprobs:
             if entry := vocabulary.describe(token, value):
+                others = [vocabulary.describe(other, its_value, with_special=True) for other, its_value in top]
+                entries.append(entry | {"top_logprobs": others})
+        return entries
+
+    def _describe_prompt(self, delta: Delta) -> list[dict[str, Any]]:
+        """Return the entries for the prompt's tokens, without a special token that is not in the prompt's text."""
+        vocabulary, entries = self._prompt.vocabulary, []
+        for index, (token, value, top) in enumerate(delta.prompt_scores):
+            entry = vocabulary.describe(token, value, with_special=True)
+            is_added = index == 0 and entry and not vocabulary.describe(token, value)
+            if entry and not (is_added and not delta.text.startswith(entry["token"])):
                 others = [vocabulary.describe(other, its_value, with_special=True) for other, its_value in top]
                 entries.append(entry | {"top_logprobs": others})
         return entries

@@ -46,6 +46,7 @@ CONVERTERS = {
             "export/converters/gguf_tokenizer.py",
             "export/converters/openvino_detokenizer.py",
             "export/converters/openvino_weights.py",
+            "export/converters/template_formats.py",
             "contract/byte_alphabet.py",
         ),
     ),
@@ -53,6 +54,7 @@ CONVERTERS = {
         "llamacpp.link_gguf",
         (
             "export/converters/llamacpp.py",
+            "export/converters/gguf.py",
             "export/converters/generation_defaults.py",
             "export/converters/template_formats.py",
             "export/gguf_header.py",

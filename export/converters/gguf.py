@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
 from gguf.quants import dequantize, quantize
 from tqdm import tqdm
 
 from export.converters import gguf_tokenizer, openvino_detokenizer, openvino_weights
 from export.converters.generation_defaults import from_gguf
+from export.converters.template_formats import infer_formats, template_of
+from export.fetch import ExportError
+
+_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 
 def read_metadata(source: Path) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def read_metadata(source: Path) -> dict[str, Any]:
 
 
 def requantize(source: Path, target: Path, kind: str) -> None:
-    """Rewrite a GGUF file with every matrix in one type (`F16` or `Q8_0`) and every vector in float32.
+    """Rewrite a GGUF file with matrices in one type (`F16` or `Q8_0`), and vectors and odd matrices in float32.
 
     OpenVINO GenAI reads these types exactly, but misreads some of the mixed quantizations of published files.
     """
@@ -28,12 +32,16 @@ def requantize(source: Path, target: Path, kind: str) -> None:
     writer = GGUFWriter(target, reader.fields["general.architecture"].contents())
     writer.add_file_type(LlamaFileType[f"MOSTLY_{kind}"])
     for key, field in reader.fields.items():
-        if not key.startswith("GGUF.") and key not in ("general.architecture", "general.file_type"):
+        is_written = key.startswith("GGUF.") or key in ("general.architecture", "general.file_type")
+        if not is_written and field.contents() != []:  # the writer rejects empty lists
             sub_type = field.types[1] if len(field.types) > 1 else None
             writer.add_key_value(key, field.contents(), field.types[0], sub_type=sub_type)
     for tensor in tqdm(reader.tensors, desc="  re-quantizing", unit="tensor", leave=False):
-        values = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        if values.ndim == 1:
+        try:
+            values = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        except NotImplementedError as error:
+            raise ExportError(f"{source.name}: {tensor.tensor_type.name} weights cannot be converted") from error
+        if values.ndim == 1 or values.shape[-1] % GGML_QUANT_SIZES[quantization][0]:
             writer.add_tensor(tensor.name, values)
         else:
             writer.add_tensor(tensor.name, quantize(values, quantization), raw_dtype=quantization)
@@ -45,21 +53,33 @@ def requantize(source: Path, target: Path, kind: str) -> None:
 
 def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Convert a GGUF chat model to OpenVINO's format with int8 weights, a tokenizer and a chat template."""
+    metadata = read_metadata(source)
+    architecture, template = metadata["general.architecture"], template_of(metadata)
+    if architecture not in _ARCHITECTURES:
+        raise ExportError(
+            f"OpenVINO does not read GGUF files of the architecture {architecture}, only those of "
+            f"{', '.join(_ARCHITECTURES)}. Export the model with --engine llamacpp"
+        )
+    try:
+        tokenizer = gguf_tokenizer.build_tokenizer(metadata)
+    except ValueError as error:
+        raise ExportError(f"{error} by OpenVINO. Export the model with --engine llamacpp") from error
     requantized = version / "model.gguf"
     requantize(source, requantized, "F16")
     save_openvino(requantized)
     requantized.unlink()
     openvino_weights.optimize_weights(version / "openvino_model.xml")
-    metadata = read_metadata(source)
-    tokenizer = gguf_tokenizer.build_tokenizer(metadata)
     tokenizer.save(str(version / "tokenizer.json"))
     openvino_detokenizer.save_detokenizer(tokenizer, version)
-    (version / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
+    (version / "chat_template.jinja").write_text(template, encoding="utf-8")
     generation = {"eos_token_id": gguf_tokenizer.end_token_ids(metadata, tokenizer)}
     (version / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
-    architecture = metadata["general.architecture"]
     (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation), encoding="utf-8")
-    return {"context_length": str(metadata[f"{architecture}.context_length"])} | from_gguf(metadata)
+    return {
+        "context_length": str(metadata[f"{architecture}.context_length"]),
+        **infer_formats(template),
+        **from_gguf(metadata),
+    }
 
 
 def save_openvino(path: Path) -> None:

@@ -42,7 +42,7 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     """
     kind, pre = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in PRE_TOKENIZERS:
-        raise ValueError(f"Tokenizer {kind}/{pre} is not supported; supported: gpt2 with {', '.join(PRE_TOKENIZERS)}")
+        raise ValueError(f"Tokenizer {kind}/{pre} (other than gpt2 with {', '.join(PRE_TOKENIZERS)}) is not supported")
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))

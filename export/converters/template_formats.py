@@ -1,5 +1,8 @@
 """Infers a model's tool format and reasoning from its chat template."""
 
+from collections.abc import Mapping
+from typing import Any
+
 # Tool format → texts that a template with this format contains. The first match counts, so more specific formats come
 # first.
 _TOOL_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -13,14 +16,27 @@ _TOOL_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("phi", ("<|tool|>", "<|/tool|>")),
 )
 
-# Texts of templates whose tool format is not supported → the model families that use it.
-_UNSUPPORTED = {
-    "<arg_key>": "GLM 4.5",
-    "<function=": "Qwen3-Coder",
-    "<|START_ACTION|>": "Command R7B",
-    "<|channel|>": "GPT-OSS",
-    "Action: ```json": "Command R",
+# The model families whose tool format is not supported → texts of their templates.
+_UNSUPPORTED: dict[str, tuple[str, ...]] = {
+    "GLM 4.5": ("<arg_key>",),
+    "GLM 4": ("<|observation|>",),
+    "Qwen3-Coder": ("<function=",),
+    "Command R7B": ("<|START_ACTION|>",),
+    "Command R": ("<|START_OF_TURN_TOKEN|>", "Action:"),
+    "GPT-OSS": ("<|channel|>",),
+    "LFM2 and MiniCPM3": ("<|tool_call_start|>",),
+    "Kimi K2": ("<|tool_calls_section_begin|>",),
+    "Llama 4": ("<|header_start|>",),
 }
+
+
+# Chat template for a model without one, so that it can be used in chats too.
+_PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+
+
+def template_of(metadata: Mapping[str, Any]) -> str:
+    """Return the chat template in the metadata of a GGUF file, or a plain one if it has none."""
+    return str(metadata.get("tokenizer.chat_template") or _PLAIN)
 
 
 def infer_formats(template: str) -> dict[str, str]:
@@ -41,4 +57,4 @@ def infer_formats(template: str) -> dict[str, str]:
 
 def unsupported_format(template: str) -> str | None:
     """Return the family of the template's own tool format if it is not supported, otherwise None."""
-    return next((family for mark, family in _UNSUPPORTED.items() if mark in template), None)
+    return next((name for name, marks in _UNSUPPORTED.items() if all(mark in template for mark in marks)), None)

@@ -161,9 +161,9 @@ class SamplingFields(RequestBody):
     def _require_all_logits(self, model: Model, name: str) -> None:
         """Raise InvalidRequest unless the model's engine supports the field `name`."""
         if not model.has_all_logits:
+            engine = f"{model.engine}, the engine of '{model.id}'" if model.task == "chat" else f"'{model.id}'"
             raise InvalidRequest(
-                f"'{name}' is not supported by {model.engine}, the engine of '{model.id}'; models on llama.cpp support "
-                "it (see GET /v1/models)",
+                f"'{name}' is not supported by {engine}; chat models on llama.cpp support it (see GET /v1/models)",
                 param=name,
                 code="unsupported_parameter",
             )

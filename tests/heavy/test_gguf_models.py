@@ -33,7 +33,7 @@ def reasoning_file(tmp_path_factory):
 def client(reasoning_file, tmp_path_factory):
     files = [gguf_file(QWEN), gguf_file("gemma-3-270m", GEMMA), reasoning_file]
     repository = tmp_path_factory.mktemp("repository")
-    with running_stack([*map(str, files)], "--model-repository", str(repository)) as settings:
+    with running_stack([*map(str, files)], "--model-repository", str(repository), engine="llamacpp") as settings:
         yield OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=120)
 
 

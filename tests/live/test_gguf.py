@@ -41,7 +41,7 @@ globals().update(
 @pytest.fixture(scope="module")
 def stack():
     aliases = json.dumps({MODEL: NAME})
-    with running_stack([str(gguf_file(MODEL))], "--aliases", aliases) as settings:
+    with running_stack([str(gguf_file(MODEL))], "--aliases", aliases, engine="llamacpp") as settings:
         yield settings
 
 
@@ -117,6 +117,37 @@ class TestLogprobs:
         with pytest.raises(openai.BadRequestError) as caught:
             client.completions.create(model=MODEL, prompt="Hi", logprobs=6)
         assert caught.value.param == "logprobs"
+
+    def test_echo_scores_the_prompt(self, client):
+        ids = [504, 3575, 282, 3085, 314]  # "The capital of Japan is"
+
+        def complete(prompt, **fields):
+            fields = {"max_tokens": 1, "temperature": 0, "logprobs": 3} | fields
+            return client.completions.create(model=MODEL, prompt=prompt, **fields).choices[0]
+
+        for prompt in (ids, "The capital of Japan is"):
+            choice = complete(prompt, echo=True)
+            logprobs = choice.logprobs
+            assert "".join(logprobs.tokens) == choice.text
+            assert choice.text.startswith("The capital of Japan is")
+            assert logprobs.text_offset[:5] == [0, 3, 11, 14, 20]
+            assert (logprobs.token_logprobs[0], logprobs.top_logprobs[0]) == (None, None)
+            for index in range(1, 5):
+                # The same token as the next one after the tokens before it.
+                forced = complete(ids[:index], logit_bias={str(ids[index]): 100}).logprobs
+                assert forced.tokens == logprobs.tokens[index : index + 1]
+                assert logprobs.token_logprobs[index] == pytest.approx(forced.token_logprobs[0], abs=0.1)
+                assert len(logprobs.top_logprobs[index]) == 3
+
+    def test_echo_scores_a_long_prompt_while_others_run(self, client):
+        text = " ".join(f"Line {i} of this long prompt ends here." for i in range(60))
+        with ThreadPoolExecutor(4) as pool:
+            create = client.completions.create
+            fields = {"model": MODEL, "prompt": text, "max_tokens": 2, "echo": True, "logprobs": 1}
+            choices = [future.result().choices[0] for future in [pool.submit(create, **fields) for _ in range(4)]]
+        for choice in choices:
+            assert "".join(choice.logprobs.tokens) == choice.text
+            assert choice.logprobs.token_logprobs[1:] == pytest.approx(choices[0].logprobs.token_logprobs[1:], abs=0.5)
 
 
 class TestLogitBias:

@@ -166,7 +166,7 @@ def test_request_contents_are_never_logged(stack):
 
 
 def test_exceeded_deadline_returns_504_or_an_error_event_mid_stream(stack):
-    with running_stack([MODEL], "--request-timeout", "1", triton_of=stack) as with_deadline:
+    with running_stack([MODEL], "--request-timeout", "3", triton_of=stack) as with_deadline:
         with pytest.raises(openai.APIStatusError) as caught:
             chat(with_deadline, extra_body={"ignore_eos": True})
         assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")

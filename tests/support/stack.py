@@ -28,8 +28,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None = None) -> Iterator[Settings]:
+def running_stack(
+    models: Sequence[str], *flags: str, triton_of: Settings | None = None, engine: str = "openvino"
+) -> Iterator[Settings]:
     """Run Trident with these models and flags until the block ends; yield settings with Trident's ports and models.
+
+    Chat models published as GGUF run on `engine`, on every machine.
 
     If `triton_of` has the settings of a running Trident, use the Triton of that instance instead of starting another.
     Raises RuntimeError with the output if Trident exits or is not ready within 120 seconds.
@@ -40,7 +44,7 @@ def running_stack(models: Sequence[str], *flags: str, triton_of: Settings | None
     settings = Settings(
         port=port, triton_http_port=http, triton_grpc_port=grpc, triton_metrics_port=metrics, models=tuple(models)
     )
-    command = [sys.executable, "-m", "trident", "serve", *models, "--port", str(port)]
+    command = [sys.executable, "-m", "trident", "serve", *models, "--port", str(port), "--engine", engine]
     command += ["--triton-http-port", str(http), "--triton-grpc-port", str(grpc), "--triton-metrics-port", str(metrics)]
     with tempfile.NamedTemporaryFile("w+", suffix=".log", encoding="utf-8") as output:
         process = subprocess.Popen([*command, *flags], stdout=output, stderr=subprocess.STDOUT)

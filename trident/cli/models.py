@@ -14,7 +14,7 @@ from trident.cli.options import GroupedCommand, fail, load_command_settings, set
 if TYPE_CHECKING:
     from export.catalog import Entry
 
-_STORAGE = ("model_repository", "cache")
+_EXPORT_SETTINGS = ("engine", "model_repository", "cache")
 
 
 @click.command(cls=GroupedCommand)
@@ -26,11 +26,12 @@ _STORAGE = ("model_repository", "cache")
     type=click.Path(path_type=Path),
     help="folder with the weights to convert; requires exactly one MODEL",
 )
-@setting_options(_STORAGE)
-def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: Any) -> None:
+@click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
+@setting_options(_EXPORT_SETTINGS)
+def export(names: tuple[str, ...], every: bool, weights: Path | None, requantize: bool, **flags: Any) -> None:
     """Download and convert catalog models, or add GGUF files.
 
-    MODEL is the name of a catalog entry, or the path of a GGUF file, which runs on llama.cpp. Adds the models to the
+    MODEL is the name of a catalog entry, or the path of a GGUF file. Adds the models to the
     model repository. Without MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
@@ -51,22 +52,29 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, **flags: A
         names = tuple(name for name in catalog if catalog[name].packages)
     if not (names or files):
         names = tuple(starter_names())
-    _export([catalog[name] for name in names], files, settings, weights)
+    _export([catalog[name] for name in names], files, settings, weights, requantize)
 
 
-def _export(entries: "Sequence[Entry]", files: Sequence[Path], settings: Settings, weights: Path | None) -> None:
+def _export(
+    entries: "Sequence[Entry]", files: Sequence[Path], settings: Settings, weights: Path | None, requantize: bool
+) -> None:
     from export.fetch import ExportError
     from export.local_models import local_entry, require_free_name
     from export.repository import export_lock, export_model
 
+    def export_to(entry: "Entry", source: Path | None) -> None:
+        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, requantize=requantize)
+
+    # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
+    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if requantize else 0
     try:
         with export_lock(settings.cache, settings.model_repository):
             for entry in entries:
-                export_model(entry, settings.cache, settings.model_repository, weights)
+                export_to(entry, weights)
             for file in files:
-                entry = local_entry(file)
+                entry = local_entry(file, bytes_per_weight)
                 require_free_name(file, settings.model_repository)
-                export_model(entry, settings.cache, settings.model_repository, file.resolve())
+                export_to(entry, file.absolute())
     except ExportError as error:
         fail(str(error))
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from trident.cli.options import GroupedCommand, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
 
 
 @click.command(cls=GroupedCommand)
@@ -24,20 +24,29 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
     GGUF file. The first model of each task is the default for that task. Each option can also be set by an environment
     variable (TRIDENT_PORT) or by a key in trident.toml (port).
     """
-    settings = load_command_settings(flags | ({"models": names} if names else {}))
+    from export.fetch import ExportError
+    from export.local_models import exported_file, is_gguf, local_name, require_weights
+
+    # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
+    settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
+    models = [local_name(Path(name)) if is_gguf(name) else name for name in settings.models]
     if settings.triton is None:
         from export.catalog import load_catalog, starter_names
-        from export.local_models import exported_file, is_gguf, local_name
 
         given = settings.models or tuple(starter_names())
-        models = [local_name(Path(name)) if is_gguf(name) else name for name in given]
+        models = models or list(given)
         sources = [name if is_gguf(name) else exported_file(settings.model_repository / name) or name for name in given]
         if wanted := [name for name in sources if name in load_catalog() or is_gguf(name)]:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
-        settings = load_command_settings(flags | {"models": list(models)})
+        try:
+            for name in models:
+                require_weights(settings.model_repository / name)
+        except ExportError as error:
+            fail(str(error))
+    settings = load_command_settings(flags | {"models": models})
     from trident.launch.supervisor import run
 
     sys.exit(run(settings))

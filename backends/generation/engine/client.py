@@ -193,7 +193,7 @@ class EngineClient:
         with self._lock:
             for new in result.new_tokens:
                 if answer := self._answers.get(new.request_id):
-                    answer.add(new.tokens, new.finish_reason, new.logprobs, new.top_logprobs, new.cached_tokens)
+                    answer.add(*new[1:])
                     progressed.append(answer)
                     if new.finish_reason:
                         del self._answers[new.request_id]

@@ -71,17 +71,27 @@ class Gauges(NamedTuple):
     cache_usage: float = 0.0
 
 
+class TokenScore(NamedTuple):
+    """The log probability of a token of a prompt; None for the first token."""
+
+    token: int
+    logprob: float | None
+    top: TopLogprobs = ()
+
+
 class NewTokens(NamedTuple):
     """New tokens of a request, their log probabilities if requested, and why the request ended (None if it goes on)."""
 
     request_id: int
     tokens: list[int]
-    logprobs: list[float]
     finish_reason: str | None
+    logprobs: Sequence[float] = ()
     top_logprobs: Sequence[TopLogprobs] = ()
     """For each token, if requested: the most likely tokens and their log probabilities, in descending order."""
     cached_tokens: int | None = None
     """How many tokens of the prompt were not computed, because the KV cache had them. With the first tokens only."""
+    prompt_scores: Sequence[TokenScore] = ()
+    """The log probabilities of all tokens of the prompt, if requested. With the first tokens only."""
 
 
 class StepResult(NamedTuple):

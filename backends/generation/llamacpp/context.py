@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from backends.generation.llamacpp.library import (
     Batch,
     LibraryError,
     attach_threads,
+    load_gpu,
     load_library,
     load_model,
 )
@@ -23,6 +24,7 @@ from backends.generation.vocabulary import GGUF
 
 _FLASH_ATTENTION = 1
 _NO_SPACE = 1
+_ALL_LAYERS = 9_999
 
 KEPT_SEQUENCES = 32
 """How many finished sequences the KV cache can keep in addition to the running ones."""
@@ -33,12 +35,13 @@ Saved = npt.NDArray[np.uint8]
 
 
 class Piece(NamedTuple):
-    """Tokens to compute for one sequence, from a position on, and whether the logits after the last one are needed."""
+    """Tokens to compute for one sequence, from a position on."""
 
     sequence: int
     position: int
     tokens: Sequence[int]
-    wants_logits: bool
+    num_outputs: int
+    """For how many of the last tokens the logits are needed."""
 
 
 class NoSpace(Exception):
@@ -51,18 +54,27 @@ class LlamaContext:
     `cells` is the size of the KV cache in tokens, `max_batch` the maximum number of tokens in a call of `decode`.
     """
 
-    def __init__(self, folder: Path, *, cells: int, max_batch: int, max_running: int, threads: int):
+    def __init__(
+        self, folder: Path, *, cells: int, max_batch: int, max_running: int, threads: int, on_gpu: bool = False
+    ):
         self.llama = llama = load_library(folder / LIBRARIES)
-        model = load_model(llama, folder / GGUF)
+        if on_gpu:
+            load_gpu(folder / LIBRARIES)
+        model = load_model(llama, folder / GGUF, gpu_layers=_ALL_LAYERS if on_gpu else 0)
         self.vocabulary = llama.llama_model_get_vocab(model)
         self._vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
         self.end_tokens: npt.NDArray[np.int32] = np.array(
             [i for i in range(self._vocabulary_size) if llama.llama_vocab_is_eog(self.vocabulary, i)], np.int32
         )
+        self._control_tokens = frozenset(
+            i for i in range(self._vocabulary_size) if llama.llama_vocab_is_control(self.vocabulary, i)
+        )
         if llama.llama_model_has_encoder(model):
             raise LibraryError("Models with an encoder are not supported")
-        # A recurrent model has one state per sequence, which cannot be shared or cut.
-        self.shares_prefixes = not (llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
+        # A recurrent model has one state per sequence, which cannot be shared or cut. With a sliding window, llama.cpp
+        # drops and overwrites the cells outside of it, so a kept sequence may have lost its beginning.
+        has_state = llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+        self.shares_prefixes = not has_state and llama.llama_model_n_swa(model) == 0
         self.max_sequences = min(max_running + KEPT_SEQUENCES, MAX_SEQUENCES)
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = cells, self.max_sequences, True
@@ -94,7 +106,7 @@ class LlamaContext:
         )
 
     def decode(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
-        """Compute pieces, and return the logits [pieces that want them, vocabulary], valid until the next call.
+        """Compute pieces, and return the logits [outputs of all pieces, vocabulary], valid until the next call.
 
         Raises NoSpace if the KV cache is full, and RuntimeError if llama.cpp fails.
         """
@@ -104,7 +116,7 @@ class LlamaContext:
             self._tokens[start:end] = piece.tokens
             self._positions[start:end] = np.arange(piece.position, piece.position + len(piece.tokens))
             self._sequences[start:end], self._outputs[start:end] = piece.sequence, 0
-            self._outputs[end - 1] = piece.wants_logits
+            self._outputs[end - piece.num_outputs : end] = 1
         self._batch.n_tokens = end
         started, threads = time.perf_counter(), self._pace.threads
         result = self.llama.llama_decode(self._context, self._batch)
@@ -115,10 +127,18 @@ class LlamaContext:
             raise NoSpace
         if result:
             raise RuntimeError(f"llama.cpp failed to compute a batch ({result})")
-        rows = sum(piece.wants_logits for piece in pieces)
+        rows = sum(piece.num_outputs for piece in pieces)
         if not rows:
             return np.empty((0, self._vocabulary_size), np.float32)
         return np.ctypeslib.as_array(self.llama.llama_get_logits(self._context), (rows, self._vocabulary_size))
+
+    def hidden_tokens(self, visible: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Return the control tokens that have no text in an answer: all except end tokens and the `visible` ones."""
+        hidden, ids = self._control_tokens - set(self.end_tokens.tolist()), np.empty(8, np.int32)
+        for text in map(str.encode, visible):
+            count = self.llama.llama_tokenize(self.vocabulary, text, len(text), ids.ctypes.data, len(ids), False, True)
+            hidden -= {int(ids[0])} if count == 1 else set()
+        return np.fromiter(hidden, np.int32, len(hidden))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the sequence `target` share the first `length` cells of `source`."""
@@ -128,9 +148,14 @@ class LlamaContext:
         """Remove the cells of a sequence, from a position on."""
         self.llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
+    def saved_size(self, sequence: int) -> int:
+        """Return the size in bytes of the keys and values of a sequence."""
+        size: int = self.llama.llama_state_seq_get_size(self._context, sequence)
+        return size
+
     def save(self, sequence: int) -> Saved:
         """Return a copy of the keys and values of a sequence."""
-        content = np.empty(self.llama.llama_state_seq_get_size(self._context, sequence), np.uint8)
+        content = np.empty(self.saved_size(sequence), np.uint8)
         size = self.llama.llama_state_seq_get_data(self._context, content.ctypes.data, content.size, sequence)
         return content[:size]
 

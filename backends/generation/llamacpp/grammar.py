@@ -1,6 +1,7 @@
 """Applies a grammar to one request's tokens, with llama.cpp's grammar sampler."""
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,21 @@ from backends.generation.llamacpp.library import TOKEN_DATA, TokenDataArray
 class Grammar:
     """The state of a grammar after the tokens of one answer. `text` is in llama.cpp's GBNF.
 
-    Raises ValueError if llama.cpp rejects the grammar.
+    `hidden` are tokens that are never allowed: those without a text in the answer, although the grammar would accept
+    the spelling of their names. Raises ValueError if llama.cpp rejects the grammar.
     """
 
-    def __init__(self, llama: Any, vocabulary: Any, text: str):
+    def __init__(self, llama: Any, vocabulary: Any, text: str, hidden: Sequence[int] | npt.NDArray[np.int32] = ()):
         self._llama, self._vocabulary = llama, vocabulary
+        self._hidden, self._hidden_set = np.asarray(hidden, np.int32), set(np.asarray(hidden).tolist())
         self._sampler = llama.llama_sampler_init_grammar(vocabulary, text.encode(), b"root")
         if not self._sampler:
             raise ValueError("llama.cpp rejects the grammar")
 
     def allows(self, token: int) -> bool:
         """Return whether the grammar allows this token next."""
+        if token in self._hidden_set:
+            return False
         candidates = np.zeros(1, TOKEN_DATA)
         candidates["id"] = token
         return bool(self._apply(candidates)["logit"][0] != -np.inf)
@@ -32,6 +37,7 @@ class Grammar:
         candidates = np.zeros(len(logits), TOKEN_DATA)
         candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
         logits[:] = self._apply(candidates)["logit"]
+        logits[self._hidden] = -np.inf
 
     def accept(self, token: int) -> None:
         """Advance the state by one token, which the grammar must allow."""

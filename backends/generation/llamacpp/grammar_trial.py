@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from backends.common.child_process import open_connection
-from backends.generation.grammar.trial import Trial, run_trial_process
+from backends.generation.grammar.trial import UNAVAILABLE, Trial, run_trial_process
 from backends.generation.llamacpp.grammar import Grammar
 from backends.generation.llamacpp.library import load_library, load_model
 from backends.generation.llamacpp.vocabulary import LIBRARIES
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # How many tokens a trial generates, and how many results are remembered.
 _TOKENS, _MAX_RESULTS = 16, 2_000
+
+# How often a trial repeats one token, and how many different ones.
+_REPEATS, _REPEATED = 24, 4
 
 
 class GrammarTrials:
@@ -42,7 +46,8 @@ class GrammarTrials:
     def finish(self, grammar: str, reason: str | None) -> None:
         """Remember a result. Call this when `on_done` has been called, in the engine's thread."""
         self.is_busy = False
-        self.results[grammar] = reason
+        if reason != UNAVAILABLE:
+            self.results[grammar] = reason
         if len(self.results) > _MAX_RESULTS:
             self.results.popitem(last=False)
 
@@ -51,7 +56,7 @@ class GrammarTrials:
             reason = self._trial.try_grammar(grammar)
         except Exception:
             log.exception("trying a grammar failed")
-            reason = "The grammar could not be tried"
+            reason = UNAVAILABLE
         if reason:
             log.warning("rejected a grammar of %d characters", len(grammar))
         on_done(grammar, reason)
@@ -70,10 +75,12 @@ def main() -> None:
             grammar = Grammar(llama, vocabulary, text)
         except ValueError:
             return "The grammar does not compile"
+        first: npt.NDArray[np.intp] | None = None
         for _ in range(_TOKENS):
             logits = np.zeros(size, np.float32)
             grammar.restrict(logits)
             allowed = np.flatnonzero(logits == 0)
+            first = allowed if first is None else first
             if not len(allowed):
                 return "The grammar allows no text"
             token = int(random.choice(allowed))
@@ -81,7 +88,19 @@ def main() -> None:
                 break
             grammar.accept(token)
         grammar.close()
+        # llama.cpp tracks each alternative that may still fit. In some recursive rules their number doubles with each
+        # character, so that the same letter again and again takes hours.
+        for token in random.permutation(first)[:_REPEATED] if first is not None else ():
+            repeat(text, int(token))
         return None
+
+    def repeat(text: str, token: int) -> None:
+        grammar = Grammar(llama, vocabulary, text)
+        for _ in range(_REPEATS):
+            if llama.llama_vocab_is_eog(vocabulary, token) or not grammar.allows(token):
+                break
+            grammar.accept(token)
+        grammar.close()
 
     run_trial_process(open_connection(), try_grammar)
 

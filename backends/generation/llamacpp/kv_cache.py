@@ -15,7 +15,8 @@ import numpy.typing as npt
 Tokens = npt.NDArray[np.int32]
 
 # Every computed token looks at all cells in use, also at those of other sequences. So only a few cells are kept for
-# later requests in the cache itself. Further sequences are saved outside of it.
+# later requests in the cache itself, the fewer the more sequences are running: their numbers multiplied are at most
+# this. Further sequences are saved outside of the cache.
 _MAX_KEPT_CELLS = 2_048
 
 # Restoring a saved sequence costs about as much as computing this many tokens.
@@ -30,6 +31,9 @@ class Memory(Protocol):
 
     def remove(self, sequence: int, start: int = 0) -> None:
         """Remove the cells of a sequence, from a position on."""
+
+    def saved_size(self, sequence: int) -> int:
+        """Return the size in bytes of what `save` would return."""
 
     def save(self, sequence: int) -> Any:
         """Return an array with the keys and values of a sequence."""
@@ -104,25 +108,37 @@ class KVCache:
         """The number of cells that running sequences do not use."""
         return self.size - len({cell for sequence in self._running.values() for cell in sequence.cells})
 
-    def start(self, prompt: Sequence[int] | Tokens) -> KVSequence:
+    def start(self, prompt: Sequence[int] | Tokens, *, shares: bool = True) -> KVSequence:
         """Return a new sequence with the tokens of the longest known beginning of `prompt`, except its last token.
 
-        The last token of a prompt must always be computed, because the first token of the answer depends on it.
+        The last token of a prompt must always be computed, because the first token of the answer depends on it. Without
+        `shares`, the sequence is empty.
         """
         tokens = np.asarray(prompt, np.int32)[:-1]
-        source, shared = self._longest_prefix(tokens)
-        saved, saved_length = self._longest_saved(tokens)
+        source, shared = self._longest_prefix(tokens) if shares else (None, 0)
+        saved, saved_length = self._longest_saved(tokens) if shares else (None, 0)
         if not self._free_ids:
             self._evict(self._oldest(except_for=source))
         sequence = KVSequence(self._free_ids.pop())
         self._running[sequence.id] = sequence
-        if saved and saved_length > shared + _RESTORE_COST and self._restore(saved, sequence, saved_length):
-            return sequence
-        if source and shared:
+        is_restored = False
+        if saved and saved_length > shared + _RESTORE_COST:
+            is_restored = self._restore(saved, sequence, saved_length)
+            if not is_restored:
+                source, shared = self._longest_prefix(tokens)  # the attempt may have evicted the source
+        if source and shared and not is_restored:
             source.used_at = next(self._clock)
             self._memory.copy(source.id, sequence.id, shared)
             self._add(sequence, source.tokens[:shared], source.cells[:shared])
+        self._limit_kept()
         return sequence
+
+    def running_prefix(self, prompt: Sequence[int] | Tokens) -> int:
+        """Return how many tokens of `prompt` a new sequence would share with running ones, without further cells."""
+        tokens = np.asarray(prompt, np.int32)[:-1]
+        if not self._shares_prefixes:
+            return 0
+        return max((common_prefix(sequence.tokens, tokens) for sequence in self._running.values()), default=0)
 
     def known_prefix(self, prompt: Sequence[int] | Tokens) -> int:
         """Return how many tokens of `prompt` a new sequence would share."""
@@ -152,10 +168,17 @@ class KVCache:
                 self._remove(self._kept, other)
         sequence.used_at = next(self._clock)
         self._kept[sequence.id] = sequence
-        while len(self._kept) > 1 and self._num_kept_cells() > _MAX_KEPT_CELLS:
+        self._limit_kept()
+
+    def _limit_kept(self) -> None:
+        """Evict kept sequences that would slow down the running ones too much, the oldest first."""
+        if not self._running:
+            return
+        limit = _MAX_KEPT_CELLS // len(self._running)
+        while self._kept and self._num_kept_cells() > limit:
+            if len(self._kept) == 1 and not self._max_saved_bytes:
+                return  # without it, nothing would be left of the last answer
             self._evict(self._oldest())
-        if self._num_kept_cells() > _MAX_KEPT_CELLS and self._max_saved_bytes:
-            self._evict(sequence)
 
     def drop(self, sequence: KVSequence) -> None:
         """Remove a running sequence."""
@@ -182,14 +205,17 @@ class KVCache:
 
     def _restore(self, key: bytes, sequence: KVSequence, length: int) -> bool:
         """Give a new sequence the first `length` tokens of a saved one. Return whether there is space."""
-        saved = self._saved[key]
+        saved = self._saved.get(key)
+        if saved is None:  # sequences evicted in the meantime have taken its space
+            return False
         try:
             self.reserve(len(saved.tokens))
         except CacheFull:
             return False
         if not self._memory.restore(sequence.id, saved.content):
             return False
-        self._saved.move_to_end(key)
+        if key in self._saved:
+            self._saved.move_to_end(key)
         self._memory.remove(sequence.id, length)
         self.advance(sequence, saved.tokens[:length].tolist())
         return True
@@ -201,7 +227,7 @@ class KVCache:
     def _evict(self, sequence: KVSequence) -> None:
         """Move a kept sequence out of the cache, and save it if there may be space for it."""
         key = sequence.tokens.tobytes()
-        if self._max_saved_bytes and key not in self._saved:
+        if key not in self._saved and self._memory.saved_size(sequence.id) <= self._max_saved_bytes:
             content = self._memory.save(sequence.id)
             self._saved[key] = _Saved(sequence.tokens.copy(), content)
             self._saved_bytes += len(content)

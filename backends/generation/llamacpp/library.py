@@ -143,6 +143,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_free": (None, (_P,)),
     "llama_model_get_vocab": (_P, (_P,)),
     "llama_model_is_recurrent": (c_bool, (_P,)),
+    "llama_model_n_swa": (c_int32, (_P,)),
     "llama_model_is_hybrid": (c_bool, (_P,)),
     "llama_model_has_encoder": (c_bool, (_P,)),
     "llama_init_from_model": (_P, (_P, ContextParams)),
@@ -160,6 +161,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_state_seq_get_size": (c_size_t, (_P, c_int32)),
     "llama_state_seq_get_data": (c_size_t, (_P, c_void_p, c_size_t, c_int32)),
     "llama_state_seq_set_data": (c_size_t, (_P, c_void_p, c_size_t, c_int32)),
+    "llama_vocab_type": (c_int, (_P,)),
     "llama_vocab_n_tokens": (c_int32, (_P,)),
     "llama_vocab_is_eog": (c_bool, (_P, c_int32)),
     "llama_vocab_is_control": (c_bool, (_P, c_int32)),
@@ -187,12 +189,15 @@ def load_library(folder: Path) -> Any:
     """
     os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise, a failed assertion starts a debugger
     try:
-        ggml = ctypes.CDLL(str(folder / f"libggml.v{VERSION}.so"), ctypes.RTLD_GLOBAL)
-        llama = ctypes.CDLL(str(folder / f"libllama.v{VERSION}.so"))
+        # Libraries for GPUs have the name of their device before the version.
+        ggml, llama = (
+            ctypes.CDLL(str(next(folder.glob(f"lib{name}*.v{VERSION}.so"))), ctypes.RTLD_GLOBAL)
+            for name in ("ggml", "llama")
+        )
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(llama, name)
             function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, StopIteration) as error:
         raise LibraryError(f"{folder} does not have the libraries of llama.cpp {VERSION}: {error}") from error
     _check_layout(llama)
     llama.llama_log_set(_LOG_CALLBACK, None)
@@ -200,6 +205,20 @@ def load_library(folder: Path) -> Any:
     ggml.ggml_backend_load_all_from_path(str(folder).encode())
     llama.llama_backend_init()
     return llama
+
+
+def load_gpu(folder: Path) -> None:
+    """Load the library for GPUs in `folder`, after `load_library`. Raises LibraryError if there is no GPU."""
+    ggml = ctypes.CDLL(str(next(folder.glob(f"libggml*.v{VERSION}.so"))))
+    ggml.ggml_backend_load.restype, ggml.ggml_backend_load.argtypes = _P, (c_char_p,)
+    ggml.ggml_backend_reg_dev_count.restype, ggml.ggml_backend_reg_dev_count.argtypes = c_size_t, (_P,)
+    for library in (folder / "gpu").iterdir():
+        found = ggml.ggml_backend_load(str(library).encode())
+        if not found:
+            reason = f": {_errors[-1]}" if _errors else ""
+            raise LibraryError(f"llama.cpp cannot load {library.name}; is the GPU's driver installed?{reason}")
+        if not ggml.ggml_backend_reg_dev_count(found):
+            raise LibraryError(f"llama.cpp found no GPU with {library.name}; is the GPU's driver installed?")
 
 
 def _check_layout(llama: Any) -> None:

@@ -9,7 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
@@ -26,12 +26,15 @@ from backends.generation.engine.ipc import (
     NewTokens,
     Shutdown,
     StepResult,
+    TokenScore,
 )
 from backends.generation.engine.startup import serve
-from backends.generation.llamacpp.context import LlamaContext, NoSpace, Piece
+from backends.generation.grammar.trial import UNAVAILABLE
+from backends.generation.llamacpp.context import KEPT_SEQUENCES, LlamaContext, NoSpace, Piece
 from backends.generation.llamacpp.grammar import Grammar
 from backends.generation.llamacpp.grammar_trial import GrammarTrials
 from backends.generation.llamacpp.kv_cache import CacheFull, KVCache, KVSequence, Tokens, common_prefix
+from backends.generation.llamacpp.library import MAX_SEQUENCES
 from backends.generation.llamacpp.sampler import Choice, InvalidLogits, Logits, Sampler
 from contract.parameters import GenerationParameters
 
@@ -52,12 +55,19 @@ class _Request:
     sequence: KVSequence
     num_cached: int
     num_generated: int = 0
-    reported: bool = field(default=False)
+    reported: bool = False
+    scores: dict[int, TokenScore] | None = None
+    """The log probabilities of the prompt's tokens by their positions, if they are requested."""
 
     @property
     def pending(self) -> int:
         """How many tokens must be computed before the next one can be chosen."""
         return len(self.tokens) - self.sequence.length
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether log probabilities of the prompt's tokens are still missing."""
+        return self.scores is not None and len(self.scores) < len(self.prompt)
 
 
 class Engine:
@@ -149,6 +159,10 @@ class Engine:
 
     def _finish_trial(self, grammar: str, reason: str | None) -> None:
         self._trials.finish(grammar, reason)
+        if reason == UNAVAILABLE:
+            for each in [each for each in self._awaiting_trial if each.parameters["grammar"] == grammar]:
+                self._awaiting_trial.remove(each)
+                self._fail(each.request_id, UNAVAILABLE)
         # Requests of other clients first, so that one client's grammars do not delay theirs.
         last = next((each.client for each in self._awaiting_trial if each.parameters["grammar"] == grammar), None)
         self._awaiting_trial.sort(key=lambda each: each.parameters["grammar"] != grammar and each.client == last)
@@ -166,7 +180,7 @@ class Engine:
             if self._requests and not self._fits(np.array(request.tokens, np.int32)):
                 self._paused.append(request)
             else:
-                request.sequence = self._cache.start(request.tokens)
+                request.sequence = self._cache.start(request.tokens, shares=not request.needs_scores)
                 self._requests[request.message.request_id] = request
         waiting, self._admitted, self._may_admit = self._admitted, [], False
         for message in waiting:
@@ -176,6 +190,9 @@ class Engine:
     def _start(self, message: Generate) -> bool:
         """Start a request. Return whether it has started or failed; otherwise, it must wait for free cells."""
         prompt = np.frombuffer(message.prompt_ids, np.int64).astype(np.int32)
+        if not len(prompt):
+            self._fail(message.request_id, "The prompt must not be empty", is_client_error=True)
+            return True
         if len(prompt) + 1 > self._context.cells:
             self._fail_full(message)
             return True
@@ -183,12 +200,19 @@ class Engine:
             return False
         try:
             sampler = self._sampler(message, prompt.tolist())
+            limit = min(message.parameters.get("max_tokens") or message.remaining_context, message.remaining_context)
         except (InvalidRequest, ValueError) as error:
             self._fail(message.request_id, str(error), is_client_error=True)
             return True
-        sequence = self._cache.start(prompt)
-        limit = min(message.parameters.get("max_tokens") or message.remaining_context, message.remaining_context)
+        except Exception:  # whatever is wrong with one request must not end the others
+            log.exception("the engine rejected a request")
+            self._fail(message.request_id, _FAILED)
+            return True
+        wants_scores = message.parameters.get("echo") and message.parameters.get("logprobs")
+        sequence = self._cache.start(prompt, shares=not wants_scores)
         request = _Request(message, prompt, prompt.tolist(), sampler, limit, sequence, sequence.length)
+        if wants_scores:
+            request.scores = {0: TokenScore(int(prompt[0]), None)}  # nothing precedes the first token
         self._requests[message.request_id] = request
         return True
 
@@ -199,13 +223,16 @@ class Engine:
             # Once that request's prompt is computed, this one can share it.
             if request.pending > 1 and common_prefix(request.prompt, prompt) > known + self._max_batch:
                 return False
-        needed = sum(request.pending for request in self._requests.values()) + len(prompt) - known + 1
+        shared = self._cache.running_prefix(prompt)
+        needed = sum(request.pending for request in self._requests.values()) + len(prompt) - shared + 1
         return self._cache.available >= needed
 
     def _sampler(self, message: Generate, prompt: Sequence[int]) -> Sampler:
         grammar = message.parameters.get("grammar")
-        context = self._context
-        state = Grammar(context.llama, context.vocabulary, grammar) if grammar else None
+        context, state = self._context, None
+        if grammar:
+            hidden = context.hidden_tokens(message.parameters.get("visible_tokens", ()))
+            state = Grammar(context.llama, context.vocabulary, grammar, hidden)
         return Sampler(message.parameters, prompt, context.end_tokens, state)
 
     def _step(self) -> list[NewTokens]:
@@ -223,11 +250,29 @@ class Engine:
             for request, _ in pieces:
                 self._fail(request.message.request_id, _FAILED)
             return []
+        new_tokens, row = [], 0
         for request, piece in pieces:
+            is_prompt = request.pending > 1
             self._cache.advance(request.sequence, piece.tokens)
-            self._may_admit |= request.pending == 1 and len(piece.tokens) > 1  # others can share this prompt now
-        ended = [request for request, piece in pieces if piece.wants_logits]
-        return [new for request, row in zip(ended, logits, strict=True) if (new := self._choose(request, row))]
+            self._may_admit |= is_prompt and request.pending == 1  # others can share this prompt now
+            rows, row = logits[row : row + piece.num_outputs], row + piece.num_outputs
+            try:
+                if is_prompt:
+                    self._score(request, piece, rows)
+                elif new := self._choose(request, rows[0]):
+                    new_tokens.append(new)
+            except Exception:  # whatever is wrong with one request must not end the others
+                log.exception("choosing a token failed")
+                self._fail(request.message.request_id, _FAILED)
+        return new_tokens
+
+    @staticmethod
+    def _score(request: _Request, piece: Piece, logits: Logits) -> None:
+        for position, row in enumerate(logits, piece.position + 1):
+            token = int(request.prompt[position])
+            values, top = request.sampler.log_probabilities(row)
+            if request.scores is not None:
+                request.scores[position] = TokenScore(token, float(values[token]), top)
 
     def _pieces(self) -> list[tuple[_Request, Piece]]:
         """Return the next batch: the last token of each running answer, then parts of the oldest prompts.
@@ -235,13 +280,20 @@ class Engine:
         The last token of a prompt comes in the batch after those before it, as it does if the others were cached.
         llama.cpp rounds differently if it computes a token together with others, so the first of two equal requests
         would often get another answer than the second one.
+
+        A batch has at most as many outputs as there are sequences, so only one prompt at a time gets scores.
         """
         by_need = sorted(self._requests.values(), key=lambda request: request.pending > 1)
-        budget, pieces = self._max_batch, list[tuple[_Request, Piece]]()
+        budget, pieces, scored = self._max_batch, list[tuple[_Request, Piece]](), False
         for request in by_need:
             length = min(request.pending - 1 or 1, budget)
             if not length:
                 break
+            is_prompt, needs_scores = request.pending > 1, request.needs_scores
+            if is_prompt and needs_scores:
+                if scored:
+                    continue
+                scored, length = True, min(length, KEPT_SEQUENCES)
             try:
                 self._cache.reserve(sum(len(piece.tokens) for _, piece in pieces) + length)
             except CacheFull:
@@ -250,7 +302,8 @@ class Engine:
                 break
             start = request.sequence.length
             tokens = request.tokens[start : start + length]
-            pieces.append((request, Piece(request.sequence.id, start, tokens, length == request.pending)))
+            outputs = length if needs_scores or not is_prompt else 0
+            pieces.append((request, Piece(request.sequence.id, start, tokens, outputs)))
             budget -= length
         return pieces
 
@@ -276,12 +329,16 @@ class Engine:
         request.tokens.append(choice.token)
         request.num_generated += 1
         reason = self._finish_reason(request, choice)
-        cached = None if request.reported else request.num_cached
-        request.reported = True
         if reason:
             self._remove(request_id)
-        logprobs = [choice.logprob] if choice.logprob is not None else []
-        return NewTokens(request_id, [choice.token], logprobs, reason, [choice.top] if logprobs else [], cached)
+        new = NewTokens(request_id, [choice.token], reason)
+        if choice.logprob is not None:
+            new = new._replace(logprobs=[choice.logprob], top_logprobs=[choice.top])
+        if not request.reported:
+            request.reported = True
+            scores = [score for _, score in sorted((request.scores or {}).items())]
+            new = new._replace(cached_tokens=request.num_cached, prompt_scores=scores)
+        return new
 
     def _finish_reason(self, request: _Request, choice: Choice) -> str | None:
         if choice.token in self._end_tokens and not request.sampler.ignores_end:
@@ -324,15 +381,16 @@ def main() -> None:
             max_batch=parameters.max_num_batched_tokens,
             max_running=parameters.max_num_seqs,
             threads=threads,
+            on_gpu=parameters.device != "CPU",
         )
-        context.decode([Piece(0, 0, [int(context.end_tokens[0])] * 8, True)])
+        context.decode([Piece(0, 0, [0] * 8, 1)])
         context.remove(0)
         trials = GrammarTrials(folder)
         return Engine(
             context,
             socket,
             trials,
-            slots=parameters.max_num_seqs,
+            slots=min(parameters.max_num_seqs, MAX_SEQUENCES - KEPT_SEQUENCES),
             max_batch=parameters.max_num_batched_tokens,
             saved_bytes=parameters.cache_size_gb << 30,
         )

@@ -21,6 +21,9 @@ _GREEDY_BELOW = 1e-5
 _LIMITS = (1e-2, 1e-4, 1e-7)
 
 
+_MAX_TOP = 20
+
+
 class Choice(NamedTuple):
     """A chosen token, with its log probability and the most likely tokens if the request asks for them."""
 
@@ -61,7 +64,7 @@ class Sampler:
         self.ignores_end = bool(parameters.get("ignore_eos")) and not grammar
         """Whether the answer goes on after an end token."""
         self._end_tokens, self._grammar = end_tokens, grammar
-        self._num_top = int(parameters.get("top_logprobs") or 0)
+        self._num_top = min(int(parameters.get("top_logprobs") or 0), _MAX_TOP)
         self._with_logprob = bool(parameters.get("logprobs"))
         self._counts: Counter[int] = Counter()
         self._num_tokens = 0
@@ -70,7 +73,7 @@ class Sampler:
 
     def choose(self, logits: Logits) -> Choice:
         """Return the next token. `logits` [vocabulary] is changed. Raises InvalidLogits."""
-        logprob_of = self._log_probabilities(logits) if self._with_logprob else None
+        logprob_of = self.log_probabilities(logits) if self._with_logprob else None
         self._adjust(logits)
         token = self._pick(logits)
         if self._grammar and not self._grammar.allows(token):
@@ -86,7 +89,8 @@ class Sampler:
         if self._grammar:
             self._grammar.close()
 
-    def _log_probabilities(self, logits: Logits) -> tuple[Logits, tuple[tuple[int, float], ...]]:
+    def log_probabilities(self, logits: Logits) -> tuple[Logits, tuple[tuple[int, float], ...]]:
+        """Return the log probabilities of all tokens, and the most likely tokens if the request asks for them."""
         largest = logits.max()
         values = logits - (largest + np.log(np.exp(logits - largest).sum(dtype=np.float64)).astype(np.float32))
         if not self._num_top:

@@ -2,7 +2,8 @@
 
 import codecs
 import ctypes
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ LIBRARIES = "llama.cpp"
 """The folder with llama.cpp's libraries, in a model's version folder."""
 
 _PIECE = 256
+
+# llama.cpp's pre-tokenizers for byte-level BPE are recursive for some models, and overflow the stack at a run of 60,000
+# equal characters. So longer texts are tokenized in parts.
+_BPE, _MAX_PART = 2, 10_000
+_BOUNDARY = re.compile(r"[^\W_][ \n](?=\w)")
 
 
 class LlamaVocabulary:
@@ -29,6 +35,13 @@ class LlamaVocabulary:
 
     def encode(self, text: str, *, add_special: bool = False) -> list[int]:
         """Return the token IDs of a text."""
+        if len(text) <= _MAX_PART or self._llama.llama_vocab_type(self._vocabulary) != _BPE:
+            return self._encode(text, add_special)
+        return [
+            token for index, part in enumerate(_parts(text)) for token in self._encode(part, add_special and index == 0)
+        ]
+
+    def _encode(self, text: str, add_special: bool) -> list[int]:
         content = text.encode()
         size = len(content) + 8
         while True:
@@ -46,7 +59,7 @@ class LlamaVocabulary:
         """Return a detokenizer that omits special tokens, except those in `visible`."""
         return LlamaDetokenizer(self, visible)
 
-    def describe(self, token: int, logprob: float, *, with_special: bool = False) -> dict[str, Any] | None:
+    def describe(self, token: int, logprob: float | None, *, with_special: bool = False) -> dict[str, Any] | None:
         """Return a token's entry in OpenAI's `logprobs`. Return None for a special token."""
         if not with_special and self.is_special(token):
             return None
@@ -88,3 +101,15 @@ class LlamaDetokenizer:
         """Return nothing: only an incomplete character can be held back."""
         self._decoder.reset()
         return ""
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield the parts of a long text. They begin with white space after other characters, as tokens do, if possible."""
+    start = 0
+    while start < len(text):
+        end = start + _MAX_PART
+        if end < len(text):
+            ends = [match.start() + 1 for match in _BOUNDARY.finditer(text, start + _MAX_PART // 2, end)]
+            end = ends[-1] if ends else end
+        yield text[start:end]
+        start = end

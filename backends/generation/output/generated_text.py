@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.generation.engine.ipc import TopLogprobs
+from backends.generation.engine.ipc import TokenScore, TopLogprobs
 from backends.generation.vocabulary import Detokenizer
 from contract.model_text import REASONING_CLOSE, REASONING_OPEN, suffix_overlap
 
@@ -100,6 +100,7 @@ class GeneratedText:
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._top_logprobs: list[TopLogprobs] = []
+        self._prompt_scores: Sequence[TokenScore] = ()
         self._num_cached_tokens: int | None = None
         self._finish_reason: str | None = None
         self._error: Exception | None = None
@@ -136,9 +137,11 @@ class GeneratedText:
         logprobs: Sequence[float] = (),
         top_logprobs: Sequence[TopLogprobs] = (),
         cached_tokens: int | None = None,
+        prompt_scores: Sequence[TokenScore] = (),
     ) -> None:
-        """Add generated tokens, with their log probabilities if requested; a `finish_reason` ends the answer."""
+        """Add generated tokens and what `NewTokens` has about them; a `finish_reason` ends the answer."""
         with self._lock:
+            self._prompt_scores = self._prompt_scores or prompt_scores
             self._tokens += tokens
             self._logprobs += logprobs
             self._top_logprobs += top_logprobs or [()] * len(logprobs)
@@ -158,6 +161,7 @@ class GeneratedText:
             tokens, self._tokens = self._tokens, []
             logprobs, self._logprobs = self._logprobs, []
             top_logprobs, self._top_logprobs = self._top_logprobs, []
+            prompt_scores, self._prompt_scores = self._prompt_scores, ()
             finish_reason, error = self._finish_reason, self._error
         if error:
             raise error
@@ -170,7 +174,7 @@ class GeneratedText:
             finish_reason = "stop"
         if self._check:
             self._whole.append(text)
-        if text or finish_reason:
+        if text or finish_reason or prompt_scores:
             text, self._prefix = self._prefix + text, ""
         reasoning_tokens = self._reasoning.tokens if self._reasoning else None
         return Delta(
@@ -181,6 +185,7 @@ class GeneratedText:
             reasoning_tokens,
             tuple(token_logprobs),
             self._num_cached_tokens,
+            prompt_scores,
         )
 
     def violates_constraint(self) -> bool:
@@ -196,7 +201,7 @@ class GeneratedText:
         prefix, num_input_tokens = self._whole_prefix, self._num_input_tokens
         with self._lock:
             self._tokens, self._logprobs, self._finish_reason, self.finished = [], [], None, False
-            self._top_logprobs = []
+            self._top_logprobs, self._prompt_scores = [], ()
         self._num_output_tokens, self.attempts = 0, self.attempts + 1
         self.parameters = self.parameters | {"seed": self.parameters["seed"] + 1}
         self.prepare(num_input_tokens, self.parameters, detokenizer, prefix, self._check)
@@ -229,3 +234,5 @@ class Delta:
     """The new token IDs, their log probabilities and the most likely tokens; empty unless requested."""
     num_cached_tokens: int | None = None
     """How many tokens of the prompt were not computed; None if the engine does not report it."""
+    prompt_scores: Sequence[TokenScore] = ()
+    """The log probabilities of the prompt's tokens, together with the prompt's text, if requested."""

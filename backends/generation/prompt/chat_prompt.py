@@ -77,6 +77,8 @@ class ChatPrompt:
             raise InvalidRequest("This model does not accept images", f"messages[{i}].content[{j}]")
         text = self._render(messages, template_inputs)
         ids = self._encode(text)
+        if not ids:
+            raise InvalidRequest("The chat template makes an empty prompt of these messages", "messages")
         return Prompt(
             len(ids),
             self.remaining_context_after(len(ids)),

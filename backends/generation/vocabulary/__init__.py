@@ -34,7 +34,7 @@ class Vocabulary(Protocol):
     def detokenizer(self, visible: Collection[str] = ()) -> Detokenizer:
         """Return a detokenizer that omits special tokens, except those in `visible`, such as the tags of tool calls."""
 
-    def describe(self, token: int, logprob: float, *, with_special: bool = False) -> dict[str, Any] | None:
+    def describe(self, token: int, logprob: float | None, *, with_special: bool = False) -> dict[str, Any] | None:
         """Return a token's entry in OpenAI's `logprobs`, without `top_logprobs`. Return None for a special token."""
 
 

@@ -39,7 +39,7 @@ class HuggingFaceVocabulary:
         """Return a detokenizer that omits special tokens, except those in `visible`."""
         return HuggingFaceDetokenizer(self.tokenizer, visible)
 
-    def describe(self, token: int, logprob: float, *, with_special: bool = False) -> dict[str, Any] | None:
+    def describe(self, token: int, logprob: float | None, *, with_special: bool = False) -> dict[str, Any] | None:
         """Return a token's entry in OpenAI's `logprobs`. Return None for a special token."""
         if not with_special and token in self._added and self._added[token]["special"]:
             return None

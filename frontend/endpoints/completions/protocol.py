@@ -37,7 +37,7 @@ class CompletionRequest(SamplingFields):
         ge=0,
         le=5,
         description="Return the log probability of each output token except special tokens, and this many of the most "
-        "likely tokens. Values above 0 require a model on llama.cpp. Rejected if `echo` is true.",
+        "likely tokens. With `echo`, also for the prompt. Both `echo` and values above 0 require a model on llama.cpp.",
     )
     logit_bias: LogitBias | None = Field(None, description=BIAS)
     stream_options: StreamOptions | None = Field(
@@ -58,13 +58,6 @@ class CompletionRequest(SamplingFields):
             kinds = "a string, an array of token IDs, or an array of either"
             raise InvalidRequest(f"'prompt' must be {kinds}", param="prompt", code="invalid_type")
         return value
-
-    @model_validator(mode="after")
-    def _reject_echo_with_logprobs(self) -> "CompletionRequest":
-        if self.echo and self.logprobs is not None:
-            message = "'logprobs' cannot be combined with 'echo': the log probabilities of the prompt are not available"
-            raise InvalidRequest(message, param="logprobs", code="unsupported_parameter")
-        return self
 
     @model_validator(mode="after")
     def _limit_choices(self) -> "CompletionRequest":
@@ -89,7 +82,7 @@ class CompletionRequest(SamplingFields):
     def sampling_parameters(self, model: Model, choice: int = 0) -> SamplingParameters:
         """Return the backend's sampling parameters for a choice, given the index of the choice within its prompt."""
         parameters = super().sampling_parameters(model, choice) | {"stream": self.stream, "echo": self.echo}
-        if self.logprobs:
+        if self.logprobs is not None and (self.logprobs or self.echo):
             self._require_all_logits(model, "logprobs")
         return parameters if self.logprobs is None else parameters | {"logprobs": True, "top_logprobs": self.logprobs}
 

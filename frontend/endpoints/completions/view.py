@@ -84,14 +84,14 @@ class CompletionLogprobs:
         return {
             "tokens": [entry["token"] for entry in entries],
             "token_logprobs": [entry["logprob"] for entry in entries],
-            "top_logprobs": [_by_token(entry.get("top_logprobs", ())) for entry in entries] if has_top else None,
+            "top_logprobs": [_by_token(entry.get("top_logprobs")) for entry in entries] if has_top else None,
             "text_offset": offsets,
         }
 
 
-def _by_token(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _by_token(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, float] | None:
     """Return the log probabilities by token. If several look the same, the first one counts."""
-    return {entry["token"]: entry["logprob"] for entry in reversed(entries)}
+    return {entry["token"]: entry["logprob"] for entry in reversed(entries)} if entries else None
 
 
 class Completion(StreamedResponse):
@@ -108,6 +108,7 @@ class Completion(StreamedResponse):
             "model": model.id,
             "system_fingerprint": model.fingerprint,
         }
+        self._cached: dict[int, int] = {}  # index of a prompt → its tokens that were cached for all choices
         self._usage: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     def body(self) -> dict[str, Any]:
@@ -144,11 +145,13 @@ class Completion(StreamedResponse):
 
     def _count(self, index: int, last: dict[str, Any]) -> None:
         """Add the tokens of a choice to the usage; a prompt counts once, regardless of its number of choices."""
+        prompt = index // self._per_prompt
         if index % self._per_prompt == 0:
             self._usage["prompt_tokens"] += last["num_input_tokens"]
-            if (cached := last.get("num_cached_tokens")) is not None:
-                details = self._usage.setdefault("prompt_tokens_details", {"cached_tokens": 0})
-                details["cached_tokens"] += cached
+        if (cached := last.get("num_cached_tokens")) is not None:
+            # One choice computes the prompt, and the others may share it.
+            self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
+            self._usage["prompt_tokens_details"] = {"cached_tokens": sum(self._cached.values())}
         self._usage["completion_tokens"] += last["num_output_tokens"]
         self._usage["total_tokens"] = self._usage["prompt_tokens"] + self._usage["completion_tokens"]
         self._log_fields |= {name: count for name, count in self._usage.items() if name.endswith("_tokens")}

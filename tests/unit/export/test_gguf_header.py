@@ -18,7 +18,7 @@ def test_a_header_is_read(gguf_model):
     assert parameters_of(header) == {
         "engine": "llamacpp",
         "context_length": "4096",
-        "cache_tokens": str((1 << 30) // 256),
+        "cache_tokens": "131072",
         "reasoning": "think",
         "generation_defaults": '{"temperature": 0.6}',
     }
@@ -53,3 +53,55 @@ def test_a_file_in_several_parts_is_rejected(tmp_path):
     writer.close()
     with pytest.raises(InvalidGGUF, match="split into several files"):
         read_header(tmp_path / "a.gguf")
+
+
+def write_header(path, **values):
+    writer = GGUFWriter(path, "llama")
+    for name, value in values.items():
+        key = f"llama.{name}"
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_int64(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"context_length": "x"},
+        {"context_length": -5},
+        {"block_count": 10**14},
+        {"block_count": "x"},
+        {"embedding_length": [1, -1]},
+    ],
+)
+def test_invalid_values_are_rejected(tmp_path, values):
+    with pytest.raises(InvalidGGUF, match=f"invalid 'llama.{next(iter(values))}'"):
+        read_header(write_header(tmp_path / "a.gguf", **values))
+
+
+def test_array_that_would_need_gigabytes_is_rejected(tmp_path):
+    key = struct.pack("<Q", 1) + b"a"
+    content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<IIQ", 9, 0, 30_000_000)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.truncate(40_000_000)
+    with pytest.raises(InvalidGGUF, match="claims an array of 30,000,000 values"):
+        read_header(path)
+
+
+def test_context_of_models_without_keys_and_values_is_limited(tmp_path):
+    recurrent = {"block_count": 64, "embedding_length": 2560, "context_length": 1_048_576}
+    path = write_header(tmp_path / "a.gguf", **recurrent)
+    header = read_header(path)
+    assert header.kv_bytes_per_token == 2 * 2 * 2560 * 64
+    without = read_header(write_header(tmp_path / "b.gguf", **recurrent | {"attention.head_count": 0}))
+    assert without.kv_bytes_per_token == 0
+    assert parameters_of(without)["context_length"] == "131072"

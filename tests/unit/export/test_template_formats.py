@@ -48,7 +48,9 @@ def test_formats_are_inferred(family):
         ("<tool_call>\n<function={{ name }}>", "Qwen3-Coder"),
         ("<|start|>assistant<|channel|>analysis", "GPT-OSS"),
         ("<|START_ACTION|>", "Command R7B"),
-        ("Action: ```json", "Command R"),
+        ("<|START_OF_TURN_TOKEN|>{{ 'Action:\\n```json\\n[' }}", "Command R"),
+        ("<|assistant|>{{ name }}<|observation|>", "GLM 4"),
+        ("<|im_start|>assistant<|tool_call_start|>[", "LFM2 and MiniCPM3"),
     ],
 )
 def test_other_formats_are_reported(template, family):

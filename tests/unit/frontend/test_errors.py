@@ -73,8 +73,8 @@ def test_validation_error_names_the_field_and_what_is_valid(client, path, body, 
         (
             "logit_bias",
             {"1": 2},
-            "'logit_bias' is not supported by OpenVINO, the engine of 'org/tiny-chat'; models on llama.cpp support it "
-            "(see GET /v1/models)",
+            "'logit_bias' is not supported by OpenVINO, the engine of 'org/tiny-chat'; chat models on llama.cpp "
+            "support it (see GET /v1/models)",
         ),
         ("function_call", "f", '\'function_call\' must be "none" or "auto"'),
     ],

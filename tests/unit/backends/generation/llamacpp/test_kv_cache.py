@@ -28,6 +28,9 @@ class Memory:
         self.cells += [(token, {sequence}) for token in tokens]
         assert len(self.cells) <= self.size
 
+    def saved_size(self, sequence):
+        return len(self.tokens(sequence))
+
     def save(self, sequence):
         return bytes(self.tokens(sequence))
 
@@ -120,12 +123,26 @@ def test_a_sequence_that_had_to_leave_the_cache_is_restored():
     assert memory.tokens(sequence.id) == [*long[:50], 1, 2]
 
 
-def test_a_longer_sequence_than_the_cache_may_keep_is_saved():
+def test_a_long_sequence_is_saved_when_another_one_starts():
     memory = Memory(5_000)
     cache = KVCache(memory, 5_000, 8, saved_bytes=10_000)
     cache.finish(run(cache, memory, [5] * 3_000)[0])
-    assert cache.used == 0
+    assert cache.used == 3_000
+    run(cache, memory, [7] * 10)
+    assert cache.used == 10
     assert run(cache, memory, [5] * 2_000)[1] == 1_999
+
+
+def test_the_more_sequences_run_the_fewer_cells_are_kept():
+    memory = Memory(5_000)
+    cache = KVCache(memory, 5_000, 10, saved_bytes=10_000)
+    for token in range(5):
+        cache.finish(run(cache, memory, [token] * 300)[0])
+    kept = []
+    for token in range(10, 14):
+        run(cache, memory, [token])
+        kept.append(cache.used - len(kept) - 1)
+    assert kept == [1_500, 900, 600, 300]  # at most 2,048, 1,024, 682 and 512
 
 
 def test_saved_sequences_have_a_limit_in_bytes():
@@ -137,7 +154,29 @@ def test_saved_sequences_have_a_limit_in_bytes():
     assert cache.known_prefix([3] * 60) == 59
 
 
-@pytest.mark.parametrize("saved_bytes", [0, 500])
+def test_a_saved_sequence_may_lose_its_place_to_one_that_is_evicted_for_it():
+    memory = Memory(100)
+    cache = KVCache(memory, 100, 8, saved_bytes=100)
+    for prompt in ([2] * 60, [1] * 70):
+        cache.finish(run(cache, memory, prompt)[0])
+    sequence, _ = run(cache, memory, [*[2] * 60, 3, 4])
+    assert memory.tokens(sequence.id) == [*[2] * 60, 3, 4]
+    assert cache.used == len(memory.cells)
+
+
+def test_an_evicted_source_is_not_shared_when_a_restore_fails():
+    memory = Memory(100)
+    cache = KVCache(memory, 100, 8, saved_bytes=1_000)
+    cache.finish(run(cache, memory, [5] * 50 + [6] * 20)[0])
+    cache.finish(run(cache, memory, [9] * 60)[0])
+    cache.finish(run(cache, memory, [5] * 10 + [7] * 20)[0])
+    run(cache, memory, [8] * 35)
+    sequence = cache.start([5] * 50 + [1, 1])
+    assert memory.tokens(sequence.id) == sequence.tokens.tolist()
+    assert cache.used == len(memory.cells)
+
+
+@pytest.mark.parametrize("saved_bytes", [0, 150, 500])
 def test_random_requests_keep_the_books_right(saved_bytes):
     """Every sequence has its own tokens, and the number of used cells is that of the memory, after any operation."""
     generator = random.Random(5)
@@ -146,7 +185,8 @@ def test_random_requests_keep_the_books_right(saved_bytes):
     running = []
     for _ in range(3_000):
         if len(running) < 8 and generator.random() < 0.5:
-            prompt = [generator.randrange(2) for _ in range(generator.choice((5, 20, 60)))] or [1]
+            start = [generator.randrange(3)] * generator.choice((0, 10, 40))
+            prompt = start + [generator.randrange(2) for _ in range(generator.choice((5, 20, 60)))]
             try:
                 running.append((run(cache, memory, prompt)[0], prompt))
             except CacheFull:

@@ -53,11 +53,12 @@ class FakeContext:
         rows = []
         for piece in pieces:
             assert len(self.tokens(piece.sequence)) == piece.position
-            self.stored += [(token, {piece.sequence}) for token in piece.tokens]
-            if piece.wants_logits:
-                row = np.zeros(VOCABULARY, np.float32)
-                row[next_token(self.tokens(piece.sequence))] = 9
-                rows.append(row)
+            for index, token in enumerate(piece.tokens, 1):
+                self.stored.append((token, {piece.sequence}))
+                if index > len(piece.tokens) - piece.num_outputs:
+                    row = np.zeros(VOCABULARY, np.float32)
+                    row[next_token(self.tokens(piece.sequence))] = 9
+                    rows.append(row)
         return np.array(rows)
 
     def copy(self, source, target, length):
@@ -68,6 +69,9 @@ class FakeContext:
         for _, owners in [cell for cell in self.stored if sequence in cell[1]][start:]:
             owners.discard(sequence)
         self.stored = [cell for cell in self.stored if cell[1]]
+
+    def saved_size(self, sequence):
+        return len(self.tokens(sequence))
 
     def save(self, sequence):
         return bytes(self.tokens(sequence))
@@ -106,7 +110,7 @@ def start():
 
 class Client:
     def __init__(self, connection):
-        self.connection, self.ids = connection, 0
+        self.connection, self.ids, self.scores = connection, 0, {}
 
     def send(self, prompt, **parameters):
         self.ids += 1
@@ -127,6 +131,7 @@ class Client:
             for new in message.new_tokens:
                 found[new.request_id][0] += new.tokens
                 found[new.request_id][1] = new.finish_reason
+                self.scores.setdefault(new.request_id, []).extend(new.prompt_scores)
                 if new.cached_tokens is not None:
                     found[new.request_id][2] = new.cached_tokens
         return [tuple(found[id]) for id in ids]
@@ -151,6 +156,21 @@ def test_a_long_prompt_is_computed_in_pieces_beside_running_answers(start):
     assert [tokens for tokens, _, _ in results] == [answer_to([1, 2], 30), answer_to(list(range(40)) * 3, 2)]
     assert max(map(sum, context.batches)) <= 32
     assert any(len(batch) == 2 and batch[0] == 1 and batch[1] > 1 for batch in context.batches)
+
+
+@pytest.mark.parametrize("cells", [1_000, 150])
+def test_each_token_of_a_prompt_is_scored_once(start, cells):
+    client = start(FakeContext(cells=cells))
+    prompts = [[i, *answer_to([i], 50)] for i in range(3)]  # the model finds each of these tokens most likely
+    client.results(client.send(prompts[1], max_tokens=2))  # a cached prompt has no logits
+    ids = [client.send(prompt, echo=True, logprobs=True, top_logprobs=1, max_tokens=20) for prompt in prompts]
+    for id, prompt, (tokens, _, _) in zip(ids, prompts, client.results(*ids), strict=True):
+        assert tokens == answer_to(prompt, 20)
+        scores = client.scores[id]
+        assert [score.token for score in scores] == prompt
+        assert scores[0].logprob is None
+        assert [score.top[0][0] for score in scores[1:]] == prompt[1:]
+        assert all(score.logprob == score.top[0][1] for score in scores[1:])
 
 
 def test_answers_end_at_an_end_token(start):
@@ -225,3 +245,31 @@ def test_images_are_rejected(start):
     client.connection.send(GenerateWithImages(7, "c", "text", (), {}, 10))
     message = client.connection.recv()
     assert (message.request_id, message.is_client_error) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"temperature": None}, {"seed": None}, {"max_tokens": "5"}, {"top_k": float("inf")}, {"logit_bias": {"x": 1}}],
+)
+def test_a_request_with_parameters_of_wrong_types_fails_alone(start, parameters):
+    client = start(FakeContext())
+    other = client.send([1, 2], max_tokens=20)
+    (_, error, _), (tokens, _, _) = client.results(client.send([3, 4], **parameters), other)
+    assert error not in {"length", "stop"}
+    assert tokens == answer_to([1, 2], 20)
+
+
+def test_an_empty_prompt_fails_alone(start):
+    client = start(FakeContext())
+    (_, error, _), (tokens, _, _) = client.results(client.send([]), client.send([1]))
+    assert error == "The prompt must not be empty"
+    assert tokens == answer_to([1], 5)
+
+
+def test_conversations_that_do_not_fit_into_the_cache_together_alternate(start):
+    client = start(FakeContext(cells=100), saved_bytes=100)
+    prompts = [[1] * 60, [2] * 60]
+    for turn in range(3):
+        for prompt in prompts:
+            prompt += [turn + 3]
+            assert client.results(client.send(prompt, max_tokens=4))[0][0] == answer_to(prompt, 4)

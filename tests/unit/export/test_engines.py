@@ -1,0 +1,73 @@
+"""The choice between OpenVINO and llama.cpp for chat models published as GGUF."""
+
+import pytest
+
+from export import engines
+from export.catalog import load_catalog
+from export.engines import with_engine
+from export.fetch import ExportError
+from export.local_models import local_entry
+
+PREVIOUS = {"openvino": {"parameters": {}}, "llamacpp": {"parameters": {"engine": "llamacpp"}}}
+
+
+def engine_of(entry):
+    assert entry.parameters["engine"] == {"gguf": "openvino", "llamacpp": "llamacpp"}[entry.converter]
+    return entry.parameters["engine"]
+
+
+@pytest.mark.parametrize(("amx", "engine"), [(True, "llamacpp"), (False, "openvino")])
+def test_catalog_models_run_on_llamacpp_if_the_cpu_has_amx(monkeypatch, amx, engine):
+    monkeypatch.setattr(engines, "_has_amx", lambda: amx)
+    entry = with_engine(load_catalog()["smollm2-135m"], "auto", {})
+    assert engine_of(entry) == engine
+    assert entry.parameters["generation_defaults"] == '{"temperature": 0.2, "top_p": 0.9}'
+
+
+@pytest.mark.parametrize("previous", ["openvino", "llamacpp"])
+def test_engine_of_the_previous_export_is_kept_unless_another_is_set(monkeypatch, previous):
+    monkeypatch.setattr(engines, "_has_amx", lambda: previous == "openvino")
+    entry = load_catalog()["smollm2-135m"]
+    assert engine_of(with_engine(entry, "auto", PREVIOUS[previous])) == previous
+    for engine in ("openvino", "llamacpp"):
+        assert engine_of(with_engine(entry, engine, PREVIOUS[previous])) == engine
+
+
+def test_own_files_run_on_llamacpp_unless_openvino_is_set(monkeypatch, gguf_model):
+    monkeypatch.setattr(engines, "_has_amx", lambda: False)
+    entry = local_entry(gguf_model)
+    assert engine_of(with_engine(entry, "auto", {})) == "llamacpp"
+    assert engine_of(with_engine(entry, "openvino", {})) == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("engine", "device"), [("llamacpp", "CPU"), ("llamacpp-vulkan", "VULKAN"), ("llamacpp-cuda", "CUDA")]
+)
+def test_device_of_llamacpp_is_kept_too(engine, device):
+    entry = load_catalog()["smollm2-135m"]
+    chosen = with_engine(entry, engine, {})
+    assert chosen.parameters["device"] == device
+    assert chosen.conversion.get("device", "cpu") == device.lower()
+    record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
+    assert with_engine(entry, "auto", record) == chosen
+
+
+def test_requantized_weights_are_kept_until_another_engine_is_set():
+    entry = load_catalog()["smollm2-135m"]
+    chosen = with_engine(entry, "llamacpp", {}, requantize=True)
+    assert chosen.conversion == {"device": "cpu", "requantize": "Q8_0"}
+    record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
+    assert with_engine(entry, "auto", record) == with_engine(entry, "llamacpp", record) == chosen
+    moved = with_engine(entry, "llamacpp-vulkan", record)
+    assert moved.conversion == {"device": "vulkan", "requantize": "Q8_0"}
+    assert with_engine(entry, "openvino", record).conversion == {}
+    with pytest.raises(ExportError, match="--requantize needs --engine llamacpp"):
+        with_engine(entry, "openvino", {}, requantize=True)
+
+
+def test_other_models_are_unchanged():
+    for name in ("qwen3-vl-2b", "whisper-base"):
+        entry = load_catalog()[name]
+        assert with_engine(entry, "llamacpp", {}) is entry
+        with pytest.raises(ExportError, match="--requantize does not apply"):
+            with_engine(entry, "auto", {}, requantize=True)
