@@ -55,6 +55,11 @@ _FINISH_REASONS = {genai.GenerationFinishReason.STOP: "stop", genai.GenerationFi
 # restarted as soon as it is idle. If it is never idle, it rejects new grammars after _MAX_GRAMMARS.
 _RESTART_GRAMMARS, _MAX_GRAMMARS = 400, 2000
 
+# A prompt waits outside of the pipeline while those in the pipeline have enough tokens for this many steps. In the
+# pipeline, a prompt must be computed completely, even if its request is cancelled: otherwise, the prefix cache would
+# offer blocks whose keys and values were never computed, and a later request with the same prompt would get garbage.
+_PREFILL_STEPS = 2
+
 # While a new grammar waits to be compiled, requests whose grammars are already compiled can still start, but only for
 # this many seconds. After that, these requests wait too. Compilation begins as soon as every started request with a
 # grammar has its first token.
@@ -72,6 +77,7 @@ class Engine:
         compiler: GrammarCompiler,
         slots: int,
         num_draft_tokens: int,
+        max_batch: int,
     ):
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # Through this pipe, the compiler's thread wakes the loop, which may be waiting for a message.
@@ -82,6 +88,9 @@ class Engine:
         self._compiler = compiler
         self._queue = FairQueue[Generate | GenerateWithImages](slots)
         self._num_draft_tokens = num_draft_tokens
+        self._max_prefill = _PREFILL_STEPS * max_batch
+        self._prefilling: dict[int, int] = {}  # IDs of started requests without a token → tokens of their prompts
+        self._cancelled: set[int] = set()  # those of them that were cancelled
         self._next_compile_at = 0.0
         self._compiling: str | None = None
         self._shutdown_requested = self._restart_offered = False
@@ -89,7 +98,7 @@ class Engine:
         self._awaiting_grammar: deque[Generate | GenerateWithImages] = deque()
         self._admitted_waiting: list[
             Generate | GenerateWithImages
-        ] = []  # requests that hold a slot and wait while another grammar is compiled
+        ] = []  # requests that hold a slot and wait for a grammar that is being compiled, or for other prompts
         self._awaiting_first_token: set[int] = set()  # IDs of started requests with a grammar and no token yet
         self._handles: dict[int, Any] = {}
         self._wants_logprobs: set[int] = set()  # IDs of requests that ask for log probabilities
@@ -142,7 +151,9 @@ class Engine:
                 other for other in self._awaiting_grammar if other.request_id != message.request_id
             )
             self._awaiting_images.pop(message.request_id, None)
-            if handle := self._remove(message.request_id):
+            if message.request_id in self._prefilling:
+                self._cancelled.add(message.request_id)
+            elif handle := self._remove(message.request_id):
                 handle.cancel()
         elif message.parameters.get("grammar"):
             if not self._awaiting_grammar:
@@ -155,14 +166,16 @@ class Engine:
     def _admit(self) -> None:
         """Assign free slots to queued requests and start these requests.
 
-        While `_grammars_blocked()` is true, a request with a grammar gets a slot but does not start yet.
+        While `_grammars_blocked()` is true, a request with a grammar gets a slot but does not start yet. Neither does a
+        request without images while the pipeline has enough prompts to compute.
         """
-        if not self._grammars_blocked():
-            waiting, self._admitted_waiting = self._admitted_waiting, []
-            for admitted in waiting:
-                self._start_request(admitted)
         while message := self._queue.next():
-            if message.parameters.get("grammar") and self._grammars_blocked():
+            self._admitted_waiting.append(message)
+        waiting, self._admitted_waiting = self._admitted_waiting, []
+        for message in waiting:
+            is_blocked = bool(message.parameters.get("grammar")) and self._grammars_blocked()
+            has_prompts = isinstance(message, Generate) and sum(self._prefilling.values()) >= self._max_prefill
+            if is_blocked or has_prompts:
                 self._admitted_waiting.append(message)
             else:
                 self._start_request(message)
@@ -252,6 +265,7 @@ class Engine:
                 message.parameters, message.remaining_context, self._end_tokens, self._num_draft_tokens
             )
             self._handles[message.request_id] = self._pipeline.add_request(message.request_id, *prompt, config)
+            self._prefilling[message.request_id] = len(message.prompt_ids) // 8 if isinstance(message, Generate) else 0
             if message.parameters.get("logprobs"):
                 self._wants_logprobs.add(message.request_id)
         except InvalidRequest as error:
@@ -272,8 +286,14 @@ class Engine:
         """Return all new tokens, remove finished requests, and fail requests that the KV cache cannot hold."""
         new_tokens = []
         for request_id, handle in list(self._handles.items()):
-            while handle.can_read():
+            if handle.can_read():
                 self._awaiting_first_token.discard(request_id)
+                self._prefilling.pop(request_id, None)
+            if request_id in self._cancelled and request_id not in self._prefilling:
+                self._remove(request_id)
+                handle.cancel()
+                continue
+            while handle.can_read():
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
                     logprobs = list(output.generated_log_probs) if request_id in self._wants_logprobs else []
@@ -296,6 +316,8 @@ class Engine:
         self._admitted_waiting = [message for message in self._admitted_waiting if message.request_id != request_id]
         self._awaiting_first_token.discard(request_id)
         self._wants_logprobs.discard(request_id)
+        self._cancelled.discard(request_id)
+        self._prefilling.pop(request_id, None)
         return self._handles.pop(request_id, None)
 
     def _gauges(self) -> Gauges:
@@ -318,7 +340,15 @@ def main() -> None:
         num_draft_tokens = configured_draft_tokens(folder, parameters)
         warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
         compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
-        return Engine(pipeline, end_tokens, socket, compiler, parameters.max_num_seqs, num_draft_tokens)
+        return Engine(
+            pipeline,
+            end_tokens,
+            socket,
+            compiler,
+            parameters.max_num_seqs,
+            num_draft_tokens,
+            parameters.max_num_batched_tokens,
+        )
 
     serve(folder, open_engine)
 

@@ -19,13 +19,20 @@ class FakePipeline:
     """Generates one token per step for each request, and records the order in which requests were added."""
 
     def __init__(self):
-        self.order, self.live = [], {}
+        self.order, self.live, self.cancelled_in_prompt = [], {}, []
+        self.prompt_steps = 0
+        """How many steps a prompt takes before the first token."""
 
     def add_request(self, request_id, ids, config):
         self.order.append(request_id)
-        handle = FakeHandle(config.max_new_tokens, lambda: self.live.pop(request_id, None))
+        handle = FakeHandle(config.max_new_tokens, lambda: self._end(request_id), self.prompt_steps)
         self.live[request_id] = handle
         return handle
+
+    def _end(self, request_id):
+        handle = self.live.pop(request_id, None)
+        if handle and handle.prompt_steps:
+            self.cancelled_in_prompt.append(request_id)
 
     def step(self):
         time.sleep(0.001)
@@ -40,10 +47,13 @@ class FakePipeline:
 
 
 class FakeHandle:
-    def __init__(self, tokens, end):
-        self.remaining, self.end, self.outputs = tokens, end, []
+    def __init__(self, tokens, end, prompt_steps):
+        self.remaining, self.end, self.outputs, self.prompt_steps = tokens, end, [], prompt_steps
 
     def make(self):
+        if self.prompt_steps:
+            self.prompt_steps -= 1
+            return
         self.remaining -= 1
         reason = genai.GenerationFinishReason.LENGTH if self.remaining == 0 else genai.GenerationFinishReason.NONE
         self.outputs.append(SimpleNamespace(generated_ids=[5], generated_log_probs=[0.0], finish_reason=reason))
@@ -88,7 +98,7 @@ class Driver:
     def __init__(self, slots=8, seconds=0.02):
         self.pipeline, self.compiler = FakePipeline(), FakeCompiler(seconds)
         self.socket, engine_socket = Pipe()
-        self.engine = Engine(self.pipeline, [0], engine_socket, self.compiler, slots, 0)
+        self.engine = Engine(self.pipeline, [0], engine_socket, self.compiler, slots, 0, 128)
         self.thread = threading.Thread(target=self._run)
         self.submitted, self.first, self.ended, self.failed = set(), {}, {}, {}
 
@@ -96,10 +106,10 @@ class Driver:
         with contextlib.suppress(EOFError, OSError):
             self.engine.run()
 
-    def add(self, request_id, client="a", grammar=None, tokens=3):
+    def add(self, request_id, client="a", grammar=None, tokens=3, ids=IDS):
         self.submitted.add(request_id)
         parameters = {"max_tokens": tokens, "temperature": 0} | ({"grammar": grammar} if grammar else {})
-        self.socket.send(Generate(request_id, client, IDS, parameters, 100))
+        self.socket.send(Generate(request_id, client, ids, parameters, 100))
 
     def until(self, condition, seconds=10):
         end = time.monotonic() + seconds
@@ -233,3 +243,28 @@ def test_a_cancelled_request_frees_its_slot_at_any_stage(drive):
     driver.add(22)
     driver.until(lambda: {21, 22} <= driver.ended.keys())
     assert not driver.pipeline.live
+
+
+def test_a_prompt_is_computed_completely_even_if_its_request_is_cancelled(drive):
+    driver = drive()
+    driver.pipeline.prompt_steps = 50
+    driver.add(1, tokens=1_000)
+    driver.until(lambda: driver.pipeline.order == [1])
+    driver.socket.send(Cancel(1))
+    driver.add(2)
+    driver.until(lambda: 2 in driver.ended)
+    assert driver.pipeline.cancelled_in_prompt == []
+    assert not driver.pipeline.live
+    assert 1 not in driver.first
+
+
+def test_prompts_wait_outside_of_the_pipeline_where_they_can_be_cancelled(drive):
+    driver = drive()
+    driver.pipeline.prompt_steps = 50
+    for request_id in range(1, 7):
+        driver.add(request_id, ids=bytes(8 * 200))
+    driver.until(lambda: driver.pipeline.order == [1, 2])
+    for request_id in (3, 4, 5):
+        driver.socket.send(Cancel(request_id))
+    driver.until(lambda: {1, 2, 6} <= driver.ended.keys())
+    assert driver.pipeline.order == [1, 2, 6]
