@@ -20,7 +20,7 @@ from bench.chat import PromptSource
 from bench.contest import Rival, Work, print_ratios
 from bench.rivals import llama_server
 from contract.paths import default_model_repository
-from export.local_models import local_name
+from export.local_names import local_name
 from tests.support.gguf_files import gguf_file
 from tests.support.load import Load, chat_body, run_streams
 from tests.support.stack import read_config, running_stack

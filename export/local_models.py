@@ -2,31 +2,20 @@
 
 import datetime
 import os
-import re
 from pathlib import Path
 
 import psutil
 
-from export.catalog import Entry, load_catalog, load_defaults
+from export.catalog import Entry, load_defaults
 from export.converters.llamacpp import CACHE_BYTES
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, InvalidGGUF, read_header
+from export.local_names import local_name
 from export.repository import read_record
 
 _UNLIMITED = 1 << 60
 _OVERHEAD = 300 << 20
 """What an engine needs apart from the weights and the KV cache."""
-
-
-def is_gguf(name: str) -> bool:
-    """Return whether a model on the command line is the path of a GGUF file."""
-    return name.lower().endswith(".gguf")
-
-
-def local_name(path: Path) -> str:
-    """Return the name, in the model repository, of the model in a GGUF file."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
-    return f"{name}-gguf" if name in load_catalog() else name
 
 
 def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
@@ -98,18 +87,3 @@ def memory_limit() -> int:
 
 def _count(number: int) -> str:
     return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
-
-
-def require_weights(folder: Path) -> None:
-    """Raise ExportError if the weights of an exported model are a link to a file that no longer exists."""
-    weights = folder / "1" / "model.gguf"
-    if weights.is_symlink() and not weights.exists():
-        raise ExportError(
-            f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
-        )
-
-
-def exported_file(folder: Path) -> str | None:
-    """Return the GGUF file from which a model's folder was exported, if it still exists."""
-    weights = read_record(folder).get("weights") or ""
-    return weights if is_gguf(weights) and Path(weights).is_file() else None

@@ -31,11 +31,11 @@ _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
 def export(names: tuple[str, ...], every: bool, weights: Path | None, requantize: bool, **flags: Any) -> None:
     """Download and convert catalog models, or add GGUF files.
 
-    MODEL is the name of a catalog entry, or the path of a GGUF file. Adds the models to the
-    model repository. Without MODEL, exports the starter set.
+    MODEL is the name of a catalog entry, or the path of a GGUF file. Adds the models to the model repository. Without
+    MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
-    from export.local_models import is_gguf
+    from export.local_names import is_gguf
 
     catalog, settings = load_catalog(), load_command_settings(flags)
     files = [Path(name) for name in names if is_gguf(name)]

@@ -25,7 +25,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
     variable (TRIDENT_PORT) or by a key in trident.toml (port).
     """
     from export.fetch import ExportError
-    from export.local_models import exported_file, is_gguf, local_name, require_weights
+    from export.local_names import exported_file, is_gguf, local_name, require_weights
 
     # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
     settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
@@ -35,8 +35,11 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
 
         given = settings.models or tuple(starter_names())
         models = models or list(given)
-        sources = [name if is_gguf(name) else exported_file(settings.model_repository / name) or name for name in given]
-        if wanted := [name for name in sources if name in load_catalog() or is_gguf(name)]:
+        sources = [
+            name if name in load_catalog() or is_gguf(name) else exported_file(settings.model_repository / name)
+            for name in given
+        ]
+        if wanted := [source for source in sources if source]:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
             command = [sys.executable, "-m", "trident", "export", *wanted]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:

@@ -295,7 +295,7 @@ class Engine:
                     continue
                 scored, length = True, min(length, KEPT_SEQUENCES)
             try:
-                self._cache.reserve(sum(len(piece.tokens) for _, piece in pieces) + length)
+                self._cache.reserve(self._max_batch - budget + length)
             except CacheFull:
                 if not pieces:
                     self._make_room()

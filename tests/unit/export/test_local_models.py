@@ -1,12 +1,15 @@
 """Entries for a user's GGUF files: names, memory, and files with the same name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from export import local_models
 from export.fetch import ExportError
-from export.local_models import local_entry, local_name, require_free_name
+from export.local_models import local_entry, require_free_name
+from export.local_names import local_name
 
 
 def folder_of(repository, name, weights):
@@ -65,3 +68,8 @@ def test_folder_of_the_operator_is_not_replaced(gguf_model, tmp_path):
     (tmp_path / "repository" / "tiny").mkdir(parents=True)
     with pytest.raises(ExportError, match="which the export did not create"):
         require_free_name(gguf_model, tmp_path / "repository")
+
+
+def test_names_need_none_of_the_modules_of_a_conversion():
+    code = "import sys, export.local_names; print({'gguf', 'numpy', 'openvino', 'tritonclient'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

@@ -1,0 +1,38 @@
+"""Names of a user's own GGUF files in the model repository.
+
+The launcher imports this module, and keeps what it imports. It therefore imports nothing that only an export needs.
+"""
+
+import re
+from pathlib import Path
+
+from export.catalog import load_catalog
+from export.fetch import ExportError
+
+
+def is_gguf(name: str) -> bool:
+    """Return whether a model on the command line is the path of a GGUF file."""
+    return name.lower().endswith(".gguf")
+
+
+def local_name(path: Path) -> str:
+    """Return the name, in the model repository, of the model in a GGUF file."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
+    return f"{name}-gguf" if name in load_catalog() else name
+
+
+def require_weights(folder: Path) -> None:
+    """Raise ExportError if the weights of an exported model are a link to a file that no longer exists."""
+    weights = folder / "1" / "model.gguf"
+    if weights.is_symlink() and not weights.exists():
+        raise ExportError(
+            f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
+        )
+
+
+def exported_file(folder: Path) -> str | None:
+    """Return the GGUF file from which a model's folder was exported, if it still exists."""
+    from export.repository import read_record
+
+    weights = read_record(folder).get("weights") or ""
+    return weights if is_gguf(weights) and Path(weights).is_file() else None
