@@ -88,14 +88,14 @@ def test_choices_differ(client, stream):
 
 
 def test_logprobs_cover_the_text_with_and_without_streaming_and_are_lower_at_a_high_temperature(client):
-    choice = ask(client, temperature=0, logprobs=True).choices[0]
+    choice = ask(client, COUNT, temperature=0, logprobs=True).choices[0]
     entries = choice.logprobs.content
     assert bytes(byte for entry in entries for byte in entry.bytes).decode() == choice.message.content
     assert all(-20 < entry.logprob <= 0 for entry in entries)
     assert math.exp(sum(entry.logprob for entry in entries) / len(entries)) > 0.2  # greedy tokens are likely on average
-    hot = ask(client, temperature=2, logprobs=True).choices[0].logprobs.content
+    hot = ask(client, COUNT, temperature=2, logprobs=True).choices[0].logprobs.content
     assert sum(entry.logprob for entry in hot) / len(hot) < sum(entry.logprob for entry in entries) / len(entries)
-    chunks = list(ask(client, temperature=0, logprobs=True, stream=True))
+    chunks = list(ask(client, COUNT, temperature=0, logprobs=True, stream=True))
     parts = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices]
     streamed = [entry for part in parts if part for entry in part.content]
     assert [entry.token for entry in streamed] == [entry.token for entry in entries]
