@@ -30,8 +30,8 @@ class TaskTensors:
 
 
 CHAT = TaskTensors(
-    # messages, sampling_parameters and tools are JSON. token_ids holds little-endian int32 values. image holds encoded
-    # image files.
+    # messages, sampling_parameters and tools are JSON. token_ids holds little-endian int32 values. image and audio hold
+    # the encoded files of the messages' parts.
     inputs={
         "messages": "STRING",
         "prompt": "STRING",
@@ -39,6 +39,7 @@ CHAT = TaskTensors(
         "sampling_parameters": "STRING",
         "tools": "STRING",
         "image": "STRING",
+        "audio": "STRING",
     },
     outputs={
         "text_output": "STRING",
@@ -50,9 +51,12 @@ CHAT = TaskTensors(
         "logprobs": "STRING",
     },
     last_output="finish_reason",
-    optional=("messages", "prompt", "token_ids", "tools", "image"),
-    lists=("image",),
+    optional=("messages", "prompt", "token_ids", "tools", "image", "audio"),
+    lists=("image", "audio"),
 )
+
+FILES = CHAT.lists
+"""The inputs of chat models with files, which are also the types of content parts."""
 
 EMBEDDING = TaskTensors(
     inputs={"text": "STRING", "token_ids": "STRING"},

@@ -20,6 +20,9 @@ _MAX_TENSORS, _MAX_KEYS, _MAX_DEPTH, _MAX_DIMENSIONS = 1_000_000, 100_000, 4, 4
 _MAX_ELEMENTS = 20_000_000
 """How many numbers and strings all arrays have together. The largest vocabularies have 262,000 tokens."""
 
+PROJECTOR_ARCHITECTURE = "clip"
+"""The architecture of files that encode images and audio for a chat model."""
+
 _MAX_INTEGER = 1 << 31
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -155,6 +158,17 @@ class _Reader:
             raise InvalidGGUF("the file ends within its header: it is truncated or damaged")
         self._at += length
         return self._content[self._at - length : self._at]
+
+
+def projector_capabilities(header: GGUFHeader) -> list[str]:
+    """Return what a projector accepts: `vision`, `audio` or both. Raises InvalidGGUF if the file is not a projector."""
+    if header.architecture != PROJECTOR_ARCHITECTURE:
+        raise InvalidGGUF(f"the file is not a projector, but a model of the architecture {header.architecture}")
+    keys = {"vision": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
+    found = [name for name, key in keys.items() if header.metadata.get(key) is True]
+    if not found:
+        raise InvalidGGUF("the projector accepts neither images nor audio")
+    return found
 
 
 def _file_type(metadata: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Downloads llama.cpp's libraries, which come prebuilt with the npm package node-llama-cpp.
 
-Each package has a library for each generation of CPUs, and llama.cpp chooses among them when it is loaded.
+Each package has a library for each generation of CPUs, and llama.cpp chooses among them when it is loaded. The library
+that encodes images and audio comes with the Python package xllamacpp instead.
 """
 
 import hashlib
@@ -15,7 +16,10 @@ from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
 
-from export.fetch import ExportError
+from tqdm import tqdm
+
+from export.catalog import Package
+from export.fetch import ExportError, fetch_wheel, unpack
 
 VERSION = "3.22.1"
 """The version of the packages."""
@@ -45,6 +49,16 @@ PACKAGES = {
 }
 """Device → the package with libraries for it. All of them have libraries for CPUs, too."""
 
+MULTIMODAL = Package(
+    name="xllamacpp",
+    version="2026.10.11549",
+    sha256="c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261",
+    file="xllamacpp/xllamacpp.abi3.so",
+)
+"""The package with the library that encodes images and audio. Only its license and this file of it are used."""
+
+_MULTIMODAL_BYTES = 34_000_000
+
 _REGISTRY = "https://registry.npmjs.org"
 _SECONDS = 60.0
 _MAX_BYTES = 200 << 20
@@ -70,6 +84,29 @@ def fetch_libraries(cache: Path, device: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
         new = Path(temporary) / "libraries"
         _unpack(content, f"package/bins/{package.name}/", new)
+        new.rename(folder)
+    return folder
+
+
+def fetch_multimodal_library(cache: Path) -> Path:
+    """Return the folder with the library that encodes images and audio, after downloading it if the cache lacks it.
+
+    Raises ExportError.
+    """
+    folder = cache / "llama.cpp" / f"xllamacpp-{MULTIMODAL.version}"
+    if folder.exists():
+        return folder
+    downloads = cache / "downloads"
+    for path in (folder.parent, downloads):
+        path.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=_MULTIMODAL_BYTES, desc="llama.cpp: downloading xllamacpp", unit="B", unit_scale=True) as bar:
+        wheel = fetch_wheel(MULTIMODAL, downloads, bar)
+    licenses = f"{MULTIMODAL.name}-{MULTIMODAL.version}.dist-info/licenses"
+    license = MULTIMODAL.model_copy(update={"file": None, "folder": licenses})
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
+        new = Path(temporary) / "library"
+        library = MULTIMODAL.model_copy(update={"to": Path(str(MULTIMODAL.file)).name})
+        unpack([library, license], [wheel, wheel], new)
         new.rename(folder)
     return folder
 

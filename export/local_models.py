@@ -9,7 +9,7 @@ import psutil
 from export.catalog import Entry, load_defaults
 from export.converters.llamacpp import CACHE_BYTES
 from export.fetch import ExportError
-from export.gguf_header import GGUFHeader, InvalidGGUF, read_header
+from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader, InvalidGGUF, read_header
 from export.local_names import local_name
 from export.repository import read_record
 
@@ -31,6 +31,8 @@ def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
         raise ExportError(f"{path}: {error}") from error
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    if header.architecture == PROJECTOR_ARCHITECTURE:
+        raise ExportError(f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}")
     _require_memory(path, header, bytes_per_weight)
     metadata = header.metadata
     return Entry(

@@ -28,17 +28,20 @@ from backends.generation.engine.client import EngineClient
 from backends.generation.engine.ipc import TopLogprobs
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.llamacpp.gbnf import to_gbnf
+from backends.generation.media.encoder import MediaEncoder
 from backends.generation.output.generated_text import Delta, GeneratedText
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
 from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
+from backends.generation.prompt.media_prompt import MediaPrompt
 from backends.generation.prompt.schema_prompt import schema_of
 from backends.generation.prompt.vision_prompt import VisionPrompt
+from backends.generation.vocabulary import PROJECTOR
 from contract.constraints import constraint_from_json
 from contract.parameters import GenerationParameters
-from contract.tensors import CHAT
+from contract.tensors import CHAT, FILES
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +61,15 @@ class TritonPythonModel:
         self._frequency_penalty = parameters.structured_frequency_penalty
         self._capacity = parameters.max_num_seqs + parameters.queue_size
         self._max_per_client = max(1, self._capacity * 3 // 4)
-        # The unfinished requests that have images. Each image takes megabytes until the engine has encoded it.
-        self._with_images: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
-        self._max_with_images = parameters.max_num_seqs
+        # The unfinished requests that have images or audio, each of which takes megabytes.
+        self._with_files: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
+        self._max_with_files = parameters.max_num_seqs
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
         # Two threads, so that one huge conversation does not delay all other requests.
         self._preparers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        self._encoding_preparer = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._preparing: set[GeneratedText] = set()
         self._engine.start()
         self._sender.start()
@@ -83,6 +87,8 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._preparers.shutdown(cancel_futures=True)
+        self._prompt.close()
+        self._encoding_preparer.shutdown(cancel_futures=True)
         self._engine.stop()
         self._sender.stop()
         # Triton's stub process crashes on exit if the metrics outlive this call.
@@ -102,16 +108,18 @@ class TritonPythonModel:
         # read_strings copies the values, because Triton frees the tensors when execute returns.
         inputs = {name: read_strings(request, name) for name in CHAT.inputs if has_input(request, name)}
         answer = GeneratedText(reply, request.request_id(), client)
-        if inputs.get("image"):
-            if len(self._with_images) >= self._max_with_images:
-                raise QueueFull(f"Too many requests with images (limit {self._max_with_images}); retry later")
-            self._with_images.add(answer)
+        has_files = any(inputs.get(name) for name in FILES)
+        if has_files:
+            if len(self._with_files) >= self._max_with_files:
+                raise QueueFull(f"Too many requests with images or audio (limit {self._max_with_files}); retry later")
+            self._with_files.add(answer)
         self._sender.watch(answer)
         self._preparing.add(answer)
-        self._preparers.submit(self._prepare, answer, inputs)
+        preparer = self._encoding_preparer if has_files and self._prompt.encodes_files else self._preparers
+        preparer.submit(self._prepare, answer, inputs)
 
     def _prepare(self, answer: GeneratedText, inputs: dict[str, list[bytes]]) -> None:
-        """Prepare a request and submit it to the engine. Runs in `_preparers`, because large inputs take time."""
+        """Prepare a request and submit it to the engine. Runs in a thread, because large inputs take time."""
         try:
             if answer.closed:
                 return
@@ -250,19 +258,22 @@ def _read_prompt(
         return prompt.from_token_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
     tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
     template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}), schema)
-    messages, images = json.loads(inputs["messages"][0]), inputs.get("image", [])
+    messages, files = json.loads(inputs["messages"][0]), {name: inputs.get(name, []) for name in FILES}
     try:
-        read = prompt.from_messages(messages, images, template_inputs)
+        read = prompt.from_messages(messages, files, template_inputs)
     except InvalidRequest as error:
         if not schema or error.code != "context_length_exceeded":
             raise
     else:
         if not schema or read.remaining_context >= min(parameters.get("max_tokens") or _ANSWER, _ANSWER):
             return read
-    return prompt.from_messages(messages, images, replace(template_inputs, schema=None))
+    return prompt.from_messages(messages, files, replace(template_inputs, schema=None))
 
 
 def _open_prompt(folder: Path, parameters: GenerationParameters) -> ChatPrompt:
+    if (folder / PROJECTOR).exists():
+        encoder = MediaEncoder(folder, parameters.image_tokens)
+        return MediaPrompt(folder, parameters.context_length, encoder, parameters.max_pixels)
     image_processor = load_image_processor(folder, parameters.image_tokens)
     if image_processor is None:
         return ChatPrompt(folder, parameters.context_length)

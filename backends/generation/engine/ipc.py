@@ -3,15 +3,32 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 TopLogprobs = Sequence[tuple[int, float]]
 """Token IDs and their log probabilities."""
+
+
+class Embeddings(NamedTuple):
+    """What the model computes in place of the tokens of an image or of audio, from the index `start` of the prompt on.
+
+    `positions` [4 or 1, number] are their positions in the sequence, and `next_position` is that of the token after
+    them. Embeddings that are not `is_causal` attend to each other.
+    """
+
+    start: int
+    values: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+    next_position: int
+    is_causal: bool
 
 
 class Generate(NamedTuple):
     """Backend to engine: continue a prompt.
 
     `prompt_ids` are int64 token IDs in native byte order. `remaining_context` is how many tokens fit into the context
-    after the prompt.
+    after the prompt. Where `embeddings` stand, the token IDs are negative; equal IDs stand for equal embeddings.
     """
 
     request_id: int
@@ -19,6 +36,7 @@ class Generate(NamedTuple):
     prompt_ids: bytes
     parameters: dict[str, Any]
     remaining_context: int
+    embeddings: tuple[Embeddings, ...] = ()
 
 
 class RGBImage(NamedTuple):
@@ -35,7 +53,7 @@ class RGBImage(NamedTuple):
 
 
 class GenerateWithImages(NamedTuple):
-    """Backend to engine: continue a prompt on a vision model. In `text`, the engine's tags stand for the images."""
+    """Backend to engine: continue a prompt on a vision model of OpenVINO. In `text`, the engine's tags stand for the images."""
 
     request_id: int
     client: str

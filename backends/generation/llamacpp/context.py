@@ -63,6 +63,7 @@ class LlamaContext:
         model = load_model(llama, folder / GGUF, gpu_layers=_ALL_LAYERS if on_gpu else 0)
         self.vocabulary = llama.llama_model_get_vocab(model)
         self._vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
+        self._embedding_width = llama.llama_model_n_embd_inp(model)
         self.end_tokens: npt.NDArray[np.int32] = np.array(
             [i for i in range(self._vocabulary_size) if llama.llama_vocab_is_eog(self.vocabulary, i)], np.int32
         )
@@ -123,14 +124,38 @@ class LlamaContext:
         self._pace.record(end, int(self._positions[:end].max()), time.perf_counter() - started)
         if self._pace.threads != threads:
             self.llama.llama_set_n_threads(self._context, self._pace.threads, self._pace.threads)
-        if result == _NO_SPACE:
-            raise NoSpace
-        if result:
-            raise RuntimeError(f"llama.cpp failed to compute a batch ({result})")
+        _check(result)
         rows = sum(piece.num_outputs for piece in pieces)
         if not rows:
             return np.empty((0, self._vocabulary_size), np.float32)
         return np.ctypeslib.as_array(self.llama.llama_get_logits(self._context), (rows, self._vocabulary_size))
+
+    def decode_embeddings(
+        self,
+        sequence: int,
+        values: npt.NDArray[np.float32],
+        positions: npt.NDArray[np.int32],
+        *,
+        is_causal: bool = True,
+    ) -> None:
+        """Compute embeddings [number, width] at positions [4 or 1, number] of a sequence.
+
+        Raises ValueError if they do not fit the model, NoSpace and RuntimeError.
+        """
+        number, width = values.shape
+        if width != self._embedding_width or number > len(self._sequences):
+            raise ValueError(f"{number} embeddings with {width} values do not fit the model")
+        values, positions = np.ascontiguousarray(values), np.ascontiguousarray(positions)
+        self._sequences[:number], self._outputs[:number] = sequence, 0
+        batch = Batch.from_buffer_copy(self._batch)
+        batch.n_tokens, batch.token = number, None
+        batch.embd = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        batch.pos = positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        self.llama.llama_set_causal_attn(self._context, is_causal)
+        try:
+            _check(self.llama.llama_decode(self._context, batch))
+        finally:
+            self.llama.llama_set_causal_attn(self._context, True)
 
     def hidden_tokens(self, visible: Iterable[str]) -> npt.NDArray[np.int32]:
         """Return the control tokens that have no text in an answer: all except end tokens and the `visible` ones."""
@@ -140,9 +165,9 @@ class LlamaContext:
             hidden -= {int(ids[0])} if count == 1 else set()
         return np.fromiter(hidden, np.int32, len(hidden))
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let the sequence `target` share the first `length` cells of `source`."""
-        self.llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let the sequence `target` share the cells of `source` before the position `end`."""
+        self.llama.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
     def remove(self, sequence: int, start: int = 0) -> None:
         """Remove the cells of a sequence, from a position on."""
@@ -163,3 +188,11 @@ class LlamaContext:
         """Give an empty sequence the keys and values that `save` returned. Return whether there was space."""
         data = content.ctypes.data
         return bool(self.llama.llama_state_seq_set_data(self._context, data, content.size, sequence))
+
+
+def _check(result: int) -> None:
+    """Raise the error for a result of llama_decode."""
+    if result == _NO_SPACE:
+        raise NoSpace
+    if result:
+        raise RuntimeError(f"llama.cpp failed to compute a batch ({result})")

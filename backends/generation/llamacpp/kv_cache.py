@@ -26,8 +26,8 @@ _RESTORE_COST = 32
 class Memory(Protocol):
     """The operations on llama.cpp's memory that the cache uses."""
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let the sequence `target` share the first `length` cells of `source`."""
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let the sequence `target` share the cells of `source` before the position `end`."""
 
     def remove(self, sequence: int, start: int = 0) -> None:
         """Remove the cells of a sequence, from a position on."""
@@ -47,11 +47,15 @@ class CacheFull(Exception):
 
 
 class KVSequence:
-    """A sequence of tokens in the cache."""
+    """A sequence of tokens in the cache.
+
+    A token's position is its index, except after an image in a model with two-dimensional positions: all embeddings of
+    the image count as one row or column of it.
+    """
 
     def __init__(self, id: int):
         self.id = id
-        self._tokens = np.empty(64, np.int32)
+        self._tokens, self._positions = np.empty(64, np.int32), np.zeros(65, np.int32)
         self.length = 0
         self.cells: list[int] = []
         self.used_at = 0
@@ -61,12 +65,31 @@ class KVSequence:
         """The tokens in the cache, in order."""
         return self._tokens[: self.length]
 
-    def append(self, tokens: Sequence[int] | Tokens, cells: Sequence[int]) -> None:
-        """Add tokens and the numbers of their cells."""
+    @property
+    def positions(self) -> Tokens:
+        """The positions of the tokens, and that of the next one."""
+        return self._positions[: self.length + 1]
+
+    @property
+    def next_position(self) -> int:
+        """The position of the next token."""
+        return int(self._positions[self.length])
+
+    def append(
+        self, tokens: Sequence[int] | Tokens, cells: Sequence[int], positions: Sequence[int] | Tokens | None = None
+    ) -> None:
+        """Add tokens and the numbers of their cells.
+
+        `positions` are the positions of the tokens and of the next one after them, by default consecutive ones.
+        """
+        if positions is None:
+            positions = np.arange(self.next_position, self.next_position + len(tokens) + 1, dtype=np.int32)
         needed = self.length + len(tokens)
         if needed > len(self._tokens):
             self._tokens = np.concatenate([self.tokens, np.empty(needed, np.int32)])
+            self._positions = np.concatenate([self.positions, np.empty(needed, np.int32)])
         self._tokens[self.length : needed] = tokens
+        self._positions[self.length : needed + 1] = positions
         self.length = needed
         self.cells.extend(cells)
 
@@ -75,6 +98,7 @@ class _Saved(NamedTuple):
     """A sequence outside of the cache."""
 
     tokens: Tokens
+    positions: Tokens
     content: Any
 
 
@@ -128,8 +152,9 @@ class KVCache:
                 source, shared = self._longest_prefix(tokens)  # the attempt may have evicted the source
         if source and shared and not is_restored:
             source.used_at = next(self._clock)
-            self._memory.copy(source.id, sequence.id, shared)
-            self._add(sequence, source.tokens[:shared], source.cells[:shared])
+            positions = source.positions[: shared + 1]
+            self._memory.copy(source.id, sequence.id, int(positions[-1]))
+            self._add(sequence, source.tokens[:shared], source.cells[:shared], positions)
         self._limit_kept()
         return sequence
 
@@ -152,9 +177,14 @@ class KVCache:
                 raise CacheFull
             self._evict(self._oldest())
 
-    def advance(self, sequence: KVSequence, tokens: Sequence[int]) -> None:
-        """Record that the engine has computed `tokens` at the end of a running sequence."""
-        self._add(sequence, tokens, [next(self._new_cells) for _ in tokens])
+    def advance(
+        self, sequence: KVSequence, tokens: Sequence[int] | Tokens, positions: Sequence[int] | Tokens | None = None
+    ) -> None:
+        """Record that the engine has computed `tokens` at the end of a running sequence.
+
+        `positions` are the positions of the tokens and of the next one, by default consecutive ones.
+        """
+        self._add(sequence, tokens, [next(self._new_cells) for _ in tokens], positions)
 
     def finish(self, sequence: KVSequence) -> None:
         """End a running sequence, and keep its tokens for later requests."""
@@ -216,8 +246,8 @@ class KVCache:
             return False
         if key in self._saved:
             self._saved.move_to_end(key)
-        self._memory.remove(sequence.id, length)
-        self.advance(sequence, saved.tokens[:length].tolist())
+        self._memory.remove(sequence.id, int(saved.positions[length]))
+        self.advance(sequence, saved.tokens[:length], saved.positions[: length + 1])
         return True
 
     def _oldest(self, except_for: KVSequence | None = None) -> KVSequence:
@@ -229,15 +259,21 @@ class KVCache:
         key = sequence.tokens.tobytes()
         if key not in self._saved and self._memory.saved_size(sequence.id) <= self._max_saved_bytes:
             content = self._memory.save(sequence.id)
-            self._saved[key] = _Saved(sequence.tokens.copy(), content)
+            self._saved[key] = _Saved(sequence.tokens.copy(), sequence.positions.copy(), content)
             self._saved_bytes += len(content)
             while self._saved_bytes > self._max_saved_bytes:
                 _, oldest = self._saved.popitem(last=False)
                 self._saved_bytes -= len(oldest.content)
         self._remove(self._kept, sequence)
 
-    def _add(self, sequence: KVSequence, tokens: Sequence[int] | Tokens, cells: Sequence[int]) -> None:
-        sequence.append(tokens, cells)
+    def _add(
+        self,
+        sequence: KVSequence,
+        tokens: Sequence[int] | Tokens,
+        cells: Sequence[int],
+        positions: Sequence[int] | Tokens | None,
+    ) -> None:
+        sequence.append(tokens, cells, positions)
         self._references.update(cells)
 
     def _remove(self, group: dict[int, KVSequence], sequence: KVSequence) -> None:

@@ -19,6 +19,7 @@ from backends.common.errors import InvalidRequest
 from backends.generation.engine.fair_queue import FairQueue
 from backends.generation.engine.ipc import (
     Cancel,
+    Embeddings,
     Failed,
     Gauges,
     Generate,
@@ -63,6 +64,19 @@ class _Request:
     def pending(self) -> int:
         """How many tokens must be computed before the next one can be chosen."""
         return len(self.tokens) - self.sequence.length
+
+    @property
+    def next_embeddings(self) -> Embeddings | None:
+        """The embeddings that must be computed next, if the prompt continues with some."""
+        at = self.sequence.length
+        return next((each for each in self.message.embeddings if each.start <= at < each.start + len(each.values)), None)
+
+    @property
+    def tokens_before_embeddings(self) -> int:
+        """How many tokens can be computed before embeddings must be."""
+        at = self.sequence.length
+        starts = [each.start for each in self.message.embeddings if each.start >= at]
+        return min(starts, default=len(self.tokens)) - at
 
     @property
     def needs_scores(self) -> bool:
@@ -190,8 +204,9 @@ class Engine:
     def _start(self, message: Generate) -> bool:
         """Start a request. Return whether it has started or failed; otherwise, it must wait for free cells."""
         prompt = np.frombuffer(message.prompt_ids, np.int64).astype(np.int32)
-        if not len(prompt):
-            self._fail(message.request_id, "The prompt must not be empty", is_client_error=True)
+        if not len(prompt) or prompt[-1] < 0:
+            text = "The prompt must not be empty, and must end with text"
+            self._fail(message.request_id, text, is_client_error=True)
             return True
         if len(prompt) + 1 > self._context.cells:
             self._fail_full(message)
@@ -199,7 +214,7 @@ class Engine:
         if self._paused or (self._requests and not self._fits(prompt)):
             return False
         try:
-            sampler = self._sampler(message, prompt.tolist())
+            sampler = self._sampler(message, prompt[prompt >= 0].tolist())
             limit = min(message.parameters.get("max_tokens") or message.remaining_context, message.remaining_context)
         except (InvalidRequest, ValueError) as error:
             self._fail(message.request_id, str(error), is_client_error=True)
@@ -236,7 +251,42 @@ class Engine:
         return Sampler(message.parameters, prompt, context.end_tokens, state)
 
     def _step(self) -> list[NewTokens]:
-        """Compute one batch, and return the tokens chosen after it."""
+        """Compute one batch of tokens and one of embeddings, and return the tokens chosen after them."""
+        new_tokens = self._step_tokens()
+        waiting = ((request, request.next_embeddings) for request in self._requests.values())
+        if found := next(((request, embeddings) for request, embeddings in waiting if embeddings), None):
+            self._step_embeddings(*found)
+        return new_tokens
+
+    def _step_embeddings(self, request: _Request, embeddings: Embeddings) -> None:
+        """Compute the next embeddings of a request, at most a batch of them."""
+        sequence = request.sequence
+        start = sequence.length - embeddings.start
+        end = min(start + self._max_batch, len(embeddings.values))
+        is_whole = end == len(embeddings.values)
+        if not (embeddings.is_causal or (is_whole and not start)):
+            text = f"The model needs all {end} embeddings of this file at once; increase 'max_num_batched_tokens'"
+            self._fail(request.message.request_id, text)
+            return
+        positions = embeddings.positions[:, start:end]
+        try:
+            self._cache.reserve(end - start)
+            self._context.decode_embeddings(
+                sequence.id, embeddings.values[start:end], positions, is_causal=embeddings.is_causal
+            )
+        except (CacheFull, NoSpace):
+            self._make_room()
+            return
+        except (RuntimeError, ValueError):
+            log.exception("computing embeddings failed")
+            self._fail(request.message.request_id, _FAILED)
+            return
+        tokens = request.tokens[sequence.length : sequence.length + end - start]
+        after = embeddings.next_position if is_whole else int(embeddings.positions[0, end])
+        self._cache.advance(sequence, tokens, [*positions[0].tolist(), after])
+        self._may_admit |= request.pending == 1
+
+    def _step_tokens(self) -> list[NewTokens]:
         pieces = self._pieces()
         if not pieces:
             return []
@@ -286,9 +336,11 @@ class Engine:
         by_need = sorted(self._requests.values(), key=lambda request: request.pending > 1)
         budget, pieces, scored = self._max_batch, list[tuple[_Request, Piece]](), False
         for request in by_need:
-            length = min(request.pending - 1 or 1, budget)
-            if not length:
+            if not budget:
                 break
+            length = min(request.pending - 1 or 1, budget, request.tokens_before_embeddings)
+            if not length or request.next_embeddings:
+                continue
             is_prompt, needs_scores = request.pending > 1, request.needs_scores
             if is_prompt and needs_scores:
                 if scored:
@@ -300,10 +352,10 @@ class Engine:
                 if not pieces:
                     self._make_room()
                 break
-            start = request.sequence.length
+            start, position = request.sequence.length, request.sequence.next_position
             tokens = request.tokens[start : start + length]
             outputs = length if needs_scores or not is_prompt else 0
-            pieces.append((request, Piece(request.sequence.id, start, tokens, outputs)))
+            pieces.append((request, Piece(request.sequence.id, position, tokens, outputs)))
             budget -= length
         return pieces
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.generation.engine.ipc import RGBImage
+from backends.generation.engine.ipc import Embeddings, RGBImage
 from backends.generation.prompt.schema_prompt import INSTRUCTIONS, with_schema
 from backends.generation.prompt.tool_prompt import ToolPrompt
 from backends.generation.vocabulary import open_vocabulary
@@ -19,12 +19,14 @@ from contract.model_text import REASONING_OPEN
 
 @dataclass(frozen=True)
 class Prompt:
-    """The engine's input: int64 token IDs in native byte order or, for a vision model, text and images."""
+    """The engine's input: int64 token IDs in native byte order or, for a vision model of OpenVINO, text and images."""
 
     num_tokens: int
     remaining_context: int
     """How many tokens fit into the context after the prompt."""
     ids: bytes = b""
+    embeddings: tuple[Embeddings, ...] = ()
+    """What stands in place of negative token IDs."""
     text: str = ""
     rgb_images: tuple[RGBImage, ...] = ()
     reasoning_prefix: str = ""
@@ -46,15 +48,18 @@ class TemplateInputs:
 NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
-def find_images(messages: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return the index of the message and the index of the content part for each image, in order."""
+def find_files(messages: list[dict[str, Any]]) -> list[tuple[int, int, str]]:
+    """Return the index of the message, the index of the content part and the type for each image or audio file."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
     parts = [(i, j, part) for i, content in contents if isinstance(content, list) for j, part in enumerate(content)]
-    return [(i, j) for i, j, part in parts if part["type"] == "image"]
+    return [(i, j, part["type"]) for i, j, part in parts if part["type"] != "text"]
 
 
 class ChatPrompt:
     """Renders conversations with one model's chat template, and tokenizes them."""
+
+    encodes_files = False
+    """Whether `from_messages` encodes images and audio, which takes long."""
 
     def __init__(self, folder: Path, context_length: int):
         self._template = load_chat_template(folder)
@@ -65,16 +70,17 @@ class ChatPrompt:
     def from_messages(
         self,
         messages: list[dict[str, Any]],
-        images: Sequence[bytes] = (),
+        files: Mapping[str, Sequence[bytes]] | None = None,
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt of a conversation.
+        """Return the prompt of a conversation. `files` are the files of its parts by their type, in order.
 
-        Raises InvalidRequest if the messages contain an image, if the template rejects the messages, or if the prompt
-        is too long.
+        Raises InvalidRequest if the messages contain an image or audio, if the template rejects the messages, or if the
+        prompt is too long.
         """
-        for i, j in find_images(messages):
-            raise InvalidRequest("This model does not accept images", f"messages[{i}].content[{j}]")
+        for i, j, kind in find_files(messages):
+            name = "images" if kind == "image" else kind
+            raise InvalidRequest(f"This model does not accept {name}", f"messages[{i}].content[{j}]")
         text = self._render(messages, template_inputs)
         ids = self._encode(text)
         if not ids:
@@ -120,6 +126,9 @@ class ChatPrompt:
                 "context_length_exceeded",
             )
         return self._context_length - num_tokens
+
+    def close(self) -> None:
+        """Release what the prompts need apart from memory: nothing, unless files are encoded."""
 
     def _continue(self, ids: Sequence[int], prompt_text: str) -> Prompt:
         if not ids:

@@ -2,8 +2,7 @@
 
 import json
 import re
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.chat_prompt import (
     NO_TEMPLATE_INPUTS,
-    ChatPrompt,
     Prompt,
     TemplateInputs,
-    find_images,
+    find_files,
     reasoning_prefix_of,
 )
 from backends.generation.prompt.image_processor import ImageProcessor
+from backends.generation.prompt.marked_prompt import MarkedPrompt
 
 # The engine's tag for the image with a given index, and the prefix of all of the engine's tags for media.
 _TAG = "<ov_genai_image_{}>"
@@ -28,43 +27,39 @@ _ANY_TAG = "<ov_genai_"
 _TOKEN_KEYS = re.compile(r"(image|video|audio|vision)_(\w+_)?token_(id|index)")
 
 
-class VisionPrompt(ChatPrompt):
+class VisionPrompt(MarkedPrompt):
     """Renders conversations with the engine's tags in place of images.
 
-    A tag in the client's text would insert an image twice, or make the engine reject the request. So the template gets
-    unguessable marks in place of images. In the rendered text, tags are first broken up with a space, and then the
-    marks are replaced with the engine's tags.
+    A tag in the client's text would insert an image twice, or make the engine reject the request. So the tags in the
+    rendered text are first broken up with a space, and then the marks are replaced with the engine's tags.
     """
 
     def __init__(self, folder: Path, context_length: int, image_processor: ImageProcessor, max_pixels: int):
         super().__init__(folder, context_length)
         self._image_processor, self._max_pixels = image_processor, max_pixels
-        self._secret = secrets.token_hex(8)
         self._reserved = re.compile("|".join(map(re.escape, self._special_tokens(folder))))
-        self._accepts_parts = self._renders([{"type": "text", "text": self._secret}])
 
     def from_messages(
         self,
         messages: list[dict[str, Any]],
-        images: Sequence[bytes] = (),
+        files: Mapping[str, Sequence[bytes]] | None = None,
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt of a conversation; `images` are the encoded files of its image parts, in order.
+        """Return the prompt of a conversation. `files` has the encoded files of its image parts, in order.
 
         Raises InvalidRequest if an image is invalid, too large or not rendered by the template, if the template
         rejects the messages, or if the prompt is too long. Raises ValueError if the number of images is wrong.
         """
-        positions = find_images(messages)
+        positions, images = find_files(messages), (files or {}).get("image", ())
+        for i, j, kind in positions:
+            if kind != "image":
+                raise InvalidRequest("This model does not accept audio", f"messages[{i}].content[{j}]")
         if len(positions) != len(images):
             raise ValueError(f"{len(images)} images for {len(positions)} image parts")
-        params = [f"messages[{i}].content[{j}].image_url.url" for i, j in positions]
+        params = [f"messages[{i}].content[{j}].image_url.url" for i, j, _ in positions]
         rgb_images = self._decode_images(images, params)
-        rendered = self._break_tags(self._render(self._with_marks(messages), template_inputs))
-        marks = [self._mark(index) for index in range(len(rgb_images))]
-        for mark, param in zip(marks, params, strict=True):
-            if rendered.count(mark) != 1:
-                raise InvalidRequest("The model's chat template does not support an image here", param)
-        return self._prompt(rendered, marks, rgb_images)
+        rendered, marks = self._render_with_marks(messages, params, template_inputs)
+        return self._prompt(self._break_tags(rendered), marks, rgb_images)
 
     def _decode_images(self, images: Sequence[bytes], params: Sequence[str]) -> list[RGBImage]:
         """Decode the images. The pixel limit applies to all images of a request together."""
@@ -114,26 +109,6 @@ class VisionPrompt(ChatPrompt):
             reasoning_prefix=reasoning_prefix_of(text),
         )
 
-    def _with_marks(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the messages with marks in place of images.
-
-        The content of each message is a list of parts if the template accepts lists, otherwise a string.
-        """
-        index, marked = 0, []
-        for message in messages:
-            content = message.get("content")
-            parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-            strings = []
-            for part in parts:
-                strings.append(self._mark(index) if part["type"] == "image" else part["text"])
-                index += part["type"] == "image"
-            as_parts = [{"type": "text", "text": text} for text in strings]
-            marked.append(message | {"content": as_parts if self._accepts_parts else "".join(strings)})
-        return marked
-
-    def _mark(self, index: int) -> str:
-        return f"<{self._secret}-{index}>"
-
     def _break_tags(self, text: str) -> str:
         return self._reserved.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
@@ -141,11 +116,3 @@ class VisionPrompt(ChatPrompt):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         ids = [value for key, value in config.items() if _TOKEN_KEYS.fullmatch(key) and isinstance(value, int)]
         return [_ANY_TAG, *filter(None, (self.vocabulary.decode([id]) for id in ids))]
-
-    def _renders(self, content: Any) -> bool:
-        """Return whether the template renders `content` correctly. Some templates expect a string, others a list."""
-        try:
-            rendered = self._render([{"role": "user", "content": content}])
-        except InvalidRequest:
-            return False
-        return self._secret in rendered and "'type'" not in rendered

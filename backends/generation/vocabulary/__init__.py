@@ -7,6 +7,9 @@ from typing import Any, Protocol
 GGUF = "model.gguf"
 """The file of a model that runs on llama.cpp, in its version folder."""
 
+PROJECTOR = "mmproj.gguf"
+"""The projector of a model on llama.cpp that accepts images or audio, in the same folder."""
+
 
 class Detokenizer(Protocol):
     """Decodes the tokens of one answer incrementally. Text that `push` has returned never changes."""

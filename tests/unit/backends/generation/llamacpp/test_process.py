@@ -262,7 +262,7 @@ def test_a_request_with_parameters_of_wrong_types_fails_alone(start, parameters)
 def test_an_empty_prompt_fails_alone(start):
     client = start(FakeContext())
     (_, error, _), (tokens, _, _) = client.results(client.send([]), client.send([1]))
-    assert error == "The prompt must not be empty"
+    assert error == "The prompt must not be empty, and must end with text"
     assert tokens == answer_to([1], 5)
 
 

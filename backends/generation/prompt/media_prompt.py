@@ -1,0 +1,129 @@
+"""Converts messages with images and audio to the input of a model on llama.cpp: token IDs and embeddings."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.common.audio.decoding import read_blocks
+from backends.common.errors import InvalidRequest
+from backends.common.images.decoding import on_white, read_image
+from backends.generation.engine.ipc import Embeddings
+from backends.generation.media.encoder import Encoding, MediaEncoder
+from backends.generation.media.messages import Audio, Image
+from backends.generation.prompt.chat_prompt import (
+    NO_TEMPLATE_INPUTS,
+    Prompt,
+    TemplateInputs,
+    find_files,
+    reasoning_prefix_of,
+)
+from backends.generation.prompt.marked_prompt import MarkedPrompt
+
+_MAX_AUDIO_SECONDS = 600.0
+
+# The library divides sides by each other; a picture this narrow would have a side of no pixels.
+_MAX_ASPECT_RATIO = 200
+
+
+class MediaPrompt(MarkedPrompt):
+    """Renders conversations, and inserts the tokens and embeddings of their images and audio files."""
+
+    encodes_files = True
+
+    def __init__(self, folder: Path, context_length: int, encoder: MediaEncoder, max_pixels: int):
+        super().__init__(folder, context_length)
+        self._encoder, self._max_pixels = encoder, max_pixels
+
+    def from_messages(
+        self,
+        messages: list[dict[str, Any]],
+        files: Mapping[str, Sequence[bytes]] | None = None,
+        template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
+    ) -> Prompt:
+        """Return the prompt of a conversation. `files` are the files of its parts by their type, in order.
+
+        Raises InvalidRequest if a file is invalid, not supported or too large, if the template rejects the messages,
+        or if the prompt is too long, and ValueError if the number of files is wrong. Raises EngineFailure or EngineDown
+        if a file cannot be encoded.
+        """
+        positions = find_files(messages)
+        if not positions:
+            return super().from_messages(messages, {}, template_inputs)
+        remaining = {kind: iter(contents) for kind, contents in (files or {}).items()}
+        fields = {"image": ".image_url.url"}
+        params = [f"messages[{i}].content[{j}]{fields.get(kind, '')}" for i, j, kind in positions]
+        rendered, marks = self._render_with_marks(messages, params, template_inputs)
+        assembly, pixels = _Assembly(), self._max_pixels
+        for mark, param, (_, _, kind) in zip(marks, params, positions, strict=True):
+            content = next(remaining.get(kind, iter(())), None)
+            if content is None:
+                raise ValueError(f"too few files of type {kind}")
+            before, _, rendered = rendered.partition(mark)
+            assembly.add_tokens(self._encode(before) if before else [])
+            media = self._read_image(content, pixels, param) if kind == "image" else self._read_audio(content, param)
+            pixels -= media.width * media.height if isinstance(media, Image) else 0
+            assembly.add_file(self._encoder.encode(media, param))
+            self.remaining_context_after(len(assembly.ids))  # raises before further files are encoded
+        if any(next(contents, None) is not None for contents in remaining.values()):
+            raise ValueError("too many files")
+        rest = self._encode(rendered) if rendered else []
+        if not rest:
+            raise InvalidRequest("The model's chat template has nothing after the last file", params[-1])
+        assembly.add_tokens(rest)
+        return Prompt(
+            len(assembly.ids),
+            self.remaining_context_after(len(assembly.ids)),
+            array("q", assembly.ids).tobytes(),
+            embeddings=tuple(assembly.embeddings),
+            reasoning_prefix=reasoning_prefix_of(rendered),
+        )
+
+    def close(self) -> None:
+        """End the process that encodes files."""
+        self._encoder.close()
+
+    def _read_image(self, content: bytes, max_pixels: int, param: str) -> Image:
+        if not self._encoder.ready.accepts_images:
+            raise InvalidRequest("This model does not accept images", param, "unsupported_content")
+        image = on_white(read_image(content, max_pixels, param))
+        if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
+            raise InvalidRequest("The image is too narrow for this model", param, "invalid_image")
+        return Image(image.width, image.height, image.tobytes())
+
+    def _read_audio(self, content: bytes, param: str) -> Audio:
+        rate = self._encoder.ready.sample_rate
+        if not rate:
+            raise InvalidRequest("This model does not accept audio", param, "unsupported_content")
+        try:
+            blocks = list(read_blocks(content, _MAX_AUDIO_SECONDS, _MAX_AUDIO_SECONDS, rate))
+        except InvalidRequest as error:
+            raise InvalidRequest(str(error), param, error.code) from error
+        return Audio(np.concatenate(blocks).astype(np.float32).tobytes())
+
+
+class _Assembly:
+    """The tokens and embeddings of a prompt so far."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.embeddings: list[Embeddings] = []
+        self._position = 0
+
+    def add_tokens(self, ids: Sequence[int]) -> None:
+        self.ids += ids
+        self._position += len(ids)
+
+    def add_file(self, encoding: Encoding) -> None:
+        # The KV cache compares prompts by their token IDs, so the embeddings get IDs that identify the file.
+        random = np.random.default_rng(int.from_bytes(encoding.digest))
+        for chunk in encoding.chunks:
+            self.add_tokens(chunk.tokens)
+            if chunk.embeddings is None or chunk.positions is None or chunk.steps is None:
+                continue
+            positions = chunk.positions + chunk.steps * self._position
+            start, self._position = len(self.ids), self._position + chunk.num_positions
+            self.embeddings.append(Embeddings(start, chunk.embeddings, positions, self._position, chunk.is_causal))
+            self.ids += random.integers(-(1 << 31), 0, len(chunk.embeddings)).tolist()
