@@ -32,7 +32,9 @@ def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror}") from error
     if header.architecture == PROJECTOR_ARCHITECTURE:
-        raise ExportError(f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}")
+        raise ExportError(
+            f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}"
+        )
     _require_memory(path, header, bytes_per_weight)
     metadata = header.metadata
     return Entry(

@@ -22,12 +22,12 @@ def local_name(path: Path) -> str:
 
 
 def require_weights(folder: Path) -> None:
-    """Raise ExportError if the weights of an exported model are a link to a file that no longer exists."""
-    weights = folder / "1" / "model.gguf"
-    if weights.is_symlink() and not weights.exists():
-        raise ExportError(
-            f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
-        )
+    """Raise ExportError if a file of an exported model is a link to a file that no longer exists."""
+    for weights in (folder / "1" / "model.gguf", folder / "1" / "mmproj.gguf"):
+        if weights.is_symlink() and not weights.exists():
+            raise ExportError(
+                f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
+            )
 
 
 def exported_file(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Defines the messages of a conversation, validates them, and renders them for a chat model."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import orjson
@@ -240,16 +240,12 @@ Conversation = Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(
 """The messages of a request, with valid tool calls and results."""
 
 
-def check_parts(messages: Iterable[Message], accepts_images: bool) -> None:
+def check_parts(messages: Iterable[Message], accepted: Collection[str]) -> None:
     """Raise InvalidRequest naming the first content part that the model does not support.
 
-    Text is always supported, images if `accepts_images`, audio if the setting `transcribe_audio` is on.
+    Text is always supported, `accepted` types of files too, and audio if the setting `transcribe_audio` is on.
     """
-    supported = (
-        {"text"}
-        | ({"image"} if accepts_images else set())
-        | ({"audio"} if services().settings.transcribe_audio else set())
-    )
+    supported = {"text", *accepted} | ({"audio"} if services().settings.transcribe_audio else set())
     for index, message in enumerate(messages):
         for part_index, part in enumerate(message.content if isinstance(message.content, list) else ()):
             if part.kind not in supported:
@@ -265,10 +261,10 @@ def render_messages(
 ) -> list[dict[str, Any]]:
     """Return the messages as chat models receive them. The messages must have passed `check_parts`.
 
-    The text parts of a message without images are joined by line breaks. A message with images keeps its parts, with
-    `{"type": "image"}` in place of each image. A developer message becomes a system message, because chat
-    templates do not support `developer`. Audio is replaced by its transcript; the keys of `transcripts` are the paths
-    of the audio fields.
+    The text parts of a message without files are joined by line breaks. A message with files keeps its parts, with
+    `{"type": "image"}` in place of each image and `{"type": "audio"}` in place of audio. A developer message becomes a
+    system message, because chat templates do not support `developer`. Audio with a transcript is replaced by that; the
+    keys of `transcripts` are the paths of the audio fields.
     """
     return [
         {
@@ -284,16 +280,16 @@ def _content(content: str | list[ContentPart], path: str, transcripts: Mapping[s
     if isinstance(content, str):
         return content
     parts = [_part(part, f"{path}[{index}]", transcripts) for index, part in enumerate(content)]
-    if any(part["type"] == "image" for part in parts):
+    if any(part["type"] != "text" for part in parts):
         return parts
     return "\n".join(part["text"] for part in parts)
 
 
 def _part(part: ContentPart, path: str, transcripts: Mapping[str, str]) -> dict[str, str]:
-    if part.kind == "image":
-        return {"type": "image"}
-    text = transcripts[media_of(part, path).param] if part.kind == "audio" else part.text or part.refusal or ""
-    return {"type": "text", "text": text}
+    if part.kind == "text":
+        return {"type": "text", "text": part.text or part.refusal or ""}
+    transcript = transcripts.get(media_of(part, path).param)
+    return {"type": part.kind} if transcript is None else {"type": "text", "text": transcript}
 
 
 def _call_fields(message: ChatMessage, model: Model) -> dict[str, Any]:

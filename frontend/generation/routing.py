@@ -113,27 +113,31 @@ def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
 def _conversation(
     model: Model, chat_model: ChatModel, messages: Sequence[ChatMessage], sampling: SamplingParameters, tools: Tools
 ) -> Any:
-    """Read the images and transcribe the audio of a conversation, and return the prompt for it. Raises APIError."""
-    check_parts(messages, chat_model.accepts_images)
-    images = _read_images(messages)
-    transcripts = {audio.param: transcribe(audio) for audio in find_media(messages, "audio")}
-    rendered = render_messages(messages, model, transcripts)
-    return chat_model.conversation(rendered, images, tools, sampling.get("chat_template_kwargs", {}))
+    """Read the files of a conversation, and return the prompt for it. Raises APIError.
 
-
-def _read_images(messages: Sequence[Message]) -> list[bytes]:
-    """Return the encoded images of all messages, in order.
-
-    Raises APIError if an image cannot be read, or if all images together exceed the size limit of one file.
+    Audio is transcribed if the model does not accept it.
     """
-    settings, images = services().settings, list[bytes]()
-    for image in find_media(messages, "image"):
-        images.append(read_media(image.url, image.param, settings))
-        if sum(map(len, images)) > settings.max_upload_bytes:
+    check_parts(messages, chat_model.accepts)
+    files = {kind: _read_files(messages, kind) for kind in chat_model.accepts}
+    audio = [] if "audio" in files else find_media(messages, "audio")
+    transcripts = {found.param: transcribe(found) for found in audio}
+    rendered = render_messages(messages, model, transcripts)
+    return chat_model.conversation(rendered, files, tools, sampling.get("chat_template_kwargs", {}))
+
+
+def _read_files(messages: Sequence[Message], kind: str) -> list[bytes]:
+    """Return the encoded images or audio files of all messages, in order.
+
+    Raises APIError if a file cannot be read, or if all files together exceed the size limit of one file.
+    """
+    settings, files, name = services().settings, list[bytes](), "images" if kind == "image" else "audio files"
+    for found in find_media(messages, kind):
+        files.append(read_media(found.url, found.param, settings))
+        if sum(map(len, files)) > settings.max_upload_bytes:
             raise PayloadTooLarge(
-                f"The images together exceed the limit of {settings.max_upload_bytes} bytes", param=image.param
+                f"The {name} together exceed the limit of {settings.max_upload_bytes} bytes", param=found.param
             )
-    return images
+    return files
 
 
 def _start_call(model: Model, chat_model: ChatModel, prompt: Any, sampling: SamplingParameters) -> ModelCall:

@@ -1,6 +1,6 @@
 """Chat models on Trident's own backend, and the interface that they share with chat models on vLLM (vllm.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,9 @@ from contract.options import SamplingParameters
 from frontend.triton.client import Call
 from frontend.triton.registry import Model
 from frontend.triton.tensors import Value
+
+# The types of files in a conversation → the capability of the models that accept them.
+_CAPABILITIES = {"image": "vision", "audio": "audio"}
 
 
 class ModelCall(Protocol):
@@ -25,17 +28,18 @@ class ChatModel(Protocol):
     Each implementation has its own type of prompt, which only its own methods read.
     """
 
-    accepts_images: bool
+    accepts: Collection[str]
+    """The types of files that conversations may have: `image` and `audio`."""
     honors_structured_output: bool
 
     def conversation(
         self,
         messages: list[dict[str, Any]],
-        images: Sequence[bytes],
+        files: Mapping[str, Sequence[bytes]],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Any:
-        """Return the prompt for a conversation. Raises APIError."""
+        """Return the prompt for a conversation. `files` are the files of its parts by their type. Raises APIError."""
         ...
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
@@ -60,19 +64,19 @@ class NativeChatModel:
     honors_structured_output = True
 
     def __init__(self, model: Model):
-        self.accepts_images = model.serves("vision")
+        self.accepts: Collection[str] = [kind for kind, capability in _CAPABILITIES.items() if model.serves(capability)]
 
     def conversation(
         self,
         messages: list[dict[str, Any]],
-        images: Sequence[bytes],
+        files: Mapping[str, Sequence[bytes]],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Any:
         inputs: dict[str, Value] = {"messages": orjson.dumps(messages)}
         if tools:
             inputs["tools"] = orjson.dumps(tools)
-        return inputs | {"image": images} if images else inputs
+        return inputs | {kind: contents for kind, contents in files.items() if contents}
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
         return {"prompt": prompt} if isinstance(prompt, str) else {"token_ids": np.array(prompt, "<i4").tobytes()}

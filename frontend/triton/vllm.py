@@ -5,7 +5,7 @@ The tensors are those of src/model.py and src/utils/request.py in Triton's vllm_
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class VllmChatModel:
     is missing or the files cannot be read.
     """
 
-    accepts_images = False
+    accepts: Collection[str] = ()
     honors_structured_output = False
 
     def __init__(self, model: Model, repository: Path):
@@ -60,7 +60,7 @@ class VllmChatModel:
     def conversation(
         self,
         messages: list[dict[str, Any]],
-        images: Sequence[bytes],
+        files: Mapping[str, Sequence[bytes]],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Any:

@@ -47,7 +47,14 @@ def serve(names: tuple[str, ...], mmproj: Path | None, **flags: Any) -> None:
         ]
         if wanted := [source for source in sources if source]:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
-            command = [sys.executable, "-m", "trident", "export", *wanted, *(["--mmproj", mmproj] if mmproj else [])]
+            command = [
+                sys.executable,
+                "-m",
+                "trident",
+                "export",
+                *wanted,
+                *(["--mmproj", str(mmproj)] if mmproj else []),
+            ]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
         try:

@@ -53,7 +53,10 @@ class RGBImage(NamedTuple):
 
 
 class GenerateWithImages(NamedTuple):
-    """Backend to engine: continue a prompt on a vision model of OpenVINO. In `text`, the engine's tags stand for the images."""
+    """Backend to engine: continue a prompt on a vision model of OpenVINO.
+
+    In `text`, the engine's tags stand for the images.
+    """
 
     request_id: int
     client: str

@@ -69,7 +69,9 @@ class _Request:
     def next_embeddings(self) -> Embeddings | None:
         """The embeddings that must be computed next, if the prompt continues with some."""
         at = self.sequence.length
-        return next((each for each in self.message.embeddings if each.start <= at < each.start + len(each.values)), None)
+        return next(
+            (each for each in self.message.embeddings if each.start <= at < each.start + len(each.values)), None
+        )
 
     @property
     def tokens_before_embeddings(self) -> int:

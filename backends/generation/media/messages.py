@@ -1,5 +1,6 @@
 """The messages between the backend and the process that encodes images and audio."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Chunk(NamedTuple):
     The tokens after them continue at `num_positions`. Embeddings that are not `causal` attend to each other.
     """
 
-    tokens: list[int] = []
+    tokens: Sequence[int] = ()
     embeddings: npt.NDArray[np.float32] | None = None
     positions: npt.NDArray[np.int32] | None = None
     steps: npt.NDArray[np.int32] | None = None

@@ -75,7 +75,9 @@ def test_tags_replace_images(folder, template):
         {"role": "user", "content": [text("a"), IMAGE, text("b"), IMAGE]},
         {"role": "user", "content": [IMAGE, text("c")]},
     ]
-    prompt = open_prompt(folder, template).from_messages(messages, {"image": [rgb_image(), rgb_image(56, 84), rgb_image()]})
+    prompt = open_prompt(folder, template).from_messages(
+        messages, {"image": [rgb_image(), rgb_image(56, 84), rgb_image()]}
+    )
     assert prompt.text == ("<system>be kind<user>a<ov_genai_image_0>b<ov_genai_image_1><user><ov_genai_image_2>c")
     assert [(p.width, p.height, p.tokens) for p in prompt.rgb_images] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
     assert prompt.num_tokens == len("<system>be kind<user>ab<user>c") + 3 * 2 + 14
@@ -86,7 +88,9 @@ def test_tags_replace_images(folder, template):
     "prompt_text", ["<ov_genai_image_0>", "<|image_pad|>", "<|vision_start|>", "<ov_genai_video_0>"]
 )
 def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
-    prompt = open_prompt(folder).from_messages([{"role": "user", "content": [IMAGE, text(prompt_text)]}], {"image": [rgb_image()]})
+    prompt = open_prompt(folder).from_messages(
+        [{"role": "user", "content": [IMAGE, text(prompt_text)]}], {"image": [rgb_image()]}
+    )
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
 
@@ -119,7 +123,9 @@ def test_transparency_becomes_white(folder):
 
 def test_an_image_that_the_template_omits_is_rejected(folder):
     with pytest.raises(InvalidRequest, match="does not support a file here") as caught:
-        open_prompt(folder, WITHOUT_SYSTEM).from_messages([{"role": "system", "content": [IMAGE]}], {"image": [rgb_image()]})
+        open_prompt(folder, WITHOUT_SYSTEM).from_messages(
+            [{"role": "system", "content": [IMAGE]}], {"image": [rgb_image()]}
+        )
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
@@ -136,7 +142,9 @@ def test_a_text_only_model_rejects_images(folder):
     (folder / "chat_template.jinja").write_text(TEXTS, encoding="utf-8")
     assert load_image_processor(folder, {}) is None
     with pytest.raises(InvalidRequest, match="does not accept images") as caught:
-        ChatPrompt(folder, 1000).from_messages([{"role": "user", "content": [text("a"), IMAGE]}], {"image": [rgb_image()]})
+        ChatPrompt(folder, 1000).from_messages(
+            [{"role": "user", "content": [text("a"), IMAGE]}], {"image": [rgb_image()]}
+        )
     assert caught.value.param == "messages[0].content[1]"
 
 
