@@ -18,10 +18,11 @@ _OVERHEAD = 300 << 20
 """What an engine needs apart from the weights and the KV cache."""
 
 
-def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
+def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None = None) -> Entry:
     """Return the entry for a GGUF file. Raises ExportError if the file is unusable or does not fit into memory.
 
     `bytes_per_weight` is the size of the weights to which the file will be converted; 0 if it is used as it is.
+    `projector` is the file that encodes images or audio for the model, if any.
     """
     try:
         header = read_header(path)
@@ -35,7 +36,7 @@ def local_entry(path: Path, bytes_per_weight: float = 0) -> Entry:
         raise ExportError(
             f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}"
         )
-    _require_memory(path, header, bytes_per_weight)
+    _require_memory(path, header, bytes_per_weight, projector)
     metadata = header.metadata
     return Entry(
         name=local_name(path),
@@ -65,8 +66,9 @@ def require_free_name(path: Path, repository: Path) -> None:
     raise ExportError(f"{path} would have the same name as {other}. Rename the file, or delete {folder}")
 
 
-def _require_memory(path: Path, header: GGUFHeader, bytes_per_weight: float) -> None:
+def _require_memory(path: Path, header: GGUFHeader, bytes_per_weight: float, projector: Path | None) -> None:
     size = round(header.num_parameters * bytes_per_weight) or path.stat().st_size
+    size += projector.stat().st_size if projector and projector.exists() else 0
     total, kind = memory_limit(), "converted" if bytes_per_weight else header.file_type
     needed = size + CACHE_BYTES + _OVERHEAD
     if needed > total:

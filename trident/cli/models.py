@@ -92,7 +92,7 @@ def _export(
             for entry in entries:
                 export_to(entry, weights)
             for file in files:
-                entry = local_entry(file, bytes_per_weight)
+                entry = local_entry(file, bytes_per_weight, options["projector"])
                 require_free_name(file, settings.model_repository)
                 export_to(entry, file.absolute())
     except ExportError as error:

@@ -1,6 +1,7 @@
 """The choice between OpenVINO and llama.cpp for chat models published as GGUF."""
 
 import pytest
+from gguf import GGUFWriter
 
 from export import engines
 from export.catalog import load_catalog
@@ -71,3 +72,53 @@ def test_other_models_are_unchanged():
         assert with_engine(entry, "llamacpp", {}) is entry
         with pytest.raises(ExportError, match="--requantize does not apply"):
             with_engine(entry, "auto", {}, requantize=True)
+
+
+@pytest.fixture
+def projector(tmp_path):
+    return write_projector(tmp_path / "mmproj.gguf", has_vision_encoder=True, has_audio_encoder=False)
+
+
+def write_projector(path, architecture="clip", **flags):
+    writer = GGUFWriter(path, architecture)
+    for name, value in flags.items():
+        writer.add_bool(f"clip.{name}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def test_a_projector_adds_what_it_accepts_and_is_kept(projector):
+    entry = load_catalog()["smollm2-135m"]
+    chosen = with_engine(entry, "llamacpp", {}, projector=projector)
+    assert chosen.capabilities == ["vision"]
+    assert chosen.conversion["mmproj"] == str(projector)
+    record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
+    assert with_engine(entry, "auto", record) == with_engine(entry, "llamacpp", record) == chosen
+    write_projector(projector, has_vision_encoder=True, has_audio_encoder=True)
+    changed = with_engine(entry, "auto", record)
+    assert changed.capabilities == ["vision", "audio"]
+    assert changed.conversion_inputs() != chosen.conversion_inputs()
+    projector.unlink()
+    assert with_engine(entry, "auto", record) == chosen
+    assert with_engine(entry, "openvino", record).capabilities == []
+
+
+def test_a_projector_is_refused_where_it_does_not_apply(projector, gguf_model, tmp_path):
+    entry = load_catalog()["smollm2-135m"]
+    with pytest.raises(ExportError, match="--mmproj needs --engine llamacpp"):
+        with_engine(entry, "openvino", {}, projector=projector)
+    with pytest.raises(ExportError, match="--mmproj does not apply"):
+        with_engine(load_catalog()["bge-small-en-v1.5"], "auto", {}, projector=projector)
+    with pytest.raises(ExportError, match="not a projector, but a model of the architecture llama"):
+        with_engine(entry, "llamacpp", {}, projector=gguf_model)
+    with pytest.raises(ExportError, match="accepts neither images nor audio"):
+        with_engine(entry, "llamacpp", {}, projector=write_projector(tmp_path / "empty.gguf"))
+    with pytest.raises(ExportError, match="was not found"):
+        with_engine(entry, "llamacpp", {}, projector=tmp_path / "missing.gguf")
+
+
+def test_a_projector_alone_is_no_model(projector):
+    with pytest.raises(ExportError, match="is a projector, not a chat model.*--mmproj"):
+        local_entry(projector)

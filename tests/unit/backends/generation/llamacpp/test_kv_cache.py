@@ -204,3 +204,60 @@ def test_random_requests_keep_the_books_right(saved_bytes):
         for sequence in cache._kept.values():
             assert memory.tokens(sequence.id) == sequence.tokens.tolist()
         assert cache.used == len(memory.cells)
+
+
+class PositionMemory(Memory):
+    """Cells with positions, by which they are copied and removed."""
+
+    def copy(self, source, target, length):
+        for cell in self.cells:
+            if source in cell[1] and cell[2] < length:
+                cell[1].add(target)
+
+    def remove(self, sequence, start=0):
+        for cell in self.cells:
+            if cell[2] >= start:
+                cell[1].discard(sequence)
+        self.cells = [cell for cell in self.cells if cell[1]]
+
+    def compute(self, sequence, tokens, positions=None):
+        positions = positions or range(len(self.tokens(sequence)), 1_000)
+        self.cells += [(token, {sequence}, position) for token, position in zip(tokens, positions, strict=False)]
+
+    def save(self, sequence):
+        return [(token, position) for token, owners, position in self.cells if sequence in owners]
+
+    def restore(self, sequence, content):
+        self.compute(sequence, *map(list, zip(*content, strict=True)))
+        return True
+
+    def tokens(self, sequence):
+        return [token for token, owners, _ in self.cells if sequence in owners]
+
+
+# An image of four embeddings that has two positions, between two tokens and three.
+IMAGE_TOKENS, IMAGE_POSITIONS = [1, 2, -5, -6, -7, -8, 3, 4, 5], [0, 1, 2, 2, 2, 2, 4, 5, 6]
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_images_with_fewer_positions_than_embeddings_are_shared_by_position(is_saved):
+    memory = PositionMemory(1_000)
+    cache = KVCache(memory, 100, 8, saved_bytes=1_000)
+    tokens, positions = IMAGE_TOKENS * 6, [i + 7 * n for n in range(6) for i in IMAGE_POSITIONS]
+    sequence = cache.start([*tokens, 9])
+    memory.compute(sequence.id, tokens, positions)
+    cache.advance(sequence, tokens, [*positions, 42])
+    assert sequence.next_position == 42
+    cache.finish(sequence)
+    if is_saved:
+        cache.reserve(60)
+        assert not memory.cells
+    # The second image of the last repetition is another one.
+    prompt = tokens[:47] + [-15, -16, -17, -18, 3, 4]
+    sequence = cache.start(prompt)
+    assert (sequence.length, sequence.next_position) == (47, 37)
+    assert memory.tokens(sequence.id) == tokens[:47]
+    cache.drop(sequence)
+    whole = cache.start([*tokens, 9])
+    assert (whole.length, whole.next_position) == (54, 42)
+    assert memory.tokens(whole.id) == tokens

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from backends.generation.engine.ipc import Cancel, Failed, Generate, GenerateWithImages, Shutdown
+from backends.generation.engine.ipc import Cancel, Embeddings, Failed, Generate, GenerateWithImages, Shutdown
 from backends.generation.llamacpp.context import NoSpace
 from backends.generation.llamacpp.process import Engine
 
@@ -61,6 +61,15 @@ class FakeContext:
                     rows.append(row)
         return np.array(rows)
 
+    def decode_embeddings(self, sequence, values, positions, *, is_causal=True):
+        """Store embeddings as tokens, whose number is their first value."""
+        if values.shape[1] != 2:
+            raise ValueError("wrong width")
+        if len(self.stored) + len(values) > self.cells:
+            raise NoSpace
+        self.batches.append(("embeddings", len(values), positions.tolist(), is_causal))
+        self.stored += [(int(value[0]), {sequence}) for value in values]
+
     def copy(self, source, target, length):
         for _, owners in [cell for cell in self.stored if source in cell[1]][:length]:
             owners.add(target)
@@ -112,11 +121,11 @@ class Client:
     def __init__(self, connection):
         self.connection, self.ids, self.scores = connection, 0, {}
 
-    def send(self, prompt, **parameters):
+    def send(self, prompt, embeddings=(), **parameters):
         self.ids += 1
         ids = np.array(prompt, np.int64).tobytes()
         parameters = {"temperature": 0, "max_tokens": 5} | parameters
-        self.connection.send(Generate(self.ids, parameters.pop("client", "c"), ids, parameters, 500))
+        self.connection.send(Generate(self.ids, parameters.pop("client", "c"), ids, parameters, 500, embeddings))
         return self.ids
 
     def results(self, *ids):
@@ -273,3 +282,97 @@ def test_conversations_that_do_not_fit_into_the_cache_together_alternate(start):
         for prompt in prompts:
             prompt += [turn + 3]
             assert client.results(client.send(prompt, max_tokens=4))[0][0] == answer_to(prompt, 4)
+
+
+def embeddings(start, tokens, *, is_causal=True, width=2):
+    """Return embeddings that the fake model reads as these tokens."""
+    values = np.repeat(np.array(tokens, np.float32)[:, np.newaxis], width, axis=1)
+    positions = np.arange(start, start + len(tokens), dtype=np.int32)[np.newaxis]
+    return Embeddings(start, values, positions, start + len(tokens), is_causal)
+
+
+class TestEmbeddings:
+    def test_they_are_computed_in_place_of_their_tokens(self, start):
+        context = FakeContext()
+        client = start(context)
+        ids = [1, 2, -7, -8, -9, 3, -5, 4, 6]
+        first, second = embeddings(2, [11, 12, 13]), embeddings(6, [17])
+        [(tokens, reason, cached)] = client.results(client.send(ids, (first, second)))
+        assert (tokens, reason, cached) == (answer_to([1, 2, 11, 12, 13, 3, 17, 4, 6], 5), "length", 0)
+        assert context.batches[:5] == [
+            [2],
+            ("embeddings", 3, [[2, 3, 4]], True),
+            [1],
+            ("embeddings", 1, [[6]], True),
+            [1],
+        ]
+
+    def test_many_are_computed_in_parts_beside_running_answers(self, start):
+        context = FakeContext()
+        client = start(context, max_batch=32)
+        running = client.send([1, 2, 3], max_tokens=60)
+        assert client.connection.poll(10)
+        long = [20 + i % 10 for i in range(80)]
+        other = client.send([5, *range(-80, 0), 6], (embeddings(1, long),))
+        results = client.results(running, other)
+        assert results[0][0][-50:] == answer_to([1, 2, 3], 60)[-50:]
+        assert results[1][:2] == (answer_to([5, *long, 6], 5), "length")
+        parts = [batch for batch in context.batches if batch[0] == "embeddings"]
+        assert [batch[1] for batch in parts] == [32, 32, 16]
+        at = context.batches.index(parts[0])
+        assert context.batches[at + 1 : at + 5 : 2] == [[1], [1]]  # the running answer goes on between the parts
+
+    def test_those_that_attend_to_each_other_are_computed_at_once(self, start):
+        context = FakeContext()
+        client = start(context, max_batch=32)
+        given = embeddings(1, [11] * 32, is_causal=False)
+        [(tokens, _, _)] = client.results(client.send([5, *range(-32, 0), 6], (given,)))
+        assert tokens == answer_to([5, *[11] * 32, 6], 5)
+        assert ("embeddings", 32, [list(range(1, 33))], False) in context.batches
+        too_many = embeddings(1, [11] * 33, is_causal=False)
+        [(_, error, _)] = client.results(client.send([5, *range(-33, 0), 6], (too_many,)))
+        assert "max_num_batched_tokens" in error
+
+    def test_equal_ones_are_shared_and_others_are_not(self, start):
+        client = start(FakeContext())
+        ids = [1, 2, -7, -8, 3, 4]
+        given = (embeddings(2, [11, 12]),)
+        client.results(client.send(ids, given))
+        [(tokens, _, cached)] = client.results(client.send([*ids, 5], given))
+        assert (tokens, cached) == (answer_to([1, 2, 11, 12, 3, 4, 5], 5), 6)
+        [(tokens, _, cached)] = client.results(client.send([1, 2, -9, -8, 3, 4], (embeddings(2, [21, 22]),)))
+        assert (tokens, cached) == (answer_to([1, 2, 21, 22, 3, 4], 5), 2)
+
+    def test_positions_after_an_image_with_rows_and_columns(self, start):
+        context = FakeContext()
+        seen = []
+        decode = context.decode
+        context.tokens = lambda sequence: [token for token, owners in context.stored if sequence in owners]
+        context.decode = lambda pieces: seen.extend(piece.position for piece in pieces) or decode(
+            [piece._replace(position=len(context.tokens(piece.sequence))) for piece in pieces]
+        )
+        client = start(context)
+        given = embeddings(2, [11, 12, 13, 14])._replace(positions=np.full((4, 4), 2, np.int32), next_position=4)
+        [(_, reason, _)] = client.results(client.send([1, 2, -6, -7, -8, -9, 3, 4], (given,), max_tokens=3))
+        assert reason == "length"
+        assert seen == [0, 4, 5, 6, 7]
+
+    def test_wrong_ones_fail_alone(self, start):
+        client = start(FakeContext())
+        bad = client.send([1, -7, 3], (embeddings(1, [11], width=3),))
+        good = client.send([1, 2, 3])
+        (_, error, _), (tokens, _, _) = client.results(bad, good)
+        assert error == "The model failed on this request"
+        assert tokens == answer_to([1, 2, 3], 5)
+        [(_, error, _)] = client.results(client.send([1, -7], (embeddings(1, [11]),)))
+        assert "must end with text" in error
+
+    def test_they_are_computed_again_after_a_pause_for_lack_of_cells(self, start):
+        client = start(FakeContext(cells=100))
+        prompts = [[i, -10 - i, -20 - i, 40 + i] for i in range(4)]
+        ids = [
+            client.send(prompt, (embeddings(1, [11 + i, 12]),), max_tokens=30, client=str(i))
+            for i, prompt in enumerate(prompts)
+        ]
+        for i, (tokens, reason, _) in enumerate(client.results(*ids)):
+            assert (tokens, reason) == (answer_to([i, 11 + i, 12, 40 + i], 30), "length")

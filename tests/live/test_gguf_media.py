@@ -1,0 +1,195 @@
+"""Images and audio with a GGUF file and a projector, which is computed so that a real model sees and hears."""
+
+import base64
+import io
+import subprocess
+import sys
+import wave
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openai
+import psutil
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from tests.live.test_operation import descendants
+from tests.support.gguf_files import gguf_file
+from tests.support.live import MODEL, url, user, wait_until
+from tests.support.projectors import COLORS, write_color_projector
+from tests.support.stack import running_stack
+
+_RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    projector = write_color_projector(folder / "mmproj.gguf", with_audio=True)
+    flags = ["--mmproj", str(projector), "--model-repository", str(folder / "repository")]
+    with running_stack([str(gguf_file(MODEL))], *flags, engine="llamacpp") as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def client(stack):
+    return OpenAI(base_url=url(stack, "/v1"), api_key="unused", max_retries=0, timeout=60)
+
+
+def image(color, size=(100, 80)):
+    content = io.BytesIO()
+    Image.new("RGB", size, COLORS.get(color, color)).save(content, "PNG")
+    return image_part(content.getvalue())
+
+
+def image_part(content):
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(content).decode()}"},
+    }
+
+
+def noise(lowest, highest, seconds=2):
+    """Return an `input_audio` part with noise of these frequencies."""
+    size = _RATE * seconds
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(size))
+    frequencies = np.fft.rfftfreq(size, 1 / _RATE)
+    spectrum[(frequencies < lowest) | (frequencies > highest)] = 0
+    samples = np.fft.irfft(spectrum, size)
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes((samples / np.abs(samples).max() * 20_000).astype("<i2").tobytes())
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(content.getvalue()).decode()}}
+
+
+def ask(client, *parts, **fields):
+    messages = [{"role": "user", "content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]}]
+    return client.chat.completions.create(
+        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 12} | fields
+    )
+
+
+def text_of(client, *parts, **fields):
+    return ask(client, *parts, **fields).choices[0].message.content
+
+
+def named_colors(text):
+    return {color for color in COLORS if color in text.lower()}
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_the_model_sees_the_color_of_a_picture(client, color):
+    assert named_colors(text_of(client, "Repeat this word: ", image(color), ".")) == {color}
+
+
+def test_the_model_hears_how_high_a_sound_is(client):
+    assert "low" in text_of(client, "Repeat this word: ", noise(150, 1_200), ".")
+    assert "high" in text_of(client, "Repeat this word: ", noise(4_500, 7_500), ".")
+
+
+def test_several_files_keep_their_order(client):
+    def first_logprobs(*colors):
+        parts = ["The first word is ", image(colors[0]), ", and the last word is ", image(colors[1]), "."]
+        found = ask(client, *parts, max_tokens=1, logprobs=True, top_logprobs=20)
+        return {each.token: each.logprob for each in found.choices[0].logprobs.content[0].top_logprobs}
+
+    one, other = first_logprobs("red", "blue"), first_logprobs("blue", "red")
+    assert one == pytest.approx(first_logprobs("red", "blue"), abs=0.1)
+    assert one != pytest.approx(other, abs=0.1)
+    assert text_of(client, image("green"), noise(150, 1_200), "What is this?")
+
+
+def test_streams_and_constraints_work_with_pictures(client):
+    stream = ask(client, "Repeat this word: ", image("blue"), ".", stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+    assert named_colors(text) == {"blue"}
+    fields = {"extra_body": {"guided_choice": ["red", "green", "blue", "white"]}}
+    for color in COLORS:
+        assert text_of(client, "Repeat this word: ", image(color), ".", **fields) == color
+
+
+def test_a_picture_of_an_earlier_request_is_cached(client):
+    text = " ".join(f"Fact {i} about this picture." for i in range(20))
+    usage = [ask(client, image("white"), text, "Why?", max_tokens=2).usage for _ in range(2)][1]
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1
+    usage = ask(client, image("red"), text, "Why?", max_tokens=2).usage
+    assert usage.prompt_tokens_details.cached_tokens < 40
+
+
+def test_capabilities_are_listed(client):
+    [model] = client.models.list().data
+    assert {"vision", "audio"} <= set(model.capabilities)
+
+
+def test_requests_with_pictures_run_beside_texts(client):
+    with ThreadPoolExecutor(12) as pool:
+        seen = [pool.submit(text_of, client, "Repeat this word: ", image(c), ".") for c in [*COLORS] * 2]
+        read = [
+            pool.submit(client.completions.create, model=MODEL, prompt="The capital of Japan is", temperature=0)
+            for _ in range(4)
+        ]
+        assert [named_colors(future.result()) for future in seen] == [{color} for color in [*COLORS] * 2]
+        assert all("Tokyo" in future.result().choices[0].text for future in read)
+
+
+@pytest.mark.parametrize(
+    ("part", "param", "code"),
+    [
+        (image_part(b"no picture"), "image_url.url", "invalid_image"),
+        (image("red", (3_000, 5)), "image_url.url", "invalid_image"),
+        ({"type": "input_audio", "input_audio": {"data": "bm8gc291bmQ="}}, "", "invalid_audio"),
+        ({"type": "input_audio", "input_audio": {"data": "%"}}, "input_audio.data", "invalid_base64"),
+    ],
+)
+def test_an_invalid_file_is_named(client, part, param, code):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "What is this?", part)
+    assert caught.value.param.startswith("messages[0].content[1]")
+    assert caught.value.param.endswith(param)
+    assert caught.value.code == code
+
+
+def test_pictures_count_against_the_context(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, image("red"), "word " * 8_185)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def media_process(stack):
+    [found] = [process for process in descendants(stack, "media.process") if "-m" in process.cmdline()[:3]]
+    return found
+
+
+def test_a_crash_of_the_encoder_fails_only_its_request(client, stack):
+    engine = [process.pid for process in descendants(stack, "llamacpp.process")]
+    stream = client.chat.completions.create(model=MODEL, messages=user("Tell me a story."), max_tokens=200, stream=True)
+    next(iter(stream))
+    process = media_process(stack)
+    process.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(ask, client, image("#123456"), "What is this?")
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 5, "the encoder to stop")
+        process.kill()
+        with pytest.raises(openai.InternalServerError, match="failed on the image"):
+            failing.result()
+    assert list(stream)[-1].choices[0].finish_reason
+    assert named_colors(text_of(client, "Repeat this word: ", image("red", (90, 90)), ".")) == {"red"}
+    assert engine == [process.pid for process in descendants(stack, "llamacpp.process")]
+    assert media_process(stack).pid != process.pid
+
+
+def test_a_wrong_projector_is_refused_before_anything_is_served():
+    model = str(gguf_file(MODEL))
+    command = [sys.executable, "-m", "trident", "serve", model, "--engine", "llamacpp"]
+    for flags, message in (
+        (["--mmproj", model], "not a projector, but a model of the architecture llama"),
+        (["--mmproj", "missing.gguf"], "missing.gguf was not found"),
+        (["bge-small-en-v1.5", "--mmproj", "x.gguf"], "requires exactly one MODEL"),
+    ):
+        result = subprocess.run([*command, *flags], capture_output=True, encoding="utf-8", timeout=60)
+        assert result.returncode
+        assert message in result.stderr + result.stdout
