@@ -56,7 +56,7 @@ class MediaPrompt(MarkedPrompt):
         fields = {"image": ".image_url.url"}
         params = [f"messages[{i}].content[{j}]{fields.get(kind, '')}" for i, j, kind in positions]
         rendered, marks = self._render_with_marks(messages, params, template_inputs)
-        assembly, pixels = _Assembly(), self._max_pixels
+        assembly, pixels = Assembly(), self._max_pixels
         for mark, param, (_, _, kind) in zip(marks, params, positions, strict=True):
             content = next(remaining.get(kind, iter(())), None)
             if content is None:
@@ -104,7 +104,7 @@ class MediaPrompt(MarkedPrompt):
         return Audio(np.concatenate(blocks).astype(np.float32).tobytes())
 
 
-class _Assembly:
+class Assembly:
     """The tokens and embeddings of a prompt so far."""
 
     def __init__(self) -> None:

@@ -120,5 +120,5 @@ def test_a_projector_is_refused_where_it_does_not_apply(projector, gguf_model, t
 
 
 def test_a_projector_alone_is_no_model(projector):
-    with pytest.raises(ExportError, match="is a projector, not a chat model.*--mmproj"):
+    with pytest.raises(ExportError, match=r"is a projector, not a chat model.*--mmproj"):
         local_entry(projector)

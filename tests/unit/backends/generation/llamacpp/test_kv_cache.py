@@ -253,7 +253,7 @@ def test_images_with_fewer_positions_than_embeddings_are_shared_by_position(is_s
         cache.reserve(60)
         assert not memory.cells
     # The second image of the last repetition is another one.
-    prompt = tokens[:47] + [-15, -16, -17, -18, 3, 4]
+    prompt = [*tokens[:47], -15, -16, -17, -18, 3, 4]
     sequence = cache.start(prompt)
     assert (sequence.length, sequence.next_position) == (47, 37)
     assert memory.tokens(sequence.id) == tokens[:47]

@@ -348,8 +348,9 @@ class TestEmbeddings:
         seen = []
         decode = context.decode
         context.tokens = lambda sequence: [token for token, owners in context.stored if sequence in owners]
-        context.decode = lambda pieces: seen.extend(piece.position for piece in pieces) or decode(
-            [piece._replace(position=len(context.tokens(piece.sequence))) for piece in pieces]
+        context.decode = lambda pieces: (
+            seen.extend(piece.position for piece in pieces)
+            or decode([piece._replace(position=len(context.tokens(piece.sequence))) for piece in pieces])
         )
         client = start(context)
         given = embeddings(2, [11, 12, 13, 14])._replace(positions=np.full((4, 4), 2, np.int32), next_position=4)
