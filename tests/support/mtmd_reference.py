@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.generation.llamacpp.library import ContextParams
+from backends.common.llamacpp.library import ContextParams
 from backends.generation.media import mtmd
 
 SIZE, COLOR = (100, 60), (0, 0, 255)

@@ -9,7 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backends.generation.llamacpp.library import (
+from backends.common.llamacpp.batch import TokenBatch
+from backends.common.llamacpp.library import (
+    GGUF,
+    LIBRARIES,
     MAX_SEQUENCES,
     Batch,
     LibraryError,
@@ -19,8 +22,6 @@ from backends.generation.llamacpp.library import (
     load_model,
 )
 from backends.generation.llamacpp.pace import Pace
-from backends.generation.llamacpp.vocabulary import LIBRARIES
-from backends.generation.vocabulary import GGUF
 
 _FLASH_ATTENTION = 1
 _NO_SPACE = 1
@@ -90,38 +91,21 @@ class LlamaContext:
         self._pace = Pace(threads)
         self._memory = llama.llama_get_memory(self._context)
         self.cells: int = llama.llama_n_ctx(self._context)
-        self._make_batch(max_batch)
-
-    def _make_batch(self, size: int) -> None:
-        self._tokens, self._positions = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        self._counts, self._sequences = np.ones(size, np.int32), np.zeros(size, np.int32)
-        self._outputs = np.zeros(size, np.int8)
-        self._pointers = self._sequences.ctypes.data + 4 * np.arange(size, dtype=np.uint64)
-        as_ints, ints = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))
-        self._batch = Batch(
-            token=self._tokens.ctypes.data_as(as_ints),
-            pos=self._positions.ctypes.data_as(as_ints),
-            n_seq_id=self._counts.ctypes.data_as(as_ints),
-            seq_id=self._pointers.ctypes.data_as(ints),
-            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
+        self._batch = TokenBatch(max_batch)
 
     def decode(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         """Compute pieces, and return the logits [outputs of all pieces, vocabulary], valid until the next call.
 
         Raises NoSpace if the KV cache is full, and RuntimeError if llama.cpp fails.
         """
-        end = 0
+        batch = self._batch
+        batch.clear()
         for piece in pieces:
-            start, end = end, end + len(piece.tokens)
-            self._tokens[start:end] = piece.tokens
-            self._positions[start:end] = np.arange(piece.position, piece.position + len(piece.tokens))
-            self._sequences[start:end], self._outputs[start:end] = piece.sequence, 0
-            self._outputs[end - piece.num_outputs : end] = 1
-        self._batch.n_tokens = end
+            batch.add(piece.sequence, piece.position, piece.tokens, piece.num_outputs)
         started, threads = time.perf_counter(), self._pace.threads
-        result = self.llama.llama_decode(self._context, self._batch)
-        self._pace.record(end, int(self._positions[:end].max()), time.perf_counter() - started)
+        result = self.llama.llama_decode(self._context, batch.native)
+        end = len(batch)
+        self._pace.record(end, int(batch.positions[:end].max()), time.perf_counter() - started)
         if self._pace.threads != threads:
             self.llama.llama_set_n_threads(self._context, self._pace.threads, self._pace.threads)
         _check(result)
@@ -143,12 +127,13 @@ class LlamaContext:
         Raises ValueError if they do not fit the model, NoSpace and RuntimeError.
         """
         number, width = values.shape
-        if width != self._embedding_width or number > len(self._sequences):
+        if width != self._embedding_width or number > self._batch.size:
             raise ValueError(f"{number} embeddings with {width} values do not fit the model")
         values, positions = np.ascontiguousarray(values), np.ascontiguousarray(positions)
-        self._sequences[:number], self._outputs[:number] = sequence, 0
-        batch = Batch.from_buffer_copy(self._batch)
-        batch.n_tokens, batch.token = number, None
+        self._batch.clear()
+        self._batch.add(sequence, 0, [0] * number, 0)
+        batch = Batch.from_buffer_copy(self._batch.native)
+        batch.token = None
         batch.embd = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         batch.pos = positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         self.llama.llama_set_causal_attn(self._context, is_causal)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backends.generation.llamacpp.library import TOKEN_DATA, TokenDataArray
+from backends.common.llamacpp.library import TOKEN_DATA, TokenDataArray
 
 
 class Grammar:

@@ -16,9 +16,7 @@ import numpy.typing as npt
 from backends.common.child_process import open_connection
 from backends.generation.grammar.trial import UNAVAILABLE, Trial, run_trial_process
 from backends.generation.llamacpp.grammar import Grammar
-from backends.generation.llamacpp.library import load_library, load_model
-from backends.generation.llamacpp.vocabulary import LIBRARIES
-from backends.generation.vocabulary import GGUF
+from backends.common.llamacpp.library import GGUF, LIBRARIES, load_library, load_model
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from backends.generation.llamacpp.context import KEPT_SEQUENCES, LlamaContext, N
 from backends.generation.llamacpp.grammar import Grammar
 from backends.generation.llamacpp.grammar_trial import GrammarTrials
 from backends.generation.llamacpp.kv_cache import CacheFull, KVCache, KVSequence, Tokens, common_prefix
-from backends.generation.llamacpp.library import MAX_SEQUENCES
+from backends.common.llamacpp.library import MAX_SEQUENCES
 from backends.generation.llamacpp.sampler import Choice, InvalidLogits, Logits, Sampler
 from contract.parameters import GenerationParameters
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backends.generation.llamacpp.library import ModelParams
+from backends.common.llamacpp.library import ModelParams
 from backends.generation.media.messages import Audio, Chunk, Image
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from backends import start_logging
 from backends.common.child_process import open_connection
+from backends.common.llamacpp.library import GGUF, LIBRARIES
 from backends.generation.media.messages import Audio, Encoded, Image, Ready
 from backends.generation.media.mtmd import InvalidMedia, Projector, ProjectorError
-from backends.generation.vocabulary import GGUF, PROJECTOR
+from backends.generation.vocabulary import PROJECTOR
 
-LIBRARY = Path("llama.cpp", "mtmd", "xllamacpp.abi3.so")
+LIBRARY = Path(LIBRARIES, "mtmd", "xllamacpp.abi3.so")
 """The multimodal library in a model's version folder."""
 
 

@@ -4,11 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-GGUF = "model.gguf"
-"""The file of a model that runs on llama.cpp, in its version folder."""
+from backends.common.llamacpp.library import GGUF
 
 PROJECTOR = "mmproj.gguf"
-"""The projector of a model on llama.cpp that accepts images or audio, in the same folder."""
+"""The projector of a model on llama.cpp that accepts images or audio, in its version folder."""
 
 
 class Detokenizer(Protocol):
@@ -44,7 +43,7 @@ class Vocabulary(Protocol):
 def open_vocabulary(folder: Path) -> Vocabulary:
     """Return the vocabulary of the model in a version folder."""
     if (folder / GGUF).exists():
-        from backends.generation.llamacpp.vocabulary import LlamaVocabulary  # needs the libraries of llama.cpp
+        from backends.common.llamacpp.vocabulary import LlamaVocabulary  # needs the libraries of llama.cpp
 
         return LlamaVocabulary(folder)
     from backends.generation.vocabulary.hugging_face import HuggingFaceVocabulary

@@ -8,11 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from backends.generation.llamacpp.library import load_library, load_model
-from backends.generation.vocabulary import GGUF
-
-LIBRARIES = "llama.cpp"
-"""The folder with llama.cpp's libraries, in a model's version folder."""
+from backends.common.llamacpp.library import GGUF, LIBRARIES, load_library, load_model
 
 _PIECE = 256
 

@@ -24,6 +24,12 @@ VERSION = "0.5.0"
 _LOG = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 _WARNING, _ERROR = 3, 4
 
+GGUF = "model.gguf"
+"""The file of a model that runs on llama.cpp, in its version folder."""
+
+LIBRARIES = "llama.cpp"
+"""The folder with llama.cpp's libraries, in the same folder."""
+
 MAX_SEQUENCES = 256
 """The maximum number of sequences in a context."""
 
@@ -156,6 +162,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_attach_threadpool": (None, (_P, _P, _P)),
     "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (_P, Batch)),
+    "llama_get_embeddings_seq": (POINTER(c_float), (_P, c_int32)),
+    "llama_model_n_embd_out": (c_int32, (_P,)),
+    "llama_model_n_cls_out": (c_uint32, (_P,)),
     "llama_get_logits": (POINTER(c_float), (_P,)),
     "llama_memory_clear": (None, (_P, c_bool)),
     "llama_memory_seq_rm": (c_bool, (_P, c_int32, c_int32, c_int32)),
@@ -169,6 +178,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_vocab_is_control": (c_bool, (_P, c_int32)),
     "llama_vocab_bos": (c_int32, (_P,)),
     "llama_vocab_eos": (c_int32, (_P,)),
+    "llama_vocab_sep": (c_int32, (_P,)),
+    "llama_vocab_get_add_bos": (c_bool, (_P,)),
+    "llama_vocab_get_add_eos": (c_bool, (_P,)),
+    "llama_vocab_get_add_sep": (c_bool, (_P,)),
     "llama_tokenize": (c_int32, (_P, c_char_p, c_int32, c_void_p, c_int32, c_bool, c_bool)),
     "llama_token_to_piece": (c_int32, (_P, c_int32, c_char_p, c_int32, c_int32, c_bool)),
     "llama_sampler_init_grammar": (_P, (_P, c_char_p, c_char_p)),
