@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from export.catalog import Entry, load_defaults
-from export.converters.llamacpp import CACHE_BYTES
+from export.converters.llamacpp import CACHE_BYTES, task_of
 from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader, InvalidGGUF, read_header
 from export.local_names import local_name
@@ -37,19 +37,19 @@ def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None 
             f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}"
         )
     _require_memory(path, header, bytes_per_weight, projector)
-    metadata = header.metadata
+    metadata, task = header.metadata, task_of(header)
     return Entry(
         name=local_name(path),
-        task="chat",
+        task=task,
         id=path.stem,
         owned_by=str(metadata.get("general.organization") or metadata.get("general.author") or "user"),
         description=f"{header.architecture}, {_count(header.num_parameters)} parameters, {header.file_type}",
         license=str(metadata.get("general.license") or "unknown"),
         created=datetime.date.fromtimestamp(path.stat().st_mtime),
         size=path.stat().st_size,
-        backend="generation",
-        converter="llamacpp",
-        parameters=load_defaults("generation"),
+        backend="generation" if task == "chat" else "encoder",
+        converter="llamacpp" if task == "chat" else "llamacpp-encoder",
+        parameters=load_defaults("generation" if task == "chat" else "encoder"),
         weights=os.path.abspath(path),
     )
 

@@ -184,7 +184,7 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
-    if entry.converter == "llamacpp" and weights and "requantize" not in entry.conversion:
+    if entry.converter.startswith("llamacpp") and weights and "requantize" not in entry.conversion:
         return  # the file is linked, not copied
     size = entry.size
     if weights:

@@ -3,11 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backends.common.errors import InvalidRequest
+from backends.common.llamacpp.library import GGUF
 from backends.common.triton import (
     error_response,
     has_input,
@@ -16,9 +18,9 @@ from backends.common.triton import (
     request_parameters,
     response,
 )
-from backends.encoder.network import Network
+from backends.encoder.network import Network, OnnxNetwork
 from backends.encoder.request import EncodeRequest, tokenize
-from backends.encoder.tokens import Text, TextTokenizer, Tokens
+from backends.encoder.tokens import Text, TextTokenizer, Tokenizer, Tokens
 from contract.parameters import EncoderParameters
 from contract.tensors import TENSORS
 
@@ -37,8 +39,7 @@ class TritonPythonModel:
         folder, parameters = load_model_config(args, EncoderParameters)
         self._tensors, self._output = TENSORS[parameters.task], _OUTPUT[parameters.task]
         self._prompts = {"query": parameters.query_prompt, "document": parameters.document_prompt}
-        self._tokenizer = TextTokenizer(folder / "tokenizer.json", parameters.context_length, parameters.template)
-        self._network = Network(folder, parameters)
+        self._tokenizer, self._network = _open(folder, parameters)
         self._network.run([Tokens([1] * 16, [0] * 16)])  # warm up: the first run is slow
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -86,6 +87,19 @@ class TritonPythonModel:
             return response(self._tensors)
         counts = np.array([[len(row.ids)] for row in item.tokens], np.int32)
         return response(self._tensors, **{self._output: item.rows}, num_input_tokens=counts)
+
+
+def _open(folder: Path, parameters: EncoderParameters) -> tuple[Tokenizer, Network]:
+    """Load the model in a version folder: a GGUF file on llama.cpp, or an ONNX file on onnxruntime."""
+    if (folder / GGUF).exists():
+        from backends.encoder.llamacpp import LlamaNetwork, LlamaTextTokenizer  # needs the libraries of llama.cpp
+
+        tokenizer = LlamaTextTokenizer(folder, parameters.context_length, parameters.template)
+        return tokenizer, LlamaNetwork(folder, parameters)
+    tokenizer_file = folder / "tokenizer.json"
+    return TextTokenizer(tokenizer_file, parameters.context_length, parameters.template), OnnxNetwork(
+        folder, parameters
+    )
 
 
 def _run_step(step: Callable[[list[EncodeRequest]], None], items: list[EncodeRequest]) -> None:

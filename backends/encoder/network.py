@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,14 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-class Network:
+class Network(Protocol):
+    """Computes one vector or score per row."""
+
+    def run(self, rows: Sequence[Tokens]) -> Array:
+        """Return one vector per row, as an array [rows, width], in the order of `rows`."""
+
+
+class OnnxNetwork:
     """Runs a model's ONNX session, and pools its output into one vector per row.
 
     An optional score.npy next to the model holds the difference between the output embeddings of two words, such as yes

@@ -7,12 +7,12 @@ import numpy as np
 
 from backends.common.errors import EngineFailure, InvalidRequest
 from backends.encoder.network import Array
-from backends.encoder.tokens import Text, TextTokenizer, Tokens
+from backends.encoder.tokens import Text, Tokenizer, Tokens
 
 
 @dataclass
 class EncodeRequest:
-    """A request to encode `texts`, or `token_ids` (bytes, see TextTokenizer.check_ids).
+    """A request to encode `texts`, or `token_ids` (bytes, see Tokenizer.check_ids).
 
     The function `tokenize` sets `tokens`, with one item per row, or sets `failure` if a row is invalid. The method
     `finish` sets `rows`, the network's output, and also sets `failure` if a value in `rows` is not finite.
@@ -43,7 +43,7 @@ class EncodeRequest:
         self.rows = rows
 
 
-def tokenize(items: list[EncodeRequest], tokenizer: TextTokenizer) -> None:
+def tokenize(items: list[EncodeRequest], tokenizer: Tokenizer) -> None:
     """Tokenize the texts of all requests in one call, and check the token IDs of requests that have no texts.
 
     If a row of a request is invalid, set the request's `failure`.

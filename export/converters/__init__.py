@@ -61,6 +61,9 @@ CONVERTERS = {
             "export/llamacpp.py",
         ),
     ),
+    "llamacpp-encoder": Conversion(
+        "llamacpp.link_encoder", ("export/converters/llamacpp.py", "export/gguf_header.py", "export/llamacpp.py")
+    ),
     "ctranslate2": Conversion("whisper.convert_published", ("export/converters/whisper.py",)),
     "openvino-whisper": Conversion(
         "whisper.convert_to_openvino",

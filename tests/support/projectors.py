@@ -9,7 +9,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tests.support.gguf_files import gguf_file
+from tests.support.gguf_files import copy_gguf, gguf_file
 
 _WIDTH, _HIDDEN = 8, 32
 _BIAS = 10.0
@@ -182,19 +182,5 @@ def write_grid_projector(path: Path) -> Path:
 
 def write_grid_model(path: Path) -> Path:
     """Write Qwen2.5-Coder as a model of the architecture Qwen2-VL, which computes texts in the same way."""
-    reader = gguf.GGUFReader(str(gguf_file("qwen2.5-coder-0.5b")))
-    writer = gguf.GGUFWriter(str(path), "qwen2vl")
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture":
-            continue
-        kind = field.types[0]
-        element = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name.replace("qwen2.", "qwen2vl."), field.contents(), kind, element)
-    writer.add_array("qwen2vl.rope.dimension_sections", [16, 24, 24, 0])
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    sections = {"qwen2vl.rope.dimension_sections": [16, 24, 24, 0]}
+    return copy_gguf(gguf_file("qwen2.5-coder-0.5b"), path, "qwen2vl", sections)

@@ -47,6 +47,15 @@ class LlamaVocabulary:
                 return list(ids[:count])
             size = -count
 
+    def separators(self) -> list[int]:
+        """Return the special tokens between the two texts of a pair, which are those of llama.cpp's server."""
+        llama, vocabulary, found = self._llama, self._vocabulary, []
+        if llama.llama_vocab_get_add_eos(vocabulary):
+            found.append(llama.llama_vocab_eos(vocabulary))
+        if llama.llama_vocab_get_add_sep(vocabulary):
+            found.append(llama.llama_vocab_sep(vocabulary))
+        return [token for token in found if token >= 0]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token IDs, with special tokens."""
         return b"".join(self.piece(token, True) for token in ids).decode(errors="replace")

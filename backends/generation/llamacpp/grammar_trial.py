@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.common.child_process import open_connection
+from backends.common.llamacpp.library import GGUF, LIBRARIES, load_library, load_model
 from backends.generation.grammar.trial import UNAVAILABLE, Trial, run_trial_process
 from backends.generation.llamacpp.grammar import Grammar
-from backends.common.llamacpp.library import GGUF, LIBRARIES, load_library, load_model
 
 log = logging.getLogger(__name__)
 

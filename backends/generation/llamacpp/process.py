@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.common.errors import InvalidRequest
+from backends.common.llamacpp.library import MAX_SEQUENCES
 from backends.generation.engine.fair_queue import FairQueue
 from backends.generation.engine.ipc import (
     Cancel,
@@ -35,7 +36,6 @@ from backends.generation.llamacpp.context import KEPT_SEQUENCES, LlamaContext, N
 from backends.generation.llamacpp.grammar import Grammar
 from backends.generation.llamacpp.grammar_trial import GrammarTrials
 from backends.generation.llamacpp.kv_cache import CacheFull, KVCache, KVSequence, Tokens, common_prefix
-from backends.common.llamacpp.library import MAX_SEQUENCES
 from backends.generation.llamacpp.sampler import Choice, InvalidLogits, Logits, Sampler
 from contract.parameters import GenerationParameters
 

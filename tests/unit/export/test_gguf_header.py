@@ -5,7 +5,8 @@ import struct
 import pytest
 from gguf import GGUFWriter
 
-from export.converters.llamacpp import parameters_of, special_tokens
+from export.converters.llamacpp import encoder_parameters_of, parameters_of, special_tokens, task_of
+from export.fetch import ExportError
 from export.gguf_header import InvalidGGUF, read_header
 
 
@@ -55,10 +56,54 @@ def test_a_file_in_several_parts_is_rejected(tmp_path):
         read_header(tmp_path / "a.gguf")
 
 
-def write_header(path, **values):
-    writer = GGUFWriter(path, "llama")
+@pytest.mark.parametrize(
+    ("architecture", "values", "task", "parameters"),
+    [
+        ("llama", {"context_length": 4096}, "chat", None),
+        ("bert", {"context_length": 512, "embedding_length": 384}, "embedding", ("512", "mean", "true", "384")),
+        ("nomic-bert-moe", {"pooling_type": 1, "context_length": 2048}, "embedding", ("2048", "mean", "true", "0")),
+        ("bert", {"pooling_type": 2, "embedding_length": 8}, "embedding", ("512", "cls", "true", "8")),
+        (
+            "qwen3",
+            {"pooling_type": 3, "context_length": 32_768, "embedding_length": 1024},
+            "embedding",
+            ("8192", "last", "true", "1024"),
+        ),
+        (
+            "gemma-embedding",
+            {"pooling_type": 1, "embedding_length": 768, "embedding_length_out": 512, "context_length": 99},
+            "embedding",
+            ("99", "mean", "true", "512"),
+        ),
+        ("bert", {"pooling_type": 4, "context_length": 512}, "rerank", ("512", "rank", "false", None)),
+        ("qwen2", {"pooling_type": 0, "context_length": 512}, "chat", None),
+    ],
+)
+def test_task_and_pooling_come_from_the_header(tmp_path, architecture, values, task, parameters):
+    header = read_header(write_header(tmp_path / "a.gguf", architecture, **values))
+    assert task_of(header) == task
+    if parameters:
+        found = encoder_parameters_of(header)
+        names = ("context_length", "pooling", "normalize", "dimensions")
+        assert tuple(found.get(name) for name in names) == parameters
+
+
+def test_template_for_rerank_needs_its_placeholders(tmp_path):
+    for template, is_valid in (("Q {query} D {document}", True), ("Q {query}", False)):
+        values = {"pooling_type": 4, "tokenizer.chat_template.rerank": template}
+        header = read_header(write_header(tmp_path / "a.gguf", "qwen3", **values))
+        if is_valid:
+            assert encoder_parameters_of(header)["template"] == template
+        else:
+            with pytest.raises(ExportError, match="lacks"):
+                encoder_parameters_of(header)
+
+
+def write_header(path, architecture="llama", **values):
+    """Write a header whose keys begin with the architecture, unless they have a prefix already."""
+    writer = GGUFWriter(path, architecture)
     for name, value in values.items():
-        key = f"llama.{name}"
+        key = name if name.startswith("tokenizer.") else f"{architecture}.{name}"
         if isinstance(value, list):
             writer.add_array(key, value)
         elif isinstance(value, str):
