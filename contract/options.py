@@ -39,6 +39,8 @@ class SamplingParameters(TypedDict, total=False):
     echo: bool
     """Whether the output begins with the prompt."""
     chat_template_kwargs: dict[str, Any]
+    adapter: str
+    """The name of the LoRA adapter with which the model answers."""
     visible_tokens: list[str]
     """Special tokens to keep in the output text."""
     constraint: dict[str, Any]

@@ -1,33 +1,56 @@
 """Chooses the engine of a chat model that both OpenVINO GenAI and llama.cpp can run: one published as GGUF."""
 
+import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from export.catalog import Entry
 from export.fetch import ExportError
 
+if TYPE_CHECKING:
+    from export.gguf_header import GGUFHeader
+
+T = TypeVar("T")
+
 _CONVERTERS = {"openvino": "gguf", "llamacpp": "llamacpp"}
 
 # The options of llama.cpp's converter.
-_OPTIONS = ("device", "requantize", "mmproj", "mmproj_file", "mmproj_accepts")
+_OPTIONS = ("device", "requantize", "mmproj", "mmproj_file", "mmproj_accepts", "adapters", "adapter_files")
 
 
-def with_engine(
-    entry: Entry, engine: str, record: dict[str, Any], *, requantize: bool = False, projector: Path | None = None
-) -> Entry:
+class LlamaOptions(NamedTuple):
+    """What `trident export` can add to a model on llama.cpp."""
+
+    requantize: bool = False
+    """Whether to convert the weights to Q8_0."""
+    projector: Path | None = None
+    """The file that encodes images and audio."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters in GGUF files."""
+
+    @property
+    def flag(self) -> str | None:
+        """The first flag that is in use."""
+        flags = {"--requantize": self.requantize, "--mmproj": self.projector, "--lora": self.adapters}
+        return next((flag for flag, value in flags.items() if value), None)
+
+
+NO_OPTIONS = LlamaOptions()
+
+
+def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaOptions = NO_OPTIONS) -> Entry:
     """Return a model's entry for the engine that the setting `engine` names; unchanged if there is no choice.
 
     With `auto`, the model keeps the engine of its previous export, which `record` describes. Without one, a user's own
-    file runs on llama.cpp, and so does a catalog model if the CPU has AMX, with which llama.cpp is faster. With
-    `requantize`, or if the previous export had it, llama.cpp gets the weights in Q8_0. `projector`, by default that of
-    the previous export, is the file that encodes images and audio for llama.cpp. Raises ExportError if `requantize` or
-    `projector` does not apply to the model or its engine.
+    file runs on llama.cpp, and so does a catalog model if the CPU has AMX, with which llama.cpp is faster. On
+    llama.cpp, options of the previous export that are not `given` are kept. Raises ExportError if options are given
+    that do not apply to the model or its engine, or whose files are not usable.
     """
-    flag = "--requantize" if requantize else "--mmproj" if projector else None
     if entry.converter not in _CONVERTERS.values():
-        if flag:
-            raise ExportError(f"{flag} does not apply to {entry.name}, only to chat models published as GGUF")
+        if given.flag:
+            raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models published as GGUF")
         return entry
     previous = record["parameters"].get("engine", "openvino") if record else None
     options = {name: value for name, value in record.get("conversion", {}).items() if name in _OPTIONS}
@@ -40,12 +63,15 @@ def with_engine(
         options = options | {"device": device or "cpu"}
     if engine == "openvino":
         options = {}
-        if flag:
-            raise ExportError(f"{entry.name} runs on OpenVINO; {flag} needs --engine llamacpp")
-    if requantize:
+        if given.flag:
+            raise ExportError(f"{entry.name} runs on OpenVINO; {given.flag} needs --engine llamacpp")
+    if given.requantize:
         options = options | {"requantize": "Q8_0"}
-    if projector or Path(options.get("mmproj", "")).is_file():
-        options = options | _projector_options(projector or Path(options["mmproj"]))
+    if given.projector or Path(options.get("mmproj", "")).is_file():
+        options = options | _projector_options(given.projector or Path(options["mmproj"]))
+    known = [Path(path) for path in json.loads(options.get("adapters", "[]"))]
+    if given.adapters or (known and all(path.is_file() for path in known)):
+        options = options | _adapter_options(given.adapters or known)
     parameters = entry.parameters | {"engine": engine}
     if engine == "llamacpp":
         parameters |= {"max_num_batched_tokens": "512", "device": options.get("device", "cpu").upper()}
@@ -60,23 +86,41 @@ def _projector_options(projector: Path) -> dict[str, str]:
 
     Raises ExportError if the file is not a projector.
     """
-    # The launcher imports this module, and must stay small.
-    from export.gguf_header import InvalidGGUF, projector_capabilities, read_header
+    from export.gguf_header import projector_capabilities  # lazily: the launcher imports this module, and stays small
+
+    accepts, state = _read_with(projector_capabilities, projector)
+    return {"mmproj": os.path.abspath(projector), "mmproj_file": state, "mmproj_accepts": " ".join(accepts)}
+
+
+def _adapter_options(adapters: Sequence[Path]) -> dict[str, str]:
+    """Return the converter's options for LoRA adapters: their paths, and their state to detect changes.
+
+    Raises ExportError if a file is not an adapter, or if two have the same name.
+    """
+    from export.gguf_header import require_adapter
+    from export.local_names import adapter_name
+
+    names = [adapter_name(path) for path in adapters]
+    if len(set(names)) < len(names):
+        raise ExportError(f"two adapters have the same name: {', '.join(names)}. Rename one of the files")
+    states = [_read_with(require_adapter, path)[1] for path in adapters]
+    paths = [os.path.abspath(path) for path in adapters]
+    return {"adapters": json.dumps(paths), "adapter_files": ", ".join(states)}
+
+
+def _read_with(read: "Callable[[GGUFHeader], T]", path: Path) -> tuple[T, str]:
+    """Return what `read` finds in a header, and the file's size and modification time. Raises ExportError."""
+    from export.gguf_header import InvalidGGUF, read_header
 
     try:
-        accepts = projector_capabilities(read_header(projector))
-        stat = projector.stat()
+        found, stat = read(read_header(path)), path.stat()
     except FileNotFoundError:
-        raise ExportError(f"{projector} was not found") from None
+        raise ExportError(f"{path} was not found") from None
     except InvalidGGUF as error:
-        raise ExportError(f"{projector}: {error}") from error
+        raise ExportError(f"{path}: {error}") from error
     except OSError as error:
-        raise ExportError(f"{projector} cannot be read: {error.strerror}") from error
-    return {
-        "mmproj": os.path.abspath(projector),
-        "mmproj_file": f"{stat.st_size} {stat.st_mtime_ns}",
-        "mmproj_accepts": " ".join(accepts),
-    }
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    return found, f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _has_amx() -> bool:

@@ -171,6 +171,13 @@ def projector_capabilities(header: GGUFHeader) -> list[str]:
     return found
 
 
+def require_adapter(header: GGUFHeader) -> None:
+    """Raise InvalidGGUF unless the file is a LoRA adapter."""
+    kind = header.metadata.get("general.type")
+    if kind != "adapter" or header.metadata.get("adapter.type") != "lora":
+        raise InvalidGGUF(f"the file is not a LoRA adapter, but has the type {kind or 'model'}")
+
+
 def _file_type(metadata: Mapping[str, Any]) -> str:
     try:
         name: str = LlamaFileType(metadata["general.file_type"]).name

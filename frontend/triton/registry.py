@@ -51,6 +51,24 @@ class Model:
     fingerprint: str = ""
     """The `system_fingerprint` in responses: a hash of the model's configuration."""
     state: str = _READY
+    adapter: str = ""
+    """The name of the LoRA adapter, if this is a model with one: ID and names end with a colon and that name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which a request finds the model."""
+        return (f"{self.name}:{self.adapter}" if self.adapter else self.name, self.id)
+
+    def with_adapters(self) -> list["Model"]:
+        """Return the model, and a model for each of its LoRA adapters."""
+        names: list[str] = orjson.loads(self.parameters.get("adapters", "[]"))
+        return [
+            self,
+            *(
+                replace(self, adapter=name, id=f"{self.id}:{name}", fingerprint=_hash(f"{self.fingerprint}:{name}"))
+                for name in names
+            ),
+        ]
 
     def serves(self, task: str) -> bool:
         """Return whether the model has this task or capability."""
@@ -101,7 +119,7 @@ class Registry:
                 self._refresh()
         if not self._models:
             raise Unavailable("Model not initialized")
-        return list(self._models.values())
+        return [model for base in self._models.values() for model in base.with_adapters()]
 
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
@@ -117,7 +135,7 @@ class Registry:
         """
         models = self.models()
         target = self._aliases.get(name.casefold(), name) if name is not None else None
-        found = next((m for m in models if target in (m.name, m.id)), None) or self._in_any_case(models, target)
+        found = next((m for m in models if target in m.names), None) or self._in_any_case(models, target)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
             found = next((m for task in wanted for m in _best_first(models, tasks[0]) if m.serves(task)), None)
@@ -136,7 +154,7 @@ class Registry:
         target = self._aliases.get(name.casefold(), name)
         models = self.models()
         for model in models:
-            if target in (model.name, model.id, model.task):
+            if target in (*model.names, model.task):
                 return model
         if found := self._in_any_case(models, target):
             return found
@@ -145,7 +163,7 @@ class Registry:
     def _in_any_case(self, models: Sequence[Model], name: str | None) -> Model | None:
         """Return the first model whose name or ID differs from `name` only in upper and lower case, if any."""
         wanted = (name or "").casefold()
-        return next((model for model in models if wanted in (model.name.casefold(), model.id.casefold())), None)
+        return next((model for model in models if wanted in map(str.casefold, model.names)), None)
 
     def record_response(self, model: Model) -> None:
         """Record the current time as the time of the model's last response to a request."""
@@ -157,7 +175,8 @@ class Registry:
         The required models are the models in `settings.models`, or all loaded models if that setting is empty. Raises
         Unavailable if no model is loaded.
         """
-        models = {model.name: model for model in self.models()}
+        self.models()
+        models = self._models
         required = self._settings.models or tuple(models)
         return [name for name in required if name not in models or not self._responds(models[name])]
 
@@ -214,8 +233,12 @@ class Registry:
             inputs=tuple(tensor.name for tensor in config.input),
             batched=config.max_batch_size > 0,
             parameters=parameters,
-            fingerprint="fp_" + hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest()[:10],
+            fingerprint=_hash(config.SerializeToString(deterministic=True)),
         )
+
+
+def _hash(content: str | bytes) -> str:
+    return "fp_" + hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:10]
 
 
 def _best_first(models: Sequence[Model], task: str) -> list[Model]:

@@ -2,17 +2,18 @@
 
 import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, fail, file_options, load_command_settings, setting_options
 
 if TYPE_CHECKING:
     from export.catalog import Entry
+    from export.engines import LlamaOptions
 
 _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
 
@@ -27,12 +28,7 @@ _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
     help="folder with the weights to convert; requires exactly one MODEL",
 )
 @click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
-@click.option(
-    "--mmproj",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
-)
+@file_options
 @setting_options(_EXPORT_SETTINGS)
 def export(
     names: tuple[str, ...],
@@ -40,6 +36,7 @@ def export(
     weights: Path | None,
     requantize: bool,
     mmproj: Path | None,
+    lora: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """Download and convert catalog models, or add GGUF files.
@@ -48,6 +45,7 @@ def export(
     MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
+    from export.engines import LlamaOptions
     from export.local_names import is_gguf
 
     catalog, settings = load_catalog(), load_command_settings(flags)
@@ -61,13 +59,13 @@ def export(
         raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
     if weights and not weights.is_dir():
         raise click.UsageError(f"--weights: '{weights}' is not a folder")
-    if mmproj and (len(names) + len(files) != 1 or every):
-        raise click.UsageError("--mmproj requires exactly one MODEL")
+    if (mmproj or lora) and (len(names) + len(files) != 1 or every):
+        raise click.UsageError(f"{'--mmproj' if mmproj else '--lora'} requires exactly one MODEL")
     if every:
         names = tuple(name for name in catalog if catalog[name].packages)
     if not (names or files):
         names = tuple(starter_names())
-    options = {"requantize": requantize, "projector": mmproj}
+    options = LlamaOptions(requantize, mmproj, lora)
     _export([catalog[name] for name in names], files, settings, weights, options)
 
 
@@ -76,23 +74,23 @@ def _export(
     files: Sequence[Path],
     settings: Settings,
     weights: Path | None,
-    options: Mapping[str, Any],
+    options: "LlamaOptions",
 ) -> None:
     from export.fetch import ExportError
     from export.local_models import local_entry, require_free_name
     from export.repository import export_lock, export_model
 
     def export_to(entry: "Entry", source: Path | None) -> None:
-        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, **options)
+        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, options)
 
     # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
-    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options["requantize"] else 0
+    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options.requantize else 0
     try:
         with export_lock(settings.cache, settings.model_repository):
             for entry in entries:
                 export_to(entry, weights)
             for file in files:
-                entry = local_entry(file, bytes_per_weight, options["projector"])
+                entry = local_entry(file, bytes_per_weight, options.projector)
                 require_free_name(file, settings.model_repository)
                 export_to(entry, file.absolute())
     except ExportError as error:

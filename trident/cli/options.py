@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, get_origin, get_type_hints
 
 import click
@@ -53,6 +54,25 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
         return function
 
     return decorate
+
+
+def file_options(function: Any) -> Any:
+    """Add the options for the files that belong to a GGUF file to a command."""
+    path = click.Path(path_type=Path)
+    projector = click.option(
+        "--mmproj",
+        metavar="FILE",
+        type=path,
+        help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
+    )
+    adapters = click.option(
+        "--lora",
+        metavar="FILE",
+        type=path,
+        multiple=True,
+        help="LoRA adapter of a GGUF file, as a model of its own; can be repeated; requires exactly one MODEL",
+    )
+    return projector(adapters(function))
 
 
 def load_command_settings(flags: Mapping[str, Any]) -> Settings:

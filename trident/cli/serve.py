@@ -11,19 +11,14 @@ from typing import Any
 
 import click
 
-from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, fail, file_options, load_command_settings, setting_options
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "--mmproj",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
-)
+@file_options
 @setting_options()
-def serve(names: tuple[str, ...], mmproj: Path | None, **flags: Any) -> None:
+def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], **flags: Any) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
     MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, or the path of a

@@ -30,6 +30,9 @@ GGUF = "model.gguf"
 LIBRARIES = "llama.cpp"
 """The folder with llama.cpp's libraries, in the same folder."""
 
+ADAPTERS = "adapters"
+"""The folder with the model's LoRA adapters, in the same folder."""
+
 MAX_SEQUENCES = 256
 """The maximum number of sequences in a context."""
 
@@ -158,6 +161,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_n_ctx": (c_uint32, (_P,)),
     "llama_get_memory": (_P, (_P,)),
     "llama_set_n_threads": (None, (_P, c_int32, c_int32)),
+    "llama_adapter_lora_init": (_P, (_P, c_char_p)),
+    "llama_set_adapters_lora": (c_int32, (_P, POINTER(_P), c_size_t, POINTER(c_float))),
     "llama_set_causal_attn": (None, (_P, c_bool)),
     "llama_attach_threadpool": (None, (_P, _P, _P)),
     "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),

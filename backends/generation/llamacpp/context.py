@@ -4,13 +4,14 @@ import ctypes
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from backends.common.llamacpp.batch import TokenBatch
 from backends.common.llamacpp.library import (
+    ADAPTERS,
     GGUF,
     LIBRARIES,
     MAX_SEQUENCES,
@@ -62,6 +63,8 @@ class LlamaContext:
         if on_gpu:
             load_gpu(folder / LIBRARIES)
         model = load_model(llama, folder / GGUF, gpu_layers=_ALL_LAYERS if on_gpu else 0)
+        # Before the context, whose buffers depend on the number of adapters.
+        self.adapters, self._adapter = _load_adapters(llama, model, folder), ""
         self.vocabulary = llama.llama_model_get_vocab(model)
         self._vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
         self._embedding_width = llama.llama_model_n_embd_inp(model)
@@ -92,6 +95,14 @@ class LlamaContext:
         self._memory = llama.llama_get_memory(self._context)
         self.cells: int = llama.llama_n_ctx(self._context)
         self._batch = TokenBatch(max_batch)
+
+    def use_adapter(self, name: str) -> None:
+        """Compute the next batches with this adapter, or without one if the name is empty."""
+        if name == self._adapter:
+            return
+        adapters = (ctypes.c_void_p * 1)(self.adapters[name] if name else None)
+        self.llama.llama_set_adapters_lora(self._context, adapters, 1 if name else 0, (ctypes.c_float * 1)(1.0))
+        self._adapter = name
 
     def decode(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         """Compute pieces, and return the logits [outputs of all pieces, vocabulary], valid until the next call.
@@ -173,6 +184,16 @@ class LlamaContext:
         """Give an empty sequence the keys and values that `save` returned. Return whether there was space."""
         data = content.ctypes.data
         return bool(self.llama.llama_state_seq_set_data(self._context, data, content.size, sequence))
+
+
+def _load_adapters(llama: Any, model: Any, folder: Path) -> dict[str, Any]:
+    """Return the LoRA adapters in a version folder by their names. Raises LibraryError."""
+    adapters = {}
+    for path in sorted((folder / ADAPTERS).glob("*.gguf")):
+        adapters[path.stem] = llama.llama_adapter_lora_init(model, str(path).encode())
+        if not adapters[path.stem]:
+            raise LibraryError(f"llama.cpp cannot use the adapter {path.name} with this model; its log says why")
+    return adapters
 
 
 def _check(result: int) -> None:

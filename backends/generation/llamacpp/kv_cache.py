@@ -53,8 +53,8 @@ class KVSequence:
     the image count as one row or column of it.
     """
 
-    def __init__(self, id: int):
-        self.id = id
+    def __init__(self, id: int, group: str = ""):
+        self.id, self.group = id, group
         self._tokens, self._positions = np.empty(64, np.int32), np.zeros(65, np.int32)
         self.length = 0
         self.cells: list[int] = []
@@ -97,6 +97,7 @@ class KVSequence:
 class _Saved(NamedTuple):
     """A sequence outside of the cache."""
 
+    group: str
     tokens: Tokens
     positions: Tokens
     content: Any
@@ -107,7 +108,8 @@ class KVCache:
 
     Finished sequences are kept for later requests: the last ones in the cache, further ones as copies of at most
     `saved_bytes` in total. There may be at most `max_sequences` - 2 running sequences. Without `shares_prefixes`, as
-    for a recurrent model, nothing is kept.
+    for a recurrent model, nothing is kept. Sequences share tokens only with those of the same group, because the keys
+    and values of a token depend on the adapter that computes them.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class KVCache:
         self._free_ids = list(range(max_sequences))[::-1]
         self._running: dict[int, KVSequence] = {}
         self._kept: dict[int, KVSequence] = {}
-        self._saved: OrderedDict[bytes, _Saved] = OrderedDict()
+        self._saved: OrderedDict[tuple[str, bytes], _Saved] = OrderedDict()
         self._saved_bytes, self._max_saved_bytes = 0, saved_bytes
         self._references: Counter[int] = Counter()
         self._new_cells, self._clock = count(), count(1)
@@ -132,24 +134,24 @@ class KVCache:
         """The number of cells that running sequences do not use."""
         return self.size - len({cell for sequence in self._running.values() for cell in sequence.cells})
 
-    def start(self, prompt: Sequence[int] | Tokens, *, shares: bool = True) -> KVSequence:
+    def start(self, prompt: Sequence[int] | Tokens, group: str = "", *, shares: bool = True) -> KVSequence:
         """Return a new sequence with the tokens of the longest known beginning of `prompt`, except its last token.
 
         The last token of a prompt must always be computed, because the first token of the answer depends on it. Without
         `shares`, the sequence is empty.
         """
         tokens = np.asarray(prompt, np.int32)[:-1]
-        source, shared = self._longest_prefix(tokens) if shares else (None, 0)
-        saved, saved_length = self._longest_saved(tokens) if shares else (None, 0)
+        source, shared = self._longest_prefix(tokens, group) if shares else (None, 0)
+        saved, saved_length = self._longest_saved(tokens, group) if shares else (None, 0)
         if not self._free_ids:
             self._evict(self._oldest(except_for=source))
-        sequence = KVSequence(self._free_ids.pop())
+        sequence = KVSequence(self._free_ids.pop(), group)
         self._running[sequence.id] = sequence
         is_restored = False
         if saved and saved_length > shared + _RESTORE_COST:
             is_restored = self._restore(saved, sequence, saved_length)
             if not is_restored:
-                source, shared = self._longest_prefix(tokens)  # the attempt may have evicted the source
+                source, shared = self._longest_prefix(tokens, group)  # the attempt may have evicted the source
         if source and shared and not is_restored:
             source.used_at = next(self._clock)
             positions = source.positions[: shared + 1]
@@ -158,17 +160,18 @@ class KVCache:
         self._limit_kept()
         return sequence
 
-    def running_prefix(self, prompt: Sequence[int] | Tokens) -> int:
+    def running_prefix(self, prompt: Sequence[int] | Tokens, group: str = "") -> int:
         """Return how many tokens of `prompt` a new sequence would share with running ones, without further cells."""
         tokens = np.asarray(prompt, np.int32)[:-1]
         if not self._shares_prefixes:
             return 0
-        return max((common_prefix(sequence.tokens, tokens) for sequence in self._running.values()), default=0)
+        running = (sequence for sequence in self._running.values() if sequence.group == group)
+        return max((common_prefix(sequence.tokens, tokens) for sequence in running), default=0)
 
-    def known_prefix(self, prompt: Sequence[int] | Tokens) -> int:
+    def known_prefix(self, prompt: Sequence[int] | Tokens, group: str = "") -> int:
         """Return how many tokens of `prompt` a new sequence would share."""
         tokens = np.asarray(prompt, np.int32)[:-1]
-        return max(self._longest_prefix(tokens)[1], self._longest_saved(tokens)[1])
+        return max(self._longest_prefix(tokens, group)[1], self._longest_saved(tokens, group)[1])
 
     def reserve(self, cells: int) -> None:
         """Make room for `cells` more cells, by removing kept sequences. Raises CacheFull."""
@@ -194,7 +197,7 @@ class KVCache:
         del self._running[sequence.id]
         for other in list(self._kept.values()):
             # A kept sequence that begins another one is of no use any more.
-            if common_prefix(other.tokens, sequence.tokens) == other.length:
+            if other.group == sequence.group and common_prefix(other.tokens, sequence.tokens) == other.length:
                 self._remove(self._kept, other)
         sequence.used_at = next(self._clock)
         self._kept[sequence.id] = sequence
@@ -218,22 +221,22 @@ class KVCache:
         running = {cell for sequence in self._running.values() for cell in sequence.cells}
         return len({cell for sequence in self._kept.values() for cell in sequence.cells} - running)
 
-    def _longest_prefix(self, tokens: Tokens) -> tuple[KVSequence | None, int]:
+    def _longest_prefix(self, tokens: Tokens, group: str) -> tuple[KVSequence | None, int]:
         best: tuple[KVSequence | None, int] = (None, 0)
         if self._shares_prefixes:
             for sequence in (*self._kept.values(), *self._running.values()):
-                if (shared := common_prefix(sequence.tokens, tokens)) > best[1]:
+                if sequence.group == group and (shared := common_prefix(sequence.tokens, tokens)) > best[1]:
                     best = sequence, shared
         return best
 
-    def _longest_saved(self, tokens: Tokens) -> tuple[bytes | None, int]:
-        best: tuple[bytes | None, int] = (None, 0)
+    def _longest_saved(self, tokens: Tokens, group: str) -> tuple[tuple[str, bytes] | None, int]:
+        best: tuple[tuple[str, bytes] | None, int] = (None, 0)
         for key, saved in self._saved.items():
-            if (shared := common_prefix(saved.tokens, tokens)) > best[1]:
+            if saved.group == group and (shared := common_prefix(saved.tokens, tokens)) > best[1]:
                 best = key, shared
         return best
 
-    def _restore(self, key: bytes, sequence: KVSequence, length: int) -> bool:
+    def _restore(self, key: tuple[str, bytes], sequence: KVSequence, length: int) -> bool:
         """Give a new sequence the first `length` tokens of a saved one. Return whether there is space."""
         saved = self._saved.get(key)
         if saved is None:  # sequences evicted in the meantime have taken its space
@@ -256,10 +259,10 @@ class KVCache:
 
     def _evict(self, sequence: KVSequence) -> None:
         """Move a kept sequence out of the cache, and save it if there may be space for it."""
-        key = sequence.tokens.tobytes()
+        key = sequence.group, sequence.tokens.tobytes()
         if key not in self._saved and self._memory.saved_size(sequence.id) <= self._max_saved_bytes:
             content = self._memory.save(sequence.id)
-            self._saved[key] = _Saved(sequence.tokens.copy(), sequence.positions.copy(), content)
+            self._saved[key] = _Saved(sequence.group, sequence.tokens.copy(), sequence.positions.copy(), content)
             self._saved_bytes += len(content)
             while self._saved_bytes > self._max_saved_bytes:
                 _, oldest = self._saved.popitem(last=False)

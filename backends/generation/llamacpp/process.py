@@ -61,6 +61,11 @@ class _Request:
     """The log probabilities of the prompt's tokens by their positions, if they are requested."""
 
     @property
+    def adapter(self) -> str:
+        """The name of the adapter with which the model computes the request; empty without one."""
+        return adapter_of(self.message)
+
+    @property
     def pending(self) -> int:
         """How many tokens must be computed before the next one can be chosen."""
         return len(self.tokens) - self.sequence.length
@@ -84,6 +89,11 @@ class _Request:
     def needs_scores(self) -> bool:
         """Whether log probabilities of the prompt's tokens are still missing."""
         return self.scores is not None and len(self.scores) < len(self.prompt)
+
+
+def adapter_of(message: Generate) -> str:
+    """Return the name of a request's adapter; empty without one."""
+    return str(message.parameters.get("adapter") or "")
 
 
 class Engine:
@@ -193,10 +203,11 @@ class Engine:
             return
         paused, self._paused = self._paused, []
         for request in paused:
-            if self._requests and not self._fits(np.array(request.tokens, np.int32)):
+            if self._requests and not self._fits(np.array(request.tokens, np.int32), request.adapter):
                 self._paused.append(request)
             else:
-                request.sequence = self._cache.start(request.tokens, shares=not request.needs_scores)
+                shares = not request.needs_scores
+                request.sequence = self._cache.start(request.tokens, request.adapter, shares=shares)
                 self._requests[request.message.request_id] = request
         waiting, self._admitted, self._may_admit = self._admitted, [], False
         for message in waiting:
@@ -205,7 +216,12 @@ class Engine:
 
     def _start(self, message: Generate) -> bool:
         """Start a request. Return whether it has started or failed; otherwise, it must wait for free cells."""
-        prompt = np.frombuffer(message.prompt_ids, np.int64).astype(np.int32)
+        prompt, adapter = np.frombuffer(message.prompt_ids, np.int64).astype(np.int32), adapter_of(message)
+        if adapter and adapter not in self._context.adapters:
+            self._fail(
+                message.request_id, f"This model has no adapter '{adapter}'", is_client_error=True, param="model"
+            )
+            return True
         if not len(prompt) or prompt[-1] < 0:
             text = "The prompt must not be empty, and must end with text"
             self._fail(message.request_id, text, is_client_error=True)
@@ -213,7 +229,7 @@ class Engine:
         if len(prompt) + 1 > self._context.cells:
             self._fail_full(message)
             return True
-        if self._paused or (self._requests and not self._fits(prompt)):
+        if self._paused or (self._requests and not self._fits(prompt, adapter)):
             return False
         try:
             sampler = self._sampler(message, prompt[prompt >= 0].tolist())
@@ -226,21 +242,21 @@ class Engine:
             self._fail(message.request_id, _FAILED)
             return True
         wants_scores = message.parameters.get("echo") and message.parameters.get("logprobs")
-        sequence = self._cache.start(prompt, shares=not wants_scores)
+        sequence = self._cache.start(prompt, adapter, shares=not wants_scores)
         request = _Request(message, prompt, prompt.tolist(), sampler, limit, sequence, sequence.length)
         if wants_scores:
             request.scores = {0: TokenScore(int(prompt[0]), None)}  # nothing precedes the first token
         self._requests[message.request_id] = request
         return True
 
-    def _fits(self, prompt: Tokens) -> bool:
+    def _fits(self, prompt: Tokens, adapter: str) -> bool:
         """Return whether there is space for a prompt, and whether no other request computes the same beginning."""
-        known = self._cache.known_prefix(prompt)
-        for request in self._requests.values():
+        known = self._cache.known_prefix(prompt, adapter)
+        for request in [other for other in self._requests.values() if other.adapter == adapter]:
             # Once that request's prompt is computed, this one can share it.
             if request.pending > 1 and common_prefix(request.prompt, prompt) > known + self._max_batch:
                 return False
-        shared = self._cache.running_prefix(prompt)
+        shared = self._cache.running_prefix(prompt, adapter)
         needed = sum(request.pending for request in self._requests.values()) + len(prompt) - shared + 1
         return self._cache.available >= needed
 
@@ -253,8 +269,14 @@ class Engine:
         return Sampler(message.parameters, prompt, context.end_tokens, state)
 
     def _step(self) -> list[NewTokens]:
-        """Compute one batch of tokens and one of embeddings, and return the tokens chosen after them."""
-        new_tokens = self._step_tokens()
+        """Compute a batch of tokens for each adapter and one of embeddings, and return the tokens chosen after them.
+
+        llama.cpp applies an adapter to all tokens of a batch.
+        """
+        new_tokens = []
+        for adapter in dict.fromkeys(request.adapter for request in self._requests.values()):
+            self._context.use_adapter(adapter)
+            new_tokens += self._step_tokens(adapter)
         waiting = ((request, request.next_embeddings) for request in self._requests.values())
         if found := next(((request, embeddings) for request, embeddings in waiting if embeddings), None):
             self._step_embeddings(*found)
@@ -262,6 +284,7 @@ class Engine:
 
     def _step_embeddings(self, request: _Request, embeddings: Embeddings) -> None:
         """Compute the next embeddings of a request, at most a batch of them."""
+        self._context.use_adapter(request.adapter)
         sequence = request.sequence
         start = sequence.length - embeddings.start
         end = min(start + self._max_batch, len(embeddings.values))
@@ -288,8 +311,8 @@ class Engine:
         self._cache.advance(sequence, tokens, [*positions[0].tolist(), after])
         self._may_admit |= request.pending == 1
 
-    def _step_tokens(self) -> list[NewTokens]:
-        pieces = self._pieces()
+    def _step_tokens(self, adapter: str) -> list[NewTokens]:
+        pieces = self._pieces(adapter)
         if not pieces:
             return []
         try:
@@ -326,8 +349,10 @@ class Engine:
             if request.scores is not None:
                 request.scores[position] = TokenScore(token, float(values[token]), top)
 
-    def _pieces(self) -> list[tuple[_Request, Piece]]:
-        """Return the next batch: the last token of each running answer, then parts of the oldest prompts.
+    def _pieces(self, adapter: str) -> list[tuple[_Request, Piece]]:
+        """Return the next batch of the requests with this adapter.
+
+        It has the last token of each running answer, then parts of the oldest prompts.
 
         The last token of a prompt comes in the batch after those before it, as it does if the others were cached.
         llama.cpp rounds differently if it computes a token together with others, so the first of two equal requests
@@ -335,7 +360,8 @@ class Engine:
 
         A batch has at most as many outputs as there are sequences, so only one prompt at a time gets scores.
         """
-        by_need = sorted(self._requests.values(), key=lambda request: request.pending > 1)
+        requests = [request for request in self._requests.values() if request.adapter == adapter]
+        by_need = sorted(requests, key=lambda request: request.pending > 1)
         budget, pieces, scored = self._max_batch, list[tuple[_Request, Piece]](), False
         for request in by_need:
             if not budget:

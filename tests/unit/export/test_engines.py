@@ -1,11 +1,13 @@
 """The choice between OpenVINO and llama.cpp for chat models published as GGUF."""
 
+import json
+
 import pytest
 from gguf import GGUFWriter
 
 from export import engines
 from export.catalog import load_catalog
-from export.engines import with_engine
+from export.engines import LlamaOptions, with_engine
 from export.fetch import ExportError
 from export.local_models import local_entry
 
@@ -55,7 +57,7 @@ def test_device_of_llamacpp_is_kept_too(engine, device):
 
 def test_requantized_weights_are_kept_until_another_engine_is_set():
     entry = load_catalog()["smollm2-135m"]
-    chosen = with_engine(entry, "llamacpp", {}, requantize=True)
+    chosen = with_engine(entry, "llamacpp", {}, LlamaOptions(requantize=True))
     assert chosen.conversion == {"device": "cpu", "requantize": "Q8_0"}
     record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
     assert with_engine(entry, "auto", record) == with_engine(entry, "llamacpp", record) == chosen
@@ -63,7 +65,7 @@ def test_requantized_weights_are_kept_until_another_engine_is_set():
     assert moved.conversion == {"device": "vulkan", "requantize": "Q8_0"}
     assert with_engine(entry, "openvino", record).conversion == {}
     with pytest.raises(ExportError, match="--requantize needs --engine llamacpp"):
-        with_engine(entry, "openvino", {}, requantize=True)
+        with_engine(entry, "openvino", {}, LlamaOptions(requantize=True))
 
 
 def test_other_models_are_unchanged():
@@ -71,7 +73,7 @@ def test_other_models_are_unchanged():
         entry = load_catalog()[name]
         assert with_engine(entry, "llamacpp", {}) is entry
         with pytest.raises(ExportError, match="--requantize does not apply"):
-            with_engine(entry, "auto", {}, requantize=True)
+            with_engine(entry, "auto", {}, LlamaOptions(requantize=True))
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def write_projector(path, architecture="clip", **flags):
 
 def test_a_projector_adds_what_it_accepts_and_is_kept(projector):
     entry = load_catalog()["smollm2-135m"]
-    chosen = with_engine(entry, "llamacpp", {}, projector=projector)
+    chosen = with_engine(entry, "llamacpp", {}, LlamaOptions(projector=projector))
     assert chosen.capabilities == ["vision"]
     assert chosen.conversion["mmproj"] == str(projector)
     record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
@@ -108,17 +110,55 @@ def test_a_projector_adds_what_it_accepts_and_is_kept(projector):
 def test_a_projector_is_refused_where_it_does_not_apply(projector, gguf_model, tmp_path):
     entry = load_catalog()["smollm2-135m"]
     with pytest.raises(ExportError, match="--mmproj needs --engine llamacpp"):
-        with_engine(entry, "openvino", {}, projector=projector)
+        with_engine(entry, "openvino", {}, LlamaOptions(projector=projector))
     with pytest.raises(ExportError, match="--mmproj does not apply"):
-        with_engine(load_catalog()["bge-small-en-v1.5"], "auto", {}, projector=projector)
+        with_engine(load_catalog()["bge-small-en-v1.5"], "auto", {}, LlamaOptions(projector=projector))
     with pytest.raises(ExportError, match="not a projector, but a model of the architecture llama"):
-        with_engine(entry, "llamacpp", {}, projector=gguf_model)
+        with_engine(entry, "llamacpp", {}, LlamaOptions(projector=gguf_model))
     with pytest.raises(ExportError, match="accepts neither images nor audio"):
-        with_engine(entry, "llamacpp", {}, projector=write_projector(tmp_path / "empty.gguf"))
+        with_engine(entry, "llamacpp", {}, LlamaOptions(projector=write_projector(tmp_path / "empty.gguf")))
     with pytest.raises(ExportError, match="was not found"):
-        with_engine(entry, "llamacpp", {}, projector=tmp_path / "missing.gguf")
+        with_engine(entry, "llamacpp", {}, LlamaOptions(projector=tmp_path / "missing.gguf"))
 
 
 def test_a_projector_alone_is_no_model(projector):
     with pytest.raises(ExportError, match=r"is a projector, not a chat model.*--mmproj"):
         local_entry(projector)
+
+
+def write_lora(path, architecture="llama", kind="adapter"):
+    writer = GGUFWriter(path, architecture)
+    writer.add_type(kind)
+    writer.add_string("adapter.type", "lora")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def test_adapters_are_kept_until_others_are_given(tmp_path):
+    entry = load_catalog()["smollm2-135m"]
+    first, second = (write_lora(tmp_path / name) for name in ("First One.gguf", "second.gguf"))
+    chosen = with_engine(entry, "llamacpp", {}, LlamaOptions(adapters=(first, second)))
+    assert json.loads(chosen.conversion["adapters"]) == [str(first), str(second)]
+    record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
+    assert with_engine(entry, "auto", record) == chosen
+    fewer = with_engine(entry, "auto", record, LlamaOptions(adapters=(second,)))
+    assert json.loads(fewer.conversion["adapters"]) == [str(second)]
+    first.unlink()
+    assert with_engine(entry, "auto", record) == chosen
+
+
+def test_unusable_adapters_are_refused(tmp_path, gguf_model):
+    entry = load_catalog()["smollm2-135m"]
+    (tmp_path / "other").mkdir()
+    twins = tuple(write_lora(folder / "a.gguf") for folder in (tmp_path, tmp_path / "other"))
+    for adapters, engine, message in (
+        ((gguf_model,), "llamacpp", "not a LoRA adapter, but has the type model"),
+        ((write_lora(tmp_path / "b.gguf", kind="model"),), "llamacpp", "not a LoRA adapter"),
+        ((tmp_path / "missing.gguf",), "llamacpp", "was not found"),
+        (twins, "llamacpp", "the same name"),
+        (twins[:1], "openvino", "--lora needs --engine llamacpp"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            with_engine(entry, engine, {}, LlamaOptions(adapters=adapters))

@@ -187,3 +187,30 @@ class TestRegistry:
         assert client.get("/v1/models").get_json()["data"][0]["state"] == "UNAVAILABLE"
         triton.down = None
         assert client.get("/v1/models").get_json()["data"][0]["state"] == "READY"
+
+
+def test_adapters_are_models_of_their_own(client, triton, configure):
+    configure(adapters='["pirate", "Poet"]')
+    models = client.get("/v1/models").get_json()["data"]
+    assert [model["id"] for model in models if model["task"] == "chat"] == [
+        "org/tiny-chat",
+        "org/tiny-chat:pirate",
+        "org/tiny-chat:Poet",
+    ]
+    fingerprints = set()
+    for name, adapter in (
+        ("tiny-chat", None),
+        ("gpt-4o", None),
+        ("org/tiny-chat:pirate", "pirate"),
+        ("tiny-chat:poet", "Poet"),
+    ):
+        triton.queue_response(last("Ahoy"))
+        body = client.post("/v1/chat/completions", json=chat(model=name)).get_json()
+        assert body["model"] == (f"org/tiny-chat:{adapter}" if adapter else "org/tiny-chat")
+        fingerprints.add(body["system_fingerprint"])
+        request = triton.requests[-1]
+        assert request["model"] == "tiny-chat"
+        assert json.loads(request["inputs"]["sampling_parameters"]).get("adapter") == adapter
+    assert len(fingerprints) == 3
+    assert client.post("/v1/chat/completions", json=chat(model="tiny-chat:none")).status_code == 404
+    assert client.get("/health").status_code == 200

@@ -38,6 +38,7 @@ class FakeContext:
         self.cells, self.stored, self.batches, self.failures = cells, [], [], 0
         self.may_decode = threading.Event()
         self.may_decode.set()
+        self.adapters, self.adapter = {"double": None}, ""
 
     def tokens(self, sequence):
         return [token for token, owners in self.stored if sequence in owners]
@@ -45,6 +46,9 @@ class FakeContext:
     def decode(self, pieces):
         self.may_decode.wait(10)
         self.batches.append([len(piece.tokens) for piece in pieces])
+        if self.adapter:
+            # With the adapter, each token counts as the next higher one.
+            pieces = [piece._replace(tokens=[token + 1 for token in piece.tokens]) for piece in pieces]
         if self.failures:
             self.failures -= 1
             raise RuntimeError("broken")
@@ -60,6 +64,9 @@ class FakeContext:
                     row[next_token(self.tokens(piece.sequence))] = 9
                     rows.append(row)
         return np.array(rows)
+
+    def use_adapter(self, name):
+        self.adapter = name
 
     def decode_embeddings(self, sequence, values, positions, *, is_causal=True):
         """Store embeddings as tokens, whose number is their first value."""
@@ -377,3 +384,39 @@ class TestEmbeddings:
         ]
         for i, (tokens, reason, _) in enumerate(client.results(*ids)):
             assert (tokens, reason) == (answer_to([i, 11 + i, 12, 40 + i], 30), "length")
+
+
+class TestAdapters:
+    @staticmethod
+    def answer_to(prompt, count):
+        """Return the answer of the fake model with its adapter."""
+        tokens = [token + 1 for token in prompt]
+        found = []
+        for _ in range(count):
+            found.append(next_token(tokens))
+            tokens.append(found[-1] + 1)
+        return found
+
+    def test_requests_with_and_without_one_run_side_by_side(self, start):
+        client = start(FakeContext())
+        prompts = [[i, i + 1, i + 2] * (i + 1) for i in range(6)]
+        plain = [client.send(prompt, max_tokens=20) for prompt in prompts]
+        adapted = [client.send(prompt, max_tokens=20, adapter="double") for prompt in prompts]
+        results = client.results(*plain, *adapted)
+        for prompt, (tokens, _, _) in zip(prompts, results[:6], strict=True):
+            assert tokens == answer_to(prompt, 20)
+        for prompt, (tokens, _, _) in zip(prompts, results[6:], strict=True):
+            assert tokens == self.answer_to(prompt, 20)
+
+    def test_prompts_are_shared_only_with_the_same_adapter(self, start):
+        client = start(FakeContext(), saved_bytes=0)
+        prompt = list(range(1, 20))
+        client.results(client.send(prompt))
+        for cached in (0, 18):
+            [(tokens, _, found)] = client.results(client.send(prompt, adapter="double"))
+            assert (tokens, found) == (self.answer_to(prompt, 5), cached)
+
+    def test_an_unknown_one_is_an_error(self, start):
+        client = start(FakeContext())
+        [(_, error, _)] = client.results(client.send([1, 2, 3], adapter="other"))
+        assert error == "This model has no adapter 'other'"

@@ -1,0 +1,43 @@
+"""Images and audio in chats with models that accept them."""
+
+import base64
+import json
+
+import pytest
+
+from tests.unit.conftest import chat, last
+
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'picture').decode()}"}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"sound").decode()}}
+
+
+def ask(client, *parts):
+    return client.post("/v1/chat/completions", json=chat(messages=[{"role": "user", "content": list(parts)}]))
+
+
+def test_files_reach_a_model_that_accepts_them_in_order(client, triton, configure):
+    configure(capabilities='["vision", "audio"]')
+    triton.queue_response(last("Yes"))
+    assert ask(client, AUDIO, {"type": "text", "text": "and"}, IMAGE).status_code == 200
+    inputs = triton.requests[-1]["inputs"]
+    parts = [{"type": "audio"}, {"type": "text", "text": "and"}, {"type": "image"}]
+    assert json.loads(inputs["messages"])[0]["content"] == parts
+    assert (inputs["image"], inputs["audio"]) == ([b"picture"], [b"sound"])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "part", "name"),
+    [("[]", IMAGE, "images"), ('["vision"]', AUDIO, "audio"), ('["audio"]', IMAGE, "images")],
+)
+def test_files_that_the_model_does_not_accept_are_rejected(client, configure, capabilities, part, name):
+    configure(capabilities=capabilities)
+    error = ask(client, part).get_json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_content", "messages[0].content[0]")
+    assert name in error["message"]
+
+
+def test_files_together_have_the_size_limit_of_one(make_client, configure):
+    configure(capabilities='["audio"]')
+    response = ask(make_client(max_upload_bytes=8), AUDIO, AUDIO)
+    assert response.status_code == 413
+    assert response.get_json()["error"]["param"] == "messages[0].content[1].input_audio.data"
