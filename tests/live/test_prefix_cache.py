@@ -73,3 +73,19 @@ def test_prompt_of_a_cancelled_request_is_answered_correctly():
             client.socket.send(Cancel(request_id))
         client.send(5, ids, 20)
         assert client.tokens(5, 20) == expected
+
+
+def test_cached_tokens_are_reported(client):
+    text = " ".join(f"Fact {i} of this test is that {i * i} is the square of {i}." for i in range(40))
+
+    def usage(question):
+        messages = [{"role": "user", "content": f"{text} {question}"}]
+        found = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4).usage
+        return found.prompt_tokens_details.cached_tokens, found.prompt_tokens
+
+    assert usage("Why?")[0] <= 32  # at most the default system message
+    cached, total = usage("Why?")
+    assert cached in (total - 1, total // 32 * 32)  # the answer of another seed may be in the partial block
+    cached, total = usage("When was it?")
+    assert total - 45 < cached < total
+    assert cached % 32 == 0

@@ -33,6 +33,10 @@ _SAME_NAMES = (
 )
 
 
+# How many blocks of the KV cache the examples of `warm_up` take.
+_EXAMPLE_BLOCKS = 8
+
+
 def build_config(
     parameters: Mapping[str, Any], remaining_context: int, end_tokens: Sequence[int], num_draft_tokens: int = 0
 ) -> genai.GenerationConfig:
@@ -108,15 +112,22 @@ def has_vision_tower(folder: Path) -> bool:
 
 def warm_up(
     pipeline: genai.ContinuousBatchingPipeline, end_tokens: list[int], has_vision: bool, num_draft_tokens: int
-) -> None:
-    """Generate a few tokens before the model is reported ready, because the first steps compile kernels."""
+) -> int:
+    """Generate a few tokens before the model is reported ready, because the first steps compile kernels.
+
+    Return how many blocks the KV cache has free afterwards, or 0 for a vision model, for which that is not known.
+    """
     config = build_config({"max_tokens": 4, "temperature": 0, "ignore_eos": True}, 4, end_tokens, num_draft_tokens)
+    num_blocks = 0.0
     for width in (1, 4):
         handles = [_add_example(pipeline, i, config, has_vision) for i in range(width)]
         while pipeline.has_non_finished_requests():
             pipeline.step()
+            # The first example of a text model, of 16 tokens, takes one block.
+            num_blocks = num_blocks or 100 / max(pipeline.get_metrics().cache_usage, 1e-6)
         for handle in handles:
             handle.read_all()
+    return 0 if has_vision else max(1, round(num_blocks) - _EXAMPLE_BLOCKS)
 
 
 def _add_example(

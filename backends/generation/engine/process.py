@@ -41,6 +41,7 @@ from backends.generation.engine.pipeline import (
     load_pipeline,
     warm_up,
 )
+from backends.generation.engine.prefix_mirror import PrefixMirror
 from backends.generation.engine.startup import serve
 from backends.generation.grammar.compiler import GrammarCompiler
 from backends.generation.grammar.trial import UNAVAILABLE
@@ -78,7 +79,11 @@ class Engine:
         slots: int,
         num_draft_tokens: int,
         max_batch: int,
+        num_blocks: int = 0,
     ):
+        self._mirror = PrefixMirror(num_blocks)
+        self._cached: dict[int, int | None] = {}  # IDs of requests without a token → cached tokens of their prompts
+        self._ending: list[int] = []  # IDs of cancelled requests, which end with the next step
         self._pipeline, self._end_tokens, self._socket = pipeline, end_tokens, socket
         # Through this pipe, the compiler's thread wakes the loop, which may be waiting for a message.
         self._woken, self._waker = Pipe(duplex=False)
@@ -265,6 +270,9 @@ class Engine:
                 message.parameters, message.remaining_context, self._end_tokens, self._num_draft_tokens
             )
             self._handles[message.request_id] = self._pipeline.add_request(message.request_id, *prompt, config)
+            if isinstance(message, Generate):
+                ids = np.frombuffer(message.prompt_ids, np.int64)
+                self._cached[message.request_id] = self._mirror.start(message.request_id, ids)
             self._prefilling[message.request_id] = len(message.prompt_ids) // 8 if isinstance(message, Generate) else 0
             if message.parameters.get("logprobs"):
                 self._wants_logprobs.add(message.request_id)
@@ -277,8 +285,12 @@ class Engine:
     def _step(self) -> None:
         try:
             self._pipeline.step()
+            ended, self._ending = self._ending, []
+            for request_id in ended:
+                self._mirror.end(request_id)
         except Exception:
             log.exception("a step failed; failing its %d requests", len(self._handles))
+            self._mirror = PrefixMirror(0)  # what the failed step has computed is unknown
             for request_id in list(self._handles):
                 self._fail(request_id, "The model failed on this request")
 
@@ -290,6 +302,7 @@ class Engine:
                 self._awaiting_first_token.discard(request_id)
                 self._prefilling.pop(request_id, None)
             if request_id in self._cancelled and request_id not in self._prefilling:
+                self._mirror.add_tokens(request_id, [0])  # the token does not matter: it has not been computed
                 self._remove(request_id)
                 handle.cancel()
                 continue
@@ -297,8 +310,11 @@ class Engine:
                 for output in handle.read().values():
                     finish_reason = _FINISH_REASONS.get(output.finish_reason)
                     logprobs = list(output.generated_log_probs) if request_id in self._wants_logprobs else []
-                    new_tokens.append(NewTokens(request_id, list(output.generated_ids), finish_reason, logprobs))
+                    ids, cached = list(output.generated_ids), self._cached.pop(request_id, None)
+                    new_tokens.append(NewTokens(request_id, ids, finish_reason, logprobs, cached_tokens=cached))
+                    self._mirror.add_tokens(request_id, ids)
                     if finish_reason:
+                        self._mirror.end(request_id)
                         self._remove(request_id)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
                 message = "The request does not fit into the model's KV cache; increase 'cache_size_gb' in config.pbtxt"
@@ -318,7 +334,11 @@ class Engine:
         self._wants_logprobs.discard(request_id)
         self._cancelled.discard(request_id)
         self._prefilling.pop(request_id, None)
-        return self._handles.pop(request_id, None)
+        self._cached.pop(request_id, None)
+        handle = self._handles.pop(request_id, None)
+        if handle:
+            self._ending.append(request_id)
+        return handle
 
     def _gauges(self) -> Gauges:
         metrics = self._pipeline.get_metrics()
@@ -338,7 +358,7 @@ def main() -> None:
         tokenizer = genai.Tokenizer(str(folder))
         pipeline = load_pipeline(folder, parameters, tokenizer)
         num_draft_tokens = configured_draft_tokens(folder, parameters)
-        warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
+        num_blocks = warm_up(pipeline, end_tokens, has_vision_tower(folder), num_draft_tokens)
         compiler = GrammarCompiler(folder, tokenizer, end_tokens[0])
         return Engine(
             pipeline,
@@ -348,6 +368,8 @@ def main() -> None:
             parameters.max_num_seqs,
             num_draft_tokens,
             parameters.max_num_batched_tokens,
+            # Prompt lookup computes tokens that are not in the answer.
+            0 if num_draft_tokens else num_blocks,
         )
 
     serve(folder, open_engine)
