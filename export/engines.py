@@ -17,7 +17,16 @@ T = TypeVar("T")
 _CONVERTERS = {"openvino": "gguf", "llamacpp": "llamacpp"}
 
 # The options of llama.cpp's converter.
-_OPTIONS = ("device", "requantize", "mmproj", "mmproj_file", "mmproj_accepts", "adapters", "adapter_files")
+_OPTIONS = (
+    "device",
+    "requantize",
+    "mmproj",
+    "mmproj_file",
+    "mmproj_accepts",
+    "mmproj_image_tokens",
+    "adapters",
+    "adapter_files",
+)
 
 
 class LlamaOptions(NamedTuple):
@@ -52,7 +61,9 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
         if given.flag:
             raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models published as GGUF")
         return entry
-    previous = record["parameters"].get("engine", "openvino") if record else None
+    # Exports of catalog models have had no parameter `engine` before there was a choice.
+    unnamed = "openvino" if entry.converter == "gguf" else None
+    previous = record["parameters"].get("engine", unnamed) if record else None
     options = {name: value for name, value in record.get("conversion", {}).items() if name in _OPTIONS}
     if engine == "auto" and previous:
         engine = previous
@@ -62,6 +73,8 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
         engine, _, device = engine.partition("-")
         options = options | {"device": device or "cpu"}
     if engine == "openvino":
+        if "mmproj" in options or "adapters" in options:
+            print(f"note: {entry.name} has no projector and no adapters on OpenVINO. Give them again for llama.cpp")
         options = {}
         if given.flag:
             raise ExportError(f"{entry.name} runs on OpenVINO; {given.flag} needs --engine llamacpp")
@@ -75,6 +88,8 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     parameters = entry.parameters | {"engine": engine}
     if engine == "llamacpp":
         parameters |= {"max_num_batched_tokens": "512", "device": options.get("device", "cpu").upper()}
+    if "mmproj" in options:
+        parameters |= {"image_tokens": options["mmproj_image_tokens"]}
     update = {"converter": _CONVERTERS[engine], "parameters": parameters, "conversion": entry.conversion | options}
     if "mmproj" in options:
         update["capabilities"] = [*entry.capabilities, *options["mmproj_accepts"].split()]
@@ -86,10 +101,17 @@ def _projector_options(projector: Path) -> dict[str, str]:
 
     Raises ExportError if the file is not a projector.
     """
-    from export.gguf_header import projector_capabilities  # lazily: the launcher imports this module, and stays small
+    # Imported lazily, because the launcher imports this module, and must stay small.
+    from export.gguf_header import projector_capabilities, projector_image_tokens
 
     accepts, state = _read_with(projector_capabilities, projector)
-    return {"mmproj": os.path.abspath(projector), "mmproj_file": state, "mmproj_accepts": " ".join(accepts)}
+    image_tokens, _ = _read_with(projector_image_tokens, projector)
+    return {
+        "mmproj": os.path.abspath(projector),
+        "mmproj_file": state,
+        "mmproj_accepts": " ".join(accepts),
+        "mmproj_image_tokens": str(image_tokens),
+    }
 
 
 def _adapter_options(adapters: Sequence[Path]) -> dict[str, str]:

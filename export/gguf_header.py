@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
@@ -22,6 +22,23 @@ _MAX_ELEMENTS = 20_000_000
 
 PROJECTOR_ARCHITECTURE = "clip"
 """The architecture of files that encode images and audio for a chat model."""
+
+# The types of projectors that accept far larger images than a CPU can compute in time, and of those whose embeddings
+# attend to each other, so that a batch must hold all of them.
+_LARGE = [
+    "qwen2vl_merger",
+    "qwen2.5vl_merger",
+    "qwen3vl_merger",
+    "ling3vl",
+    "kimik25",
+    "muse_glimmer",
+    "youtuvl",
+    "glm4v",
+    "hunyuanvl",
+]
+_IMAGE_TOKENS = dict.fromkeys(_LARGE, 1_024) | dict.fromkeys(("gemma4v", "gemma4uv", "deepseek4v"), 512)
+
+_CLASSIFIER = ("cls.weight", "cls.output.weight")
 
 _MAX_INTEGER = 1 << 31
 _STRING, _ARRAY = 8, 9
@@ -40,6 +57,8 @@ class GGUFHeader:
     num_parameters: int
     file_type: str
     """The quantization of most tensors, such as `Q4_K_M`."""
+    has_classifier: bool = False
+    """Whether the model has a classification head, as rerankers do."""
 
     @property
     def architecture(self) -> str:
@@ -80,6 +99,15 @@ def read_header(path: Path) -> GGUFHeader:
                 raise InvalidGGUF("the file ends within its header: it is truncated or damaged") from error
 
 
+class _Tensor(NamedTuple):
+    """A tensor: its offset in the data and its size in bytes, and its number of values."""
+
+    name: str
+    offset: int
+    size: int
+    num_values: int
+
+
 class _Reader:
     def __init__(self, content: mmap.mmap):
         self._content, self._size, self._at = content, len(content), 0
@@ -104,11 +132,13 @@ class _Reader:
         if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
             raise InvalidGGUF(f"the alignment {alignment!r} is not valid")
         tensors = [self._tensor() for _ in range(num_tensors)]
-        header = GGUFHeader(metadata, sum(count for _, _, count in tensors), _file_type(metadata))
+        count = sum(tensor.num_values for tensor in tensors)
+        has_classifier = any(tensor.name in _CLASSIFIER for tensor in tensors)
+        header = GGUFHeader(metadata, count, _file_type(metadata), has_classifier)
         # These raise InvalidGGUF if a value that is needed is invalid.
         _, _ = header.kv_bytes_per_token, header.integer("context_length", 0)
         data = -(-self._at // alignment) * alignment
-        end = max((data + offset + size for offset, size, _ in tensors), default=0)
+        end = max((data + tensor.offset + tensor.size for tensor in tensors), default=0)
         if end > self._size:
             raise InvalidGGUF(f"the file is truncated: it has {self._size:,} of {end:,} bytes")
         return header
@@ -133,8 +163,7 @@ class _Reader:
             return list(struct.unpack(f"<{length}{form}", self._take(length * struct.calcsize(f"<{form}"))))
         return [self._value(element, depth + 1) for _ in range(length)]
 
-    def _tensor(self) -> tuple[int, int, int]:
-        """Return a tensor's offset in the data, its size in bytes and its number of values."""
+    def _tensor(self) -> _Tensor:
         name = self._string()
         dimensions = self._number("<I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
@@ -145,7 +174,7 @@ class _Reader:
             block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (ValueError, KeyError):
             raise InvalidGGUF(f"the tensor '{name[:80]}' has the unknown type {kind}") from None
-        return offset, count // block * size, count
+        return _Tensor(name, offset, count // block * size, count)
 
     def _string(self) -> str:
         return str(self._take(self._number("<Q")), "utf-8", "replace")
@@ -171,11 +200,20 @@ def projector_capabilities(header: GGUFHeader) -> list[str]:
     return found
 
 
+def projector_image_tokens(header: GGUFHeader) -> int:
+    """Return the maximum number of tokens of an image; -1 stands for the projector's own limit."""
+    keys = ("clip.vision.projector_type", "clip.projector_type")
+    kind = next((header.metadata[key] for key in keys if key in header.metadata), None)
+    return _IMAGE_TOKENS.get(kind, -1) if isinstance(kind, str) else -1
+
+
 def require_adapter(header: GGUFHeader) -> None:
     """Raise InvalidGGUF unless the file is a LoRA adapter."""
     kind = header.metadata.get("general.type")
     if kind != "adapter" or header.metadata.get("adapter.type") != "lora":
         raise InvalidGGUF(f"the file is not a LoRA adapter, but has the type {kind or 'model'}")
+    if "adapter.alora.invocation_tokens" in header.metadata:
+        raise InvalidGGUF("adapters that apply only after certain tokens (aLoRA) are not supported")
 
 
 def _file_type(metadata: Mapping[str, Any]) -> str:

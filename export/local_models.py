@@ -4,16 +4,14 @@ import datetime
 import os
 from pathlib import Path
 
-import psutil
-
 from export.catalog import Entry, load_defaults
 from export.converters.llamacpp import CACHE_BYTES, task_of
 from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader, InvalidGGUF, read_header
 from export.local_names import local_name
+from export.memory import memory_limit
 from export.repository import read_record
 
-_UNLIMITED = 1 << 60
 _OVERHEAD = 300 << 20
 """What an engine needs apart from the weights and the KV cache."""
 
@@ -40,8 +38,11 @@ def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None 
         raise ExportError(
             f"{path} is a LoRA adapter, not a model. Add it to its model: trident serve MODEL --lora {path}"
         )
-    _require_memory(path, header, bytes_per_weight, projector)
     metadata, task = header.metadata, task_of(header)
+    is_chat = task == "chat"
+    _require_memory(path, header, bytes_per_weight if is_chat else 0, projector, CACHE_BYTES if is_chat else 0)
+    # The file determines whether vectors are normalized.
+    parameters = load_defaults("generation") if is_chat else load_defaults("encoder") | {"normalize": ""}
     return Entry(
         name=local_name(path),
         task=task,
@@ -51,9 +52,9 @@ def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None 
         license=str(metadata.get("general.license") or "unknown"),
         created=datetime.date.fromtimestamp(path.stat().st_mtime),
         size=path.stat().st_size,
-        backend="generation" if task == "chat" else "encoder",
-        converter="llamacpp" if task == "chat" else "llamacpp-encoder",
-        parameters=load_defaults("generation" if task == "chat" else "encoder"),
+        backend="generation" if is_chat else "encoder",
+        converter="llamacpp" if is_chat else "llamacpp-encoder",
+        parameters={name: value for name, value in parameters.items() if value},
         weights=os.path.abspath(path),
     )
 
@@ -70,29 +71,19 @@ def require_free_name(path: Path, repository: Path) -> None:
     raise ExportError(f"{path} would have the same name as {other}. Rename the file, or delete {folder}")
 
 
-def _require_memory(path: Path, header: GGUFHeader, bytes_per_weight: float, projector: Path | None) -> None:
+def _require_memory(
+    path: Path, header: GGUFHeader, bytes_per_weight: float, projector: Path | None, cache_bytes: int
+) -> None:
     size = round(header.num_parameters * bytes_per_weight) or path.stat().st_size
     size += projector.stat().st_size if projector and projector.exists() else 0
     total, kind = memory_limit(), "converted" if bytes_per_weight else header.file_type
-    needed = size + CACHE_BYTES + _OVERHEAD
+    needed = size + cache_bytes + _OVERHEAD
     if needed > total:
         raise ExportError(
             f"{path.name} needs {needed / 1e9:.1f} GB of memory ({size / 1e9:.1f} GB for {kind} weights, "
-            f"{CACHE_BYTES / 1e9:.1f} GB for the KV cache), and this machine has {total / 1e9:.1f} GB. Use a smaller "
+            f"{cache_bytes / 1e9:.1f} GB for the KV cache), and this machine has {total / 1e9:.1f} GB. Use a smaller "
             "model or quantization"
         )
-
-
-def memory_limit() -> int:
-    """Return the memory of this machine or, if less, of its container, in bytes."""
-    limits = [int(psutil.virtual_memory().total)]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(file).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        limits.append(int(text) if text.isdecimal() else _UNLIMITED)
-    return min(limits)
 
 
 def _count(number: int) -> str:

@@ -33,11 +33,12 @@ def _plain(path: Path) -> str:
 def require_weights(folder: Path) -> None:
     """Raise ExportError if a file of an exported model is a link to a file that no longer exists."""
     version = folder / "1"
-    for weights in (version / "model.gguf", version / "mmproj.gguf", *(version / "adapters").glob("*.gguf")):
+    flags = {version / "model.gguf": "", version / "mmproj.gguf": " after --mmproj"}
+    flags |= dict.fromkeys((version / "adapters").glob("*.gguf"), " after --lora")
+    for weights, flag in flags.items():
         if weights.is_symlink() and not weights.exists():
-            raise ExportError(
-                f"{weights.readlink()} was not found. Serve the model with the file's new path, or delete {folder}"
-            )
+            path = weights.readlink()
+            raise ExportError(f"{path} was not found. Serve the model with its new path{flag}, or delete {folder}")
 
 
 def exported_file(folder: Path) -> str | None:

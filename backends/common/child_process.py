@@ -25,6 +25,11 @@ class ChildProcess:
         """The process ID."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not exited."""
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Wait for the process to exit and return its exit code."""
         return self._process.wait()

@@ -1,8 +1,10 @@
 """Embedding and rerank models in GGUF files, on llama.cpp: the same interfaces as in tokens.py and network.py."""
 
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +98,9 @@ class LlamaNetwork:
         self._memory = llama.llama_get_memory(self._context)
         self._batch, self._budget = TokenBatch(size), parameters.max_batch_tokens
         self._normalize, self._is_score = parameters.normalize, parameters.pooling == "rank"
+        num_outputs = llama.llama_model_n_cls_out(model)
+        if self._is_score and num_outputs > 1 and (num_outputs > 2 or not _has_softmax(llama, model)):
+            raise LibraryError(f"A classifier with {num_outputs} outputs is not a reranker")
         self._width = llama.llama_model_n_cls_out(model) if self._is_score else llama.llama_model_n_embd_out(model)
 
     def run(self, rows: Sequence[Tokens]) -> Array:
@@ -125,6 +130,13 @@ class LlamaNetwork:
             raise RuntimeError(f"llama.cpp failed to compute a batch ({result})")
         get = self._llama.llama_get_embeddings_seq
         return np.stack([np.ctypeslib.as_array(get(self._context, i), (self._width,)).copy() for i in range(len(rows))])
+
+
+def _has_softmax(llama: Any, model: Any) -> bool:
+    """Return whether llama.cpp turns the outputs of a classifier of this architecture into probabilities."""
+    name = ctypes.create_string_buffer(64)
+    llama.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
+    return name.value in (b"qwen3", b"qwen3vl")
 
 
 def _scores(outputs: Array) -> Array:

@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from backends.generation.output.generated_text import Delta, GeneratedText
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.output_check import Check, output_check
 from backends.generation.output.sender import Sender
-from backends.generation.prompt.chat_prompt import ChatPrompt, Prompt, TemplateInputs
+from backends.generation.prompt.chat_prompt import ChatPrompt, Files, Prompt, TemplateInputs
 from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.media_prompt import MediaPrompt
 from backends.generation.prompt.schema_prompt import schema_of
@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 # The schema is left out of a prompt after which fewer tokens are left for the answer, unless the client wants fewer.
 _ANSWER = 1_024
+
+# The maximum size of the embeddings of all unfinished requests together.
+_MAX_EMBEDDING_BYTES = 1 << 30
 
 _JSON_KINDS = frozenset(("json_object", "json_schema", "tool_calls", "any_of"))
 _PENALTIES = frozenset(("frequency_penalty", "presence_penalty", "repetition_penalty"))
@@ -64,6 +67,7 @@ class TritonPythonModel:
         # The unfinished requests that have images or audio, each of which takes megabytes.
         self._with_files: weakref.WeakSet[GeneratedText] = weakref.WeakSet()
         self._max_with_files = parameters.max_num_seqs
+        self._embedding_bytes: weakref.WeakKeyDictionary[GeneratedText, int] = weakref.WeakKeyDictionary()
         self._metrics = Metrics(args["model_name"])
         self._sender = Sender(self._send, self._abandon, self._tick)
         self._engine = EngineClient(folder, parameters, self._sender.notify)
@@ -87,8 +91,9 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._preparers.shutdown(cancel_futures=True)
+        self._encoding_preparer.shutdown(wait=False, cancel_futures=True)
         self._prompt.close()
-        self._encoding_preparer.shutdown(cancel_futures=True)
+        self._encoding_preparer.shutdown()
         self._engine.stop()
         self._sender.stop()
         # Triton's stub process crashes on exit if the metrics outlive this call.
@@ -132,7 +137,8 @@ class TritonPythonModel:
                     parameters["frequency_penalty"] = self._frequency_penalty
             self._check_bias(parameters.get("logit_bias") or {})
             schema = schema_of(constraint) if self._describes_schemas else None
-            prompt = _read_prompt(self._prompt, inputs, parameters, schema)
+            prompt = _read_prompt(self._prompt, inputs, parameters, schema, lambda: answer.closed)
+            self._reserve(answer, prompt)
             detokenizer = self._prompt.vocabulary.detokenizer(parameters.get("visible_tokens", ()))
             # Constrained output has no reasoning, so the client does not get a `<think>` that the chat template wrote.
             reasoning_prefix = (
@@ -148,6 +154,14 @@ class TritonPythonModel:
             self._sender.notify([answer])
         finally:
             self._preparing.discard(answer)
+
+    def _reserve(self, answer: GeneratedText, prompt: Prompt) -> None:
+        """Count the memory of a request's embeddings. Raises QueueFull if those of all requests are too large."""
+        size = sum(each.values.nbytes for each in prompt.embeddings)
+        if size and sum(self._embedding_bytes.values()) + size > _MAX_EMBEDDING_BYTES:
+            raise QueueFull("Too many images and audio files in unfinished requests; retry later")
+        if size:
+            self._embedding_bytes[answer] = size
 
     def _check_bias(self, bias: Mapping[str, float]) -> None:
         """Raise InvalidRequest if a token is not in the vocabulary."""
@@ -245,7 +259,11 @@ def _compiled(constraint: str, engine: str) -> tuple[str, Check | None]:
 
 
 def _read_prompt(
-    prompt: ChatPrompt, inputs: dict[str, list[bytes]], parameters: dict[str, Any], schema: dict[str, Any] | None
+    prompt: ChatPrompt,
+    inputs: dict[str, list[bytes]],
+    parameters: dict[str, Any],
+    schema: dict[str, Any] | None,
+    is_cancelled: Callable[[], bool],
 ) -> Prompt:
     """Return the prompt for a request's messages, text or token IDs.
 
@@ -258,7 +276,8 @@ def _read_prompt(
         return prompt.from_token_ids(np.frombuffer(inputs["token_ids"][0], "<i4").tolist())
     tools = json.loads(inputs["tools"][0]) if "tools" in inputs else []
     template_inputs = TemplateInputs(tools, parameters.get("chat_template_kwargs", {}), schema)
-    messages, files = json.loads(inputs["messages"][0]), {name: inputs.get(name, []) for name in FILES}
+    messages = json.loads(inputs["messages"][0])
+    files = Files({name: inputs.get(name, []) for name in FILES}, is_cancelled)
     try:
         read = prompt.from_messages(messages, files, template_inputs)
     except InvalidRequest as error:

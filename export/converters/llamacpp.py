@@ -18,6 +18,7 @@ from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, read_header
 from export.llamacpp import fetch_libraries, fetch_multimodal_library
 from export.local_names import adapter_name
+from export.memory import memory_limit
 
 CACHE_BYTES = 1 << 30
 """The size of the KV cache."""
@@ -84,16 +85,22 @@ def task_of(header: GGUFHeader) -> Literal["chat", "embedding", "rerank"]:
 
 def _pooling_of(header: GGUFHeader) -> str | None:
     kind = header.metadata.get(f"{header.architecture}.pooling_type")
-    if kind in _POOLINGS:
+    if isinstance(kind, int) and kind in _POOLINGS:
         return _POOLINGS[kind]
+    if header.has_classifier:
+        return "rank"
     return "mean" if "bert" in header.architecture else None
 
 
 def encoder_parameters_of(header: GGUFHeader) -> dict[str, str]:
     """Return the parameters for config.pbtxt of an embedding or rerank model."""
     pooling = _pooling_of(header) or "mean"
+    context = min(header.integer("context_length", 0) or _MIN_TOKENS, _MAX_ROW_TOKENS)
+    if context > (limit := _affordable_tokens(header)):
+        print(f"note: the context is {limit:,} tokens instead of {context:,}: the outputs of more need too much memory")
+        context = limit
     parameters = {
-        "context_length": str(min(header.integer("context_length", 0) or _MIN_TOKENS, _MAX_ROW_TOKENS)),
+        "context_length": str(context),
         "pooling": pooling,
         "normalize": "false" if pooling == "rank" else "true",
     }
@@ -102,10 +109,21 @@ def encoder_parameters_of(header: GGUFHeader) -> dict[str, str]:
         parameters["dimensions"] = str(width)
     template = header.metadata.get("tokenizer.chat_template.rerank")
     if isinstance(template, str) and pooling == "rank":
-        if "{query}" not in template or "{document}" not in template:
-            raise ExportError("the template for rerank in the file lacks {query} or {document}")
+        if not 0 <= template.find("{query}") < template.find("{document}"):
+            raise ExportError("the template for rerank in the file does not have {query} before {document}")
         parameters["template"] = template
     return parameters
+
+
+def _affordable_tokens(header: GGUFHeader) -> int:
+    """Return for how many tokens the outputs fit into an eighth of the memory.
+
+    llama.cpp reserves the logits of all tokens of a batch, although an encoder has none, and decoders compute them.
+    """
+    vocabulary = header.metadata.get("tokenizer.ggml.tokens")
+    size = len(vocabulary) if isinstance(vocabulary, list) else 0
+    copies = 1 if "bert" in header.architecture else 2
+    return max(_MIN_TOKENS, memory_limit() // 8 // max(1, 4 * size * copies) // 64 * 64)
 
 
 def _advise_requantizing(header: GGUFHeader) -> None:
@@ -124,6 +142,9 @@ def _link_libraries(source: Path, target: Path) -> None:
 
 
 def _link_weights(source: Path, target: Path) -> None:
+    if not source.is_file():
+        flag = {"model.gguf": "", "mmproj.gguf": " with --mmproj"}.get(target.name, " with --lora")
+        raise ExportError(f"{source} was not found. Give its new path{flag}")
     try:
         os.link(source.resolve(), target)
     except OSError:

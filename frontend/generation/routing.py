@@ -24,9 +24,9 @@ Tools = Sequence[Mapping[str, Any]]
 # The media in a conversation → the tasks and capabilities of the models that may answer it, in order of preference.
 _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("chat",),
-    ("audio",): ("transcription", "chat"),
+    ("audio",): ("audio", "transcription", "chat"),
     ("image",): ("vision", "ocr", "chat"),
-    ("audio", "image"): ("vision", "chat"),
+    ("audio", "image"): ("vision", "audio", "chat"),
 }
 
 

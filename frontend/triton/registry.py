@@ -125,10 +125,9 @@ class Registry:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
 
         `name` is a model's name or ID, one of `tasks`, or an alias of one of these. Upper and lower case do not matter,
-        except for tasks. If it is a task, the result is the
-        first model that serves both this task and `tasks[0]`, or if there is none, the first model that serves this
-        task. None selects the first model of the first task that has a loaded model. If the setting `unknown_model` is
-        `default`, so does an unknown name.
+        except for tasks. If it is a task, the result is the first of the models with this task that serve the most of
+        the first ones of `tasks`. None selects the first model of the first task that has a loaded model. If the
+        setting `unknown_model` is `default`, so does an unknown name.
 
         Raises InvalidRequest if the model serves none of `tasks`. Raises Unavailable if no loaded model serves the
         task, or if the model is in `settings.models` but not loaded. Raises ModelNotFound if the name is unknown.
@@ -138,7 +137,7 @@ class Registry:
         found = next((m for m in models if target in m.names), None) or self._in_any_case(models, target)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
-            found = next((m for task in wanted for m in _best_first(models, tasks[0]) if m.serves(task)), None)
+            found = next((m for task in wanted for m in _best_first(models, tasks) if m.serves(task)), None)
             if found is None:
                 raise Unavailable(f"No {wanted[0]} model is loaded")
         if found is None:
@@ -195,7 +194,8 @@ class Registry:
         return True
 
     def _raise_unknown(self, name: str, target: str | None) -> NoReturn:
-        if (target or "").casefold() in map(str.casefold, self._settings.models):
+        base = (target or "").rpartition(":")[0]  # of an adapter
+        if {(target or "").casefold(), base.casefold()} & set(map(str.casefold, self._settings.models)):
             raise Unavailable(f"The model '{name}' is not currently loaded")
         raise ModelNotFound(name)
 
@@ -241,5 +241,5 @@ def _hash(content: str | bytes) -> str:
     return "fp_" + hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:10]
 
 
-def _best_first(models: Sequence[Model], task: str) -> list[Model]:
-    return sorted(models, key=lambda model: not model.serves(task))
+def _best_first(models: Sequence[Model], tasks: Sequence[str]) -> list[Model]:
+    return sorted(models, key=lambda model: [not model.serves(task) for task in tasks])

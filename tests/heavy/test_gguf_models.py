@@ -1,5 +1,6 @@
 """GGUF files of other families on llama.cpp: Qwen in Chinese, a base model, and a model with DeepSeek-R1's template."""
 
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from openai import OpenAI
 
 from tests.support.gguf_files import GEMMA, gguf_file
 from tests.support.live import MODEL, url, user
-from tests.support.stack import running_stack
+from tests.support.stack import read_config, running_stack
 
 QWEN = "qwen2.5-coder-0.5b"
 
@@ -77,3 +78,16 @@ def test_reasoning_is_inferred_from_the_template(client):
 
 def test_models_are_named_after_their_files(client):
     assert {model.id for model in client.models.list().data} == {f"{QWEN}", "gemma-3-270m", "r1"}
+
+
+def test_tune_measures_both_engines_and_keeps_the_faster_one(tmp_path):
+    command = [sys.executable, "-m", "trident", "export", MODEL, "--model-repository", str(tmp_path)]
+    result = subprocess.run([*command, "--tune"], capture_output=True, encoding="utf-8", timeout=300)
+    assert result.returncode == 0, result.stderr
+    for engine in ("OpenVINO", "llama.cpp"):
+        assert re.search(rf"{re.escape(engine)} \d+ tokens/s at 1 stream, \d+ at 8 streams", result.stdout)
+    engine = read_config(tmp_path / MODEL).parameters["engine"].string_value
+    assert f"using {'OpenVINO' if engine == 'openvino' else 'llama.cpp'}" in result.stdout
+    # The choice is kept.
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
+    assert "up to date" in result.stdout

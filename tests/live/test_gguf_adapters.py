@@ -31,9 +31,10 @@ def stack(tmp_path_factory):
     source, repository = gguf_file(MODEL), folder / "repository"
     adapters = [write_adapter(source, folder / f"{name}.gguf", seed) for seed, name in enumerate(("first", "second"))]
     merged = write_merged(source, folder / "merged.gguf", 0)
-    result = export(repository, source, "--lora", adapters[0], "--lora", adapters[1])
-    assert result.returncode == 0, result.stderr
-    # The second export keeps the adapters.
+    flags = ["--lora", str(adapters[0]), "--lora", str(adapters[1])]
+    with running_stack([str(source)], "--model-repository", str(repository), *flags, engine="llamacpp"):
+        pass
+    # The next start keeps the adapters.
     models = [str(source), str(merged)]
     with running_stack(models, "--model-repository", str(repository), engine="llamacpp") as settings:
         yield settings

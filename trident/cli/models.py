@@ -10,6 +10,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.options import GroupedCommand, fail, file_options, load_command_settings, setting_options
+from trident.cli.tune import tuned_engine
 
 if TYPE_CHECKING:
     from export.catalog import Entry
@@ -28,6 +29,7 @@ _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
     help="folder with the weights to convert; requires exactly one MODEL",
 )
 @click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
+@click.option("--tune", is_flag=True, help="measure both engines of GGUF chat models, and use the faster one")
 @file_options
 @setting_options(_EXPORT_SETTINGS)
 def export(
@@ -35,6 +37,7 @@ def export(
     every: bool,
     weights: Path | None,
     requantize: bool,
+    tune: bool,
     mmproj: Path | None,
     lora: tuple[Path, ...],
     **flags: Any,
@@ -66,7 +69,9 @@ def export(
     if not (names or files):
         names = tuple(starter_names())
     options = LlamaOptions(requantize, mmproj, lora)
-    _export([catalog[name] for name in names], files, settings, weights, options)
+    if tune and (options.flag or settings.engine != "auto"):
+        raise click.UsageError(f"--tune chooses the engine, and cannot be combined with {options.flag or '--engine'}")
+    _export([catalog[name] for name in names], files, settings, weights, options, tune=tune)
 
 
 def _export(
@@ -75,13 +80,16 @@ def _export(
     settings: Settings,
     weights: Path | None,
     options: "LlamaOptions",
+    *,
+    tune: bool,
 ) -> None:
     from export.fetch import ExportError
     from export.local_models import local_entry, require_free_name
     from export.repository import export_lock, export_model
 
     def export_to(entry: "Entry", source: Path | None) -> None:
-        export_model(entry, settings.cache, settings.model_repository, source, settings.engine, options)
+        engine = tuned_engine(entry, source, settings) if tune else settings.engine
+        export_model(entry, settings.cache, settings.model_repository, source, engine, options)
 
     # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
     bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options.requantize else 0

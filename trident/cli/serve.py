@@ -31,6 +31,10 @@ def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], *
     # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
     settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
     models = [local_name(Path(name)) if is_gguf(name) else name for name in settings.models]
+    files = ["--mmproj", str(mmproj)] if mmproj else []
+    files += [argument for adapter in lora for argument in ("--lora", str(adapter))]
+    if settings.triton is not None and files:
+        raise click.UsageError(f"{files[0]} does not apply to a Triton that runs elsewhere (--triton)")
     if settings.triton is None:
         from export.catalog import load_catalog, starter_names
 
@@ -40,16 +44,12 @@ def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], *
             name if name in load_catalog() or is_gguf(name) else exported_file(settings.model_repository / name)
             for name in given
         ]
-        if wanted := [source for source in sources if source]:
+        wanted = [source for source in sources if source]
+        if files and (len(given) != 1 or not wanted):
+            raise click.UsageError(f"{files[0]} requires exactly one MODEL, whose GGUF file exists")
+        if wanted:
             # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
-            command = [
-                sys.executable,
-                "-m",
-                "trident",
-                "export",
-                *wanted,
-                *(["--mmproj", str(mmproj)] if mmproj else []),
-            ]
+            command = [sys.executable, "-m", "trident", "export", *wanted, *files]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
         try:

@@ -170,6 +170,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_get_embeddings_seq": (POINTER(c_float), (_P, c_int32)),
     "llama_model_n_embd_out": (c_int32, (_P,)),
     "llama_model_n_cls_out": (c_uint32, (_P,)),
+    "llama_model_meta_val_str": (c_int32, (_P, c_char_p, c_char_p, c_size_t)),
     "llama_get_logits": (POINTER(c_float), (_P,)),
     "llama_memory_clear": (None, (_P, c_bool)),
     "llama_memory_seq_rm": (c_bool, (_P, c_int32, c_int32, c_int32)),

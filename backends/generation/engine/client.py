@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 _MAX_PAUSE_SECONDS = 30.0
 
-# Engine → the module that its process runs.
-_ENGINES = {"openvino": "backends.generation.engine.process", "llamacpp": "backends.generation.llamacpp.process"}
+ENGINES = {"openvino": "backends.generation.engine.process", "llamacpp": "backends.generation.llamacpp.process"}
+"""Engine → the module that its process runs."""
 
 
 class _Link:
@@ -130,7 +130,7 @@ class EngineClient:
 
     def _connect(self) -> None:
         """Start an engine process, wait until it is ready, and send it the deferred requests."""
-        command, environment = module_command(_ENGINES[self._parameters.engine])
+        command, environment = module_command(ENGINES[self._parameters.engine])
         arguments = [str(self._folder), json.dumps(asdict(self._parameters))]
         self._process = ChildProcess([*command, *arguments], environment)
         connection = self._process.connection

@@ -65,6 +65,7 @@ class LlamaContext:
         model = load_model(llama, folder / GGUF, gpu_layers=_ALL_LAYERS if on_gpu else 0)
         # Before the context, whose buffers depend on the number of adapters.
         self.adapters, self._adapter = _load_adapters(llama, model, folder), ""
+        self._has_switched = False
         self.vocabulary = llama.llama_model_get_vocab(model)
         self._vocabulary_size = llama.llama_vocab_n_tokens(self.vocabulary)
         self._embedding_width = llama.llama_model_n_embd_inp(model)
@@ -102,7 +103,7 @@ class LlamaContext:
             return
         adapters = (ctypes.c_void_p * 1)(self.adapters[name] if name else None)
         self.llama.llama_set_adapters_lora(self._context, adapters, 1 if name else 0, (ctypes.c_float * 1)(1.0))
-        self._adapter = name
+        self._adapter, self._has_switched = name, True
 
     def decode(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         """Compute pieces, and return the logits [outputs of all pieces, vocabulary], valid until the next call.
@@ -116,7 +117,9 @@ class LlamaContext:
         started, threads = time.perf_counter(), self._pace.threads
         result = self.llama.llama_decode(self._context, batch.native)
         end = len(batch)
-        self._pace.record(end, int(batch.positions[:end].max()), time.perf_counter() - started)
+        if not self._has_switched:  # after a switch of the adapter, llama.cpp allocates its buffers again
+            self._pace.record(end, int(batch.positions[:end].max()), time.perf_counter() - started)
+        self._has_switched = False
         if self._pace.threads != threads:
             self.llama.llama_set_n_threads(self._context, self._pace.threads, self._pace.threads)
         _check(result)

@@ -70,6 +70,10 @@ class KVSequence:
         """The positions of the tokens, and that of the next one."""
         return self._positions[: self.length + 1]
 
+    def shared_with(self, tokens: Tokens) -> int:
+        """Return how many tokens at the beginning are the same, without a part of an image."""
+        return _whole(self.positions, common_prefix(self.tokens, tokens))
+
     @property
     def next_position(self) -> int:
         """The position of the next token."""
@@ -101,6 +105,10 @@ class _Saved(NamedTuple):
     tokens: Tokens
     positions: Tokens
     content: Any
+
+    def shared_with(self, tokens: Tokens) -> int:
+        """Return how many tokens at the beginning are the same, without a part of an image."""
+        return _whole(self.positions, common_prefix(self.tokens, tokens))
 
 
 class KVCache:
@@ -166,7 +174,7 @@ class KVCache:
         if not self._shares_prefixes:
             return 0
         running = (sequence for sequence in self._running.values() if sequence.group == group)
-        return max((common_prefix(sequence.tokens, tokens) for sequence in running), default=0)
+        return max((sequence.shared_with(tokens) for sequence in running), default=0)
 
     def known_prefix(self, prompt: Sequence[int] | Tokens, group: str = "") -> int:
         """Return how many tokens of `prompt` a new sequence would share."""
@@ -225,14 +233,14 @@ class KVCache:
         best: tuple[KVSequence | None, int] = (None, 0)
         if self._shares_prefixes:
             for sequence in (*self._kept.values(), *self._running.values()):
-                if sequence.group == group and (shared := common_prefix(sequence.tokens, tokens)) > best[1]:
+                if sequence.group == group and (shared := sequence.shared_with(tokens)) > best[1]:
                     best = sequence, shared
         return best
 
     def _longest_saved(self, tokens: Tokens, group: str) -> tuple[tuple[str, bytes] | None, int]:
         best: tuple[tuple[str, bytes] | None, int] = (None, 0)
         for key, saved in self._saved.items():
-            if saved.group == group and (shared := common_prefix(saved.tokens, tokens)) > best[1]:
+            if saved.group == group and (shared := saved.shared_with(tokens)) > best[1]:
                 best = key, shared
         return best
 
@@ -287,6 +295,14 @@ class KVCache:
             if not self._references[cell]:
                 del self._references[cell]
         self._free_ids.append(sequence.id)
+
+
+def _whole(positions: Tokens, length: int) -> int:
+    """Return the length of a beginning without a part of an image.
+
+    llama.cpp copies and removes cells by their position, and all embeddings of an image may have the same one.
+    """
+    return int(np.searchsorted(positions[: length + 1], positions[length], "left"))
 
 
 def common_prefix(one: Tokens, other: Tokens) -> int:

@@ -290,7 +290,8 @@ class Engine:
         end = min(start + self._max_batch, len(embeddings.values))
         is_whole = end == len(embeddings.values)
         if not (embeddings.is_causal or (is_whole and not start)):
-            text = f"The model needs all {end} embeddings of this file at once; increase 'max_num_batched_tokens'"
+            number = len(embeddings.values)
+            text = f"The model needs all {number} embeddings of this file at once; increase 'max_num_batched_tokens'"
             self._fail(request.message.request_id, text)
             return
         positions = embeddings.positions[:, start:end]

@@ -35,7 +35,7 @@ class MediaEncoder:
         # Idle threads of OpenMP would otherwise spin, and slow down the engine.
         self._environment = environment | {"OMP_WAIT_POLICY": "PASSIVE"}
         self._process: ChildProcess | None = None
-        self._lock = threading.Lock()
+        self._lock, self._is_closed = threading.Lock(), False
         self._cache: OrderedDict[bytes, list[Chunk]] = OrderedDict()
         self._cache_bytes = 0
         self.ready = self._start()
@@ -55,28 +55,40 @@ class MediaEncoder:
             return Encoding(digest, chunks)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process for good. A file that is being encoded fails."""
+        self._is_closed = True
+        if self._process:
+            self._process.kill()
+
+    def _end(self) -> None:
         if self._process:
             self._process.close()
         self._process = None
 
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise EngineDown("The model is being unloaded")
+
     def _encode(self, media: Image | Audio, param: str) -> list[Chunk]:
         kind = "image" if isinstance(media, Image) else "audio"
-        if self._process is None:
+        if self._process is None or not self._process.is_running:
+            self._end()
             self._start()
-        assert self._process is not None  # noqa: S101
-        connection = self._process.connection
+        process = self._process
+        assert process is not None  # noqa: S101
+        connection = process.connection
         try:
             connection.send(media)
             if not connection.poll(_SECONDS):
                 raise EngineFailure(f"The {kind} took longer than {_SECONDS:.0f} seconds to encode")
             encoded: Encoded = connection.recv()
         except EngineFailure:
-            self.close()
+            self._end()
             raise
         except (EOFError, OSError) as error:
-            log.error("the media process exited with code %s", self._process.wait())
-            self.close()
+            self._require_open()
+            log.error("the media process exited with code %s", process.wait())
+            self._end()
             raise EngineFailure(f"The model failed on the {kind}", param) from error
         if encoded.is_client_error:
             raise InvalidRequest(encoded.error, param, f"invalid_{kind}")
@@ -92,6 +104,7 @@ class MediaEncoder:
             self._cache_bytes -= _size(self._cache.popitem(last=False)[1])
 
     def _start(self) -> Ready:
+        self._require_open()
         self._process = ChildProcess(self._command, self._environment)
         try:
             if not self._process.connection.poll(_START_SECONDS):
@@ -99,13 +112,13 @@ class MediaEncoder:
             ready: Ready | str = self._process.connection.recv()
         except (EOFError, OSError) as error:
             code = self._process.wait()
-            self.close()
+            self._end()
             raise EngineDown(f"The process that encodes images and audio exited with code {code}") from error
         except EngineDown:
-            self.close()
+            self._end()
             raise
         if isinstance(ready, str):
-            self.close()
+            self._end()
             raise EngineDown(ready)
         return ready
 

@@ -142,6 +142,7 @@ class Projector:
     def encode(self, media: Image | Audio) -> list[Chunk]:
         """Return the tokens and embeddings of an image or of audio. Raises InvalidMedia or ProjectorError."""
         mtmd = self._library
+        _errors.clear()
         if isinstance(media, Image):
             bitmap = mtmd.mtmd_bitmap_init(media.width, media.height, media.pixels)
         else:

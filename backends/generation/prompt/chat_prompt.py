@@ -3,7 +3,7 @@
 import contextlib
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,18 @@ class TemplateInputs:
 NO_TEMPLATE_INPUTS = TemplateInputs()
 
 
+@dataclass(frozen=True)
+class Files:
+    """The files of a conversation's parts by the type of the parts, in order."""
+
+    contents: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    is_cancelled: Callable[[], bool] = lambda: False
+    """Whether the client has disconnected, so that the files need not be encoded."""
+
+
+NO_FILES = Files()
+
+
 def find_files(messages: list[dict[str, Any]]) -> list[tuple[int, int, str]]:
     """Return the index of the message, the index of the content part and the type for each image or audio file."""
     contents = [(i, message.get("content")) for i, message in enumerate(messages)]
@@ -70,10 +82,10 @@ class ChatPrompt:
     def from_messages(
         self,
         messages: list[dict[str, Any]],
-        files: Mapping[str, Sequence[bytes]] | None = None,
+        files: Files = NO_FILES,
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt of a conversation. `files` are the files of its parts by their type, in order.
+        """Return the prompt of a conversation.
 
         Raises InvalidRequest if the messages contain an image or audio, if the template rejects the messages, or if the
         prompt is too long.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from backends.common.errors import InvalidRequest
 from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.chat_prompt import (
+    NO_FILES,
     NO_TEMPLATE_INPUTS,
+    Files,
     Prompt,
     TemplateInputs,
     find_files,
@@ -42,15 +44,15 @@ class VisionPrompt(MarkedPrompt):
     def from_messages(
         self,
         messages: list[dict[str, Any]],
-        files: Mapping[str, Sequence[bytes]] | None = None,
+        files: Files = NO_FILES,
         template_inputs: TemplateInputs = NO_TEMPLATE_INPUTS,
     ) -> Prompt:
-        """Return the prompt of a conversation. `files` has the encoded files of its image parts, in order.
+        """Return the prompt of a conversation.
 
         Raises InvalidRequest if an image is invalid, too large or not rendered by the template, if the template
         rejects the messages, or if the prompt is too long. Raises ValueError if the number of images is wrong.
         """
-        positions, images = find_files(messages), (files or {}).get("image", ())
+        positions, images = find_files(messages), files.contents.get("image", ())
         for i, j, kind in positions:
             if kind != "image":
                 raise InvalidRequest("This model does not accept audio", f"messages[{i}].content[{j}]")

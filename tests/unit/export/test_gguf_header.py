@@ -2,12 +2,14 @@
 
 import struct
 
+import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from export.converters import llamacpp
 from export.converters.llamacpp import encoder_parameters_of, parameters_of, special_tokens, task_of
 from export.fetch import ExportError
-from export.gguf_header import InvalidGGUF, read_header
+from export.gguf_header import InvalidGGUF, projector_image_tokens, read_header
 
 
 def test_a_header_is_read(gguf_model):
@@ -77,6 +79,7 @@ def test_a_file_in_several_parts_is_rejected(tmp_path):
         ),
         ("bert", {"pooling_type": 4, "context_length": 512}, "rerank", ("512", "rank", "false", None)),
         ("qwen2", {"pooling_type": 0, "context_length": 512}, "chat", None),
+        ("qwen2", {"pooling_type": [3], "context_length": 512}, "chat", None),
     ],
 )
 def test_task_and_pooling_come_from_the_header(tmp_path, architecture, values, task, parameters):
@@ -89,21 +92,55 @@ def test_task_and_pooling_come_from_the_header(tmp_path, architecture, values, t
 
 
 def test_template_for_rerank_needs_its_placeholders(tmp_path):
-    for template, is_valid in (("Q {query} D {document}", True), ("Q {query}", False)):
+    templates = (("Q {query} D {document}", True), ("Q {query}", False), ("D {document} Q {query}", False))
+    for template, is_valid in templates:
         values = {"pooling_type": 4, "tokenizer.chat_template.rerank": template}
         header = read_header(write_header(tmp_path / "a.gguf", "qwen3", **values))
         if is_valid:
             assert encoder_parameters_of(header)["template"] == template
         else:
-            with pytest.raises(ExportError, match="lacks"):
+            with pytest.raises(ExportError, match="does not have"):
                 encoder_parameters_of(header)
+
+
+def test_a_model_with_a_classification_head_is_a_reranker(tmp_path):
+    for name, task in (("cls.output.weight", "rerank"), ("cls.weight", "rerank"), ("blk.0.attn_q.weight", "embedding")):
+        writer = GGUFWriter(tmp_path / "a.gguf", "bert")
+        writer.add_tensor(name, np.zeros((1, 32), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert task_of(read_header(tmp_path / "a.gguf")) == task
+
+
+def test_context_of_encoders_is_limited_by_the_memory_for_outputs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(llamacpp, "memory_limit", lambda: 8 << 30)
+    values = {"pooling_type": 1, "context_length": 8_192, "tokenizer.ggml.tokens": ["a"] * 250_000}
+    header = read_header(write_header(tmp_path / "a.gguf", "bert", **values))
+    assert encoder_parameters_of(header)["context_length"] == "1024"  # 1 GiB for 4 bytes per token of the vocabulary
+    assert "1,024 tokens instead of 8,192" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "tokens"),
+    [
+        ({"clip.projector_type": "qwen2.5vl_merger"}, 1024),
+        ({"clip.vision.projector_type": "gemma4v", "clip.projector_type": "gemma4a"}, 512),
+        ({"clip.projector_type": "lfm2"}, -1),
+        ({"clip.projector_type": ["qwen2vl_merger"]}, -1),
+        ({}, -1),
+    ],
+)
+def test_image_tokens_are_limited_where_the_projector_has_no_useful_limit(tmp_path, values, tokens):
+    assert projector_image_tokens(read_header(write_header(tmp_path / "a.gguf", "clip", **values))) == tokens
 
 
 def write_header(path, architecture="llama", **values):
     """Write a header whose keys begin with the architecture, unless they have a prefix already."""
     writer = GGUFWriter(path, architecture)
     for name, value in values.items():
-        key = name if name.startswith("tokenizer.") else f"{architecture}.{name}"
+        key = name if name.startswith(("tokenizer.", "clip.")) else f"{architecture}.{name}"
         if isinstance(value, list):
             writer.add_array(key, value)
         elif isinstance(value, str):

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter, PoolingType
 
 from export import local_models
 from export.fetch import ExportError
 from export.local_models import local_entry, require_free_name
-from export.local_names import local_name
+from export.local_names import local_name, require_weights
 
 
 def folder_of(repository, name, weights):
@@ -73,3 +75,31 @@ def test_folder_of_the_operator_is_not_replaced(gguf_model, tmp_path):
 def test_names_need_none_of_the_modules_of_a_conversion():
     code = "import sys, export.local_names; print({'gguf', 'numpy', 'openvino', 'tritonclient'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
+
+
+def test_entry_of_an_embedding_model_leaves_normalization_to_its_file(tmp_path, monkeypatch):
+    path = tmp_path / "encoder.gguf"
+    writer = GGUFWriter(path, "bert")
+    writer.add_pooling_type(PoolingType.CLS)
+    writer.add_tensor("weights", np.zeros((8, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    # Without a KV cache, and in the weights of the file whatever the engine of chat models is.
+    monkeypatch.setattr(local_models, "memory_limit", lambda: 400_000_000)
+    entry = local_entry(path, bytes_per_weight=1e6)
+    assert (entry.task, entry.backend, entry.converter) == ("embedding", "encoder", "llamacpp-encoder")
+    assert "normalize" not in entry.parameters
+    assert entry.parameters["max_batch_tokens"] == "512"
+
+
+def test_missing_files_of_a_model_are_named_with_their_flags(tmp_path):
+    version = tmp_path / "m" / "1"
+    (version / "adapters").mkdir(parents=True)
+    for name, flag in (("model.gguf", "path,"), ("mmproj.gguf", "--mmproj"), ("adapters/a.gguf", "--lora")):
+        (version / name).symlink_to("/nowhere/x.gguf")
+        with pytest.raises(ExportError, match=f"x.gguf was not found.*{flag}"):
+            require_weights(tmp_path / "m")
+        (version / name).unlink()
+    require_weights(tmp_path / "m")

@@ -214,3 +214,8 @@ def test_adapters_are_models_of_their_own(client, triton, configure):
     assert len(fingerprints) == 3
     assert client.post("/v1/chat/completions", json=chat(model="tiny-chat:none")).status_code == 404
     assert client.get("/health").status_code == 200
+
+
+def test_an_adapter_of_a_model_that_is_not_loaded_is_unavailable(make_client, triton):
+    client = make_client(models="tiny-chat,off")
+    assert client.post("/v1/chat/completions", json=chat(model="off:pirate")).status_code == 503

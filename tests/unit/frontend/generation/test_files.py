@@ -2,9 +2,11 @@
 
 import base64
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from frontend.triton.client import ModelState
 from tests.unit.conftest import chat, last
 
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(b'picture').decode()}"}}
@@ -41,3 +43,25 @@ def test_files_together_have_the_size_limit_of_one(make_client, configure):
     response = ask(make_client(max_upload_bytes=8), AUDIO, AUDIO)
     assert response.status_code == 413
     assert response.get_json()["error"]["param"] == "messages[0].content[1].input_audio.data"
+
+
+def test_openai_name_selects_a_model_that_accepts_all_files(client, triton, monkeypatch):
+    capabilities = {"tiny-chat": "[]", "eye-chat": '["vision"]', "omni-chat": '["vision", "audio"]'}
+    triton.states += [ModelState(name, "READY") for name in ("eye-chat", "omni-chat")]
+    config = triton.config
+
+    def configured(model):
+        found = config(model)
+        found.parameters["capabilities"] = SimpleNamespace(string_value=capabilities.get(model, "[]"))
+        return found
+
+    monkeypatch.setattr(triton, "config", configured)
+    for parts, model in (
+        ([AUDIO], "omni-chat"),
+        ([AUDIO, IMAGE], "omni-chat"),
+        ([IMAGE], "eye-chat"),
+    ):
+        triton.queue_response(last("Yes"))
+        body = chat(model="gpt-4o", messages=[{"role": "user", "content": parts}])
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert triton.requests[-1]["model"] == model

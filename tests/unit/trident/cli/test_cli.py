@@ -160,3 +160,30 @@ def test_openvino_telemetry_is_disabled(package):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert "openvino.tools.ovc.telemetry_stub" in loaded.split()
     assert "openvino_telemetry.main" not in loaded.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.gguf", "b.gguf", "--mmproj", "p.gguf"], "--mmproj requires exactly one MODEL"),
+        (["unknown", "--lora", "p.gguf"], "--lora requires exactly one MODEL, whose GGUF file exists"),
+        (
+            ["a.gguf", "--lora", "p.gguf", "--triton", "host:8001"],
+            "--lora does not apply to a Triton that runs elsewhere",
+        ),
+    ],
+)
+def test_files_of_a_model_that_cannot_get_them_are_rejected(arguments, message):
+    assert message in run("serve", *arguments, code=2)
+
+
+def test_serve_exports_a_model_with_its_files(monkeypatch):
+    commands = []
+
+    def export(command, **_):
+        commands.append(command[3:])
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", export)
+    run("serve", "a.gguf", "--mmproj", "p.gguf", "--lora", "x.gguf", "--lora", "y.gguf", code=3)
+    assert commands == [["export", "a.gguf", "--mmproj", "p.gguf", "--lora", "x.gguf", "--lora", "y.gguf"]]

@@ -261,3 +261,22 @@ def test_images_with_fewer_positions_than_embeddings_are_shared_by_position(is_s
     whole = cache.start([*tokens, 9])
     assert (whole.length, whole.next_position) == (54, 42)
     assert memory.tokens(whole.id) == tokens
+
+
+def test_a_part_of_an_image_is_not_shared():
+    memory = PositionMemory(1_000)
+    cache = KVCache(memory, 100, 8)
+    half = cache.start(IMAGE_TOKENS)
+    memory.compute(half.id, IMAGE_TOKENS[:4], IMAGE_POSITIONS[:4])
+    cache.advance(half, IMAGE_TOKENS[:4], [*IMAGE_POSITIONS[:4], 2])
+    for _ in range(2):
+        # First the other sequence is running, then it is kept.
+        other = cache.start(IMAGE_TOKENS)
+        assert (other.length, other.next_position) == (2, 2)
+        assert memory.tokens(other.id) == IMAGE_TOKENS[:2]
+        assert cache.known_prefix(IMAGE_TOKENS) == 2
+        cache.drop(other)
+        if half:
+            assert cache.running_prefix(IMAGE_TOKENS) == 2
+            cache.finish(half)
+            half = None

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from backends.common.errors import EngineFailure, InvalidRequest
 from backends.generation.media.encoder import Encoding
 from backends.generation.media.messages import Chunk, Image
+from backends.generation.prompt.chat_prompt import Files
 from backends.generation.prompt.media_prompt import MediaPrompt
 
 TEMPLATE = (
@@ -93,7 +94,7 @@ def user(*parts):
 
 def test_files_stand_between_the_texts_around_them(prompt):
     messages = user(text("ab"), IMAGE, text("cd"), AUDIO, IMAGE)
-    found = prompt.from_messages(messages, {"image": [picture(), picture(color="blue")], "audio": [sound()]})
+    found = prompt.from_messages(messages, Files({"image": [picture(), picture(color="blue")], "audio": [sound()]}))
     ids = ids_of(found)
     # "ab", the image's beginning, two embeddings, its end, "cd", three embeddings, the second image, and ">".
     assert [id if id >= 200 or id < 0 else 0 for id in ids[:3]] == [0, 0, 200]
@@ -112,13 +113,15 @@ def test_files_stand_between_the_texts_around_them(prompt):
 
 def test_equal_files_have_equal_tokens_and_others_have_others(prompt):
     def tokens(color):
-        return [id for id in ids_of(prompt.from_messages(user(IMAGE), {"image": [picture(color=color)]})) if id < 0]
+        return [
+            id for id in ids_of(prompt.from_messages(user(IMAGE), Files({"image": [picture(color=color)]}))) if id < 0
+        ]
 
     assert tokens("red") == tokens("red") != tokens("blue")
 
 
 def test_files_are_decoded_for_the_encoder(prompt, encoder):
-    prompt.from_messages(user(IMAGE, AUDIO), {"image": [picture(2, 1, "lime")], "audio": [sound(0.5)]})
+    prompt.from_messages(user(IMAGE, AUDIO), Files({"image": [picture(2, 1, "lime")], "audio": [sound(0.5)]}))
     [(image, image_param), (audio, audio_param)] = encoder.seen
     assert (image.width, image.height, image.pixels) == (2, 1, b"\0\xff\0" * 2)
     assert len(audio.samples) == 4 * 8_000
@@ -140,29 +143,31 @@ def test_a_conversation_without_files_is_text(prompt):
 )
 def test_an_invalid_image_is_named(prompt, content, code, message):
     with pytest.raises(InvalidRequest, match=message) as caught:
-        prompt.from_messages(user(text("a"), IMAGE), {"image": [content]})
+        prompt.from_messages(user(text("a"), IMAGE), Files({"image": [content]}))
     assert (caught.value.param, caught.value.code) == ("messages[0].content[1].image_url.url", code)
 
 
 def test_an_image_without_width_for_the_encoder_is_rejected(folder, encoder):
     with pytest.raises(InvalidRequest, match="too narrow"):
-        MediaPrompt(folder, 100, encoder, 10_000).from_messages(user(IMAGE), {"image": [picture(500, 1)]})
+        MediaPrompt(folder, 100, encoder, 10_000).from_messages(user(IMAGE), Files({"image": [picture(500, 1)]}))
 
 
 def test_the_images_of_a_request_share_one_pixel_limit(prompt):
     with pytest.raises(InvalidRequest, match="exceeds the limit") as caught:
-        prompt.from_messages(user(IMAGE, IMAGE), {"image": [picture(6, 5), picture(7, 3)]})
+        prompt.from_messages(user(IMAGE, IMAGE), Files({"image": [picture(6, 5), picture(7, 3)]}))
     assert caught.value.param == "messages[0].content[1].image_url.url"
 
 
 def test_invalid_and_long_audio_is_named(prompt):
     for content, code in ((b"no sound", "invalid_audio"), (sound(601), "too_long")):
         with pytest.raises(InvalidRequest) as caught:
-            prompt.from_messages(user(AUDIO), {"audio": [content]})
+            prompt.from_messages(user(AUDIO), Files({"audio": [content]}))
         assert (caught.value.param, caught.value.code) == ("messages[0].content[0]", code)
 
 
-@pytest.mark.parametrize(("part", "files"), [(IMAGE, {"image": [picture()]}), (AUDIO, {"audio": [sound()]})])
+@pytest.mark.parametrize(
+    ("part", "files"), [(IMAGE, Files({"image": [picture()]})), (AUDIO, Files({"audio": [sound()]}))]
+)
 def test_a_file_that_the_projector_does_not_accept_is_rejected(folder, part, files):
     with pytest.raises(InvalidRequest, match="does not accept") as caught:
         MediaPrompt(folder, 100, Encoder(accepts_images=False, sample_rate=0), 50).from_messages(user(part), files)
@@ -171,7 +176,10 @@ def test_a_file_that_the_projector_does_not_accept_is_rejected(folder, part, fil
 
 def test_files_count_against_the_context_before_further_ones_are_encoded(folder, encoder):
     with pytest.raises(InvalidRequest) as caught:
-        MediaPrompt(folder, 8, encoder, 500).from_messages(user(IMAGE, IMAGE, IMAGE), {"image": [picture()] * 3})
+        MediaPrompt(folder, 20, encoder, 500).from_messages(user(IMAGE, text("a" * 19)), Files({"image": [picture()]}))
+    assert (caught.value.code, encoder.seen) == ("context_length_exceeded", [])
+    with pytest.raises(InvalidRequest) as caught:
+        MediaPrompt(folder, 8, encoder, 500).from_messages(user(IMAGE, IMAGE, IMAGE), Files({"image": [picture()] * 3}))
     assert caught.value.code == "context_length_exceeded"
     assert len(encoder.seen) == 2
 
@@ -179,16 +187,23 @@ def test_files_count_against_the_context_before_further_ones_are_encoded(folder,
 def test_a_template_that_ends_with_a_file_is_rejected(folder, encoder):
     (folder / "chat_template.jinja").write_text(TEMPLATE.replace(">{% endif", "{% endif"), encoding="utf-8")
     with pytest.raises(InvalidRequest, match="nothing after the last file"):
-        MediaPrompt(folder, 100, encoder, 50).from_messages(user(IMAGE), {"image": [picture()]})
+        MediaPrompt(folder, 100, encoder, 50).from_messages(user(IMAGE), Files({"image": [picture()]}))
 
 
 @pytest.mark.parametrize("files", [{}, {"image": []}, {"image": [picture()] * 2}, {"audio": [sound()]}])
 def test_the_number_of_files_must_match(prompt, files):
-    with pytest.raises(ValueError, match="files"):
-        prompt.from_messages(user(IMAGE), files)
+    with pytest.raises(ValueError, match="number of files"):
+        prompt.from_messages(user(IMAGE), Files(files))
 
 
 def test_a_failure_of_the_encoder_is_that_of_the_request(prompt, encoder):
     encoder.failure = EngineFailure("The model failed on the image")
     with pytest.raises(EngineFailure):
-        prompt.from_messages(user(IMAGE), {"image": [picture()]})
+        prompt.from_messages(user(IMAGE), Files({"image": [picture()]}))
+
+
+def test_files_of_a_cancelled_request_are_not_encoded(prompt, encoder):
+    files = Files({"image": [picture()] * 3}, is_cancelled=lambda: len(encoder.seen) == 2)
+    with pytest.raises(EngineFailure, match="cancelled"):
+        prompt.from_messages(user(IMAGE, IMAGE, IMAGE), files)
+    assert len(encoder.seen) == 2

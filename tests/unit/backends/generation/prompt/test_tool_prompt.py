@@ -40,7 +40,7 @@ def open_prompt(tmp_path):
 
 def rendered(prompt, messages, tools=(), kwargs=None):
     template_inputs = TemplateInputs(list(tools), kwargs or {})
-    ids = memoryview(prompt.from_messages(messages, {}, template_inputs).ids).cast("q").tolist()
+    ids = memoryview(prompt.from_messages(messages, template_inputs=template_inputs).ids).cast("q").tolist()
     return prompt.vocabulary.decode(ids)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from backends.common.errors import InvalidRequest
-from backends.generation.prompt.chat_prompt import ChatPrompt
+from backends.generation.prompt.chat_prompt import ChatPrompt, Files
 from backends.generation.prompt.image_processor import QwenVLImageProcessor, load_image_processor
 from backends.generation.prompt.vision_prompt import VisionPrompt
 
@@ -76,7 +76,7 @@ def test_tags_replace_images(folder, template):
         {"role": "user", "content": [IMAGE, text("c")]},
     ]
     prompt = open_prompt(folder, template).from_messages(
-        messages, {"image": [rgb_image(), rgb_image(56, 84), rgb_image()]}
+        messages, Files({"image": [rgb_image(), rgb_image(56, 84), rgb_image()]})
     )
     assert prompt.text == ("<system>be kind<user>a<ov_genai_image_0>b<ov_genai_image_1><user><ov_genai_image_2>c")
     assert [(p.width, p.height, p.tokens) for p in prompt.rgb_images] == [(56, 56, 4), (56, 84, 6), (56, 56, 4)]
@@ -89,7 +89,7 @@ def test_tags_replace_images(folder, template):
 )
 def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
     prompt = open_prompt(folder).from_messages(
-        [{"role": "user", "content": [IMAGE, text(prompt_text)]}], {"image": [rgb_image()]}
+        [{"role": "user", "content": [IMAGE, text(prompt_text)]}], Files({"image": [rgb_image()]})
     )
     assert prompt.text == f"<user><ov_genai_image_0>{prompt_text[0]} {prompt_text[1:]}"
 
@@ -97,17 +97,17 @@ def test_a_tag_in_the_clients_text_is_broken_up(folder, prompt_text):
 def test_error_for_a_damaged_image_names_it_and_a_too_large_image_is_rejected(folder):
     messages = [{"role": "user", "content": [text("a"), IMAGE]}]
     with pytest.raises(InvalidRequest, match="damaged") as caught:
-        open_prompt(folder).from_messages(messages, {"image": [b"no picture"]})
+        open_prompt(folder).from_messages(messages, Files({"image": [b"no picture"]}))
     assert caught.value.param == "messages[0].content[1].image_url.url"
     with pytest.raises(InvalidRequest) as caught:
-        open_prompt(folder).from_messages(messages, {"image": [rgb_image(200, 200)]})
+        open_prompt(folder).from_messages(messages, Files({"image": [rgb_image(200, 200)]}))
     assert caught.value.code == "too_large"
 
 
 def test_the_images_of_a_request_share_one_pixel_limit(folder):
     with pytest.raises(InvalidRequest, match="pixels") as caught:
         open_prompt(folder).from_messages(
-            [{"role": "user", "content": [IMAGE, IMAGE]}], {"image": [rgb_image(140, 100), rgb_image(140, 100)]}
+            [{"role": "user", "content": [IMAGE, IMAGE]}], Files({"image": [rgb_image(140, 100), rgb_image(140, 100)]})
         )
     assert caught.value.param == "messages[0].content[1].image_url.url"
 
@@ -115,7 +115,7 @@ def test_the_images_of_a_request_share_one_pixel_limit(folder):
 def test_transparency_becomes_white(folder):
     (decoded,) = (
         open_prompt(folder)
-        .from_messages([{"role": "user", "content": [IMAGE]}], {"image": [rgb_image(mode="RGBA", color=0)]})
+        .from_messages([{"role": "user", "content": [IMAGE]}], Files({"image": [rgb_image(mode="RGBA", color=0)]}))
         .rgb_images
     )
     assert set(decoded.pixels) == {255}
@@ -124,7 +124,7 @@ def test_transparency_becomes_white(folder):
 def test_an_image_that_the_template_omits_is_rejected(folder):
     with pytest.raises(InvalidRequest, match="does not support a file here") as caught:
         open_prompt(folder, WITHOUT_SYSTEM).from_messages(
-            [{"role": "system", "content": [IMAGE]}], {"image": [rgb_image()]}
+            [{"role": "system", "content": [IMAGE]}], Files({"image": [rgb_image()]})
         )
     assert caught.value.param == "messages[0].content[0].image_url.url"
 
@@ -132,7 +132,7 @@ def test_an_image_that_the_template_omits_is_rejected(folder):
 def test_images_count_against_the_context(folder):
     with pytest.raises(InvalidRequest, match="resulted in 71 tokens") as caught:
         open_prompt(folder, context=71).from_messages(
-            [{"role": "user", "content": [IMAGE, text("a" * 59)]}], {"image": [rgb_image()]}
+            [{"role": "user", "content": [IMAGE, text("a" * 59)]}], Files({"image": [rgb_image()]})
         )
     assert caught.value.code == "context_length_exceeded"
 
@@ -143,7 +143,7 @@ def test_a_text_only_model_rejects_images(folder):
     assert load_image_processor(folder, {}) is None
     with pytest.raises(InvalidRequest, match="does not accept images") as caught:
         ChatPrompt(folder, 1000).from_messages(
-            [{"role": "user", "content": [text("a"), IMAGE]}], {"image": [rgb_image()]}
+            [{"role": "user", "content": [text("a"), IMAGE]}], Files({"image": [rgb_image()]})
         )
     assert caught.value.param == "messages[0].content[1]"
 
