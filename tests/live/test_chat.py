@@ -44,7 +44,10 @@ def test_stream_matches_non_streamed_response(client, options):
     text, finish, usage = streamed(client, "Tell me about foxes.", **options)
     assert text == plain.choices[0].message.content
     assert finish == [plain.choices[0].finish_reason]
-    assert usage.model_dump() == plain.usage.model_dump()
+    # The first of two equal requests has fewer cached tokens.
+    assert usage.model_dump(exclude={"prompt_tokens_details"}) == plain.usage.model_dump(
+        exclude={"prompt_tokens_details"}
+    )
 
 
 def test_max_tokens_finishes_with_length(client):
