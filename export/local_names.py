@@ -3,6 +3,7 @@
 The launcher imports this module, and keeps what it imports. It therefore imports nothing that only an export needs.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,21 @@ from export.fetch import ExportError
 def is_gguf(name: str) -> bool:
     """Return whether a model on the command line is the path of a GGUF file."""
     return name.lower().endswith(".gguf")
+
+
+def is_hub(name: str) -> bool:
+    """Return whether a model on the command line is one on the Hugging Face hub."""
+    return name.startswith("hf:")
+
+
+def hub_record(name: str, cache: Path) -> Path:
+    """Return the file that says where the files of a model from the hub are."""
+    return cache / "hub" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.json"
+
+
+def hub_file(name: str, cache: Path) -> Path:
+    """Return the GGUF file of a model from the hub, which has been downloaded."""
+    return Path(json.loads(hub_record(name, cache).read_text(encoding="utf-8"))["model"])
 
 
 def local_name(path: Path) -> str:

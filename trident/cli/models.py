@@ -44,16 +44,16 @@ def export(
 ) -> None:
     """Download and convert catalog models, or add GGUF files.
 
-    MODEL is the name of a catalog entry, or the path of a GGUF file. Adds the models to the model repository. Without
-    MODEL, exports the starter set.
+    MODEL is the name of a catalog entry, the path of a GGUF file, or a repository with GGUF files on the Hugging Face
+    hub (hf:USER/REPO:Q4_K_M). Adds the models to the model repository. Without MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
     from export.engines import LlamaOptions
-    from export.local_names import is_gguf
+    from export.local_names import is_gguf, is_hub
 
     catalog, settings = load_catalog(), load_command_settings(flags)
-    files = [Path(name) for name in names if is_gguf(name)]
-    names = tuple(name for name in names if not is_gguf(name))
+    files = [name for name in names if is_gguf(name) or is_hub(name)]
+    names = tuple(name for name in names if name not in files)
     if unknown := [name for name in names if name not in catalog]:
         raise click.UsageError(f"Unknown model '{unknown[0]}'; `trident list` shows the catalog")
     if weights and (len(names) != 1 or every or files):
@@ -76,7 +76,7 @@ def export(
 
 def _export(
     entries: "Sequence[Entry]",
-    files: Sequence[Path],
+    files: Sequence[str],
     settings: Settings,
     weights: Path | None,
     options: "LlamaOptions",
@@ -85,11 +85,24 @@ def _export(
 ) -> None:
     from export.fetch import ExportError
     from export.local_models import local_entry, require_free_name
+    from export.local_names import is_hub
     from export.repository import export_lock, export_model
 
-    def export_to(entry: "Entry", source: Path | None) -> None:
+    def export_to(entry: "Entry", source: Path | None, options: "LlamaOptions" = options) -> None:
         engine = tuned_engine(entry, source, settings) if tune else settings.engine
         export_model(entry, settings.cache, settings.model_repository, source, engine, options)
+
+    def export_file(name: str) -> None:
+        path, given = Path(name), options
+        if is_hub(name):
+            from export.hub import fetch_model
+
+            path, projector = fetch_model(name, settings.cache)
+            if projector and settings.engine != "openvino":
+                given = options._replace(projector=options.projector or projector)
+        entry = local_entry(path, bytes_per_weight, given.projector)
+        require_free_name(path, settings.model_repository)
+        export_to(entry, path.absolute(), given if entry.task == "chat" else options)
 
     # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
     bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options.requantize else 0
@@ -98,9 +111,7 @@ def _export(
             for entry in entries:
                 export_to(entry, weights)
             for file in files:
-                entry = local_entry(file, bytes_per_weight, options.projector)
-                require_free_name(file, settings.model_repository)
-                export_to(entry, file.absolute())
+                export_file(file)
     except ExportError as error:
         fail(str(error))
     except OSError as error:

@@ -21,12 +21,13 @@ from trident.cli.options import GroupedCommand, fail, file_options, load_command
 def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], **flags: Any) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
-    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, or the path of a
-    GGUF file. The first model of each task is the default for that task. Each option can also be set by an environment
-    variable (TRIDENT_PORT) or by a key in trident.toml (port).
+    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, the path of a GGUF
+    file, or a repository with GGUF files on the Hugging Face hub (hf:USER/REPO:Q4_K_M). The first model of each task is
+    the default for that task. Each option can also be set by an environment variable (TRIDENT_PORT) or by a key in
+    trident.toml (port).
     """
     from export.fetch import ExportError
-    from export.local_names import exported_file, is_gguf, local_name, require_weights
+    from export.local_names import exported_file, hub_file, is_gguf, is_hub, local_name, require_weights
 
     # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
     settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
@@ -41,7 +42,9 @@ def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], *
         given = settings.models or tuple(starter_names())
         models = models or list(given)
         sources = [
-            name if name in load_catalog() or is_gguf(name) else exported_file(settings.model_repository / name)
+            name
+            if name in load_catalog() or is_gguf(name) or is_hub(name)
+            else exported_file(settings.model_repository / name)
             for name in given
         ]
         wanted = [source for source in sources if source]
@@ -52,6 +55,7 @@ def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], *
             command = [sys.executable, "-m", "trident", "export", *wanted, *files]
             if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
                 sys.exit(code)
+        models = [local_name(hub_file(name, settings.cache)) if is_hub(name) else name for name in models]
         try:
             for name in models:
                 require_weights(settings.model_repository / name)
