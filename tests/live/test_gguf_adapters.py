@@ -65,7 +65,7 @@ def test_adapters_are_listed_as_models(client):
 def test_an_adapter_computes_what_merged_weights_do(client):
     merged, first = logprobs(client, MERGED), logprobs(client, FIRST)
     best = list(merged)[:3]
-    assert [first[token] for token in best] == pytest.approx([merged[token] for token in best], abs=0.15)
+    assert [first[token] for token in best] == pytest.approx([merged[token] for token in best], abs=0.3)
     assert best[0] not in logprobs(client, BASE)
     assert best[0] not in logprobs(client, SECOND)
 
