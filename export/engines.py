@@ -132,16 +132,13 @@ def _adapter_options(adapters: Sequence[Path]) -> dict[str, str]:
 
 def _read_with(read: "Callable[[GGUFHeader], T]", path: Path) -> tuple[T, str]:
     """Return what `read` finds in a header, and the file's size and modification time. Raises ExportError."""
-    from export.gguf_header import InvalidGGUF, read_header
+    from export.gguf_header import InvalidGGUF, require_header
 
+    header, stat = require_header(path), path.stat()
     try:
-        found, stat = read(read_header(path)), path.stat()
-    except FileNotFoundError:
-        raise ExportError(f"{path} was not found") from None
+        found = read(header)
     except InvalidGGUF as error:
         raise ExportError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
     return found, f"{stat.st_size} {stat.st_mtime_ns}"
 
 

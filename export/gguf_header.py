@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
+from export.fetch import ExportError
+
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_TENSORS, _MAX_KEYS, _MAX_DEPTH, _MAX_DIMENSIONS = 1_000_000, 100_000, 4, 4
@@ -97,6 +99,18 @@ def read_header(path: Path) -> GGUFHeader:
                 return _Reader(content).header()
             except (struct.error, IndexError) as error:
                 raise InvalidGGUF("the file ends within its header: it is truncated or damaged") from error
+
+
+def require_header(path: Path) -> GGUFHeader:
+    """Return the header of a user's GGUF file. Raises ExportError if the file is not usable."""
+    try:
+        return read_header(path)
+    except FileNotFoundError:
+        raise ExportError(f"{path} was not found") from None
+    except InvalidGGUF as error:
+        raise ExportError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class _Tensor(NamedTuple):

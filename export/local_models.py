@@ -7,7 +7,7 @@ from pathlib import Path
 from export.catalog import Entry, load_defaults
 from export.converters.llamacpp import CACHE_BYTES, task_of
 from export.fetch import ExportError
-from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader, InvalidGGUF, read_header
+from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader, require_header
 from export.local_names import local_name
 from export.memory import memory_limit
 from export.repository import read_record
@@ -22,14 +22,7 @@ def local_entry(path: Path, bytes_per_weight: float = 0, projector: Path | None 
     `bytes_per_weight` is the size of the weights to which the file will be converted; 0 if it is used as it is.
     `projector` is the file that encodes images or audio for the model, if any.
     """
-    try:
-        header = read_header(path)
-    except FileNotFoundError:
-        raise ExportError(f"{path} was not found") from None
-    except InvalidGGUF as error:
-        raise ExportError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    header = require_header(path)
     if header.architecture == PROJECTOR_ARCHITECTURE:
         raise ExportError(
             f"{path} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj {path}"

@@ -5,13 +5,19 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from tests.support.gguf_files import copy_gguf
+
 _TENSOR, _RANK, _ALPHA = "blk.20.ffn_down.weight", 4, 8.0
+
+
+def _weights(source: Path) -> np.ndarray:
+    [tensor] = [tensor for tensor in gguf.GGUFReader(str(source)).tensors if tensor.name == _TENSOR]
+    return gguf.dequantize(tensor.data, tensor.tensor_type)
 
 
 def _factors(source: Path, seed: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the factors of an adapter whose product is `strength` times as large as the weights."""
-    [tensor] = [tensor for tensor in gguf.GGUFReader(str(source)).tensors if tensor.name == _TENSOR]
-    weights, random = gguf.dequantize(tensor.data, tensor.tensor_type), np.random.default_rng(seed)
+    weights, random = _weights(source), np.random.default_rng(seed)
     first = random.standard_normal((_RANK, weights.shape[1])).astype(np.float32)
     second = random.standard_normal((weights.shape[0], _RANK)).astype(np.float32)
     size = np.linalg.norm(second @ first) * _ALPHA / _RANK
@@ -35,21 +41,6 @@ def write_adapter(source: Path, path: Path, seed: int, strength: float = 6.0, ar
 
 def write_merged(source: Path, path: Path, seed: int, strength: float = 6.0) -> Path:
     """Write the model with the same adapter merged into its weights."""
-    reader = gguf.GGUFReader(str(source))
-    writer = gguf.GGUFWriter(str(path), reader.fields["general.architecture"].contents())
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], element)
     first, second = _factors(source, seed, strength)
-    for tensor in reader.tensors:
-        if tensor.name == _TENSOR:
-            weights = gguf.dequantize(tensor.data, tensor.tensor_type)
-            writer.add_tensor(tensor.name, (weights + _ALPHA / _RANK * second @ first).astype(np.float32))
-        else:
-            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    merged = (_weights(source) + _ALPHA / _RANK * second @ first).astype(np.float32)
+    return copy_gguf(source, path, "llama", tensors={_TENSOR: merged})

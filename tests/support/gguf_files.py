@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
+import numpy as np
 from tqdm import tqdm
 
 from contract.paths import default_cache
@@ -43,8 +45,17 @@ def gguf_file(name: str, packages: list[Package] | None = None) -> Path:
     return target
 
 
-def copy_gguf(source: Path, path: Path, architecture: str, arrays: Mapping[str, Any]) -> Path:
-    """Write a GGUF file again as a model of another architecture, with further arrays or integers as metadata."""
+def copy_gguf(
+    source: Path,
+    path: Path,
+    architecture: str,
+    arrays: Mapping[str, Any] = MappingProxyType({}),
+    tensors: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Path:
+    """Write a GGUF file again as a model of an architecture, with further arrays or integers as metadata.
+
+    `tensors` replace those of the file.
+    """
     reader = gguf.GGUFReader(str(source))
     previous = reader.fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(str(path), architecture)
@@ -57,7 +68,10 @@ def copy_gguf(source: Path, path: Path, architecture: str, arrays: Mapping[str, 
     for name, value in arrays.items():
         (writer.add_uint32 if isinstance(value, int) else writer.add_array)(name, value)
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        if tensor.name in tensors:
+            writer.add_tensor(tensor.name, tensors[tensor.name])
+        else:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
