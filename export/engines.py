@@ -88,10 +88,9 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     parameters = entry.parameters | {"engine": engine}
     if engine == "llamacpp":
         parameters |= {"max_num_batched_tokens": "512", "device": options.get("device", "cpu").upper()}
-    if "mmproj" in options:
-        parameters |= {"image_tokens": options["mmproj_image_tokens"]}
     update = {"converter": _CONVERTERS[engine], "parameters": parameters, "conversion": entry.conversion | options}
     if "mmproj" in options:
+        parameters["image_tokens"] = options["mmproj_image_tokens"]
         update["capabilities"] = [*entry.capabilities, *options["mmproj_accepts"].split()]
     return entry.model_copy(update=update)
 
@@ -104,8 +103,9 @@ def _projector_options(projector: Path) -> dict[str, str]:
     # Imported lazily, because the launcher imports this module, and must stay small.
     from export.gguf_header import projector_capabilities, projector_image_tokens
 
-    accepts, state = _read_with(projector_capabilities, projector)
-    image_tokens, _ = _read_with(projector_image_tokens, projector)
+    (accepts, image_tokens), state = _read_with(
+        lambda header: (projector_capabilities(header), projector_image_tokens(header)), projector
+    )
     return {
         "mmproj": os.path.abspath(projector),
         "mmproj_file": state,
