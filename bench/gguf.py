@@ -20,7 +20,7 @@ from bench.chat import PromptSource
 from bench.contest import Rival, Work, print_ratios
 from bench.rivals import llama_server
 from contract.paths import default_model_repository
-from export.local_names import local_name
+from export.local_names import free_name
 from tests.support.gguf_files import gguf_file
 from tests.support.load import Load, chat_body, run_streams
 from tests.support.stack import read_config, running_stack
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--neighbor", action="store_true", help="keep one core busy with another process")
     args = parser.parse_args()
     file = gguf_file(args.model)
-    model = local_name(file)
+    model = free_name(file.stem, "gguf")
     with running_stack([str(file)], engine="llamacpp") as stack, _neighbor(args.neighbor):
         known_prefix(stack.port, model, args.rounds)
         compare(stack.port, model, file, args.streams, args.rounds, args.tokens)

@@ -1,9 +1,21 @@
 """The path of the checkout, and the default paths of the cache and the model repository."""
 
+import errno
 import os
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def latest_version(model: Path) -> Path:
+    """Return the newest version in a model's folder in the repository, which is the one that Triton loads.
+
+    Raises FileNotFoundError if there is none.
+    """
+    versions = [folder for folder in model.iterdir() if folder.name.isdecimal()]
+    if not versions:
+        raise FileNotFoundError(errno.ENOENT, "no version", str(model))
+    return max(versions, key=lambda folder: int(folder.name))
 
 
 def default_cache() -> Path:

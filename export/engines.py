@@ -1,4 +1,4 @@
-"""Chooses the engine of a chat model that both OpenVINO GenAI and llama.cpp can run: one published as GGUF."""
+"""Chooses the engine of a chat model: OpenVINO GenAI or llama.cpp."""
 
 import json
 import os
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CONVERTERS = {"openvino": "gguf", "llamacpp": "llamacpp"}
+# The format in which a model is published → its converter for each engine.
+_CONVERTERS = {
+    "gguf": {"openvino": "gguf", "llamacpp": "llamacpp"},
+    "folder": {"openvino": "openvino-chat", "llamacpp": "llamacpp-chat"},
+}
 
 # The options of llama.cpp's converter.
 _OPTIONS = (
@@ -53,25 +57,35 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     """Return a model's entry for the engine that the setting `engine` names; unchanged if there is no choice.
 
     With `auto`, the model keeps the engine of its previous export, which `record` describes. Without one, a user's own
-    file runs on llama.cpp, and so does a catalog model if the CPU has AMX, with which llama.cpp is faster. On
-    llama.cpp, options of the previous export that are not `given` are kept. Raises ExportError if options are given
-    that do not apply to the model or its engine, or whose files are not usable.
+    file runs on llama.cpp, and so does another model if the CPU has AMX, with which llama.cpp is faster. A model in a
+    publisher's folder runs on the engine that can run it, if only one can. On llama.cpp, options of the previous export
+    that are not `given` are kept. Raises ExportError if options are given that do not apply to the model or its engine,
+    or whose files are not usable.
     """
-    if entry.converter not in _CONVERTERS.values():
+    format = next((name for name, known in _CONVERTERS.items() if entry.converter in known.values()), None)
+    if format is None:
         if given.flag:
-            raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models published as GGUF")
+            raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models on llama.cpp")
         return entry
+    if format == "folder" and given.requantize:
+        raise ExportError(f"--requantize applies to GGUF files; {entry.name} is converted with --precision instead")
     # Exports of catalog models have had no parameter `engine` before there was a choice.
     unnamed = "openvino" if entry.converter == "gguf" else None
     previous = record["parameters"].get("engine", unnamed) if record else None
     options = {name: value for name, value in record.get("conversion", {}).items() if name in _OPTIONS}
+    usable = entry.conversion.get("engines", " ".join(_CONVERTERS[format])).split()
+    if previous not in usable:
+        previous = None
     if engine == "auto" and previous:
         engine = previous
     elif engine == "auto":
         engine = "llamacpp" if entry.converter == "llamacpp" or _has_amx() else "openvino"
+        engine = engine if engine in usable else usable[0]
     else:
         engine, _, device = engine.partition("-")
         options = options | {"device": device or "cpu"}
+    if engine not in usable:
+        raise ExportError(f"{engine} cannot run {entry.name}; it runs on {' and '.join(usable)}")
     if engine == "openvino":
         if "mmproj" in options or "adapters" in options:
             print(f"note: {entry.name} has no projector and no adapters on OpenVINO. Give them again for llama.cpp")
@@ -88,7 +102,8 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     parameters = entry.parameters | {"engine": engine}
     if engine == "llamacpp":
         parameters |= {"max_num_batched_tokens": "512", "device": options.get("device", "cpu").upper()}
-    update = {"converter": _CONVERTERS[engine], "parameters": parameters, "conversion": entry.conversion | options}
+    conversion = {name: value for name, value in entry.conversion.items() if name != "engines"} | options
+    update = {"converter": _CONVERTERS[format][engine], "parameters": parameters, "conversion": conversion}
     if "mmproj" in options:
         parameters["image_tokens"] = options["mmproj_image_tokens"]
         update["capabilities"] = [*entry.capabilities, *options["mmproj_accepts"].split()]

@@ -1,11 +1,21 @@
 """Runs code in separate Python environments, which the Makefile creates when a model first needs them."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 from contract.paths import CHECKOUT
 from export.fetch import ExportError
+
+
+def pinned_version(environment: str, package: str) -> str:
+    """Return the version of a package in an environment, from its lock file, without creating the environment."""
+    lock = (CHECKOUT / "requirements" / f"{environment}.lock").read_text(encoding="utf-8")
+    match = re.search(rf"^{re.escape(package)}==([\w.]+)", lock, re.MULTILINE)
+    if not match:
+        raise ValueError(f"{environment}.lock does not pin {package}")
+    return match[1]
 
 
 def make(target: str) -> None:

@@ -51,6 +51,10 @@ class InvalidGGUF(Exception):
     """A file is not a usable GGUF file. The message says why."""
 
 
+class IncompleteGGUF(InvalidGGUF):
+    """A file ends within its header."""
+
+
 @dataclass(frozen=True)
 class GGUFHeader:
     """The header of a GGUF file."""
@@ -101,6 +105,17 @@ def read_header(path: Path) -> GGUFHeader:
                 raise InvalidGGUF("the file ends within its header: it is truncated or damaged") from error
 
 
+def parse_header(beginning: bytes, size: int) -> GGUFHeader:
+    """Return the header of a GGUF file of `size` bytes, of which the beginning is given.
+
+    Raises IncompleteGGUF if the header is longer, and InvalidGGUF.
+    """
+    try:
+        return _Reader(beginning, size).header()
+    except (struct.error, IndexError) as error:
+        raise InvalidGGUF("the header is damaged") from error
+
+
 def require_header(path: Path) -> GGUFHeader:
     """Return the header of a user's GGUF file. Raises ExportError if the file is not usable."""
     try:
@@ -123,8 +138,8 @@ class _Tensor(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, content: mmap.mmap):
-        self._content, self._size, self._at = content, len(content), 0
+    def __init__(self, content: mmap.mmap | bytes, size: int = 0):
+        self._content, self._size, self._at = content, size or len(content), 0
         self._num_elements = 0
 
     def header(self) -> GGUFHeader:
@@ -197,8 +212,8 @@ class _Reader:
         return struct.unpack(form, self._take(struct.calcsize(form)))[0]
 
     def _take(self, length: int) -> bytes:
-        if length > self._size - self._at:
-            raise InvalidGGUF("the file ends within its header: it is truncated or damaged")
+        if length > len(self._content) - self._at:
+            raise IncompleteGGUF("the file ends within its header: it is truncated or damaged")
         self._at += length
         return self._content[self._at - length : self._at]
 

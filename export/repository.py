@@ -1,8 +1,9 @@
-"""Exports models to Triton's model repository, as NAME/config.pbtxt and NAME/1/.
+"""Exports models to Triton's model repository, as NAME/config.pbtxt and a folder for each version, such as NAME/1/.
 
 A model is converted into cache/converted/NAME, and converted again only if the inputs of the conversion change. The
 repository gets hard links to the converted files, or copies if linking fails. A model's folder is written completely or
-not at all. An operator's edits to config.pbtxt are kept.
+not at all. A new conversion becomes a new version, and the version before it is kept, so that `roll_back` can restore
+it. An operator's edits to config.pbtxt are kept.
 """
 
 import contextlib
@@ -10,23 +11,29 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 from tqdm import tqdm
 
+from contract.paths import latest_version
 from export import environments
 from export.catalog import Entry
 from export.converters import CONVERTERS
 from export.engines import NO_OPTIONS, LlamaOptions, with_engine
 from export.fetch import ExportError, fetch_wheel, unpack
+from export.fingerprint import fingerprint
 from export.triton_config import merge_edits, render_config
 
 _RECORD = "export.json"
+
+# The temporary folders of exports: see `_replacing`.
+_LEFTOVER = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[a-z0-9_]{8}")
 
 
 def export_model(
@@ -36,14 +43,16 @@ def export_model(
     weights: Path | None = None,
     engine: str = "auto",
     options: LlamaOptions = NO_OPTIONS,
+    *,
+    force: bool = False,
 ) -> Path:
     """Export one model to `repository` and return its folder, which is left unchanged if it is up to date.
 
     `weights` is a folder or a file to convert instead of the entry's packages. If it is None and the previous export
-    used one, that one is used again. `engine` is the setting of that name; `with_engine`
-    describes it and `options`. If `repository` has a folder with the
-    model's name that was not created by the export, that folder is left unchanged. Raise ExportError if the export
-    fails for a known reason, such as missing weights, and OSError if files cannot be written.
+    used one, that one is used again. `engine` is the setting of that name; `with_engine` describes it and `options`.
+    With `force`, a version that was rolled back is exported again. If `repository` has a folder with the model's name
+    that was not created by the export, that folder is left unchanged. Raise ExportError if the export fails for a known
+    reason, such as missing weights, and OSError if files cannot be written.
     """
     target = repository / entry.name
     record = read_record(target)
@@ -51,25 +60,74 @@ def export_model(
         print(f"{entry.name}: {target} was not created by the export; leaving it unchanged")
         return target
     entry = with_engine(entry, engine, record, options)
+    entry = _with_previous_precision(entry, record)
     if entry.requires:
         environments.make(entry.requires)
     known = record or read_record(cache / "converted" / entry.name)
     if weights is None and known.get("weights"):
         weights = Path(known["weights"])
     inputs = _conversion_inputs(entry, weights, known)
-    is_current = is_exported(entry.name, repository) and inputs.items() <= record.items()
+    if record.get("rolled_back") == inputs and not force:
+        print(f"{entry.name}: rolled back to the previous version; --force exports the newer one again")
+        return target
+    is_current = is_exported(entry.name, repository) and _is_converted(record, inputs)
     if is_current:
-        parameters = record["parameters"]
-        if record["config"] == render_config(entry, parameters):
+        if record["config"] == render_config(entry, record["parameters"]):
             print(f"{entry.name}: up to date")
             return target
-        converted = target
+        new = record | {"origin": entry.origin}
+        _install(target, {_number(target): latest_version(target)}, new, render_config(entry, record["parameters"]))
     else:
         converted = _convert(entry, cache, weights, inputs)
-        parameters = read_record(converted)["parameters"]
-    _install(entry, converted, target, inputs | {"parameters": parameters, "conversion": entry.conversion})
+        _add_version(entry, converted, target, inputs)
     print(f"{entry.name}: ready")
     return target
+
+
+def roll_back(name: str, repository: Path) -> None:
+    """Restore the previous version of a model. The newer version is deleted, and not exported again on its own.
+
+    Raises ExportError if there is no previous version.
+    """
+    target = repository / name
+    record, versions = read_record(target), _versions(target)
+    previous: dict[str, Any] | None = record.get("previous")
+    if previous is None or len(versions) < 2:
+        raise ExportError(f"{name} has no previous version in {repository}")
+    inputs = {key: record[key] for key in ("fingerprint", "weights", "files")}
+    number = sorted(versions)[-2]
+    _install(target, {number: versions[number]}, previous | {"rolled_back": inputs}, previous["config"])
+    print(f"{name}: version {number} is restored")
+
+
+def _with_previous_precision(entry: Entry, record: dict[str, Any]) -> Entry:
+    """Return an entry that keeps the precision of the previous export, unless the user has chosen one."""
+    conversion = dict(entry.conversion)
+    if conversion.pop("precision_by", None) == "memory":
+        conversion["precision"] = record.get("conversion", {}).get("precision", conversion["precision"])
+    return entry.model_copy(update={"conversion": conversion})
+
+
+def _versions(target: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder by their numbers."""
+    return {int(path.name): path for path in target.glob("[0-9]*") if path.name.isdecimal()}
+
+
+def _number(target: Path) -> int:
+    return int(latest_version(target).name)
+
+
+def _add_version(entry: Entry, converted: Path, target: Path, inputs: dict[str, Any]) -> None:
+    """Add a converted model to a model's folder as its newest version, and keep the one before it."""
+    record, versions = read_record(target), _versions(target)
+    parameters = read_record(converted)["parameters"]
+    new = inputs | {"parameters": parameters, "conversion": entry.conversion, "origin": entry.origin}
+    kept = {}
+    if versions and record:
+        newest = max(versions)
+        kept = {newest: versions[newest]}
+        new["previous"] = {key: value for key, value in record.items() if key not in ("previous", "rolled_back")}
+    _install(target, kept | {max(versions, default=0) + 1: converted / "1"}, new, render_config(entry, parameters))
 
 
 @contextlib.contextmanager
@@ -80,7 +138,19 @@ def export_lock(*folders: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = locks.enter_context((folder / ".export.lock").open("w", encoding="utf-8"))
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for parent in (folder, folder / "converted", folder / "downloads"):
+                _remove_leftovers(parent)
         yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what exports that were killed have left, after restoring a model that was being replaced."""
+    for leftover in folder.iterdir() if folder.exists() else ():
+        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_dir():
+            target = folder / leftover.name[1:].rpartition("-")[0]
+            if (leftover / "old").exists() and not target.exists():
+                (leftover / "old").rename(target)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def is_exported(name: str, repository: Path) -> bool:
@@ -101,10 +171,15 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
     }
 
 
+def _is_converted(record: dict[str, Any], inputs: dict[str, Any]) -> bool:
+    """Return whether a record is that of a conversion with these inputs."""
+    return inputs.items() <= record.items() and "fingerprint" in record["parameters"]
+
+
 def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, Any]) -> Path:
     """Return the folder with the converted model. Convert the model unless the cached conversion is up to date."""
     folder = cache / "converted" / entry.name
-    if inputs.items() <= read_record(folder).items():
+    if _is_converted(read_record(folder), inputs):
         return folder
     if not (entry.packages or weights):
         raise ExportError(
@@ -124,15 +199,24 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
             parameters = CONVERTERS[entry.converter].convert(source, version, entry.conversion)
         except FileNotFoundError as error:
             raise ExportError(f"{entry.name}: {error.filename} was not found") from error
+        except ExportError as error:
+            raise ExportError(f"{entry.name}: {error}") from error
+        parameters["fingerprint"] = fingerprint(entry, source, _other_files(entry))
         if source != weights:
             shutil.rmtree(source) if source.is_dir() else source.unlink()
         _write_record(new, inputs | {"parameters": parameters, "conversion": entry.conversion})
     return folder
 
 
-def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]) -> None:
-    """Write a model's folder in the repository: the converted files, and config.pbtxt with the operator's edits."""
-    config = render_config(entry, record["parameters"])
+def _other_files(entry: Entry) -> dict[str, Path]:
+    """Return the files apart from the weights that a model is converted from, by their purpose."""
+    adapters = [Path(path) for path in json.loads(entry.conversion.get("adapters", "[]"))]
+    projector = entry.conversion.get("mmproj")
+    return {adapter.name: adapter for adapter in adapters} | ({"mmproj": Path(projector)} if projector else {})
+
+
+def _install(target: Path, versions: Mapping[int, Path], record: dict[str, Any], config: str) -> None:
+    """Write a model's folder in the repository: its versions, and config.pbtxt with the operator's edits."""
     before, current = read_record(target).get("config"), target / "config.pbtxt"
     config_text = config
     if before is not None and current.exists():
@@ -142,7 +226,8 @@ def _install(entry: Entry, converted: Path, target: Path, record: dict[str, Any]
             raise ExportError(f"{current}, line {error}: fix the file, or delete it to generate a new one") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(target) as new:
-        _link_tree(converted / "1", new / "1")
+        for number, version in versions.items():
+            _link_tree(version, new / str(number))
         (new / "config.pbtxt").write_text(config_text, encoding="utf-8")
         _write_record(new, record | {"config": config})
 

@@ -120,8 +120,20 @@ class Settings:
     engine: str = _option(
         "auto",
         "models",
-        "engine of chat models published as GGUF; auto: that of the last export, or else the faster one on this CPU",
+        "engine of chat models; auto: that of the last export, or else the faster one on this CPU",
         choices=("auto", "openvino", "llamacpp", "llamacpp-vulkan", "llamacpp-cuda"),
+    )
+    precision: str = _option(
+        "auto",
+        "models",
+        "weights of chat models that are converted from safetensors; auto: int8, or int4 if memory is too small for it",
+        choices=("auto", "int8", "int4", "f16"),
+    )
+    hub: str = _option(
+        "huggingface",
+        "models",
+        "hub of models named USER/REPO",
+        choices=("huggingface", "modelscope"),
     )
     aliases: dict[str, str] = _option(
         dict,

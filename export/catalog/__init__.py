@@ -64,6 +64,9 @@ class Entry(BaseModel):
         None, description="Makefile target that installs further Python packages that the model needs"
     )
     weights: str | None = Field(None, description="where the weights are published, if not on the package index")
+    hub: str | None = Field(None, description="the repository on the Hugging Face hub that has these weights")
+    files: list[str] = Field([], description="patterns of the files that are needed of it; if empty, the usual ones")
+    origin: str | None = Field(None, description="for a user's own model: what to export again")
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
@@ -74,7 +77,10 @@ class Entry(BaseModel):
     def conversion_inputs(self) -> str:
         """Return, as JSON, the parts of this entry that affect the result of its conversion."""
         packages = [package.model_dump() for package in self.packages]
-        return json.dumps([self.converter, self.conversion, packages, self.weights], sort_keys=True)
+        conversion = {name: value for name, value in self.conversion.items() if name != "force"}
+        # Where a user's own model comes from may change; its files are compared instead.
+        weights = None if self.origin else self.weights
+        return json.dumps([self.converter, conversion, packages, weights], sort_keys=True)
 
 
 @functools.cache

@@ -37,6 +37,12 @@ _ENCODER = (
     "export/converters/fixed_scales.py",
     "export/converters/calibration.txt",
 )
+_CHAT_FOLDER = (
+    "export/converters/chat_folder.py",
+    "export/converters/generation_defaults.py",
+    "export/converters/template_formats.py",
+    "export/isolated/chat_model.py",
+)
 CONVERTERS = {
     "gguf": Conversion(
         "gguf.convert_gguf",
@@ -63,6 +69,26 @@ CONVERTERS = {
     ),
     "llamacpp-encoder": Conversion(
         "llamacpp.link_encoder", ("export/converters/llamacpp.py", "export/gguf_header.py", "export/llamacpp.py")
+    ),
+    "openvino-chat": Conversion(
+        "chat_folder.convert_to_openvino",
+        (
+            *_CHAT_FOLDER,
+            "export/converters/openvino_weights.py",
+            "export/isolated/openvino_chat.py",
+            "requirements/openvino.lock",
+        ),
+    ),
+    "llamacpp-chat": Conversion(
+        "chat_folder.convert_to_gguf",
+        (
+            *_CHAT_FOLDER,
+            "export/converters/llamacpp.py",
+            "export/isolated/gguf_chat.py",
+            "export/gguf_header.py",
+            "export/llamacpp.py",
+            "requirements/gguf.lock",
+        ),
     ),
     "ctranslate2": Conversion("whisper.convert_published", ("export/converters/whisper.py",)),
     "openvino-whisper": Conversion(

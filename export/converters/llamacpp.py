@@ -61,7 +61,7 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
         (version / "adapters").mkdir(exist_ok=True)
         _link_weights(adapter, version / "adapters" / f"{adapter_name(adapter)}.gguf")
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
-    _write_template(template_of(header.metadata), version)
+    write_template(template_of(header.metadata), version)
     found = parameters_of(header) | {"device": device.upper()}
     return found | {"adapters": json.dumps([adapter_name(path) for path in adapters])} if adapters else found
 
@@ -158,7 +158,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_template(template: str, version: Path) -> None:
+def write_template(template: str, version: Path) -> None:
     """Write and try a chat template. Raises ExportError if it is not valid."""
     (version / "chat_template.jinja").write_text(template, encoding="utf-8")
     try:

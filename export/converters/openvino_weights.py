@@ -19,11 +19,12 @@ _MATRIX_INPUT = {"MatMul": 1, "Gather": 0}
 _MIN_SIDE = 64
 
 
-def optimize_weights(path: Path) -> None:
-    """Merge and quantize the matrices of the model at `path` (.xml, with the .bin in the same folder)."""
+def optimize_weights(path: Path, *, quantize: bool = True) -> None:
+    """Merge and, by default, quantize the matrices of the model at `path` (.xml, with the .bin in the same folder)."""
     model = openvino.Core().read_model(path)
     _merge_parallel(model)
-    _quantize_per_channel(model)
+    if quantize:
+        _quantize_per_channel(model)
     model.validate_nodes_and_infer_types()
     # The model's file is still memory-mapped: write a second file, then replace it.
     optimized = path.with_name("optimized.xml")
@@ -47,7 +48,7 @@ def _merge_parallel(model: openvino.Model) -> None:
 
 
 def _merge(members: list[Any]) -> None:
-    matrices = [_matrix(member.input_value(1).get_node()).data for member in members]
+    matrices = [_values(_matrix(member.input_value(1).get_node())).astype(np.float16) for member in members]
     weights = ops.convert(ops.constant(np.concatenate(matrices)), members[0].get_output_element_type(0))
     merged = ops.matmul(members[0].input_value(0), weights, False, True)
     rows = np.array([len(matrix) for matrix in matrices], dtype=np.int64)
@@ -69,7 +70,7 @@ def _quantize_per_channel(model: openvino.Model) -> None:
         constant = None if index is None else _matrix(operation.input_value(index).get_node())
         if constant is not None:
             name = constant.get_friendly_name()
-            replaced[name] = replaced.get(name) or _quantized(constant.data)
+            replaced[name] = replaced.get(name) or _quantized(_values(constant))
             operation.input(index).replace_source_output(replaced[name].output(0))
 
 
@@ -82,8 +83,13 @@ def _matrix(node: Any) -> Any:
     return constant if len(shape) == 2 and min(shape) >= _MIN_SIDE else None
 
 
+def _values(constant: Any) -> np.ndarray[Any, Any]:
+    """Return a constant's values. `constant.data` would misread bfloat16, which NumPy does not have."""
+    values: np.ndarray[Any, Any] = constant.get_data(dtype=np.float32)
+    return values
+
+
 def _quantized(values: np.ndarray[Any, Any]) -> Any:
-    values = values.astype(np.float32)
     scale = (np.abs(values).max(axis=1, keepdims=True) / 127).astype(np.float16)
     scale[scale == 0] = 1
     integers = np.rint(values / scale.astype(np.float32)).clip(-127, 127).astype(np.int8)

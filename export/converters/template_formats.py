@@ -30,13 +30,13 @@ _UNSUPPORTED: dict[str, tuple[str, ...]] = {
 }
 
 
-# Chat template for a model without one, so that it can be used in chats too.
-_PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+"""The chat template of a model without one, so that it can be used in chats too."""
 
 
 def template_of(metadata: Mapping[str, Any]) -> str:
     """Return the chat template in the metadata of a GGUF file, or a plain one if it has none."""
-    return str(metadata.get("tokenizer.chat_template") or _PLAIN)
+    return str(metadata.get("tokenizer.chat_template") or PLAIN_TEMPLATE)
 
 
 def infer_formats(template: str) -> dict[str, str]:

@@ -1,22 +1,24 @@
 """The `trident export`, `list` and `show` commands for the models in the catalog and in the model repository."""
 
+import contextlib
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, file_options, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
 from trident.cli.tune import tuned_engine
 
 if TYPE_CHECKING:
-    from export.catalog import Entry
     from export.engines import LlamaOptions
+    from export.resolve import Choices
+    from export.sources.reference import Kind
 
-_EXPORT_SETTINGS = ("engine", "model_repository", "cache")
+_EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
 
 
 @click.command(cls=GroupedCommand)
@@ -30,7 +32,10 @@ _EXPORT_SETTINGS = ("engine", "model_repository", "cache")
 )
 @click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
 @click.option("--tune", is_flag=True, help="measure both engines of GGUF chat models, and use the faster one")
-@file_options
+@click.option("--dry-run", is_flag=True, help="show what would be downloaded and how it would be served")
+@click.option("--rollback", is_flag=True, help="restore the previous version of each MODEL in the model repository")
+@click.option("--names-to", type=click.Path(path_type=Path), hidden=True)
+@model_options
 @setting_options(_EXPORT_SETTINGS)
 def export(
     names: tuple[str, ...],
@@ -38,80 +43,122 @@ def export(
     weights: Path | None,
     requantize: bool,
     tune: bool,
+    dry_run: bool,
+    rollback: bool,
+    names_to: Path | None,
     mmproj: Path | None,
     lora: tuple[Path, ...],
+    trust_remote_code: bool,
+    force: bool,
     **flags: Any,
 ) -> None:
-    """Download and convert catalog models, or add GGUF files.
+    """Download and convert models, and add them to the model repository.
 
-    MODEL is the name of a catalog entry, the path of a GGUF file, or a repository with GGUF files on the Hugging Face
-    hub (hf:USER/REPO:Q4_K_M). Adds the models to the model repository. Without MODEL, exports the starter set.
+    MODEL is the name of a catalog entry, a repository on the Hugging Face hub or ModelScope (USER/REPO, hf:USER/REPO,
+    ms:USER/REPO, with @REVISION, and :Q4_K_M for a GGUF file), the URL or path of a GGUF file, or a folder (./FOLDER).
+    Without MODEL, exports the starter set.
     """
     from export.catalog import load_catalog, starter_names
     from export.engines import LlamaOptions
-    from export.local_names import is_gguf, is_hub
+    from export.resolve import Choices
 
     catalog, settings = load_catalog(), load_command_settings(flags)
-    files = [name for name in names if is_gguf(name) or is_hub(name)]
-    names = tuple(name for name in names if name not in files)
-    if unknown := [name for name in names if name not in catalog]:
-        raise click.UsageError(f"Unknown model '{unknown[0]}'; `trident list` shows the catalog")
-    if weights and (len(names) != 1 or every or files):
-        raise click.UsageError("--weights requires exactly one MODEL")
+    if rollback:
+        _roll_back(names, settings)
+        return
+    if weights and (len(names) != 1 or every or names[0] not in catalog):
+        raise click.UsageError("--weights requires exactly one MODEL of the catalog")
     if weights and catalog[names[0]].packages:
         raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
     if weights and not weights.is_dir():
         raise click.UsageError(f"--weights: '{weights}' is not a folder")
-    if (mmproj or lora) and (len(names) + len(files) != 1 or every):
+    if (mmproj or lora) and (len(names) != 1 or every):
         raise click.UsageError(f"{'--mmproj' if mmproj else '--lora'} requires exactly one MODEL")
     if every:
-        names = tuple(name for name in catalog if catalog[name].packages)
-    if not (names or files):
-        names = tuple(starter_names())
+        names = (*names, *(name for name in catalog if catalog[name].packages and name not in names))
     options = LlamaOptions(requantize, mmproj, lora)
     if tune and (options.flag or settings.engine != "auto"):
         raise click.UsageError(f"--tune chooses the engine, and cannot be combined with {options.flag or '--engine'}")
-    _export([catalog[name] for name in names], files, settings, weights, options, tune=tune)
+    choices = Choices(
+        settings.cache,
+        settings.engine,
+        settings.precision,
+        cast("Kind", settings.hub),
+        requantize,
+        mmproj,
+        trust_remote_code,
+        force,
+    )
+    with _failures_reported():
+        if dry_run:
+            for name in names or starter_names():
+                _show_plan(name, choices, settings)
+            return
+        exported = _export(names or starter_names(), choices, settings, weights, options, tune=tune)
+    if names_to:
+        names_to.write_text(json.dumps(exported), encoding="utf-8")
 
 
 def _export(
-    entries: "Sequence[Entry]",
-    files: Sequence[str],
+    names: Sequence[str],
+    choices: "Choices",
     settings: Settings,
     weights: Path | None,
     options: "LlamaOptions",
     *,
     tune: bool,
-) -> None:
-    from export.fetch import ExportError
-    from export.local_models import local_entry, require_free_name
-    from export.local_names import is_hub
+) -> list[str]:
+    """Export models and return their names in the model repository. Raises ExportError."""
+    from export.own_models import require_free_name
     from export.repository import export_lock, export_model
+    from export.resolve import resolve
 
-    def export_to(entry: "Entry", source: Path | None, options: "LlamaOptions" = options) -> None:
-        engine = tuned_engine(entry, source, settings) if tune else settings.engine
-        export_model(entry, settings.cache, settings.model_repository, source, engine, options)
-
-    def export_file(name: str) -> None:
-        path, given = Path(name), options
-        if is_hub(name):
-            from export.hub import fetch_model
-
-            path, projector = fetch_model(name, settings.cache)
+    exported = []
+    with export_lock(settings.cache, settings.model_repository):
+        candidates = [resolve(name, choices) for name in names]
+        for candidate in candidates:
+            require_free_name(candidate.entry, settings.model_repository)
+        for candidate in candidates:
+            entry, given = candidate.entry, options
+            source, projector = candidate.fetch() if weights is None else (weights, None)
             if projector and settings.engine != "openvino":
                 given = options._replace(projector=options.projector or projector)
-        entry = local_entry(path, bytes_per_weight, given.projector)
-        require_free_name(path, settings.model_repository)
-        export_to(entry, path.absolute(), given if entry.task == "chat" else options)
+            if entry.converter == "llamacpp-encoder":
+                given = options._replace(projector=None)
+            engine = tuned_engine(entry, source, settings) if tune else settings.engine
+            export_model(entry, settings.cache, settings.model_repository, source, engine, given, force=choices.force)
+            exported.append(entry.name)
+    return exported
 
-    # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
-    bytes_per_weight = 2 if settings.engine == "openvino" else 34 / 32 if options.requantize else 0
+
+def _show_plan(name: str, choices: "Choices", settings: Settings) -> None:
+    from export.resolve import plan, resolve
+
+    for key, value in plan(resolve(name, choices), settings.engine, settings.model_repository).items():
+        click.echo(f"{key:14} {value}")
+    click.echo()
+
+
+def _roll_back(names: Sequence[str], settings: Settings) -> None:
+    from export.repository import export_lock, roll_back
+
+    if not names:
+        raise click.UsageError("--rollback requires a MODEL")
+    with _failures_reported(), export_lock(settings.cache, settings.model_repository):
+        for name in names:
+            roll_back(name, settings.model_repository)
+
+
+@contextlib.contextmanager
+def _failures_reported() -> Iterator[None]:
+    """Exit with a message if an export fails for a known reason, or is interrupted."""
+    from export.fetch import ExportError
+    from export.resolve import UnknownModel
+
     try:
-        with export_lock(settings.cache, settings.model_repository):
-            for entry in entries:
-                export_to(entry, weights)
-            for file in files:
-                export_file(file)
+        yield
+    except UnknownModel as error:
+        raise click.UsageError(str(error)) from error
     except ExportError as error:
         fail(str(error))
     except OSError as error:

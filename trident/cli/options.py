@@ -56,23 +56,29 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
     return decorate
 
 
-def file_options(function: Any) -> Any:
-    """Add the options for the files that belong to a GGUF file to a command."""
+def model_options(function: Any) -> Any:
+    """Add the options of the commands that export a model to a command."""
     path = click.Path(path_type=Path)
     projector = click.option(
         "--mmproj",
         metavar="FILE",
         type=path,
-        help="projector with which a GGUF file accepts images or audio; requires exactly one MODEL",
+        help="projector with which a model on llama.cpp accepts images or audio; requires exactly one MODEL",
     )
     adapters = click.option(
         "--lora",
         metavar="FILE",
         type=path,
         multiple=True,
-        help="LoRA adapter of a GGUF file, as a model of its own; can be repeated; requires exactly one MODEL",
+        help="LoRA adapter of a model on llama.cpp, as a model of its own; can be repeated; requires exactly one MODEL",
     )
-    return projector(adapters(function))
+    trust = click.option(
+        "--trust-remote-code", is_flag=True, help="run Python code from the model's repository during the conversion"
+    )
+    force = click.option(
+        "--force", is_flag=True, help="export a model even if it loses more quality than the limit, or was rolled back"
+    )
+    return projector(adapters(trust(force(function))))
 
 
 def load_command_settings(flags: Mapping[str, Any]) -> Settings:

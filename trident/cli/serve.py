@@ -3,65 +3,91 @@
 Unless Triton runs elsewhere (`--triton`), the command first exports the models that are missing or out of date.
 """
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trident.cli.options import GroupedCommand, fail, file_options, load_command_settings, setting_options
+from frontend.settings import Settings
+from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
-@file_options
+@model_options
 @setting_options()
-def serve(names: tuple[str, ...], mmproj: Path | None, lora: tuple[Path, ...], **flags: Any) -> None:
+def serve(
+    names: tuple[str, ...],
+    mmproj: Path | None,
+    lora: tuple[Path, ...],
+    trust_remote_code: bool,
+    force: bool,
+    **flags: Any,
+) -> None:
     """Serve models, by default the starter set on 127.0.0.1:10100.
 
-    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, the path of a GGUF
-    file, or a repository with GGUF files on the Hugging Face hub (hf:USER/REPO:Q4_K_M). The first model of each task is
-    the default for that task. Each option can also be set by an environment variable (TRIDENT_PORT) or by a key in
-    trident.toml (port).
+    MODEL is the name of a catalog entry (see `trident list`) or of a folder in the model repository, a repository on
+    the Hugging Face hub or ModelScope (USER/REPO, hf:USER/REPO:Q4_K_M, ms:USER/REPO), the URL or path of a GGUF file,
+    or a folder (./FOLDER). The first model of each task is the default for that task. Each option can also be set by an
+    environment variable (TRIDENT_PORT) or by a key in trident.toml (port).
     """
-    from export.fetch import ExportError
-    from export.local_names import exported_file, hub_file, is_gguf, is_hub, local_name, require_weights
-
     # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
     settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
-    models = [local_name(Path(name)) if is_gguf(name) else name for name in settings.models]
-    files = ["--mmproj", str(mmproj)] if mmproj else []
-    files += [argument for adapter in lora for argument in ("--lora", str(adapter))]
-    if settings.triton is not None and files:
-        raise click.UsageError(f"{files[0]} does not apply to a Triton that runs elsewhere (--triton)")
+    options = ["--mmproj", str(mmproj)] if mmproj else []
+    options += [argument for adapter in lora for argument in ("--lora", str(adapter))]
+    if settings.triton is not None and options:
+        raise click.UsageError(f"{options[0]} does not apply to a Triton that runs elsewhere (--triton)")
+    models = list(settings.models)
     if settings.triton is None:
-        from export.catalog import load_catalog, starter_names
-
-        given = settings.models or tuple(starter_names())
-        models = models or list(given)
-        sources = [
-            name
-            if name in load_catalog() or is_gguf(name) or is_hub(name)
-            else exported_file(settings.model_repository / name)
-            for name in given
+        options += [
+            flag for flag, given in {"--trust-remote-code": trust_remote_code, "--force": force}.items() if given
         ]
-        wanted = [source for source in sources if source]
-        if files and (len(given) != 1 or not wanted):
-            raise click.UsageError(f"{files[0]} requires exactly one MODEL, whose GGUF file exists")
-        if wanted:
-            # This is a separate process, so that the launcher does not keep the imports and memory of a conversion.
-            command = [sys.executable, "-m", "trident", "export", *wanted, *files]
-            if code := subprocess.run(command, env=os.environ | settings.as_environment()).returncode:
-                sys.exit(code)
-        models = [local_name(hub_file(name, settings.cache)) if is_hub(name) else name for name in models]
-        try:
-            for name in models:
-                require_weights(settings.model_repository / name)
-        except ExportError as error:
-            fail(str(error))
+        models = _export(settings, options)
     settings = load_command_settings(flags | {"models": models})
     from trident.launch.supervisor import run
 
     sys.exit(run(settings))
+
+
+def _export(settings: Settings, options: list[str]) -> list[str]:
+    """Export the models to serve that are missing or out of date, and return their names in the model repository."""
+    from export.catalog import starter_names
+    from export.fetch import ExportError
+    from export.local_names import recorded_origin, require_weights
+    from export.sources.reference import parse_reference
+
+    given = list(settings.models or starter_names())
+    try:
+        # What to export for each model, if anything.
+        sources = [
+            name if parse_reference(name) else recorded_origin(settings.model_repository / name) for name in given
+        ]
+    except ExportError as error:
+        fail(str(error))
+    wanted = [source for source in sources if source]
+    if options and options[0] in ("--mmproj", "--lora") and (len(given) != 1 or not wanted):
+        raise click.UsageError(f"{options[0]} requires exactly one MODEL, whose file exists")
+    exported = iter(_run_export(settings, [*wanted, *options]) if wanted else [])
+    models = [next(exported) if source else name for name, source in zip(given, sources, strict=True)]
+    try:
+        for name in models:
+            require_weights(settings.model_repository / name)
+    except ExportError as error:
+        fail(str(error))
+    return models
+
+
+def _run_export(settings: Settings, arguments: list[str]) -> list[str]:
+    """Run `trident export` in a process of its own, so that the launcher does not keep its imports and memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = Path(folder) / "names.json"
+        command = [sys.executable, "-m", "trident", "export", *arguments, "--names-to", str(names)]
+        if code := subprocess.run(command, env=os.environ | settings.as_environment(), check=False).returncode:
+            sys.exit(code)
+        exported: list[str] = json.loads(names.read_text(encoding="utf-8"))
+        return exported

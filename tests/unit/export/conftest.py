@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from export.resolve import Choices, resolve
+
 
 def make_wheel(folder, name, files):
     """Write a wheel that contains `files` and that pip accepts, and return its sha256."""
@@ -25,6 +27,11 @@ def make_wheel(folder, name, files):
     return hashlib.sha256(content.getvalue()).hexdigest()
 
 
+def local_entry(path, **choices):
+    """Return the entry for a GGUF file."""
+    return resolve(str(path), Choices(path.parent / "cache", **choices)).entry
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """Return a folder that is the only place where pip looks for packages."""
@@ -38,7 +45,11 @@ def index(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gguf_model(tmp_path):
-    path = tmp_path / "tiny.gguf"
+    return write_gguf(tmp_path / "tiny.gguf")
+
+
+def write_gguf(path, values=(8, 32)):
+    """Write a tiny GGUF file of a chat model, with a tensor of this shape."""
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(4096)
     writer.add_embedding_length(64)
@@ -51,7 +62,7 @@ def gguf_model(tmp_path):
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_float32("general.sampling.temp", 0.6)
-    writer.add_tensor("weights", np.zeros((8, 32), np.float32))
+    writer.add_tensor("weights", np.zeros(values, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

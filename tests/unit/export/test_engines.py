@@ -9,7 +9,7 @@ from export import engines
 from export.catalog import load_catalog
 from export.engines import LlamaOptions, with_engine
 from export.fetch import ExportError
-from export.local_models import local_entry
+from tests.unit.export.conftest import local_entry
 
 PREVIOUS = {"openvino": {"parameters": {}}, "llamacpp": {"parameters": {"engine": "llamacpp"}}}
 

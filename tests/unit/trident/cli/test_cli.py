@@ -166,7 +166,7 @@ def test_openvino_telemetry_is_disabled(package):
     ("arguments", "message"),
     [
         (["a.gguf", "b.gguf", "--mmproj", "p.gguf"], "--mmproj requires exactly one MODEL"),
-        (["unknown", "--lora", "p.gguf"], "--lora requires exactly one MODEL, whose GGUF file exists"),
+        (["unknown", "--lora", "p.gguf"], "--lora requires exactly one MODEL, whose file exists"),
         (
             ["a.gguf", "--lora", "p.gguf", "--triton", "host:8001"],
             "--lora does not apply to a Triton that runs elsewhere",
@@ -186,4 +186,6 @@ def test_serve_exports_a_model_with_its_files(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", export)
     run("serve", "a.gguf", "--mmproj", "p.gguf", "--lora", "x.gguf", "--lora", "y.gguf", code=3)
-    assert commands == [["export", "a.gguf", "--mmproj", "p.gguf", "--lora", "x.gguf", "--lora", "y.gguf"]]
+    [[*command, names_to, _]] = commands
+    assert command == ["export", "a.gguf", "--mmproj", "p.gguf", "--lora", "x.gguf", "--lora", "y.gguf"]
+    assert names_to == "--names-to"

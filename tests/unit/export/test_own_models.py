@@ -1,4 +1,4 @@
-"""Entries for a user's GGUF files: names, memory, and files with the same name."""
+"""Entries for users' own models: names, memory, and models with the same name."""
 
 import json
 import subprocess
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter, PoolingType
 
-from export import local_models
+from export import own_models
 from export.fetch import ExportError
-from export.local_models import local_entry, require_free_name
-from export.local_names import local_name, require_weights
+from export.local_names import free_name, recorded_origin, require_weights
+from export.own_models import require_free_name
+from tests.unit.export.conftest import local_entry
 
 
 def folder_of(repository, name, weights):
@@ -35,13 +36,13 @@ def test_entry_describes_the_file(gguf_model):
         ("smollm2-135m", "smollm2-135m-gguf"),  # the catalog has this name
     ],
 )
-def test_name_is_derived_from_the_file(tmp_path, stem, name):
-    assert local_name(tmp_path / f"{stem}.gguf") == name
+def test_name_is_derived_from_the_file(stem, name):
+    assert free_name(stem, "gguf") == name
 
 
 def test_model_that_does_not_fit_into_memory_is_refused_with_numbers(gguf_model, monkeypatch):
-    monkeypatch.setattr(local_models, "memory_limit", lambda: 1_000_000_000)
-    with pytest.raises(ExportError, match=r"tiny\.gguf needs 1\.4 GB of memory .* this machine has 1\.0 GB"):
+    monkeypatch.setattr(own_models, "memory_limit", lambda: 1_000_000_000)
+    with pytest.raises(ExportError, match=r"tiny needs 1\.4 GB of memory .* this machine has 1\.0 GB"):
         local_entry(gguf_model)
 
 
@@ -55,21 +56,23 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 
 def test_two_files_cannot_have_the_same_name(gguf_model, tmp_path):
     repository, other = tmp_path / "repository", tmp_path / "other" / "tiny.gguf"
-    require_free_name(gguf_model, repository)
+    entry = local_entry(gguf_model)
+    require_free_name(entry, repository)
     folder_of(repository, "tiny", gguf_model)
-    require_free_name(gguf_model, repository)
+    require_free_name(entry, repository)
     other.parent.mkdir()
     other.write_bytes(gguf_model.read_bytes())
+    moved = local_entry(other)
     with pytest.raises(ExportError, match="would have the same name as"):
-        require_free_name(other, repository)
+        require_free_name(moved, repository)
     gguf_model.unlink()
-    require_free_name(other, repository)  # the file has moved
+    require_free_name(moved, repository)  # the file has moved
 
 
 def test_folder_of_the_operator_is_not_replaced(gguf_model, tmp_path):
     (tmp_path / "repository" / "tiny").mkdir(parents=True)
     with pytest.raises(ExportError, match="which the export did not create"):
-        require_free_name(gguf_model, tmp_path / "repository")
+        require_free_name(local_entry(gguf_model), tmp_path / "repository")
 
 
 def test_names_need_none_of_the_modules_of_a_conversion():
@@ -87,8 +90,8 @@ def test_entry_of_an_embedding_model_leaves_normalization_to_its_file(tmp_path, 
     writer.write_tensors_to_file()
     writer.close()
     # Without a KV cache, and in the weights of the file whatever the engine of chat models is.
-    monkeypatch.setattr(local_models, "memory_limit", lambda: 400_000_000)
-    entry = local_entry(path, bytes_per_weight=1e6)
+    monkeypatch.setattr(own_models, "memory_limit", lambda: 400_000_000)
+    entry = local_entry(path, requantize=True)
     assert (entry.task, entry.backend, entry.converter) == ("embedding", "encoder", "llamacpp-encoder")
     assert "normalize" not in entry.parameters
     assert entry.parameters["max_batch_tokens"] == "512"
@@ -103,3 +106,33 @@ def test_missing_files_of_a_model_are_named_with_their_flags(tmp_path):
             require_weights(tmp_path / "m")
         (version / name).unlink()
     require_weights(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("previous", "origin", "same"),
+    [
+        ("hf:a/b@111", "hf:a/b@222", True),
+        ("hf:a/b@111", "ms:a/b@master", False),
+        ("hf:a/b@111", "hf:c/b@111", False),
+        ("https://example.org/b.gguf", "https://example.com/b.gguf", False),
+    ],
+)
+def test_models_from_elsewhere_have_their_name_to_themselves(gguf_model, tmp_path, previous, origin, same):
+    folder = tmp_path / "repository" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "export.json").write_text(json.dumps({"origin": previous, "weights": "/x"}), encoding="utf-8")
+    entry = local_entry(gguf_model).model_copy(update={"origin": origin})
+    if same:
+        require_free_name(entry, folder.parent)
+    else:
+        with pytest.raises(ExportError, match="would have the same name as"):
+            require_free_name(entry, folder.parent)
+    assert recorded_origin(folder) == previous
+
+
+def test_origin_of_a_model_is_a_file_that_still_exists(gguf_model, tmp_path):
+    folder_of(tmp_path, "tiny", gguf_model)  # as earlier versions of the export recorded it
+    assert recorded_origin(tmp_path / "tiny") == str(gguf_model)
+    gguf_model.unlink()
+    assert recorded_origin(tmp_path / "tiny") is None
+    assert recorded_origin(tmp_path / "missing") is None

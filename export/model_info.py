@@ -1,0 +1,154 @@
+"""Reads what a model is, and which engines can run it, from the configuration in its folder, before any weights."""
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from export.environments import pinned_version
+from export.fetch import ExportError
+from export.sources.model_files import ModelFiles, read_json, weight_files
+
+Task = Literal["chat", "embedding", "rerank", "transcription"]
+
+# Configurations name the context in different ways.
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
+
+# The vision-language models whose images the backend can process: see export/converters/vision_language.py.
+VISION_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a folder's configuration says about a model."""
+
+    task: Task
+    architecture: str
+    model_type: str
+    context_length: int
+    """In tokens; 0 if the configuration does not say."""
+    weight_bytes: int
+    num_parameters: int
+    kv_bytes_per_token: int
+    remote_code: bool
+    """Whether the model can only be loaded with Python code from its repository."""
+    engines: Mapping[str, str]
+    """The engines → "" or, for one that cannot run the model, why."""
+
+    @property
+    def usable_engines(self) -> list[str]:
+        """The engines that can run the model."""
+        return [engine for engine, reason in self.engines.items() if not reason]
+
+
+def read_info(name: str, files: ModelFiles) -> ModelInfo:
+    """Return what a model folder has. Raises ExportError if no engine can run it; the message says what it needs."""
+    try:
+        return _read(files)
+    except ExportError as error:
+        raise ExportError(f"{name}: {error}") from error
+
+
+def _read(files: ModelFiles) -> ModelInfo:
+    config = read_json(files, "config.json")
+    if not config:
+        if "model_index.json" in files.sizes:
+            raise ExportError("image generation models are served under a catalog name: see `trident list`")
+        raise ExportError("it has no config.json, and no GGUF file: it is not a model that Trident can convert")
+    architecture, model_type = _architecture(config), str(config.get("model_type", ""))
+    text = config.get("text_config") or config.get("llm_config") or config
+    size = sum(files.sizes[name] for name in weight_files(files))
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype"))
+    task = _task(architecture, files)
+    has_code = bool(config.get("auto_map")) and any(name.endswith(".py") for name in files.sizes)
+    info = ModelInfo(
+        task,
+        architecture,
+        model_type,
+        next((value for key in _CONTEXT if isinstance(value := text.get(key), int)), 0),
+        size,
+        size // _BYTES.get(dtype, 2),
+        _kv_bytes(text),
+        has_code and model_type not in _native_types(),
+        _engines(task, architecture, model_type),
+    )
+    if not info.usable_engines:
+        reasons = "; ".join(reason for reason in info.engines.values())
+        raise ExportError(f"no engine here can run {architecture}: {reasons}")
+    return info
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise ExportError("config.json does not name its 'architectures'")
+    return re.sub(r"[^\w.-]", "", names[0])[:100]
+
+
+def _task(architecture: str, files: ModelFiles) -> Task:
+    if architecture == "WhisperForConditionalGeneration":
+        return "transcription"
+    if architecture.endswith("ForSequenceClassification"):
+        return "rerank"
+    if "modules.json" in files.sizes or "config_sentence_transformers.json" in files.sizes:
+        return "embedding"
+    if re.search(r"For(CausalLM|ConditionalGeneration)$|LMHeadModel$", architecture):
+        return "chat"
+    if re.search(r"(Model|ForMaskedLM)$", architecture):
+        return "embedding"
+    raise ExportError(f"models of the architecture {architecture} are not supported")
+
+
+def _kv_bytes(text: Mapping[str, Any]) -> int:
+    """Return the size of a token's keys and values in all layers, in float16; 0 if the configuration does not say."""
+    layers, heads = text.get("num_hidden_layers", 0), text.get("num_attention_heads", 0)
+    kv_heads = text.get("num_key_value_heads") or heads
+    size = text.get("head_dim") or (text.get("hidden_size", 0) // heads if heads else 0)
+    numbers = (layers, kv_heads, size)
+    return 4 * layers * kv_heads * size if all(isinstance(number, int) for number in numbers) else 0
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("architectures.toml").read_text(encoding="utf-8"))
+
+
+def _native_types() -> set[str]:
+    """Return the model types that transformers has itself, so that their repositories' code is not needed."""
+    return {*_table()["openvino"], *VISION_TYPES} - {"minicpm", "minicpm3"}
+
+
+def _engines(task: Task, architecture: str, model_type: str) -> dict[str, str]:
+    if task == "chat":
+        if model_type in VISION_TYPES:
+            return {"openvino": ""}
+        return {"openvino": _openvino_reason(model_type), "llamacpp": _llamacpp_reason(architecture)}
+    return {"onnxruntime" if task in ("embedding", "rerank") else "openvino": ""}
+
+
+def _openvino_reason(model_type: str) -> str:
+    """Return why OpenVINO cannot run a chat model, or nothing if it can."""
+    window = _table()["openvino"].get(model_type)
+    if window is None:
+        return f"OpenVINO has no converter for the model type '{model_type}'"
+    if window:
+        first, last = window.split()
+        pinned = pinned_version("openvino", "transformers")
+        if not _version(first) <= _version(pinned) <= (*_version(last), 99):
+            return f"OpenVINO's converter needs transformers {first} to {last} for it, and has {pinned}"
+    return ""
+
+
+def _llamacpp_reason(architecture: str) -> str:
+    if architecture in _table()["llamacpp"]["architectures"]:
+        return ""
+    return "llama.cpp's converter does not know it; a GGUF file of the model may exist, which needs none"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,165 @@
+"""Catalog entries for users' own models: GGUF files, and folders as publishers write them."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.catalog import Entry, load_defaults
+from export.converters.llamacpp import CACHE_BYTES, task_of
+from export.fetch import ExportError
+from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader
+from export.local_names import free_name
+from export.memory import memory_limit
+from export.model_info import VISION_TYPES, ModelInfo
+from export.repository import read_record
+
+if TYPE_CHECKING:
+    from export.resolve import Choices
+
+_OVERHEAD = 300 << 20
+"""What an engine needs apart from the weights and the KV cache."""
+
+BYTES_PER_WEIGHT = {"f16": 2.0, "int8": 1.05, "int4": 0.65}
+"""Precision → the size of a weight, with its share of the scales."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a model from where it is, rather than from its configuration."""
+
+    id: str
+    origin: str
+    """What to export again: a path, a URL, or a repository at a commit."""
+    size: int = 0
+    owner: str = ""
+    license: str = "unknown"
+    created: datetime.date = datetime.date(1970, 1, 1)
+
+
+def gguf_entry(header: GGUFHeader, facts: Facts, choices: "Choices") -> Entry:
+    """Return the entry for a GGUF file. Raises ExportError if the file is unusable or does not fit into memory."""
+    if header.architecture == PROJECTOR_ARCHITECTURE:
+        raise ExportError(
+            f"{facts.id} is a projector, not a chat model. Add it to its model: trident serve MODEL --mmproj FILE"
+        )
+    if header.metadata.get("general.type") == "adapter":
+        raise ExportError(
+            f"{facts.id} is a LoRA adapter, not a model. Add it to its model: trident serve MODEL --lora FILE"
+        )
+    metadata, task = header.metadata, task_of(header)
+    is_chat = task == "chat"
+    # OpenVINO's conversion needs all weights in float16. A block of Q8_0 has 32 values in 34 bytes.
+    bytes_per_weight = 2 if choices.engine == "openvino" else 34 / 32 if choices.requantize else 0
+    size = (round(header.num_parameters * bytes_per_weight) if is_chat else 0) or facts.size
+    if choices.projector and choices.projector.exists():
+        size += choices.projector.stat().st_size
+    kind = "converted" if bytes_per_weight else header.file_type
+    _require_memory(facts.id, size, kind, CACHE_BYTES if is_chat else 0)
+    # The file determines whether vectors are normalized.
+    parameters = load_defaults("generation") if is_chat else load_defaults("encoder") | {"normalize": ""}
+    return Entry(
+        name=free_name(facts.id, "gguf"),
+        task=task,
+        id=facts.id,
+        owned_by=str(metadata.get("general.organization") or metadata.get("general.author") or facts.owner or "user"),
+        description=f"{header.architecture}, {_count(header.num_parameters)} parameters, {header.file_type}",
+        license=str(metadata.get("general.license") or facts.license),
+        created=facts.created,
+        size=facts.size,
+        backend="generation" if is_chat else "encoder",
+        converter="llamacpp" if is_chat else "llamacpp-encoder",
+        parameters={name: value for name, value in parameters.items() if value},
+        weights=facts.origin,
+        origin=facts.origin,
+    )
+
+
+def folder_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
+    """Return the entry for a publisher's folder. Raises ExportError if the model does not fit into memory."""
+    if info.task != "chat":
+        raise ExportError(f"{facts.id}: {info.task} models are served only from the catalog (see `trident list`)")
+    name = free_name(facts.id.rpartition("/")[2], "own")
+    conversion = {"context_length": str(info.context_length or 2048)}
+    if info.model_type in VISION_TYPES:
+        converter = "vision-language"
+    else:
+        converter = "openvino-chat" if "openvino" in info.usable_engines else "llamacpp-chat"
+        conversion |= {"engines": " ".join(info.usable_engines), "precision": _precision(facts.id, info, choices)}
+        conversion |= {"precision_by": "memory"} if choices.precision == "auto" else {}
+    # The converter reads these.
+    flags = {"trust_remote_code": choices.trust_remote_code, "force": choices.force}
+    return Entry(
+        name=name,
+        task="chat",
+        id=facts.id,
+        owned_by=facts.owner or "user",
+        description=f"{info.architecture}, {_count(info.num_parameters)} parameters",
+        license=facts.license,
+        created=facts.created,
+        size=facts.size,
+        backend="generation",
+        converter=converter,
+        conversion=conversion | {flag: "true" for flag, value in flags.items() if value},
+        capabilities=["vision"] if converter == "vision-language" else [],
+        parameters=load_defaults("generation"),
+        weights=facts.origin,
+        origin=facts.origin,
+    )
+
+
+def _precision(id: str, info: ModelInfo, choices: "Choices") -> str:
+    """Return the chosen precision, or else the best of int8 and int4 with which the model fits into memory."""
+    if choices.precision != "auto":
+        size = round(info.num_parameters * BYTES_PER_WEIGHT[choices.precision])
+        _require_memory(id, size, choices.precision, CACHE_BYTES)
+        return choices.precision
+    size = round(info.num_parameters * BYTES_PER_WEIGHT["int8"])
+    if size + CACHE_BYTES + _OVERHEAD <= memory_limit():
+        return "int8"
+    _require_memory(id, round(info.num_parameters * BYTES_PER_WEIGHT["int4"]), "int4", CACHE_BYTES)
+    return "int4"
+
+
+def require_free_name(entry: Entry, repository: Path) -> None:
+    """Raise ExportError if another model in the repository has the name of a user's own model."""
+    folder = repository / entry.name
+    if entry.origin is None or not folder.exists():
+        return
+    record = read_record(folder)
+    previous = record.get("origin") or record.get("weights")
+    if previous and _is_same(str(previous), str(entry.origin)):
+        return
+    other = previous or f"{folder}, which the export did not create"
+    raise ExportError(f"{entry.origin} would have the same name as {other}. Rename it, or delete {folder}")
+
+
+def _is_same(previous: str, origin: str) -> bool:
+    """Return whether two origins are the same model, perhaps at another commit, or moved to another path."""
+    if previous == origin or previous.partition("@")[0] == origin.partition("@")[0]:
+        return True
+    if "://" in previous or previous.startswith(("hf:", "ms:")):
+        return False
+    return not Path(previous).exists() or (Path(origin).exists() and Path(previous).samefile(origin))
+
+
+def _require_memory(id: str, size: int, kind: str, cache_bytes: int) -> None:
+    total, needed = memory_limit(), size + cache_bytes + _OVERHEAD
+    if needed > total:
+        raise ExportError(
+            f"{id} needs {needed / 1e9:.1f} GB of memory ({size / 1e9:.1f} GB for {kind} weights, "
+            f"{cache_bytes / 1e9:.1f} GB for the KV cache), and this machine has {total / 1e9:.1f} GB. Use a smaller "
+            "model or quantization"
+        )
+
+
+def memory_text(weight_bytes: int, cache_bytes: int) -> str:
+    """Return how much memory a model needs, and for what."""
+    total = (weight_bytes + cache_bytes + _OVERHEAD) / 1e9
+    parts = {"weights": weight_bytes, "the KV cache": cache_bytes, "the engine": _OVERHEAD}
+    shown = ", ".join(f"{size / 1e9:.1f} GB for {name}" for name, size in parts.items() if size)
+    return f"{total:.1f} GB of {memory_limit() / 1e9:.1f} GB ({shown})"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
