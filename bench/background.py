@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios, timed
-from contract.paths import default_cache, default_model_repository
+from contract.paths import default_cache, default_model_repository, latest_version
 from export.catalog import load_catalog
 from tests.support.images import load_photograph
 from tests.support.stack import running_stack
@@ -41,7 +41,7 @@ def _rembg() -> Work:
 def _bare() -> Work:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(default_model_repository() / MODEL / "1" / "model.onnx")
+    session = onnxruntime.InferenceSession(latest_version(default_model_repository() / MODEL) / "model.onnx")
     name, pixels = session.get_inputs()[0].name, np.random.default_rng(0).random((1, 3, 320, 320), np.float32)
     return timed(lambda _: session.run([session.get_outputs()[0].name], {name: pixels}))
 

@@ -16,7 +16,7 @@ import orjson
 
 from bench.clients import Rate, run_clients
 from bench.contest import Rival, Work, print_ratios, timed
-from contract.paths import default_cache
+from contract.paths import default_cache, latest_version
 from export.environments import run
 from tests.support.stack import running_stack
 
@@ -63,7 +63,7 @@ def main() -> None:
     latencies: list[Rate] = []
     with (
         running_stack([MODEL], "--model-repository", str(repository)) as stack,
-        Rival(_genai, repository / MODEL / "1") as rival,
+        Rival(_genai, latest_version(repository / MODEL)) as rival,
     ):
         for _ in range(rounds + 1):
             speeds["pipeline"].append(_STEPS * _IMAGES / rival.call([fields["prompt"]] * _IMAGES))

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from bench.clients import run_clients
 from bench.contest import print_ratios
 from bench.encoder_rivals import InProcess, infinity, published_weights, triton_only
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.stack import running_stack
 
 FLOAT, INT8, LONG = "all-minilm-l6-v2", "all-minilm-l6-v2-int8", "bge-small-en-v1.5"
@@ -33,7 +33,7 @@ class TextSource:
     """A source of random texts with an exact number of tokens. The tokens [CLS] and [SEP] count too."""
 
     def __init__(self) -> None:
-        path = default_model_repository() / FLOAT / "1" / "tokenizer.json"
+        path = latest_version(default_model_repository() / FLOAT) / "tokenizer.json"
         vocabulary = Tokenizer.from_file(str(path)).get_vocab()
         self._words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
         self._random = random.Random(1)  # noqa: S311
@@ -110,7 +110,7 @@ def main() -> None:
     source, repository = TextSource(), default_model_repository()
     with ExitStack() as stack:
         settings = stack.enter_context(running_stack([FLOAT, INT8, LONG]))
-        sessions = {name: InProcess("onnxruntime", repository / name / "1") for name in (FLOAT, INT8, LONG)}
+        sessions = {name: InProcess("onnxruntime", latest_version(repository / name)) for name in (FLOAT, INT8, LONG)}
         for session in sessions.values():
             stack.callback(session.close)
         print("One text of 16 tokens, 1 client, p50")

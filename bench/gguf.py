@@ -19,7 +19,7 @@ import numpy as np
 from bench.chat import PromptSource
 from bench.contest import Rival, Work, print_ratios
 from bench.rivals import llama_server
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from export.local_names import free_name
 from tests.support.gguf_files import gguf_file
 from tests.support.load import Load, chat_body, run_streams
@@ -37,7 +37,7 @@ def bare_engine(model_folder: Path) -> Work:
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
     parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
-    folder = model_folder / "1"
+    folder = latest_version(model_folder)
     context = LlamaContext(
         folder,
         cells=int(parameters["cache_tokens"]),

@@ -7,7 +7,7 @@ constraint. Texts that are cut off at the token limit are not counted.
 
 import argparse
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.grammar_sampling import CASES, GrammarSampler, texts_outside
 from tests.support.live import MODEL
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=2_000, help="samples of each kind")
     args = parser.parse_args()
-    sampler = GrammarSampler(default_model_repository() / MODEL / "1")
+    sampler = GrammarSampler(latest_version(default_model_repository() / MODEL))
     for name in CASES:
         outside, complete = texts_outside(sampler, name, args.samples)
         print(f"{name:28} {len(outside)} of {complete} violate the constraint {outside[:3] or ''}", flush=True)

@@ -17,7 +17,7 @@ import openvino
 import openvino_genai as genai
 
 from bench.chat import MODEL, unpacked_gguf
-from contract.paths import default_cache, default_model_repository
+from contract.paths import default_cache, default_model_repository, latest_version
 from export.converters.gguf import requantize, save_openvino
 
 _RESPONSE_TOKENS = 100
@@ -38,7 +38,7 @@ def main() -> None:
     """Print one line for the reference model, and one line per candidate."""
     from tokenizers import Tokenizer
 
-    served = default_model_repository() / MODEL / "1"
+    served = latest_version(default_model_repository() / MODEL)
     tokenizer = Tokenizer.from_file(str(served / "tokenizer.json"))
     prompts = [_encode(tokenizer, text) for text in _PROMPTS]
     (default_cache() / "bench").mkdir(parents=True, exist_ok=True)

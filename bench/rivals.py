@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.contest import Rival, Work
 from contract.parameters import GenerationParameters, read_parameters
+from contract.paths import latest_version
 from tests.support.load import Load
 from tests.support.stack import read_config
 
@@ -26,7 +27,7 @@ def bare_pipeline(model_folder: Path) -> Work:
 
     texts = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}
     parameters = read_parameters(GenerationParameters, texts)
-    folder = model_folder / "1"
+    folder = latest_version(model_folder)
     end_tokens = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     pipeline = load_pipeline(folder, parameters)
     warm_up(pipeline, end_tokens, has_vision=False, num_draft_tokens=0)

@@ -19,7 +19,7 @@ import orjson
 
 from bench.clients import run_clients
 from bench.contest import Rival, Work, print_ratios
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.stack import running_stack
 
 MODEL = "hibari"
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    path = default_model_repository() / MODEL / "1" / "heart.onnx"
+    path = latest_version(default_model_repository() / MODEL) / "heart.onnx"
     contenders = [(audio_format, clients) for audio_format in ("pcm", "mp3") for clients in (1, 4)]
     speeds: dict[str, list[float]] = {}
     first: list[float] = []

@@ -87,8 +87,8 @@ def main() -> None:
     speeds: dict[str, list[float]] = {"faster-whisper": []}
     with (
         running_stack([MODEL, OPENVINO]) as stack,
-        _server(folder / "1", parameters) as rival,
-        Rival(_bare, folder / "1", parameters) as bare,
+        _server(latest_version(folder), parameters) as rival,
+        Rival(_bare, latest_version(folder), parameters) as bare,
     ):
         servers = {"stack": (stack.port, MODEL), "stack, OpenVINO": (stack.port, OPENVINO), "fw-server": (rival, "")}
         if arguments.single_client:

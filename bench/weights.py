@@ -14,7 +14,7 @@ from bench.chat import MODEL, PromptSource
 from bench.contest import Rival, print_ratios
 from bench.precision import make_weights
 from bench.rivals import bare_pipeline
-from contract.paths import default_cache, default_model_repository
+from contract.paths import default_cache, default_model_repository, latest_version
 
 _ROUNDS = 9
 
@@ -27,9 +27,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=default_cache() / "bench") as folder:
         grouped = Path(folder) / "grouped"
         shutil.copytree(served, grouped, ignore=shutil.ignore_patterns("openvino_model.*"))
-        made = make_weights(Path(folder), served / "1", "Q8_0")
+        made = make_weights(Path(folder), latest_version(served), "Q8_0")
         for name in ("openvino_model.xml", "openvino_model.bin"):
-            (made / name).rename(grouped / "1" / name)
+            (made / name).rename(latest_version(grouped) / name)
         with Rival(bare_pipeline, served) as ours, Rival(bare_pipeline, grouped) as theirs:
             for streams in (1, 8, 32):
                 speeds: dict[str, list[float]] = {"as served": [], "Q8_0": []}

@@ -13,7 +13,7 @@ from openai import BadRequestError, OpenAI
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.embeddings import (
     check_full_queue_rejects_requests_and_loses_none,
     check_large_request_yields_to_others_and_stops_on_disconnect,
@@ -59,7 +59,7 @@ def texts_of_any_length(count, max_words):
 
 def reference(texts):
     """Return embeddings from a plain ONNX session, one text at a time: the mean token vector, scaled to length 1."""
-    folder = default_model_repository() / FLOAT / "1"
+    folder = latest_version(default_model_repository() / FLOAT)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -126,7 +126,7 @@ class TestEmbeddings:
         assert np.abs(short - cut).max() < 1e-6
 
     def test_token_ids_with_special_tokens_are_equivalent_to_text(self, client):
-        tokenizer = Tokenizer.from_file(str(default_model_repository() / FLOAT / "1" / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(latest_version(default_model_repository() / FLOAT) / "tokenizer.json"))
         tokenizer.no_padding()
         ids = [tokenizer.encode(sentence).ids for sentence in SENTENCES[:3]]
         assert np.abs(embed(client, ids) - embed(client, SENTENCES[:3])).max() <= 1e-5

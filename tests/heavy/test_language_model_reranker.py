@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from export.catalog import load_catalog
 from tests.support.live import MODEL, export_weights, run_in, url
 from tests.support.stack import running_stack
@@ -18,7 +18,7 @@ def test_score_is_the_logit_of_yes_minus_the_logit_of_no(tmp_path):
     template = load_catalog()[name].parameters["template"]
     prompts = [template.replace("{query}", "What is Rust?").replace("{document}", document) for document in documents]
     (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
-    tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
+    tokenizer = latest_version(default_model_repository() / MODEL) / "tokenizer.json"
     output = run_in(".venv-onnx", "tiny_qwen3_reranker", tokenizer, tmp_path / "w", tmp_path / "prompts.json")
     expected, repository = json.loads(output), export_weights(name, tmp_path / "w")
     with running_stack([name], "--model-repository", str(repository)) as settings:

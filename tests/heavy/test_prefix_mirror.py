@@ -6,12 +6,12 @@ import openvino_genai as genai
 import pytest
 
 from backends.generation.engine.prefix_mirror import PrefixMirror
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.live import MODEL
 
 
 def open_pipeline(num_blocks):
-    folder = str(default_model_repository() / MODEL / "1")
+    folder = str(latest_version(default_model_repository() / MODEL))
     scheduler = genai.SchedulerConfig()
     scheduler.num_kv_blocks, scheduler.max_num_batched_tokens = num_blocks, 1
     scheduler.dynamic_split_fuse = scheduler.enable_prefix_caching = True

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.images import encode_image, load_photograph
 from tests.support.live import MODEL, export_weights, run_in, url, user
 from tests.support.stack import running_stack
@@ -23,7 +23,7 @@ KINDS = {"qwen2.5-vl-3b": "qwen2_5_vl", "qwen3-vl-2b": "qwen3_vl"}
 @pytest.fixture(scope="module", params=KINDS)
 def vision_stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vision")
-    tokenizer = default_model_repository() / MODEL / "1" / "tokenizer.json"
+    tokenizer = latest_version(default_model_repository() / MODEL) / "tokenizer.json"
     run_in(".venv-openvino", "tiny_vision_language", tokenizer, folder / "w", KINDS[request.param])
     repository = export_weights(request.param, folder / "w")
     with running_stack(

@@ -2,14 +2,14 @@
 
 import pytest
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.grammar_sampling import CASES, GrammarSampler, texts_outside
 from tests.support.live import MODEL
 
 
 @pytest.fixture(scope="module")
 def sampler():
-    return GrammarSampler(default_model_repository() / MODEL / "1")
+    return GrammarSampler(latest_version(default_model_repository() / MODEL))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,7 @@ from backends.generation.engine.ipc import Cancel, Generate, Shutdown
 from backends.generation.engine.pipeline import load_pipeline
 from backends.generation.engine.process import Engine
 from contract.parameters import GenerationParameters, read_parameters
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from tests.support.live import MODEL
 from tests.support.stack import read_config
 
@@ -28,9 +28,10 @@ class Client:
         folder = default_model_repository() / MODEL
         texts = {key: value.string_value for key, value in read_config(folder).parameters.items()}
         parameters = read_parameters(GenerationParameters, texts | {"max_num_batched_tokens": str(_MAX_BATCH)})
-        tokenizer = EngineTokenizer(str(folder / "1"))
-        end_tokens = json.loads((folder / "1" / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
-        pipeline = load_pipeline(folder / "1", parameters, tokenizer)
+        version = latest_version(folder)
+        tokenizer = EngineTokenizer(str(version))
+        end_tokens = json.loads((version / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+        pipeline = load_pipeline(version, parameters, tokenizer)
         self.socket, theirs = Pipe()
         engine = Engine(pipeline, end_tokens, theirs, None, 8, 0, _MAX_BATCH)
         self._thread = threading.Thread(target=engine.run, daemon=True)
@@ -58,7 +59,7 @@ class Client:
 
 
 def test_prompt_of_a_cancelled_request_is_answered_correctly():
-    tokenizer = Tokenizer.from_file(str(default_model_repository() / MODEL / "1" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(latest_version(default_model_repository() / MODEL) / "tokenizer.json"))
     text = f"<|im_start|>user\n{FACTS * 12}What was the keeper called?<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     with Client() as fresh:

@@ -4,6 +4,7 @@ import pytest
 from openai import OpenAI
 from tokenizers import Tokenizer
 
+from contract.paths import latest_version
 from tests.support.live import MODEL, url, user
 from tests.support.stack import make_repository, running_stack
 
@@ -13,7 +14,7 @@ TEMPLATE = "<｜User｜>请回答：{{ messages[0].content }}<｜Assistant｜>"
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     repository = make_repository(tmp_path_factory.mktemp("template"), MODEL, {})
-    version = repository / MODEL / "1"
+    version = latest_version(repository / MODEL)
     source = version.resolve()
     version.unlink()
     version.mkdir()
@@ -25,7 +26,7 @@ def repository(tmp_path_factory):
 
 
 def test_chat_template_is_read_as_utf8(repository):
-    tokenizer = Tokenizer.from_file(str(repository / MODEL / "1" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(latest_version(repository / MODEL) / "tokenizer.json"))
     prompt = TEMPLATE.replace("{{ messages[0].content }}", "你好")
     with running_stack([MODEL], "--model-repository", str(repository)) as settings:
         client = OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=60)

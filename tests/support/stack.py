@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contract.paths import default_model_repository
+from contract.paths import default_model_repository, latest_version
 from frontend.settings import Settings
 
 _START_SECONDS = 120
@@ -65,7 +65,7 @@ def make_repository(folder: Path, model: str, parameters: Mapping[str, str]) -> 
     """Put an exported model into `folder`, with these values in its parameters; return `folder`, a model repository."""
     source, target = default_model_repository() / model, folder / model
     target.mkdir(parents=True)
-    (target / "1").symlink_to(source / "1")
+    (target / "1").symlink_to(latest_version(source))
     config = read_config(source)
     for name, value in parameters.items():
         config.parameters[name].string_value = value

@@ -5,16 +5,22 @@ They check that conversions are cached, that folders are complete, and that oper
 
 import errno
 import os
+import random
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from contract.paths import latest_version
 from export import repository
 from export.catalog import Entry, Package, load_catalog
 from export.fetch import ExportError
-from export.repository import export_model, is_exported
+from export.fingerprint import fingerprint
+from export.repository import export_lock, export_model, is_exported, roll_back
 from export.triton_config import merge_edits, read_model_parameters, render_config
 from tests.unit.export.conftest import make_wheel
 
@@ -261,3 +267,106 @@ def test_folder_with_only_an_onnx_file_is_accepted(tmp_path):
     (tmp_path / "w" / "isnet-general-use.onnx").write_bytes(b"network")
     folder = make(load_catalog()["isnet-general-use"], tmp_path, tmp_path / "w")
     assert (folder / "1" / "model.onnx").read_bytes() == b"network"
+
+
+class TestVersions:
+    def test_new_conversion_becomes_a_new_version_and_the_previous_one_is_kept(self, entry, conversions, tmp_path):
+        folder = make(entry, tmp_path)
+        first = parameters(folder)["fingerprint"]
+        for number in (2, 3):
+            entry = entry.model_copy(update={"conversion": {"quantize": f"int{number}"}})
+            make(entry, tmp_path)
+            assert sorted(path.name for path in folder.glob("[0-9]")) == [str(number - 1), str(number)]
+        assert latest_version(folder).name == "3"
+        assert parameters(folder)["fingerprint"] != first
+
+    def test_rollback_restores_the_previous_version_and_its_configuration(self, entry, conversions, tmp_path):
+        folder = make(entry, tmp_path)
+        before = parameters(folder)
+        newer = entry.model_copy(update={"conversion": {"quantize": "int8"}})
+        make(newer, tmp_path)
+        edit(folder, 'string_value: "256"', 'string_value: "99"')
+        roll_back("tiny", tmp_path / "repository")
+        assert [path.name for path in folder.glob("[0-9]")] == ["1"]
+        assert parameters(folder) == before | {"queue_size": "99"}
+        with pytest.raises(ExportError, match="tiny has no previous version"):
+            roll_back("tiny", tmp_path / "repository")
+
+    def test_version_that_was_rolled_back_is_exported_again_only_if_forced(self, entry, conversions, tmp_path):
+        make(entry, tmp_path)
+        newer = entry.model_copy(update={"conversion": {"quantize": "int8"}})
+        folder = make(newer, tmp_path)
+        roll_back("tiny", tmp_path / "repository")
+        make(newer, tmp_path)
+        assert latest_version(folder).name == "1"
+        export_model(newer, tmp_path / "cache", tmp_path / "repository", force=True)
+        assert latest_version(folder).name == "2"
+        roll_back("tiny", tmp_path / "repository")
+        make(entry.model_copy(update={"conversion": {"quantize": "int4"}}), tmp_path)
+        assert latest_version(folder).name == "2"
+
+    def test_rollback_of_an_unknown_model_is_rejected(self, tmp_path):
+        with pytest.raises(ExportError, match="nothing has no previous version"):
+            roll_back("nothing", tmp_path)
+
+
+def test_fingerprint_depends_on_weights_and_options_but_not_on_paths(entry, tmp_path):
+    weights = [tmp_path / name / "model.safetensors" for name in ("a", "b", "c")]
+    for path, content in zip(weights, (b"1" * 9_000_000, b"1" * 9_000_000, b"1" * 8_999_999 + b"2"), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        (path.parent / "README.md").write_text(str(path), encoding="utf-8")
+    first, same, other = (fingerprint(entry, path.parent, {}) for path in weights)
+    assert first == same != other
+    int8 = entry.model_copy(update={"conversion": {"precision": "int8"}})
+    forced = entry.model_copy(update={"conversion": {"precision": "int8", "force": "true"}})
+    assert first != fingerprint(int8, weights[0].parent, {}) == fingerprint(forced, weights[0].parent, {})
+    assert first != fingerprint(entry, weights[0].parent, {"mmproj": weights[1]})
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from export import repository
+from export.catalog import Entry
+
+def convert(source, version, options):
+    for number in range(20):
+        (version / f"part{number}").write_bytes(source.read_bytes() * 1000)
+    return {"context_length": "8"}
+
+repository.CONVERTERS["gguf"] = SimpleNamespace(convert=convert, source=lambda: "")
+folder, weights = Path(sys.argv[2]), Path(sys.argv[3])
+entry = Entry.model_validate_json(sys.argv[1])
+with repository.export_lock(folder / "cache", folder / "repository"):
+    for number in range(1000):
+        changed = entry.model_copy(update={"conversion": {"number": f"{number}-{sys.argv[4]}"}})
+        repository.export_model(changed, folder / "cache", folder / "repository", weights)
+"""
+
+
+def test_model_is_complete_after_the_export_was_killed_at_any_moment(entry, tmp_path):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    arguments = [
+        entry.model_copy(update={"packages": [], "weights": "w"}).model_dump_json(),
+        str(tmp_path),
+        str(weights),
+    ]
+    folder = tmp_path / "repository" / "tiny"
+    for attempt in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", EXPORT, *arguments, str(attempt)], stdout=subprocess.PIPE
+        )
+        for _ in range(4 + attempt % 3):  # let some exports finish
+            process.stdout.readline()
+        time.sleep(random.random() * 0.02)
+        process.kill()
+        process.wait()
+        with export_lock(tmp_path / "cache", tmp_path / "repository"):
+            assert parameters(folder)["context_length"] == "8"
+            parts = list(latest_version(folder).iterdir())
+            assert [part.stat().st_size for part in parts] == [7000] * 20
+            assert not [path for path in folder.parent.iterdir() if path.name.startswith(".tiny")]
+            assert not [path for path in (tmp_path / "cache" / "converted").iterdir() if path.name.startswith(".")]
