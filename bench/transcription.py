@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.clients import run_clients
 from bench.contest import Rival, Work, print_ratios, timed
 from bench.encoder_rivals import wait_for
-from contract.paths import CHECKOUT, default_cache, default_model_repository
+from contract.paths import CHECKOUT, default_cache, default_model_repository, latest_version
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import free_ports, read_config, running_stack
 

@@ -17,7 +17,7 @@ from contract.paths import CHECKOUT, default_cache
 from export import environments
 from export.converters.generation_defaults import from_generation_config
 from export.converters.llamacpp import link_gguf, write_template
-from export.converters.self_check import check_chat
+from export.converters.self_check import Reference, check_chat
 from export.converters.template_formats import PLAIN_TEMPLATE, infer_formats
 from export.fetch import ExportError
 from export.llamacpp import fetch_libraries
@@ -82,7 +82,7 @@ def _trust(options: Mapping[str, str]) -> list[str]:
     return ["trust"] if "trust_remote_code" in options else []
 
 
-def _reference(environment: str, source: Path, options: Mapping[str, str]) -> dict[str, list[Any]] | None:
+def _reference(environment: str, source: Path, options: Mapping[str, str]) -> Reference | None:
     """Return what the original says (see `check_chat`), or None if transformers cannot run it."""
     text = Path(__file__).with_name("self_check.txt")
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def _reference(environment: str, source: Path, options: Mapping[str, str]) -> di
         except ExportError as error:
             print(f"note: the original cannot be run for comparison: {str(error).strip().splitlines()[-1][:300]}")
             return None
-        found: dict[str, list[Any]] = json.loads(target.read_text(encoding="utf-8"))
+        found: Reference = json.loads(target.read_text(encoding="utf-8"))
         return found
 
 

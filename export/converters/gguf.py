@@ -1,6 +1,7 @@
 """Converter for GGUF chat models, to OpenVINO's format."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
 from gguf.quants import dequantize, quantize
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from contract.paths import default_cache
 from export.converters import gguf_tokenizer, openvino_detokenizer, openvino_weights
 from export.converters.generation_defaults import from_gguf
+from export.converters.self_check import Reference, check_chat, measure_losses, recorded_reference
 from export.converters.template_formats import infer_formats, template_of
 from export.fetch import ExportError
+from export.llamacpp import fetch_libraries
 
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
@@ -75,11 +80,32 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
     generation = {"eos_token_id": gguf_tokenizer.end_token_ids(metadata, tokenizer)}
     (version / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     (version / "config.json").write_text(json.dumps({"model_type": architecture} | generation), encoding="utf-8")
-    return {
+    parameters = {
+        "engine": "openvino",
         "context_length": str(metadata[f"{architecture}.context_length"]),
         **infer_formats(template),
         **from_gguf(metadata),
     }
+    reference = recorded_reference(options) or _llamacpp_reference(source, tokenizer)
+    check_chat(version, parameters, reference, options)
+    return parameters
+
+
+def _llamacpp_reference(source: Path, tokenizer: Tokenizer) -> Reference | None:
+    """Return what llama.cpp computes with the file itself, or None if llama.cpp cannot be downloaded."""
+    from export.converters.llamacpp import link_libraries  # imports this module
+
+    text = Path(__file__).with_name("self_check.txt").read_text(encoding="utf-8")
+    tokens = tokenizer.encode(text, add_special_tokens=False).ids[:512]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            link_libraries(fetch_libraries(default_cache(), "cpu"), Path(folder) / "llama.cpp")
+        except ExportError as error:
+            print(f"note: the model is not compared with llama.cpp: {error}")
+            return None
+        (Path(folder) / "model.gguf").symlink_to(source.resolve())
+        parameters = {"engine": "llamacpp", "context_length": "1024", "cache_tokens": "1024"}
+        return {"tokens": tokens, "losses": measure_losses(Path(folder), parameters, tokens)}
 
 
 def save_openvino(path: Path) -> None:

@@ -13,6 +13,7 @@ from contract.chat_template import TemplateRejected, load_chat_template
 from contract.paths import default_cache
 from export.converters.generation_defaults import from_gguf
 from export.converters.gguf import requantize
+from export.converters.self_check import check_chat, recorded_reference
 from export.converters.template_formats import infer_formats, template_of, unsupported_format
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, read_header
@@ -49,10 +50,10 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
         _advise_requantizing(header)
         _link_weights(source, version / "model.gguf")
     device = options.get("device", "cpu")
-    _link_libraries(fetch_libraries(default_cache(), device), version / "llama.cpp")
+    link_libraries(fetch_libraries(default_cache(), device), version / "llama.cpp")
     if "mmproj" in options:
         _link_weights(Path(options["mmproj"]), version / "mmproj.gguf")
-        _link_libraries(fetch_multimodal_library(default_cache()), version / "llama.cpp" / "mtmd")
+        link_libraries(fetch_multimodal_library(default_cache()), version / "llama.cpp" / "mtmd")
     adapters = [Path(path) for path in json.loads(options.get("adapters", "[]"))]
     for adapter in adapters:
         architecture = read_header(adapter).architecture
@@ -63,6 +64,8 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
     write_template(template_of(header.metadata), version)
     found = parameters_of(header) | {"device": device.upper()}
+    if "precision" not in options:  # the converter of a folder compares the model with the original
+        check_chat(version, found, recorded_reference(options), options)
     return found | {"adapters": json.dumps([adapter_name(path) for path in adapters])} if adapters else found
 
 
@@ -73,7 +76,7 @@ def link_encoder(source: Path, version: Path, options: Mapping[str, str]) -> dic
     """
     header = read_header(source)
     _link_weights(source, version / "model.gguf")
-    _link_libraries(fetch_libraries(default_cache(), "cpu"), version / "llama.cpp")
+    link_libraries(fetch_libraries(default_cache(), "cpu"), version / "llama.cpp")
     return encoder_parameters_of(header)
 
 
@@ -134,7 +137,8 @@ def _advise_requantizing(header: GGUFHeader) -> None:
         )
 
 
-def _link_libraries(source: Path, target: Path) -> None:
+def link_libraries(source: Path, target: Path) -> None:
+    """Link llama.cpp's libraries into a folder."""
     for library in source.rglob("*.so"):
         linked = target / library.relative_to(source)
         linked.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,9 @@ from contract.paths import CHECKOUT
 from export.catalog import load_defaults
 from export.fetch import ExportError
 
+Reference = dict[str, list[Any]]
+"""A text's `tokens`, and the `losses` of the original: the negative log-likelihood of each token after the first."""
+
 _MAX_PERPLEXITY = {"int8": 1.02, "int4": 1.08, "f16": 1.01}
 """Precision → how many times the original's perplexity an exported model may have."""
 
@@ -25,7 +28,7 @@ _SKIPPED = 8
 
 
 def check_chat(
-    version: Path, parameters: Mapping[str, str], reference: dict[str, list[Any]] | None, options: Mapping[str, str]
+    version: Path, parameters: Mapping[str, str], reference: Reference | None, options: Mapping[str, str]
 ) -> None:
     """Compare the likelihood of a text under an exported chat model with the original's, and print the result.
 
@@ -33,13 +36,13 @@ def check_chat(
     Raises ExportError if the model differs too much, unless `options` have `force`.
     """
     tokens = reference["tokens"] if reference else list(range(1, 65))
-    losses = _losses(version, {**load_defaults("generation"), **parameters}, tokens)
+    losses = measure_losses(version, parameters, tokens)
     if not np.isfinite(losses).all():
         raise ExportError("the exported model computes no valid probabilities")
     if reference is None:
         return
     ours, theirs = np.array(losses[_SKIPPED:]), np.array(reference["losses"][_SKIPPED:])
-    ratio, precision = math.exp(ours.mean() - theirs.mean()), options["precision"]
+    ratio, precision = math.exp(ours.mean() - theirs.mean()), options.get("precision", "int8")
     limit, same = _MAX_PERPLEXITY[precision], float(np.corrcoef(ours, theirs)[0, 1])
     measured = f"perplexity {math.exp(ours.mean()):.2f}, {ratio:.3f} of the original's"
     print(f"  self-check: {measured} (limit for {precision}: {limit}), correlation {same:.3f}", flush=True)
@@ -55,13 +58,23 @@ def check_chat(
         )
 
 
-def _losses(version: Path, parameters: Mapping[str, str], tokens: Sequence[int]) -> list[float]:
+def recorded_reference(options: Mapping[str, str]) -> Reference | None:
+    """Return what the original of a catalog model said once: the option `check` names the file."""
+    if "check" not in options:
+        return None
+    path = CHECKOUT / "export" / "catalog" / "checks" / options["check"]
+    found: Reference = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def measure_losses(version: Path, parameters: Mapping[str, str], tokens: Sequence[int]) -> list[float]:
+    """Return the losses of an exported model for a text. Raises ExportError if the model does not run."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tokens.json"
         file.write_text(json.dumps(tokens), encoding="utf-8")
         command = [sys.executable, "-m", "backends.generation.engine.likelihood", str(version)]
         result = subprocess.run(
-            [*command, json.dumps(parameters), str(file)],
+            [*command, json.dumps({**load_defaults("generation"), **parameters}), str(file)],
             cwd=CHECKOUT,
             capture_output=True,
             encoding="utf-8",

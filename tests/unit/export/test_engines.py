@@ -58,12 +58,13 @@ def test_device_of_llamacpp_is_kept_too(engine, device):
 def test_requantized_weights_are_kept_until_another_engine_is_set():
     entry = load_catalog()["smollm2-135m"]
     chosen = with_engine(entry, "llamacpp", {}, LlamaOptions(requantize=True))
-    assert chosen.conversion == {"device": "cpu", "requantize": "Q8_0"}
+    check = {"check": "smollm2-135m.json"}
+    assert chosen.conversion == check | {"device": "cpu", "requantize": "Q8_0"}
     record = {"parameters": {"engine": "llamacpp"}, "conversion": chosen.conversion}
     assert with_engine(entry, "auto", record) == with_engine(entry, "llamacpp", record) == chosen
     moved = with_engine(entry, "llamacpp-vulkan", record)
-    assert moved.conversion == {"device": "vulkan", "requantize": "Q8_0"}
-    assert with_engine(entry, "openvino", record).conversion == {}
+    assert moved.conversion == check | {"device": "vulkan", "requantize": "Q8_0"}
+    assert with_engine(entry, "openvino", record).conversion == check
     with pytest.raises(ExportError, match="--requantize needs --engine llamacpp"):
         with_engine(entry, "openvino", {}, LlamaOptions(requantize=True))
 
@@ -162,3 +163,33 @@ def test_unusable_adapters_are_refused(tmp_path, gguf_model):
     ):
         with pytest.raises(ExportError, match=message):
             with_engine(entry, engine, {}, LlamaOptions(adapters=adapters))
+
+
+def folder_entry(engines):
+    conversion = {"engines": engines, "precision": "int8", "precision_by": "memory"}
+    entry = load_catalog()["smollm2-135m"].model_copy(update={"conversion": conversion})
+    return entry.model_copy(update={"converter": "openvino-chat" if "openvino" in engines else "llamacpp-chat"})
+
+
+@pytest.mark.parametrize(
+    ("engines_", "amx", "setting", "converter"),
+    [
+        ("openvino llamacpp", False, "auto", "openvino-chat"),
+        ("openvino llamacpp", True, "auto", "llamacpp-chat"),
+        ("openvino llamacpp", False, "llamacpp", "llamacpp-chat"),
+        ("openvino", True, "auto", "openvino-chat"),
+        ("llamacpp", False, "auto", "llamacpp-chat"),
+    ],
+)
+def test_folder_runs_on_an_engine_that_can_run_it(monkeypatch, engines_, amx, setting, converter):
+    monkeypatch.setattr(engines, "_has_amx", lambda: amx)
+    chosen = with_engine(folder_entry(engines_), setting, {})
+    assert chosen.converter == converter
+    assert "engines" not in chosen.conversion
+
+
+def test_folder_is_refused_for_an_engine_that_cannot_run_it():
+    with pytest.raises(ExportError, match="llamacpp cannot run smollm2-135m; it runs on openvino"):
+        with_engine(folder_entry("openvino"), "llamacpp", {})
+    with pytest.raises(ExportError, match="--requantize applies to GGUF files"):
+        with_engine(folder_entry("openvino llamacpp"), "llamacpp", {}, LlamaOptions(requantize=True))
