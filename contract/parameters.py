@@ -13,6 +13,9 @@ from typing import Any, TypeVar, get_type_hints
 
 log = logging.getLogger(__name__)
 
+# The value of a parameter that the launcher replaces by a number; without the launcher, it stands for the default.
+_AUTO = "auto"
+
 # Renamed parameters: old name → current name.
 _RENAMED = {"most_seconds": "max_seconds"}  # wording: allow
 
@@ -25,7 +28,6 @@ class GenerationParameters:
     precision: str
     kv_cache_precision: str
     cache_size_gb: int
-    max_num_seqs: int
     max_num_batched_tokens: int
     queue_size: int
     context_length: int
@@ -36,7 +38,10 @@ class GenerationParameters:
     structured_frequency_penalty: float = 0.0
     engine: str = "openvino"
     threads: int = 0
+    max_num_seqs: int = 64
     cache_tokens: int = 0
+    """The size of the KV cache; 0: `cache_size_gb`."""
+    kv_bytes_per_token: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,10 @@ def read_parameters(kind: type[P], texts: Mapping[str, str]) -> P:
     values = {}
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name in texts:
+        has_default = field.default is not dataclasses.MISSING
+        if field.name in texts and not (has_default and texts[field.name] == _AUTO):
             values[field.name] = _convert(field.name, hints[field.name], texts[field.name])
-        elif field.default is dataclasses.MISSING:
+        elif not has_default:
             raise ValueError(f"config.pbtxt lacks the parameter '{field.name}'; export the model again")
     return kind(**values)
 

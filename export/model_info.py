@@ -73,7 +73,7 @@ def _read(files: ModelFiles) -> ModelInfo:
         next((value for key in _CONTEXT if isinstance(value := text.get(key), int)), 0),
         size,
         size // _BYTES.get(dtype, 2),
-        _kv_bytes(text),
+        kv_bytes_per_token(text),
         has_code and model_type not in _native_types(),
         _engines(task, architecture, model_type),
     )
@@ -104,7 +104,7 @@ def _task(architecture: str, files: ModelFiles) -> Task:
     raise ExportError(f"models of the architecture {architecture} are not supported")
 
 
-def _kv_bytes(text: Mapping[str, Any]) -> int:
+def kv_bytes_per_token(text: Mapping[str, Any]) -> int:
     """Return the size of a token's keys and values in all layers, in float16; 0 if the configuration does not say."""
     layers, heads = text.get("num_hidden_layers", 0), text.get("num_attention_heads", 0)
     kv_heads = text.get("num_key_value_heads") or heads

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.catalog import Entry, load_defaults
-from export.converters.llamacpp import CACHE_BYTES, task_of
+from export.converters.llamacpp import task_of
 from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader
 from export.local_names import free_name
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _OVERHEAD = 300 << 20
 """What an engine needs apart from the weights and the KV cache."""
+
+CACHE_BYTES = 256 << 20
+"""The KV cache that a chat model needs at least."""
 
 BYTES_PER_WEIGHT = {"f16": 2.0, "int8": 1.05, "int4": 0.65}
 """Precision → the size of a weight, with its share of the scales."""
@@ -80,7 +83,10 @@ def folder_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
     if info.task != "chat":
         raise ExportError(f"{facts.id}: {info.task} models are served only from the catalog (see `trident list`)")
     name = free_name(facts.id.rpartition("/")[2], "own")
-    conversion = {"context_length": str(info.context_length or 2048)}
+    conversion = {
+        "context_length": str(info.context_length or 2048),
+        "kv_bytes_per_token": str(info.kv_bytes_per_token),
+    }
     if info.model_type in VISION_TYPES:
         converter = "vision-language"
     else:

@@ -11,12 +11,11 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from export.catalog import Entry, load_catalog
-from export.converters.llamacpp import CACHE_BYTES
 from export.engines import with_engine
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, IncompleteGGUF, InvalidGGUF, parse_header, require_header
 from export.model_info import ModelInfo, read_info
-from export.own_models import BYTES_PER_WEIGHT, Facts, folder_entry, gguf_entry, memory_text
+from export.own_models import BYTES_PER_WEIGHT, CACHE_BYTES, Facts, folder_entry, gguf_entry, memory_text
 from export.repository import read_record
 from export.sources.download import Forbidden, download, read_beginning
 from export.sources.gguf_choice import choose_gguf

@@ -46,8 +46,12 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
 
 def read_model_parameters(config: Path) -> dict[str, str]:
     """Return the parameters of a config.pbtxt."""
-    parsed = text_format.Parse(config.read_text(encoding="utf-8"), pb.ModelConfig())
-    return {key: str(value.string_value) for key, value in parsed.parameters.items()}
+    return {key: str(value.string_value) for key, value in parse_config(config).parameters.items()}
+
+
+def parse_config(config: Path) -> pb.ModelConfig:
+    """Return a parsed config.pbtxt. Raise ParseError if it has a syntax error."""
+    return text_format.Parse(config.read_text(encoding="utf-8"), pb.ModelConfig())
 
 
 def merge_edits(before: str, edited: str, after: str) -> str:

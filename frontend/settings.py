@@ -135,6 +135,19 @@ class Settings:
         "hub of models named USER/REPO",
         choices=("huggingface", "modelscope"),
     )
+    kv_cache_gb: float = _option(
+        None,
+        "models",
+        "size of each chat model's KV cache; if omitted, it depends on the machine's memory",
+        "GB",
+        minimum=0.01,
+    )
+    context_length: int = _option(
+        None, "models", "maximum tokens of a chat request and its response (default: the model's own)", "N", minimum=16
+    )
+    max_num_seqs: int = _option(
+        None, "models", "maximum chat requests computed at once (default: at most 64, by the KV cache)", "N", minimum=1
+    )
     aliases: dict[str, str] = _option(
         dict,
         "models",

@@ -108,6 +108,7 @@ CONVERTERS = {
         "vision_language.convert_published",
         (
             "export/converters/vision_language.py",
+            "export/model_info.py",
             "export/converters/generation_defaults.py",
             "export/isolated/openvino_vision_language.py",
             "requirements/openvino.lock",

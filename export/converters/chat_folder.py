@@ -51,7 +51,8 @@ def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str])
     _write_end_tokens(version, generation or _read_json(version / "generation_config.json"), config)
     parameters = {
         "engine": "openvino",
-        "context_length": str(config.get("max_position_embeddings") or options["context_length"]),
+        "context_length": options["context_length"],
+        "kv_bytes_per_token": options["kv_bytes_per_token"],
         **infer_formats(template),
         **from_generation_config(generation),
     }

@@ -18,6 +18,7 @@ from export.converters.generation_defaults import from_gguf
 from export.converters.self_check import Reference, check_chat, measure_losses, recorded_reference
 from export.converters.template_formats import infer_formats, template_of
 from export.fetch import ExportError
+from export.gguf_header import read_header
 from export.llamacpp import fetch_libraries
 
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -83,6 +84,7 @@ def convert_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dic
     parameters = {
         "engine": "openvino",
         "context_length": str(metadata[f"{architecture}.context_length"]),
+        "kv_bytes_per_token": str(read_header(source).kv_bytes_per_token),
         **infer_formats(template),
         **from_gguf(metadata),
     }

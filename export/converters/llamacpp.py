@@ -21,10 +21,7 @@ from export.llamacpp import fetch_libraries, fetch_multimodal_library
 from export.local_names import adapter_name
 from export.memory import memory_limit
 
-CACHE_BYTES = 1 << 30
-"""The size of the KV cache."""
-
-_MIN_TOKENS, _MAX_TOKENS = 512, 131_072
+_MIN_TOKENS = 512
 
 _MAX_ROW_TOKENS = 8_192
 """The maximum context of embedding and rerank models, whose texts are computed at once."""
@@ -192,12 +189,10 @@ def special_tokens(header: GGUFHeader) -> dict[str, str]:
 
 def parameters_of(header: GGUFHeader) -> dict[str, str]:
     """Return the parameters for config.pbtxt that the header determines."""
-    cache_tokens = max(_MIN_TOKENS, min(_MAX_TOKENS, CACHE_BYTES // max(1, header.kv_bytes_per_token)))
-    context = min(header.integer("context_length", 0) or _MIN_TOKENS, cache_tokens)
     return {
         "engine": "llamacpp",
-        "context_length": str(context),
-        "cache_tokens": str(cache_tokens),
+        "context_length": str(header.integer("context_length", 0) or _MIN_TOKENS),
+        "kv_bytes_per_token": str(header.kv_bytes_per_token),
         **infer_formats(template_of(header.metadata)),
         **from_gguf(header.metadata),
     }

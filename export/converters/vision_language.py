@@ -9,6 +9,7 @@ from pathlib import Path
 from export import environments
 from export.converters.generation_defaults import from_generation_config
 from export.fetch import ExportError
+from export.model_info import kv_bytes_per_token
 
 _FORMATS = ("fp32", "int8", "int4")
 
@@ -28,8 +29,11 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
         shutil.copytree(folder, version, dirs_exist_ok=True)
     config = json.loads((version / "config.json").read_text(encoding="utf-8"))
     generation = json.loads((version / "generation_config.json").read_text(encoding="utf-8"))
-    context_length = config.get("text_config", config)["max_position_embeddings"]
-    return {"context_length": str(context_length)} | from_generation_config(generation)
+    text = config.get("text_config", config)
+    return {
+        "context_length": str(text["max_position_embeddings"]),
+        "kv_bytes_per_token": str(kv_bytes_per_token(text)),
+    } | from_generation_config(generation)
 
 
 def _check(source: Path, options: Mapping[str, str]) -> None:

@@ -209,13 +209,14 @@ def _listed(repository: Path) -> list[dict[str, Any]]:
 
 @click.command(cls=GroupedCommand)
 @click.argument("name", metavar="MODEL")
-@setting_options(["model_repository"])
+@setting_options(["models", "kv_cache_gb", "context_length", "max_num_seqs", "model_repository"])
 def show(name: str, **flags: Any) -> None:
     """Show a model's catalog entry and its configuration."""
     from export.catalog import load_catalog
     from export.triton_config import read_model_parameters
 
-    repository = load_command_settings(flags).model_repository
+    settings = load_command_settings(flags)
+    repository = settings.model_repository
     entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
     if entry is None and not config.exists():
         fail(f"Unknown model '{name}'; `trident list` shows the available models")
@@ -233,3 +234,21 @@ def show(name: str, **flags: Any) -> None:
     for key, value in sorted(read_model_parameters(config).items()):
         shown = value if len(value) <= 80 else f"{value[:77]}..."
         click.echo(f"  {key:24} {shown!r}" if "\n" in shown else f"  {key:24} {shown}")
+    _show_memory(name, settings)
+
+
+def _show_memory(name: str, settings: Settings) -> None:
+    """Show the memory that a model needs, together with the other models of the settings."""
+    from trident.launch.memory_plan import make_plan
+    from trident.launch.preflight import LaunchError
+
+    names = [model for model in settings.models if (settings.model_repository / model / "config.pbtxt").exists()]
+    try:
+        plan = make_plan(settings, names if name in names else [name])
+    except LaunchError as error:
+        fail(str(error))
+    click.echo("\nmemory")
+    for line in plan.describe():
+        click.echo(f"  {line}")
+    for key, value in plan.parameters.get(name, {}).items():
+        click.echo(f"  {key:24} {value}")

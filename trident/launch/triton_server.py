@@ -51,6 +51,7 @@ class TritonServer:
         self._remove_shared_memory()
         wheel = _wheel_folder()
         self._assemble(wheel)
+        self._fit_models()
         self._backends, self._last_response = set(), None
         command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
         # Triton's stub, the process that runs a Python backend, ignores PYTHONPATH and imports `backends` and
@@ -123,6 +124,18 @@ class TritonServer:
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
         return "\n".join([*(errors or lines)[-12:], f"Full log: {self.log}"])
 
+    @property
+    def _models(self) -> Path:
+        return self._folder / "models"
+
+    def _fit_models(self) -> None:
+        """Write the model repository that Triton loads. Raise LaunchError if the models do not fit into memory."""
+        command = [sys.executable, "-m", "trident.launch.memory_plan", str(self._models)]
+        environment = os.environ | self._settings.as_environment()
+        result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, encoding="utf-8")
+        if result.returncode:
+            raise LaunchError(result.stderr.strip())
+
     def _arguments(self) -> list[str]:
         settings = self._settings
         ports = {
@@ -131,7 +144,7 @@ class TritonServer:
             "metrics": settings.triton_metrics_port,
         }
         return [
-            f"--model-repository={settings.model_repository}",
+            f"--model-repository={self._models}",
             f"--backend-directory={self._folder / 'backends'}",
             "--model-control-mode=explicit",
             *[f"--load-model={name}" for name in settings.models],

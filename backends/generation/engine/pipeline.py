@@ -33,6 +33,9 @@ _SAME_NAMES = (
 )
 
 
+# The tokens in a block of the KV cache on CPUs.
+_BLOCK_TOKENS = 32
+
 # How many blocks of the KV cache the examples of `warm_up` take.
 _EXAMPLE_BLOCKS = 8
 
@@ -83,7 +86,10 @@ def load_pipeline(
 ) -> genai.ContinuousBatchingPipeline:
     """Load the model in `folder` and return its pipeline, set up with the parameters from config.pbtxt."""
     scheduler = genai.SchedulerConfig()
-    scheduler.cache_size = parameters.cache_size_gb
+    if parameters.cache_tokens:
+        scheduler.num_kv_blocks = -(-parameters.cache_tokens // _BLOCK_TOKENS)
+    else:
+        scheduler.cache_size = parameters.cache_size_gb
     scheduler.max_num_seqs = parameters.max_num_seqs
     scheduler.max_num_batched_tokens = parameters.max_num_batched_tokens
     scheduler.dynamic_split_fuse = True

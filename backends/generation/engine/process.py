@@ -317,7 +317,7 @@ class Engine:
                         self._mirror.end(request_id)
                         self._remove(request_id)
             if handle.get_status() == genai.GenerationStatus.IGNORED:
-                message = "The request does not fit into the model's KV cache; increase 'cache_size_gb' in config.pbtxt"
+                message = "The request does not fit into the model's KV cache; increase --kv-cache-gb"
                 self._fail(request_id, message)
         return new_tokens
 

@@ -427,7 +427,7 @@ class Engine:
         return "length" if request.num_generated >= request.max_tokens else None
 
     def _fail_full(self, message: Generate) -> None:
-        text = "The request does not fit into the model's KV cache; increase 'cache_tokens' in config.pbtxt"
+        text = "The request does not fit into the model's KV cache; increase --kv-cache-gb"
         self._fail(message.request_id, text)
 
     def _fail(self, request_id: int, message: str, is_client_error: bool = False, param: str | None = None) -> None:
@@ -450,6 +450,15 @@ class Engine:
         return Gauges(len(self._requests), waiting, self._cache.used / self._context.cells)
 
 
+_MAX_DEFAULT_CELLS = 131_072
+
+
+def _default_cells(parameters: GenerationParameters) -> int:
+    """Return the size of the KV cache in tokens if the launcher has not set one."""
+    cells = (parameters.cache_size_gb << 30) // max(1, parameters.kv_bytes_per_token)
+    return min(cells, 2 * parameters.context_length, _MAX_DEFAULT_CELLS)
+
+
 def main() -> None:
     """Load the model and serve. The command line is `process.py FOLDER PARAMETERS_JSON FILE_DESCRIPTOR`."""
     folder, parameters = Path(sys.argv[1]), GenerationParameters(**json.loads(sys.argv[2]))
@@ -458,7 +467,7 @@ def main() -> None:
         threads = parameters.threads or len(os.sched_getaffinity(0))
         context = LlamaContext(
             folder,
-            cells=parameters.cache_tokens,
+            cells=parameters.cache_tokens or _default_cells(parameters),
             max_batch=parameters.max_num_batched_tokens,
             max_running=parameters.max_num_seqs,
             threads=threads,

@@ -21,7 +21,7 @@ def test_a_header_is_read(gguf_model):
     assert parameters_of(header) == {
         "engine": "llamacpp",
         "context_length": "4096",
-        "cache_tokens": "131072",
+        "kv_bytes_per_token": "256",
         "reasoning": "think",
         "generation_defaults": '{"temperature": 0.6}',
     }
@@ -179,11 +179,10 @@ def test_array_that_would_need_gigabytes_is_rejected(tmp_path):
         read_header(path)
 
 
-def test_context_of_models_without_keys_and_values_is_limited(tmp_path):
+def test_size_of_keys_and_values_is_read(tmp_path):
     recurrent = {"block_count": 64, "embedding_length": 2560, "context_length": 1_048_576}
     path = write_header(tmp_path / "a.gguf", **recurrent)
     header = read_header(path)
     assert header.kv_bytes_per_token == 2 * 2 * 2560 * 64
     without = read_header(write_header(tmp_path / "b.gguf", **recurrent | {"attention.head_count": 0}))
     assert without.kv_bytes_per_token == 0
-    assert parameters_of(without)["context_length"] == "131072"

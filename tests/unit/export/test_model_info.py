@@ -68,7 +68,7 @@ def test_precision_depends_on_the_memory(tmp_path, monkeypatch):
     assert precision(fixed + 3_000_000) == "int4"
     assert precision(fixed + 8_000_000, precision="f16") == "f16"
     for memory, choices in ((fixed + 2_000_000, {}), (fixed + 5_000_000, {"precision": "f16"})):
-        with pytest.raises(ExportError, match=r"m needs 1\.4 GB of memory \(0\.0 GB for (int4|f16) weights"):
+        with pytest.raises(ExportError, match=r"m needs 0\.6 GB of memory \(0\.0 GB for (int4|f16) weights"):
             precision(memory, **choices)
 
 

@@ -1,0 +1,205 @@
+"""Fits the models that are served together into memory, and writes the configurations that Triton loads.
+
+`python -m trident.launch.memory_plan TARGET` runs before Triton starts, with the settings in the environment. It writes
+a model repository to TARGET: links to the models' folders, and a config.pbtxt for each chat model in which `auto` is
+replaced by numbers. It is a process of its own, so that the launcher does not keep its imports.
+"""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from contract.paths import latest_version
+from export.memory import memory_limit
+from export.triton_config import parse_config
+from frontend.settings import Settings, load_settings
+from trident.launch.preflight import LaunchError
+
+_MB = 1_000_000
+
+# What a backend needs apart from the weights and the KV cache, and what Triton and the frontend need.
+_OVERHEAD = {
+    "generation": 300 * _MB,
+    "encoder": 60 * _MB,
+    "transcription": 100 * _MB,
+    "speech": 300 * _MB,
+    "segmentation": 60 * _MB,
+    "ocr": 100 * _MB,
+    "diffusion": 500 * _MB,
+}
+_BASE = 200 * _MB
+
+# The share of the memory that is left for KV caches, unless a setting says otherwise. The rest is for what requests
+# need for a while, and for other programs.
+_CACHE_SHARE = 0.4
+
+# By default, the KV cache holds two requests of the full context, but not more tokens than the maximum.
+_CONTEXTS, _MAX_CACHE_TOKENS, _MIN_CACHE_TOKENS = 2, 131_072, 2_048
+
+_MAX_SEQUENCES, _TOKENS_PER_SEQUENCE = 64, 256
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The memory that a model needs."""
+
+    name: str
+    weights: int
+    overhead: int
+    kv_bytes_per_token: int = 0
+    cache_tokens: int = 0
+
+    @property
+    def cache(self) -> int:
+        """The size of the KV cache in bytes."""
+        return self.kv_bytes_per_token * self.cache_tokens
+
+    @property
+    def total(self) -> int:
+        """The memory in bytes."""
+        return self.weights + self.overhead + self.cache
+
+    def describe(self) -> str:
+        """Return the arithmetic."""
+        parts = [f"{_gb(self.weights)} for the weights", f"{_gb(self.overhead)} for the engine"]
+        if self.cache:
+            tokens = f"{self.cache_tokens:,} tokens x {self.kv_bytes_per_token:,} bytes"
+            parts.append(f"{_gb(self.cache)} for the KV cache ({tokens})")
+        return f"{self.name}: {_gb(self.total)}: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The models that are served together, and the numbers that replace `auto` in their parameters."""
+
+    footprints: Sequence[Footprint]
+    parameters: Mapping[str, Mapping[str, str]]
+    """Model → parameter → value."""
+    limit: int
+
+    @property
+    def total(self) -> int:
+        """The memory of all models, Triton and the frontend, in bytes."""
+        return _BASE + sum(footprint.total for footprint in self.footprints)
+
+    def describe(self) -> list[str]:
+        """Return the arithmetic, a line for each model."""
+        lines = [footprint.describe() for footprint in self.footprints]
+        return [*lines, f"with {_gb(_BASE)} for Triton and the frontend: {_gb(self.total)} of {_gb(self.limit)}"]
+
+
+def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
+    """Return the plan for models of the repository. Raise LaunchError if they do not fit into memory."""
+    limit, configs = memory_limit(), {name: _parameters(settings.model_repository / name) for name in names}
+    fixed = [
+        Footprint(name, _weights(settings.model_repository / name), _OVERHEAD.get(config["backend"], 100 * _MB))
+        for name, config in configs.items()
+    ]
+    chat = [name for name, config in configs.items() if config["backend"] == "generation"]
+    left = limit - _BASE - sum(footprint.total for footprint in fixed)
+    budget = round(left * _CACHE_SHARE / max(1, len(chat)))
+    if settings.kv_cache_gb:
+        budget = round(settings.kv_cache_gb * 1e9)
+    found = {name: _fit_chat(name, configs[name], settings, budget) for name in chat}
+    footprints = [
+        Footprint(
+            each.name,
+            each.weights,
+            each.overhead,
+            int(configs[each.name].get("kv_bytes_per_token", 0)),
+            int(found.get(each.name, {}).get("cache_tokens", 0)),
+        )
+        for each in fixed
+    ]
+    plan = MemoryPlan(footprints, found, limit)
+    if plan.total > limit:
+        lines = "\n  ".join(plan.describe())
+        raise LaunchError(
+            f"The models need more memory than this machine has:\n  {lines}\nServe fewer or smaller models, or set a "
+            "smaller --kv-cache-gb or --precision"
+        )
+    return plan
+
+
+def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: int) -> dict[str, str]:
+    """Return the parameters of a chat model whose KV cache may have `budget` bytes."""
+    context, per_token = int(config["context_length"]), int(config.get("kv_bytes_per_token", 0))
+    if settings.context_length and settings.context_length > context:
+        raise LaunchError(f"--context-length {settings.context_length:,} exceeds the {context:,} tokens of {name}")
+    context = settings.context_length or context
+    cache = config.get("cache_tokens", "0")
+    if not per_token and config.get("engine") != "llamacpp":
+        tokens = 0  # the size of a token is unknown; the cache has `cache_size_gb`
+    elif cache == "auto" or settings.kv_cache_gb:
+        affordable = budget // per_token if per_token else _MAX_CACHE_TOKENS
+        wanted = affordable if settings.kv_cache_gb else min(_CONTEXTS * context, _MAX_CACHE_TOKENS)
+        tokens = min(wanted, affordable)
+        if tokens < min(context, _MIN_CACHE_TOKENS):
+            tokens = min(context, _MIN_CACHE_TOKENS)  # the plan as a whole may be refused
+    else:
+        tokens = int(cache)
+    sequences = settings.max_num_seqs or config.get("max_num_seqs", "auto")
+    if sequences == "auto":
+        sequences = max(1, min(_MAX_SEQUENCES, (tokens or _MAX_CACHE_TOKENS) // _TOKENS_PER_SEQUENCE))
+    return {
+        "cache_tokens": str(tokens),
+        "context_length": str(min(context, tokens or context)),
+        "max_num_seqs": str(sequences),
+    }
+
+
+def _parameters(model: Path) -> dict[str, str]:
+    """Return the parameters and the `backend` of a model."""
+    config = parse_config(model / "config.pbtxt")
+    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
+    return parameters | {"backend": str(config.backend)}
+
+
+def _weights(model: Path) -> int:
+    """Return the size of a model's files, without those of llama.cpp's libraries."""
+    try:
+        files = latest_version(model).rglob("*")
+    except FileNotFoundError:
+        return 0  # Triton will say what is missing
+    return sum(path.stat().st_size for path in files if path.is_file() and path.suffix != ".so")
+
+
+def write_repository(settings: Settings, plan: MemoryPlan, target: Path) -> None:
+    """Write the model repository that Triton loads."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for footprint in plan.footprints:
+        source = (settings.model_repository / footprint.name).resolve()
+        if not (changed := plan.parameters.get(footprint.name)):
+            (target / footprint.name).symlink_to(source)
+            continue
+        model = target / footprint.name
+        model.mkdir()
+        for path in source.iterdir():
+            if path.name != "config.pbtxt":
+                (model / path.name).symlink_to(path)
+        config = parse_config(source / "config.pbtxt")
+        for key, value in changed.items():
+            config.parameters[key].string_value = value
+        (model / "config.pbtxt").write_text(str(text_format.MessageToString(config)), encoding="utf-8")
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def main() -> None:
+    """Write the repository, or exit with a message if the models do not fit."""
+    settings = load_settings()
+    try:
+        write_repository(settings, make_plan(settings, settings.models), Path(sys.argv[1]))
+    except LaunchError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
