@@ -2,7 +2,9 @@
 # models go to TRIDENT_CACHE.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-MODELS ?= smollm2-135m bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari kokoro-82m u2netp pp-ocrv6-small
+MODELS ?= qwen2.5-coder-0.5b bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-base hibari kokoro-82m u2netp pp-ocrv6-small
+# The chat model of most tests and benchmarks, which loads and responds fast.
+TEST_MODEL = smollm2-135m
 ARGS ?=
 BENCH ?= chat
 # The first suitable Python on PATH. The loop runs each candidate to check its version, because pyenv creates a command
@@ -89,11 +91,11 @@ stop: install ## stop the instance that `make serve` started
 COVERAGE = --cov --cov-report=term
 
 test: lint ## lint, then test with the real Triton and real models; heavy suites run only if their inputs have changed
-	@$(BIN)/trident export --engine openvino $(MODELS)
+	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest --skip-unchanged $(COVERAGE) $(ARGS)
 
 test-all: lint ## like test, but run all heavy suites
-	@$(BIN)/trident export --engine openvino $(MODELS)
+	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
 test-fast: .venv/dev.stamp ## run the tests that need no Triton (about a minute)
@@ -112,7 +114,7 @@ format: .venv/dev.stamp ## fix and format the code with ruff
 
 bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup or gguf
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
-	@$(BIN)/trident export --engine openvino $(MODELS) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
+	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 

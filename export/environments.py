@@ -29,8 +29,8 @@ def python(environment: str) -> Path:
     return CHECKOUT / environment / "bin" / "python"
 
 
-def run(environment: str, module: str, *arguments: str) -> None:
-    """Run `python -m MODULE ARGUMENTS…` in an environment, without access to the Hugging Face Hub.
+def run(environment: str, module: str, *arguments: str) -> str:
+    """Return the output of `python -m MODULE ARGUMENTS…`, run in an environment without access to the Hugging Face Hub.
 
     Create or update the environment first. Raise ExportError if the environment cannot be created or the module fails.
     """
@@ -41,6 +41,7 @@ def run(environment: str, module: str, *arguments: str) -> None:
     )
     if result.returncode:
         raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")
+    return result.stdout
 
 
 def _environment() -> dict[str, str]:

@@ -1,18 +1,28 @@
 """Catalog entries for users' own models: GGUF files, and folders as publishers write them."""
 
 import datetime
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 from export.catalog import Entry, load_defaults
 from export.converters.llamacpp import task_of
+from export.encoder_info import (
+    embedding_parameters,
+    is_language_model_reranker,
+    language_model_reranker_parameters,
+    rerank_parameters,
+)
 from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader
 from export.local_names import free_name
 from export.memory import memory_limit
-from export.model_info import VISION_TYPES, ModelInfo
+from export.model_info import VISION_TYPES, ModelInfo, Task
 from export.repository import read_record
+from export.sources.model_files import ModelFiles, read_json
 
 if TYPE_CHECKING:
     from export.resolve import Choices
@@ -25,6 +35,10 @@ CACHE_BYTES = 256 << 20
 
 BYTES_PER_WEIGHT = {"f16": 2.0, "int8": 1.05, "int4": 0.65}
 """Precision → the size of a weight, with its share of the scales."""
+
+
+_ENGLISH_WHISPER = 51_864
+"""The size of the vocabulary of Whisper models that know only English."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +92,42 @@ def gguf_entry(header: GGUFHeader, facts: Facts, choices: "Choices") -> Entry:
     )
 
 
-def folder_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
-    """Return the entry for a publisher's folder. Raises ExportError if the model does not fit into memory."""
-    if info.task != "chat":
-        raise ExportError(f"{facts.id}: {info.task} models are served only from the catalog (see `trident list`)")
-    name = free_name(facts.id.rpartition("/")[2], "own")
+def folder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Choices") -> Entry:
+    """Return the entry for a publisher's folder. Raises ExportError if it is unusable or does not fit into memory."""
+    if info.task == "chat" and not is_language_model_reranker(facts.id, info):
+        return _chat_entry(info, facts, choices)
+    if info.task == "transcription":
+        return _entry(info, facts, "transcription", "transcription", "whisper-folder", capabilities=_whisper(files))
+    return _encoder_entry(info, files, facts, choices)
+
+
+def _encoder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Choices") -> Entry:
+    if choices.precision == "int4":
+        raise ExportError(f"{facts.id}: encoders have no int4 weights; use --precision int8 or f32")
+    task: Literal["embedding", "rerank"] = "embedding" if info.task == "embedding" else "rerank"
+    conversion = {"task": task, "precision": choices.precision.replace("f16", "f32")}
+    if info.task == "chat":
+        parameters = language_model_reranker_parameters()
+        # Quantization without a comparison could lose any amount of quality.
+        conversion |= {"score_tokens": "yes no", "precision": "f32"}
+    elif task == "rerank":
+        parameters = rerank_parameters(facts.id, info, files)
+    else:
+        parameters = embedding_parameters(facts.id, info, files)
+    _require_memory(facts.id, info.num_parameters * 4, "float32", 0)
+    conversion["parameters"] = json.dumps(parameters)
+    return _entry(info, facts, task, "encoder", "encoder-folder", conversion=conversion, parameters=parameters)
+
+
+def _whisper(files: ModelFiles) -> list[str]:
+    """Return the capabilities of a Whisper model: those that know only English cannot translate."""
+    size = read_json(files, "config.json").get("vocab_size")
+    return ["word_timestamps"] if size == _ENGLISH_WHISPER else ["translate", "word_timestamps"]
+
+
+def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
+    if choices.precision == "f32":
+        raise ExportError(f"{facts.id}: chat models have no float32 weights; use --precision f16")
     conversion = {
         "context_length": str(info.context_length or 2048),
         "kv_bytes_per_token": str(info.kv_bytes_per_token),
@@ -95,20 +140,42 @@ def folder_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
         conversion |= {"precision_by": "memory"} if choices.precision == "auto" else {}
     # The converter reads these.
     flags = {"trust_remote_code": choices.trust_remote_code, "force": choices.force}
+    return _entry(
+        info,
+        facts,
+        "chat",
+        "generation",
+        converter,
+        conversion=conversion | {flag: "true" for flag, value in flags.items() if value},
+        capabilities=["vision"] if converter == "vision-language" else [],
+    )
+
+
+def _entry(
+    info: ModelInfo,
+    facts: Facts,
+    task: Task,
+    backend: str,
+    converter: str,
+    *,
+    conversion: Mapping[str, str] = MappingProxyType({}),
+    parameters: Mapping[str, str] = MappingProxyType({}),
+    capabilities: Sequence[str] = (),
+) -> Entry:
     return Entry(
-        name=name,
-        task="chat",
+        name=free_name(facts.id.rpartition("/")[2], "own"),
+        task=task,
         id=facts.id,
         owned_by=facts.owner or "user",
         description=f"{info.architecture}, {_count(info.num_parameters)} parameters",
         license=facts.license,
         created=facts.created,
         size=facts.size,
-        backend="generation",
+        backend=backend,
         converter=converter,
-        conversion=conversion | {flag: "true" for flag, value in flags.items() if value},
-        capabilities=["vision"] if converter == "vision-language" else [],
-        parameters=load_defaults("generation"),
+        conversion=dict(conversion),
+        capabilities=list(capabilities),
+        parameters=load_defaults(backend) | dict(parameters),
         weights=facts.origin,
         origin=facts.origin,
     )

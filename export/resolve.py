@@ -145,7 +145,7 @@ def _local_folder(folder: Path, choices: Choices) -> Candidate:
         size=sum(files.sizes[name] for name in needed_files(files, with_code=False)),
     )
     shown = {"source": str(folder)} | _shown(info, choices)
-    return Candidate(folder_entry(info, facts, choices), lambda: Weights(folder.resolve()), shown)
+    return Candidate(folder_entry(info, files, facts, choices), lambda: Weights(folder.resolve()), shown)
 
 
 def _folder_id(folder: Path) -> str:
@@ -195,7 +195,7 @@ def _repository(reference: Reference, choices: Choices) -> Candidate:
     _require_trust(reference.text, info.remote_code, choices)
     needed = needed_files(files, with_code=choices.trust_remote_code)
     facts = dataclasses.replace(facts, size=sum(files.sizes[name] for name in needed))
-    entry = folder_entry(info, facts, choices)
+    entry = folder_entry(info, files, facts, choices)
     return Candidate(entry, lambda: Weights(files.fetch(needed)), shown | _shown(info, choices))
 
 
@@ -274,11 +274,9 @@ def _remote_header(name: str, url: str, headers: Mapping[str, str]) -> tuple[GGU
 def _shown(info: ModelInfo, choices: Choices) -> dict[str, str]:
     """Return what the configuration of a publisher's folder says, and the memory that the model needs."""
     size = round(info.num_parameters * BYTES_PER_WEIGHT.get(choices.precision, BYTES_PER_WEIGHT["int8"]))
-    return {
-        "architecture": info.architecture,
-        "context": f"{info.context_length:,} tokens" if info.context_length else "unknown",
-        "memory": f"{memory_text(size, CACHE_BYTES)}",
-    }
+    context = {"context": f"{info.context_length:,} tokens"} if info.context_length else {}
+    memory = memory_text(size, CACHE_BYTES if info.task == "chat" else 0)
+    return {"architecture": info.architecture, **context, "memory": memory}
 
 
 def _require_trust(name: str, remote_code: bool, choices: Choices) -> None:

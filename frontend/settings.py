@@ -126,8 +126,8 @@ class Settings:
     precision: str = _option(
         "auto",
         "models",
-        "weights of chat models that are converted from safetensors; auto: int8, or int4 if memory is too small for it",
-        choices=("auto", "int8", "int4", "f16"),
+        "weights of models converted from safetensors; auto: int8, or int4 for lack of memory, or f32 for quality",
+        choices=("auto", "int8", "int4", "f16", "f32"),
     )
     hub: str = _option(
         "huggingface",

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 from openai import OpenAI
 
-from tests.support.live import STARTERS, url
+from tests.support.live import MODELS, url
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import running_stack
 from tests.support.suites import FOLDER, fingerprint, load_suites, record_passed, unchanged_suites
@@ -16,7 +16,7 @@ from tests.support.suites import FOLDER, fingerprint, load_suites, record_passed
 
 @pytest.fixture(scope="session")
 def stack():
-    with running_stack(STARTERS) as settings:
+    with running_stack(MODELS) as settings:
         yield settings
 
 
@@ -27,7 +27,7 @@ def compatible_stack(stack):
     AHA is a model server, JAiRouter a model gateway: see docs/compatibility.md.
     """
     flags = ["--unknown-model", "default", "--transcribe-audio", "--allow-files", str(package_files(MOONSHINE))]
-    with running_stack(STARTERS, *flags, "--allow-hosts", "127.0.0.1", triton_of=stack) as settings:
+    with running_stack(MODELS, *flags, "--allow-hosts", "127.0.0.1", triton_of=stack) as settings:
         yield settings
 
 

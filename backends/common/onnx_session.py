@@ -23,7 +23,10 @@ _MIN_GROWTH = 64 << 20
 
 
 class OnnxSession(onnxruntime.InferenceSession):  # type: ignore[misc]
-    """A session that can be opened again while it is idle. `run` may be called from any thread."""
+    """A session that can be opened again while it is idle. `run` may be called from any thread.
+
+    Callers must not keep what `get_inputs` and `get_outputs` return, because that keeps the previous session in memory.
+    """
 
     def __init__(self, path: Path, options: onnxruntime.SessionOptions, providers: list[str]):
         self._changed = threading.Condition()

@@ -21,13 +21,15 @@ class Network:
 
     def __init__(self, folder: Path, parameters: SegmentationParameters):
         self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
-        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0].name
+        # The session's own description of its inputs would keep the session in memory after it is opened again.
+        first = self._session.get_inputs()[0]
+        self._input, fixed = str(first.name), first.shape[0]
+        self._output = self._session.get_outputs()[0].name
         self._size = parameters.size
         self._mean, self._std = (
             np.array(values, np.float32).reshape(3, 1, 1) for values in (parameters.mean, parameters.std)
         )
         self._sigmoid = parameters.sigmoid
-        fixed = self._input.shape[0]
         self._maximum = fixed if isinstance(fixed, int) else parameters.batch_size
         self._waiting: queue.SimpleQueue[tuple[Mask, Future[Mask]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -66,7 +68,7 @@ class Network:
         if not batch:
             return
         try:
-            (output,) = self._session.run([self._output], {self._input.name: np.stack([pixels for pixels, _ in batch])})
+            (output,) = self._session.run([self._output], {self._input: np.stack([pixels for pixels, _ in batch])})
             masks = [self._stretch(mask) for mask in output[:, 0]]
         except BaseException as error:  # this thread must not die
             for _, future in batch:

@@ -39,6 +39,7 @@ _ENCODER = (
 )
 _CHAT_FOLDER = (
     "export/converters/chat_folder.py",
+    "export/converters/readable_folder.py",
     "export/converters/generation_defaults.py",
     "export/converters/template_formats.py",
     "export/isolated/chat_model.py",
@@ -88,6 +89,25 @@ CONVERTERS = {
             "export/gguf_header.py",
             "export/llamacpp.py",
             "requirements/gguf.lock",
+        ),
+    ),
+    "encoder-folder": Conversion(
+        "encoder.convert_folder",
+        (
+            *_ENCODER,
+            "export/converters/readable_folder.py",
+            "export/isolated/onnx_encoder.py",
+            "export/isolated/onnx_int8.py",
+            "requirements/onnx.lock",
+        ),
+    ),
+    "whisper-folder": Conversion(
+        "whisper.convert_folder",
+        (
+            "export/converters/whisper.py",
+            "export/converters/readable_folder.py",
+            "export/isolated/ctranslate2_whisper.py",
+            "requirements/onnx.lock",
         ),
     ),
     "ctranslate2": Conversion("whisper.convert_published", ("export/converters/whisper.py",)),

@@ -8,20 +8,19 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from contract.paths import CHECKOUT, default_cache
 from export import environments
 from export.converters.generation_defaults import from_generation_config
 from export.converters.llamacpp import link_gguf, write_template
+from export.converters.readable_folder import read_json_file, readable_folder
 from export.converters.self_check import Reference, check_chat
 from export.converters.template_formats import PLAIN_TEMPLATE, infer_formats
 from export.fetch import ExportError
 from export.llamacpp import fetch_libraries
-from export.sources.model_files import FolderFiles, needed_files
 
 _OPENVINO, _GGUF = ".venv-openvino", ".venv-gguf"
 
@@ -36,19 +35,19 @@ def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str])
     reported. Raises ExportError.
     """
     precision = options["precision"]
-    with _readable(source, options) as read:
+    with readable_folder(source, options) as read:
         environments.run(
             _OPENVINO, "export.isolated.openvino_chat", str(read), str(version), precision, *_trust(options)
         )
         reference = _reference(_OPENVINO, read, options)
-        template, generation = _chat_template(read), _read_json(read / "generation_config.json")
+        template, generation = _chat_template(read), read_json_file(read / "generation_config.json")
     if precision != "int4":
         from export.converters import openvino_weights  # openvino is slow to import
 
         openvino_weights.optimize_weights(version / "openvino_model.xml", quantize=precision == "int8")
     write_template(template, version)
-    config = _read_json(version / "config.json")
-    _write_end_tokens(version, generation or _read_json(version / "generation_config.json"), config)
+    config = read_json_file(version / "config.json")
+    _write_end_tokens(version, generation or read_json_file(version / "generation_config.json"), config)
     parameters = {
         "engine": "openvino",
         "context_length": options["context_length"],
@@ -65,14 +64,14 @@ def convert_to_gguf(source: Path, version: Path, options: Mapping[str, str]) -> 
 
     The options are those of `convert_to_openvino` and `link_gguf`. Raises ExportError.
     """
-    with _readable(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
+    with readable_folder(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
         file = Path(folder) / "model.gguf"
         kind = {"int8": "q8_0", "int4": "f16", "f16": "f16"}[options["precision"]]
         environments.run(_GGUF, "export.isolated.gguf_chat", str(read), str(file), kind)
         if options["precision"] == "int4":
             file = _quantized(file)
         reference = _reference(_GGUF, read, options)
-        generation = _read_json(read / "generation_config.json")
+        generation = read_json_file(read / "generation_config.json")
         parameters = link_gguf(file, version, options)
     parameters |= from_generation_config(generation)
     check_chat(version, parameters, reference, options)
@@ -98,44 +97,6 @@ def _reference(environment: str, source: Path, options: Mapping[str, str]) -> Re
         return found
 
 
-@contextmanager
-def _readable(source: Path, options: Mapping[str, str]) -> Iterator[Path]:
-    """Yield a folder with links to the files that a conversion needs, and configurations that it understands."""
-    trusted = "trust_remote_code" in options
-    with tempfile.TemporaryDirectory(prefix="trident-") as folder:
-        for name in needed_files(FolderFiles(source), with_code=trusted):
-            target = Path(folder) / PurePosixPath(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to((source / name).resolve())
-        for name in ("config.json", "tokenizer_config.json"):
-            if content := _read_json(Path(folder) / name):
-                (Path(folder) / name).unlink()
-                changed = _understood(content, trusted=trusted)
-                (Path(folder) / name).write_text(json.dumps(changed), encoding="utf-8")
-        yield Path(folder)
-
-
-def _understood(config: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
-    """Return a configuration without references to code, and with the names that older transformers read.
-
-    Transformers 5 writes the base of the rotary embedding to `rope_parameters`, which version 4 ignores without a word.
-    """
-    changed = {
-        name: _understood(value, trusted=trusted) if name in ("text_config", "llm_config") else value
-        for name, value in config.items()
-        if trusted or name != "auto_map"
-    }
-    rope = changed.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:
-        changed.setdefault("rope_theta", rope["rope_theta"])
-        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
-        if scaling.get("rope_type", "default") != "default":
-            changed.setdefault("rope_scaling", scaling)
-    if "dtype" in changed:
-        changed.setdefault("torch_dtype", changed["dtype"])
-    return changed
-
-
 def _quantized(file: Path) -> Path:
     libraries, target = fetch_libraries(default_cache(), "cpu"), file.with_name("quantized.gguf")
     command = [sys.executable, "-m", "backends.common.llamacpp.quantize", str(libraries), str(file), str(target)]
@@ -152,7 +113,7 @@ def _chat_template(folder: Path) -> str:
     """Return the folder's chat template, or a plain one if it has none."""
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    config = _read_json(folder / "tokenizer_config.json") | _read_json(folder / "chat_template.json")
+    config = read_json_file(folder / "tokenizer_config.json") | read_json_file(folder / "chat_template.json")
     template = config.get("chat_template")
     if isinstance(template, list):  # several named templates
         template = next((each.get("template") for each in template if each.get("name") == "default"), None)
@@ -168,10 +129,3 @@ def _write_end_tokens(version: Path, generation: Mapping[str, Any], config: Mapp
         raise ExportError("neither generation_config.json nor config.json has a valid 'eos_token_id'")
     content = {**generation, "eos_token_id": ends}
     (version / "generation_config.json").write_text(json.dumps(content), encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

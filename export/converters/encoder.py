@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export import environments
+from export.converters.readable_folder import readable_folder
+from export.converters.self_check import CHECK_PAIRS, CHECK_TEXTS, QualityLoss, check_encoder
 from export.fetch import ExportError
 
 
@@ -36,6 +38,50 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
     if options.get("quantize") == "int8":
         _fix_scales(version)
     return _describe(version)
+
+
+def convert_folder(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Convert a publisher's folder to ONNX, in int8 if that loses little, and compare it with the original.
+
+    Options: `task`; `precision`, which is `int8`, `f32`, or `auto` for int8 unless it loses too much or the model is
+    too large to be quantized; `parameters`, as JSON, with which the backend runs it; `score_tokens`. Raises
+    ExportError.
+    """
+    precision = options["precision"]
+    for attempt in ("int8", "f32") if precision == "auto" else (precision,):
+        for path in version.iterdir():
+            path.unlink()
+        try:
+            return _convert_folder(source, version, options, attempt)
+        except QualityLoss as error:
+            if precision != "auto" or attempt == "f32":
+                raise
+            print(f"  {error}; using float32", flush=True)
+    raise AssertionError
+
+
+def _convert_folder(source: Path, version: Path, options: Mapping[str, str], precision: str) -> dict[str, str]:
+    known: dict[str, str] = json.loads(options["parameters"])
+    asked = {"task": options["task"], "pooling": known["pooling"]}
+    asked |= {"quantize": "int8"} if precision == "int8" else {}
+    texts = CHECK_PAIRS if options["task"] == "rerank" else CHECK_TEXTS
+    if "score_tokens" in options:
+        asked["score_tokens"] = options["score_tokens"]
+    else:
+        asked["check"] = json.dumps(texts)
+    with readable_folder(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        output = Path(folder) / "output"
+        environments.run(".venv-onnx", "export.isolated.onnx_encoder", str(read), str(output), json.dumps(asked))
+        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
+            if (output / name).exists():
+                (output / name).rename(version / name)
+        reference = json.loads((output / "reference.json").read_bytes()) if "check" in asked else None
+    if not (version / "model.onnx_data").exists():
+        _fix_scales(version)
+    parameters = {"dimensions": "1"} if options["task"] == "rerank" else _describe(version)
+    if reference is not None:
+        check_encoder(version, known | {"task": options["task"]}, texts, reference, precision)
+    return parameters
 
 
 def _fix_scales(version: Path) -> None:

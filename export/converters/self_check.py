@@ -58,6 +58,61 @@ def check_chat(
         )
 
 
+CHECK_TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "What is the capital of Germany?",
+    "ok",
+    "How do I install Python on a Mac, and which version should I choose?",
+    "如何安装 Python？",
+    "北京是中国的首都。",
+    "Sales rose 12% in the third quarter, the company said on Tuesday, beating what analysts had forecast.",
+    "def add(x, y): return x + y",
+    "Why does bread rise when yeast is added to the dough and it is left in a warm place for an hour or two?",
+    "Der Zug nach Hamburg hat zwanzig Minuten Verspätung.",
+]
+CHECK_PAIRS = [[CHECK_TEXTS[i], CHECK_TEXTS[j]] for i in (1, 3, 4) for j in range(0, 10, 2)]
+"""Texts, and pairs of a query and a document, for which an exported encoder is compared with the original."""
+
+# Precision → the least mean and the least single cosine similarity to the original's vectors, and the greatest
+# difference between scores, as a share of their range.
+_ENCODER_LIMITS = {"int8": (0.99, 0.97, 0.15), "f32": (0.9999, 0.999, 0.01)}
+
+
+class QualityLoss(ExportError):
+    """An exported encoder differs too much from the original."""
+
+
+def check_encoder(
+    version: Path,
+    parameters: Mapping[str, str],
+    texts: Sequence[Any],
+    reference: Sequence[Sequence[float]],
+    precision: str,
+) -> None:
+    """Compare an exported encoder's vectors or scores with the original's, and print the result.
+
+    Raises QualityLoss if they differ too much, and ExportError if the model does not run.
+    """
+    given = json.dumps({**load_defaults("encoder"), **parameters})
+    ours = np.array(_run_module("backends.encoder.vectors", str(version), given, json.dumps(texts)))
+    theirs = np.array(reference)
+    mean_limit, single_limit, score_limit = _ENCODER_LIMITS[precision]
+    if parameters["task"] == "rerank":
+        difference = float(np.abs(ours - theirs).max() / max(float(np.ptp(theirs)), 1e-3))
+        print(f"  self-check: scores differ by at most {difference:.1%} of their range ({precision})", flush=True)
+        if not difference <= score_limit:
+            raise QualityLoss(
+                f"{precision} scores differ by {difference:.1%} of their range (limit: {score_limit:.0%})"
+            )
+        return
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines = (ours * theirs).sum(1) / np.maximum(norms, 1e-9)
+    measured = f"cosine similarity to the original {cosines.mean():.4f} on average, {cosines.min():.4f} at least"
+    print(f"  self-check: {measured} ({precision})", flush=True)
+    if not (cosines.mean() >= mean_limit and cosines.min() >= single_limit):
+        raise QualityLoss(f"{precision} loses too much quality: {measured} (limits: {mean_limit}, {single_limit})")
+
+
 def recorded_reference(options: Mapping[str, str]) -> Reference | None:
     """Return what the original of a catalog model said once: the option `check` names the file."""
     if "check" not in options:
@@ -72,16 +127,21 @@ def measure_losses(version: Path, parameters: Mapping[str, str], tokens: Sequenc
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tokens.json"
         file.write_text(json.dumps(tokens), encoding="utf-8")
-        command = [sys.executable, "-m", "backends.generation.engine.likelihood", str(version)]
-        result = subprocess.run(
-            [*command, json.dumps({**load_defaults("generation"), **parameters}), str(file)],
-            cwd=CHECKOUT,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        given = json.dumps({**load_defaults("generation"), **parameters})
+        losses: list[float] = _run_module("backends.generation.engine.likelihood", str(version), given, str(file))
+        return losses
+
+
+def _run_module(module: str, *arguments: str) -> Any:
+    """Return the JSON that a module of a backend prints. Raises ExportError if it fails."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if result.returncode:
         raise ExportError(f"the exported model does not run:\n{result.stderr[-1500:]}")
-    losses: list[float] = json.loads(result.stdout)
-    return losses
+    return json.loads(result.stdout)

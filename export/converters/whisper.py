@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from export import environments
+from export.converters.readable_folder import readable_folder
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
@@ -13,6 +14,14 @@ def convert_published(source: Path, version: Path, options: Mapping[str, str]) -
     for path in source.iterdir():
         if path.is_file():
             shutil.copyfile(path, version / path.name)
+    return {}
+
+
+def convert_folder(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    """Convert a publisher's folder for CTranslate2, in an environment that has torch."""
+    with readable_folder(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
+        print(environments.run(".venv-onnx", "export.isolated.ctranslate2_whisper", str(read), folder).rstrip())
+        shutil.copytree(folder, version, dirs_exist_ok=True)
     return {}
 
 

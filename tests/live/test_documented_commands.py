@@ -13,8 +13,9 @@ from PIL import Image
 
 from contract.paths import CHECKOUT
 from tests.support.images import load_photograph
-from tests.support.live import url
+from tests.support.live import STARTERS, url
 from tests.support.pages import ENGLISH, render_page
+from tests.support.stack import running_stack
 
 EXAMPLES = CHECKOUT / "examples"
 
@@ -22,6 +23,13 @@ EXAMPLES = CHECKOUT / "examples"
 def blocks(document, language):
     text = (CHECKOUT / document).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """Trident as `make serve` starts it."""
+    with running_stack(STARTERS) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from openai import OpenAI
 
 from contract.paths import default_model_repository
 from frontend.settings import Settings
-from tests.support.live import MODEL, STARTERS, url, user, wait_until
+from tests.support.live import MODEL, MODELS, url, user, wait_until
 from tests.support.stack import free_ports, read_config, running_stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_moved_repository_still_loads(tmp_path):
 
 def test_parameters_of_exported_models_contain_no_absolute_paths():
     configurations = list(default_model_repository().glob("*/config.pbtxt"))
-    assert len(configurations) >= len(STARTERS)
+    assert len(configurations) >= len(MODELS)
     for path in configurations:
         values = read_config(path.parent).parameters.values()
         assert not [value.string_value for value in values if value.string_value.startswith("/")], path

@@ -12,7 +12,10 @@ from frontend.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STARTERS = [entry.name for entry in load_catalog().values() if entry.starter]
-MODEL = STARTERS[0]
+MODEL = "smollm2-135m"
+"""The chat model of most tests: unlike the one of the starter set, it loads and responds fast."""
+
+MODELS = [MODEL, *STARTERS[1:]]
 
 
 def export(*arguments: str) -> None:

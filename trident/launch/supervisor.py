@@ -18,6 +18,7 @@ import orjson
 
 from contract.paths import CHECKOUT
 from frontend.settings import Settings
+from trident.launch.better_model import STARTER, Suggestion
 from trident.launch.children import ChildLog, start_child
 from trident.launch.examples import brief_example, example
 from trident.launch.instance import Instance
@@ -52,6 +53,7 @@ class Supervisor:
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
         self._web_log: ChildLog | None = None
+        self._suggestion: Suggestion | None = None
         any_address = {"0.0.0.0": f"127.0.0.1:{settings.port}", "::": f"[::1]:{settings.port}"}  # noqa: S104
         self._url = f"http://{any_address.get(settings.host, settings.address)}"
 
@@ -95,6 +97,8 @@ class Supervisor:
 
     def _start(self) -> None:
         started = time.monotonic()
+        if STARTER in self._settings.models and not os.environ.get("HF_HUB_OFFLINE"):
+            self._suggestion = Suggestion()
         if self._triton:
             _say(f"Starting Triton with {', '.join(self._settings.models)} (log: {self._triton.log})")
             self._start_triton()
@@ -174,6 +178,8 @@ class Supervisor:
                 f"  curl {self._url}{path} -H 'Content-Type: application/json' \\\n    -d '{json.dumps(body)}'\n",
                 flush=True,
             )
+        if self._suggestion and (text := self._suggestion.text()):
+            print(f"{text}\n", flush=True)
         print(f"Press Ctrl-C or run `trident stop --port {self._settings.port}` to stop.", flush=True)
 
     def _watch(self) -> None:
