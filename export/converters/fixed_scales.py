@@ -160,6 +160,8 @@ def _feeds(tokenizer: Path, in_pairs: bool) -> Iterator[dict[str, Array]]:
         # Half of the pairs are of texts that belong together, because a text's neighbors in the file often do.
         other = texts[(index + (1 if index % 2 else len(texts) // 2)) % len(texts)]
         encoding = encoder.encode(text[:100], other) if in_pairs else encoder.encode(text)
+        if not encoding.ids:  # an empty text, with a tokenizer that adds no special tokens
+            continue
         ids = np.array([encoding.ids])
         yield {
             "input_ids": ids,

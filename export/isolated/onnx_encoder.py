@@ -3,6 +3,7 @@
 OPTIONS is a JSON object; see export.converters.encoder.convert_with_optimum.
 """
 
+import inspect
 import json
 import logging
 import sys
@@ -50,9 +51,11 @@ def compute_reference(source: Path, texts: list[Any], options: dict[str, str]) -
     is_rerank = options["task"] == "rerank"
     kind = AutoModelForSequenceClassification if is_rerank else AutoModel
     model = kind.from_pretrained(source, dtype=torch.float32).eval()
+    accepted = inspect.signature(model.forward).parameters
     rows = []
     for text in texts:
         encoded = tokenizer(*(text if isinstance(text, list) else [text]), return_tensors="pt")
+        encoded = {name: value for name, value in encoded.items() if name in accepted}
         with torch.no_grad():
             output = model(**encoded)
         if is_rerank:

@@ -1,9 +1,6 @@
 """Chat models in publishers' folders: conversion for both engines, comparison with the original, and serving."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from openai import OpenAI
@@ -12,7 +9,8 @@ from contract.paths import latest_version
 from export.converters.self_check import check_chat
 from export.fetch import ExportError
 from tests.support.gguf_files import gguf_file
-from tests.support.live import CHECKOUT, MODEL, run_in, url, user
+from tests.support.live import MODEL, run_in, url, user
+from tests.support.own_models import export_folder
 from tests.support.stack import running_stack
 
 QUESTION = "What is the capital of Japan?"
@@ -24,16 +22,6 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "SmolLM2-Published"
     run_in(".venv-gguf", "hugging_face_folder", gguf_file(MODEL), folder)
     return folder
-
-
-def export(folder, repository, *flags, code=0):
-    """Export a folder into a repository, and return the output."""
-    environment = os.environ | {"TRIDENT_MODEL_REPOSITORY": str(repository)}
-    command = [sys.executable, "-m", "trident", "export", str(folder), *flags]
-    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, encoding="utf-8")
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.returncode == code, result.stdout + result.stderr
-    return result.stdout + result.stderr
 
 
 def ratio(output):
@@ -50,7 +38,7 @@ def ratio(output):
     ],
 )
 def test_exported_model_is_as_good_as_the_original_and_answers(published, tmp_path, flags, limit):
-    output = export(published, tmp_path, *flags)
+    output = export_folder(published, tmp_path, *flags)
     assert 0.98 < ratio(output) <= limit
     with running_stack(["smollm2-published"], "--model-repository", str(tmp_path), engine=flags[1]) as settings:
         client = OpenAI(base_url=url(settings, "/v1"), api_key="unused", max_retries=0, timeout=60)
@@ -63,15 +51,15 @@ def test_exported_model_is_as_good_as_the_original_and_answers(published, tmp_pa
 
 
 def test_model_that_loses_too_much_is_refused_and_the_previous_version_stays(published, tmp_path):
-    export(published, tmp_path, "--engine", "openvino")
+    export_folder(published, tmp_path, "--engine", "openvino")
     before = latest_version(tmp_path / "smollm2-published")
-    output = export(published, tmp_path, "--engine", "openvino", "--precision", "int4", code=1)
+    output = export_folder(published, tmp_path, "--engine", "openvino", "--precision", "int4", code=1)
     assert ratio(output) > 1.08
     assert "int4 weights lose too much quality" in output
     assert latest_version(tmp_path / "smollm2-published") == before
-    export(published, tmp_path, "--engine", "openvino", "--precision", "int4", "--force")
+    export_folder(published, tmp_path, "--engine", "openvino", "--precision", "int4", "--force")
     assert latest_version(tmp_path / "smollm2-published").name == "2"
-    assert "version 1 is restored" in export("smollm2-published", tmp_path, "--rollback")
+    assert "version 1 is restored" in export_folder("smollm2-published", tmp_path, "--rollback")
     assert latest_version(tmp_path / "smollm2-published").name == "1"
 
 
@@ -82,12 +70,12 @@ def test_model_that_loses_too_much_is_refused_and_the_previous_version_stays(pub
 def test_architectures_compute_what_the_original_does(published, tmp_path, model_type, engine):
     folder = tmp_path / f"tiny-{model_type.replace('_', '-')}"
     run_in(".venv-openvino", "tiny_chat_model", published, folder, model_type)
-    output = export(folder, tmp_path / "repository", "--engine", engine, "--force")
+    output = export_folder(folder, tmp_path / "repository", "--engine", engine, "--force")
     assert float(re.search(r"correlation ([\d.]+)", output)[1]) > 0.95
 
 
 def test_model_that_computes_something_else_is_refused_even_with_force(published, tmp_path):
-    export(published, tmp_path, "--engine", "llamacpp")
+    export_folder(published, tmp_path, "--engine", "llamacpp")
     exported = latest_version(tmp_path / "smollm2-published")
     reference = {"tokens": list(range(100, 200)), "losses": [float(i % 7) for i in range(99)]}
     parameters = {"engine": "llamacpp", "context_length": "8192", "cache_tokens": "1024"}
