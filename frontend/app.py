@@ -18,6 +18,7 @@ from frontend.storage.images import ImageStore
 from frontend.storage.responses import ResponseStore
 from frontend.triton.admission import AdmissionLimiter
 from frontend.triton.client import TritonClient
+from frontend.triton.on_demand import OnDemand
 from frontend.triton.registry import Registry
 
 
@@ -27,13 +28,18 @@ def create_app(settings: Settings, triton: TritonClient, shut_down: Callable[[],
     app.request_class = FormRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = False
+    registry = Registry(settings, triton)
+    on_demand = OnDemand(settings, triton, registry) if settings.models_on_demand else None
+    if on_demand:
+        on_demand.start()
     app.extensions["trident"] = Services(
         settings,
         triton,
-        Registry(settings, triton),
+        registry,
         AdmissionLimiter(),
         ImageStore(settings.image_folder, settings.image_seconds, settings.image_bytes),
         ResponseStore(ExpiringFiles(settings.response_folder, settings.response_seconds, settings.response_bytes)),
+        on_demand,
         shut_down,
     )
     register_access_log(app, settings.log_format)

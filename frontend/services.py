@@ -14,6 +14,7 @@ from frontend.storage.responses import ResponseStore
 from frontend.triton.admission import AdmissionLimiter
 from frontend.triton.client import Call
 from frontend.triton.http_client import Inference
+from frontend.triton.on_demand import OnDemand
 from frontend.triton.registry import Model, Registry
 from frontend.triton.tensors import Value
 
@@ -47,6 +48,8 @@ class Services:
     admission: AdmissionLimiter
     images: ImageStore
     responses: ResponseStore
+    on_demand: OnDemand | None
+    """Loads models when they are first requested, if the setting `models_on_demand` is on."""
     shut_down: Callable[[], None]
     """Starts the shutdown of the frontend, and returns immediately. The launcher then stops the rest of Trident."""
 
@@ -57,6 +60,10 @@ def require_model(name: str | None, *tasks: str) -> Model:
     The access log names the first model that this function returns for a request.
     """
     model = services().registry.require(name, *tasks)
+    if on_demand := services().on_demand:
+        on_demand.ensure(model.name)
+        if model.state != "READY":  # it has been loaded
+            model = services().registry.require(model.id, *tasks)
     log_fields().setdefault("model", model.id)
     return model
 

@@ -148,6 +148,19 @@ class Settings:
     max_num_seqs: int = _option(
         None, "models", "maximum chat requests computed at once (default: at most 64, by the KV cache)", "N", minimum=1
     )
+    models_on_demand: bool = _option(
+        False, "models", "load further models of the repository when they are first requested"
+    )
+    keep_alive: float = _option(
+        300.0,
+        "models",
+        "time without a request after which a model that was loaded on demand is unloaded; -1: only if memory is short",
+        "SECONDS",
+        minimum=-1,
+    )
+    max_memory_gb: float = _option(
+        None, "limits", "memory for models, Triton and the frontend (default: the machine's)", "GB", minimum=0.1
+    )
     aliases: dict[str, str] = _option(
         dict,
         "models",
@@ -224,6 +237,8 @@ class Settings:
         for offset, name in enumerate(("triton_http_port", "triton_grpc_port", "triton_metrics_port")):
             if getattr(self, name) is None:
                 self._set(name, first + offset)
+        if self.models_on_demand and self.triton:
+            raise SettingsError("--models-on-demand does not apply to a Triton that runs elsewhere (--triton)")
         # Store hosts in lower case and without brackets, as urlsplit returns them.
         self._set("allow_hosts", tuple(host.lower().strip("[]") for host in self.allow_hosts))
         self._set("trusted_hosts", tuple(host.lower().rstrip(".") for host in self.trusted_hosts))
@@ -260,6 +275,16 @@ class Settings:
     def run_folder(self) -> Path:
         """The folder for the files that this instance needs while it runs. It is named after the instance's port."""
         return self.cache / "run" / str(self.port)
+
+    @property
+    def served_repository(self) -> Path:
+        """The model repository that Triton loads, which the launcher writes."""
+        return self.run_folder / "triton" / "models"
+
+    @property
+    def footprints_file(self) -> Path:
+        """The file with the memory that each model needs, which the launcher writes."""
+        return self.run_folder / "triton" / "footprints.json"
 
     @property
     def image_folder(self) -> Path:

@@ -10,10 +10,12 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from frontend.errors import APIError, EngineFailure
 from frontend.triton.http_client import Inference, UnaryClient
@@ -164,9 +166,29 @@ class TritonClient:
             request = service_pb2.ModelConfigRequest(name=model)
             return self._stub.ModelConfig(request, timeout=_MANAGEMENT_SECONDS).config
 
+    def load(self, model: str, timeout: float) -> None:
+        """Load a model, and return when it is ready. Raises APIError if that fails."""
+        with _raise_api_errors():
+            self._stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=timeout)
+
+    def unload(self, model: str, timeout: float) -> None:
+        """Unload a model after its requests have finished. Raises APIError if that fails."""
+        with _raise_api_errors():
+            self._stub.RepositoryModelUnload(
+                service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=timeout
+            )
+
     def close(self) -> None:
         """Close the gRPC channel."""
         self._channel.close()
+
+
+def read_config(path: Path) -> Any:
+    """Return the configuration in a config.pbtxt, as Triton's ModelConfig message. Raises ValueError or OSError."""
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"{path}, line {error}") from error
 
 
 @contextlib.contextmanager

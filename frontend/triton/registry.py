@@ -12,14 +12,14 @@ import orjson
 
 from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, ModelNotFound, Unavailable
 from frontend.settings import Settings
-from frontend.triton.client import ModelState
+from frontend.triton.client import ModelState, read_config
 
 log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 1.0
 _PROBE_SECONDS = 3.0
 _BUSY_SECONDS = 10.0
-_READY = "READY"
+_READY, _UNLOADED = "READY", "UNLOADED"
 _ENGINES = {"llamacpp": "llama.cpp", "openvino": "OpenVINO"}
 
 
@@ -33,9 +33,9 @@ class Triton(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A model that Triton has loaded. `name` is its name in Triton, `id` its ID in the API.
+    """A model that Triton has loaded or can load. `name` is its name in Triton, `id` its ID in the API.
 
-    `state` is READY, or UNAVAILABLE while Triton does not respond.
+    `state` is READY, UNAVAILABLE while Triton does not respond, or UNLOADED if the model is loaded on demand.
     """
 
     name: str
@@ -164,6 +164,16 @@ class Registry:
         wanted = (name or "").casefold()
         return next((model for model in models if wanted in map(str.casefold, model.names)), None)
 
+    def state(self, name: str) -> str | None:
+        """Return the state of a model, as it was last read, or None if the model is unknown."""
+        return self._models[name].state if name in self._models else None
+
+    def refresh(self) -> None:
+        """Read Triton's index again, because a model was loaded or unloaded."""
+        with self._lock:
+            self._read_at = float("-inf")
+            self._refresh()
+
     def record_response(self, model: Model) -> None:
         """Record the current time as the time of the model's last response to a request."""
         self._responded_at[model.name] = time.monotonic()
@@ -180,6 +190,8 @@ class Registry:
         return [name for name in required if name not in models or not self._responds(models[name])]
 
     def _responds(self, model: Model) -> bool:
+        if model.state == _UNLOADED:
+            return False
         if model.uses_vllm:
             return model.state == _READY  # the vLLM backend has no probe, but Triton unloads a model whose engine fails
         try:
@@ -204,8 +216,12 @@ class Registry:
             return
         known = {name: model for name, model in self._models.items() if model.state == _READY}
         try:
-            ready = [model.name for model in self._triton.index() if model.state == _READY]
+            index = self._triton.index()
+            ready = [model.name for model in index if model.state == _READY]
             models = {name: known.get(name) or self._read(name) for name in self._in_order(ready)}
+            if self._settings.models_on_demand:
+                others = sorted(model.name for model in index if model.state != _READY)
+                models |= {name: self._read_unloaded(name) for name in others}
         except APIError as error:
             log.warning("Triton is not responding: %s", error)
             self._models = {name: replace(model, state="UNAVAILABLE") for name, model in self._models.items()}
@@ -218,8 +234,19 @@ class Registry:
         return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
     def _read(self, name: str) -> Model | None:
-        """Return a model, read from its configuration, or None if the model has no task: the API omits such models."""
-        config = self._triton.config(name)
+        """Return a loaded model, or None if the model has no task: the API omits such models."""
+        return self._from_config(name, self._triton.config(name))
+
+    def _read_unloaded(self, name: str) -> Model | None:
+        """Return a model that is not loaded, or None if it has no task or no valid configuration."""
+        try:
+            model = self._from_config(name, read_config(self._settings.served_repository / name / "config.pbtxt"))
+        except (OSError, ValueError) as error:
+            log.warning("%s: %s", name, error)
+            return None
+        return model and replace(model, state=_UNLOADED)
+
+    def _from_config(self, name: str, config: Any) -> Model | None:
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         if "task" not in parameters:
             return None

@@ -1,10 +1,11 @@
 """Fits the models that are served together into memory, and writes the configurations that Triton loads.
 
-`python -m trident.launch.memory_plan TARGET` runs before Triton starts, with the settings in the environment. It writes
-a model repository to TARGET: links to the models' folders, and a config.pbtxt for each chat model in which `auto` is
-replaced by numbers. It is a process of its own, so that the launcher does not keep its imports.
+`python -m trident.launch.memory_plan` runs before Triton starts, with the settings in the environment. It writes the
+model repository that Triton loads: links to the models' folders, and a config.pbtxt for each chat model in which `auto`
+is replaced by numbers. It is a process of its own, so that the launcher does not keep its imports.
 """
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -94,12 +95,14 @@ class MemoryPlan:
 
 def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
     """Return the plan for models of the repository. Raise LaunchError if they do not fit into memory."""
-    limit, configs = memory_limit(), {name: _parameters(settings.model_repository / name) for name in names}
+    limit, configs = _limit(settings), {name: _parameters(settings.model_repository / name) for name in names}
     fixed = [
         Footprint(name, _weights(settings.model_repository / name), _OVERHEAD.get(config["backend"], 100 * _MB))
         for name, config in configs.items()
     ]
-    chat = [name for name, config in configs.items() if config["backend"] == "generation"]
+    chat = [
+        name for name, config in configs.items() if config["backend"] == "generation" and "context_length" in config
+    ]
     left = limit - _BASE - sum(footprint.total for footprint in fixed)
     budget = round(left * _CACHE_SHARE / max(1, len(chat)))
     if settings.kv_cache_gb:
@@ -123,6 +126,11 @@ def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
             "smaller --kv-cache-gb or --precision"
         )
     return plan
+
+
+def _limit(settings: Settings) -> int:
+    limit = memory_limit()
+    return min(limit, round(settings.max_memory_gb * 1e9)) if settings.max_memory_gb else limit
 
 
 def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: int) -> dict[str, str]:
@@ -153,8 +161,14 @@ def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: 
 
 
 def _parameters(model: Path) -> dict[str, str]:
-    """Return the parameters and the `backend` of a model."""
-    config = parse_config(model / "config.pbtxt")
+    """Return the parameters and the `backend` of a model. Raise LaunchError if it has no valid configuration."""
+    path = model / "config.pbtxt"
+    try:
+        config = parse_config(path)
+    except FileNotFoundError:
+        raise LaunchError(f"Unknown model '{model.name}': {path} does not exist; see `trident list`") from None
+    except text_format.ParseError as error:
+        raise LaunchError(f"{path}, line {error}") from error
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
     return parameters | {"backend": str(config.backend)}
 
@@ -168,10 +182,19 @@ def _weights(model: Path) -> int:
     return sum(path.stat().st_size for path in files if path.is_file() and path.suffix != ".so")
 
 
-def write_repository(settings: Settings, plan: MemoryPlan, target: Path) -> None:
-    """Write the model repository that Triton loads."""
+def write_repository(settings: Settings, plans: Sequence[MemoryPlan]) -> None:
+    """Write the model repository that Triton loads, and the memory that each model needs."""
+    target = settings.served_repository
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    sizes = {footprint.name: footprint.total for plan in plans for footprint in plan.footprints}
+    content = {"limit": _limit(settings) - _BASE, "models": sizes}
+    settings.footprints_file.write_text(json.dumps(content), encoding="utf-8")
+    for plan in plans:
+        _write_models(settings, plan, target)
+
+
+def _write_models(settings: Settings, plan: MemoryPlan, target: Path) -> None:
     for footprint in plan.footprints:
         source = (settings.model_repository / footprint.name).resolve()
         if not (changed := plan.parameters.get(footprint.name)):
@@ -196,9 +219,24 @@ def main() -> None:
     """Write the repository, or exit with a message if the models do not fit."""
     settings = load_settings()
     try:
-        write_repository(settings, make_plan(settings, settings.models), Path(sys.argv[1]))
+        plans = [make_plan(settings, settings.models)]
     except LaunchError as error:
         sys.exit(str(error))
+    if settings.models_on_demand:
+        plans += _plans_of_others(settings)
+    write_repository(settings, plans)
+
+
+def _plans_of_others(settings: Settings) -> list[MemoryPlan]:
+    """Return the plans of the models that are loaded on demand, each as if it were loaded alone."""
+    plans = []
+    for path in sorted(settings.model_repository.glob("*/config.pbtxt")):
+        if path.parent.name not in settings.models:
+            try:
+                plans.append(make_plan(settings, [path.parent.name]))
+            except (LaunchError, ValueError) as error:
+                print(f"{path.parent.name} cannot be loaded on demand: {error}", flush=True)
+    return plans
 
 
 if __name__ == "__main__":

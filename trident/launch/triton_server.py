@@ -3,12 +3,14 @@
 import contextlib
 import http.client
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +45,7 @@ class TritonServer:
         self._log = ChildLog(settings.run_folder / "triton.log")
         self.log = self._log.path
         self._process: subprocess.Popen[bytes] | None = None
-        self._backends: set[int] = set()
+        self._backends: dict[int, str] = {}
         self._last_response: float | None = None
 
     def start(self) -> None:
@@ -52,7 +54,7 @@ class TritonServer:
         wheel = _wheel_folder()
         self._assemble(wheel)
         self._fit_models()
-        self._backends, self._last_response = set(), None
+        self._backends, self._last_response = {}, None
         command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
         # Triton's stub, the process that runs a Python backend, ignores PYTHONPATH and imports `backends` and
         # `contract` from Triton's working directory.
@@ -70,6 +72,8 @@ class TritonServer:
         if self._process is None or self._process.poll() is not None:
             self._log.finish()
             raise LaunchError(f"Triton exited.\n{self.last_errors()}")
+        if self._settings.models_on_demand and self._last_response is not None:
+            self._forget_unloaded()
         if dead := [pid for pid in self._backends if not _alive(pid)]:
             raise LaunchError(f"Triton's backend process {dead[0]} died.\n{self.last_errors()}")
         if self._last_response is None:
@@ -94,8 +98,36 @@ class TritonServer:
         From then on, `check` also fails if one of these processes has exited or Triton hangs.
         """
         self._last_response = time.monotonic()
-        if self._process:
-            self._backends = {child.pid for child in psutil.Process(self._process.pid).children()}
+        self._backends = self._children()
+
+    def _children(self) -> dict[int, str]:
+        """Return the backend processes of Triton → the names of their models."""
+        found = {}
+        for child in psutil.Process(self._process.pid).children() if self._process else ():
+            with contextlib.suppress(psutil.Error):
+                # The command line of a stub has the path of the model's folder.
+                match = re.search(
+                    rf"{re.escape(str(self._settings.served_repository))}/([^/\s]+)", str(child.cmdline())
+                )
+                found[child.pid] = match[1] if match else ""
+        return found
+
+    def _forget_unloaded(self) -> None:
+        """Update the backend processes if models are loaded and unloaded while Triton runs."""
+        for pid, name in list(self._backends.items()):
+            if not _alive(pid) and not self._is_loaded(name):
+                del self._backends[pid]
+        self._backends |= self._children()
+
+    def _is_loaded(self, name: str) -> bool:
+        url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/models/{name}/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return False
+        except (OSError, http.client.HTTPException):
+            return True  # Triton does not respond, so the process did not end on purpose
 
     def stop(self, timeout: float = _STOP_SECONDS) -> None:
         """Stop Triton and remove its shared memory.
@@ -124,17 +156,14 @@ class TritonServer:
         errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
         return "\n".join([*(errors or lines)[-12:], f"Full log: {self.log}"])
 
-    @property
-    def _models(self) -> Path:
-        return self._folder / "models"
-
     def _fit_models(self) -> None:
         """Write the model repository that Triton loads. Raise LaunchError if the models do not fit into memory."""
-        command = [sys.executable, "-m", "trident.launch.memory_plan", str(self._models)]
+        command = [sys.executable, "-m", "trident.launch.memory_plan"]
         environment = os.environ | self._settings.as_environment()
         result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, encoding="utf-8")
         if result.returncode:
             raise LaunchError(result.stderr.strip())
+        print(result.stdout, end="", flush=True)
 
     def _arguments(self) -> list[str]:
         settings = self._settings
@@ -144,7 +173,7 @@ class TritonServer:
             "metrics": settings.triton_metrics_port,
         }
         return [
-            f"--model-repository={self._models}",
+            f"--model-repository={settings.served_repository}",
             f"--backend-directory={self._folder / 'backends'}",
             "--model-control-mode=explicit",
             *[f"--load-model={name}" for name in settings.models],

@@ -132,19 +132,18 @@ def test_repository_has_the_numbers_and_links_to_the_models(repository, plan, tm
     repository("encoder", "encoder")
     settings = Settings(model_repository=folder, cache=tmp_path / "cache")
     for _ in range(2):  # also over the previous one
-        write_repository(settings, plan(24, "chat", "encoder"), tmp_path / "target")
-    assert (
-        parse_config(tmp_path / "target" / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "16384"
-    )
-    assert (tmp_path / "target" / "chat" / "1" / "weights").stat().st_size == 5
-    assert (tmp_path / "target" / "encoder").resolve() == folder / "encoder"
+        write_repository(settings, [plan(24, "chat", "encoder")])
+    target = settings.served_repository
+    assert parse_config(target / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "16384"
+    assert (target / "chat" / "1" / "weights").stat().st_size == 5
+    assert (target / "encoder").resolve() == folder / "encoder"
     assert parse_config(folder / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "auto"
 
 
 def test_command_reports_a_problem_without_a_traceback(repository, tmp_path):
     folder = repository("chat", size=0, **CHAT)
     settings = Settings(model_repository=folder, cache=tmp_path / "cache", models=("chat",), context_length=9000)
-    command = [sys.executable, "-m", "trident.launch.memory_plan", str(tmp_path / "target")]
+    command = [sys.executable, "-m", "trident.launch.memory_plan"]
     environment = os.environ | settings.as_environment()
     result = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert result.returncode == 1
