@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jinja2 import TemplateSyntaxError
+from jinja2.exceptions import SecurityError
 
 from contract.chat_template import TemplateRejected, load_chat_template
 from contract.paths import default_cache
@@ -165,8 +166,10 @@ def write_template(template: str, version: Path) -> None:
     try:
         load_chat_template(version).render([{"role": "user", "content": "Hello"}])
     except TemplateSyntaxError as error:
-        raise ExportError(f"the chat template in the file is not valid: {error}") from error
+        raise ExportError(f"the chat template is not valid: {error}") from error
     except TemplateRejected as error:
+        if isinstance(error.__cause__, SecurityError):
+            raise ExportError(f"the chat template does what templates must not do: {error.__cause__}") from error
         print(f"warning: {error}")
     if family := unsupported_format(template):
         print(

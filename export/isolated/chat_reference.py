@@ -15,18 +15,22 @@ from export.isolated.chat_model import load_tokenizer
 
 MAX_TOKENS = 512
 
+# Weights in float32 take twice the memory of published ones.
+_MAX_FLOAT32_BYTES = 512 << 20
+
 
 def compute_losses(source: Path, text: str, *, trust_remote_code: bool) -> dict[str, list[float]]:
-    """Return the tokens of a text and their losses. The weights are computed with as they are stored."""
+    """Return the tokens of a text and their losses. Small models compute in float32, others as they are stored."""
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=trust_remote_code).eval()
-    if model.num_parameters() < 1e9:
-        model = model.float()
+    size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    dtype = torch.float32 if size < _MAX_FLOAT32_BYTES else "auto"
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code).eval()
     tokens = tokenizer(text).input_ids[:MAX_TOKENS]
     with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0, :-1].float()
-    losses = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[1:]), reduction="none")
-    return {"tokens": tokens, "losses": losses.tolist()}
+        logits = model(torch.tensor([tokens])).logits[0]
+    # Row by row, because the logits of all tokens take hundreds of megabytes.
+    rows = zip(logits[:-1], tokens[1:], strict=True)
+    return {"tokens": tokens, "losses": [float(row.float().logsumexp(0) - row[token].float()) for row, token in rows]}
 
 
 if __name__ == "__main__":
