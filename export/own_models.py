@@ -120,7 +120,7 @@ def _encoder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "C
 
 
 def _whisper(files: ModelFiles) -> list[str]:
-    """Return the capabilities of a Whisper model: those that know only English cannot translate."""
+    """Return the capabilities of a Whisper model: translation, unless it knows only English."""
     size = read_json(files, "config.json").get("vocab_size")
     return ["word_timestamps"] if size == _ENGLISH_WHISPER else ["translate", "word_timestamps"]
 

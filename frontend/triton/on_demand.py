@@ -1,4 +1,4 @@
-"""Loads models when they are first requested, and unloads those that are idle or stand in the way of others.
+"""Loads models when they are first requested, and unloads models that are idle or stand in the way of others.
 
 The workers of the frontend share a folder: a lock, so that only one model is loaded at a time, and a file for each
 model, whose modification time is that of the last request. The launcher writes the memory that each model needs.

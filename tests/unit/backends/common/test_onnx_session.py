@@ -42,7 +42,7 @@ def test_memory_of_a_large_run_is_released_when_idle(network, monkeypatch):
     grown = _own_memory() - before
     assert grown > 200 << 20
     memory.release()
-    assert _own_memory() - before > 200 << 20  # it was in use just now
+    assert _own_memory() - before > 200 << 20  # it is not idle yet
     time.sleep(0.1)
     memory.release()
     assert _own_memory() - before < 64 << 20
