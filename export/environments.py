@@ -45,6 +45,8 @@ def run(environment: str, module: str, *arguments: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    # Conversions need no secrets, and may run code that the user trusts with less than that.
+    left_out = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN")
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     return inherited | quiet | {"PYTHONPATH": str(CHECKOUT)}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from export.catalog import Entry
@@ -16,14 +16,27 @@ _LOCAL_OPTIONS = ("mmproj", "mmproj_file", "adapters", "adapter_files", "force",
 _SUFFIXES = (".safetensors", ".gguf", ".onnx", ".onnx_data", ".bin", ".json", ".model", ".jinja", ".txt")
 
 
+_UNREAD = (".bin", ".onnx", ".onnx_data", ".gguf")
+
+
+def content_hash(weights: Path) -> str:
+    """Return the hash of what a conversion reads of a file or folder; of large files, of samples."""
+    return _hash(b"", _files(weights))
+
+
 def fingerprint(entry: Entry, weights: Path, others: Mapping[str, Path]) -> str:
     """Return the fingerprint of a model that is converted from a file or folder, with other files by their purpose.
 
     Of large files, samples are read: 64 pieces of 64 KiB.
     """
     options = {name: value for name, value in entry.conversion.items() if name not in _LOCAL_OPTIONS}
-    digest = hashlib.sha256(json.dumps([entry.converter, options], sort_keys=True).encode())
-    for name, path in [*_files(weights), *sorted(others.items())]:
+    start = json.dumps([entry.converter, options], sort_keys=True).encode()
+    return _hash(start, [*_files(weights), *sorted(others.items())])
+
+
+def _hash(start: bytes, files: Iterable[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256(start)
+    for name, path in files:
         digest.update(f"{name} {path.stat().st_size} ".encode())
         for sample in _samples(path):
             digest.update(sample)
@@ -34,8 +47,10 @@ def _files(weights: Path) -> Iterator[tuple[str, Path]]:
     if weights.is_file():
         yield "weights", weights
         return
-    for path in sorted(weights.rglob("*")):
-        if path.is_file() and path.suffix in _SUFFIXES:
+    paths = [path for path in sorted(weights.rglob("*")) if path.is_file() and path.suffix in _SUFFIXES]
+    has_safetensors = any(path.suffix == ".safetensors" for path in paths)
+    for path in paths:
+        if not (has_safetensors and path.suffix in _UNREAD):  # conversions read safetensors only
             yield path.relative_to(weights).as_posix(), path
 
 

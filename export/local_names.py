@@ -33,7 +33,10 @@ def require_weights(folder: Path) -> None:
 
 
 def recorded_origin(folder: Path) -> str | None:
-    """Return what to export to bring a model's folder up to date, or None if it was not exported from elsewhere."""
+    """Return the file or folder to export to bring a model's folder up to date, or None if there is none.
+
+    A model from a hub is served as it is, so that this needs no connection.
+    """
     from export.repository import read_record
 
     record = read_record(folder)
@@ -41,5 +44,9 @@ def recorded_origin(folder: Path) -> str | None:
     if not origin:  # an export of an earlier version
         weights = record.get("weights") or ""
         origin = weights if weights.lower().endswith(".gguf") else ""
-    is_elsewhere = "://" in origin or origin.startswith(("hf:", "ms:"))
-    return origin if is_elsewhere or (origin and Path(origin).exists()) else None
+    return origin if origin and not is_remote(origin) and Path(origin).exists() else None
+
+
+def is_remote(origin: str) -> bool:
+    """Return whether the origin of a model is a hub or a URL."""
+    return "://" in origin or origin.startswith(("hf:", "ms:"))

@@ -17,8 +17,11 @@ Task = Literal["chat", "embedding", "rerank", "transcription"]
 # Configurations name the context in different ways.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
 
-# The vision-language models whose images the backend can process: see export/converters/vision_language.py.
+# The model types whose images the backend can process: see backends/generation/prompt/image_processor.py.
 VISION_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
+
+# The size of a weight with its share of the scales, in the only quantization that conversions can undo.
+_MXFP4_BYTES = 0.53
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
@@ -32,7 +35,6 @@ class ModelInfo:
     model_type: str
     context_length: int
     """In tokens; 0 if the configuration does not say."""
-    weight_bytes: int
     num_parameters: int
     kv_bytes_per_token: int
     remote_code: bool
@@ -52,6 +54,8 @@ def read_info(name: str, files: ModelFiles) -> ModelInfo:
         return _read(files)
     except ExportError as error:
         raise ExportError(f"{name}: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ExportError(f"{name}: config.json has values of an unexpected type ({error})") from error
 
 
 def _read(files: ModelFiles) -> ModelInfo:
@@ -65,22 +69,34 @@ def _read(files: ModelFiles) -> ModelInfo:
     size = sum(files.sizes[name] for name in weight_files(files))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype"))
     task = _task(architecture, files)
-    has_code = bool(config.get("auto_map")) and any(name.endswith(".py") for name in files.sizes)
+    code = config.get("auto_map") or {}
+    needs_code = any(str(name).startswith("AutoModel") for name in code)
+    quantization = _quantization(config)
     info = ModelInfo(
         task,
         architecture,
         model_type,
         next((value for key in _CONTEXT if isinstance(value := text.get(key), int)), 0),
-        size,
-        size // _BYTES.get(dtype, 2),
+        round(size / (_MXFP4_BYTES if quantization == "mxfp4" else _BYTES.get(dtype, 2))),
         kv_bytes_per_token(text),
-        has_code and model_type not in _native_types(),
+        needs_code and (task != "chat" or model_type not in _native_types()),
         _engines(task, architecture, model_type),
     )
     if not info.usable_engines:
         reasons = "; ".join(reason for reason in info.engines.values())
         raise ExportError(f"no engine here can run {architecture}: {reasons}")
     return info
+
+
+def _quantization(config: Mapping[str, Any]) -> str:
+    """Return how the weights are quantized, if they are. Raises ExportError if they cannot be converted."""
+    method = str((config.get("quantization_config") or {}).get("quant_method", ""))
+    if method not in ("", "mxfp4"):
+        raise ExportError(
+            f"its weights are quantized with {method[:40]}, which cannot be converted. Use the unquantized model, or a "
+            "GGUF file"
+        )
+    return method
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -106,9 +122,10 @@ def _task(architecture: str, files: ModelFiles) -> Task:
 
 def kv_bytes_per_token(text: Mapping[str, Any]) -> int:
     """Return the size of a token's keys and values in all layers, in float16; 0 if the configuration does not say."""
-    layers, heads = text.get("num_hidden_layers", 0), text.get("num_attention_heads", 0)
-    kv_heads = text.get("num_key_value_heads") or heads
-    size = text.get("head_dim") or (text.get("hidden_size", 0) // heads if heads else 0)
+    layers = text.get("num_hidden_layers") or text.get("n_layer") or 0
+    heads = text.get("num_attention_heads") or text.get("n_head") or 0
+    kv_heads, width = text.get("num_key_value_heads") or heads, text.get("hidden_size") or text.get("n_embd") or 0
+    size = text.get("head_dim") or (width // heads if heads else 0)
     numbers = (layers, kv_heads, size)
     return 4 * layers * kv_heads * size if all(isinstance(number, int) for number in numbers) else 0
 

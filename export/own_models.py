@@ -18,7 +18,7 @@ from export.encoder_info import (
 )
 from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader
-from export.local_names import free_name
+from export.local_names import free_name, is_remote
 from export.memory import memory_limit
 from export.model_info import VISION_TYPES, ModelInfo, Task
 from export.repository import read_record
@@ -39,6 +39,13 @@ BYTES_PER_WEIGHT = {"f16": 2.0, "int8": 1.05, "int4": 0.65}
 
 _ENGLISH_WHISPER = 51_864
 """The size of the vocabulary of Whisper models that know only English."""
+
+
+# Precision → CTranslate2's name of the type that it computes with.
+_WHISPER_TYPES = {"auto": "int8", "int8": "int8", "f32": "float32"}
+
+# Precision → the name of the weights in the converter of vision-language models.
+_VISION_WEIGHTS = {"auto": "int8", "int8": "int8", "int4": "int4"}
 
 
 @dataclass(frozen=True)
@@ -97,18 +104,19 @@ def folder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Cho
     if info.task == "chat" and not is_language_model_reranker(facts.id, info):
         return _chat_entry(info, facts, choices)
     if info.task == "transcription":
-        return _entry(info, facts, "transcription", "transcription", "whisper-folder", capabilities=_whisper(files))
+        return _whisper_entry(info, files, facts, choices)
     return _encoder_entry(info, files, facts, choices)
 
 
 def _encoder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Choices") -> Entry:
-    if choices.precision == "int4":
-        raise ExportError(f"{facts.id}: encoders have no int4 weights; use --precision int8 or f32")
+    if choices.precision in ("int4", "f16"):
+        raise ExportError(f"{facts.id}: encoders have no {choices.precision} weights; use --precision int8 or f32")
     task: Literal["embedding", "rerank"] = "embedding" if info.task == "embedding" else "rerank"
-    conversion = {"task": task, "precision": choices.precision.replace("f16", "f32")}
+    conversion = {"task": task, "precision": choices.precision} | ({"force": "true"} if choices.force else {})
     if info.task == "chat":
         parameters = language_model_reranker_parameters()
-        # Quantization without a comparison could lose any amount of quality.
+        if choices.precision == "int8":
+            raise ExportError(f"{facts.id}: rerankers that are language models have only float32 weights")
         conversion |= {"score_tokens": "yes no", "precision": "f32"}
     elif task == "rerank":
         parameters = rerank_parameters(facts.id, info, files)
@@ -119,10 +127,22 @@ def _encoder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "C
     return _entry(info, facts, task, "encoder", "encoder-folder", conversion=conversion, parameters=parameters)
 
 
-def _whisper(files: ModelFiles) -> list[str]:
-    """Return the capabilities of a Whisper model: translation, unless it knows only English."""
-    size = read_json(files, "config.json").get("vocab_size")
-    return ["word_timestamps"] if size == _ENGLISH_WHISPER else ["translate", "word_timestamps"]
+def _whisper_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Choices") -> Entry:
+    if choices.precision not in _WHISPER_TYPES:
+        raise ExportError(
+            f"{facts.id}: Whisper models have no {choices.precision} weights; use --precision int8 or f32"
+        )
+    # Models that know only English cannot translate.
+    is_english = read_json(files, "config.json").get("vocab_size") == _ENGLISH_WHISPER
+    return _entry(
+        info,
+        facts,
+        "transcription",
+        "transcription",
+        "whisper-folder",
+        parameters={"compute_type": _WHISPER_TYPES[choices.precision]},
+        capabilities=["word_timestamps"] if is_english else ["translate", "word_timestamps"],
+    )
 
 
 def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
@@ -133,7 +153,11 @@ def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
         "kv_bytes_per_token": str(info.kv_bytes_per_token),
     }
     if info.model_type in VISION_TYPES:
+        if choices.precision not in _VISION_WEIGHTS:
+            raise ExportError(f"{facts.id}: vision models have no f16 weights; use --precision int8 or int4")
+        _precision(facts.id, info, choices)
         converter = "vision-language"
+        conversion |= {"weights": _VISION_WEIGHTS[choices.precision]}
     else:
         converter = "openvino-chat" if "openvino" in info.usable_engines else "llamacpp-chat"
         conversion |= {"engines": " ".join(info.usable_engines), "precision": _precision(facts.id, info, choices)}
@@ -209,10 +233,11 @@ def require_free_name(entry: Entry, repository: Path) -> None:
 
 def _is_same(previous: str, origin: str) -> bool:
     """Return whether two origins are the same model, perhaps at another commit, or moved to another path."""
-    if previous == origin or previous.partition("@")[0] == origin.partition("@")[0]:
+    if previous == origin:
         return True
-    if "://" in previous or previous.startswith(("hf:", "ms:")):
-        return False
+    if is_remote(previous) or is_remote(origin):
+        hubs = previous.startswith(("hf:", "ms:")) and origin.startswith(("hf:", "ms:"))
+        return hubs and previous.partition("@")[0] == origin.partition("@")[0]
     return not Path(previous).exists() or (Path(origin).exists() and Path(previous).samefile(origin))
 
 

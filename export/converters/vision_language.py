@@ -9,12 +9,9 @@ from pathlib import Path
 from export import environments
 from export.converters.generation_defaults import from_generation_config
 from export.fetch import ExportError
-from export.model_info import kv_bytes_per_token
+from export.model_info import VISION_TYPES, kv_bytes_per_token
 
 _FORMATS = ("fp32", "int8", "int4")
-
-# The model types whose images the backend can process: see backends/generation/prompt/image_processor.py.
-_KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +37,7 @@ def _check(source: Path, options: Mapping[str, str]) -> None:
     """Raise ExportError now for problems that would otherwise appear only after a long conversion."""
     if (weights := options.get("weights", "int8")) not in _FORMATS:
         raise ExportError(f"'weights' must be one of {', '.join(_FORMATS)}, not {weights}")
-    if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in _KINDS:
-        raise ExportError(f"{source} has an unsupported model type, {kind}; supported: {', '.join(_KINDS)}")
+    if (kind := json.loads((source / "config.json").read_text(encoding="utf-8")).get("model_type")) not in VISION_TYPES:
+        raise ExportError(f"{source} has an unsupported model type, {kind}; supported: {', '.join(VISION_TYPES)}")
     if not (source / "preprocessor_config.json").exists():
         raise ExportError(f"{source} has no preprocessor_config.json")

@@ -82,6 +82,8 @@ def _difference(source: Path, yes: str, no: str) -> np.ndarray[Any, Any]:
 def main(source: Path, target: Path, options: dict[str, str]) -> None:
     """Export a model and, with option `check`, write what the original computes for the texts in it."""
     if "check" in options and not can_quantize(source):
+        if "must_quantize" in options:
+            raise ValueError("the model is too large to be quantized to int8; use --precision f32")
         options = {name: value for name, value in options.items() if name != "quantize"}
     export_encoder(source, target, options)
     if "check" in options:

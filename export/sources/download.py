@@ -21,7 +21,8 @@ _CHUNK = 1 << 20
 
 _pool = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-    retries=urllib3.Retry(total=False, redirect=5, raise_on_redirect=False),
+    # Hubs redirect to the servers that have their files. Tokens are not sent to other hosts.
+    retries=urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5, raise_on_redirect=False),
 )
 
 
@@ -102,12 +103,9 @@ def _append(name: str, url: str, part: Path, headers: Mapping[str, str], have: i
         is_rest = response.status == 206
         with part.open("ab" if is_rest else "wb") as file:
             bar.n = have if is_rest else 0
-            try:
-                for chunk in response.stream(_CHUNK, decode_content=False):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-                raise _unreachable(name, url, error) from error
+            for chunk in response.stream(_CHUNK, decode_content=False):
+                file.write(chunk)
+                bar.update(len(chunk))
 
 
 @contextlib.contextmanager
@@ -124,6 +122,8 @@ def _response(name: str, url: str, headers: Mapping[str, str]) -> Iterator[urlli
         if response.status not in (200, 206):
             raise Unreachable(f"{name}: the server answered with the status {response.status}. Try again later")
         yield response
+    except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+        raise _unreachable(name, url, error) from error
     finally:
         response.close()
 

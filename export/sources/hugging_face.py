@@ -51,6 +51,10 @@ class HuggingFace:
         """See `Hub`."""
         return hf_hub_url(listing.id, file.name, revision=listing.revision), build_hf_headers()
 
+    def require_space(self, id: str, size: int) -> None:
+        """See `Hub`."""
+        require_space(id, size, Path(constants.HF_HUB_CACHE), "HF_HOME")
+
     def denied(self, id: str) -> ExportError:
         """See `Hub`."""
         return _denied(id)
@@ -64,7 +68,8 @@ class HuggingFace:
         """See `Hub`."""
         path = self.cached(listing, file)
         if path is None:
-            require_space(listing.id, file, Path(constants.HF_HUB_CACHE), "HF_HOME")
+            self.require_space(listing.id, file.size)
+            announce(listing.id, file)
             path = Path(_ask(listing.id, lambda: hf_hub_download(listing.id, file.name, revision=listing.revision)))
 
         def discard() -> None:
@@ -75,15 +80,19 @@ class HuggingFace:
         return path
 
 
-def require_space(name: str, file: RemoteFile, folder: Path, variable: str) -> None:
-    """Raise ExportError if a file does not fit on the disk of a folder, and announce the download of a large file."""
+def require_space(name: str, size: int, folder: Path, variable: str) -> None:
+    """Raise ExportError if so many bytes do not fit on the disk of a folder, which an environment variable sets."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if file.size > free:
+    if size > free:
         raise ExportError(
-            f"{name}: {file.name} needs {file.size / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free. "
+            f"{name}: the download needs {size / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free. "
             f"Free some, or set {variable} to a folder on another disk"
         )
+
+
+def announce(name: str, file: RemoteFile) -> None:
+    """Announce the download of a large file."""
     if file.size > 1 << 20:
         print(f"{name}: downloading {file.name} ({file.size / 1e6:,.0f} MB)", flush=True)
 
@@ -100,8 +109,12 @@ def _ask(name: str, call: Callable[[], T]) -> T:
         raise ExportError(
             f"{name}: there is no such repository. For a private one, set HF_TOKEN to your token"
         ) from None
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled):
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled) as error:
+        if not is_offline():
+            raise _unreachable(name, error) from error
         raise Unreachable(f"{name}: HF_HUB_OFFLINE is set, and the file has not been downloaded before") from None
+    except hub_errors.HFValidationError as error:
+        raise ExportError(f"{name} is not a valid ID of a repository: {error}") from error
     except hub_errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         raise Unreachable(f"{name}: the hub answered with the status {status}. Try again later") from error
@@ -113,6 +126,11 @@ def _ask(name: str, call: Callable[[], T]) -> T:
         if "httpx" in type(error).__module__:
             raise _unreachable(name, error) from error
         raise
+
+
+def is_offline() -> bool:
+    """Return whether the user allows no connections (`HF_HUB_OFFLINE`)."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _denied(name: str) -> ExportError:

@@ -46,6 +46,9 @@ class Hub(Protocol):
     def address(self, listing: Listing, file: RemoteFile) -> tuple[str, dict[str, str]]:
         """Return the URL of a file, and the headers with which to request it."""
 
+    def require_space(self, id: str, size: int) -> None:
+        """Raise ExportError if so many bytes do not fit on the disk for downloads."""
+
     def denied(self, id: str) -> ExportError:
         """Return the error for a repository that needs permission."""
 

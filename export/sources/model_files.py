@@ -55,6 +55,8 @@ class HubFiles:
 
     def fetch(self, names: list[str]) -> Path:
         """Download files, and return the folder that has them. Raises ExportError."""
+        missing = [file for name in names if not self._hub.cached(self._listing, file := self._files[name])]
+        self._hub.require_space(self._listing.id, sum(file.size for file in missing))
         paths = {name: self._hub.fetch(self._listing, self._files[name]) for name in names}
         name, path = next(iter(paths.items()))
         return path.parents[len(PurePosixPath(name).parts) - 1]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from export.fetch import ExportError
 from export.sources.download import Forbidden, NotFound, download, read_url
-from export.sources.hugging_face import require_space
+from export.sources.hugging_face import announce, require_space
 from export.sources.listing import Listing, RemoteFile, Unreachable, require_sha256
 
 _DOMAIN = "www.modelscope.cn"
@@ -52,6 +52,10 @@ class ModelScope:
         revision, name = quote(listing.revision, safe=""), quote(file.name, safe="")
         return f"{_endpoint()}/api/v1/models/{listing.id}/repo?Revision={revision}&FilePath={name}", _headers()
 
+    def require_space(self, id: str, size: int) -> None:
+        """See `Hub`."""
+        require_space(id, size, self._cache, "TRIDENT_CACHE")
+
     def denied(self, id: str) -> ExportError:
         """See `Hub`."""
         return ExportError(
@@ -85,8 +89,14 @@ class ModelScope:
         path = self._path(listing, file)
         if path.exists() and path.stat().st_size != file.size:  # the branch has moved on
             path.unlink()
+        if path.exists():
+            try:
+                require_sha256(listing.id, path, file.sha256, self._cache, path.unlink)
+            except ExportError:
+                print(f"{listing.id}: {file.name} has changed")
         if not path.exists():
-            require_space(listing.id, file, self._cache, "TRIDENT_CACHE")
+            self.require_space(listing.id, file.size)
+            announce(listing.id, file)
             try:
                 url, headers = self.address(listing, file)
                 download(listing.id, url, path, headers, file.size)

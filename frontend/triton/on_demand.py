@@ -1,19 +1,21 @@
 """Loads models when they are first requested, and unloads models that are idle or stand in the way of others.
 
-The workers of the frontend share a folder: a lock, so that only one model is loaded at a time, and a file for each
-model, whose modification time is that of the last request. The launcher writes the memory that each model needs.
-Models that Trident was started with are never unloaded.
+The workers of the frontend share a folder with a lock, so that only one model is loaded at a time, and with a file for
+each model. Every request holds a shared lock of its model's file until its response ends, and a model is unloaded only
+under an exclusive lock. The file says whether the model is loaded, and its modification time is the end of the last
+request. The launcher writes the memory that each model needs. Models that Trident was started with stay loaded.
 """
 
 import contextlib
 import fcntl
 import json
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from frontend.errors import APIError, Unavailable
 from frontend.settings import Settings
@@ -22,13 +24,15 @@ from frontend.triton.registry import Registry
 
 log = logging.getLogger(__name__)
 
-_READY = "READY"
-_LOAD_SECONDS = 300.0
-_LOCK_SECONDS = 0.05
-_CHECK_SECONDS = 1.0
+_READY, _UNLOADING = "READY", "UNLOADING"
+# The states of models that occupy memory.
+_PRESENT = (_READY, "LOADING", _UNLOADING)
 
-# A model that was requested so recently is not unloaded for another one, because its request may just begin.
-_GRACE_SECONDS = 2.0
+_LOADED, _UNLOADED = "loaded", "unloaded"
+
+_LOAD_SECONDS, _UNLOAD_SECONDS = 300.0, 60.0
+_POLL_SECONDS = 0.05
+_CHECK_SECONDS = 1.0
 
 
 class Triton(Protocol):
@@ -54,75 +58,110 @@ class OnDemand:
         """Start the thread that unloads idle models."""
         threading.Thread(target=self._watch, name="on-demand", daemon=True).start()
 
-    def ensure(self, name: str) -> None:
-        """Load a model unless it is loaded, and record that it is in use.
+    def hold(self, name: str) -> Callable[[], None]:
+        """Load a model unless it is loaded, and keep it loaded until the function that is returned is called.
 
-        Raises Unavailable if it does not fit beside models that are in use, or cannot be loaded.
+        Raises Unavailable if it does not fit beside the models in use, cannot be loaded, or is not loaded in time.
         """
         if name in self._settings.models:
-            return
-        self._touch(name)
-        if self._registry.state(name) == _READY:
-            return
-        with self._locked():
-            loaded = self._loaded()
-            if name not in loaded:
-                self._make_room(name, loaded)
-                self._load(name)
-        self._touch(name)
-        self._registry.refresh()
+            return lambda: None
+        deadline = time.monotonic() + self._settings.request_timeout
+        file = self._file(name).open("a+", encoding="utf-8")
+        try:
+            _lock(file, fcntl.LOCK_SH, deadline)
+            if self._registry.state(name) != _READY or self._content(name) != _LOADED:
+                with self._loading(deadline):
+                    self._load(name)
+                self._registry.refresh()
+        except BaseException:
+            file.close()
+            raise
+
+        def release() -> None:
+            os.utime(self._file(name))
+            file.close()
+
+        return release
 
     def unload_idle(self) -> None:
         """Unload the models that have had no request for the time that `keep_alive` sets."""
-        for name in self._idle(self._loaded()):
-            with self._locked():
-                if self._idle([name]):
-                    self._unload(name)
-
-    def _idle(self, names: list[str]) -> list[str]:
         if self._settings.keep_alive < 0:
-            return []
-        seconds = max(self._settings.keep_alive, _GRACE_SECONDS)
-        return [name for name in names if self._is_removable(name) and self._unused_seconds(name) >= seconds]
-
-    def _make_room(self, name: str, loaded: list[str]) -> None:
-        """Unload the least recently used models until another one fits. Raises Unavailable if it does not."""
-        needed = self._sizes.get(name, 0)
-        removable = sorted(filter(self._is_removable, loaded), key=self._unused_seconds)
-        while self._used(loaded) + needed > self._limit:
-            if not removable or self._unused_seconds(removable[-1]) < _GRACE_SECONDS:
-                raise Unavailable(
-                    f"The model '{name}' needs {needed / 1e9:.1f} GB, and the loaded models, which are in use, leave "
-                    f"{max(0, self._limit - self._used(loaded)) / 1e9:.1f} GB; retry later"
-                )
-            oldest = removable.pop()
-            self._unload(oldest)
-            loaded = [other for other in loaded if other != oldest]
+            return
+        for name in self._present():
+            if self._is_removable(name) and self._unused_seconds(name) >= self._settings.keep_alive:
+                self._unload(name)
 
     def _load(self, name: str) -> None:
-        started = time.monotonic()
-        try:
-            self._triton.load(name, _LOAD_SECONDS)
-        except APIError as error:
-            log.warning("%s could not be loaded: %s", name, error)
-            raise Unavailable(f"The model '{name}' could not be loaded; see the server's log") from error
-        log.info("loaded %s in %.1f s", name, time.monotonic() - started)
+        """Load a model, after making room for it. The caller holds the lock of all workers."""
+        self._wait_until_unloaded(name)
+        if self._state(name) != _READY:
+            self._make_room(name)
+            started = time.monotonic()
+            try:
+                self._triton.load(name, _LOAD_SECONDS)
+            except APIError as error:
+                log.warning("%s could not be loaded: %s", name, error)
+                raise Unavailable(f"The model '{name}' could not be loaded; see the server's log") from error
+            log.info("loaded %s in %.1f s", name, time.monotonic() - started)
+        self._file(name).write_text(_LOADED, encoding="utf-8")
 
-    def _unload(self, name: str) -> None:
-        """Unload a model. Triton finishes its requests first."""
-        try:
-            self._triton.unload(name, _LOAD_SECONDS)
-        except APIError as error:
-            log.warning("%s could not be unloaded: %s", name, error)
-        else:
-            log.info("unloaded %s", name)
-        self._registry.refresh()
+    def _make_room(self, name: str) -> None:
+        """Unload the least recently used models until another one fits. Raises Unavailable if it does not."""
+        needed = self._sizes.get(name, 0)
+        if sum(self._sizes.get(other, 0) for other in self._settings.models) + needed > self._limit:
+            raise Unavailable(
+                f"The model '{name}' needs {needed / 1e9:.1f} GB, which do not fit beside the models that stay loaded"
+            )
+        present = self._present()
+        for oldest in sorted(filter(self._is_removable, present), key=self._unused_seconds, reverse=True):
+            if self._used(present) + needed <= self._limit:
+                return
+            if oldest != name and self._unload(oldest):
+                present.remove(oldest)
+        if self._used(present) + needed > self._limit:
+            left = max(0, self._limit - self._used(present))
+            raise Unavailable(
+                f"The model '{name}' needs {needed / 1e9:.1f} GB, and the loaded models, which are in use, leave "
+                f"{left / 1e9:.1f} GB; retry later"
+            )
 
-    def _loaded(self) -> list[str]:
-        return [model.name for model in self._triton.index() if model.state == _READY]
+    def _unload(self, name: str) -> bool:
+        """Unload a model unless a request uses it, and wait until its memory is free. Return whether it is unloaded."""
+        with self._file(name).open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if self._state(name) != _READY:  # another worker was faster
+                return False
+            self._file(name).write_text(_UNLOADED, encoding="utf-8")
+            try:
+                self._triton.unload(name, _UNLOAD_SECONDS)
+                self._wait_until_unloaded(name)
+            except APIError as error:
+                log.warning("%s could not be unloaded: %s", name, error)
+                return False
+            finally:
+                self._registry.refresh()
+        log.info("unloaded %s", name)
+        return True
 
-    def _used(self, loaded: list[str]) -> int:
-        return sum(self._sizes.get(name, 0) for name in loaded)
+    def _wait_until_unloaded(self, name: str) -> None:
+        """Wait while Triton unloads a model, which it does in the background. Raises Unavailable if it takes long."""
+        deadline = time.monotonic() + _UNLOAD_SECONDS
+        while self._state(name) == _UNLOADING:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"The model '{name}' is still being unloaded; retry later")
+            time.sleep(_POLL_SECONDS)
+
+    def _state(self, name: str) -> str:
+        return next((model.state for model in self._triton.index() if model.name == name), "")
+
+    def _present(self) -> list[str]:
+        return [model.name for model in self._triton.index() if model.state in _PRESENT]
+
+    def _used(self, names: list[str]) -> int:
+        return sum(self._sizes.get(name, 0) for name in names)
 
     def _is_removable(self, name: str) -> bool:
         return name in self._sizes and name not in self._settings.models
@@ -133,22 +172,17 @@ class OnDemand:
         except FileNotFoundError:
             return float("inf")
 
-    def _touch(self, name: str) -> None:
-        self._file(name).touch()
+    def _content(self, name: str) -> str:
+        return self._file(name).read_text(encoding="utf-8")
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.used"
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of all workers. Waiting does not block the worker's other requests."""
+    def _loading(self, deadline: float) -> Iterator[None]:
+        """Hold the lock of all workers, so that one model is loaded at a time."""
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(_LOCK_SECONDS)
+            _lock(lock, fcntl.LOCK_EX, deadline)
             yield
 
     def _watch(self) -> None:
@@ -160,3 +194,14 @@ class OnDemand:
                 log.warning("idle models were not unloaded: %s", error)
             except Exception:
                 log.exception("idle models were not unloaded")
+
+
+def _lock(file: IO[str], kind: int, deadline: float) -> None:
+    """Lock a file. Waiting does not block the worker's other requests. Raises Unavailable at the deadline."""
+    while True:
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Unavailable("Other models are being loaded; retry later") from None
+            time.sleep(_POLL_SECONDS)

@@ -84,7 +84,7 @@ def test_second_instance_on_the_same_port_fails_and_names_the_stop_command(stack
 
 
 def test_start_fails_if_a_model_is_not_exported():
-    with pytest.raises(RuntimeError, match=r"(?s)Triton exited.*no-such-model"), running_stack(["no-such-model"]):
+    with pytest.raises(RuntimeError, match=r"Unknown model 'no-such-model'"), running_stack(["no-such-model"]):
         pass
 
 

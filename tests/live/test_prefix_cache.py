@@ -82,9 +82,10 @@ def test_cached_tokens_are_reported(client):
     def usage(question):
         messages = [{"role": "user", "content": f"{text} {question}"}]
         found = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4).usage
-        return found.prompt_tokens_details.cached_tokens, found.prompt_tokens
+        # If the cache is almost full, it is not certain whether it still has the default system message.
+        return found.prompt_tokens_details and found.prompt_tokens_details.cached_tokens, found.prompt_tokens
 
-    assert usage("Why?")[0] <= 32  # at most the default system message
+    assert (usage("Why?")[0] or 0) <= 32  # at most the default system message
     cached, total = usage("Why?")
     assert cached in (total - 1, total // 32 * 32)  # the answer of another seed may be in the partial block
     cached, total = usage("When was it?")

@@ -65,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._model(match[1], match[2])
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url.path):
             self._file(match[1], match[3], f"Bearer {HUGGING_FACE_TOKEN}", "Authorization")
+        elif match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", url.path):
+            self._file(match[1], match[2], "", "")
         elif match := re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)", url.path):
             self._modelscope(match[1], {"License": "Apache License 2.0"})
         elif match := re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/repo/files", url.path):
@@ -118,8 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404)
 
     def _file(self, repository: str, name: str, secret: str, header: str) -> None:
-        if repository in self.data.gated and self.headers.get(header) != secret:
+        if header and repository in self.data.gated and self.headers.get(header) != secret:
             self._error(403, "GatedRepo")
+            return
+        if header and self.command == "GET":  # hubs redirect to the servers that have their files
+            self.send_response(302)
+            self.send_header("Location", f"/cdn/{repository}/{name}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         content = self.data.repositories[repository][name]
         digest = _sha256(content)

@@ -110,7 +110,7 @@ def _export(
 ) -> list[str]:
     """Export models and return their names in the model repository. Raises ExportError."""
     from export.own_models import require_free_name
-    from export.repository import export_lock, export_model
+    from export.repository import export_lock, export_model, has_weights
     from export.resolve import resolve
 
     exported = []
@@ -120,7 +120,10 @@ def _export(
             require_free_name(candidate.entry, settings.model_repository)
         for candidate in candidates:
             entry, given = candidate.entry, options
-            source, projector = candidate.fetch() if weights is None else (weights, None)
+            require_free_name(entry, settings.model_repository)  # an earlier candidate may have the same name
+            source, projector = weights, None
+            if weights is None and not (entry.hub and has_weights(entry.name, settings.model_repository)):
+                source, projector = candidate.fetch()
             if projector and settings.engine != "openvino":
                 given = options._replace(projector=options.projector or projector)
             if entry.converter == "llamacpp-encoder":

@@ -38,8 +38,9 @@ _BASE = 200 * _MB
 # need for a while, and for other programs.
 _CACHE_SHARE = 0.4
 
-# By default, the KV cache holds two requests of the full context, but not more tokens than the maximum.
-_CONTEXTS, _MAX_CACHE_TOKENS, _MIN_CACHE_TOKENS = 2, 131_072, 2_048
+# By default, the KV cache holds a request of the full context, but at least the usual and at most the maximum number of
+# tokens. With fewer than the minimum, a model is of no use.
+_USUAL_CACHE_TOKENS, _MAX_CACHE_TOKENS, _MIN_CACHE_TOKENS = 32_768, 131_072, 2_048
 
 _MAX_SEQUENCES, _TOKENS_PER_SEQUENCE = 64, 256
 
@@ -53,11 +54,13 @@ class Footprint:
     overhead: int
     kv_bytes_per_token: int = 0
     cache_tokens: int = 0
+    other_cache: int = 0
+    """The size of a KV cache whose tokens have an unknown size, in bytes."""
 
     @property
     def cache(self) -> int:
         """The size of the KV cache in bytes."""
-        return self.kv_bytes_per_token * self.cache_tokens
+        return self.kv_bytes_per_token * self.cache_tokens + self.other_cache
 
     @property
     def total(self) -> int:
@@ -67,7 +70,9 @@ class Footprint:
     def describe(self) -> str:
         """Return the arithmetic."""
         parts = [f"{_gb(self.weights)} for the weights", f"{_gb(self.overhead)} for the engine"]
-        if self.cache:
+        if self.other_cache:
+            parts.append(f"{_gb(self.cache)} for the KV cache")
+        elif self.cache:
             tokens = f"{self.cache_tokens:,} tokens x {self.kv_bytes_per_token:,} bytes"
             parts.append(f"{_gb(self.cache)} for the KV cache ({tokens})")
         return f"{self.name}: {_gb(self.total)}: {', '.join(parts)}"
@@ -93,9 +98,15 @@ class MemoryPlan:
         return [*lines, f"with {_gb(_BASE)} for Triton and the frontend: {_gb(self.total)} of {_gb(self.limit)}"]
 
 
-def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
-    """Return the plan for models of the repository. Raise LaunchError if they do not fit into memory."""
-    limit, configs = _limit(settings), {name: _parameters(settings.model_repository / name) for name in names}
+def make_plan(settings: Settings, names: Sequence[str], reserved: int = 0) -> MemoryPlan:
+    """Return the plan for models of the repository. Raise LaunchError if they do not fit into memory.
+
+    `reserved` is what other models need.
+    """
+    limit, configs = (
+        _limit(settings) - reserved,
+        {name: _parameters(settings.model_repository / name) for name in names},
+    )
     fixed = [
         Footprint(name, _weights(settings.model_repository / name), _OVERHEAD.get(config["backend"], 100 * _MB))
         for name, config in configs.items()
@@ -107,7 +118,10 @@ def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
     budget = round(left * _CACHE_SHARE / max(1, len(chat)))
     if settings.kv_cache_gb:
         budget = round(settings.kv_cache_gb * 1e9)
-    found = {name: _fit_chat(name, configs[name], settings, budget) for name in chat}
+    try:
+        found = {name: _fit_chat(name, configs[name], settings, budget) for name in chat}
+    except ValueError as error:
+        raise LaunchError(f"A parameter of a chat model is not a number: {error}") from error
     footprints = [
         Footprint(
             each.name,
@@ -115,6 +129,7 @@ def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
             each.overhead,
             int(configs[each.name].get("kv_bytes_per_token", 0)),
             int(found.get(each.name, {}).get("cache_tokens", 0)),
+            _whole_gigabytes(configs[each.name] | found.get(each.name, {})) if each.name in found else 0,
         )
         for each in fixed
     ]
@@ -126,6 +141,11 @@ def make_plan(settings: Settings, names: Sequence[str]) -> MemoryPlan:
             "smaller --kv-cache-gb or --precision"
         )
     return plan
+
+
+def _whole_gigabytes(parameters: Mapping[str, str]) -> int:
+    """Return the size of the KV cache of a model that has it in gigabytes, in bytes; 0 for other models."""
+    return int(parameters.get("cache_size_gb", 1)) << 30 if parameters.get("cache_tokens") == "0" else 0
 
 
 def _limit(settings: Settings) -> int:
@@ -140,11 +160,13 @@ def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: 
         raise LaunchError(f"--context-length {settings.context_length:,} exceeds the {context:,} tokens of {name}")
     context = settings.context_length or context
     cache = config.get("cache_tokens", "0")
+    whole: dict[str, str] = {}
     if not per_token and config.get("engine") != "llamacpp":
-        tokens = 0  # the size of a token is unknown; the cache has `cache_size_gb`
+        tokens = 0  # the size of a token is unknown, so the cache has `cache_size_gb`
+        whole = {"cache_size_gb": str(max(1, round(settings.kv_cache_gb)))} if settings.kv_cache_gb else {}
     elif cache == "auto" or settings.kv_cache_gb:
         affordable = budget // per_token if per_token else _MAX_CACHE_TOKENS
-        wanted = affordable if settings.kv_cache_gb else min(_CONTEXTS * context, _MAX_CACHE_TOKENS)
+        wanted = affordable if settings.kv_cache_gb else min(max(context, _USUAL_CACHE_TOKENS), _MAX_CACHE_TOKENS)
         tokens = min(wanted, affordable)
         if tokens < min(context, _MIN_CACHE_TOKENS):
             tokens = min(context, _MIN_CACHE_TOKENS)  # the plan as a whole may be refused
@@ -153,7 +175,7 @@ def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: 
     sequences = settings.max_num_seqs or config.get("max_num_seqs", "auto")
     if sequences == "auto":
         sequences = max(1, min(_MAX_SEQUENCES, (tokens or _MAX_CACHE_TOKENS) // _TOKENS_PER_SEQUENCE))
-    return {
+    return whole | {
         "cache_tokens": str(tokens),
         "context_length": str(min(context, tokens or context)),
         "max_num_seqs": str(sequences),
@@ -223,17 +245,20 @@ def main() -> None:
     except LaunchError as error:
         sys.exit(str(error))
     if settings.models_on_demand:
-        plans += _plans_of_others(settings)
+        plans += _plans_of_others(settings, plans[0].total - _BASE)
     write_repository(settings, plans)
 
 
-def _plans_of_others(settings: Settings) -> list[MemoryPlan]:
-    """Return the plans of the models that are loaded on demand, each as if it were loaded alone."""
+def _plans_of_others(settings: Settings, reserved: int) -> list[MemoryPlan]:
+    """Return the plans of the models that are loaded on demand, each as if no other one of them were loaded.
+
+    `reserved` is what the models that are always loaded need.
+    """
     plans = []
     for path in sorted(settings.model_repository.glob("*/config.pbtxt")):
         if path.parent.name not in settings.models:
             try:
-                plans.append(make_plan(settings, [path.parent.name]))
+                plans.append(make_plan(settings, [path.parent.name], reserved))
             except (LaunchError, ValueError) as error:
                 print(f"{path.parent.name} cannot be loaded on demand: {error}", flush=True)
     return plans

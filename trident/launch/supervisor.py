@@ -163,12 +163,13 @@ class Supervisor:
             _say(f"{model['id']} responded in {time.monotonic() - started:.1f} s")
 
     def _models(self) -> list[dict[str, Any]]:
+        """Return the loaded models. Raise LaunchError if the frontend does not list them."""
         try:
             with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
                 models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
         except OSError as error:
             raise LaunchError(f"The frontend does not list its models: {error}") from error
-        return models
+        return [model for model in models if model["state"] == "READY"]
 
     def _greet(self) -> None:
         print(f"\nTrident serves OpenAI's API at {self._url}/v1\n", flush=True)

@@ -114,10 +114,12 @@ class TritonServer:
 
     def _forget_unloaded(self) -> None:
         """Update the backend processes if models are loaded and unloaded while Triton runs."""
+        running = self._children()
         for pid, name in list(self._backends.items()):
-            if not _alive(pid) and not self._is_loaded(name):
+            # A model that was loaded again at once has a new process.
+            if not _alive(pid) and (name in running.values() or not self._is_loaded(name)):
                 del self._backends[pid]
-        self._backends |= self._children()
+        self._backends |= running
 
     def _is_loaded(self, name: str) -> bool:
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/models/{name}/ready"

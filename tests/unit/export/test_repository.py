@@ -368,5 +368,40 @@ def test_model_is_complete_after_the_export_was_killed_at_any_moment(entry, tmp_
             assert parameters(folder)["context_length"] == "8"
             parts = list(latest_version(folder).iterdir())
             assert [part.stat().st_size for part in parts] == [7000] * 20
-            assert not [path for path in folder.parent.iterdir() if path.name.startswith(".tiny")]
+            assert not [path for path in folder.parent.iterdir() if path.name.startswith(".export-")]
             assert not [path for path in (tmp_path / "cache" / "converted").iterdir() if path.name.startswith(".")]
+
+
+def test_identity_of_an_own_model_is_its_content(entry, conversions, tmp_path):
+    own = entry.model_copy(update={"packages": [], "weights": "w", "origin": "hf:a/b@1"})
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "README.md").write_text(str(folder), encoding="utf-8")
+    weights = [folder / "model.safetensors" for folder in folders]
+    target = make(own, tmp_path, weights[0])
+    make(own.model_copy(update={"origin": "hf:a/b@2"}), tmp_path, weights[1])
+    assert len(conversions) == 1
+    weights[1].write_bytes(b"changed")
+    make(own, tmp_path, weights[1])
+    assert latest_version(target).name == "2"
+
+
+def test_previous_version_survives_a_new_configuration(entry, conversions, tmp_path):
+    make(entry, tmp_path)
+    newer = entry.model_copy(update={"conversion": {"quantize": "int8"}})
+    make(newer, tmp_path)
+    folder = make(newer.model_copy(update={"parameters": entry.parameters | {"precision": "bf16"}}), tmp_path)
+    roll_back("tiny", tmp_path / "repository")
+    assert latest_version(folder).name == "1"
+
+
+def test_hidden_folders_of_the_operator_are_left_alone(tmp_path):
+    for name in (".backup-20240101", ".git", ".tiny-12345678"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".export-tiny-12345678" / "old").mkdir(parents=True)
+    (tmp_path / ".fetch-abcdefgh").mkdir()
+    with export_lock(tmp_path):
+        names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert names == {".backup-20240101", ".git", ".tiny-12345678", "tiny"}

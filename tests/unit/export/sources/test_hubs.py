@@ -236,6 +236,47 @@ def test_unusable_names_are_explained(find, name, message):
     assert message in find(name)
 
 
+@pytest.mark.parametrize("name", ["hf:org/a--b", "org/a.git"])
+def test_ids_that_the_hub_rejects_are_explained(find, name):
+    assert "is not a valid ID of a repository" in find(name)
+
+
+def test_quantized_weights_are_refused(find, hub):
+    hub.repositories["org/Quantized"] = folder_files(quantization_config={"quant_method": "gptq", "bits": 4})
+    assert "its weights are quantized with gptq" in find("hf:org/Quantized")
+
+
+def test_code_of_an_encoder_is_refused(find, hub):
+    hub.repositories["org/Encoder"] = folder_files(auto_map={"AutoModel": "modeling.X"}) | {"modules.json": b"[]"}
+    assert "run only for chat models" in find("hf:org/Encoder", "describe", "huggingface", "trust")
+
+
+def test_other_hub_is_not_asked_if_connections_are_not_allowed(find):
+    assert "HF_HUB_OFFLINE is set" in find(FOLDER, HF_HUB_OFFLINE="1")
+
+
+def test_files_of_a_branch_that_moved_on_are_downloaded_again(find, hub):
+    first = find("ms:ZhipuAI/Tiny-Chat")
+    changed = folder_files() | {"model.safetensors": b"another" * 10_000}
+    hub.repositories["ZhipuAI/Tiny-Chat"] = changed
+    second = find("ms:ZhipuAI/Tiny-Chat")
+    assert first.path == second.path
+    with open(f"{second.path}/model.safetensors", "rb") as file:
+        assert file.read() == changed["model.safetensors"]
+
+
+def test_weights_of_catalog_models_are_downloaded(find, hub):
+    hub.repositories["Qwen/Qwen3-VL-2B-Instruct"] = folder_files() | {"preprocessor_config.json": b"{}"}
+    found = find("Qwen/Qwen3-VL-2B-Instruct")
+    assert found.entry["name"] == "qwen3-vl-2b"
+    assert sorted(os.listdir(found.path)) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+    ]
+
+
 def test_a_model_in_parts_is_refused(find, hub):
     hub.repositories["org/Parts"] = {"Big-Q4_K_M-00001-of-00002.gguf": b"a", "Big-Q4_K_M-00002-of-00002.gguf": b"b"}
     assert "split into several files" in find("hf:org/Parts")

@@ -9,7 +9,6 @@ import pytest
 
 from frontend.errors import EngineFailure, Unavailable
 from frontend.settings import Settings
-from frontend.triton import on_demand
 from frontend.triton.client import ModelState
 from frontend.triton.on_demand import OnDemand
 from frontend.triton.registry import Registry
@@ -26,10 +25,13 @@ class FakeTriton:
     def __init__(self, repository, *loaded):
         self.repository, self.loaded, self.calls = repository, list(loaded), []
         self.failing, self.seconds, self.loading = set(), 0.0, 0
+        self.unloading, self.unloading_seconds = {}, 0.0
 
     def index(self):
         names = [path.name for path in self.repository.iterdir()]
-        return [ModelState(name, "READY" if name in self.loaded else "") for name in names]
+        self.unloading = {name: end for name, end in self.unloading.items() if end > time.monotonic()}
+        states = dict.fromkeys(self.loaded, "READY") | dict.fromkeys(self.unloading, "UNLOADING")
+        return [ModelState(name, states.get(name, "")) for name in names]
 
     def config(self, name):
         return on_demand_config(self.repository, name)
@@ -47,6 +49,7 @@ class FakeTriton:
     def unload(self, name, timeout):
         self.calls.append(("unload", name))
         self.loaded.remove(name)
+        self.unloading[name] = time.monotonic() + self.unloading_seconds
 
 
 def on_demand_config(repository, name):
@@ -56,9 +59,8 @@ def on_demand_config(repository, name):
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path):
     """Return a function that starts with models of these sizes in GB, of which some are loaded."""
-    monkeypatch.setattr(on_demand, "_GRACE_SECONDS", 0.0)
 
     def run(sizes, loaded=(), limit=10, **fields):
         settings = Settings(
@@ -77,10 +79,12 @@ def start(tmp_path, monkeypatch):
     return run
 
 
-def use(loader, name, seconds_ago):
-    loader.ensure(name)
+def use(loader, name, seconds_ago=0):
+    """Send a request that ended so long ago."""
+    loader.hold(name)()
     then = time.time() - seconds_ago
-    os.utime(loader._file(name), (then, then))
+    if name != "resident":
+        os.utime(loader._file(name), (then, then))
 
 
 def test_unloaded_models_are_listed_and_loaded_at_the_first_request(start):
@@ -88,10 +92,10 @@ def test_unloaded_models_are_listed_and_loaded_at_the_first_request(start):
     assert {model.name: model.state for model in registry.models()} == {"resident": "READY", "other": "UNLOADED"}
     assert registry.require("org/other", "embedding").state == "UNLOADED"
     assert registry.require(None, "embedding").name == "resident"
-    loader.ensure("resident")
+    use(loader, "resident")
     assert triton.calls == []
-    loader.ensure("other")
-    loader.ensure("other")
+    use(loader, "other")
+    use(loader, "other")
     assert triton.calls == [("load", "other")]
     assert registry.require("other", "embedding").state == "READY"
 
@@ -100,11 +104,11 @@ def test_least_recently_used_model_makes_room(start):
     triton, _, loader = start({"resident": 4, "a": 3, "b": 3, "c": 3}, ["resident"])
     use(loader, "a", 10)
     use(loader, "b", 20)
-    loader.ensure("c")
+    use(loader, "c")
     assert triton.calls[2:] == [("unload", "b"), ("load", "c")]
     use(loader, "a", 0)
     use(loader, "c", 5)
-    loader.ensure("b")
+    use(loader, "b")
     assert triton.calls[4:] == [("unload", "c"), ("load", "b")]
 
 
@@ -112,25 +116,28 @@ def test_several_models_make_room_for_a_large_one(start):
     triton, _, loader = start({"resident": 1, "a": 3, "b": 3, "large": 8}, ["resident"])
     use(loader, "a", 10)
     use(loader, "b", 20)
-    loader.ensure("large")
+    use(loader, "large")
     assert triton.calls[2:] == [("unload", "b"), ("unload", "a"), ("load", "large")]
 
 
-def test_models_of_the_start_and_models_in_use_are_not_unloaded(start, monkeypatch):
-    triton, _, loader = start({"resident": 6, "a": 3, "b": 3}, ["resident"])
-    monkeypatch.setattr(on_demand, "_GRACE_SECONDS", 60.0)
-    loader.ensure("a")
+def test_models_of_the_start_and_models_in_use_are_not_unloaded(start):
+    triton, _, loader = start({"resident": 6, "a": 3, "b": 3}, ["resident"], keep_alive=0.0)
+    release = loader.hold("a")
+    loader.unload_idle()
     with pytest.raises(Unavailable, match=r"'b' needs 3\.0 GB, and the loaded models, which are in use, leave 1\.0 GB"):
-        loader.ensure("b")
+        loader.hold("b")
     assert triton.calls == [("load", "a")]
+    release()
+    use(loader, "b")
+    assert triton.calls[1:] == [("unload", "a"), ("load", "b")]
 
 
 def test_model_that_cannot_be_loaded_fails_only_its_own_requests(start):
     triton, registry, loader = start({"resident": 1, "broken": 1, "other": 1}, ["resident"])
     triton.failing.add("broken")
     with pytest.raises(Unavailable, match="'broken' could not be loaded"):
-        loader.ensure("broken")
-    loader.ensure("other")
+        loader.hold("broken")
+    use(loader, "other")
     assert registry.require("other", "embedding").state == "READY"
     assert registry.require("resident", "embedding").state == "READY"
 
@@ -138,7 +145,7 @@ def test_model_that_cannot_be_loaded_fails_only_its_own_requests(start):
 def test_one_model_is_loaded_at_a_time_and_once(start):
     triton, _, loader = start({"resident": 1, "a": 1, "b": 1}, ["resident"])
     triton.seconds = 0.2
-    threads = [threading.Thread(target=loader.ensure, args=(name,)) for name in ("a", "b", "a", "b")]
+    threads = [threading.Thread(target=use, args=(loader, name)) for name in ("a", "b", "a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -153,7 +160,7 @@ def test_idle_models_are_unloaded_after_a_while(start):
     loader.unload_idle()
     assert triton.calls[2:] == [("unload", "a")]
     assert registry.state("a") == "UNLOADED"
-    loader.ensure("a")
+    use(loader, "a")
     assert triton.calls[3:] == [("load", "a")]
 
 
@@ -173,6 +180,44 @@ def test_unloading_is_no_failure(start):
     triton.loaded.remove("resident")
     registry.refresh()
     assert registry.unresponsive_models() == ["resident"]
+
+
+def test_model_that_never_fits_is_refused_without_unloading_others(start):
+    triton, _, loader = start({"resident": 6, "a": 3, "huge": 5}, ["resident"])
+    use(loader, "a")
+    with pytest.raises(Unavailable, match=r"'huge' needs 5\.0 GB, which do not fit beside the models"):
+        loader.hold("huge")
+    assert triton.calls == [("load", "a")]
+
+
+def test_unloading_is_awaited_before_another_model_is_loaded(start):
+    triton, _, loader = start({"resident": 4, "a": 4, "b": 4}, ["resident"])
+    use(loader, "a", 10)
+    triton.unloading_seconds = 0.3
+    use(loader, "b")
+    assert triton.calls[1:] == [("unload", "a"), ("load", "b")]
+    assert triton.unloading == {}
+
+
+def test_model_that_was_just_unloaded_is_not_taken_for_loaded(start):
+    triton, registry, loader = start({"resident": 1, "a": 1}, ["resident"])
+    use(loader, "a", 10)
+    triton.loaded.remove("a")  # another worker has unloaded it, and this one does not know yet
+    loader._file("a").write_text("unloaded", encoding="utf-8")
+    assert registry.state("a") == "READY"
+    use(loader, "a")
+    assert triton.calls == [("load", "a")] * 2
+
+
+def test_waiting_for_other_models_ends_with_the_time_limit(start):
+    triton, _, loader = start({"resident": 1, "a": 1, "b": 1}, ["resident"], request_timeout=0.2)
+    triton.seconds = 1.0
+    thread = threading.Thread(target=use, args=(loader, "a"))
+    thread.start()
+    time.sleep(0.1)
+    with pytest.raises(Unavailable, match="Other models are being loaded"):
+        loader.hold("b")
+    thread.join(10)
 
 
 def test_configuration_that_is_not_valid_hides_only_its_model(start):

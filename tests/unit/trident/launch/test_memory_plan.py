@@ -53,7 +53,7 @@ def chosen(plan, name="chat"):
 @pytest.mark.parametrize(
     ("gigabytes", "expected"),
     [
-        (24, (16_384, 8192, 64)),  # two requests of the full context
+        (24, (32_768, 8192, 64)),
         (1.1, (12_000, 8192, 46)),  # 0.4 of the 0.6 GB that are left
         (0.8, (6_000, 6_000, 23)),  # the context is shortened to the cache
         (0.55, (2_048, 2_048, 8)),
@@ -93,8 +93,8 @@ def test_models_that_do_not_fit_are_refused_with_the_arithmetic(repository, plan
     [
         ({"kv_cache_gb": 1.0}, (50_000, 8192, 64)),
         ({"kv_cache_gb": 0.1}, (5_000, 5_000, 19)),
-        ({"context_length": 1000}, (2_000, 1000, 7)),
-        ({"max_num_seqs": 3}, (16_384, 8192, 3)),
+        ({"context_length": 1000}, (32_768, 1000, 64)),
+        ({"max_num_seqs": 3}, (32_768, 8192, 3)),
     ],
 )
 def test_settings_take_precedence(repository, plan, settings, expected):
@@ -124,7 +124,7 @@ def test_unknown_size_of_a_token_leaves_the_cache_to_the_engine(repository, plan
     repository("recurrent", size=0, **CHAT | {"kv_bytes_per_token": 0, "engine": "llamacpp"})
     found = plan(24, "vision", "recurrent")
     assert chosen(found, "vision") == (0, 4096, 64)
-    assert chosen(found, "recurrent") == (16_384, 8192, 64)
+    assert chosen(found, "recurrent") == (32_768, 8192, 64)
 
 
 def test_repository_has_the_numbers_and_links_to_the_models(repository, plan, tmp_path):
@@ -134,7 +134,7 @@ def test_repository_has_the_numbers_and_links_to_the_models(repository, plan, tm
     for _ in range(2):  # also over the previous one
         write_repository(settings, [plan(24, "chat", "encoder")])
     target = settings.served_repository
-    assert parse_config(target / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "16384"
+    assert parse_config(target / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "32768"
     assert (target / "chat" / "1" / "weights").stat().st_size == 5
     assert (target / "encoder").resolve() == folder / "encoder"
     assert parse_config(folder / "chat" / "config.pbtxt").parameters["cache_tokens"].string_value == "auto"
