@@ -32,6 +32,9 @@ class HuggingFace:
 
     def list_files(self, id: str, revision: str | None) -> Listing:
         """See `Hub`."""
+        from export.sources.modelscope import hugging_face_id  # imports this module
+
+        id = hugging_face_id(id)
         info: ModelInfo = _ask(id, lambda: HfApi().model_info(id, revision=revision, files_metadata=True))
         created = info.last_modified or info.created_at
         license = getattr(info.card_data, "license", None) if info.card_data else None

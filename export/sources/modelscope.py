@@ -26,6 +26,10 @@ _ORGANIZATIONS = {
     "tencent": "Tencent-Hunyuan",
 }
 
+# ModelScope's own organization, which mirrors models of many publishers.
+_MIRRORS = "AI-ModelScope"
+_MIRRORED = {"RMBG-2.0": {_MIRRORS: "briaai"}}
+
 
 class ModelScope:
     """ModelScope."""
@@ -37,6 +41,7 @@ class ModelScope:
 
     def list_files(self, id: str, revision: str | None) -> Listing:
         """See `Hub`."""
+        id = modelscope_id(id)
         base, revision = f"{_endpoint()}/api/v1/models/{id}", revision or _REVISION
         content = self._ask(id, f"{base}/repo/files?Revision={quote(revision, safe='')}&Recursive=True")
         blobs = [file for file in content.get("Files") or () if file.get("Type") != "tree"]
@@ -115,7 +120,7 @@ def modelscope_id(id: str) -> str:
 def hugging_face_id(id: str) -> str:
     """Return the ID on the Hugging Face hub of a repository on ModelScope."""
     organization, _, name = id.partition("/")
-    known = {theirs: ours for ours, theirs in _ORGANIZATIONS.items()}
+    known = {theirs: ours for ours, theirs in _ORGANIZATIONS.items() if theirs != _MIRRORS} | _MIRRORED.get(name, {})
     return f"{known.get(organization, organization)}/{name}"
 
 

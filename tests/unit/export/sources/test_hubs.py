@@ -175,6 +175,19 @@ def test_files_are_used_again_without_a_connection(find, hub):
     assert "cannot be reached" in find(f"hf:{SEEING}", HF_ENDPOINT="http://127.0.0.1:9")
 
 
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [
+        ("ms:zai-org/Tiny-Chat", "ms:ZhipuAI/Tiny-Chat@master"),
+        ("ms:ZhipuAI/Tiny-Chat", "ms:ZhipuAI/Tiny-Chat@master"),
+        ("hf:ZhipuAI/Tiny-Chat", f"hf:zai-org/Tiny-Chat@{COMMIT}"),
+        ("Tencent-Hunyuan/Tiny", f"hf:tencent/Tiny@{COMMIT}"),
+    ],
+)
+def test_organizations_have_another_name_on_the_other_hub(find, name, origin):
+    assert find(name, "describe").entry["origin"] == origin
+
+
 def test_the_other_hub_is_asked_if_one_cannot_be_reached(find):
     found = find(FOLDER, HF_ENDPOINT="http://127.0.0.1:9")
     assert found.entry["origin"] == "ms:ZhipuAI/Tiny-Chat@master"
