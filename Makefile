@@ -98,7 +98,7 @@ test-all: lint ## like test, but run all heavy suites
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
-test-fast: .venv/dev.stamp ## run the tests that need no Triton (about a minute)
+test-fast: .venv/dev.stamp ## run the tests that need no Triton (a few minutes)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
 lint: .venv/dev.stamp ## run ruff, mypy, the import rules and the documentation checks
