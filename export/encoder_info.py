@@ -68,7 +68,7 @@ def is_language_model_reranker(id: str, info: ModelInfo) -> bool:
 
 
 def _modules(files: ModelFiles) -> dict[str, str]:
-    """Return the kinds of the modules in modules.json → their folders, without the letter case of versions."""
+    """Return the kinds of the modules in modules.json → their folders; empty if there is no such file."""
     if "modules.json" not in files.sizes:
         return {}
     try:

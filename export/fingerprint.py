@@ -15,7 +15,7 @@ _LOCAL_OPTIONS = ("mmproj", "mmproj_file", "adapters", "adapter_files", "force",
 # The files that a conversion reads. Others, such as a README, do not matter.
 _SUFFIXES = (".safetensors", ".gguf", ".onnx", ".onnx_data", ".bin", ".json", ".model", ".jinja", ".txt")
 
-
+# Of these, conversions read none if there are safetensors.
 _UNREAD = (".bin", ".onnx", ".onnx_data", ".gguf")
 
 
@@ -50,7 +50,7 @@ def _files(weights: Path) -> Iterator[tuple[str, Path]]:
     paths = [path for path in sorted(weights.rglob("*")) if path.is_file() and path.suffix in _SUFFIXES]
     has_safetensors = any(path.suffix == ".safetensors" for path in paths)
     for path in paths:
-        if not (has_safetensors and path.suffix in _UNREAD):  # conversions read safetensors only
+        if not (has_safetensors and path.suffix in _UNREAD):
             yield path.relative_to(weights).as_posix(), path
 
 

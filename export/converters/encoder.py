@@ -29,15 +29,18 @@ def convert_with_optimum(source: Path, version: Path, options: Mapping[str, str]
     with tempfile.TemporaryDirectory(dir=version.parent) as folder:
         read, output = Path(folder) / "read", Path(folder) / "output"
         _link(source, read, options)
-        environments.run(
-            ".venv-onnx", "export.isolated.onnx_encoder", str(read), str(output), json.dumps(dict(options))
-        )
-        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
-            if (output / name).exists():
-                (output / name).rename(version / name)
+        _export(read, output, version, options)
     if options.get("quantize") == "int8":
         _fix_scales(version)
     return _describe(version)
+
+
+def _export(source: Path, output: Path, version: Path, options: Mapping[str, str]) -> None:
+    """Export a folder in the environment that has torch, and move the files of the model to the version folder."""
+    environments.run(".venv-onnx", "export.isolated.onnx_encoder", str(source), str(output), json.dumps(dict(options)))
+    for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
+        if (output / name).exists():
+            (output / name).rename(version / name)
 
 
 def convert_folder(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
@@ -75,10 +78,7 @@ def _convert_folder(source: Path, version: Path, options: Mapping[str, str], pre
         asked["check"] = json.dumps(texts)
     with readable_folder(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
         output = Path(folder) / "output"
-        environments.run(".venv-onnx", "export.isolated.onnx_encoder", str(read), str(output), json.dumps(asked))
-        for name in ("model.onnx", "model.onnx_data", "tokenizer.json", "score.npy"):
-            if (output / name).exists():
-                (output / name).rename(version / name)
+        _export(read, output, version, asked)
         reference = json.loads((output / "reference.json").read_bytes()) if "check" in asked else None
     if not (version / "model.onnx_data").exists():
         _fix_scales(version)

@@ -105,6 +105,8 @@ class Registry:
         self._aliases = {name.casefold(): target for name, target in settings.all_aliases.items()}
         self._lock = threading.Lock()
         self._models: dict[str, Model] = {}
+        # Models that are not loaded, and the modification times of their configurations.
+        self._unloaded: dict[str, tuple[int, Model | None]] = {}
         self._read_at = float("-inf")
         self._responded_at: dict[str, float] = {}
 
@@ -239,8 +241,13 @@ class Registry:
 
     def _read_unloaded(self, name: str) -> Model | None:
         """Return a model that is not loaded, or None if it has no task or no valid configuration."""
+        path = self._settings.served_repository / name / "config.pbtxt"
         try:
-            model = self._from_config(name, read_config(self._settings.served_repository / name / "config.pbtxt"))
+            changed_at = path.stat().st_mtime_ns
+            known_at, model = self._unloaded.get(name, (0, None))
+            if known_at != changed_at:
+                model = self._from_config(name, read_config(path))
+                self._unloaded[name] = changed_at, model
         except (OSError, ValueError) as error:
             log.warning("%s: %s", name, error)
             return None

@@ -7,19 +7,31 @@ import pytest
 import requests
 from openai import OpenAI
 
-from contract.paths import default_cache, default_model_repository, latest_version
+from contract.paths import default_model_repository, latest_version
 from tests.support.live import MODEL, run_in, url
 from tests.support.own_models import export_folder
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import running_stack
 
 KINDS = ["bert", "mpnet", "xlm-roberta", "modernbert", "qwen3", "cross-encoder"]
-MINILM = default_cache() / "tests" / "all-minilm-l6-v2"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     return tmp_path_factory.mktemp("repository")
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return package_files(MOONSHINE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(recordings, tmp_path_factory):
+    """Use an empty cache, because a conversion of an earlier run would not be compared with the original again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIDENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +106,8 @@ def test_reranker_scores_documents(stack):
     assert len(set(scores)) == 3
 
 
-def test_whisper_transcribes(client):
-    recording = package_files(MOONSHINE) / "beckett.wav"
-    with recording.open("rb") as file:
+def test_whisper_transcribes(client, recordings):
+    with (recordings / "beckett.wav").open("rb") as file:
         text = client.audio.transcriptions.create(model="My-Whisper", file=file).text
     assert len(text.split()) > 5
     assert re.search(r"\b(the|and|you|try|fail)\b", text.lower())

@@ -103,10 +103,8 @@ def make_plan(settings: Settings, names: Sequence[str], reserved: int = 0) -> Me
 
     `reserved` is what other models need.
     """
-    limit, configs = (
-        _limit(settings) - reserved,
-        {name: _parameters(settings.model_repository / name) for name in names},
-    )
+    limit = _limit(settings) - reserved
+    configs = {name: _parameters(settings.model_repository / name) for name in names}
     fixed = [
         Footprint(name, _weights(settings.model_repository / name), _OVERHEAD.get(config["backend"], 100 * _MB))
         for name, config in configs.items()
@@ -167,9 +165,8 @@ def _fit_chat(name: str, config: Mapping[str, str], settings: Settings, budget: 
     elif cache == "auto" or settings.kv_cache_gb:
         affordable = budget // per_token if per_token else _MAX_CACHE_TOKENS
         wanted = affordable if settings.kv_cache_gb else min(max(context, _USUAL_CACHE_TOKENS), _MAX_CACHE_TOKENS)
-        tokens = min(wanted, affordable)
-        if tokens < min(context, _MIN_CACHE_TOKENS):
-            tokens = min(context, _MIN_CACHE_TOKENS)  # the plan as a whole may be refused
+        # With the minimum, the plan as a whole may be refused.
+        tokens = max(min(wanted, affordable), min(context, _MIN_CACHE_TOKENS))
     else:
         tokens = int(cache)
     sequences = settings.max_num_seqs or config.get("max_num_seqs", "auto")
