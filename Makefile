@@ -37,11 +37,12 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Cannot create .venv. If the venv module is missing, on Debian and Ubuntu:" \
 		"apt install $$(basename $(PYTHON))-venv"; exit 1; }
 
-.venv/serve.stamp: requirements/pip.lock requirements/build.lock requirements/serve.lock requirements/triton.lock pyproject.toml | .venv/bin/python
+.venv/serve.stamp: requirements/pip.lock requirements/build.lock requirements/serve.lock requirements/swagger.lock requirements/triton.lock pyproject.toml | .venv/bin/python
 	@echo "trident: installing the serving dependencies (about 400 MB)"
 	@$(call install,pip)
 	@$(call install,build,--no-deps)
 	@$(call install,serve)
+	@$(call install,swagger,--no-deps)
 	@$(call pip,$(BIN),--quiet --no-deps --no-build-isolation --editable .) || $(failed)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(call install,triton,--no-deps); \
 		else echo "trident: Triton's wheel supports only Linux on x86-64; use --triton HOST:PORT"; fi
@@ -52,6 +53,12 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@$(call install,dev)
 	@touch $@
 
+# Optional: PostgreSQL as the store of the configuration, and OpenTelemetry.
+.venv/gateway.stamp: requirements/gateway.lock .venv/serve.stamp
+	@echo "trident: installing the drivers of PostgreSQL and OpenTelemetry"
+	@$(call install,gateway)
+	@touch $@
+
 .venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
 	@echo "trident: installing the benchmark dependencies"
 	@$(call install,bench)
@@ -60,6 +67,11 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 .venv/kokoro.stamp: requirements/kokoro.lock .venv/serve.stamp
 	@echo "trident: installing Kokoro's Chinese and Japanese dependencies"
 	@$(call install,kokoro)
+	@touch $@
+
+.venv/espeak.stamp: requirements/espeak.lock .venv/kokoro.stamp
+	@echo "trident: installing eSpeak NG for Kokoro's other languages"
+	@$(call install,espeak)
 	@touch $@
 
 # Some conversions, voice cloning and some benchmarks need torch. Their environments share the torch in .venv-torch, so
@@ -76,6 +88,25 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@rm -rf .venv-$* && .venv-torch/bin/python -m venv .venv-$*
 	@$(call install,$*,--no-deps,.venv-$*/bin)
 	@echo "$(call site_packages,.venv-torch)" > "$(call site_packages,.venv-$*)/torch.pth"
+	@touch $@
+
+# LiteLLM's proxy, a rival in a benchmark.
+.venv-litellm/ready: requirements/litellm.lock | .venv/bin/python
+	@rm -rf .venv-litellm && $(BIN)/python -m venv .venv-litellm
+	@$(call install,litellm,--no-deps,.venv-litellm/bin)
+	@touch $@
+
+# The packages with the code of speech recognizers are installed without their dependencies, which conversions do not need.
+# They are not in .venv-openvino, because optimum would import all of them there.
+.venv-asr/ready: requirements/asr.lock .venv-openvino/ready
+	@rm -rf .venv-asr && .venv-torch/bin/python -m venv .venv-asr
+	@$(call install,asr,--no-deps,.venv-asr/bin)
+	@for name in torch openvino; do echo "$(call site_packages,.venv-$$name)"; done > "$(call site_packages,.venv-asr)/others.pth"
+	@touch $@
+
+# The package voxcpm is installed without its dependencies: what it needs for speech is in .venv-voice already.
+.venv-voice/voxcpm: requirements/voxcpm.lock .venv-voice/ready
+	@$(call install,voxcpm,--no-deps,.venv-voice/bin)
 	@touch $@
 
 export: install ## download and convert MODELS into the model repository
@@ -112,21 +143,24 @@ docs: .venv/dev.stamp ## update the generated tables in the documentation
 format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup or gguf
+bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup, gguf, gateway or control
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
+	@$(if $(filter gateway,$(BENCH)),$(MAKE) --silent .venv-litellm/ready,true)
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
 # The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
-	@cd requirements && for name in build serve dev bench triton pip torch onnx openvino rivals kokoro voice; do leave=nothing; keep=.; \
-		case $$name in triton|pip) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
+	@cd requirements && for name in build serve dev bench gateway triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
+		case $$name in triton|pip|swagger|voxcpm|asr) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
-			onnx|openvino|rivals|voice) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
-			kokoro) source=$$name.in; flags="-c serve.lock";; \
+			onnx|openvino|rivals|voice|gguf) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
+			litellm) source=$$name.in; flags=;; \
+			kokoro|espeak) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
-			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev -c serve.lock";; \
+			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev --extra postgres --extra tracing -c serve.lock";; \
+			gateway) source=../pyproject.toml; flags="--extra backends --extra export --extra postgres --extra tracing -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-annotate --no-header --upgrade $$flags $$source | \

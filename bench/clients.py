@@ -32,15 +32,24 @@ class _Client:
 
 
 def run_clients(
-    port: int, path: str, bodies: list[bytes], clients: int, kind: str = "application/json", timeout: float = 300
+    port: int,
+    path: str,
+    bodies: list[bytes],
+    clients: int,
+    kind: str = "application/json",
+    timeout: float = 300,
+    api_key: str = "",
 ) -> Rate:
     """Send each body in a POST request with content type `kind` to 127.0.0.1, from `clients` concurrent clients.
+
+    `api_key` is sent if it is not empty.
 
     Raises AssertionError if an HTTP status is not 200, if the server closes a connection, or after `timeout` seconds.
     """
     selector, waiting, latencies = selectors.DefaultSelector(), iter(bodies), list[float]()
     started = time.perf_counter()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: "
+    key_header = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{key_header}Content-Type: {kind}\r\nContent-Length: "
     for _ in range(min(clients, len(bodies))):
         client = _Client(socket.create_connection(("127.0.0.1", port)))
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

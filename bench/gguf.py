@@ -33,7 +33,7 @@ def bare_engine(model_folder: Path) -> Work:
 
     The function's input is (texts, max_tokens), and its result is a Load.
     """
-    from backends.generation.llamacpp.context import LlamaContext, Piece
+    from backends.common.llamacpp.context import LlamaContext, Piece
     from backends.generation.prompt.chat_prompt import ChatPrompt
 
     parameters = {key: value.string_value for key, value in read_config(model_folder).parameters.items()}

@@ -84,6 +84,8 @@ class SpeechOptions(_Options):
     voice: str | None = None
     speed: float = 1.0
     format: str = "mp3"
+    reference_text: str | None = None
+    """The words spoken in the reference audio, if the model needs them."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class EncoderParameters:
 
 @dataclass(frozen=True)
 class TranscriptionParameters:
-    """Parameters of Whisper transcription models."""
+    """Parameters of transcription models."""
 
     engine: str
     device: str
@@ -74,6 +74,8 @@ class TranscriptionParameters:
     block_seconds: float
     max_seconds: float
     queue_size: int
+    family: str = ""
+    """Of speech recognizers that are language models: how they are prompted."""
 
 
 @dataclass(frozen=True)

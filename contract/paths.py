@@ -27,6 +27,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("TRIDENT_CACHE") or fallback).absolute()
 
 
+def default_data() -> Path:
+    """Return the folder for data that cannot be made again: API keys and versions of the configuration.
+
+    It is $TRIDENT_DATA or, if that is not set, the folder `trident` in the user's data folder.
+    """
+    fallback = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "trident"
+    return Path(os.environ.get("TRIDENT_DATA") or fallback).absolute()
+
+
 def default_model_repository() -> Path:
     """Return the folder that Triton loads models from.
 

@@ -55,6 +55,9 @@ CHAT = TaskTensors(
     lists=("image", "audio"),
 )
 
+OUTPUT_MISMATCH = "output_mismatch"
+"""The `code` of the error of a chat model whose output violates the constraint of its request."""
+
 FILES = CHAT.lists
 """The inputs of chat models with files, which are also the types of content parts."""
 

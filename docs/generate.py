@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,6 +20,8 @@ from contract.tensors import TENSORS
 from export.catalog import Entry, load_catalog
 from frontend import errors
 from frontend.aliases import DEFAULT_ALIASES
+from frontend.app import create_app
+from frontend.endpoints.openapi.document import generate as generate_openapi
 from frontend.settings import GROUPS, Settings
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -213,12 +216,34 @@ def _setting_values(field: "dataclasses.Field[Any]", kind: Any) -> str:
 def catalog_table(_: str) -> str:
     """Return the table of the catalog's models."""
     entries = load_catalog().values()
-    rows = [(f"`{e.name}`", e.task.replace("_", " "), _download(e), e.license, _describe(e)) for e in entries]
-    return _table("model | task | download | license | description", rows)
+    rows = [
+        (f"`{e.name}`", e.task.replace("_", " "), _download(e), ", ".join(_engines(e)), e.license, _describe(e))
+        for e in entries
+    ]
+    return _table("model | task | download | engine | license | description", rows)
 
 
 def _download(entry: Entry) -> str:
-    return f"{entry.size / 1e6:.0f} MB" if entry.packages else "your own"
+    if not (entry.packages or entry.hub or entry.url):
+        return "your own"
+    size = f"{entry.size / 1e6:,.0f} MB"
+    return f"{size} from a hub" if entry.hub else size
+
+
+_ENGINE_NAMES = {"openvino": "OpenVINO", "llamacpp": "llama.cpp", "ctranslate2": "CTranslate2"}
+
+
+def _engines(entry: Entry) -> list[str]:
+    """Return the engines that can run a model, the best one first."""
+    if entry.converter == "gguf":
+        names = ["openvino", "llamacpp"]
+    elif entry.backend in ("encoder", "segmentation", "ocr"):
+        names = ["onnxruntime"]
+    elif entry.backend == "diffusion":
+        names = ["openvino"]
+    else:
+        names = entry.engines or [entry.parameters["engine"]]
+    return [_ENGINE_NAMES.get(name, name) for name in names]
 
 
 def _describe(entry: Entry) -> str:
@@ -261,7 +286,22 @@ def tensor_table(_: str) -> str:
     return _table("task | inputs (`?`: optional) | outputs | responses", rows)
 
 
+def operation_table(_: str) -> str:
+    """Return a table of the operations of the management API."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(cache=Path(folder), data=Path(folder)), lambda _: None, lambda: None)  # type: ignore[arg-type,return-value]
+        document = generate_openapi(app)
+    rows = [
+        (f"`{method.upper()} {path}`", operation["summary"].rstrip("."))
+        for path, methods in document["paths"].items()
+        if path.startswith(("/api/", "/v1/organization/"))
+        for method, operation in methods.items()
+    ]
+    return _table("request | what it does", rows)
+
+
 TABLES = {
+    "operations": operation_table,
     "aliases": alias_table,
     "catalog": catalog_table,
     "errors": error_table,

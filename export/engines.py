@@ -18,6 +18,8 @@ T = TypeVar("T")
 _CONVERTERS = {
     "gguf": {"openvino": "gguf", "llamacpp": "llamacpp"},
     "folder": {"openvino": "openvino-chat", "llamacpp": "llamacpp-chat"},
+    "folder with images": {"openvino": "vision-language", "llamacpp": "llamacpp-chat"},
+    "speech recognizer": {"openvino": "openvino-asr", "llamacpp": "llamacpp-asr"},
 }
 
 # The options of llama.cpp's converter.
@@ -67,7 +69,7 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
         if given.flag:
             raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models on llama.cpp")
         return entry
-    if format == "folder" and given.requantize:
+    if format != "gguf" and given.requantize:
         raise ExportError(f"--requantize applies to GGUF files; {entry.name} is converted with --precision instead")
     # Exports of catalog models have had no parameter `engine` before there was a choice.
     unnamed = "openvino" if entry.converter == "gguf" else None
@@ -79,11 +81,14 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     if engine == "auto" and previous:
         engine = previous
     elif engine == "auto":
-        engine = "llamacpp" if entry.converter == "llamacpp" or _has_amx() else "openvino"
+        fast = _has_amx() and format in ("gguf", "folder")
+        engine = "llamacpp" if entry.converter == "llamacpp" or fast else "openvino"
         engine = engine if engine in usable else usable[0]
     else:
         engine, _, device = engine.partition("-")
         options = options | {"device": device or "cpu"}
+    if engine not in usable and entry.backend != "generation":
+        engine = usable[0]  # the setting is meant for chat models
     if engine not in usable:
         raise ExportError(f"{engine} cannot run {entry.name}; it runs on {' and '.join(usable)}")
     if engine == "openvino":
@@ -92,6 +97,10 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
         options = {}
         if given.flag:
             raise ExportError(f"{entry.name} runs on OpenVINO; {given.flag} needs --engine llamacpp")
+    if entry.backend != "generation":
+        if given.flag:
+            raise ExportError(f"{given.flag} does not apply to {entry.name}, only to chat models on llama.cpp")
+        options = {}
     if given.requantize:
         options = options | {"requantize": "Q8_0"}
     if given.projector or Path(options.get("mmproj", "")).is_file():
@@ -100,13 +109,15 @@ def with_engine(entry: Entry, engine: str, record: dict[str, Any], given: LlamaO
     if given.adapters or (known and all(path.is_file() for path in known)):
         options = options | _adapter_options(given.adapters or known)
     parameters = entry.parameters | {"engine": engine}
-    if engine == "llamacpp":
+    if engine == "llamacpp" and entry.backend == "generation":
         parameters |= {"max_num_batched_tokens": "512", "device": options.get("device", "cpu").upper()}
+        if format != "gguf":
+            parameters.pop("image_tokens", None)  # the converter determines it
     conversion = {name: value for name, value in entry.conversion.items() if name != "engines"} | options
     update = {"converter": _CONVERTERS[format][engine], "parameters": parameters, "conversion": conversion}
     if "mmproj" in options:
         parameters["image_tokens"] = options["mmproj_image_tokens"]
-        update["capabilities"] = [*entry.capabilities, *options["mmproj_accepts"].split()]
+        update["capabilities"] = list(dict.fromkeys([*entry.capabilities, *options["mmproj_accepts"].split()]))
     return entry.model_copy(update=update)
 
 

@@ -37,11 +37,27 @@ def run(environment: str, module: str, *arguments: str) -> str:
     make(f"{environment}/ready")
     command = [str(python(environment)), "-m", module, *arguments]
     result = subprocess.run(
-        command, cwd=CHECKOUT, env=_environment(), capture_output=True, encoding="utf-8", check=False
+        command,
+        cwd=CHECKOUT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     if result.returncode:
-        raise ExportError(f"The conversion failed:\n{result.stderr[-2000:]}")
+        raise ExportError(f"The conversion failed:\n{_reason(result.stderr)[-2000:]}")
     return result.stdout
+
+
+def _reason(errors: str) -> str:
+    """Return the output of a process that failed, or what stands below the stack trace in it."""
+    lines = errors.strip().splitlines()
+    traces = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if not traces:
+        return errors.strip()
+    frames = [index for index in range(traces[-1], len(lines)) if lines[index].startswith("  ")]
+    return "\n".join(lines[frames[-1] + 1 :]) if frames else lines[-1]
 
 
 def _environment() -> dict[str, str]:

@@ -13,7 +13,10 @@ _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _LOCAL_OPTIONS = ("mmproj", "mmproj_file", "adapters", "adapter_files", "force", "trust_remote_code")
 
 # The files that a conversion reads. Others, such as a README, do not matter.
-_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".onnx_data", ".bin", ".json", ".model", ".jinja", ".txt")
+_SUFFIXES = (
+    *(".safetensors", ".gguf", ".onnx", ".onnx_data", ".bin", ".pt", ".pth"),
+    *(".json", ".yaml", ".model", ".jinja", ".txt"),
+)
 
 # Of these, conversions read none if there are safetensors.
 _UNREAD = (".bin", ".onnx", ".onnx_data", ".gguf")

@@ -12,7 +12,7 @@ from export.environments import pinned_version
 from export.fetch import ExportError
 from export.sources.model_files import ModelFiles, read_json, weight_files
 
-Task = Literal["chat", "embedding", "rerank", "transcription"]
+Task = Literal["chat", "embedding", "rerank", "speech", "transcription"]
 
 # Configurations name the context in different ways.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "model_max_length")
@@ -22,6 +22,12 @@ VISION_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava")
 
 # The size of a weight with its share of the scales, in the only quantization that conversions can undo.
 _MXFP4_BYTES = 0.53
+
+# Architectures of speech recognizers that are language models → their family, and the engines that can run them.
+_RECOGNIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "GlmAsrForConditionalGeneration": ("glm-asr", ("llamacpp",)),
+    "Qwen3ASRForConditionalGeneration": ("qwen3-asr", ("openvino", "llamacpp")),
+}
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
@@ -41,6 +47,12 @@ class ModelInfo:
     """Whether the model can only be loaded with Python code from its repository."""
     engines: Mapping[str, str]
     """The engines → "" or, for one that cannot run the model, why."""
+    weights: tuple[str, ...] = ()
+    """The files with the weights, if they are not the usual ones."""
+    family: str = ""
+    """Of speech recognizers that are language models: how they are prompted."""
+    accepts: tuple[str, ...] = ()
+    """What a chat model accepts besides text: `vision`, `audio` or both."""
 
     @property
     def usable_engines(self) -> list[str]:
@@ -60,12 +72,17 @@ def read_info(name: str, files: ModelFiles) -> ModelInfo:
 
 def _read(files: ModelFiles) -> ModelInfo:
     config = read_json(files, "config.json")
+    if not config and "config.yaml" in files.sizes:
+        return _read_fun_asr(files)
     if not config:
         if "model_index.json" in files.sizes:
             raise ExportError("image generation models are served under a catalog name: see `trident list`")
         raise ExportError("it has no config.json, and no GGUF file: it is not a model that Trident can convert")
+    if str(config.get("architecture", "")).startswith("voxcpm"):
+        return _read_voxcpm(config, files)
     architecture, model_type = _architecture(config), str(config.get("model_type", ""))
-    text = config.get("text_config") or config.get("llm_config") or config
+    names = ("text_config", "llm_config", "lm_config", "language_config")
+    text = next((config[name] for name in names if config.get(name)), config)
     size = sum(files.sizes[name] for name in weight_files(files))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype"))
     task = _task(architecture, files)
@@ -81,11 +98,59 @@ def _read(files: ModelFiles) -> ModelInfo:
         kv_bytes_per_token(text),
         needs_code and (task != "chat" or model_type not in _native_types()),
         _engines(task, architecture, model_type),
+        family=_RECOGNIZERS.get(architecture, ("",))[0],
+        accepts=_accepts(task, architecture, model_type, config),
     )
     if not info.usable_engines:
         reasons = "; ".join(reason for reason in info.engines.values())
         raise ExportError(f"no engine here can run {architecture}: {reasons}")
     return info
+
+
+def _read_voxcpm(config: Mapping[str, Any], files: ModelFiles) -> ModelInfo:
+    architecture = str(config["architecture"])
+    if architecture not in ("voxcpm", "voxcpm2"):
+        raise ExportError(f"models of the architecture {architecture[:100]} are not supported")
+    # Pickle files are read without running code, which suffices for these.
+    alternatives = (("model.safetensors", "pytorch_model.bin"), ("audiovae.safetensors", "audiovae.pth"))
+    weights = [next((name for name in names if name in files.sizes), names[0]) for names in alternatives]
+    for name in (*weights, "tokenizer.json"):
+        if name not in files.sizes:
+            raise ExportError(f"{name} is missing")
+    size = sum(files.sizes[name] for name in weights)
+    return ModelInfo(
+        "speech",
+        architecture,
+        architecture,
+        0,
+        size // 2,
+        0,
+        False,
+        {"voxcpm": ""},
+        weights=tuple(weights),
+        accepts=("voice_cloning",),
+    )
+
+
+def _read_fun_asr(files: ModelFiles) -> ModelInfo:
+    architecture = re.search(r"^model: *(\w+)", files.read("config.yaml").decode(errors="replace"), re.MULTILINE)
+    if architecture is None or architecture[1] != "FunASRNano":
+        raise ExportError("it has no config.json, and its config.yaml is not one of Fun-ASR-Nano")
+    # The pickle file is read without running code, which suffices for this model.
+    if "model.pt" not in files.sizes:
+        raise ExportError("model.pt is missing")
+    return ModelInfo(
+        "transcription",
+        architecture[1],
+        "fun_asr",
+        0,
+        files.sizes["model.pt"] // 2,
+        0,
+        False,
+        {"openvino": ""},
+        weights=("model.pt", "config.yaml"),
+        family="fun-asr",
+    )
 
 
 def _quantization(config: Mapping[str, Any]) -> str:
@@ -107,8 +172,13 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _task(architecture: str, files: ModelFiles) -> Task:
-    if architecture == "WhisperForConditionalGeneration":
+    if architecture == "WhisperForConditionalGeneration" or architecture in _RECOGNIZERS:
         return "transcription"
+    if architecture == "GlmasrModel":
+        raise ExportError(
+            "these are the files of GLM-ASR in its first layout. Use those in the layout of transformers, which the "
+            "publisher's repository has had since the end of 2025"
+        )
     if architecture.endswith("ForSequenceClassification"):
         return "rerank"
     if "modules.json" in files.sizes or "config_sentence_transformers.json" in files.sizes:
@@ -142,10 +212,23 @@ def _native_types() -> set[str]:
 
 def _engines(task: Task, architecture: str, model_type: str) -> dict[str, str]:
     if task == "chat":
-        if model_type in VISION_TYPES:
-            return {"openvino": ""}
-        return {"openvino": _openvino_reason(model_type), "llamacpp": _llamacpp_reason(architecture)}
+        openvino = "" if model_type in VISION_TYPES else _openvino_reason(model_type)
+        return {"openvino": openvino, "llamacpp": _llamacpp_reason(architecture)}
+    if architecture in _RECOGNIZERS:
+        return dict.fromkeys(_RECOGNIZERS[architecture][1], "")
     return {"onnxruntime" if task in ("embedding", "rerank") else "openvino": ""}
+
+
+def has_projector(architecture: str) -> bool:
+    """Return whether llama.cpp's converter makes a projector from a model of this architecture."""
+    return architecture in _table()["llamacpp"]["projectors"]
+
+
+def _accepts(task: Task, architecture: str, model_type: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    if task != "chat" or not (model_type in VISION_TYPES or has_projector(architecture)):
+        return ()
+    parts = {"vision_config": "vision", "audio_config": "audio"}
+    return tuple(kind for key, kind in parts.items() if config.get(key))
 
 
 def _openvino_reason(model_type: str) -> str:
@@ -162,7 +245,7 @@ def _openvino_reason(model_type: str) -> str:
 
 
 def _llamacpp_reason(architecture: str) -> str:
-    if architecture in _table()["llamacpp"]["architectures"]:
+    if architecture in _table()["llamacpp"]["architectures"] or has_projector(architecture):
         return ""
     return "llama.cpp's converter does not know it; a GGUF file of the model may exist, which needs none"
 

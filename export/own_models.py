@@ -20,7 +20,7 @@ from export.fetch import ExportError
 from export.gguf_header import PROJECTOR_ARCHITECTURE, GGUFHeader
 from export.local_names import free_name, is_remote
 from export.memory import memory_limit
-from export.model_info import VISION_TYPES, ModelInfo, Task
+from export.model_info import VISION_TYPES, ModelInfo, Task, has_projector
 from export.repository import read_record
 from export.sources.model_files import ModelFiles, read_json
 
@@ -43,9 +43,6 @@ _ENGLISH_WHISPER = 51_864
 
 # Precision → CTranslate2's name of the type that it computes with.
 _WHISPER_TYPES = {"auto": "int8", "int8": "int8", "f32": "float32"}
-
-# Precision → the name of the weights in the converter of vision-language models.
-_VISION_WEIGHTS = {"auto": "int8", "int8": "int8", "int4": "int4"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,10 @@ def folder_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Cho
     if info.task == "chat" and not is_language_model_reranker(facts.id, info):
         return _chat_entry(info, facts, choices)
     if info.task == "transcription":
-        return _whisper_entry(info, files, facts, choices)
+        recognizer = _recognizer_entry if info.family else _whisper_entry
+        return recognizer(info, files, facts, choices)
+    if info.task == "speech":
+        return _speech_entry(info, facts, choices)
     return _encoder_entry(info, files, facts, choices)
 
 
@@ -145,6 +145,42 @@ def _whisper_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "C
     )
 
 
+def _recognizer_entry(info: ModelInfo, files: ModelFiles, facts: Facts, choices: "Choices") -> Entry:
+    engines = info.usable_engines
+    precision = "int8" if choices.precision == "auto" else choices.precision
+    if precision == "int4":
+        raise ExportError(f"{facts.id}: speech recognizers have no int4 weights; use --precision int8, f16 or f32")
+    _require_memory(facts.id, round(info.num_parameters * BYTES_PER_WEIGHT.get(precision, 4)), precision, 0)
+    return _entry(
+        info,
+        facts,
+        "transcription",
+        "transcription",
+        f"{engines[0]}-asr",
+        conversion={"engines": " ".join(engines), "family": info.family, "precision": precision}
+        | ({"precision_by": "memory"} if choices.precision == "auto" else {}),
+        parameters={"family": info.family},
+    )
+
+
+def _speech_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
+    if choices.precision != "auto":
+        raise ExportError(f"{facts.id}: speech models keep the precision of their publisher; omit --precision")
+    # The package loads the model in float32 before it converts it.
+    _require_memory(facts.id, info.num_parameters * 4, "float32", 0)
+    entry = _entry(
+        info,
+        facts,
+        "speech",
+        "speech",
+        "voxcpm",
+        conversion={"architecture": info.architecture},
+        parameters={"engine": "voxcpm"},
+        capabilities=info.accepts,
+    )
+    return entry.model_copy(update={"requires": ".venv-voice/voxcpm"})
+
+
 def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
     if choices.precision == "f32":
         raise ExportError(f"{facts.id}: chat models have no float32 weights; use --precision f16")
@@ -152,16 +188,18 @@ def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
         "context_length": str(info.context_length or 2048),
         "kv_bytes_per_token": str(info.kv_bytes_per_token),
     }
+    if info.model_type in VISION_TYPES and choices.precision == "f16" and choices.engine != "llamacpp":
+        raise ExportError(
+            f"{facts.id}: on OpenVINO, models with images have no f16 weights; use --precision int8 or int4, or add "
+            "--engine llamacpp"
+        )
+    converter = "openvino-chat" if "openvino" in info.usable_engines else "llamacpp-chat"
+    conversion |= {"engines": " ".join(info.usable_engines), "precision": _precision(facts.id, info, choices)}
+    conversion |= {"precision_by": "memory"} if choices.precision == "auto" else {}
+    if info.accepts and has_projector(info.architecture):
+        conversion |= {"projector": "true"}
     if info.model_type in VISION_TYPES:
-        if choices.precision not in _VISION_WEIGHTS:
-            raise ExportError(f"{facts.id}: vision models have no f16 weights; use --precision int8 or int4")
-        _precision(facts.id, info, choices)
         converter = "vision-language"
-        conversion |= {"weights": _VISION_WEIGHTS[choices.precision]}
-    else:
-        converter = "openvino-chat" if "openvino" in info.usable_engines else "llamacpp-chat"
-        conversion |= {"engines": " ".join(info.usable_engines), "precision": _precision(facts.id, info, choices)}
-        conversion |= {"precision_by": "memory"} if choices.precision == "auto" else {}
     # The converter reads these.
     flags = {"trust_remote_code": choices.trust_remote_code, "force": choices.force}
     return _entry(
@@ -171,7 +209,7 @@ def _chat_entry(info: ModelInfo, facts: Facts, choices: "Choices") -> Entry:
         "generation",
         converter,
         conversion=conversion | {flag: "true" for flag, value in flags.items() if value},
-        capabilities=["vision"] if converter == "vision-language" else [],
+        capabilities=info.accepts,
     )
 
 
@@ -221,14 +259,27 @@ def _precision(id: str, info: ModelInfo, choices: "Choices") -> str:
 def require_free_name(entry: Entry, repository: Path) -> None:
     """Raise ExportError if another model in the repository has the name of a user's own model."""
     folder = repository / entry.name
-    if entry.origin is None or not folder.exists():
+    if not folder.exists():
         return
     record = read_record(folder)
+    if entry.origin is None:
+        _require_catalog_model(entry, folder, str(record.get("origin") or ""))
+        return
     previous = record.get("origin") or record.get("weights")
     if previous and _is_same(str(previous), str(entry.origin)):
         return
     other = previous or f"{folder}, which the export did not create"
     raise ExportError(f"{entry.origin} would have the same name as {other}. Rename it, or delete {folder}")
+
+
+def _require_catalog_model(entry: Entry, folder: Path, origin: str) -> None:
+    """Raise ExportError if a folder has a user's own model that is not the one of the catalog."""
+    ids = {id.lower() for id in (*entry.ids, entry.hub or "")}
+    if origin and origin.partition(":")[2].partition("@")[0].lower() not in ids:
+        raise ExportError(
+            f"{folder} has a model of your own, {origin}, whose name is now that of the catalog's {entry.id}. Rename "
+            "or delete the folder"
+        )
 
 
 def _is_same(previous: str, origin: str) -> bool:

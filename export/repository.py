@@ -168,10 +168,10 @@ def _conversion_inputs(entry: Entry, weights: Path | None, record: dict[str, Any
     }
 
 
-def has_weights(name: str, repository: Path) -> bool:
-    """Return whether the weights from which a model was exported still exist."""
+def previous_weights(name: str, repository: Path) -> Path | None:
+    """Return the folder from which a model was exported, if it still exists."""
     weights = read_record(repository / name).get("weights")
-    return bool(weights) and Path(str(weights)).exists()
+    return Path(str(weights)) if weights and Path(str(weights)).is_dir() else None
 
 
 def _is_converted(record: dict[str, Any], inputs: dict[str, Any]) -> bool:
@@ -304,7 +304,7 @@ def _listing(weights: Path) -> str:
     if weights.is_file():
         stat = weights.stat()
         return f"{weights.name} {stat.st_size} {stat.st_mtime_ns}"
-    known = ("config.json", "model_index.json", "model.safetensors", "*.onnx")
+    known = ("config.json", "config.yaml", "model_index.json", "model.safetensors", "*.onnx")
     if not any(next(weights.glob(pattern), None) for pattern in known):
         raise ExportError(f"{weights} has none of {', '.join(known)}; it is not a model folder")
     stats = [(path.relative_to(weights), path.stat()) for path in _files(weights)]

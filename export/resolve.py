@@ -20,8 +20,16 @@ from export.repository import read_record
 from export.sources.download import Forbidden, download, read_beginning
 from export.sources.gguf_choice import choose_gguf
 from export.sources.hugging_face import HuggingFace, is_offline, require_space
-from export.sources.listing import Hub, Listing, RemoteFile, Unreachable, read_listing, require_sha256
-from export.sources.model_files import FolderFiles, HubFiles, gguf_files, matching_files, needed_files
+from export.sources.listing import (
+    Hub,
+    Listing,
+    RemoteFile,
+    UnknownRevision,
+    Unreachable,
+    read_listing,
+    require_sha256,
+)
+from export.sources.model_files import FolderFiles, HubFiles, ModelFiles, gguf_files, matching_files, needed_files
 from export.sources.modelscope import ModelScope, hugging_face_id, modelscope_id
 from export.sources.reference import Kind, Reference, parse_reference
 
@@ -60,6 +68,8 @@ class Choices(NamedTuple):
     projector: Path | None = None
     trust_remote_code: bool = False
     force: bool = False
+    weights: Path | None = None
+    """For a model of the catalog: a folder on this machine to convert instead of what a hub has."""
 
 
 class UnknownModel(ExportError):
@@ -105,17 +115,72 @@ def plan(candidate: Candidate, engine: str, repository: Path) -> dict[str, str]:
 
 
 def _catalog_model(entry: Entry, choices: Choices) -> Candidate:
+    if choices.weights:
+        folder = choices.weights.resolve()
+        if entry.architecture:
+            entry, info = _published(entry, FolderFiles(folder), choices)
+            return Candidate(entry, lambda: Weights(folder), {"source": str(choices.weights)} | _shown(info, choices))
+        return Candidate(entry, lambda: Weights(folder), {"source": str(choices.weights)})
+    if entry.url:
+        url = entry.url
+        return Candidate(entry, lambda: Weights(_fetch_url(url, entry.size, choices).parent), {"source": url})
     if entry.packages or entry.hub is None:
         source = "the package index" if entry.packages else str(entry.weights)
         return Candidate(entry, lambda: Weights(None), {"source": source})
+    if entry.architecture:
+        hub, listing = _catalog_listing(entry, choices)
+        files = HubFiles(hub, listing)
+        entry, info = _published(entry, files, choices)
+        needed = needed_files(files, with_code=False, weights=info.weights)
+        facts = {"source": _source(hub, listing)} | _shown(info, choices)
+        return Candidate(entry, lambda: Weights(files.fetch(needed)), facts)
 
     def fetch() -> Weights:
-        hub, listing = _find(Reference(entry.name, choices.hub, str(entry.hub)), choices)
-        files = HubFiles(hub, listing)
+        files = HubFiles(*_catalog_listing(entry, choices))
         names = matching_files(files, entry.files) if entry.files else needed_files(files, with_code=False)
         return Weights(files.fetch(names))
 
     return Candidate(entry, fetch, {"source": f"{_hub(choices.hub, choices).title}, {entry.hub}"})
+
+
+def _catalog_listing(entry: Entry, choices: Choices) -> tuple[Hub, Listing]:
+    """Return what the hub that the user prefers, or else the other one, has of a model of the catalog."""
+    newest = Reference(entry.name, choices.hub, str(entry.hub))
+    if not entry.revision or choices.hub != "huggingface":  # ModelScope has other commits
+        return _find(newest, choices)
+    try:
+        return _find(newest._replace(revision=entry.revision), choices)
+    except UnknownRevision:
+        print(f"{entry.name}: the hub does not have the revision {entry.revision[:12]}; using the newest one")
+        return _find(newest, choices)
+
+
+def _published(entry: Entry, files: ModelFiles, choices: Choices) -> tuple[Entry, ModelInfo]:
+    """Return a catalog entry with what the publisher's configuration determines, and what that is.
+
+    Raises ExportError if the files are those of another model.
+    """
+    info = read_info(entry.name, files)
+    if info.architecture != entry.architecture:
+        raise ExportError(
+            f"{entry.name}: the files are those of the architecture {info.architecture}, and {entry.id} is "
+            f"{entry.architecture}"
+        )
+    facts = Facts(id=entry.id, origin=str(entry.weights), size=entry.size)
+    # A reranker that is a language model runs on the engine of encoders.
+    usable = [name for name in entry.engines if name in info.usable_engines or entry.task != info.task]
+    if not usable:
+        raise ExportError(f"{entry.name}: {'; '.join(reason for reason in info.engines.values() if reason)}")
+    found = folder_entry(info, files, facts, choices)
+    engines = {"engines": " ".join(usable)} if "engines" in found.conversion else {}
+    update = {
+        "converter": found.converter,
+        "conversion": found.conversion | engines | entry.conversion,
+        "capabilities": list(dict.fromkeys([*found.capabilities, *entry.capabilities])),
+        "parameters": found.parameters | entry.parameters,
+        "requires": found.requires,
+    }
+    return entry.model_copy(update=update), info
 
 
 def _local_file(path: Path, choices: Choices, projector: Path | None = None) -> Candidate:
@@ -143,7 +208,7 @@ def _local_folder(folder: Path, choices: Choices) -> Candidate:
         id=_folder_id(Path(os.path.abspath(folder))),
         origin=str(folder.resolve()),
         created=datetime.date.fromtimestamp(folder.stat().st_mtime),
-        size=sum(files.sizes[name] for name in needed_files(files, with_code=False)),
+        size=sum(files.sizes[name] for name in needed_files(files, with_code=False, weights=info.weights)),
     )
     shown = {"source": str(folder)} | _shown(info, choices)
     return Candidate(folder_entry(info, files, facts, choices), lambda: Weights(folder.resolve()), shown)
@@ -158,28 +223,36 @@ def _folder_id(folder: Path) -> str:
 
 
 def _url(reference: Reference, choices: Choices) -> Candidate:
-    url, _, sha256 = reference.location.partition("#sha256=")
-    file = Path(unquote(urlsplit(url).path)).name
-    path = choices.cache / "hub" / "url" / hashlib.sha256(url.encode()).hexdigest()[:16] / file
+    path, url, _ = _url_file(reference.location, choices)
     if path.exists():
         header, size = require_header(path), path.stat().st_size
     else:
         header, size = _remote_header(reference.text, url, {})
+    facts = Facts(id=path.stem, origin=reference.text, size=size, created=datetime.date.today())
+    shown = {"source": urlsplit(url).hostname or url}
+    return _gguf(header, facts, choices, lambda: Weights(_fetch_url(reference.location, size, choices)), shown)
 
-    def fetch() -> Weights:
-        if not path.exists():
-            require_space(file, size, choices.cache, "TRIDENT_CACHE")
-            download(file, url, path, {}, size)
-        require_sha256(file, path, sha256 or None, choices.cache, path.unlink)
-        return Weights(path)
 
-    facts = Facts(id=Path(file).stem, origin=reference.text, size=size, created=datetime.date.today())
-    return _gguf(header, facts, choices, fetch, {"source": urlsplit(url).hostname or url})
+def _url_file(location: str, choices: Choices) -> tuple[Path, str, str]:
+    """Return where a file from an address is kept, the address without the hash, and the hash, which may be empty."""
+    url, _, sha256 = location.partition("#sha256=")
+    file = Path(unquote(urlsplit(url).path)).name
+    return choices.cache / "hub" / "url" / hashlib.sha256(url.encode()).hexdigest()[:16] / file, url, sha256
+
+
+def _fetch_url(location: str, size: int, choices: Choices) -> Path:
+    """Return a verified file from an address, after downloading it if it is missing. Raises ExportError."""
+    path, url, sha256 = _url_file(location, choices)
+    if not path.exists():
+        require_space(path.name, size, choices.cache, "TRIDENT_CACHE")
+        download(path.name, url, path, {}, size)
+    require_sha256(path.name, path, sha256 or None, choices.cache, path.unlink)
+    return path
 
 
 def _repository(reference: Reference, choices: Choices) -> Candidate:
     hub, listing = _find(reference, choices)
-    shown = {"source": f"{hub.title}, revision {listing.revision[:12]}", "gated": "yes" if listing.gated else "no"}
+    shown = {"source": _source(hub, listing), "gated": "yes" if listing.gated else "no"}
     origin = f"{_PREFIXES[_kind(hub)]}:{listing.id}@{listing.revision}"
     facts = Facts(
         id=listing.id,
@@ -194,7 +267,7 @@ def _repository(reference: Reference, choices: Choices) -> Candidate:
     files = HubFiles(hub, listing)
     info = read_info(reference.text, files)
     _require_trust(reference.text, info, choices)
-    needed = needed_files(files, with_code=choices.trust_remote_code)
+    needed = needed_files(files, with_code=choices.trust_remote_code, weights=info.weights)
     facts = dataclasses.replace(facts, size=sum(files.sizes[name] for name in needed))
     entry = folder_entry(info, files, facts, choices)
     return Candidate(entry, lambda: Weights(files.fetch(needed)), shown | _shown(info, choices))
@@ -241,7 +314,7 @@ def _find(reference: Reference, choices: Choices) -> tuple[Hub, Listing]:
         other: Kind = "modelscope" if reference.kind == "huggingface" else "huggingface"
         translate = modelscope_id if other == "modelscope" else hugging_face_id
         named = reference.text.startswith(("http", *(f"{prefix}:" for prefix in _PREFIXES.values())))
-        if reference.revision or named or is_offline():
+        if "@" in reference.text or named or is_offline():
             raise  # the user named the hub, or a revision that only this hub has
         print(f"{error}\nTrying {_hub(other, choices).title}", flush=True)
         try:
@@ -250,6 +323,10 @@ def _find(reference: Reference, choices: Choices) -> tuple[Hub, Listing]:
             )
         except Unreachable:
             raise error from None
+
+
+def _source(hub: Hub, listing: Listing) -> str:
+    return f"{hub.title}, revision {listing.revision[:12]}"
 
 
 def _hub(kind: str, choices: Choices) -> Hub:

@@ -39,6 +39,8 @@ def render_config(entry: Entry, parameters: dict[str, str]) -> str:
         "created": str(calendar.timegm(entry.created.timetuple())),
         "capabilities": json.dumps(entry.capabilities),
     }
+    if further := entry.ids[1:]:
+        public["aliases"] = json.dumps(further)
     for key, value in (public | parameters | entry.parameters).items():
         config.parameters[key].string_value = value
     return str(text_format.MessageToString(config))

@@ -15,6 +15,7 @@ from flask import Flask, Response, current_app, g, has_request_context, request
 log = logging.getLogger("access")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_KEY = re.compile(r"tr-[A-Za-z0-9_-]{20,}")
 _ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -63,16 +64,26 @@ def _finish(response: Response) -> Response:
         log_fields(),
         current_app.extensions["access_log_format"],
     )
-    line = {"request_id": request_id(), "method": request.method, "path": request.path, "remote": request.remote_addr}
+    line = {
+        "request_id": request_id(),
+        "method": request.method,
+        "path": _without_keys(request.path),
+        "remote": request.remote_addr,
+    }
     response.headers["X-Request-Id"] = request_id()
 
     def write() -> None:
         milliseconds = round((time.monotonic() - started) * 1000, 1)
-        status = fields.pop("status", response.status_code)
-        log.info(_format(line | {"status": status, "ms": milliseconds} | fields, log_format))
+        # A stream that fails later has the status of its failure in `fields`.
+        log.info(_format(line | {"status": response.status_code, "ms": milliseconds} | fields, log_format))
 
     response.call_on_close(write)
     return response
+
+
+def _without_keys(path: str) -> str:
+    """Return a path without API keys, which somebody may have put there by mistake."""
+    return _KEY.sub("tr-…", path) if "tr-" in path else path
 
 
 def _format(line: dict[str, Any], log_format: str) -> str:

@@ -2,19 +2,24 @@
 
 APIError
 ├── InvalidRequest 400        ├── InternalError 500
-├── Forbidden 403             ├── EngineFailure 500
+├── Unauthorized 401          ├── EngineFailure 500
+├── Forbidden 403             ├── NotSupported 501
 ├── NotFound 404              ├── Unavailable 503
-├── ModelNotFound 404         │   └── Overloaded 503
-├── WrongMethod 405           ├── DeadlineExceeded 504
-├── PayloadTooLarge 413       └── ClientClosedRequest 499 (only logged: the client has disconnected)
-├── UnsupportedEncoding 415
+├── ModelNotFound 404         │   ├── Overloaded 503
+├── WrongMethod 405           │   ├── ServiceUnavailable 503
+├── Conflict 409              │   ├── StoreUnavailable 503
+├── PayloadTooLarge 413       │   └── CircuitBreakerOpen 503
+├── UnsupportedEncoding 415   ├── DeadlineExceeded 504
+├── RateLimited 429           └── ClientClosedRequest 499 (only logged: the client has disconnected)
 └── InvalidHTTP 400, 414, 417, 431 or 501
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -55,11 +60,25 @@ ERROR_TYPES_BY_CODE = {
 """Error code → the `type` of the error, for codes whose `type` differs from the one that ERROR_TYPES specifies."""
 
 
+# Error code → the `errorCode` of the management API, where it differs from the code in upper case.
+_MANAGEMENT_CODES = {
+    "management_closed": "ACCESS_DENIED",
+    "forbidden": "ACCESS_DENIED",
+    "unknown_host": "ACCESS_DENIED",
+    "invalid_value": "INVALID_PARAMETER",
+    "invalid_type": "INVALID_PARAMETER",
+    "invalid_json": "VALIDATION_ERROR",
+    "store_unavailable": "DATABASE_ERROR",
+}
+
+
 class APIError(Exception):
     """An error with an HTTP status and OpenAI's four fields: `message`, `type`, `param` and `code`."""
 
     status = 500
     code: str = "internal_error"
+    retry_after: float | None = None
+    """The seconds after which the client may try again, for the header `Retry-After`."""
 
     def __init__(
         self,
@@ -120,6 +139,36 @@ class Forbidden(APIError):
     """The client, or the `Host` header of its request, is not allowed."""
 
     status, code = 403, "forbidden"
+
+
+class Unauthorized(APIError):
+    """The request has no valid API key."""
+
+    status, code = 401, "invalid_api_key"
+
+
+class Conflict(APIError):
+    """The change contradicts another one, or the state of the server."""
+
+    status, code = 409, "conflict"
+
+
+class RateLimited(APIError):
+    """A limit of requests, tokens or parallel requests is reached."""
+
+    status, code = 429, "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.headers: dict[str, str] = {}
+        """OpenAI's headers about the limits."""
+
+
+class NotSupported(APIError):
+    """The operation has no meaning in this server."""
+
+    status, code = 501, "not_supported"
 
 
 class NotFound(APIError):
@@ -185,6 +234,31 @@ class Overloaded(Unavailable):
     """The model's queue is full, or too many downloads are in progress."""
 
     code = "overloaded"
+    retry_after = 1.0
+
+
+class ServiceUnavailable(Unavailable):
+    """No instance of the model is up."""
+
+    code = "service_unavailable"
+    retry_after = 1.0
+
+
+class StoreUnavailable(Unavailable):
+    """The store of keys and configuration does not respond."""
+
+    code = "store_unavailable"
+    retry_after = 1.0
+
+
+class CircuitBreakerOpen(Unavailable):
+    """All instances of the model have failed repeatedly, so they get no requests for a while."""
+
+    code = "circuit_breaker_open"
+
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class DeadlineExceeded(APIError):
@@ -227,11 +301,27 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _respond(error: APIError) -> Response:
-    response = Response(orjson.dumps(error.body()), error.status, content_type="application/json")
-    if isinstance(error, Overloaded):
-        response.headers["Retry-After"] = "1"
+    body = _envelope(error) if request.path.startswith("/api/") else error.body()
+    response = Response(orjson.dumps(body), error.status, content_type="application/json")
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, RateLimited):
+        response.headers.update(error.headers)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     log_fields()["error"] = error.log_text()
     return response
+
+
+def _envelope(error: APIError) -> dict[str, Any]:
+    """Return the body of an error of the management API."""
+    return {
+        "success": False,
+        "message": str(error),
+        "data": {"param": error.param} if error.param else None,
+        "errorCode": _MANAGEMENT_CODES.get(error.code, error.code.upper()),
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
 
 
 def _respond_http(error: HTTPException) -> Response:

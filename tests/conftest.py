@@ -3,6 +3,10 @@
 The plugin records the suites that passed, and skips suites whose inputs have not changed since.
 """
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections import defaultdict
 
 import pytest
@@ -12,6 +16,10 @@ from tests.support.live import MODELS, url
 from tests.support.recordings import MOONSHINE, package_files
 from tests.support.stack import running_stack
 from tests.support.suites import FOLDER, fingerprint, load_suites, record_passed, unchanged_suites
+
+# Not the user's own API keys and configuration.
+os.environ["TRIDENT_DATA"] = tempfile.mkdtemp(prefix="trident-data-")
+atexit.register(shutil.rmtree, os.environ["TRIDENT_DATA"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,17 @@ log = logging.getLogger(__name__)
 _TURN_SECONDS = 0.2
 
 
+IDLE = object()
+"""What a request yields instead of None if it waits: its turn ends at once."""
+
+
 class Work(Protocol):
     """A request in progress."""
 
     def is_cancelled(self) -> bool: ...
 
-    def steps(self) -> Iterator[None]:
-        """Return an iterator that performs one step each time `next` is called."""
+    def steps(self) -> Iterator[object]:
+        """Return an iterator that performs one step each time `next` is called, and yields IDLE if it waits."""
         ...
 
     def fail(self, error: BaseException) -> None: ...
@@ -38,7 +42,7 @@ class RoundRobin:
     """Runs requests in turn on `threads` threads. `len()` of this object is the number of unfinished requests."""
 
     def __init__(self, threads: int = 1) -> None:
-        self._waiting: deque[tuple[Work, Iterator[None]]] = deque()
+        self._waiting: deque[tuple[Work, Iterator[object]]] = deque()
         self._changed = threading.Condition()
         self._count = 0
         self._stopped = False
@@ -82,7 +86,7 @@ class RoundRobin:
                     self._count -= 1
             del work, steps  # otherwise a finished request's file stays in memory until the next request
 
-    def _step(self, work: Work, steps: Iterator[None]) -> bool:
+    def _step(self, work: Work, steps: Iterator[object]) -> bool:
         """Run one turn and return whether there are more steps. An error fails only this request."""
         turn_end = time.monotonic() + _TURN_SECONDS
         try:
@@ -90,7 +94,8 @@ class RoundRobin:
                 if work.is_cancelled():
                     work.cancel()
                     return False
-                next(steps)
+                if next(steps) is IDLE:
+                    return True
         except StopIteration:
             return False
         except BaseException as error:  # a Rust library's panic is not an Exception; this thread must not die
@@ -116,7 +121,7 @@ class StepwiseModel(abc.ABC):
         """Read the request's inputs, and return an iterator that does the work and yields the responses.
 
         The inputs must be read before this method returns, because Triton frees them afterwards. The iterator ends each
-        step by yielding a response, or None if the step has none. The method and the iterator may raise RequestFailure.
+        step by yielding a response, None if the step has none, or IDLE if it waits. Both may raise RequestFailure.
         """
 
     def start(self, capacity: int, threads: int = 1) -> None:
@@ -156,11 +161,11 @@ class _Work:
         self._responses, self._reply, self._request_id = responses, reply, request_id
         self.is_cancelled = reply.is_cancelled
 
-    def steps(self) -> Iterator[None]:
+    def steps(self) -> Iterator[object]:
         for response in self._responses:
-            if response is not None:
+            if response is not None and response is not IDLE:
                 self._reply.send(response)
-            yield
+            yield response if response is IDLE else None
         self._reply.send(flags=FINAL)
 
     def fail(self, error: BaseException) -> None:

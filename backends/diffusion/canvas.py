@@ -12,6 +12,9 @@ from backends.common.images.decoding import read_image
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+# Minimum pixels per side. After a smaller image, the engine's cached kernels would spoil all later ones.
+_MIN_SIDE = 64
+
 # Maximum pixels per side of a generated image. It exceeds the image size that any supported model was trained with, and
 # is less than WebP's maximum of 16,383.
 _MAX_SIDE = 8192
@@ -37,7 +40,7 @@ class Limits:
 class Canvas:
     """The size of the result and, for an edit, the source image [height, width, 3] and the mask [height, width].
 
-    The model works at the padded size: each side rounded up to a multiple of `step`.
+    The model works at the padded size: each side rounded up to a multiple of `step`, and to the minimum.
     """
 
     width: int
@@ -49,11 +52,11 @@ class Canvas:
 
     @property
     def padded_width(self) -> int:
-        return _round_up(self.width, self.step)
+        return max(_round_up(self.width, self.step), _MIN_SIDE)
 
     @property
     def padded_height(self) -> int:
-        return _round_up(self.height, self.step)
+        return max(_round_up(self.height, self.step), _MIN_SIDE)
 
     def padded_image(self) -> Pixels:
         """Return the source image, extended to the padded size by repeating its last row and column."""
@@ -145,7 +148,9 @@ def _scaled_down(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
-    if min(size) < limits.step or width % limits.step or height % limits.step:
+    if min(size) < _MIN_SIDE:
+        raise InvalidRequest(f"'size' must have sides of at least {_MIN_SIDE} pixels, not {width}x{height}", "size")
+    if width % limits.step or height % limits.step:
         raise InvalidRequest(
             f"'size' must have sides that are multiples of {limits.step}, not {width}x{height}", "size"
         )

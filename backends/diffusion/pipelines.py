@@ -74,7 +74,9 @@ class Pipelines:
             self._text = self._derived(openvino_genai.Text2ImagePipeline)
         defaults = self._inpainting.get_generation_config()
         self.size = (defaults.width, defaults.height)
-        self._tokenizer, self._max_tokens = self._find_tokenizer(index, defaults)
+        self._limit = self._find_limit(index, defaults)
+        # FLUX reads the prompt with CLIP as well, which cuts it off without the token that ends a text.
+        self._clip_limit = self._clip() if self.step == 16 else None
         self._decoder: Any = None
         self._decoding = threading.Lock()
         self._closing = False
@@ -85,13 +87,7 @@ class Pipelines:
 
     def truncate_prompt(self, prompt: str) -> tuple[str, int]:
         """Return the prompt, truncated to the token limit of the model, and its number of tokens."""
-        if (count := self._count(prompt)) <= self._max_tokens:
-            return prompt, count
-        ends = [word.end() for word in re.finditer(r"\S+", prompt)]
-        if not ends:
-            return "", self._count("")
-        kept = self._longest_prefix(prompt, ends) or self._longest_prefix(prompt, range(1, ends[0]))
-        return kept, self._count(kept)
+        return self._limit.truncate(prompt)
 
     def generate(self, parameters: ImageParameters, seed: int, callback: StepCallback) -> Pixels | None:
         """Return the image at the padded size of the canvas, [height, width, 3], or None if the generation was stopped.
@@ -110,17 +106,20 @@ class Pipelines:
         # Omit an empty negative prompt: without guidance, the engine fails on any negative prompt, even an empty one.
         if parameters.negative_prompt:
             options["negative_prompt"] = parameters.negative_prompt
+        prompt = parameters.prompt
+        if self._clip_limit:
+            options["prompt_2"], prompt = prompt, self._clip_limit.truncate(prompt)[0]
         if canvas.image is None:
-            result = self._text.generate(parameters.prompt, **options)
+            result = self._text.generate(prompt, **options)
         else:
             # The engine rejects a strength that leaves no step to run.
             options["strength"] = min(max(parameters.strength, 1.001 / parameters.steps), 1.0)
             image = openvino.Tensor(canvas.padded_image()[None])
             if canvas.mask is None:
-                result = self._image.generate(parameters.prompt, image, **options)
+                result = self._image.generate(prompt, image, **options)
             else:
                 mask = openvino.Tensor(canvas.padded_mask()[None, ..., None])
-                result = self._inpainting.generate(parameters.prompt, image, mask, **options)
+                result = self._inpainting.generate(prompt, image, mask, **options)
         if guard.error:
             raise guard.error
         # Return a copy, because the engine overwrites its own memory with the next image.
@@ -146,21 +145,43 @@ class Pipelines:
         pipeline.set_scheduler(openvino_genai.Scheduler.from_config(self._folder / "scheduler/scheduler_config.json"))
         return pipeline
 
+    def _find_limit(self, index: dict[str, Any], defaults: Any) -> "_PromptLimit":
+        """Return the limit of the text encoder with the highest one: T5 if present."""
+        for name in ("tokenizer_2", "tokenizer_3"):
+            if "T5" in str(index.get(name)):
+                return _PromptLimit(openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length))
+        return self._clip()
+
+    def _clip(self) -> "_PromptLimit":
+        config = json.loads((self._folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+        return _PromptLimit(
+            openvino_genai.Tokenizer(self._folder / "tokenizer"), int(config["max_position_embeddings"])
+        )
+
+
+class _PromptLimit:
+    """The maximum number of tokens in the prompt of a text encoder."""
+
+    def __init__(self, tokenizer: Any, max_tokens: int):
+        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+
+    def truncate(self, prompt: str) -> tuple[str, int]:
+        """Return the prompt, truncated at the end of a word if possible, and its number of tokens."""
+        if (count := self._count(prompt)) <= self._max_tokens:
+            return prompt, count
+        ends = [word.end() for word in re.finditer(r"\S+", prompt)]
+        if not ends:
+            return "", self._count("")
+        kept = self._longest_prefix(prompt, ends) or self._longest_prefix(prompt, range(1, ends[0]))
+        return kept, self._count(kept)
+
     def _longest_prefix(self, prompt: str, ends: Sequence[int]) -> str:
-        """Return the longest prefix within the token limit that ends at one of `ends`, or "" if there is none."""
+        """Return the longest prefix within the limit that ends at one of `ends`, or "" if there is none."""
         count = bisect_right(ends, self._max_tokens, key=lambda end: self._count(prompt[:end]))
         return prompt[: ends[count - 1]] if count else ""
 
     def _count(self, prompt: str) -> int:
         return int(self._tokenizer.encode(prompt).input_ids.shape[1])
-
-    def _find_tokenizer(self, index: dict[str, Any], defaults: Any) -> tuple[Any, int]:
-        """Return the tokenizer of the text encoder with the highest token limit (T5 if present), and that limit."""
-        for name in ("tokenizer_2", "tokenizer_3"):
-            if "T5" in str(index.get(name)):
-                return openvino_genai.Tokenizer(self._folder / name), int(defaults.max_sequence_length)
-        config = json.loads((self._folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-        return openvino_genai.Tokenizer(self._folder / "tokenizer"), int(config["max_position_embeddings"])
 
 
 class _Guard:

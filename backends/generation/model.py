@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from backends.common.errors import EngineDown, EngineFailure, InvalidRequest, QueueFull
+from backends.common.llamacpp.library import PROJECTOR
+from backends.common.llamacpp.media.encoder import MediaEncoder
 from backends.common.triton import (
     FINAL,
     error_response,
@@ -28,7 +30,6 @@ from backends.generation.engine.client import EngineClient
 from backends.generation.engine.ipc import TopLogprobs
 from backends.generation.grammar.constraints import grammar_from
 from backends.generation.llamacpp.gbnf import to_gbnf
-from backends.generation.media.encoder import MediaEncoder
 from backends.generation.output.generated_text import Delta, GeneratedText
 from backends.generation.output.metrics import Metrics
 from backends.generation.output.output_check import Check, output_check
@@ -38,10 +39,9 @@ from backends.generation.prompt.image_processor import load_image_processor
 from backends.generation.prompt.media_prompt import MediaPrompt
 from backends.generation.prompt.schema_prompt import schema_of
 from backends.generation.prompt.vision_prompt import VisionPrompt
-from backends.generation.vocabulary import PROJECTOR
 from contract.constraints import constraint_from_json
 from contract.parameters import GenerationParameters
-from contract.tensors import CHAT, FILES
+from contract.tensors import CHAT, FILES, OUTPUT_MISMATCH
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class TritonPythonModel:
             reply = request.get_response_sender()
             try:
                 self._accept(request, reply)
-            except QueueFull as error:
+            except (QueueFull, EngineDown) as error:
                 reply.send(error_response(error), FINAL)
             except Exception as error:
                 log.exception("request %s failed", request.request_id())
@@ -103,6 +103,8 @@ class TritonPythonModel:
     def _accept(self, request: Any, reply: Any) -> None:
         triton_parameters = request_parameters(request)
         if triton_parameters.get("probe"):
+            if not self._engine.is_ready:
+                raise EngineDown("The model's engine is restarting")
             reply.send(flags=FINAL)
             return
         client = str(triton_parameters.get("client", ""))
@@ -187,11 +189,14 @@ class TritonPythonModel:
         values: dict[str, Any] = {"text_output": delta.text}
         if answer.parameters.get("logprobs"):
             values["logprobs"] = json.dumps(self._describe_prompt(delta) + self._describe(delta.logprobs))
+        # A client that disconnects is charged for the tokens so far.
+        values["num_output_tokens"] = delta.num_output_tokens
+        if not answer.has_sent or delta.finish_reason:
+            values["num_input_tokens"] = delta.num_input_tokens
         if delta.finish_reason:
             self._metrics.count(delta.num_input_tokens, delta.num_output_tokens)
             self._engine.cancel(answer)  # after a stop string, the engine would otherwise go on generating
             values["finish_reason"] = delta.finish_reason
-            values |= {"num_input_tokens": delta.num_input_tokens, "num_output_tokens": delta.num_output_tokens}
             if delta.num_reasoning_tokens is not None:
                 values["num_reasoning_tokens"] = delta.num_reasoning_tokens
             if delta.num_cached_tokens is not None:
@@ -238,7 +243,8 @@ class TritonPythonModel:
                 return True
             return False
         log.error("the output of request %s violates its constraint", answer.request_id)
-        failure = EngineFailure("The model's output does not match the requested format; try again")
+        message = "The model's output does not match the requested format; try again"
+        failure = EngineFailure(message, code=OUTPUT_MISMATCH)
         answer.reply.send(error_response(failure), FINAL)
         return True
 

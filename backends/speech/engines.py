@@ -1,14 +1,15 @@
 """Defines the interface of speech engines, loads the engine that a model needs, and resolves the names of voices."""
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.common.errors import InvalidRequest
+from contract.options import SpeechOptions
 from contract.parameters import SpeechParameters
 
 Samples = NDArray[np.float32]
@@ -19,6 +20,7 @@ _ENGINES = {
     "hibari": ("backends.speech.hibari_engine", "HibariEngine"),
     "kokoro": ("backends.speech.kokoro_engine", "KokoroEngine"),
     "pocket-tts": ("backends.speech.pocket_tts_engine", "PocketTTSEngine"),
+    "voxcpm": ("backends.speech.voxcpm_engine", "VoxCPMEngine"),
 }
 
 
@@ -34,6 +36,15 @@ class Voice(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingVoice(Voice, Protocol):
+    """A voice whose pieces can be sent while they are being spoken."""
+
+    def stream(self, phonemes: str) -> Generator[Samples, None, None]:
+        """Yield the speech of one piece in parts."""
+        ...
+
+
 class SpeechEngine(Protocol):
     """A speech model. Several threads may use it and its voices at once."""
 
@@ -44,8 +55,8 @@ class SpeechEngine(Protocol):
     speeds: tuple[float, float]
     """The slowest and the fastest speed that the model itself supports; 1 is normal."""
 
-    def voice(self, name: str | None, reference: bytes | None) -> Voice:
-        """Return the voice with this name or alias, or the default voice if `name` is None.
+    def voice(self, options: SpeechOptions, reference: bytes | None) -> Voice:
+        """Return the voice with the name or alias in the options, or else the default voice.
 
         If `reference`, an encoded audio file, is given, return a voice that is cloned from that file.
 

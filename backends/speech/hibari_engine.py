@@ -9,6 +9,7 @@ from hibari.voices import VOICES
 
 from backends.speech.engines import Samples, Voices, cannot_clone
 from backends.speech.sentences import cut, split_sentences
+from contract.options import SpeechOptions
 from contract.parameters import SpeechParameters
 
 _MAX_CHARACTERS, _MAX_PHONEMES = 300, 400
@@ -32,10 +33,10 @@ class HibariEngine:
         }
         self._names = Voices(files, parameters.voice, parameters.voice_aliases)
 
-    def voice(self, name: str | None, reference: bytes | None) -> "HibariVoice":
+    def voice(self, options: SpeechOptions, reference: bytes | None) -> "HibariVoice":
         if reference is not None:
             raise cannot_clone()
-        return self._voices[self._names.find(name)]
+        return self._voices[self._names.find(options.voice)]
 
 
 class HibariVoice:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.common.stepwise import StepwiseModel
+from backends.common.stepwise import IDLE, StepwiseModel
 from backends.common.triton import has_input, load_model_config, read_strings, response
 from backends.speech.engines import load_engine
 from backends.speech.synthesis import SpeechSynthesis
@@ -40,6 +40,6 @@ class TritonPythonModel(StepwiseModel):
 
 def _work(synthesis: SpeechSynthesis) -> Iterator[Any]:
     for chunk in synthesis.chunks():
-        yield response(SPEECH, audio=chunk) if chunk else None
+        yield chunk if chunk is IDLE else response(SPEECH, audio=chunk) if chunk else None
     counts = {name: getattr(synthesis, name) for name in ("num_input_tokens", "num_output_tokens")}
     yield response(SPEECH, audio=b"", **counts)

@@ -37,7 +37,7 @@ class Speaker:
             path.write_text(yaml.safe_dump(_local_config(folder)), encoding="utf-8")
             self._model = TTSModel.load_model(config=path)
         # Importing pocket_tts limits torch to one thread.
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         # Decode frame by frame: otherwise timing decides how many frames are decoded together, which changes the sound.
         self._model.max_decoder_frames_per_call = 1
         self._voices: OrderedDict[str, Any] = OrderedDict()

@@ -8,7 +8,7 @@ from hibari import Hibari
 from backends.speech.normalization import spoken
 
 _ASIAN = re.compile(r"[\u3005\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f]")
-_CHINESE_END = re.compile(r"(?<=[。！？])")
+_OTHER_END = re.compile(r"(?<=[。！？।])")
 
 # A run of 16 or more digits is too long to be read as a number, so it is split to be read digit by digit.
 _DIGITS = re.compile(r"\d{16,}")
@@ -17,11 +17,14 @@ _DIGITS = re.compile(r"\d{16,}")
 _CUTS = (re.compile(r"[,;:—，；：、]\s*"), re.compile(r"\s+"))
 
 
-def split_sentences(text: str, maximum: int) -> Iterator[str]:
-    """Yield the sentences of an English, Chinese or Japanese text, cut into pieces of at most `maximum` characters."""
-    text = text if _ASIAN.search(text) else spoken(text)
+def split_sentences(text: str, maximum: int, *, is_english: bool = True) -> Iterator[str]:
+    """Yield the sentences of a text, cut into pieces of at most `maximum` characters.
+
+    `is_english` is whether a text without Chinese and Japanese characters is English.
+    """
+    text = text if _ASIAN.search(text) or not is_english else spoken(text)
     readable = _DIGITS.sub(lambda digits: " ".join(digits[0]), text)
-    for part in _CHINESE_END.split(readable):
+    for part in _OTHER_END.split(readable):
         for sentence in Hibari.split_sentences(part):
             yield from cut(" ".join(sentence.split()), maximum)
 

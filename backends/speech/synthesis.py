@@ -1,9 +1,12 @@
 """Speaks one text, and encodes each piece of speech as soon as it is ready."""
 
 import logging
+import queue
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import av
@@ -11,12 +14,16 @@ import numpy as np
 
 from backends.common.audio.encoding import Encoder
 from backends.common.errors import InvalidRequest, RequestFailure
-from backends.speech.engines import Samples, SpeechEngine
+from backends.common.stepwise import IDLE
+from backends.speech.engines import Samples, SpeechEngine, StreamingVoice
 from contract.languages import LANGUAGES
 from contract.options import SpeechOptions
 from contract.scripts import can_speak
 
 log = logging.getLogger(__name__)
+
+# How long a request waits for a part of its speech before other requests get their turns.
+_WAIT_SECONDS = 0.02
 
 
 class SpeechSynthesis:
@@ -50,18 +57,27 @@ class SpeechSynthesis:
                 "unsupported_language",
             )
         self._engine, self._text, self._pool, self._ahead = engine, text, pool, ahead
-        self._voice = engine.voice(options.voice, reference)
+        self._voice = engine.voice(options, reference)
         slowest, fastest = engine.speeds
         self._speed = min(max(options.speed, slowest), fastest)
         self._tempo = options.speed / self._speed
         self._encoder = Encoder(options.format, engine.rate)
+        self._is_closed = False
         self.num_input_tokens = self.num_output_tokens = 0
         """The phonemes spoken so far, and the length of their audio in units of `engine.hop` samples."""
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the encoded audio of each piece, and then the end of the file; a chunk may be empty."""
-        for phonemes, samples in self._spoken():
+    def chunks(self) -> Iterator[Any]:
+        """Yield the encoded audio of each piece, and then the end of the file.
+
+        A chunk may be empty, and is IDLE while the piece is being spoken.
+        """
+        # Parts of a piece cannot be sped up one by one.
+        streams = isinstance(self._voice, StreamingVoice) and self._tempo == 1
+        for phonemes, samples in self._streamed() if streams else self._spoken():
             self.num_input_tokens += len(phonemes)
+            if samples is None:
+                yield IDLE
+                continue
             self.num_output_tokens += len(samples) // self._engine.hop
             if len(samples):
                 yield self._encoder.encode(change_tempo(samples, self._engine.rate, self._tempo))
@@ -69,7 +85,32 @@ class SpeechSynthesis:
             raise InvalidRequest("'input' contains nothing to speak", "input")
         yield self._encoder.finish()
 
-    def _spoken(self) -> Iterator[tuple[str, Samples]]:
+    def _streamed(self) -> Iterator[tuple[str, Samples | None]]:
+        """Yield the phonemes of each piece with the first part of its speech, and the other parts without phonemes."""
+        assert isinstance(self._voice, StreamingVoice)  # noqa: S101
+        for phonemes in self._phonemes():
+            parts: queue.SimpleQueue[Samples | None] = queue.SimpleQueue()
+            task = self._pool.submit(self._stream_into, parts, phonemes)
+            task.add_done_callback(partial(_end, parts))
+            try:
+                while (samples := _next_part(parts)) is not None:
+                    yield phonemes if len(samples) else "", samples if len(samples) else None
+                    phonemes = "" if len(samples) else phonemes
+            finally:
+                self._is_closed = not task.done()
+                task.cancel()
+            task.result()
+
+    def _stream_into(self, parts: "queue.SimpleQueue[Samples | None]", phonemes: str) -> None:
+        """Put the parts of a piece into a queue, in a thread of the pool, until the request has ended."""
+        assert isinstance(self._voice, StreamingVoice)  # noqa: S101
+        with closing(self._voice.stream(phonemes)) as spoken:
+            for samples in spoken:
+                if self._is_closed:
+                    return
+                parts.put(samples)
+
+    def _spoken(self) -> Iterator[tuple[str, Samples | None]]:
         """Yield the phonemes of each piece, in order, with their samples."""
         waiting: deque[tuple[str, Future[Samples]]] = deque()
         try:
@@ -93,6 +134,18 @@ class SpeechSynthesis:
         except Exception as error:  # the libraries that produce the phonemes raise many kinds of exceptions
             log.warning("text could not be converted to phonemes: %s", type(error).__name__)
             raise InvalidRequest("'input' contains text that this model cannot speak", "input") from error
+
+
+def _end(parts: "queue.SimpleQueue[Samples | None]", _: "Future[None]") -> None:
+    parts.put(None)
+
+
+def _next_part(parts: "queue.SimpleQueue[Samples | None]") -> Samples | None:
+    """Return the next part of a piece, an empty one if there is none yet, or None at the end."""
+    try:
+        return parts.get(timeout=_WAIT_SECONDS)
+    except queue.Empty:
+        return np.zeros(0, np.float32)
 
 
 def change_tempo(samples: Samples, rate: int, factor: float) -> Samples:

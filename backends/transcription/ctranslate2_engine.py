@@ -34,6 +34,7 @@ class CTranslate2Engine:
     """A Whisper model in CTranslate2's format."""
 
     uses_previous_text = True
+    has_times = True
 
     def __init__(self, folder: Path, parameters: TranscriptionParameters):
         self._model = WhisperModel(
@@ -49,6 +50,7 @@ class CTranslate2Engine:
         self.languages = frozenset(
             code for code in codes if tokens.token_to_id(f"<|{code}|>") is not None
         ) or frozenset({"en"})
+        self.can_translate = self._model.model.is_multilingual
         self._beam_size, self.batch_size = parameters.beam_size, parameters.batch_size
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript]:

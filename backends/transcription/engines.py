@@ -14,6 +14,8 @@ from contract.parameters import TranscriptionParameters
 _ENGINES = {
     "ctranslate2": ("backends.transcription.ctranslate2_engine", "CTranslate2Engine"),
     "openvino": ("backends.transcription.openvino_engine", "OpenVINOEngine"),
+    "openvino with a family": ("backends.transcription.openvino_asr_engine", "OpenVINOASREngine"),
+    "llamacpp": ("backends.transcription.llamacpp_engine", "LlamaCppEngine"),
 }
 
 _FALLBACK = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -67,6 +69,10 @@ class TranscriptionEngine(Protocol):
     """The codes of the languages that the model knows."""
     uses_previous_text: bool
     """Whether the text before a window, passed as the prompt, improves the window's transcript."""
+    has_times: bool
+    """Whether segments and words have times. If not, a window is one segment, so windows are short."""
+    can_translate: bool
+    """Whether the model can translate into English."""
 
     def decode(self, windows: Sequence[Samples], options: TranscriptionOptions) -> Iterator[WindowTranscript | None]:
         """Yield the transcript of each window, in order, and None after each step that does not complete a window.
@@ -79,7 +85,8 @@ class TranscriptionEngine(Protocol):
 
 def load_engine(folder: Path, parameters: TranscriptionParameters) -> TranscriptionEngine:
     """Return the engine that the model's configuration names, with the weights in `folder`."""
-    module, name = _ENGINES[parameters.engine]
+    is_language_model = bool(parameters.family) and parameters.engine == "openvino"
+    module, name = _ENGINES["openvino with a family" if is_language_model else parameters.engine]
     engine_class: Any = getattr(importlib.import_module(module), name)
     engine: TranscriptionEngine = engine_class(folder, parameters)
     return engine

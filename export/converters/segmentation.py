@@ -8,11 +8,12 @@ from export.fetch import ExportError
 
 
 def convert_published(source: Path, version: Path, options: Mapping[str, str]) -> dict[str, str]:
-    """Copy the network: the only .onnx file in the folder, or the one that option `file` names.
+    """Copy the network: the file that the option `file` names, or else the only .onnx file in the folder.
 
-    Raise ExportError if `file` is not set and the folder does not have exactly one .onnx file.
+    Raise ExportError if the folder has neither.
     """
-    found = [source / options["file"]] if "file" in options else sorted(source.glob("*.onnx"))
+    named = source / options.get("file", "")
+    found = [named] if named.is_file() else sorted(source.glob("*.onnx"))
     if len(found) != 1:
         raise ExportError(f"{source} has {len(found)} .onnx files; exactly one is required")
     shutil.copyfile(found[0], version / "model.onnx")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from export.isolated.chat_model import load_tokenizer
 
@@ -24,7 +24,9 @@ def compute_losses(source: Path, text: str, *, trust_remote_code: bool) -> dict[
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     dtype = torch.float32 if size < _MAX_FLOAT32_BYTES else "auto"
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code).eval()
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code).eval()
     tokens = tokenizer(text).input_ids[:MAX_TOKENS]
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0]

@@ -1,7 +1,8 @@
-"""Converts chat models to GGUF: `python -m export.isolated.gguf_chat SOURCE TARGET.gguf TYPE`, in .venv-gguf.
+"""Converts chat models to GGUF: `python -m export.isolated.gguf_chat SOURCE TARGET.gguf TYPE [projector]`.
 
-SOURCE is a published folder, and TYPE is f16 or q8_0. llama.cpp's converter loads tokenizers with code from the folder
-if there is any, so SOURCE must have only code that is trusted.
+It runs in .venv-gguf. SOURCE is a published folder, and TYPE is f16 or q8_0. With `projector`, the part that encodes
+images or audio is converted, otherwise the part that generates text. llama.cpp's converter loads tokenizers with code
+from the folder if there is any, so SOURCE must have only code that is trusted.
 """
 
 import importlib
@@ -13,11 +14,17 @@ import conversion
 import convert_hf_to_gguf
 
 
-def convert(source: Path, target: str, kind: str) -> None:
+def convert(source: Path, target: str, kind: str, *, projector: bool) -> None:
     """Write a GGUF file with the weights in a type, and the tokenizer and chat template."""
-    architecture = json.loads((source / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-    _import(f"conversion.{conversion.TEXT_MODEL_MAP[architecture]}")
-    sys.argv = ["convert_hf_to_gguf", str(source), "--outtype", kind, "--outfile", target]
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    # The converter reads the part that generates text under any of these names, but finds its class only by one.
+    names = ("text_config", "llm_config", "lm_config", "language_config")
+    config["text_config"] = next((config[name] for name in names if name in config), {})
+    part = conversion.ModelType.MMPROJ if projector else conversion.ModelType.TEXT
+    modules = conversion.MMPROJ_MODEL_MAP if projector else conversion.TEXT_MODEL_MAP
+    _import(f"conversion.{modules[conversion.get_model_architecture(config, part)]}")
+    flags = ["--mmproj"] if projector else []
+    sys.argv = ["convert_hf_to_gguf", str(source), "--outtype", kind, "--outfile", target, *flags]
     convert_hf_to_gguf.main()
 
 
@@ -41,4 +48,4 @@ def _import(module: str) -> None:
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), *sys.argv[2:])
+    convert(Path(sys.argv[1]), sys.argv[2], sys.argv[3], projector="projector" in sys.argv[4:])

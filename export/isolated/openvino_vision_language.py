@@ -1,8 +1,8 @@
 """Exports vision-language models to OpenVINO, in .venv-openvino.
 
-`python -m export.isolated.openvino_vision_language SOURCE TARGET [WEIGHT_FORMAT]`: SOURCE is a published folder of
-Qwen2-VL, Qwen2.5-VL, Qwen3-VL or LLaVA. TARGET receives the files that OpenVINO GenAI and the generation backend read.
-WEIGHT_FORMAT is int8 (the default), int4 or fp32.
+`python -m export.isolated.openvino_vision_language SOURCE TARGET PRECISION`: SOURCE is a published folder of Qwen2-VL,
+Qwen2.5-VL, Qwen3-VL or LLaVA. TARGET receives the files that OpenVINO GenAI and the generation backend read. PRECISION
+is int8 or int4.
 """
 
 import json
@@ -10,25 +10,26 @@ import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from optimum.exporters.openvino.convert import export_tokenizer
 from optimum.intel import OVModelForVisualCausalLM, OVWeightQuantizationConfig
 from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-# Without a configuration, Optimum quantizes models with more than 1e9 parameters to int8.
-_QUANTIZATION: dict[str, Any] = {
-    "fp32": {"load_in_8bit": False},
-    "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8)},
-    "int4": {"quantization_config": OVWeightQuantizationConfig(bits=4, group_size=-1)},
+_QUANTIZATION = {
+    "int8": OVWeightQuantizationConfig(bits=8),
+    "int4": OVWeightQuantizationConfig(bits=4, group_size=-1),
 }
 
 
-def export_vision_language(source: Path, target: Path, weight_format: str = "int8") -> None:
+def export_vision_language(source: Path, target: Path, precision: str) -> None:
     """Write the networks, tokenizer and detokenizer, and their configurations."""
     model = OVModelForVisualCausalLM.from_pretrained(
-        str(source), export=True, compile=False, trust_remote_code=False, **_QUANTIZATION[weight_format]
+        str(source),
+        export=True,
+        compile=False,
+        trust_remote_code=False,
+        quantization_config=_QUANTIZATION[precision],
     )
     model.save_pretrained(target)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

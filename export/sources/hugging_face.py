@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils._headers import build_hf_headers
 
 from export.fetch import ExportError
-from export.sources.listing import Listing, RemoteFile, Unreachable, require_sha256
+from export.sources.listing import Listing, RemoteFile, UnknownRevision, Unreachable, require_sha256
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def _ask(name: str, call: Callable[[], T]) -> T:
     except hub_errors.GatedRepoError:
         raise _denied(name) from None
     except hub_errors.RevisionNotFoundError:
-        raise ExportError(f"{name}: the repository has no such revision") from None
+        raise UnknownRevision(f"{name}: the repository has no such revision") from None
     except hub_errors.RepositoryNotFoundError:
         raise ExportError(
             f"{name}: there is no such repository. For a private one, set HF_TOKEN to your token"

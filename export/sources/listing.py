@@ -63,6 +63,10 @@ class Unreachable(ExportError):
     """A hub cannot be reached."""
 
 
+class UnknownRevision(ExportError):
+    """A repository has no such branch, tag or commit."""
+
+
 def read_listing(hub: Hub, id: str, revision: str | None, cache: Path) -> Listing:
     """Return a repository's listing, or the last one of the same revision if the hub cannot be reached.
 

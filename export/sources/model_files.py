@@ -2,7 +2,7 @@
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -98,9 +98,12 @@ def weight_files(files: ModelFiles) -> list[str]:
     raise ExportError("there are no weights: neither model.safetensors nor its index was found")
 
 
-def needed_files(files: ModelFiles, *, with_code: bool) -> list[str]:
-    """Return the files that a conversion needs: weights, tokenizer and configuration, and code only if asked for."""
-    weights = set(weight_files(files))
+def needed_files(files: ModelFiles, *, with_code: bool, weights: Collection[str] = ()) -> list[str]:
+    """Return the files that a conversion needs: weights, tokenizer and configuration, and code only if asked for.
+
+    `weights` are the files with the weights if they are not the usual ones.
+    """
+    weights = weights or weight_files(files)
     suffixes = (*_KEPT_SUFFIXES, ".py") if with_code else _KEPT_SUFFIXES
     return [
         name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from export.catalog import load_catalog
 from export.fetch import ExportError
 from export.sources.download import Forbidden, NotFound, download, read_url
 from export.sources.hugging_face import announce, require_space
@@ -18,17 +19,8 @@ from export.sources.listing import Listing, RemoteFile, Unreachable, require_sha
 _DOMAIN = "www.modelscope.cn"
 _REVISION = "master"
 
-# Organizations whose names on ModelScope differ from those on the Hugging Face hub.
-_ORGANIZATIONS = {
-    "zai-org": "ZhipuAI",
-    "openbmb": "OpenBMB",
-    "briaai": "AI-ModelScope",
-    "tencent": "Tencent-Hunyuan",
-}
-
-# ModelScope's own organization, which mirrors models of many publishers.
-_MIRRORS = "AI-ModelScope"
-_MIRRORED = {"RMBG-2.0": {_MIRRORS: "briaai"}}
+# Organizations whose names on ModelScope differ from those on the Hugging Face hub. The catalog has further models.
+_ORGANIZATIONS = {"zai-org": "ZhipuAI", "openbmb": "OpenBMB", "tencent": "Tencent-Hunyuan"}
 
 
 class ModelScope:
@@ -113,15 +105,19 @@ class ModelScope:
 
 def modelscope_id(id: str) -> str:
     """Return the ID on ModelScope of a repository on the Hugging Face hub."""
+    if known := next((entry.modelscope for entry in load_catalog().values() if entry.hub == id), None):
+        return known
     organization, _, name = id.partition("/")
     return f"{_ORGANIZATIONS.get(organization, organization)}/{name}"
 
 
 def hugging_face_id(id: str) -> str:
     """Return the ID on the Hugging Face hub of a repository on ModelScope."""
+    if known := next((entry.hub for entry in load_catalog().values() if entry.hub and entry.modelscope == id), None):
+        return known
     organization, _, name = id.partition("/")
-    known = {theirs: ours for ours, theirs in _ORGANIZATIONS.items() if theirs != _MIRRORS} | _MIRRORED.get(name, {})
-    return f"{known.get(organization, organization)}/{name}"
+    ours = {theirs: ours for ours, theirs in _ORGANIZATIONS.items()}
+    return f"{ours.get(organization, organization)}/{name}"
 
 
 def _endpoint() -> str:

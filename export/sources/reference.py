@@ -41,7 +41,7 @@ def parse_reference(text: str, hub: Kind = "huggingface") -> Reference | None:
 
     An ID without the prefix of a hub is one on `hub`. Raises ExportError if the name is malformed.
     """
-    if (name := _catalog_name(text)) is not None:
+    if (name := catalog_name(text)) is not None:
         return Reference(text, "catalog", name)
     prefix, colon, rest = text.partition(":")
     if colon and prefix in _HUBS:
@@ -60,14 +60,14 @@ def parse_reference(text: str, hub: Kind = "huggingface") -> Reference | None:
     return None
 
 
-def _catalog_name(text: str) -> str | None:
-    """Return the catalog entry that has this name or, in any case, this ID."""
+def catalog_name(text: str) -> str | None:
+    """Return the catalog entry that has this name or, in any case, one of whose IDs this is."""
     catalog = load_catalog()
     if text in catalog:
         return text
     if "/" not in text:
         return None
-    return next((name for name, entry in catalog.items() if entry.id.lower() == text.lower()), None)
+    return next((name for name, entry in catalog.items() if text.lower() in map(str.lower, entry.ids)), None)
 
 
 def _parse_url(text: str) -> Reference:

@@ -11,7 +11,10 @@ from frontend.endpoints.embeddings import blueprint as embeddings
 from frontend.endpoints.health import blueprint as health
 from frontend.endpoints.images.background import blueprint as background
 from frontend.endpoints.images.view import blueprint as images
+from frontend.endpoints.management import BLUEPRINTS as MANAGEMENT
 from frontend.endpoints.models import blueprint as models
+from frontend.endpoints.monitoring import blueprint as monitoring
+from frontend.endpoints.openapi.view import blueprint as openapi
 from frontend.endpoints.rerank import blueprint as rerank
 from frontend.endpoints.rerank import v2 as rerank_v2
 from frontend.endpoints.responses.view import blueprint as responses
@@ -34,5 +37,5 @@ BLUEPRINTS = (
     shutdown,
 )
 
-UNVERSIONED = (root,)
+UNVERSIONED = (root, monitoring, openapi, *MANAGEMENT)
 """Blueprints that are served only without the prefix `/v1`."""

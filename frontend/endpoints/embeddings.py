@@ -14,7 +14,7 @@ from frontend.http.body import RequestBody, are_token_ids, read_body
 from frontend.http.respond import json_response
 from frontend.inference.batching import encode_within_limit, infer_rows
 from frontend.services import require_model
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("embeddings", __name__)
 

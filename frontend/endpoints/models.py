@@ -4,10 +4,11 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from frontend.errors import Unavailable
+from frontend.errors import ModelNotFound, Unavailable
+from frontend.http.authentication import api_key
 from frontend.http.respond import json_response
 from frontend.services import services
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("models", __name__)
 
@@ -23,13 +24,22 @@ def list_models() -> Response:
         models = services().registry.models()
     except Unavailable as error:
         raise Unavailable(str(error), literal_body={"error": "model not initialized"}) from error
-    return json_response({"object": "list", "data": [_describe(model) for model in models]})
+    return json_response({"object": "list", "data": [_describe(model) for model in models if _is_allowed(model)]})
 
 
 @blueprint.get("/models/<path:name>")
 def retrieve_model(name: str) -> Response:
     """Return one model, found by its ID, its name in Triton, its task or an alias."""
-    return json_response(_describe(services().registry.get(name)))
+    model = services().registry.get(name)
+    if not _is_allowed(model):
+        raise ModelNotFound(name)
+    return json_response(_describe(model))
+
+
+def _is_allowed(model: Model) -> bool:
+    """Return whether the request's API key may use a model."""
+    key = api_key()
+    return key is None or key.allows_model((*model.names, *model.aliases))
 
 
 def _engine_capabilities(model: Model) -> list[str]:

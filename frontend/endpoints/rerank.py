@@ -13,7 +13,7 @@ from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond, read_body
 from frontend.http.respond import json_response
 from frontend.inference.batching import encode_within_limit, infer_rows
 from frontend.services import require_model
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("rerank", __name__)
 v2 = Blueprint("rerank_v2", __name__, url_prefix="/v2")

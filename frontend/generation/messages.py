@@ -11,7 +11,7 @@ from contract.model_text import CALL_ID_LENGTH, DEFAULT_TOOL_FORMAT
 from frontend.errors import InvalidRequest
 from frontend.http.body import MAX_LEVELS, RequestBody, levels_beyond
 from frontend.services import services
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 MAX_CALLS = 128
 """Maximum number of tool calls in one assistant message."""
@@ -264,24 +264,31 @@ def render_messages(
     The text parts of a message without files are joined by line breaks. A message with files keeps its parts, with
     `{"type": "image"}` in place of each image and `{"type": "audio"}` in place of audio. A developer message becomes a
     system message, because chat templates do not support `developer`. Audio with a transcript is replaced by that; the
-    keys of `transcripts` are the paths of the audio fields.
+    keys of `transcripts` are the paths of the audio fields. A user's message with files and without text gets the
+    model's parameter `default_prompt` as its text.
     """
+    default = model.parameters.get("default_prompt", "")
     return [
         {
             "role": "system" if message.role == "developer" else message.role,
-            "content": _content(message.content, f"messages[{index}].content", transcripts),
+            "content": _content(
+                message.content, f"messages[{index}].content", transcripts, default if message.role == "user" else ""
+            ),
         }
         | _call_fields(message, model)
         for index, message in enumerate(messages)
     ]
 
 
-def _content(content: str | list[ContentPart], path: str, transcripts: Mapping[str, str]) -> str | list[dict[str, str]]:
+def _content(
+    content: str | list[ContentPart], path: str, transcripts: Mapping[str, str], default: str
+) -> str | list[dict[str, str]]:
     if isinstance(content, str):
         return content
     parts = [_part(part, f"{path}[{index}]", transcripts) for index, part in enumerate(content)]
     if any(part["type"] != "text" for part in parts):
-        return parts
+        has_text = any(part.get("text", "").strip() for part in parts)
+        return parts if has_text or not default else [*parts, {"type": "text", "text": default}]
     return "\n".join(part["text"] for part in parts)
 
 

@@ -1,13 +1,13 @@
 """Routes conversations to chat, transcription or OCR models, by the media in them, and prompts to chat models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flask import request
-
 from contract.options import SamplingParameters
 from contract.tensors import CHAT
+from frontend.caller import client_id
 from frontend.errors import InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import ChatMessage, Message, check_parts, find_media, has_media, render_messages
 from frontend.generation.sequential import AudioTranscript, ImageText, transcribe
@@ -15,8 +15,9 @@ from frontend.generation.structured_output import reject_structured_output
 from frontend.inference.response_stream import Choices, ResponseSource, ResponseStream, start_all, start_call
 from frontend.media.sources import read_media
 from frontend.services import require_model, services
+from frontend.triton.model import Model
 from frontend.triton.native import ChatModel, ModelCall, NativeChatModel
-from frontend.triton.registry import Model
+from frontend.triton.router import Group
 from frontend.triton.vllm import VllmChatModel
 
 Tools = Sequence[Mapping[str, Any]]
@@ -28,6 +29,17 @@ _TASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("image",): ("vision", "ocr", "chat"),
     ("audio", "image"): ("vision", "audio", "chat"),
 }
+
+
+@dataclass
+class Delivery:
+    """How the calls of one conversation are sent."""
+
+    cache_key: str = ""
+    """The request's `prompt_cache_key`: conversations with the same key are sent to the same instance."""
+    whole: bool = False
+    """Whether the HTTP response begins after the last response of the model, so that a lost call can be repeated."""
+    group: Group = field(default_factory=Group)
 
 
 def select_model(name: str, messages: Sequence[Message]) -> Model:
@@ -45,19 +57,21 @@ def start(
     sampling: SamplingParameters,
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
+    delivery: Delivery | None = None,
 ) -> ResponseSource:
     """Start one choice for a conversation, and wait for the model's first response.
 
     Raises APIError. If a part of `messages` is invalid, the error names that part.
     """
+    delivery = delivery or Delivery()
     if model.task == "chat":
         chat_model = _chat_model(model, sampling)
         prompt = _conversation(model, chat_model, messages, sampling, tools)
-        return ResponseStream(_start_call(model, chat_model, prompt, sampling), CHAT.last_output)
+        return ResponseStream(_start_call(model, chat_model, prompt, sampling, delivery), CHAT.last_output)
     reject_structured_output(sampling)
     if model.task == "transcription":
-        return AudioTranscript(model, messages)
-    return ImageText(model, messages, with_boxes=(metadata or {}).get("boxes") == "true")
+        return AudioTranscript(model, messages, delivery.whole)
+    return ImageText(model, messages, delivery.whole, with_boxes=(metadata or {}).get("boxes") == "true")
 
 
 def start_choices(
@@ -66,23 +80,26 @@ def start_choices(
     samplings: Sequence[SamplingParameters],
     tools: Tools = (),
     metadata: Mapping[str, str] | None = None,
+    delivery: Delivery | None = None,
 ) -> Choices:
     """Start one choice for a conversation per item of `samplings`, and wait for the model's first response to each.
 
     Raises APIError.
     """
     if len(samplings) == 1:
-        return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata)], 1)
+        return Choices(lambda _: [start(model, messages, samplings[0], tools, metadata, delivery)], 1)
     if model.task != "chat":
         raise InvalidRequest("'n' must be 1 for this model", param="n")
     chat_model = _chat_model(model, samplings[0])
     prompt = _conversation(model, chat_model, messages, samplings[0], tools)
+    sent = delivery or Delivery()
 
     def start_some(indices: Sequence[int]) -> Sequence[ResponseSource]:
         # The model streams even if the client does not: the other choices start when the first choice's first response
         # arrives (see Choices). Without streaming, that response would arrive only when the first choice is finished.
-        calls = [partial(_start_call, model, chat_model, prompt, samplings[i] | {"stream": True}) for i in indices]
-        return start_all(calls, CHAT.last_output)
+        streamed = [samplings[index] | {"stream": True} for index in indices]
+        calls = [partial(_start_call, model, chat_model, prompt, sampling, sent) for sampling in streamed]
+        return start_all(calls, CHAT.last_output, whole=sent.whole)
 
     return Choices(start_some, len(samplings))
 
@@ -93,7 +110,7 @@ def start_prompt(model: Model, prompt: str | Sequence[int], sampling: SamplingPa
     With `echo` in `sampling`, the output begins with the prompt.
     """
     chat_model = _chat_model(model, sampling)
-    return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling)
+    return _start_call(model, chat_model, chat_model.prompt(prompt, bool(sampling.get("echo"))), sampling, Delivery())
 
 
 def _chat_model(model: Model, sampling: SamplingParameters) -> ChatModel:
@@ -140,7 +157,14 @@ def _read_files(messages: Sequence[Message], kind: str) -> list[bytes]:
     return files
 
 
-def _start_call(model: Model, chat_model: ChatModel, prompt: Any, sampling: SamplingParameters) -> ModelCall:
-    inputs = chat_model.inputs(prompt, sampling)
-    timeout = services().settings.request_timeout
-    return chat_model.responses(start_call(model, inputs, timeout=timeout, client=request.remote_addr or ""), prompt)
+def _start_call(
+    model: Model, chat_model: ChatModel, prompt: Any, sampling: SamplingParameters, delivery: Delivery
+) -> ModelCall:
+    call = start_call(
+        model,
+        chat_model.inputs(prompt, sampling),
+        timeout=services().settings.request_timeout,
+        client=client_id(),
+        **vars(delivery),
+    )
+    return chat_model.responses(call, prompt)

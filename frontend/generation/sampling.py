@@ -11,7 +11,7 @@ from frontend.errors import EngineFailure, InvalidRequest
 from frontend.generation.structured_output import GUARANTEES
 from frontend.http.body import RequestBody, reject_unsupported
 from frontend.services import services
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 # Minimum of `top_p` and `repetition_penalty`: the engine computes in float32, where far smaller values are zero.
 _SMALLEST = 1e-6
@@ -51,6 +51,9 @@ def _checked_bias(bias: dict[str, float]) -> dict[str, float]:
 LogitBias = Annotated[dict[str, float], AfterValidator(_checked_bias)]
 """A value from -100 to 100 for each of up to 1,024 token IDs."""
 
+CACHE_KEY = (
+    "Requests with the same key go to the same instance of the model, whose cache has the prompt (see docs/gateway.md)."
+)
 BIAS = "Token ID → value from -100 to 100 to add to the token's logit. Requires a model on llama.cpp."
 """The description of the field `logit_bias`."""
 

@@ -14,7 +14,7 @@ from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.inference.transcription import Transcription
 from frontend.media.sources import read_media
 from frontend.services import require_model, services
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 Reader = TypeVar("Reader", bound=Closable)
 
@@ -35,7 +35,7 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
     """The text of the media in a conversation, read one file after another.
 
     The constructor starts reading the first file, and raises APIError if that fails. `responses` yields the text of the
-    first file, then reads the other files.
+    first file, then reads the other files. `whole` is whether the HTTP response begins after the last text.
     """
 
     kind: str
@@ -44,8 +44,8 @@ class SequentialMedia(abc.ABC, Generic[Reader]):
     separator: str
     """The separator between the texts of two files."""
 
-    def __init__(self, model: Model, messages: Iterable[Message]):
-        self._model = model
+    def __init__(self, model: Model, messages: Iterable[Message], whole: bool):
+        self._model, self._whole = model, whole
         first, *self._pending = find_media(messages, self.kind)
         self._current = self.start_reading(first)
 
@@ -97,7 +97,7 @@ class AudioTranscript(SequentialMedia[Transcription]):
     kind, separator = "audio", "\n"
 
     def start_reading(self, media: Media) -> Transcription:
-        return _transcribe(self._model, media)
+        return _transcribe(self._model, media, self._whole)
 
     def read_texts(self, reader: Transcription, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for segments in reader.segments(heartbeat):
@@ -116,15 +116,15 @@ class ImageText(SequentialMedia[ResponseStream]):
 
     kind, separator = "image", "\n\n"
 
-    def __init__(self, model: Model, messages: Iterable[Message], with_boxes: bool):
+    def __init__(self, model: Model, messages: Iterable[Message], whole: bool, with_boxes: bool):
         self._with_boxes = with_boxes
-        super().__init__(model, messages)
+        super().__init__(model, messages, whole)
 
     def start_reading(self, media: Media) -> ResponseStream:
         settings = services().settings
         inputs = {"image": read_media(media.url, media.param, settings)}
-        call = start_call(self._model, inputs, timeout=settings.request_timeout)
-        return ResponseStream(call, OCR.last_output, field_names={"image": media.param})
+        call = start_call(self._model, inputs, timeout=settings.request_timeout, whole=self._whole)
+        return ResponseStream(call, OCR.last_output, field_names={"image": media.param}, whole=self._whole)
 
     def read_texts(self, reader: ResponseStream, index: int, heartbeat: bool) -> Iterator[MediaText | None]:
         for response in reader.responses(heartbeat):
@@ -138,11 +138,11 @@ class ImageText(SequentialMedia[ResponseStream]):
 
 def transcribe(audio: Media) -> str:
     """Return the transcript that the default transcription model makes of the audio. Raises APIError."""
-    return _transcribe(require_model(None, "transcription"), audio).text()
+    return _transcribe(require_model(None, "transcription"), audio, whole=True).text()
 
 
-def _transcribe(model: Model, audio: Media) -> Transcription:
+def _transcribe(model: Model, audio: Media, whole: bool) -> Transcription:
     settings = services().settings
     return Transcription(
-        model, lambda: read_media(audio.url, audio.param, settings), TranscriptionOptions(), audio.param
+        model, lambda: read_media(audio.url, audio.param, settings), TranscriptionOptions(), whole, audio.param
     )

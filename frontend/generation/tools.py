@@ -18,7 +18,7 @@ from frontend.parsing.pipeline import Parser, ParserPipeline
 from frontend.parsing.reasoning import ReasoningParser
 from frontend.parsing.tools import TOOL_FORMATS, ToolFormat
 from frontend.parsing.tools.scanner import ToolParser
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 _MAX_KWARGS, _MAX_KWARGS_BYTES = 32, 16_384
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")

@@ -32,6 +32,7 @@ _REWORDINGS = (
     (r"a valid (?:list|tuple)", "an array"),
     (r" after validation", ""),
     (r", unable to .*$", ""),
+    (r"^Extra inputs are not permitted$", "unknown field"),
     (r"^must match pattern '\\S'$", "must not be blank"),
     (r"^must match pattern '\^\[A-Za-z0-9_-\]\{1,64\}\$'$", "must be 1 to 64 letters, digits, '_' or '-'"),
     (r"^must match pattern '\^\[a-zA-Z0-9_-\]\+\$'$", "must be letters, digits, '_' or '-'"),
@@ -51,6 +52,20 @@ class RequestBody(BaseModel):
 
 def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None) -> Body:
     """Return the request's JSON body as `model`. A top-level field that is null counts as omitted, as in OpenAI's API.
+
+    For `inline_size`, see `read_json`. Raises InvalidRequest, PayloadTooLarge or UnsupportedEncoding.
+    """
+    fields = read_json(inline_size)
+    try:
+        return model.model_validate(
+            {name: _without_fraction(value) for name, value in fields.items() if value is not None}
+        )
+    except ValidationError as error:
+        raise invalid_field(error) from error
+
+
+def read_json(inline_size: Callable[[Any], int] | None = None) -> dict[str, Any]:
+    """Return the JSON object in the request's body.
 
     `inline_size` returns how many characters of a parsed body are base64 files. These characters do not count against
     the body limit. With `inline_size`, the whole body may exceed the body limit by 4/3 of the upload limit: the size of
@@ -76,12 +91,7 @@ def read_body(model: type[Body], inline_size: Callable[[Any], int] | None = None
         raise InvalidRequest("The request body must be a JSON object", code="invalid_json")
     if inline_size and len(content) - inline_size(fields) > limit:
         raise PayloadTooLarge(f"The request body without its files exceeds the limit of {limit:,} bytes")
-    try:
-        return model.model_validate(
-            {name: _without_fraction(value) for name, value in fields.items() if value is not None}
-        )
-    except ValidationError as error:
-        raise invalid_field(error) from error
+    return fields
 
 
 def _without_fraction(value: Any) -> Any:
@@ -142,6 +152,8 @@ def invalid_field(error: ValidationError) -> InvalidRequest:
             f"Invalid request: missing required parameter '{param}'", param=param, code="missing_parameter"
         )
     code = "invalid_type" if kind.endswith(_TYPE_ERRORS) else "invalid_value"
+    if not param:
+        return InvalidRequest(f"Invalid request: {message}", code=code)
     return InvalidRequest(f"Invalid value for '{param}': {message}", param=param, code=code)
 
 

@@ -1,5 +1,6 @@
 """Which hosts and web pages may use the API: the `Host` header on loopback, and cross-origin requests (CORS)."""
 
+import functools
 import ipaddress
 import re
 import socket
@@ -9,13 +10,19 @@ from flask import Flask, Response, request
 from werkzeug.datastructures import Headers
 
 from frontend.access_log import log_fields
+from frontend.addresses import read_address
 from frontend.errors import Forbidden
 from frontend.settings import Settings
 
 # The endpoints that pages of other origins may not use, whatever `allow_origins` is.
-_PRIVATE_PATHS = ("/shutdown", "/v1/shutdown")
+_PRIVATE_PATHS = ("/shutdown", "/v1/shutdown", "/metrics", "/actuator")
+_PRIVATE_PREFIXES = ("/actuator/", "/api/", "/v1/organization/")
+# A request with one of them has come through a proxy.
+_FORWARDING_HEADERS = frozenset(
+    {"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via", "CF-Connecting-IP"}
+)
 _PREFLIGHT_SECONDS = "600"
-_EXPOSED_HEADERS = "X-Request-Id, Retry-After"
+_EXPOSED_HEADERS = "X-Request-Id, Retry-After, Server-Timing"
 _HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]/@\s]+))(?::\d*)?")
 
 
@@ -43,7 +50,7 @@ def register_origin_checks(app: Flask, settings: Settings) -> None:
 
         @app.after_request
         def add_cors_headers(response: Response) -> Response:
-            if request.path.rstrip("/") not in _PRIVATE_PATHS:
+            if not _is_private(request.path):
                 _add_cors_headers(response.headers, settings.allow_origins)
             return response
 
@@ -74,10 +81,34 @@ def is_foreign_page() -> bool:
     return origin is not None and origin != f"{request.scheme}://{request.headers.get('Host', '')}"
 
 
+def is_local_program(settings: Settings) -> bool:
+    """Return whether a program on this machine sent the request.
+
+    Return False for a request that a proxy forwarded, or that a web page of another origin sent.
+    """
+    peer = request.remote_addr or "0.0.0.0"  # noqa: S104 - a missing address is not local
+    # If the server listens on one address, programs on the same machine have that address.
+    is_local = is_loopback_address(peer) or peer in _addresses(settings.host)
+    forwarded = any(name in request.headers for name in _FORWARDING_HEADERS)
+    return is_local and not forwarded and not is_foreign_page() and is_known_host(settings)
+
+
 def is_loopback_address(text: str) -> bool:
     """Return whether an IP address is a loopback address. It may have a zone, or be an IPv4 address in IPv6."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return read_address(text).is_loopback
+
+
+@functools.cache
+def _addresses(host: str) -> frozenset[str]:
+    """Return the addresses of a host, given as a name or an address."""
+    try:
+        return frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
+    except OSError:
+        return frozenset()
+
+
+def _is_private(path: str) -> bool:
+    return path.rstrip("/") in _PRIVATE_PATHS or path.startswith(_PRIVATE_PREFIXES)
 
 
 def _add_cors_headers(headers: Headers, allowed: tuple[str, ...]) -> None:

@@ -13,11 +13,13 @@ from flask import request
 
 from contract.tensors import MAX_ROWS
 from frontend.access_log import request_id
+from frontend.caller import client_address
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest
 from frontend.http.respond import DisconnectWatcher
+from frontend.http.timing import timing
 from frontend.services import services
-from frontend.triton.http_client import Inference
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
+from frontend.triton.routed_inference import RoutedInference
 
 # Maximum bytes of input in a request of several rows to the model. The model needs only a fraction of a second for so
 # few bytes. Other clients' requests can run in between, and a client's disconnect takes effect soon.
@@ -42,8 +44,13 @@ def infer_rows(
     run = _Run(model, columns, parameters)
     watcher = DisconnectWatcher(request.environ, run.cancel)
     try:
-        with services().admission.enter(model.name, model.int_parameter("queue_size")):
-            return run.result()
+        with services().admission.enter(model.name, _capacity(model)):
+            started = time.monotonic()
+            try:
+                return run.result()
+            finally:
+                timing().queue += run.queue_seconds
+                timing().engine += time.monotonic() - started - run.queue_seconds
     except InvalidRequest as error:
         if error.row is None or error.param:
             raise
@@ -72,12 +79,21 @@ def encode_within_limit(text: str, model: Model, truncate: bool, param: str) -> 
     return text[:limit].encode()
 
 
+def _capacity(model: Model) -> int:
+    """Return how many requests this process may have in progress at all instances of a model."""
+    limit = model.int_parameter("queue_size") * services().router.capacity(model)
+    return max(1, limit // services().settings.workers)
+
+
 class _Run:
     def __init__(self, model: Model, columns: Columns, parameters: Mapping[str, bool | str]):
         self._model, self._columns, self._parameters = model, columns, parameters
         self._deadline = time.monotonic() + services().settings.request_timeout
-        self._pending: deque[tuple[list[int], Inference]] = deque()
+        self._pending: deque[tuple[list[int], RoutedInference]] = deque()
+        self._address = client_address()
         self._cancelled = False
+        self.queue_seconds = 0.0
+        """How long the requests have waited for an instance."""
 
     def cancel(self) -> None:
         """Send no more requests, and cancel the pending ones. Triton drops requests that it has not started."""
@@ -103,12 +119,13 @@ class _Run:
         if self._cancelled:
             raise ClientClosedRequest("The client disconnected")
         inputs = {name: [column[row] for row in rows] for name, column in self._columns.items()}
-        inference = services().triton.infer(
-            self._model.name,
+        inference = services().router.infer(
+            self._model,
             inputs,
             request_id=request_id(),
             timeout=self._deadline - time.monotonic(),
             parameters=self._parameters,
+            address=self._address,
         )
         self._pending.append((rows, inference))
         if self._cancelled:
@@ -121,7 +138,7 @@ class _Run:
         except APIError as error:
             error.row = None if error.row is None else rows[error.row]
             raise
-        services().registry.record_response(self._model)
+        self.queue_seconds += inference.take_queue_seconds()
         self._pending.popleft()
         return result
 

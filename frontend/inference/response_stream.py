@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gevent
 import orjson
@@ -12,12 +12,14 @@ from flask import request
 from gevent.queue import Empty, SimpleQueue
 
 from frontend.access_log import request_id
+from frontend.caller import client_address
 from frontend.errors import APIError, EngineFailure
 from frontend.http.respond import DisconnectWatcher
+from frontend.http.timing import timing
 from frontend.services import services
-from frontend.triton.client import Call
+from frontend.triton.model import Model
 from frontend.triton.native import ModelCall
-from frontend.triton.registry import Model
+from frontend.triton.routed_call import RoutedCall
 from frontend.triton.status import error_from_grpc
 from frontend.triton.tensors import Value
 
@@ -32,16 +34,26 @@ HEARTBEAT_SECONDS = 1.0
 _GRACE_SECONDS = 0.5
 _NO_NAMES: Mapping[str | None, str] = {}
 
+Received = TypeVar("Received")
+
 
 def start_call(
-    model: Model, inputs: Mapping[str, Value], *, timeout: float = MAX_CALL_SECONDS, client: str | None = None
-) -> Call:
-    """Start a call to a model that streams responses.
+    model: Model, inputs: Mapping[str, Value], *, timeout: float = MAX_CALL_SECONDS, whole: bool = False, **options: Any
+) -> RoutedCall:
+    """Start a call to a model that streams responses. Raises APIError.
 
-    `timeout` is the maximum time in seconds until the last response. `client` identifies the client, for models that
-    schedule clients fairly.
+    `timeout` is the maximum time in seconds until the last response. `whole` is whether the HTTP response begins only
+    after the last response of the model. `options` are further options of Router.stream.
     """
-    return services().triton.stream(model.name, inputs, request_id=request_id(), timeout=timeout, client=client)
+    return services().router.stream(
+        model,
+        inputs,
+        request_id=request_id(),
+        timeout=timeout,
+        address=client_address(),
+        whole=whole,
+        **options,
+    )
 
 
 class ResponseStream:
@@ -50,7 +62,8 @@ class ResponseStream:
     If the client disconnects, the call is cancelled. The constructor waits for the first response, so that an error
     before this response can still set the HTTP status. `response_timeout` is the maximum wait in seconds for each
     response; if it is None, only the timeout of the whole call applies. `field_names` maps field names in the backend's
-    errors to the names of the request fields. The constructor raises APIError.
+    errors to the names of the request fields. `whole` is whether the call was started so that it returns the first
+    response when all have arrived: the constructor does not wait for all of them. The constructor raises APIError.
     """
 
     def __init__(
@@ -59,13 +72,19 @@ class ResponseStream:
         last: str,
         response_timeout: float | None = None,
         field_names: Mapping[str | None, str] = _NO_NAMES,
+        whole: bool = False,
     ):
         self._call, self._last, self._response_timeout, self._field_names = call, last, response_timeout, field_names
         self._over = False
+        self._timing = timing()
         self._watcher = DisconnectWatcher(request.environ, self._cancel)
+        self._first: dict[str, Any] | None = None
         try:
-            self._first = self._wait(response_timeout)
-            self._over = self._first is None or last in self._first
+            if whole:
+                self._receive(call.wait, response_timeout)
+            else:
+                self._first = self._receive(call.next, response_timeout)
+                self._over = self._first is None or last in self._first
         except BaseException:
             self.close()
             raise
@@ -77,6 +96,8 @@ class ResponseStream:
         """
         try:
             response = self._first
+            if response is None and not self._over:
+                response = yield from self._next(heartbeat)
             while response is not None:
                 self._over = self._last in response
                 yield response
@@ -104,35 +125,42 @@ class ResponseStream:
         deadline = time.monotonic() + self._response_timeout if self._response_timeout else float("inf")
         while heartbeat and deadline - time.monotonic() > HEARTBEAT_SECONDS:
             try:
-                return self._read(HEARTBEAT_SECONDS)
+                return self._read(self._call.next, HEARTBEAT_SECONDS)
             except TimeoutError:
                 yield None
-        return self._wait(max(deadline - time.monotonic(), 0) if self._response_timeout else None)
+        return self._receive(self._call.next, max(deadline - time.monotonic(), 0) if self._response_timeout else None)
 
-    def _wait(self, seconds: float | None) -> dict[str, Any] | None:
+    def _receive(self, receive: Callable[[float | None], Received], seconds: float | None) -> Received:
         try:
-            return self._read(seconds)
+            return self._read(receive, seconds)
         except TimeoutError:
             raise error_from_grpc("DEADLINE_EXCEEDED", "") from None
 
-    def _read(self, seconds: float | None) -> dict[str, Any] | None:
+    def _read(self, receive: Callable[[float | None], Received], seconds: float | None) -> Received:
+        started = time.monotonic()
         try:
-            return self._call.next(seconds)
+            return receive(seconds)
         except APIError as error:
             self._over = True  # nothing follows an error
             error.rename_field(self._field_names.get(error.param, error.param))
             raise
+        finally:
+            waited = self._call.take_queue_seconds()
+            self._timing.queue += waited
+            self._timing.engine += max(0.0, time.monotonic() - started - waited)
 
 
 def start_all(
     starters: Sequence[Callable[[], ModelCall]],
     last: str,
     error_context: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+    whole: bool = False,
 ) -> list[ResponseStream]:
     """Start all calls, wait for the first response of every call, and return the calls' streams.
 
     If a call fails, cancel the other calls. The start of call number `index`, and the wait for its first response, run
-    in the context manager `error_context(index)`, which may change the errors. Raises APIError.
+    in the context manager `error_context(index)`, which may change the errors. `whole`: see ResponseStream. Raises
+    APIError.
     """
     calls: deque[ModelCall] = deque()
     streams: list[ResponseStream] = []
@@ -142,7 +170,7 @@ def start_all(
                 calls.append(start())
         while calls:
             with error_context(len(streams)):
-                streams.append(ResponseStream(calls.popleft(), last))
+                streams.append(ResponseStream(calls.popleft(), last, whole=whole))
     except BaseException:
         for stream in streams:
             stream.close()

@@ -10,21 +10,29 @@ from contract.tensors import TRANSCRIPTION
 from frontend.access_log import log_fields
 from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.services import services
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 
 class Transcription:
     """The segments of one audio file. The constructor waits for the first response. Raises APIError.
 
-    `read` returns the encoded file, which is held in memory only until it is sent. Errors name the request field
-    `param`, which contains the file.
+    `read` returns the encoded file, which is held in memory until the model begins or, if `whole`, until it ends: then
+    the HTTP response begins after the last segment, and the call is repeated if it is lost. Errors name the request
+    field `param`, which contains the file.
     """
 
-    def __init__(self, model: Model, read: Callable[[], bytes], options: TranscriptionOptions, param: str = "file"):
+    def __init__(
+        self,
+        model: Model,
+        read: Callable[[], bytes],
+        options: TranscriptionOptions,
+        whole: bool,
+        param: str = "file",
+    ):
         self._log_fields = log_fields()
-        call = start_call(model, {"audio": read(), "options": options.to_json()})
+        call = start_call(model, {"audio": read(), "options": options.to_json()}, whole=whole)
         response_timeout = services().settings.request_timeout
-        self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param})
+        self._responses = ResponseStream(call, TRANSCRIPTION.last_output, response_timeout, {"file": param}, whole)
         self.language, self.duration = "", 0.0
         """The language, and the duration in seconds. They are '' and 0 until the last response has been read."""
 

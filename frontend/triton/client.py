@@ -8,6 +8,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from frontend.errors import APIError, EngineFailure
+from frontend.instance_config import TritonAddress
 from frontend.triton.http_client import Inference, UnaryClient
 from frontend.triton.status import error_from_backend, error_from_grpc
 from frontend.triton.tensors import Value, build_request, read_response
@@ -35,7 +37,8 @@ _OPTIONS = [
 ]
 # Without this metadata, Triton reports the error of a stream only as text, without a gRPC status code.
 _STATUS_CODES = (("triton_grpc_error", "true"),)
-_MANAGEMENT_SECONDS = 5.0
+_MANAGEMENT_SECONDS = 3.0
+_UNLOADING, _POLL_SECONDS = "UNLOADING", 0.05
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Call:
         if not self._over:
             self._call.cancel()
 
+    def fail(self, error: APIError) -> None:
+        """Make the waiting or the next `next` raise `error`, and cancel the call: its model has died."""
+        self._arrived.put(error)
+        self._call.cancel()
+
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
         """Return the next response, or None after the last response or an error.
 
@@ -86,8 +94,9 @@ class Call:
     def _receive(self) -> None:
         try:
             for message in self._call:
-                response = read_response(message.infer_response)
-                self._arrived.put(error_from_backend(response["error"]) if "error" in response else response)
+                self._arrived.put(_read_message(message))
+        except APIError as error:
+            self._arrived.put(error)
         except grpc.RpcError as error:
             self._arrived.put(_error_from_call(error))
         except Exception:
@@ -99,14 +108,14 @@ class Call:
 
 
 class TritonClient:
-    """A client of Triton's gRPC server at `address` (HOST:PORT) and its HTTP server at `http_port` on the same host.
+    """A client of the gRPC server and the HTTP server of one Triton.
 
     Create it after forking: gRPC channels do not survive a fork.
     """
 
-    def __init__(self, address: str, http_port: int):
-        self._unary = UnaryClient(address.rpartition(":")[0], http_port)
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: TritonAddress):
+        self._unary = UnaryClient(address.host, address.http_port)
+        self._channel = grpc.insecure_channel(address.grpc, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # Triton declares ModelStreamInfer as a bidirectional stream. A call with one request and many responses is
         # compatible with that, and cheaper.
@@ -117,16 +126,25 @@ class TritonClient:
         )
 
     def stream(
-        self, model: str, inputs: Mapping[str, Value], *, request_id: str, timeout: float, client: str | None = None
+        self,
+        model: str,
+        inputs: Mapping[str, Value],
+        *,
+        request_id: str,
+        timeout: float,
+        client: str | None = None,
+        traceparent: str = "",
     ) -> Call:
         """Start a request to a decoupled model. `timeout` is the maximum time to the last response, in seconds.
 
-        `client` identifies the HTTP client, for models that share their capacity fairly between clients.
+        `client` identifies the HTTP client, for models that share their capacity fairly between clients. `traceparent`
+        is the trace that Triton's own spans belong to.
         """
         request = build_request(model, inputs, request_id)
         if client is not None:
             request.parameters["client"].string_param = client
-        return Call(self._infer(request, timeout=timeout, metadata=_STATUS_CODES))
+        metadata = (*_STATUS_CODES, ("traceparent", traceparent)) if traceparent else _STATUS_CODES
+        return Call(self._infer(request, timeout=timeout, metadata=metadata))
 
     def infer(
         self,
@@ -136,12 +154,21 @@ class TritonClient:
         request_id: str,
         timeout: float,
         parameters: Mapping[str, bool | str],
+        traceparent: str = "",
     ) -> Inference:
         """Start a request to a batched model, which sends one response. `timeout` is in seconds.
 
         Raises APIError if the request cannot be sent.
         """
-        return Inference(self._unary, model, inputs, request_id=request_id, timeout=timeout, parameters=parameters)
+        return Inference(
+            self._unary,
+            model,
+            inputs,
+            request_id=request_id,
+            timeout=timeout,
+            parameters=parameters,
+            traceparent=traceparent,
+        )
 
     def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None:
         """Send the model's backend a probe, which the backend answers without running the model.
@@ -151,8 +178,8 @@ class TritonClient:
         request = build_request(model, dict.fromkeys(inputs, b""), "probe", batched)
         request.parameters["probe"].bool_param = True
         with _raise_api_errors():
-            for _ in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):
-                pass
+            for message in self._infer(request, timeout=timeout, metadata=_STATUS_CODES):
+                _read_message(message)
 
     def index(self) -> list[ModelState]:
         """Return the models in Triton's repository, loaded or not. Raises APIError if Triton does not respond."""
@@ -172,15 +199,24 @@ class TritonClient:
             self._stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=timeout)
 
     def unload(self, model: str, timeout: float) -> None:
-        """Unload a model after its requests have finished. Raises APIError if that fails."""
+        """Unload a model after its requests have finished. Return when that is done, or after `timeout` seconds.
+
+        Triton 2.51 corrupts its memory if a model finishes after it has been loaded again, probably because of its
+        metrics. A request that was lost with a process that has died can keep the model from finishing at all.
+        Raises APIError if Triton does not respond.
+        """
+        deadline = time.monotonic() + timeout
         with _raise_api_errors():
             self._stub.RepositoryModelUnload(
                 service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=timeout
             )
+        while ModelState(model, _UNLOADING) in self.index() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Close the gRPC channel."""
+        """Close the gRPC channel and the idle connections."""
         self._channel.close()
+        self._unary.close_idle()
 
 
 def read_config(path: Path) -> Any:
@@ -197,6 +233,16 @@ def _raise_api_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise _error_from_call(error) from error
+
+
+def _read_message(message: Any) -> dict[str, Any]:
+    """Return the outputs of a response. Raises APIError if it is an error."""
+    if message.error_message:  # Triton reports some errors in this way, without a status
+        raise error_from_grpc("INTERNAL", message.error_message)
+    response = read_response(message.infer_response)
+    if "error" in response:
+        raise error_from_backend(response["error"])
+    return response
 
 
 def _error_from_call(error: Any) -> APIError:

@@ -36,7 +36,10 @@ class UnaryClient:
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
-        connection.connect()
+        try:
+            connection.connect()
+        except TimeoutError as error:
+            raise ConnectionError("no response to the connection") from error
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -67,6 +70,7 @@ class Inference:
         request_id: str,
         timeout: float,
         parameters: Mapping[str, bool | str],
+        traceparent: str = "",
     ):
         self._client, self._path = client, f"/v2/models/{model}/infer"
         tensors = {name: pack_strings(rows) for name, rows in inputs.items()}
@@ -83,8 +87,11 @@ class Inference:
         )
         self._body = b"".join([head, *tensors.values()])
         self._headers = {"Inference-Header-Content-Length": str(len(head))}
+        if traceparent:
+            self._headers["traceparent"] = traceparent
         self._deadline = time.monotonic() + timeout
         self._cancelled = False
+        self._failure: APIError | None = None
         self._connection: http.client.HTTPConnection | None = None
         try:
             with contextlib.suppress(ConnectionError):  # ignored, because _receive sends the request again
@@ -108,6 +115,11 @@ class Inference:
         if "error" in outputs:
             raise error_from_backend(outputs["error"])
         return outputs
+
+    def fail(self, error: APIError) -> None:
+        """Make the pending `result` raise `error`: the model has died. Callable from any thread."""
+        self._failure = error
+        self.cancel()
 
     def cancel(self) -> None:
         """Shut down the connection, so that a pending `result` raises ClientClosedRequest. Callable from any thread."""
@@ -141,6 +153,8 @@ class Inference:
             self._connection.close()
 
     def _explain(self, error: Exception) -> APIError:
+        if self._failure:
+            return self._failure
         if self._cancelled:
             return error_from_grpc("CANCELLED", str(error))
         return error_from_grpc("DEADLINE_EXCEEDED" if isinstance(error, TimeoutError) else "UNAVAILABLE", repr(error))

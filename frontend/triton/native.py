@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 
 from contract.options import SamplingParameters
-from frontend.triton.client import Call
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
+from frontend.triton.routed_call import RoutedCall
 from frontend.triton.tensors import Value
 
 # The types of files in a conversation → the capability of the models that accept them.
@@ -19,6 +19,8 @@ class ModelCall(Protocol):
     """A call to a chat model. Its responses have the tensors that contract/tensors.py lists for chat."""
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None: ...
+    def wait(self, timeout: float | None = None) -> None: ...
+    def take_queue_seconds(self) -> float: ...
     def cancel(self) -> None: ...
 
 
@@ -53,7 +55,7 @@ class ChatModel(Protocol):
         """Return the tensors of a request. Raises APIError."""
         ...
 
-    def responses(self, call: Call, prompt: Any) -> ModelCall:
+    def responses(self, call: RoutedCall, prompt: Any) -> ModelCall:
         """Return the responses of `call`, which was started with the inputs of `prompt`."""
         ...
 
@@ -86,5 +88,5 @@ class NativeChatModel:
         parameters = sampling | {"adapter": self._adapter} if self._adapter else sampling
         return {**prompt, "sampling_parameters": orjson.dumps(parameters)}
 
-    def responses(self, call: Call, prompt: Any) -> ModelCall:
+    def responses(self, call: RoutedCall, prompt: Any) -> ModelCall:
         return call

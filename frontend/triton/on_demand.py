@@ -48,7 +48,7 @@ class OnDemand:
 
     def __init__(self, settings: Settings, triton: Triton, registry: Registry):
         self._settings, self._triton, self._registry = settings, triton, registry
-        self._folder = settings.run_folder / "on_demand"
+        self._folder = settings.on_demand_folder
         self._folder.mkdir(parents=True, exist_ok=True)
         sizes = json.loads(settings.footprints_file.read_text(encoding="utf-8"))
         self._limit: int = sizes["limit"]

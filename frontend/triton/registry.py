@@ -1,127 +1,95 @@
-"""The registry of models and their tasks, read from the models' configurations in Triton."""
+"""The registry of models and their tasks: the models of all Tritons together."""
 
-import hashlib
 import logging
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
-import orjson
-
-from frontend.errors import APIError, DeadlineExceeded, EngineFailure, InvalidRequest, ModelNotFound, Unavailable
-from frontend.settings import Settings
-from frontend.triton.client import ModelState, read_config
+from frontend.errors import InvalidRequest, ModelNotFound, Unavailable
+from frontend.instance_config import InstanceConfig, TritonAddress, group_by_address
+from frontend.settings import Settings, with_default_aliases
+from frontend.triton.instance import Instance
+from frontend.triton.instances_file import current_instances
+from frontend.triton.model import READY, Model
+from frontend.triton.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-_FRESH_SECONDS = 1.0
-_PROBE_SECONDS = 3.0
-_BUSY_SECONDS = 10.0
-_READY, _UNLOADED = "READY", "UNLOADED"
-_ENGINES = {"llamacpp": "llama.cpp", "openvino": "OpenVINO"}
-
-
-class Triton(Protocol):
-    """The part of the Triton client that the registry uses."""
-
-    def index(self) -> list[ModelState]: ...
-    def config(self, model: str) -> Any: ...
-    def probe(self, model: str, inputs: Sequence[str], *, batched: bool, timeout: float) -> None: ...
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that Triton has loaded or can load. `name` is its name in Triton, `id` its ID in the API.
-
-    `state` is READY, UNAVAILABLE while Triton does not respond, or UNLOADED if the model is loaded on demand.
-    """
-
-    name: str
-    id: str
-    task: str
-    owned_by: str
-    created: int
-    capabilities: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = field(default=(), repr=False)
-    batched: bool = False
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """All parameters in the model's configuration."""
-    fingerprint: str = ""
-    """The `system_fingerprint` in responses: a hash of the model's configuration."""
-    state: str = _READY
-    adapter: str = ""
-    """The name of the LoRA adapter, if this is a model with one: ID and names end with a colon and that name."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names under which a request finds the model."""
-        return (f"{self.name}:{self.adapter}" if self.adapter else self.name, self.id)
-
-    def with_adapters(self) -> list["Model"]:
-        """Return the model, and a model for each of its LoRA adapters."""
-        names: list[str] = orjson.loads(self.parameters.get("adapters", "[]"))
-        return [
-            self,
-            *(
-                replace(self, adapter=name, id=f"{self.id}:{name}", fingerprint=_hash(f"{self.fingerprint}:{name}"))
-                for name in names
-            ),
-        ]
-
-    def serves(self, task: str) -> bool:
-        """Return whether the model has this task or capability."""
-        return task == self.task or task in self.capabilities
-
-    @property
-    def engine(self) -> str:
-        """The engine of a chat model, as users know it."""
-        return "vLLM" if self.uses_vllm else _ENGINES.get(self.parameters.get("engine", ""), "OpenVINO")
-
-    @property
-    def has_all_logits(self) -> bool:
-        """Whether the model's engine supports `logit_bias` and `top_logprobs`."""
-        return self.engine == _ENGINES["llamacpp"]
-
-    @property
-    def uses_vllm(self) -> bool:
-        """Whether the model runs on Triton's stock vLLM backend (see vllm.py), recognized by the input `text_input`."""
-        return self.task == "chat" and "text_input" in self.inputs
-
-    def int_parameter(self, name: str) -> int:
-        """Return an integer parameter of the configuration. Raises EngineFailure if it is missing or malformed."""
-        try:
-            return int(self.parameters[name])
-        except (KeyError, ValueError):
-            raise EngineFailure(f"The configuration of '{self.name}' must set '{name}' to an integer") from None
-
 
 class Registry:
-    """Finds models by name, ID, alias or task. Reads Triton's index of models at most once a second."""
+    """Finds models by name, ID, alias or task. Reads Triton's index of models at most once a second.
 
-    def __init__(self, settings: Settings, triton: Triton):
-        self._settings, self._triton = settings, triton
-        self._aliases = {name.casefold(): target for name, target in settings.all_aliases.items()}
-        self._lock = threading.Lock()
-        self._models: dict[str, Model] = {}
-        # Models that are not loaded, and the modification times of their configurations.
-        self._unloaded: dict[str, tuple[int, Model | None]] = {}
-        self._read_at = float("-inf")
-        self._responded_at: dict[str, float] = {}
+    `connect` returns the client of a Triton.
+    """
+
+    def __init__(self, settings: Settings, connect: Callable[[TritonAddress], Any]):
+        self._settings, self.connect = settings, connect
+        self.upstreams = list(map(self._new_upstream, group_by_address(current_instances(settings)).values()))
+        """The Tritons, in the order in which the settings name them."""
+        self._retired: list[Upstream] = []
+        # The models of each Triton as last seen, and of all together.
+        self._read: list[dict[str, Model]] = []
+        self._found: dict[str, Model] = {}
+        self._aliases: dict[str, str] = {}
+        self._defaults: dict[str, str] = {}
+        self._set_up: Callable[[Instance], None] = lambda _: None
+        self.set_names(settings.aliases, {})
+
+    def set_names(self, aliases: Mapping[str, str], defaults: Mapping[str, str]) -> None:
+        """Use these aliases besides the built-in ones, and these default models of tasks, from now on."""
+        self._aliases = {name.casefold(): target for name, target in with_default_aliases(aliases).items()}
+        self._defaults = dict(defaults)
+
+    def set_up_instances(self, set_up: Callable[[Instance], None]) -> None:
+        """Call `set_up` with all instances, and from now on with each new one."""
+        self._set_up = set_up
+        for instance in self.instances():
+            set_up(instance)
+
+    def names_of(self, name: str, model: Model) -> bool:
+        """Return whether a name that a request uses stands for a model: an alias of it, or of its task."""
+        target = self._aliases.get(name.casefold(), name)
+        return model.serves(target) or target.casefold() in map(str.casefold, (*model.names, *model.aliases))
 
     def models(self) -> list[Model]:
         """Return the loaded models: first those in `settings.models`, in that order, then all others, sorted by name.
 
-        While Triton does not respond, return the last known models as UNAVAILABLE. Raises Unavailable if there are no
-        models to return.
+        A model is READY if one of its instances is. While no Triton responds, return the last known models as
+        UNAVAILABLE. Raises Unavailable if there are no models to return.
         """
-        if time.monotonic() - self._read_at >= _FRESH_SECONDS and (not self._models or not self._lock.locked()):
-            with self._lock:
-                self._refresh()
-        if not self._models:
+        for upstream in self.upstreams:
+            upstream.refresh()
+        found = self._union()
+        if not found:
             raise Unavailable("Model not initialized")
-        return [model for base in self._models.values() for model in base.with_adapters()]
+        return [model for name in self._in_order(found) for model in found[name].with_adapters()]
+
+    def instances(self, name: str | None = None) -> list[Instance]:
+        """Return the instances of the model with this name in Triton, or all instances."""
+        found = [upstream.instances for upstream in self.upstreams]
+        if name is not None:
+            return [instances[name] for instances in found if name in instances]
+        return [instance for instances in found for instance in instances.values()]
+
+    def upstream_of(self, instance: Instance) -> Upstream | None:
+        """Return the Triton of an instance, or None if the instance was removed."""
+        return next((each for each in self.upstreams if instance in each.instances.values()), None)
+
+    def configure(self, instances: Sequence[InstanceConfig]) -> list[Upstream]:
+        """Apply changed settings: add, change and remove instances while the others go on. Return the new Tritons."""
+        self._retired = [upstream for upstream in self._retired if not upstream.is_closed]
+        known = {upstream.address: upstream for upstream in (*self._retired, *self.upstreams)}
+        wanted = group_by_address(instances)
+        added = {address: self._new_upstream(each) for address, each in wanted.items() if address not in known}
+        for upstream in added.values():
+            upstream.begins_slowly = True
+        self.upstreams = [known.get(address) or added[address] for address in wanted]
+        for address, upstream in known.items():
+            if address in wanted:
+                upstream.configure(wanted[address])
+            elif upstream not in self._retired:
+                upstream.retire()
+        self._retired = [upstream for address, upstream in known.items() if address not in wanted]
+        return list(added.values())
 
     def require(self, name: str | None, *tasks: str) -> Model:
         """Return the model that `name` refers to; it must serve one of `tasks`. A capability counts as a task.
@@ -139,7 +107,9 @@ class Registry:
         found = next((m for m in models if target in m.names), None) or self._in_any_case(models, target)
         if found is None and (target in (None, *tasks) or self._settings.unknown_model == "default"):
             wanted = (target,) if target in tasks else tasks
-            found = next((m for task in wanted for m in _best_first(models, tasks) if m.serves(task)), None)
+            found = self._default(models, wanted) or next(
+                (m for task in wanted for m in _best_first(models, tasks) if m.serves(task)), None
+            )
             if found is None:
                 raise Unavailable(f"No {wanted[0]} model is loaded")
         if found is None:
@@ -149,6 +119,16 @@ class Registry:
                 f"The model '{name}' does not support {tasks[0]}; its task is {found.task}", param="model"
             )
         return found
+
+    def _default(self, models: Sequence[Model], tasks: Sequence[str]) -> Model | None:
+        """Return the configured default model of the first of these tasks that has one, if it is loaded."""
+        for task in tasks:
+            if name := self._defaults.get(task):
+                target = self._aliases.get(name.casefold(), name)
+                found = self._in_any_case(models, target)
+                if found and found.serves(task):
+                    return found
+        return None
 
     def get(self, name: str) -> Model:
         """Return the first model with this name, ID, alias or task. Raises ModelNotFound or Unavailable."""
@@ -161,24 +141,26 @@ class Registry:
             return found
         raise ModelNotFound(name)
 
+    def _new_upstream(self, configs: Sequence[InstanceConfig]) -> Upstream:
+        return Upstream(
+            configs, self.connect(configs[0].address), self._settings, lambda instance: self._set_up(instance)
+        )
+
     def _in_any_case(self, models: Sequence[Model], name: str | None) -> Model | None:
-        """Return the first model whose name or ID differs from `name` only in upper and lower case, if any."""
+        """Return the first model whose name or ID, or else an alias, is `name` in upper or lower case, if any."""
         wanted = (name or "").casefold()
-        return next((model for model in models if wanted in map(str.casefold, model.names)), None)
+        named = (model for model in models if wanted in map(str.casefold, model.names))
+        return next(named, None) or next((m for m in models if wanted in map(str.casefold, m.aliases)), None)
 
     def state(self, name: str) -> str | None:
         """Return the state of a model, as it was last read, or None if the model is unknown."""
-        return self._models[name].state if name in self._models else None
+        found = self._union()
+        return found[name].state if name in found else None
 
     def refresh(self) -> None:
-        """Read Triton's index again, because a model was loaded or unloaded."""
-        with self._lock:
-            self._read_at = float("-inf")
-            self._refresh()
-
-    def record_response(self, model: Model) -> None:
-        """Record the current time as the time of the model's last response to a request."""
-        self._responded_at[model.name] = time.monotonic()
+        """Read the indexes of all Tritons again, because a model was loaded or unloaded."""
+        for upstream in self.upstreams:
+            upstream.refresh(force=True)
 
     def unresponsive_models(self) -> list[str]:
         """Return the names of required models that are not loaded or do not respond.
@@ -187,25 +169,48 @@ class Registry:
         Unavailable if no model is loaded.
         """
         self.models()
-        models = self._models
+        models = self._union()
         required = self._settings.models or tuple(models)
         return [name for name in required if name not in models or not self._responds(models[name])]
 
     def _responds(self, model: Model) -> bool:
-        if model.state == _UNLOADED:
-            return False
-        if model.uses_vllm:
-            return model.state == _READY  # the vLLM backend has no probe, but Triton unloads a model whose engine fails
-        try:
-            self._triton.probe(model.name, model.inputs, batched=model.batched, timeout=_PROBE_SECONDS)
-        except DeadlineExceeded:
-            # A probe of a batched model queues behind requests, so a busy model may not respond to the probe in time.
-            # In that case, a recent response to a request shows that the model works.
-            return time.monotonic() - self._responded_at.get(model.name, float("-inf")) < _BUSY_SECONDS
-        except APIError as error:
-            log.warning("the probe of %s failed: %s", model.name, error)
-            return isinstance(error, InvalidRequest)
-        return True
+        having = [upstream for upstream in self.upstreams if model.name in upstream.models]
+        return any(upstream.responds(upstream.models[model.name]) for upstream in having)
+
+    def _union(self) -> dict[str, Model]:
+        """Return the models of all Tritons by name. An instance that computes something else than others is left out.
+
+        If the instances of a model differ, those count that are more, or come first.
+        """
+        read = [upstream.models for upstream in self.upstreams]
+        if len(read) != len(self._read) or any(new is not old for new, old in zip(read, self._read, strict=True)):
+            found: dict[str, list[Model]] = {}
+            for models in read:
+                for name, model in models.items():
+                    found.setdefault(name, []).append(model)
+            self._found = {name: self._agreed(name, models) for name, models in found.items()}
+            self._read = read
+        return self._found
+
+    def compare(self) -> None:
+        """Reject the instances of a model that compute something else than the others."""
+        self._union()
+
+    def _agreed(self, name: str, models: list[Model]) -> Model:
+        identities = [model.identity for model in models]
+        identity = models[0].identity
+        if len(set(identities)) > 1:
+            identity = max(identities, key=identities.count)
+        for instance in self.instances(name):
+            self._reject(instance, instance.model.identity != identity)
+        matching = [model for model in models if model.identity == identity]
+        return next((model for model in matching if model.state == READY), matching[0])
+
+    def _reject(self, instance: Instance, is_odd: bool) -> None:
+        reason = "its weights, engine or precision differ from those of the other instances" if is_odd else ""
+        if reason and not instance.rejection:
+            log.error("%s gets no requests: %s", instance.id, reason)
+        instance.rejection = reason
 
     def _raise_unknown(self, name: str, target: str | None) -> NoReturn:
         base = (target or "").rpartition(":")[0]  # of an adapter
@@ -213,66 +218,9 @@ class Registry:
             raise Unavailable(f"The model '{name}' is not currently loaded")
         raise ModelNotFound(name)
 
-    def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < _FRESH_SECONDS:
-            return
-        known = {name: model for name, model in self._models.items() if model.state == _READY}
-        try:
-            index = self._triton.index()
-            ready = [model.name for model in index if model.state == _READY]
-            models = {name: known.get(name) or self._read(name) for name in self._in_order(ready)}
-            if self._settings.models_on_demand:
-                others = sorted(model.name for model in index if model.state != _READY)
-                models |= {name: self._read_unloaded(name) for name in others}
-        except APIError as error:
-            log.warning("Triton is not responding: %s", error)
-            self._models = {name: replace(model, state="UNAVAILABLE") for name, model in self._models.items()}
-        else:
-            self._models = {name: model for name, model in models.items() if model}
-        self._read_at = time.monotonic()
-
-    def _in_order(self, names: list[str]) -> list[str]:
+    def _in_order(self, names: Iterable[str]) -> list[str]:
         order = {name: position for position, name in enumerate(self._settings.models)}
         return sorted(names, key=lambda name: (order.get(name, len(order)), name))
-
-    def _read(self, name: str) -> Model | None:
-        """Return a loaded model, or None if the model has no task: the API omits such models."""
-        return self._from_config(name, self._triton.config(name))
-
-    def _read_unloaded(self, name: str) -> Model | None:
-        """Return a model that is not loaded, or None if it has no task or no valid configuration."""
-        path = self._settings.served_repository / name / "config.pbtxt"
-        try:
-            changed_at = path.stat().st_mtime_ns
-            known_at, model = self._unloaded.get(name, (0, None))
-            if known_at != changed_at:
-                model = self._from_config(name, read_config(path))
-                self._unloaded[name] = changed_at, model
-        except (OSError, ValueError) as error:
-            log.warning("%s: %s", name, error)
-            return None
-        return model and replace(model, state=_UNLOADED)
-
-    def _from_config(self, name: str, config: Any) -> Model | None:
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
-        if "task" not in parameters:
-            return None
-        return Model(
-            name=name,
-            id=parameters.get("id", name),
-            task=parameters["task"],
-            owned_by=parameters.get("owned_by", "unknown"),
-            created=int(parameters.get("created", 0)),
-            capabilities=tuple(orjson.loads(parameters.get("capabilities", "[]"))),
-            inputs=tuple(tensor.name for tensor in config.input),
-            batched=config.max_batch_size > 0,
-            parameters=parameters,
-            fingerprint=_hash(config.SerializeToString(deterministic=True)),
-        )
-
-
-def _hash(content: str | bytes) -> str:
-    return "fp_" + hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:10]
 
 
 def _best_first(models: Sequence[Model], tasks: Sequence[str]) -> list[Model]:

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from contract.chat_template import TemplateRejected, load_chat_template
 from contract.options import SamplingParameters
 from frontend.errors import EngineFailure, InvalidRequest
-from frontend.triton.client import Call
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
+from frontend.triton.routed_call import UNFINISHED, RoutedCall
 from frontend.triton.tensors import Value
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ _RETURNED = ("return_finish_reason", "return_num_input_tokens", "return_num_outp
 # Fields of SamplingParameters that vLLM's sampling parameters do not include. This module applies these fields itself,
 # except `logprobs`: frontend/generation/routing.py rejects requests for log probabilities.
 _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "logprobs")
-
-# The backend's finish reason in every response before the last one.
-_UNFINISHED = "None"
 
 
 class _Prompt(NamedTuple):
@@ -88,7 +85,7 @@ class VllmChatModel:
             )
         return vllm_inputs(self._model, prompt.text, sampling, limit - tokens)
 
-    def responses(self, call: Call, prompt: Any) -> "VllmCall":
+    def responses(self, call: RoutedCall, prompt: Any) -> "VllmCall":
         return VllmCall(call, prompt.preface)
 
 
@@ -157,13 +154,21 @@ class VllmCall:
     The text of the first response starts with `preface`.
     """
 
-    def __init__(self, call: Call, preface: str = ""):
+    def __init__(self, call: RoutedCall, preface: str = ""):
         self._call, self._preface = call, preface
         self._num_output_tokens = 0
 
     def cancel(self) -> None:
         """Cancel the call in Triton."""
         self._call.cancel()
+
+    def take_queue_seconds(self) -> float:
+        """Return how long the call has waited for an instance since this was last called."""
+        return self._call.take_queue_seconds()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the first response from the model. Raises like `next`."""
+        self._call.wait(timeout)
 
     def next(self, timeout: float | None = None) -> dict[str, Any] | None:
         """Return the next response, or None after the last one.
@@ -176,7 +181,7 @@ class VllmCall:
         self._num_output_tokens += response["num_output_tokens"]  # a response reports only its own tokens
         text, self._preface = self._preface + response["text_output"], ""
         finish_reason = response["finish_reason"]
-        if finish_reason == _UNFINISHED:
+        if finish_reason == UNFINISHED:
             return {"text_output": text}
         if finish_reason not in ("stop", "length"):
             raise EngineFailure(f"The model stopped early: {finish_reason}")

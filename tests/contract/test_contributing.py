@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from contract import model_text
+from contract.options import SpeechOptions
 from contract.parameters import PARAMETERS, SpeechParameters
 from export.catalog import Entry
 from export.converters import CONVERTERS
@@ -57,10 +58,10 @@ def test_speech_engine_example_speaks(tmp_path):
     from contract.parameters import read_parameters
 
     engine = names["ToneEngine"](tmp_path, read_parameters(SpeechParameters, texts | numbers))
-    voice = engine.voice(None, None)
+    voice = engine.voice(SpeechOptions(), None)
     (phonemes,) = voice.phonemes("Hello there.")
     samples = voice.speak(phonemes, 1.0)
     assert samples.dtype == np.float32
     assert len(samples) == len(phonemes) * engine.hop
     with pytest.raises(Exception, match="voice"):
-        engine.voice("alto", None)
+        engine.voice(SpeechOptions("alto"), None)

@@ -7,7 +7,7 @@ import pytest
 
 from contract.paths import CHECKOUT
 from docs import generate, wording
-from export.catalog import load_catalog
+from export.catalog import load_catalog, starter_names
 from frontend.app import create_app
 from frontend.settings import Settings
 
@@ -24,24 +24,31 @@ def read(name):
 
 
 def routes(tmp_path):
-    app = create_app(Settings(cache=tmp_path), object(), lambda: None)
+    app = create_app(Settings(cache=tmp_path, data=tmp_path), lambda _: object(), lambda: None)
     return {
-        (method, re.sub(r"<(?:string\(minlength=8\):)?(\w+)>", r"{\1}", re.sub(r"<path:\w+>", "{id}", rule.rule)))
+        (method, re.sub(r"<(?:string\(minlength=8\):|int:|path:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
+        if not rule.endpoint.startswith("management_unsupported.")
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
 
 
 def test_api_reference_names_every_endpoint_and_no_others(tmp_path):
-    documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT) (/[^`]*)`", read("docs/api/README.md"), re.MULTILINE))
+    text = read("docs/api/README.md") + read("docs/api/management.md")
+    documented = set(re.findall(r"^\| `(GET|POST|DELETE|PUT|PATCH) (/[^`]*)`", text, re.MULTILINE))
+    documented = {(method, path.replace("/v1/models/{id}", "/v1/models/{name}")) for method, path in documented}
     served = routes(tmp_path)
     assert documented <= served
     assert {path.removeprefix("/v1") for _, path in served} == {path.removeprefix("/v1") for _, path in documented}
 
 
 @pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])
-def test_readme_names_every_model(document):
-    assert all(f"`{name}`" in read(document) for name in load_catalog())
+def test_readme_names_every_starter_model(document):
+    assert all(f"`{name}`" in read(document) for name in starter_names())
+
+
+def test_the_document_of_models_names_every_model():
+    assert all(f"`{name}`" in read("docs/models.md") for name in load_catalog())
 
 
 @pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])

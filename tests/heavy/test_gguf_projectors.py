@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
-from backends.generation.llamacpp.context import LlamaContext, Piece
-from backends.generation.media.encoder import MediaEncoder
-from backends.generation.media.messages import Image
-from backends.generation.prompt.media_prompt import Assembly
+from backends.common.llamacpp.context import LlamaContext, Piece
+from backends.common.llamacpp.media.assembly import Assembly
+from backends.common.llamacpp.media.encoder import MediaEncoder
+from backends.common.llamacpp.media.messages import Image
 from backends.generation.vocabulary import open_vocabulary
 from contract.paths import default_cache
 from export.converters.llamacpp import link_gguf

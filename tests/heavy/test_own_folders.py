@@ -5,9 +5,10 @@ import re
 import pytest
 from openai import OpenAI
 
-from contract.paths import latest_version
+from contract.paths import default_cache, latest_version
 from export.converters.self_check import check_chat
 from export.fetch import ExportError
+from export.llamacpp import fetch_libraries
 from tests.support.gguf_files import gguf_file
 from tests.support.live import MODEL, run_in, url, user
 from tests.support.own_models import export_folder
@@ -18,10 +19,17 @@ QUESTION = "What is the capital of Japan?"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Return SmolLM2 135M as a folder with safetensors."""
+    """Return SmolLM2 135M as a folder with safetensors.
+
+    The cache has no conversions, because one of an earlier run would not be compared with the original again.
+    """
     folder = tmp_path_factory.mktemp("published") / "SmolLM2-Published"
     run_in(".venv-gguf", "hugging_face_folder", gguf_file(MODEL), folder)
-    return folder
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "llama.cpp").symlink_to(fetch_libraries(default_cache(), "cpu").parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIDENT_CACHE", str(cache))
+        yield folder
 
 
 def ratio(output):

@@ -83,7 +83,9 @@ def test_quickstart_commands_work(stack, folder, document):
     assert Image.open(folder / "cut-out.png").mode == "RGBA"
     assert ENGLISH[0] in output
     (program,) = blocks(document, "python")
-    assert len(run([sys.executable, "-c", program.replace("10100", str(stack.port))], folder, stack)) > 50
+    assert (
+        len(run([sys.executable, "-c", program.replace("10100", str(stack.port))], folder, stack)) > 20
+    )  # a random answer
 
 
 @pytest.mark.parametrize(

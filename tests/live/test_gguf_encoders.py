@@ -6,8 +6,8 @@ import pytest
 import requests
 from openai import OpenAI
 
+from backends.common.llamacpp.context import LlamaContext, Piece
 from backends.common.llamacpp.vocabulary import LlamaVocabulary
-from backends.generation.llamacpp.context import LlamaContext, Piece
 from export.converters.llamacpp import link_gguf
 from tests.support.gguf_encoders import RERANK_TEMPLATE, MiniLM, write_tiny_qwen3, write_tiny_qwen3_reranker
 from tests.support.gguf_files import copy_gguf, gguf_file

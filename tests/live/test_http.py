@@ -13,8 +13,15 @@ POST = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST
 
 
 def _has_end(received):
-    """Return whether the body of a response has ended. A head can end like a body, if its length ends with 0."""
-    return received.partition(b"\r\n\r\n")[2].endswith((b"}", b"0\r\n\r\n"))
+    """Return whether the body of a response has ended. A head can end like a body, if its last value ends with 0."""
+    return _final(received).partition(b"\r\n\r\n")[2].endswith((b"}", b"0\r\n\r\n"))
+
+
+def _final(received):
+    """Return what has been received, without interim responses."""
+    while received.startswith(b"HTTP/1.1 100 "):
+        received = received.partition(b"\r\n\r\n")[2]
+    return received
 
 
 def exchange(settings, data, half_close=False, closes=False):
@@ -29,9 +36,7 @@ def exchange(settings, data, half_close=False, closes=False):
         if closes:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
-    while received.startswith(b"HTTP/1.1 100 "):
-        received = received.partition(b"\r\n\r\n")[2]
-    head, _, body = received.partition(b"\r\n\r\n")
+    head, _, body = _final(received).partition(b"\r\n\r\n")
     return int(head.split()[1]), head.lower(), body
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import openai
@@ -17,10 +18,12 @@ from openai import OpenAI
 
 from contract.paths import default_model_repository
 from frontend.settings import Settings
+from tests.support import traffic
 from tests.support.live import MODEL, MODELS, url, user, wait_until
 from tests.support.stack import free_ports, read_config, running_stack
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+EMBEDDING = "bge-small-en-v1.5"
 
 
 def healthy(settings):
@@ -37,6 +40,7 @@ def launcher(settings):
 def descendants(settings, *words):
     """Return the launcher's descendant processes whose command lines contain all the words."""
     children = launcher(settings).children(recursive=True)
+    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
     return [child for child in children if all(word in " ".join(child.cmdline()) for word in words)]
 
 
@@ -208,39 +212,87 @@ def responds(base):
 @pytest.fixture(scope="module")
 def own():
     """A Trident stack, used only by this module, whose processes the tests may kill."""
-    with running_stack([MODEL]) as settings:
+    with running_stack([MODEL, EMBEDDING]) as settings:
         yield settings
 
 
+def backend(settings, *words):
+    """Return the process whose program has the first word and whose command line has all of them."""
+    (found,) = [each for each in descendants(settings, *words) if words[0] in " ".join(each.cmdline()[:3])]
+    return found
+
+
+def has_ended(process):
+    """Return whether a process has exited. Triton leaves its backends' entries in the process table."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 class TestProcessFailure:
-    """Trident restarts any of its processes that dies, and Triton if it hangs. Then it serves requests again."""
+    """A process that dies costs only the streams that had begun on it; all other requests are answered."""
 
     @pytest.mark.parametrize(
-        "words",
-        [("backends.generation.engine.process",), ("triton_python_backend_stub",), ("bin/tritonserver",)],
-        ids=["engine", "stub", "triton"],
+        ("words", "streams"),
+        [
+            (("triton_python_backend_stub", f"/{EMBEDDING}/"), 0),
+            (("triton_python_backend_stub", f"/{MODEL}/"), 2),
+            (("backends.generation.engine.process",), 2),
+            (("bin/tritonserver",), 2),
+        ],
+        ids=["embedding stub", "chat stub", "engine", "triton"],
     )
-    def test_killed_process_fails_the_stream_and_is_restarted(self, own, words):
-        stream = chat(own, stream=True, extra_body={"ignore_eos": True})
-        next(stream)
-        (victim,) = [process for process in descendants(own, *words) if words[0] in " ".join(process.cmdline()[:3])]
-        victim.send_signal(signal.SIGKILL)
-        with pytest.raises(openai.APIError):
-            for _ in stream:
-                pass
-        wait_until(lambda: can_chat(own), 60, "a response after the restart")
-        assert healthy(own)
+    def test_killed_process_loses_only_streams_that_had_begun(self, own, words, streams):
+        base = url(own, "")
+        clients = {"stream": [traffic.chat(base, MODEL, stream=True)] * 2}
+        clients["chat"] = [traffic.chat(base, MODEL, stream=False)]
+        clients["embedding"] = [traffic.embed(base, EMBEDDING)] * 2
+        with traffic.running_traffic(clients) as seen:
+            time.sleep(2)
+            backend(own, *words).kill()
+            time.sleep(8)
+        assert not seen.failed()
+        assert seen.count(traffic.ERROR_EVENT) <= streams
+        assert all(counts[traffic.OK] for counts in seen.outcomes.values())
+        wait_until(lambda: healthy(own), 30, "the health check")
+
+    def test_hung_backend_is_replaced(self, own):
+        victim = backend(own, "triton_python_backend_stub", f"/{MODEL}/")
+        victim.suspend()
+        wait_until(lambda: has_ended(victim), 60, "the hung process to be killed")
+        wait_until(lambda: can_chat(own), 60, "a response after that")
 
     def test_hung_triton_is_restarted(self, own):
-        (victim,) = [p for p in descendants(own, "bin/tritonserver") if "bin/tritonserver" in p.cmdline()[0]]
-        victim.send_signal(signal.SIGSTOP)
+        victim = backend(own, "bin/tritonserver")
+        victim.suspend()
         wait_until(lambda: not victim.is_running(), 60, "the hung Triton to be killed")
         wait_until(lambda: can_chat(own), 60, "a response after the restart")
 
-    def test_killed_frontend_worker_is_replaced(self, own):
+    def test_new_connections_are_answered_soon_after_a_frontend_worker_is_killed(self, own):
         worker = max(descendants(own, "frontend.server"), key=lambda process: process.create_time())
-        worker.send_signal(signal.SIGKILL)
-        wait_until(lambda: can_chat(own), 20, "a response after the restart")
+        worker.kill()
+        wait_until(lambda: can_chat(own), 10, "a response of the next worker")
+
+    def test_model_is_loaded_again_while_requests_wait(self, own):
+        """No request fails, and the launcher does not take the old process for dead."""
+        before = backend(own, "triton_python_backend_stub", f"/{MODEL}/")
+        base = url(own, "")
+        clients = {"stream": [traffic.chat(base, MODEL, stream=True, tokens=100)] * 2}
+        clients["chat"] = [traffic.chat(base, MODEL, stream=False)]
+        with traffic.running_traffic(clients) as seen:
+            command = [sys.executable, "-m", "trident", "reload", MODEL, "--port", str(own.port)]
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
+            assert "is loaded again at 1 Triton" in done.stdout, done.stderr
+            wait_until(lambda: has_ended(before), 30, "the old process to exit")
+            time.sleep(1)
+        assert not seen.failed()
+        assert seen.count(traffic.ERROR_EVENT) == 0
+        assert backend(own, "triton_python_backend_stub", f"/{MODEL}/") != before
+
+
+def test_no_process_outlives_the_launcher():
+    with contextlib.suppress(psutil.NoSuchProcess), running_stack([MODEL]) as own:
+        main, below = launcher(own), launcher(own).children(recursive=True)
+        main.kill()
+        assert not psutil.wait_procs(below, 20)[1]
 
 
 def can_chat(settings):
@@ -265,6 +317,18 @@ class TestShutdown:
             assert not psutil.wait_procs(below, 5)[1]
             assert not own.pid_file.exists()
             assert not list(Path("/dev/shm").glob(f"trident-{own.port}-*"))
+
+    def test_server_is_not_ready_before_it_stops_to_serve(self, stack):
+        """A load balancer that asks for readiness has `shutdown_delay` to send its requests elsewhere."""
+        with running_stack([MODEL], "--shutdown-delay", "3", triton_of=stack) as own:
+            readiness = url(own, "/actuator/health/readiness")
+            assert requests.get(readiness, timeout=10).json()["status"] == "UP"
+            main = launcher(own)
+            main.terminate()
+            wait_until(lambda: requests.get(readiness, timeout=10).status_code == 503, 2, "the server to be not ready")
+            assert requests.get(url(own, "/actuator/health/liveness"), timeout=10).status_code == 200
+            assert can_chat(own)
+            assert main.wait(15) in (0, None)
 
     def test_shutdown_during_a_stream_ends_within_15_seconds(self):
         with running_stack([MODEL]) as own:

@@ -46,7 +46,7 @@ def chat_body(model: str, text: str, max_tokens: int) -> bytes:
     )
 
 
-def run_streams(port: int, bodies: list[bytes], timeout: float = 300) -> Load:
+def run_streams(port: int, bodies: list[bytes], timeout: float = 300, key: str = "") -> Load:
     """Send each body on its own connection to 127.0.0.1:`port`, then read all streams to their ends.
 
     Raises AssertionError if that takes more than `timeout` seconds, or if a stream ends without `[DONE]`.
@@ -57,6 +57,7 @@ def run_streams(port: int, bodies: list[bytes], timeout: float = 300) -> Load:
     for body in bodies:
         connection = socket.create_connection(("127.0.0.1", port))
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += f"Authorization: Bearer {key}\r\n" if key else ""
         stream = Stream(connection, time.perf_counter())
         connection.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode() + body)
         selector.register(connection, selectors.EVENT_READ, stream)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.common.llamacpp.library import ContextParams
-from backends.generation.media import mtmd
+from backends.common.llamacpp.media import mtmd
 
 SIZE, COLOR = (100, 60), (0, 0, 255)
 BEFORE, AFTER = "The first picture shows", " and its color is"

@@ -94,7 +94,12 @@ def _qwen3(text: dict[str, Any], ids: dict[str, int]) -> torch.nn.Module:
 def main() -> None:
     target, kind = Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "qwen2_5_vl"
     tokenizer = make_tokenizer(sys.argv[1])
-    make_model(kind, tokenizer).save_pretrained(target)
+    model = make_model(kind, tokenizer)
+    model.save_pretrained(target)
+    # As published. Transformers 4 writes the architecture of Qwen2.5-VL into its text part.
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = [type(model).__name__]
+    (target / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tokenizer.save_pretrained(target)
     Qwen2VLImageProcessor(patch_size=16 if kind == "qwen3_vl" else 14, **_PIXELS).save_pretrained(target)
     preprocessor = json.loads((target / "preprocessor_config.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Fixtures: the real application, with a fake Triton that replays queued responses and records requests."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from frontend import metrics
 from frontend.app import create_app
 from frontend.errors import APIError, DeadlineExceeded
 from frontend.settings import Settings
@@ -43,6 +44,9 @@ class FakeCall:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+    def fail(self, error: APIError) -> None:
+        self._responses = deque([error])
 
 
 class FakeInference:
@@ -128,6 +132,15 @@ class FakeTriton:
             SerializeToString=lambda deterministic: model.encode(),
         )
 
+    def load(self, model: str, timeout: float) -> None:
+        self.states = [ModelState(each.name, "READY" if each.name == model else each.state) for each in self.states]
+
+    def unload(self, model: str, timeout: float) -> None:
+        self.states = [ModelState(each.name, "" if each.name == model else each.state) for each in self.states]
+
+    def close(self) -> None:
+        """Do nothing."""
+
     def probe(self, model: str, inputs: tuple[str, ...], *, batched: bool, timeout: float) -> None:
         if model in self.dead:
             raise APIError("dead")
@@ -149,8 +162,13 @@ def shutdowns() -> list[str]:
 def make_client(triton: FakeTriton, shutdowns: list[str], tmp_path: Any) -> Callable[..., FlaskClient]:
     def make(**settings: Any) -> FlaskClient:
         app = create_app(
-            Settings(cache=tmp_path, model_repository=tmp_path / "model_repository", **settings),
-            triton,
+            Settings(
+                cache=tmp_path,
+                data=tmp_path / "data",
+                model_repository=tmp_path / "model_repository",
+                **{"recovery_seconds": 0} | settings,
+            ),
+            lambda _: triton,
             lambda: shutdowns.append("now"),
         )
         return app.test_client()
@@ -161,6 +179,18 @@ def make_client(triton: FakeTriton, shutdowns: list[str], tmp_path: Any) -> Call
 @pytest.fixture
 def client(make_client: Callable[..., FlaskClient]) -> FlaskClient:
     return make_client()
+
+
+@pytest.fixture
+def empty_metrics() -> Iterator[None]:
+    metrics.reset()
+    yield
+    metrics.reset()
+
+
+def metric_value(name: str, **labels: str) -> float | None:
+    """Return the value of a metric with exactly these labels."""
+    return metrics.REGISTRY.get_sample_value(name, labels)
 
 
 def chat(**fields: Any) -> dict[str, Any]:

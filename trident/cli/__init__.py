@@ -2,7 +2,10 @@
 
 import click
 
-from trident.cli.instances import ps, status, stop
+from trident.cli.config import config
+from trident.cli.instances import ps, reload, status, stop
+from trident.cli.keys import keys
+from trident.cli.model_instances import instances
 from trident.cli.models import export, list_models, show
 from trident.cli.serve import serve
 
@@ -28,5 +31,5 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(script(main, {}, "trident", "_TRIDENT_COMPLETE").source())
 
 
-for command in (serve, stop, status, ps, list_models, show, export):
+for command in (serve, stop, status, reload, ps, list_models, show, export, keys, config, instances):
     main.add_command(command)

@@ -15,7 +15,7 @@ from trident.cli.tune import tuned_engine
 
 if TYPE_CHECKING:
     from export.engines import LlamaOptions
-    from export.resolve import Choices
+    from export.resolve import Candidate, Choices
     from export.sources.reference import Kind
 
 _EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
@@ -61,14 +61,16 @@ def export(
     from export.catalog import load_catalog, starter_names
     from export.engines import LlamaOptions
     from export.resolve import Choices
+    from export.sources.reference import catalog_name
 
     catalog, settings = load_catalog(), load_command_settings(flags)
     if rollback:
         _roll_back(names, settings)
         return
-    if weights and (len(names) != 1 or every or names[0] not in catalog):
+    named = catalog_name(names[0]) if len(names) == 1 else None
+    if weights and (named is None or every):
         raise click.UsageError("--weights requires exactly one MODEL of the catalog")
-    if weights and catalog[names[0]].packages:
+    if weights and catalog[str(named)].packages:
         raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
     if weights and not weights.is_dir():
         raise click.UsageError(f"--weights: '{weights}' is not a folder")
@@ -88,13 +90,14 @@ def export(
         mmproj,
         trust_remote_code,
         force,
+        weights,
     )
     with _failures_reported():
         if dry_run:
             for name in names or starter_names():
                 _show_plan(name, choices, settings)
             return
-        exported = _export(names or starter_names(), choices, settings, weights, options, tune=tune)
+        exported = _export(names or starter_names(), choices, settings, options, tune=tune)
     if names_to:
         names_to.write_text(json.dumps(exported), encoding="utf-8")
 
@@ -103,27 +106,23 @@ def _export(
     names: Sequence[str],
     choices: "Choices",
     settings: Settings,
-    weights: Path | None,
     options: "LlamaOptions",
     *,
     tune: bool,
 ) -> list[str]:
     """Export models and return their names in the model repository. Raises ExportError."""
     from export.own_models import require_free_name
-    from export.repository import export_lock, export_model, has_weights
-    from export.resolve import resolve
+    from export.repository import export_lock, export_model
 
     exported = []
     with export_lock(settings.cache, settings.model_repository):
-        candidates = [resolve(name, choices) for name in names]
+        candidates = [_resolve(name, choices, settings) for name in names]
         for candidate in candidates:
             require_free_name(candidate.entry, settings.model_repository)
         for candidate in candidates:
             entry, given = candidate.entry, options
             require_free_name(entry, settings.model_repository)  # an earlier candidate may have the same name
-            source, projector = weights, None
-            if weights is None and not (entry.hub and has_weights(entry.name, settings.model_repository)):
-                source, projector = candidate.fetch()
+            source, projector = candidate.fetch()
             if projector and settings.engine != "openvino":
                 given = options._replace(projector=options.projector or projector)
             if entry.converter == "llamacpp-encoder":
@@ -132,6 +131,29 @@ def _export(
             export_model(entry, settings.cache, settings.model_repository, source, engine, given, force=choices.force)
             exported.append(entry.name)
     return exported
+
+
+def _resolve(name: str, choices: "Choices", settings: Settings) -> "Candidate":
+    """Return the model that a name stands for. For a catalog model, the folder of its previous export may be used.
+
+    What was downloaded is looked for on the hub first, which may have to complete it, and whose revision may differ.
+    """
+    from export.repository import previous_weights
+    from export.resolve import resolve
+    from export.sources.listing import Unreachable
+    from export.sources.reference import catalog_name
+
+    known = catalog_name(name)
+    folder = previous_weights(known, settings.model_repository) if known and not choices.weights else None
+    if folder is None:
+        return resolve(name, choices)
+    with_folder = choices._replace(weights=folder)
+    if not ("snapshots" in folder.parts or folder.is_relative_to(choices.cache / "hub")):
+        return resolve(name, with_folder)
+    try:
+        return resolve(name, choices)
+    except Unreachable:
+        return resolve(name, with_folder)
 
 
 def _show_plan(name: str, choices: "Choices", settings: Settings) -> None:
@@ -227,10 +249,18 @@ def show(name: str, **flags: Any) -> None:
         for field in ("id", "task", "description", "license", "owned_by", "created"):
             click.echo(f"{field:12} {getattr(entry, field)}")
         click.echo(f"{'size':12} {entry.size / 1e6:.0f} MB")
-        if entry.weights:
-            click.echo(f"{'weights':12} {entry.weights}")
+        known = {
+            "weights": entry.weights,
+            "revision": entry.revision,
+            "other IDs": ", ".join(entry.ids[1:]),
+            "architecture": entry.architecture,
+            "engines": ", ".join(entry.engines),
+        }
+        for field, text in known.items():
+            if text:
+                click.echo(f"{field:12} {text}")
     if not config.exists():
-        weights = " --weights FOLDER" if entry and entry.weights else ""
+        weights = " --weights FOLDER" if entry and entry.weights and not entry.hub else ""
         click.echo(f"not exported; to export it, run: trident export {name}{weights}")
         return
     click.echo(f"\n{config}")

@@ -40,18 +40,18 @@ def serve(
     settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
     options = ["--mmproj", str(mmproj)] if mmproj else []
     options += [argument for adapter in lora for argument in ("--lora", str(adapter))]
-    if settings.triton is not None and options:
+    if not settings.starts_triton and options:
         raise click.UsageError(f"{options[0]} does not apply to a Triton that runs elsewhere (--triton)")
     models = list(settings.models)
-    if settings.triton is None:
+    if settings.starts_triton:
         options += [
             flag for flag, given in {"--trust-remote-code": trust_remote_code, "--force": force}.items() if given
         ]
         models = _export(settings, options)
-    settings = load_command_settings(flags | {"models": models})
+    flags["models"] = models
     from trident.launch.supervisor import run
 
-    sys.exit(run(settings))
+    sys.exit(run(load_command_settings(flags), lambda: load_command_settings(flags)))
 
 
 def _export(settings: Settings, options: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ class Instance:
         self._folder = run_folder
         self.port = int(run_folder.name)
         self._url_file, self._pid_file = run_folder / "url", run_folder / "trident.pid"
+        self._key_file = run_folder / "local_key"
 
     @contextmanager
     def acquire(self, url: str) -> Iterator[None]:
@@ -28,11 +30,13 @@ class Instance:
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)
             self._pid_file.unlink(missing_ok=True)  # left by a launcher that was killed
+            (self._folder / "keys_in_use").unlink(missing_ok=True)
             self._url_file.write_text(url, encoding="utf-8")
             try:
                 yield
             finally:
                 self._pid_file.unlink(missing_ok=True)
+                self._key_file.unlink(missing_ok=True)
 
     def _lock(self, lock: IO[str]) -> None:
         """Acquire the lock. Retry for up to 1 second, because `is_running` also acquires it for a moment."""
@@ -47,6 +51,20 @@ class Instance:
                         f"Stop it with `trident stop --port {self.port}`, or choose another port with --port."
                     ) from None
                 time.sleep(0.05)
+
+    def write_key(self) -> None:
+        """Make the key with which this machine's programs may use the instance, and write it to a private file."""
+        self._key_file.unlink(missing_ok=True)
+        descriptor = os.open(self._key_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"tr-local-{secrets.token_urlsafe(32)}")
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of requests to the instance by programs of the user who runs it."""
+        try:
+            return {"Authorization": f"Bearer {self._key_file.read_text(encoding='utf-8')}"}
+        except OSError:
+            return {}
 
     def is_running(self) -> bool:
         """Return whether a launcher holds the lock of the run folder and has written its PID."""

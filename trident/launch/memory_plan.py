@@ -18,6 +18,7 @@ from contract.paths import latest_version
 from export.memory import memory_limit
 from export.triton_config import parse_config
 from frontend.settings import Settings, load_settings
+from frontend.triton.served_model import write_model
 from trident.launch.preflight import LaunchError
 
 _MB = 1_000_000
@@ -33,6 +34,9 @@ _OVERHEAD = {
     "diffusion": 500 * _MB,
 }
 _BASE = 200 * _MB
+
+# What a process with torch needs in addition, in which some speech models run.
+_TORCH = 400 * _MB
 
 # The share of the memory that is left for KV caches, unless a setting says otherwise. The rest is for what requests
 # need for a while, and for other programs.
@@ -106,7 +110,7 @@ def make_plan(settings: Settings, names: Sequence[str], reserved: int = 0) -> Me
     limit = _limit(settings) - reserved
     configs = {name: _parameters(settings.model_repository / name) for name in names}
     fixed = [
-        Footprint(name, _weights(settings.model_repository / name), _OVERHEAD.get(config["backend"], 100 * _MB))
+        Footprint(name, _weights(settings.model_repository / name), _overhead(config))
         for name, config in configs.items()
     ]
     chat = [
@@ -139,6 +143,10 @@ def make_plan(settings: Settings, names: Sequence[str], reserved: int = 0) -> Me
             "smaller --kv-cache-gb or --precision"
         )
     return plan
+
+
+def _overhead(config: Mapping[str, str]) -> int:
+    return _OVERHEAD.get(config["backend"], 100 * _MB) + (_TORCH if config.get("environment") else 0)
 
 
 def _whole_gigabytes(parameters: Mapping[str, str]) -> int:
@@ -206,8 +214,9 @@ def write_repository(settings: Settings, plans: Sequence[MemoryPlan]) -> None:
     target = settings.served_repository
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
+    changed = {name: values for plan in plans for name, values in plan.parameters.items()}
     sizes = {footprint.name: footprint.total for plan in plans for footprint in plan.footprints}
-    content = {"limit": _limit(settings) - _BASE, "models": sizes}
+    content = {"limit": _limit(settings) - _BASE, "models": sizes, "changed": changed}
     settings.footprints_file.write_text(json.dumps(content), encoding="utf-8")
     for plan in plans:
         _write_models(settings, plan, target)
@@ -216,18 +225,10 @@ def write_repository(settings: Settings, plans: Sequence[MemoryPlan]) -> None:
 def _write_models(settings: Settings, plan: MemoryPlan, target: Path) -> None:
     for footprint in plan.footprints:
         source = (settings.model_repository / footprint.name).resolve()
-        if not (changed := plan.parameters.get(footprint.name)):
+        if changed := plan.parameters.get(footprint.name):
+            write_model(source, target / footprint.name, changed)
+        else:
             (target / footprint.name).symlink_to(source)
-            continue
-        model = target / footprint.name
-        model.mkdir()
-        for path in source.iterdir():
-            if path.name != "config.pbtxt":
-                (model / path.name).symlink_to(path)
-        config = parse_config(source / "config.pbtxt")
-        for key, value in changed.items():
-            config.parameters[key].string_value = value
-        (model / "config.pbtxt").write_text(str(text_format.MessageToString(config)), encoding="utf-8")
 
 
 def _gb(size: int) -> str:

@@ -1,14 +1,17 @@
 """Startup checks. They report a problem that prevents Trident from running on this machine, and how to fix it."""
 
 import errno
+import json
 import os
 import platform
 import socket
+import subprocess
 import sys
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
+from contract.paths import CHECKOUT
 from frontend.settings import Settings
 
 _ELSEWHERE = "Or use a Triton that runs elsewhere: --triton HOST:PORT."
@@ -32,6 +35,28 @@ def check_embedded(settings: Settings) -> None:
 def check_frontend(settings: Settings) -> None:
     """Raise LaunchError if the frontend cannot listen on its address and port."""
     _check_port(settings.host, settings.port, "port")
+
+
+def check_gateway(settings: Settings) -> int:
+    """Raise LaunchError if the frontend cannot use its limits and keys. Return the version in the store, or 0."""
+    is_file = settings.database_url is None
+    if (
+        is_file
+        and not settings.data_folder.exists()
+        and not (settings.rate_limits or settings.admin_key_file or settings.otlp_endpoint)
+    ):
+        return 0
+    command = [sys.executable, "-m", "frontend.gateway.startup"]
+    environment = os.environ | settings.as_environment()
+    result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, encoding="utf-8", check=False)
+    if result.returncode:
+        raise LaunchError(result.stderr.strip())
+    found = json.loads(result.stdout)
+    if found["problem"]:
+        raise LaunchError(found["problem"])
+    if "warning" in found:
+        print(f"trident: {found['warning']}; requests are rejected until it does", flush=True)
+    return int(found["version"])
 
 
 def _check_platform() -> None:

@@ -22,10 +22,11 @@ from trident.launch.better_model import STARTER, Suggestion
 from trident.launch.children import ChildLog, start_child
 from trident.launch.examples import brief_example, example
 from trident.launch.instance import Instance
-from trident.launch.preflight import LaunchError, check_embedded, check_frontend
-from trident.launch.triton_server import TritonServer
+from trident.launch.preflight import LaunchError, check_embedded, check_frontend, check_gateway
+from trident.launch.settings_file import SettingsFile
+from trident.launch.triton_server import ModelDied, TritonServer
 
-_CHECK_SECONDS = 0.5
+_CHECK_SECONDS = 0.25
 _LOAD_SECONDS = 300.0
 _WEB_SECONDS = 30.0
 _MAX_PAUSE_SECONDS = 30.0
@@ -46,14 +47,16 @@ class Supervisor:
     The supervisor restarts Triton when Triton hangs, and when Triton or one of its backend processes exits.
     """
 
-    def __init__(self, settings: Settings):
-        self._settings = settings
+    def __init__(self, settings: Settings, load: Callable[[], Settings]):
+        self._settings, self._load = settings, load
         # Not a threading.Event: a signal handler could deadlock on the Event's lock. SimpleQueue.put is reentrant.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
         self._web: subprocess.Popen[bytes] | None = None
         self._web_log: ChildLog | None = None
         self._suggestion: Suggestion | None = None
+        self._settings_file: SettingsFile | None = None
+        self._headers: dict[str, str] = {}
         any_address = {"0.0.0.0": f"127.0.0.1:{settings.port}", "::": f"[::1]:{settings.port}"}  # noqa: S104
         self._url = f"http://{any_address.get(settings.host, settings.address)}"
 
@@ -69,9 +72,14 @@ class Supervisor:
         instance = Instance(self._settings.run_folder)
         with instance.acquire(self._url):
             check_frontend(self._settings)
-            if self._settings.triton is None:
+            if self._settings.starts_triton:
                 check_embedded(self._settings)
                 self._triton = TritonServer(self._settings)
+            if version := check_gateway(self._settings):
+                _say(f"Version {version} of the configuration applies (see docs/gateway.md), not that of the settings")
+            instance.write_key()
+            self._headers = instance.headers()
+            self._settings_file = SettingsFile(self._settings, self._load)
             instance.write_pid()
             self._run()
 
@@ -153,7 +161,7 @@ class Supervisor:
                 continue
             started = time.monotonic()
             path, body = request
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json"} | self._headers
             try:
                 post = urllib.request.Request(f"{self._url}{path}", orjson.dumps(body), headers)
                 with urllib.request.urlopen(post, timeout=_WEB_SECONDS) as response:
@@ -165,7 +173,8 @@ class Supervisor:
     def _models(self) -> list[dict[str, Any]]:
         """Return the loaded models. Raise LaunchError if the frontend does not list them."""
         try:
-            with urllib.request.urlopen(f"{self._url}/v1/models", timeout=_WEB_SECONDS) as response:
+            get = urllib.request.Request(f"{self._url}/v1/models", headers=self._headers)
+            with urllib.request.urlopen(get, timeout=_WEB_SECONDS) as response:
                 models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
         except OSError as error:
             raise LaunchError(f"The frontend does not list its models: {error}") from error
@@ -187,9 +196,15 @@ class Supervisor:
         pause, started = 1.0, time.monotonic()
         while not self._stop_requested(_CHECK_SECONDS):
             self._check_web()
+            if self._settings_file and (text := self._settings_file.check()):
+                _say(text)
             try:
                 if self._triton:
                     self._triton.check()
+            except ModelDied as error:
+                _say(f"{error}\nLoading {error.model} again")
+                assert self._triton is not None  # noqa: S101
+                self._triton.revive(error.model)
             except LaunchError as error:
                 stable = time.monotonic() - started > _STABLE_SECONDS
                 pause = 1.0 if stable else min(2 * pause, _MAX_PAUSE_SECONDS)
@@ -229,7 +244,7 @@ class Supervisor:
         if self._web:
             self._web.terminate()
             try:
-                self._web.wait(self._settings.drain_seconds + 4)
+                self._web.wait(self._settings.shutdown_delay + self._settings.drain_seconds + 4)
             except subprocess.TimeoutExpired:
                 self._web.kill()
                 self._web.wait()
@@ -238,9 +253,9 @@ class Supervisor:
         _say("Stopped")
 
 
-def run(settings: Settings) -> int:
-    """Run Trident until it is stopped or fails, and return the exit code."""
-    supervisor = Supervisor(settings)
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Run Trident until it is stopped or fails, and return the exit code. `load` reads the settings again."""
+    supervisor = Supervisor(settings, load)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: supervisor.request_stop())
     try:

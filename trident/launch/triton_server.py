@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ import psutil
 from contract.paths import CHECKOUT
 from frontend.settings import Settings
 from trident.launch.children import ChildLog, start_child
+from trident.launch.incarnations import count_incarnations, read_incarnations
 from trident.launch.preflight import LaunchError, libpython_folder
 
 _LOG_LEVELS = {
@@ -34,6 +36,15 @@ _CLOSED_APIS = "model-repository,logging,trace,shared-memory"
 _STOP_SECONDS = 8
 _EXIT_SECONDS = 5
 _HANG_SECONDS = 15.0
+_MAX_PAUSE_SECONDS, _STABLE_SECONDS = 30.0, 60.0
+
+
+class ModelDied(LaunchError):
+    """The backend process of `model` has died. Triton and the other models work."""
+
+    def __init__(self, model: str, message: str):
+        super().__init__(message)
+        self.model = model
 
 
 class TritonServer:
@@ -46,7 +57,12 @@ class TritonServer:
         self.log = self._log.path
         self._process: subprocess.Popen[bytes] | None = None
         self._backends: dict[int, str] = {}
+        self._expected: set[str] = set()
+        """The models that should have a process all the time."""
         self._last_response: float | None = None
+        self._failure = ""
+        self._revivals: dict[str, tuple[float, float]] = {}
+        """Model → the pause before its last revival, and the time of it."""
 
     def start(self) -> None:
         """Start Triton, and return without waiting for the models to be loaded."""
@@ -54,7 +70,9 @@ class TritonServer:
         wheel = _wheel_folder()
         self._assemble(wheel)
         self._fit_models()
-        self._backends, self._last_response = {}, None
+        shutil.rmtree(self._settings.hung_folder, ignore_errors=True)
+        self._backends, self._last_response, self._failure = {}, None, ""
+        count_incarnations(self._settings.incarnations_file, self._settings.models)
         command = [str(wheel / "tritonserver" / "bin" / "tritonserver"), *self._arguments()]
         # Triton's stub, the process that runs a Python backend, ignores PYTHONPATH and imports `backends` and
         # `contract` from Triton's working directory.
@@ -64,7 +82,7 @@ class TritonServer:
         self._log.follow(self._process.stdout)
 
     def check(self) -> None:
-        """Raise LaunchError if Triton or one of its backend processes has exited, or if Triton hangs.
+        """Raise LaunchError if Triton has exited or hangs, and ModelDied if one of its backend processes has exited.
 
         Triton does not restart a backend process. After a crash, Triton can hang instead of exiting, because its signal
         handler waits forever for a lock.
@@ -72,16 +90,67 @@ class TritonServer:
         if self._process is None or self._process.poll() is not None:
             self._log.finish()
             raise LaunchError(f"Triton exited.\n{self.last_errors()}")
-        if self._settings.models_on_demand and self._last_response is not None:
-            self._forget_unloaded()
-        if dead := [pid for pid in self._backends if not _alive(pid)]:
-            raise LaunchError(f"Triton's backend process {dead[0]} died.\n{self.last_errors()}")
+        if self._failure:
+            raise LaunchError(self._failure)
+        self._kill_hung()
+        dead = [pid for pid in self._backends if not _alive(pid)]
+        is_missing = bool(self._expected - set(self._backends.values()))
+        if self._last_response is not None and (dead or is_missing or self._settings.models_on_demand):
+            self._follow_backends()
+            dead = [pid for pid in dead if pid in self._backends]
+        if dead:
+            name = self._backends[dead[0]]
+            if not self._is_loaded(name):
+                return  # it was unloaded a moment ago
+            raise ModelDied(name, f"The process {dead[0]} of {name or 'a model'} died.\n{self.last_errors()}")
         if self._last_response is None:
             return
         if self.is_live():
             self._last_response = time.monotonic()
         elif time.monotonic() - self._last_response > _HANG_SECONDS:
             raise LaunchError(f"Triton has not responded for {_HANG_SECONDS:.0f} seconds.\n{self.last_errors()}")
+
+    def _kill_hung(self) -> None:
+        """Kill the processes of models that do not respond, as the frontend reports, so that they are revived."""
+        for report in self._settings.hung_folder.glob("[!.]*"):
+            number = int(report.read_text(encoding="utf-8"))
+            report.unlink(missing_ok=True)
+            if number != read_incarnations(self._settings.incarnations_file).get(report.name, 0):
+                continue  # the report is about an earlier process
+            for pid in [pid for pid, name in self._backends.items() if name == report.name]:
+                print(f"trident: the process {pid} of {report.name} does not respond", flush=True)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def revive(self, model: str) -> None:
+        """Start a new process for a model whose process has died, in the background, while the other models go on.
+
+        If the model cannot be loaded again, `check` fails, so that Triton is restarted.
+        """
+        for pid in [pid for pid, name in self._backends.items() if name == model]:
+            del self._backends[pid]
+        threading.Thread(target=self._revive, args=(model,), name="revival", daemon=True).start()
+
+    def _revive(self, model: str) -> None:
+        began, triton = time.monotonic(), self._process
+        # A model that keeps dying is revived less and less often.
+        pause, at = self._revivals.get(model, (0.0, 0.0))
+        pause = min(2 * pause + 0.5, _MAX_PAUSE_SECONDS) if began - at < _STABLE_SECONDS else 0.0
+        self._revivals[model] = pause, began
+        count_incarnations(self._settings.incarnations_file, [model])
+        time.sleep(pause)
+        if self._process is not triton:
+            return  # Triton was restarted, with all its models
+        command = [sys.executable, "-m", "trident.launch.revival", model]
+        environment = os.environ | self._settings.as_environment()
+        result = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, encoding="utf-8")
+        if self._process is not triton:
+            return
+        if result.returncode:
+            self._failure = result.stderr.strip() or f"{model} could not be loaded again"
+        else:
+            print(f"trident: {model} is ready again after {time.monotonic() - began:.1f} s", flush=True)
+            self._backends |= self._children()
 
     def is_live(self) -> bool:
         """Return whether Triton's HTTP server reports that Triton is live; False if it does not respond within 5 s."""
@@ -99,6 +168,7 @@ class TritonServer:
         """
         self._last_response = time.monotonic()
         self._backends = self._children()
+        self._expected = set(self._backends.values())
 
     def _children(self) -> dict[int, str]:
         """Return the backend processes of Triton → the names of their models."""
@@ -112,8 +182,8 @@ class TritonServer:
                 found[child.pid] = match[1] if match else ""
         return found
 
-    def _forget_unloaded(self) -> None:
-        """Update the backend processes if models are loaded and unloaded while Triton runs."""
+    def _follow_backends(self) -> None:
+        """Update the backend processes, because models are loaded and unloaded while Triton runs."""
         running = self._children()
         for pid, name in list(self._backends.items()):
             # A model that was loaded again at once has a new process.
@@ -187,6 +257,7 @@ class TritonServer:
             "--disable-auto-complete-config",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            *_trace_options(settings.otlp_endpoint),
         ]
 
     @property
@@ -215,6 +286,14 @@ class TritonServer:
         shutil.copy2(stub, backends / "python")
 
 
+def _trace_options(endpoint: str | None) -> list[str]:
+    """Return the options that make Triton send spans of the requests that the frontend traces, and of no others."""
+    if not endpoint:
+        return []
+    values = ["mode=opentelemetry", f"opentelemetry,url={endpoint.rstrip('/')}/v1/traces", "rate=0", "level=TIMESTAMPS"]
+    return [f"--trace-config={value}" for value in values]
+
+
 def _wheel_folder() -> Path:
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
@@ -226,7 +305,7 @@ def _environment(wheel: Path, settings: Settings) -> dict[str, str]:
     libraries = [wheel.parent / "nvidia_pytriton.libs", libpython_folder()]
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return {
-        **os.environ,
+        **settings.without_secrets(os.environ),
         "LD_LIBRARY_PATH": ":".join([*map(str, libraries), *([inherited] if inherited else [])]),
         # The stub finds installed packages through the first python on PATH.
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",

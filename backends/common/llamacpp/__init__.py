@@ -1,1 +1,1 @@
-"""llama.cpp's libraries, and the vocabulary of a GGUF file, for the backends that run such files."""
+"""llama.cpp: its libraries, GGUF models and projectors, for the backends that run such files."""

@@ -30,6 +30,9 @@ GGUF = "model.gguf"
 LIBRARIES = "llama.cpp"
 """The folder with llama.cpp's libraries, in the same folder."""
 
+PROJECTOR = "mmproj.gguf"
+"""The projector of a model that accepts images or audio, in the same folder."""
+
 ADAPTERS = "adapters"
 """The folder with the model's LoRA adapters, in the same folder."""
 

@@ -91,6 +91,11 @@ class EngineClient:
         self._connect()
         self._thread.start()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are accepted: an engine is running, or a planned restart is in progress."""
+        return self._link is not None or self._planned_restart
+
     def submit(self, answer: GeneratedText, prompt: Prompt) -> None:
         """Submit a request to the engine; do nothing if the request has been cancelled.
 

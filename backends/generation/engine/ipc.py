@@ -3,25 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from backends.common.llamacpp.media.assembly import Embeddings
 
 TopLogprobs = Sequence[tuple[int, float]]
 """Token IDs and their log probabilities."""
-
-
-class Embeddings(NamedTuple):
-    """What the model computes in place of the tokens of an image or of audio, from the index `start` of the prompt on.
-
-    `positions` [4 or 1, number] are their positions in the sequence, and `next_position` is that of the token after
-    them. Embeddings that are not `is_causal` attend to each other.
-    """
-
-    start: int
-    values: npt.NDArray[np.float32]
-    positions: npt.NDArray[np.int32]
-    next_position: int
-    is_causal: bool
 
 
 class Generate(NamedTuple):

@@ -48,7 +48,7 @@ def _openvino_logits(folder: Path, parameters: GenerationParameters, tokens: Seq
 
 
 def _llamacpp_logits(folder: Path, parameters: GenerationParameters, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-    from backends.generation.llamacpp.context import LlamaContext, Piece  # needs the libraries of llama.cpp
+    from backends.common.llamacpp.context import LlamaContext, Piece  # needs the libraries of llama.cpp
 
     context = LlamaContext(
         folder, cells=len(tokens) + _PIECE, max_batch=_PIECE, max_running=_PIECE, threads=parameters.threads or 2

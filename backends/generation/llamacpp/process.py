@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from backends.common.errors import InvalidRequest
+from backends.common.llamacpp.context import KEPT_SEQUENCES, LlamaContext, NoSpace, Piece
 from backends.common.llamacpp.library import MAX_SEQUENCES
+from backends.common.llamacpp.media.assembly import Embeddings
 from backends.generation.engine.fair_queue import FairQueue
 from backends.generation.engine.ipc import (
     Cancel,
-    Embeddings,
     Failed,
     Gauges,
     Generate,
@@ -32,7 +33,6 @@ from backends.generation.engine.ipc import (
 )
 from backends.generation.engine.startup import serve
 from backends.generation.grammar.trial import UNAVAILABLE
-from backends.generation.llamacpp.context import KEPT_SEQUENCES, LlamaContext, NoSpace, Piece
 from backends.generation.llamacpp.grammar import Grammar
 from backends.generation.llamacpp.grammar_trial import GrammarTrials
 from backends.generation.llamacpp.kv_cache import CacheFull, KVCache, KVSequence, Tokens, common_prefix

@@ -23,14 +23,14 @@ class Metrics:
             ),
         }
         self._prompt_tokens = _Counter(
-            self._metric("COUNTER", "trident_generation_prompt_tokens", "Prompt tokens processed")
+            self._metric("COUNTER", "trident_generation_prompt_tokens_total", "Prompt tokens processed")
         )
         self._output_tokens = _Counter(
-            self._metric("COUNTER", "trident_generation_output_tokens", "Output tokens generated")
+            self._metric("COUNTER", "trident_generation_output_tokens_total", "Output tokens generated")
         )
         self._violations = _Counter(
             self._metric(
-                "COUNTER", "trident_generation_constraint_violations", "Complete outputs that violate their constraint"
+                "COUNTER", "trident_generation_schema_mismatch_total", "Complete outputs that violate their constraint"
             )
         )
         self._published = 0.0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.common.errors import InvalidRequest
-from backends.generation.engine.ipc import Embeddings, RGBImage
+from backends.common.llamacpp.media.assembly import Embeddings
+from backends.generation.engine.ipc import RGBImage
 from backends.generation.prompt.schema_prompt import INSTRUCTIONS, with_schema
 from backends.generation.prompt.tool_prompt import ToolPrompt
 from backends.generation.vocabulary import open_vocabulary

@@ -10,9 +10,9 @@ import numpy as np
 from backends.common.audio.decoding import read_blocks
 from backends.common.errors import EngineFailure, InvalidRequest
 from backends.common.images.decoding import on_white, read_image
-from backends.generation.engine.ipc import Embeddings
-from backends.generation.media.encoder import Encoding, MediaEncoder
-from backends.generation.media.messages import Audio, Image
+from backends.common.llamacpp.media.assembly import Assembly
+from backends.common.llamacpp.media.encoder import MediaEncoder
+from backends.common.llamacpp.media.messages import Audio, Image
 from backends.generation.prompt.chat_prompt import (
     NO_FILES,
     NO_TEMPLATE_INPUTS,
@@ -118,28 +118,3 @@ def _in_order(files: Files, kinds: Sequence[str]) -> list[bytes]:
     if any(kinds.count(kind) != len(contents) for kind, contents in remaining.items()) or set(kinds) - set(remaining):
         raise ValueError("the number of files does not match the parts")
     return [remaining[kind].pop() for kind in kinds]
-
-
-class Assembly:
-    """The tokens and embeddings of a prompt so far."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.embeddings: list[Embeddings] = []
-        self._position = 0
-
-    def add_tokens(self, ids: Sequence[int]) -> None:
-        self.ids += ids
-        self._position += len(ids)
-
-    def add_file(self, encoding: Encoding) -> None:
-        # The KV cache compares prompts by their token IDs, so the embeddings get IDs that identify the file.
-        random = np.random.default_rng(int.from_bytes(encoding.digest))
-        for chunk in encoding.chunks:
-            self.add_tokens(chunk.tokens)
-            if chunk.embeddings is None or chunk.positions is None or chunk.steps is None:
-                continue
-            positions = chunk.positions + chunk.steps * self._position
-            start, self._position = len(self.ids), self._position + chunk.num_positions
-            self.embeddings.append(Embeddings(start, chunk.embeddings, positions, self._position, chunk.is_causal))
-            self.ids += random.integers(-(1 << 31), 0, len(chunk.embeddings)).tolist()

@@ -6,9 +6,6 @@ from typing import Any, Protocol
 
 from backends.common.llamacpp.library import GGUF
 
-PROJECTOR = "mmproj.gguf"
-"""The projector of a model on llama.cpp that accepts images or audio, in its version folder."""
-
 
 class Detokenizer(Protocol):
     """Decodes the tokens of one answer incrementally. Text that `push` has returned never changes."""

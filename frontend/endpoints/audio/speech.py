@@ -20,13 +20,14 @@ from frontend.access_log import log_fields
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import APIError, ClientClosedRequest, InvalidRequest, PayloadTooLarge
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
+from frontend.generation.sequential import transcribe
 from frontend.http.body import RequestBody, read_body
 from frontend.http.respond import StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.media.sources import read_media
 from frontend.services import require_model, services
-from frontend.triton.client import Call
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
+from frontend.triton.routed_call import RoutedCall
 
 blueprint = Blueprint("speech", __name__)
 
@@ -65,6 +66,12 @@ class SpeechRequest(RequestBody):
         "may contain one audio part: a recording of the voice to clone. The response is a chat completion that "
         "contains a WAV file. `response_format` and `stream_format` are ignored.",
     )
+    reference_text: str | None = Field(
+        None,
+        max_length=500,
+        description="Words spoken in the recording, if the model needs them (VoxCPM 0.5B and 1.5). If omitted, the "
+        "default transcription model transcribes the recording.",
+    )
     voice: VoiceName | None = Field(
         None,
         description="Name or alias of a voice, as listed by `GET /v1/audio/voices`. If omitted, the model uses its "
@@ -72,7 +79,7 @@ class SpeechRequest(RequestBody):
     )
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3",
-        description="Audio format, always mono at the model's sample rate (24 kHz for every model of the catalog). "
+        description="Audio format, always mono at the model's sample rate (24 kHz; VoxCPM: 16, 44.1 or 48 kHz). "
         "`pcm` is 16-bit little-endian samples without a header.",
     )
     speed: float = Field(
@@ -129,7 +136,7 @@ def create_speech() -> Response:
     return Response(speech.audio(), content_type=_CONTENT_TYPES[shape])
 
 
-def _send() -> tuple[Model, Call, dict[str | None, str], str]:
+def _send() -> tuple[Model, RoutedCall, dict[str | None, str], str]:
     """Send the request to the model. Return the model, the call, the field names and the response format.
 
     The field names map the backend's input names to the request's field names. The response format is `completion`,
@@ -144,6 +151,11 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
             options = replace(options, voice=None)
         model = other
         log_fields()["model"] = model.id
+    if reference:
+        spoken = body.reference_text
+        if not spoken and model.parameters.get("needs_transcript") == "true":
+            spoken = _transcript(reference)
+        options = replace(options, reference_text=spoken)
     inputs: dict[str, Any] = {"text_input": text, "options": options.to_json()}
     if reference:
         inputs["reference_audio"] = read_media(reference.url, reference.param, services().settings)
@@ -152,6 +164,21 @@ def _send() -> tuple[Model, Call, dict[str | None, str], str]:
     if reference:
         names["file"] = reference.param
     return model, start_call(model, inputs), names, shape
+
+
+def _transcript(reference: Media) -> str:
+    """Return the words spoken in the reference audio. Raises APIError."""
+    if not any(model.task == "transcription" for model in services().registry.models()):
+        raise InvalidRequest(
+            "The model needs the words spoken in the reference audio, and no transcription model is loaded: send them "
+            "in 'reference_text'",
+            param="reference_text",
+            code="missing_parameter",
+        )
+    found = transcribe(reference)
+    if not found.strip():
+        raise InvalidRequest("The reference audio has no speech", param=reference.param, code="invalid_audio")
+    return found
 
 
 def _speaking_model(text: str) -> Model | None:
@@ -196,7 +223,7 @@ class Speech(StreamedResponse):
     raises APIError, so that the error can set the HTTP status.
     """
 
-    def __init__(self, model: Model, call: Call, names: Mapping[str | None, str]):
+    def __init__(self, model: Model, call: RoutedCall, names: Mapping[str | None, str]):
         response_timeout = services().settings.request_timeout
         self._responses = ResponseStream(call, SPEECH.last_output, response_timeout, names)
         super().__init__(self._responses)

@@ -113,7 +113,7 @@ class TranscriptionRequest(TranslationRequest):
 def create_transcription() -> Response:
     """Return the speech in the uploaded file as text in the spoken language."""
     form = read_form(TranscriptionRequest, _FILE)
-    transcript = _start(form)
+    transcript = _start(form, whole=not form.stream)
     if form.stream:
         return transcript.event_stream()
     return transcript.respond(form.response_format, "word" in form.timestamp_granularities)
@@ -123,12 +123,12 @@ def create_transcription() -> Response:
 def create_translation() -> Response:
     """Return the speech in the uploaded file as English text."""
     form = read_form(TranslationRequest, _FILE)
-    return _start(form).respond(form.response_format, words=False)
+    return _start(form, whole=True).respond(form.response_format, words=False)
 
 
-def _start(form: TranslationRequest) -> "Transcript":
+def _start(form: TranslationRequest, whole: bool) -> "Transcript":
     model, options = require_model(form.model, "transcription"), form.options()
-    return Transcript(Transcription(model, lambda: read_upload(_FILE), options), options.task)
+    return Transcript(Transcription(model, lambda: read_upload(_FILE), options, whole), options.task)
 
 
 class Transcript(StreamedResponse):

@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import Conversation
-from frontend.generation.sampling import BIAS, LogitBias, SamplingFields, StreamOptions
+from frontend.generation.sampling import BIAS, CACHE_KEY, LogitBias, SamplingFields, StreamOptions
 from frontend.generation.structured_output import StructuredOutputFields
 from frontend.generation.tools import ToolFields
 from frontend.parsing.events import Event, ReasoningDelta, TextDelta, ToolCallAborted, ToolCallArguments, ToolCallStart
 from frontend.parsing.pipeline import ParserPipeline
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 
 class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
@@ -49,6 +49,7 @@ class ChatCompletionRequest(ToolFields, StructuredOutputFields, SamplingFields):
         "model on llama.cpp.",
     )
     logit_bias: LogitBias | None = Field(None, description=BIAS)
+    prompt_cache_key: str | None = Field(None, max_length=512, description=CACHE_KEY)
     user: str | None = Field(None, description="Ignored.")
     metadata: dict[str, str] | None = Field(
         None, description='With OCR models, `{"boxes": "true"}` adds the positions of the text. Otherwise ignored.'

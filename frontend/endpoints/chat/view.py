@@ -11,13 +11,13 @@ from flask import Blueprint, Response, request
 from frontend.endpoints.chat.protocol import ChatCompletionRequest, MessageBuilder, chat_logprobs
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import inline_media_size
-from frontend.generation.routing import select_model, start_choices
+from frontend.generation.routing import Delivery, select_model, start_choices
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
 from frontend.http.respond import DONE, StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import Choices, read_logprobs
 from frontend.parsing.pipeline import ParserPipeline
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("chat", __name__)
 
@@ -42,7 +42,8 @@ def _start() -> tuple["Completion", bool]:
     new_pipeline = pipeline_factory(model, body)
     shared = tool_parameters(model, body, body.constraint()) | {"stream": stream}
     samplings = [body.sampling_parameters(model, index) | shared for index in range(body.n)]
-    choices = start_choices(model, body.messages, samplings, describe_tools(body), body.metadata)
+    delivery = Delivery(body.prompt_cache_key or "", whole=not stream)
+    choices = start_choices(model, body.messages, samplings, describe_tools(body), body.metadata, delivery)
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     return Completion(model, choices, new_pipeline, with_usage), stream
 

@@ -8,7 +8,7 @@ from contract.options import SamplingParameters
 from frontend.errors import InvalidRequest
 from frontend.generation.sampling import BIAS, LogitBias, SamplingFields, StreamOptions
 from frontend.http.body import are_token_ids
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 # Maximum number of choices of a request. It equals the default number of requests that an engine runs at once
 # (`max_num_seqs`).

@@ -20,7 +20,7 @@ from frontend.http.body import read_body
 from frontend.http.respond import DONE, Closable, StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, read_logprobs, start_all
 from frontend.services import require_model
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("completions", __name__)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from contract.options import BackgroundRemovalOptions
 from contract.tensors import BACKGROUND_REMOVAL
+from frontend.endpoints.images.picture import picture_response, wanted_format
 from frontend.endpoints.media_completion import media_completion
 from frontend.errors import InvalidRequest
 from frontend.generation.messages import Media, Message, find_media, inline_media_size
@@ -21,8 +22,8 @@ from frontend.http.respond import json_response
 from frontend.inference.response_stream import ResponseStream, cancel_all, start_call
 from frontend.media.sources import read_media
 from frontend.services import require_model, services
-from frontend.triton.client import Call
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
+from frontend.triton.routed_call import RoutedCall
 
 blueprint = Blueprint("background", __name__)
 
@@ -56,14 +57,15 @@ class RemovalRequest(RemovalFields, RequestBody):
 def remove_background() -> Response:
     """Return the images without their backgrounds.
 
-    The response to a JSON body is a chat completion with the images in order. The response to a form is an image file.
+    The response to a JSON body is a chat completion with the images in order or, if the Accept header asks for that,
+    the only image itself. The response to a form is an image file.
     """
     if request.mimetype == "multipart/form-data":
         form = read_form(RemovalForm, _FILE)
         model = require_model(form.model, "background_removal")
-        call = _send(model, read_upload(_FILE), _options(form))
-        return Response(_receive(call, {}), content_type=f"image/{form.output_format}")
-    model, kind, calls = _send_all()
+        call = _send(model, read_upload(_FILE), BackgroundRemovalOptions(form.output_format, form.refine))
+        return picture_response(_receive(call, {}), form.output_format)
+    model, kind, calls, is_picture = _send_all()
     images = []
     try:
         while calls:
@@ -72,11 +74,13 @@ def remove_background() -> Response:
     except BaseException:
         cancel_all((call for call, _ in calls), _LAST)
         raise
+    if is_picture:
+        return picture_response(images[0], kind)
     return json_response(media_completion(model.id, "image", f"image/{kind}", images))
 
 
-def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
-    """Send all images to the model. Return the model, the file format, and the calls.
+def _send_all() -> tuple[Model, str, list[tuple[RoutedCall, str]], bool]:
+    """Send all images to the model. Return the model, the file format, the calls, and whether to return a picture.
 
     Each call comes with the path of its image in the request, for error responses. This is a separate function so that
     the request body, which may be large, is freed when this function returns.
@@ -86,29 +90,28 @@ def _send_all() -> tuple[Model, str, list[tuple[Call, str]]]:
     media = list(find_media(body.messages, "image"))
     if not media:
         raise InvalidRequest("'messages' must contain an image", param="messages", code="missing_image")
-    calls: list[tuple[Call, str]] = []
+    picture_format = wanted_format(body, ("png", "webp"), len(media), "messages")
+    format = picture_format or body.output_format
+    options = BackgroundRemovalOptions(format, body.refine)
+    calls: list[tuple[RoutedCall, str]] = []
     try:
-        calls.extend((_send(model, _read(image), _options(body)), image.param) for image in media)
+        calls.extend((_send(model, _read(image), options), image.param) for image in media)
     except BaseException:
         cancel_all((call for call, _ in calls), _LAST)
         raise
-    return model, body.output_format, calls
-
-
-def _options(fields: RemovalFields) -> BackgroundRemovalOptions:
-    return BackgroundRemovalOptions(fields.output_format, fields.refine)
+    return model, format, calls, picture_format is not None
 
 
 def _read(image: Media) -> bytes:
     return read_media(image.url, image.param, services().settings)
 
 
-def _send(model: Model, content: bytes, options: BackgroundRemovalOptions) -> Call:
+def _send(model: Model, content: bytes, options: BackgroundRemovalOptions) -> RoutedCall:
     inputs: dict[str, bytes | str] = {"image": content, "options": options.to_json()}
     return start_call(model, inputs, timeout=services().settings.request_timeout)
 
 
-def _receive(call: Call, names: Mapping[str | None, str]) -> bytes:
+def _receive(call: RoutedCall, names: Mapping[str | None, str]) -> bytes:
     (response,) = ResponseStream(call, _LAST, field_names=names).responses()
     assert response is not None  # noqa: S101
     content: bytes = response[_LAST]

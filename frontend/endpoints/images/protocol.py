@@ -104,8 +104,8 @@ class ImageFields(BaseModel):
             return not (self.model or "").startswith(("gpt-image", "chatgpt-image"))
         return self.response_format == "url"
 
-    def options(self) -> ImageGenerationOptions:
-        """Return the options for the backend."""
+    def options(self, format: str) -> ImageGenerationOptions:
+        """Return the options for the backend. `format` is that of the images."""
         size = _SIZE.fullmatch(self.size)
         return ImageGenerationOptions(
             negative_prompt=self.negative_prompt,
@@ -119,7 +119,7 @@ class ImageFields(BaseModel):
             guidance_scale=self.guidance_scale,
             strength=self.strength,
             partial_images=self.partial_images,
-            format=self.output_format,
+            format=format,
             compression=self.output_compression,
         )
 

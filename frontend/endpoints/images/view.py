@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from contract.tensors import IMAGE_GENERATION
+from frontend.endpoints.images.picture import picture_response, wanted_format
 from frontend.endpoints.images.protocol import EditForm, GenerationRequest, ImageFields, VariationForm
 from frontend.errors import InvalidRequest, NotFound
 from frontend.http.body import read_body
@@ -15,7 +16,7 @@ from frontend.http.multipart import FileField, read_form, read_upload
 from frontend.http.respond import StreamedResponse, encode_event, json_response
 from frontend.inference.response_stream import ResponseStream, start_call
 from frontend.services import public_address, require_model, services
-from frontend.triton.client import Call
+from frontend.triton.routed_call import RoutedCall
 
 blueprint = Blueprint("images", __name__)
 
@@ -79,15 +80,20 @@ def _has_mask() -> bool:
     return "mask" in request.files
 
 
-def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> Call:
+def _send(fields: ImageFields, prompt: str, image: FileField | None = None, with_mask: bool = False) -> RoutedCall:
     """Start the call to the model. The uploaded files stay in memory only until they are sent. Raises APIError."""
+    format = _picture_format(fields) or fields.output_format
     model = require_model(fields.model, "image_generation")
-    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options().to_json()}
+    inputs: dict[str, bytes | str] = {"prompt": prompt, "options": fields.options(format).to_json()}
     if image:
         inputs["image"] = read_upload(image)
     if with_mask:
         inputs["mask"] = read_upload(_MASK)
-    return start_call(model, inputs)
+    return start_call(model, inputs, whole=not fields.stream)
+
+
+def _picture_format(fields: ImageFields) -> str | None:
+    return wanted_format(fields, ("png", "jpeg", "webp"), fields.n, "n")
 
 
 class Images(StreamedResponse):
@@ -97,15 +103,19 @@ class Images(StreamedResponse):
     Raises APIError.
     """
 
-    def __init__(self, call: Call, fields: ImageFields, kind: str, image_field: str = "image"):
+    def __init__(self, call: RoutedCall, fields: ImageFields, kind: str, image_field: str = "image"):
         names: dict[str | None, str] = {"image": image_field}
         timeout = services().settings.request_timeout
-        self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, timeout, names)
+        self._responses = ResponseStream(call, IMAGE_GENERATION.last_output, timeout, names, whole=not fields.stream)
         super().__init__(self._responses)
         self._fields, self._kind, self._address = fields, kind, public_address()
 
     def respond(self) -> Response:
-        """Return the images as server-sent events, or all images in one JSON object. Raises APIError."""
+        """Return the images as server-sent events, in one JSON object, or the only image itself. Raises APIError."""
+        if format := _picture_format(self._fields):
+            (response,) = (response for response in self._responses.responses() if response)
+            self._usage(response)
+            return picture_response(response["image_output"], format)
         return self.event_stream() if self._fields.stream else json_response(self._whole())
 
     def _whole(self) -> dict[str, Any]:

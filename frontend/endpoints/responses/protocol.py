@@ -12,11 +12,11 @@ from contract.constraints import Constraint
 from frontend.endpoints.responses.items import Input, LocatedMessage, read_items, with_stored_items
 from frontend.errors import InvalidRequest, located
 from frontend.generation.messages import ChatMessage
-from frontend.generation.sampling import SamplingFields, generation_defaults
+from frontend.generation.sampling import CACHE_KEY, SamplingFields, generation_defaults
 from frontend.generation.structured_output import JSONSchemaFormat, ObjectFormat, ResponseFormat
 from frontend.generation.tools import Effort, Function, NamedFunction, NamedTool, Tool, ToolFields
 from frontend.http.body import RequestBody, reject_unsupported
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class ResponseRequest(SamplingFields):
     metadata: dict[str, str] | None = Field(None, description="Returned in the response; otherwise ignored.")
     parallel_tool_calls: bool = Field(True, description="If false, a response has at most one tool call.")
     previous_response_id: str | None = Field(None, description="ID of a stored response to continue from.")
-    prompt_cache_key: str | None = Field(None, description="Returned in the response; otherwise ignored.")
+    prompt_cache_key: str | None = Field(None, max_length=512, description=f"{CACHE_KEY} Returned in the response.")
     reasoning: ReasoningFields | None = Field(None, description="Options for reasoning.")
     safety_identifier: str | None = Field(None, description="Returned in the response; otherwise ignored.")
     store: bool = Field(True, description="Store the response and its conversation until they expire or are evicted.")

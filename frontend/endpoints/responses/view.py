@@ -12,7 +12,7 @@ from frontend.endpoints.responses.output import ResponseOutput
 from frontend.endpoints.responses.protocol import ResponseRequest
 from frontend.errors import APIError, InvalidRequest, NotFound
 from frontend.generation.messages import ChatMessage, checked_calls
-from frontend.generation.routing import select_model, start
+from frontend.generation.routing import Delivery, select_model, start
 from frontend.generation.tools import describe_tools, pipeline_factory, tool_parameters
 from frontend.http.body import read_body
 from frontend.http.respond import StreamedResponse, json_response
@@ -20,7 +20,7 @@ from frontend.inference.response_stream import ResponseSource
 from frontend.parsing.pipeline import ParserPipeline
 from frontend.services import services
 from frontend.storage.responses import ResponseStore, StoredResponse
-from frontend.triton.registry import Model
+from frontend.triton.model import Model
 
 blueprint = Blueprint("responses", __name__)
 
@@ -79,7 +79,8 @@ def _start(body: ResponseRequest) -> "CreatedResponse":
         pipeline = pipeline_factory(model, tools)()
         parameters = tool_parameters(model, tools, body.constraint())
         sampling = body.sampling_parameters(model) | parameters | {"stream": body.stream}
-        source = start(model, messages, sampling, describe_tools(tools))
+        delivery = Delivery(body.prompt_cache_key or "", whole=not body.stream)
+        source = start(model, messages, sampling, describe_tools(tools), delivery=delivery)
     store = services().responses if body.store else None
     return CreatedResponse(model, source, pipeline, body, conversation, store)
 

@@ -8,6 +8,7 @@ from gguf import GGUFWriter
 
 from export.converters import llamacpp
 from export.converters.llamacpp import encoder_parameters_of, parameters_of, special_tokens, task_of
+from export.converters.template_formats import template_of
 from export.fetch import ExportError
 from export.gguf_header import InvalidGGUF, projector_image_tokens, read_header
 
@@ -18,7 +19,7 @@ def test_a_header_is_read(gguf_model):
     # Two layers of two heads with 16 keys and 16 values in two bytes each.
     assert header.kv_bytes_per_token == 2 * 2 * (16 + 16) * 2
     assert special_tokens(header) == {"bos_token": "<s>", "eos_token": "</s>"}
-    assert parameters_of(header) == {
+    assert parameters_of(header, template_of(header.metadata)) == {
         "engine": "llamacpp",
         "context_length": "4096",
         "kv_bytes_per_token": "256",

@@ -9,6 +9,7 @@ import pytest
 from gguf import GGUFWriter, PoolingType
 
 from export import own_models
+from export.catalog import load_catalog
 from export.fetch import ExportError
 from export.local_names import free_name, recorded_origin, require_weights
 from export.own_models import require_free_name
@@ -136,3 +137,25 @@ def test_origin_of_a_model_is_a_file_that_still_exists(gguf_model, tmp_path):
     gguf_model.unlink()
     assert recorded_origin(tmp_path / "tiny") is None
     assert recorded_origin(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_same"),
+    [
+        ("hf:Qwen/Qwen3-0.6B@1234", True),
+        ("ms:qwen/qwen3-0.6b@master", True),
+        (None, True),
+        ("hf:someone/qwen3-0.6b@1", False),
+        ("/models/qwen3-0.6b.gguf", False),
+    ],
+)
+def test_a_catalog_model_does_not_replace_a_users_own_model(tmp_path, origin, is_same):
+    folder = tmp_path / "qwen3-0.6b"
+    folder.mkdir()
+    (folder / "export.json").write_text(json.dumps({"origin": origin}), encoding="utf-8")
+    entry = load_catalog()["qwen3-0.6b"]
+    if is_same:
+        require_free_name(entry, tmp_path)
+    else:
+        with pytest.raises(ExportError, match="has a model of your own"):
+            require_free_name(entry, tmp_path)

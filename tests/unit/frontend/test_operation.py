@@ -181,7 +181,7 @@ class TestRegistry:
         assert triton.index_reads == 1
 
     def test_models_have_the_state_unavailable_while_triton_is_down(self, client, triton, monkeypatch):
-        monkeypatch.setattr("frontend.triton.registry._FRESH_SECONDS", 0)
+        monkeypatch.setattr("frontend.triton.upstream._INDEX_SECONDS", 0)
         assert client.get("/v1/models").get_json()["data"][0]["state"] == "READY"
         triton.down = Unavailable("gone")
         assert client.get("/v1/models").get_json()["data"][0]["state"] == "UNAVAILABLE"

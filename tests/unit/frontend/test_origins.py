@@ -98,7 +98,7 @@ def test_preflight_of_an_allowed_origin_is_accepted(make_client, allowed):
     assert response.status_code == 204
     assert cors(response) == {
         "Access-Control-Allow-Origin": allowed,
-        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After",
+        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, Server-Timing",
         "Access-Control-Allow-Methods": "POST",
         "Access-Control-Allow-Headers": "authorization,content-type",
         "Access-Control-Max-Age": "600",

@@ -160,6 +160,7 @@ class FakeEngine:
     """Returns two segments per window, and records the number of windows and the options of each call of `decode`."""
 
     batch_size, uses_previous_text, languages = 3, True, frozenset({"en", "zh"})
+    has_times = can_translate = True
 
     def __init__(self):
         self.calls = []
@@ -386,3 +387,26 @@ class TestRoundRobin:
         work.cancelled = True
         assert work.done.wait(5)
         assert work.was_dropped
+
+
+@pytest.mark.parametrize(
+    ("attribute", "options", "param"),
+    [
+        ("can_translate", {"task": "translate"}, "model"),
+        ("has_times", {"word_timestamps": True}, "timestamp_granularities"),
+    ],
+)
+def test_what_a_model_cannot_do_is_rejected(attribute, options, param):
+    engine = FakeEngine()
+    setattr(engine, attribute, False)
+    with pytest.raises(InvalidRequest) as caught:
+        transcriber(engine, 1, **options)
+    assert caught.value.param == param
+
+
+def test_windows_of_a_model_without_times_are_short(monkeypatch):
+    pieces = [{"start": RATE * 4 * n, "end": RATE * (4 * n + 3)} for n in range(6)]
+    monkeypatch.setattr(windows, "_speech", lambda samples: pieces)
+    samples = np.ones(RATE * 24, np.float32)
+    assert [len(window.samples) / RATE for window in find_windows(samples, True, 10)] == [9.0, 9.0]
+    assert [len(window.samples) / RATE for window in find_windows(samples, True)] == [18.0]

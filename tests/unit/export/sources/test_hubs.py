@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from export.catalog import load_catalog
+from export.fetch import ExportError
+from export.resolve import Choices, _catalog_model
 from tests.support.hub import COMMIT, Hub, running_hub
 from tests.unit.export.conftest import write_gguf
 
@@ -279,15 +282,54 @@ def test_files_of_a_branch_that_moved_on_are_downloaded_again(find, hub):
 
 
 def test_weights_of_catalog_models_are_downloaded(find, hub):
-    hub.repositories["Qwen/Qwen3-VL-2B-Instruct"] = folder_files() | {"preprocessor_config.json": b"{}"}
+    files = folder_files(
+        architectures=["Qwen3VLForConditionalGeneration"], model_type="qwen3_vl", vision_config={"a": 1}
+    )
+    hub.repositories["Qwen/Qwen3-VL-2B-Instruct"] = files | {"preprocessor_config.json": b"{}"}
     found = find("Qwen/Qwen3-VL-2B-Instruct")
-    assert found.entry["name"] == "qwen3-vl-2b"
+    assert (found.entry["name"], found.entry["capabilities"]) == ("qwen3-vl-2b", ["vision"])
+    # The hub of this test does not have the pinned commit.
+    assert found.facts["source"] == f"Hugging Face, revision {COMMIT[:12]}"
     assert sorted(os.listdir(found.path)) == [
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
         "tokenizer.json",
     ]
+
+
+def test_catalog_models_are_found_by_all_their_ids_and_on_both_hubs(find, hub):
+    files = folder_files(architectures=["GlmOcrForConditionalGeneration"], model_type="glm_ocr", vision_config={"a": 1})
+    hub.repositories |= {"zai-org/GLM-OCR": files, "ZhipuAI/GLM-OCR": files}
+    for name in ("glm-ocr", "zai-org/GLM-OCR", "ZhipuAI/GLM-OCR", "zhipuai/glm-ocr"):
+        found = find(name, "resolve")
+        assert (found.entry["name"], found.entry["id"]) == ("glm-ocr", "zai-org/GLM-OCR")
+    found = find("glm-ocr", "fetch", "modelscope")
+    assert found.facts["source"] == "ModelScope, revision master"
+    assert found.entry["parameters"]["default_prompt"] == "Text Recognition:"
+    hub.repositories["AI-ModelScope/RMBG-2.0"] = {"config.json": b"{}", "onnx/model.onnx": b"onnx"}
+    assert sorted(os.listdir(find("rmbg-2.0", "fetch", "modelscope").path)) == ["config.json", "onnx"]
+
+
+def test_a_catalog_model_at_an_address_is_compared_with_its_hash(hub, tmp_path):
+    hub.repositories["org/rembg"] = {"u2net.onnx": b"network"}
+    address = f"{hub.url}/org/rembg/resolve/main/u2net.onnx#sha256="
+    known = load_catalog()["u2net"]
+    for digest, is_right in ((hashlib.sha256(b"network").hexdigest(), True), ("0" * 64, False)):
+        entry = known.model_copy(update={"url": address + digest, "size": 7})
+        candidate = _catalog_model(entry, Choices(tmp_path))
+        if is_right:
+            assert (candidate.fetch().path / "u2net.onnx").read_bytes() == b"network"
+        else:
+            with pytest.raises(ExportError, match="does not match its sha256"):
+                candidate.fetch()
+
+
+def test_a_catalog_model_whose_files_are_another_model_is_refused_before_the_weights_are_downloaded(find, hub):
+    hub.repositories["zai-org/GLM-OCR"] = folder_files()
+    message = "the files are those of the architecture Qwen3ForCausalLM, and zai-org/GLM-OCR is GlmOcrForCond"
+    assert message in find("glm-ocr")
+    assert not any(name.endswith("safetensors") for name, _ in hub.downloads)
 
 
 def test_a_model_in_parts_is_refused(find, hub):

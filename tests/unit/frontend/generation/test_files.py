@@ -65,3 +65,28 @@ def test_openai_name_selects_a_model_that_accepts_all_files(client, triton, monk
         body = chat(model="gpt-4o", messages=[{"role": "user", "content": parts}])
         assert client.post("/v1/chat/completions", json=body).status_code == 200
         assert triton.requests[-1]["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((IMAGE,), [{"type": "image"}, {"type": "text", "text": "OCR:"}]),
+        ((IMAGE, {"type": "text", "text": " "}), [{"type": "image"}, {"type": "text", "text": " "}, {}]),
+        ((IMAGE, {"type": "text", "text": "Read"}), [{"type": "image"}, {"type": "text", "text": "Read"}]),
+    ],
+)
+def test_a_message_of_pictures_alone_gets_the_prompt_of_the_model(client, triton, configure, parts, expected):
+    configure(capabilities='["vision"]', default_prompt="OCR:")
+    triton.queue_response(last("Yes"))
+    assert ask(client, *parts).status_code == 200
+    content = json.loads(triton.requests[-1]["inputs"]["messages"])[0]["content"]
+    assert content == [part or {"type": "text", "text": "OCR:"} for part in expected]
+
+
+def test_a_model_is_found_by_its_other_ids_in_any_case(client, configure):
+    configure(aliases='["ZhipuAI/GLM-OCR", "tiny-chat"]')
+    for name in ("ZhipuAI/GLM-OCR", "zhipuai/glm-ocr"):
+        assert client.get(f"/v1/models/{name}").get_json()["id"].startswith("org/tiny-")
+    # Names and IDs come before the aliases of other models.
+    assert client.get("/v1/models/tiny-chat").get_json()["id"] == "org/tiny-chat"
+    assert client.get("/v1/models/zhipuai/other").status_code == 404

@@ -50,7 +50,7 @@ def test_if_one_choice_fails_the_calls_that_still_run_are_cancelled(client, trit
         triton.queue_response(last()),
         triton.queue_response(delta("Four"), last()),
     ]
-    assert ask(client, n=4).status_code == 503
+    assert ask(client, n=4, stream=True).status_code == 503
     assert [call.cancelled for call in calls] == [True, False, False, True]
 
 

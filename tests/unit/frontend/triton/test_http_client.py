@@ -169,3 +169,16 @@ def test_a_backend_error_is_converted_by_its_code(client, server):
     server.responses = [tensors(("error", "BYTES", [1], struct.pack("<I", len(text)) + text))]
     with pytest.raises(Overloaded, match="full"):
         infer(client).result()
+
+
+def test_host_that_does_not_accept_the_connection_in_time_is_unavailable(monkeypatch):
+    """The request has not been sent, so that it can go to another Triton."""
+
+    def connect(self):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("http.client.HTTPConnection.connect", connect)
+    with pytest.raises(Unavailable):
+        Inference(
+            UnaryClient("192.0.2.1", 8000), "m", {"text": [b"x"]}, request_id="1", timeout=5.0, parameters={}
+        ).result()

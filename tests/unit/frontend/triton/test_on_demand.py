@@ -72,7 +72,7 @@ def start(tmp_path):
         content = {"limit": limit * 10**9, "models": {name: size * 10**9 for name, size in sizes.items()}}
         settings.footprints_file.write_text(json.dumps(content), encoding="utf-8")
         triton = FakeTriton(settings.served_repository, *loaded)
-        registry = Registry(settings, triton)
+        registry = Registry(settings, lambda _: triton)
         registry.models()
         return triton, registry, OnDemand(settings, triton, registry)
 

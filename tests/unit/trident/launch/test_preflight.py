@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from frontend.settings import Settings
+from frontend.gateway.key_records import KeyRecords, NewKey
+from frontend.gateway.keys import Pepper
+from frontend.gateway.store.database import Store
+from frontend.settings import Settings, SettingsError
 from tests.support.stack import free_ports
 from trident.launch import preflight
-from trident.launch.preflight import LaunchError, check_embedded, check_frontend
+from trident.launch.preflight import LaunchError, check_embedded, check_frontend, check_gateway
 
 
 @pytest.fixture
@@ -70,3 +73,70 @@ def test_triton_port_in_use_is_reported_with_its_flag(settings, name):
 def test_frontend_port_in_use_is_reported_with_its_flag(settings):
     with socket.create_server(("127.0.0.1", settings.port)), pytest.raises(LaunchError, match="--port"):
         check_frontend(settings)
+
+
+class TestGateway:
+    @pytest.fixture
+    def options(self, tmp_path):
+        return {"cache": tmp_path, "data": tmp_path / "data"}
+
+    def test_nothing_is_checked_without_keys_limits_and_store(self, options, monkeypatch):
+        monkeypatch.setattr(preflight.subprocess, "run", None)
+        assert check_gateway(Settings(**options)) == 0
+
+    @pytest.mark.parametrize(
+        ("further", "message"),
+        [
+            ({"workers": 2, "rate_limits": {"global": {"requestsPerDay": 5}}}, r"need Redis \(--redis-url\)"),
+            (
+                {"rate_limits": {"global": {"rate": 0}}},
+                r"^rate_limits: rateLimit\.rate: Input should be greater than 0$",
+            ),
+            ({"rate_limits": {"globl": {}}}, "unknown key 'globl'"),
+            ({"database_url": "postgresql://h:port/x"}, "not valid"),
+        ],
+    )
+    def test_invalid_settings_are_rejected(self, options, further, message):
+        with pytest.raises(LaunchError, match=message):
+            check_gateway(Settings(**options, **further))
+
+    def test_admin_key_file_must_have_a_key(self, options, tmp_path):
+        file = tmp_path / "key"
+        for content in ("short", None):
+            if content:
+                file.write_text(content, encoding="utf-8")
+            else:
+                file.unlink()
+            with pytest.raises(LaunchError, match=r"20 to 200 printable ASCII characters|No such file"):
+                check_gateway(Settings(**options, admin_key_file=file))
+
+    def test_keys_with_limits_need_redis_too(self, options):
+        settings = Settings(**options)
+        records = KeyRecords(Store(settings.store_url, in_threads=False), Pepper(settings.pepper_path))
+        records.create(NewKey(keyId="a", parallelRequests=2), "me")
+        assert check_gateway(settings) == 0
+        with pytest.raises(LaunchError, match="need Redis"):
+            check_gateway(Settings(**options, workers=2))
+        settings.pepper_path.write_bytes(b"x" * 32)
+        with pytest.raises(LaunchError, match="is not the one"):
+            check_gateway(settings)
+        settings.pepper_path.unlink()
+        with pytest.raises(LaunchError, match="is missing"):
+            check_gateway(settings)
+
+    def test_missing_database_of_keys_is_noticed(self, options):
+        settings = Settings(**options)
+        KeyRecords(Store(settings.store_url, in_threads=False), Pepper(settings.pepper_path)).create(NewKey(), "me")
+        for file in settings.data_folder.glob("trident.db*"):
+            file.unlink()
+        with pytest.raises(LaunchError, match=r"trident\.db is missing, although there were API keys"):
+            check_gateway(settings)
+
+    def test_passwords_are_not_printed(self, options):
+        with pytest.raises(SettingsError) as raised:
+            Settings(**options, database_url="postgres://user:SECRET@host/db")
+        assert "SECRET" not in str(raised.value)
+
+    def test_database_that_does_not_respond_is_a_warning(self, options, capsys):
+        assert check_gateway(Settings(**options, database_url="postgresql://127.0.0.1:1/x")) == 0
+        assert "requests are rejected until it does" in capsys.readouterr().out

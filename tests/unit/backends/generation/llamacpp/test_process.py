@@ -7,8 +7,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from backends.generation.engine.ipc import Cancel, Embeddings, Failed, Generate, GenerateWithImages, Shutdown
-from backends.generation.llamacpp.context import NoSpace
+from backends.common.llamacpp.context import NoSpace
+from backends.common.llamacpp.media.assembly import Embeddings
+from backends.generation.engine.ipc import Cancel, Failed, Generate, GenerateWithImages, Shutdown
 from backends.generation.llamacpp.process import Engine
 
 VOCABULARY, END = 50, 49

@@ -10,8 +10,8 @@ from PIL import Image as PillowImage
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from backends.common.errors import EngineFailure, InvalidRequest
-from backends.generation.media.encoder import Encoding
-from backends.generation.media.messages import Chunk, Image
+from backends.common.llamacpp.media.encoder import Encoding
+from backends.common.llamacpp.media.messages import Chunk, Image
 from backends.generation.prompt.chat_prompt import Files
 from backends.generation.prompt.media_prompt import MediaPrompt
 

@@ -38,7 +38,7 @@ def test_mp3_is_the_default(client, triton, path):
     assert not call.cancelled  # the call has already ended
     (request,) = triton.requests
     assert (request["model"], request["inputs"]["text_input"]) == ("tiny-speech", "Hello.")
-    assert options(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3"}
+    assert options(triton) == {"voice": "alloy", "speed": 1.0, "format": "mp3", "reference_text": None}
     assert "reference_audio" not in request["inputs"]
 
 
@@ -55,7 +55,7 @@ def test_response_format_sets_the_content_type_and_the_encoder(client, triton, r
 def test_model_and_voice_are_optional_and_the_voice_may_be_an_object(client, triton):
     queue_speech(triton)
     assert client.post("/v1/audio/speech", json={"input": "Hello.", "speed": 4}).status_code == 200
-    assert options(triton) == {"voice": None, "speed": 4, "format": "mp3"}
+    assert options(triton) == {"voice": None, "speed": 4, "format": "mp3", "reference_text": None}
     queue_speech(triton)
     post(client, voice={"id": "ann"})
     assert orjson.loads(triton.requests[1]["inputs"]["options"])["voice"] == "ann"
@@ -123,7 +123,7 @@ def test_aha_request_returns_a_completion_with_a_wav_file(client, triton):
     assert part["type"] == "audio"
     assert part["audio_url"]["url"] == f"data:audio/wav;base64,{base64.b64encode(WHOLE).decode()}"
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}
-    assert options(triton) == {"voice": None, "speed": 1.0, "format": "wav"}
+    assert options(triton) == {"voice": None, "speed": 1.0, "format": "wav", "reference_text": None}
     assert triton.requests[0]["inputs"]["reference_audio"] == CONTENT
 
 
@@ -216,3 +216,25 @@ def test_voices_are_listed_with_their_aliases(client):
     ]
     assert client.get("/audio/voices?model=tts-1").get_json() == body
     assert client.get("/audio/voices?model=tiny-chat").status_code == 400
+
+
+def test_a_model_that_needs_the_text_of_the_reference_gets_it(client, triton, configure):
+    configure(needs_transcript="true")
+    end = chunk(STREAMED, num_input_tokens=5, num_output_tokens=40)
+    triton.queue_response(end)
+    assert aha(client, {"type": "audio", "audio_url": {"url": DATA}}, reference_text="given").status_code == 200
+    assert options(triton)["reference_text"] == "given"
+    last = {"text_output": "", "segments": "[]", "language": "en", "duration": 1.0}
+    segments = orjson.dumps([{"text": " heard", "tokens": [1]}]).decode()
+    triton.queue_response({"text_output": "", "segments": segments}, last)
+    triton.queue_response(end)
+    assert aha(client, {"type": "audio", "audio_url": {"url": DATA}}).status_code == 200
+    assert [request["model"] for request in triton.requests[-2:]] == ["tiny-transcription", "tiny-speech"]
+    assert orjson.loads(triton.requests[-1]["inputs"]["options"])["reference_text"] == "heard"
+
+
+def test_a_reference_without_speech_is_rejected(client, triton, configure):
+    configure(needs_transcript="true")
+    triton.queue_response({"text_output": "", "segments": "[]", "language": "", "duration": 1.0})
+    error = aha(client, {"type": "audio", "audio_url": {"url": DATA}}).get_json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content[1].audio_url.url", "invalid_audio")

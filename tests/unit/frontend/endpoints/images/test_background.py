@@ -106,3 +106,13 @@ def test_invalid_forms_are_rejected(client, content, fields, code):
 def test_overload_is_503(client, triton):
     triton.queue_response(Overloaded("full"))
     assert aha(client, PART).status_code == 503
+
+
+def test_a_request_with_one_image_returns_the_picture_if_the_client_prefers_that(client, triton):
+    queue_results(triton, b"cut")
+    body = {"messages": [{"role": "user", "content": [PART]}]}
+    response = client.post("/images/remove_background", json=body, headers={"Accept": "image/*"})
+    assert (response.data, response.content_type) == (b"cut", "image/png")
+    body["messages"][0]["content"] *= 2
+    response = client.post("/images/remove_background", json=body, headers={"Accept": "image/*"})
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, "messages")

@@ -236,3 +236,53 @@ class TestStore:
         os.utime(tmp_path / old, (1, 1))
         new = store.put(b"new", "png")
         assert [path.name for path in tmp_path.iterdir()] == [new]
+
+
+PICTURE_HEADERS = [
+    ("image/png", {}, "png"),
+    ("image/*", {}, "png"),
+    ("image/*", {"output_format": "webp"}, "webp"),
+    ("image/webp, image/png;q=0.5", {}, "webp"),
+    ("image/jpeg", {}, "jpeg"),
+    ("application/json;q=0.5, image/jpeg", {"output_format": "jpeg"}, "jpeg"),
+]
+
+
+@pytest.mark.parametrize(("accept", "fields", "format"), PICTURE_HEADERS)
+def test_the_response_is_the_picture_if_the_client_prefers_images(client, triton, accept, fields, format):
+    triton.queue_response(last())
+    body = {"prompt": "a cat"} | fields
+    response = client.post("/v1/images/generations", json=body, headers={"Accept": accept})
+    assert (response.data, response.content_type) == (b"PNG", f"image/{format}")
+    assert (response.headers["Vary"], options(triton)["format"]) == ("Accept", format)
+
+
+def test_a_client_that_accepts_json_as_well_gets_it_if_there_is_no_single_picture(client, triton):
+    triton.queue_response(image(b"one"), last(b"two", 1))
+    headers = {"Accept": "image/webp, */*;q=0.8"}
+    body = client.post("/v1/images/generations", json={"prompt": "a cat", "n": 2}, headers=headers).get_json()
+    assert len(body["data"]) == 2
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html,image/avif,*/*;q=0.8", "image/gif"])
+def test_the_response_is_json_otherwise(client, triton, accept):
+    triton.queue_response(last())
+    response = client.post("/v1/images/generations", json={"prompt": "a cat"}, headers={"Accept": accept})
+    assert response.is_json
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"), [({"n": 2}, "n"), ({"stream": True}, "stream"), ({"output_format": "webp"}, "output_format")]
+)
+def test_a_request_that_cannot_have_a_picture_as_its_response_is_rejected(client, triton, fields, param):
+    body = {"prompt": "a cat"} | fields
+    response = client.post("/v1/images/generations", json=body, headers={"Accept": "image/png"})
+    assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
+    assert not triton.requests
+
+
+def test_an_edit_returns_the_picture(client, triton):
+    triton.queue_response(last())
+    data = {"prompt": "a cat", "image": (io.BytesIO(b"PNG"), "x.png")}
+    response = client.post("/v1/images/edits", data=data, headers={"Accept": "image/png"})
+    assert (response.data, response.content_type) == (b"PNG", "image/png")

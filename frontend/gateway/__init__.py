@@ -1,0 +1,1 @@
+"""What a gateway does besides the API itself: metrics, health and information about the server."""

@@ -1,0 +1,148 @@
+"""Requests of commands to the management API of a running instance."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from trident.cli.options import fail, load_command_settings, setting_options
+from trident.launch.instance import Instance
+
+_SECONDS = 60
+
+
+class Api:
+    """The management API at `url`. `headers` has the key."""
+
+    def __init__(self, url: str, headers: dict[str, str], is_local: bool = False):
+        self._url, self._headers, self._is_local = url.rstrip("/"), headers, is_local
+
+    def get(self, path: str) -> Any:
+        """Return the data of a GET request. Raise ClickException if it fails."""
+        return self.request("GET", path)["data"]
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the response of a request. Raise ClickException with the server's message if it fails."""
+        try:
+            status, content = send(
+                method, f"{self._url}{path}", body, self._headers, seconds=_SECONDS, is_local=self._is_local
+            )
+            if status >= 300:
+                fail(_message(content, status))
+            found: dict[str, Any] = json.loads(content)
+        except (OSError, ValueError) as error:
+            fail(f"{self._url} does not respond: {getattr(error, 'reason', error)}")
+        return found
+
+
+def send(
+    method: str,
+    url: str,
+    body: dict[str, Any] | None,
+    headers: Mapping[str, str],
+    *,
+    seconds: float,
+    is_local: bool = True,
+) -> tuple[int, bytes]:
+    """Send a request to an instance, and return the status and the body of the response.
+
+    Raises OSError if there is none, and ValueError if the URL is not valid.
+    """
+    import http.client  # slow to import, and not needed for --help
+    import urllib.error
+    import urllib.request
+
+    data = None if body is None else json.dumps(body).encode()
+    if body is not None:
+        headers = {"Content-Type": "application/json", **headers}
+    # Neither a redirect nor, on this machine, a proxy gets the key.
+    handlers: list[Any] = [_no_redirect()] + ([urllib.request.ProxyHandler({})] if is_local else [])
+    try:
+        request = urllib.request.Request(url, data, dict(headers), method=method)
+        with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+
+
+def _no_redirect() -> Any:
+    import urllib.request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        """Follows no redirects."""
+
+        def redirect_request(self, *_: Any, **__: Any) -> None:
+            return None
+
+    return NoRedirect()
+
+
+def running_api(flags: dict[str, Any]) -> Api | None:
+    """Return the API of the instance that a command's flags name, or None if none is running on this machine.
+
+    `--url` names one on another machine, and `--key` or TRIDENT_API_KEY its admin key.
+    """
+    url, key = flags.pop("url"), flags.pop("key")
+    if key and not (key.isascii() and key.isprintable()):
+        raise click.UsageError("The key has characters that no key has")
+    if url and not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if url:
+        return Api(url, headers)
+    instance = Instance(load_command_settings(flags).run_folder)
+    return Api(instance.url(), headers or instance.headers(), is_local=True) if instance.is_running() else None
+
+
+def require_api(flags: dict[str, Any]) -> Api:
+    """Return the API of the instance that a command's flags name. Raise ClickException if none is running."""
+    port = flags.get("port")
+    api = running_api(flags)
+    if api is None:
+        fail(f"Trident is not running on port {port or load_command_settings(flags).port}; start it, or use --url")
+    return api
+
+
+def api_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name an instance to a command, and `--json`."""
+    options = [
+        click.option(
+            "--url", envvar="TRIDENT_URL", metavar="URL", help="instance on another machine: http://HOST:PORT"
+        ),
+        click.option("--key", envvar="TRIDENT_API_KEY", metavar="KEY", help="its admin key (better: TRIDENT_API_KEY)"),
+        click.option("--json", "as_json", is_flag=True, help="print JSON"),
+        setting_options(("port", "cache")),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def show(data: Any, as_json: bool, text: str) -> None:
+    """Print data as JSON or as text."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def table(rows: list[tuple[Any, ...]], *header: str) -> str:
+    """Return rows as a table."""
+    lines = [tuple(header), *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _message(content: bytes, status: int) -> str:
+    message = ""
+    try:
+        body = json.loads(content)
+        message = str(body.get("message") or body["error"]["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message = f"The server responded with status {status}"
+    if status in (401, 403) and not os.environ.get("TRIDENT_API_KEY"):
+        message += "; set TRIDENT_API_KEY to an admin key"
+    return str(message)
