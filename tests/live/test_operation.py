@@ -250,7 +250,7 @@ class TestProcessFailure:
             backend(own, *words).kill()
             time.sleep(8)
         assert not seen.failed()
-        assert seen.count(traffic.ERROR_EVENT) <= streams
+        assert seen.count(traffic.BROKEN_OFF) <= streams
         assert all(counts[traffic.OK] for counts in seen.outcomes.values())
         wait_until(lambda: healthy(own), 30, "the health check")
 
@@ -284,7 +284,7 @@ class TestProcessFailure:
             wait_until(lambda: has_ended(before), 30, "the old process to exit")
             time.sleep(1)
         assert not seen.failed()
-        assert seen.count(traffic.ERROR_EVENT) == 0
+        assert seen.count(traffic.BROKEN_OFF) == 0
         assert backend(own, "triton_python_backend_stub", f"/{MODEL}/") != before
 
 

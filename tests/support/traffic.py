@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 
 import requests
 
-OK, ERROR_EVENT = "ok", "error event"
+OK, BROKEN_OFF = "ok", "broken off"
 
 
 @dataclass
 class Traffic:
-    """The outcomes of the requests by kind: `ok`, `error event` for a stream that ended with one, or what was seen."""
+    """The outcomes of the requests by kind: `ok`, `broken off` for a stream that ended early, or what was seen.
+
+    A stream of text that ends early must end with an error event. A stream of audio has no place for one.
+    """
 
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     slowest: dict[str, float] = field(default_factory=dict)
@@ -26,9 +29,9 @@ class Traffic:
             self.slowest[kind] = max(seconds, self.slowest.get(kind, 0.0))
 
     def failed(self) -> dict[str, Counter[str]]:
-        """Return the outcomes of requests that were neither answered nor ended by an error event in a stream."""
+        """Return the outcomes of requests that were neither answered nor broken off after their first output."""
         failed = {
-            kind: Counter({outcome: count for outcome, count in counts.items() if outcome not in (OK, ERROR_EVENT)})
+            kind: Counter({outcome: count for outcome, count in counts.items() if outcome not in (OK, BROKEN_OFF)})
             for kind, counts in self.outcomes.items()
         }
         return {kind: counts for kind, counts in failed.items() if counts}
@@ -39,6 +42,7 @@ class Traffic:
 
 
 Send = Callable[[], str]
+_WAV_HEADER_BYTES = 44
 
 
 def chat(base: str, model: str, stream: bool, tokens: int = 40, key: str = "") -> Send:
@@ -58,7 +62,7 @@ def chat(base: str, model: str, stream: bool, tokens: int = 40, key: str = "") -
         if not stream:
             return OK if response.json()["choices"][0]["finish_reason"] else response.text[:200]
         text = b"".join(response.iter_content(None))
-        return OK if b"[DONE]" in text else ERROR_EVENT if b'"error"' in text else "cut off"
+        return OK if b"[DONE]" in text else BROKEN_OFF if b'"error"' in text else "no last event"
 
     return send
 
@@ -75,7 +79,21 @@ def transcribe(base: str, model: str, audio: bytes) -> Send:
 
 def speak(base: str, model: str) -> Send:
     """Return a function that sends a speech request and returns its outcome."""
-    return _post(f"{base}/v1/audio/speech", json={"model": model, "input": "Good morning.", "response_format": "wav"})
+    body = {"model": model, "input": "Good morning.", "response_format": "wav"}
+
+    def send() -> str:
+        audio = b""
+        with requests.post(f"{base}/v1/audio/speech", json=body, stream=True, timeout=90) as response:
+            try:
+                for part in response.iter_content(None):
+                    audio += part
+            except requests.exceptions.ChunkedEncodingError:
+                if len(audio) <= _WAV_HEADER_BYTES:
+                    raise
+                return BROKEN_OFF
+        return OK if response.status_code == 200 else f"{response.status_code} {audio[:200]!r}"
+
+    return send
 
 
 def _headers(key: str) -> dict[str, str]:
