@@ -59,6 +59,12 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@$(call install,gateway)
 	@touch $@
 
+# Optional: the plot of `trident bench serve`.
+.venv/plot.stamp: requirements/plot.lock .venv/serve.stamp
+	@echo "trident: installing matplotlib"
+	@$(call install,plot)
+	@touch $@
+
 .venv/bench.stamp: requirements/bench.lock .venv/dev.stamp
 	@echo "trident: installing the benchmark dependencies"
 	@$(call install,bench)
@@ -152,7 +158,7 @@ bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BE
 
 # The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
-	@cd requirements && for name in build serve dev bench gateway triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
+	@cd requirements && for name in build serve dev bench gateway plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
 		case $$name in triton|pip|swagger|voxcpm|asr) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice|gguf) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
@@ -161,6 +167,7 @@ lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev --extra postgres --extra tracing -c serve.lock";; \
 			gateway) source=../pyproject.toml; flags="--extra backends --extra export --extra postgres --extra tracing -c serve.lock";; \
+			plot) source=../pyproject.toml; flags="--extra backends --extra export --extra plot -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 			--no-annotate --no-header --upgrade $$flags $$source | \

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from trident.cli.client import error_message, send
 from trident.cli.options import fail, load_command_settings, setting_options
 from trident.launch.instance import Instance
 
@@ -30,55 +31,11 @@ class Api:
                 method, f"{self._url}{path}", body, self._headers, seconds=_SECONDS, is_local=self._is_local
             )
             if status >= 300:
-                fail(_message(content, status))
+                fail(error_message(content, status) + _hint(status))
             found: dict[str, Any] = json.loads(content)
         except (OSError, ValueError) as error:
             fail(f"{self._url} does not respond: {getattr(error, 'reason', error)}")
         return found
-
-
-def send(
-    method: str,
-    url: str,
-    body: dict[str, Any] | None,
-    headers: Mapping[str, str],
-    *,
-    seconds: float,
-    is_local: bool = True,
-) -> tuple[int, bytes]:
-    """Send a request to an instance, and return the status and the body of the response.
-
-    Raises OSError if there is none, and ValueError if the URL is not valid.
-    """
-    import http.client  # slow to import, and not needed for --help
-    import urllib.error
-    import urllib.request
-
-    data = None if body is None else json.dumps(body).encode()
-    if body is not None:
-        headers = {"Content-Type": "application/json", **headers}
-    # Neither a redirect nor, on this machine, a proxy gets the key.
-    handlers: list[Any] = [_no_redirect()] + ([urllib.request.ProxyHandler({})] if is_local else [])
-    try:
-        request = urllib.request.Request(url, data, dict(headers), method=method)
-        with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as response:
-            return response.status, response.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-
-
-def _no_redirect() -> Any:
-    import urllib.request
-
-    class NoRedirect(urllib.request.HTTPRedirectHandler):
-        """Follows no redirects."""
-
-        def redirect_request(self, *_: Any, **__: Any) -> None:
-            return None
-
-    return NoRedirect()
 
 
 def running_api(flags: dict[str, Any]) -> Api | None:
@@ -136,13 +93,6 @@ def table(rows: list[tuple[Any, ...]], *header: str) -> str:
     )
 
 
-def _message(content: bytes, status: int) -> str:
-    message = ""
-    try:
-        body = json.loads(content)
-        message = str(body.get("message") or body["error"]["message"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"The server responded with status {status}"
-    if status in (401, 403) and not os.environ.get("TRIDENT_API_KEY"):
-        message += "; set TRIDENT_API_KEY to an admin key"
-    return str(message)
+def _hint(status: int) -> str:
+    is_denied = status in (401, 403) and not os.environ.get("TRIDENT_API_KEY")
+    return "; set TRIDENT_API_KEY to an admin key" if is_denied else ""

@@ -1,4 +1,4 @@
-"""The `trident stop`, `status`, `reload` and `ps` commands, which manage the instances on this machine."""
+"""The `trident stop`, `status`, `reload`, `ps` and `logs` commands, which manage the servers on this machine."""
 
 import contextlib
 import json
@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from trident.cli.api import send, table
+from trident.cli.api import table
+from trident.cli.client import send
 from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
 from trident.launch.instance import Instance, running_instances
 
@@ -22,11 +23,24 @@ _INSTANCE_SETTINGS = ("port", "cache")
 
 
 @click.command(cls=GroupedCommand)
+@click.argument("model", required=False)
 @setting_options(_INSTANCE_SETTINGS)
-def stop(**flags: Any) -> None:
-    """Stop the instance on a port and wait until it has exited."""
+def stop(model: str | None, **flags: Any) -> None:
+    """Stop the server on a port, or unload only MODEL.
+
+    Returns when the server has exited.
+
+    \b
+    Examples:
+      trident stop
+      trident stop --port 8080
+      trident stop qwen3-0.6b      (requests in progress finish; `trident reload` loads it again)
+    """
     settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
+    if model:
+        _unload(instance, model)
+        return
     if not instance.is_running():
         click.echo(f"Trident is not running on port {settings.port}")
         return
@@ -48,12 +62,18 @@ def stop(**flags: Any) -> None:
     click.echo("Stopped")
 
 
-@click.command(cls=GroupedCommand)
-@setting_options(_INSTANCE_SETTINGS)
-def status(**flags: Any) -> None:
-    """Show whether an instance and its models are healthy.
+def _unload(instance: Instance, model: str) -> None:
+    body = _change_model(instance, "unload", model)
+    click.echo(f"{body['data']['model']} is unloaded")
 
-    Exits with code 1 unless the instance and all its models are healthy.
+
+@click.command(cls=GroupedCommand)
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@setting_options(_INSTANCE_SETTINGS)
+def status(as_json: bool, **flags: Any) -> None:
+    """Show whether a server and its models are healthy.
+
+    Exits with code 1 unless the server and all its models are healthy.
     """
     settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
@@ -63,57 +83,146 @@ def status(**flags: Any) -> None:
         url, pid = instance.url(), instance.pid()
     except FileNotFoundError:
         fail("Trident has already exited")
-    click.echo(f"Trident is running at {url} (PID {pid})")
-    health = _get(f"{url}/health", {})
-    for model in _models(instance):
-        click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")
-    if health.get("status") != "ok":
-        fail(f"Unhealthy: {health.get('error', 'the frontend does not respond')}")
+    health, models = _get(f"{url}/health", {}), _models(instance)
+    is_healthy = health.get("status") == "ok"
+    problem = "" if is_healthy else health.get("error", "the frontend does not respond")
+    if as_json:
+        found = {"url": url, "pid": pid, "healthy": is_healthy, "problem": problem, "models": models}
+        click.echo(json.dumps(found, indent=1))
+    else:
+        click.echo(f"Trident is running at {url} (PID {pid})")
+        for model in models:
+            click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")
+    if not is_healthy:
+        fail(f"Unhealthy: {problem}")
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("model")
 @setting_options(_INSTANCE_SETTINGS)
 def reload(model: str, **flags: Any) -> None:
-    """Load a model again while the instance serves on, for example after a new export.
+    """Load a model again while the server runs.
+
+    For example, after a new export.
 
     MODEL is the ID or name of a model. With several Tritons, the model is loaded at one after another.
     """
-    settings = load_command_settings(flags)
-    instance = Instance(settings.run_folder)
-    if not instance.is_running():
-        fail(f"Trident is not running on port {settings.port}")
-    url = f"{instance.url()}/api/models/reload"
-    body = _request(url, {"model": model}, _RELOAD_SECONDS, instance.headers())
-    if not body.get("success"):
-        fail(body.get("message", "The frontend does not respond"))
+    body = _change_model(Instance(load_command_settings(flags).run_folder), "reload", model)
     click.echo(f"{body['data']['model']} is loaded again at {len(body['data']['instances'])} Triton(s)")
 
 
 @click.command(cls=GroupedCommand)
+@click.option("-c", "--compact", is_flag=True, help="print only the service IDs")
+@click.option("-w", "--wide", is_flag=True, help="list the loaded models, with Ollama's columns")
+@click.option("-j", "--json", "as_json", is_flag=True, help="print JSON")
 @setting_options(["cache"])
-def ps(**flags: Any) -> None:
-    """List the running instances that use this cache, with their models."""
-    instances = running_instances(load_command_settings(flags).cache)
-    click.echo(table(list(filter(None, map(_row, instances))), "PORT", "PID", "UPTIME", "MEMORY", "MODELS"))
+def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
+    """List the running servers that use this cache.
+
+    A service ID is PID@PORT. The status is Running, Stopping or Unknown.
+    """
+    services = [_service(instance) for instance in running_instances(load_command_settings(flags).cache)]
+    found = [service for service in services if service]
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    elif wide:
+        rows = [_wide_row(service, model) for service in found for model in service["models"]]
+        click.echo(table(rows, "NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"))
+    elif not found:
+        click.echo("No Trident services found running.", err=compact)
+    elif compact:
+        click.echo("\n".join(service["service_id"] for service in found))
+    else:
+        columns = ("Service ID", "PID", "Model", "Port", "Address", "Status")
+        click.echo(_PS_ROW.format(*columns).rstrip() + "\n" + "-" * 85)
+        for service in found:
+            models = ",".join(model["id"] for model in service["models"]) or "N/A"
+            fields = (service["service_id"], service["pid"], models, service["port"], service["address"])
+            click.echo(_PS_ROW.format(*fields, service["status"]).rstrip())
 
 
-def _row(instance: Instance) -> tuple[str, ...] | None:
-    """Return the row of `trident ps` for an instance, or None if it has exited."""
+def _change_model(instance: Instance, change: str, model: str) -> dict[str, Any]:
+    """Load a model again or unload it, and return the response. Raise ClickException if that fails."""
+    if not instance.is_running():
+        fail(f"Trident is not running on port {instance.port}")
+    url = f"{instance.url()}/api/models/{change}"
+    body = _request(url, {"model": model}, _RELOAD_SECONDS, instance.headers())
+    if not body.get("success"):
+        error = body.get("error")
+        message = error.get("message") if isinstance(error, dict) else None
+        fail(body.get("message") or message or "The frontend does not respond")
+    return body
+
+
+_PS_ROW = "{:<20} {:<10} {:<20} {:<10} {:<15} {:<10}"
+
+
+def _service(instance: Instance) -> dict[str, Any] | None:
+    """Return what is known about a running instance, or None if it has exited."""
     import psutil
 
     try:
-        process = psutil.Process(instance.pid())
+        process, address = psutil.Process(instance.pid()), instance.address()
         started, memory = process.create_time(), 0
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 memory += each.memory_info().rss
     except (psutil.Error, FileNotFoundError):
         return None
-    minutes = int(time.time() - started) // 60
-    models = " ".join(model["id"] for model in _models(instance)) or "-"
-    uptime = f"{minutes // 60}:{minutes % 60:02}"
-    return str(instance.port), str(process.pid), uptime, f"{memory / 1e9:.1f} GB", models
+    is_stopping = instance.is_stopping()
+    models = [] if is_stopping else _models(instance)
+    return {
+        "service_id": f"{process.pid}@{instance.port}",
+        "pid": process.pid,
+        "port": instance.port,
+        "address": address,
+        "url": instance.url(),
+        "status": "Stopping" if is_stopping else "Running" if models else "Unknown",
+        "models": models,
+        "memory_bytes": memory,
+        "uptime_seconds": int(time.time() - started),
+    }
+
+
+def _wide_row(service: dict[str, Any], model: dict[str, Any]) -> tuple[str, ...]:
+    """Return Ollama's columns for a model: its size on disk, and when it is unloaded."""
+    from trident.cli.models import size_text
+    from trident.cli.repository import repository_models
+
+    settings = load_command_settings({})
+    found = next((each for each in repository_models(settings.model_repository) if each.id == model["id"]), None)
+    device = found.parameters.get("device", "CPU") if found else "-"
+    context = found.parameters.get("context_length", "-") if found else "-"
+    until = "Stopping..." if service["status"] == "Stopping" else "Forever" if model["state"] == "READY" else "-"
+    size, digest = (size_text(found.size()), found.fingerprint[:12]) if found else ("-", "-")
+    return model["id"], digest, size, f"100% {device}", context, until
+
+
+@click.command(cls=GroupedCommand)
+@click.option("-f", "--follow", is_flag=True, help="go on with new lines until Ctrl-C")
+@click.option("-n", "--lines", type=click.IntRange(0), default=100, metavar="N", help="last lines (default: 100)")
+@click.option("--model", metavar="MODEL", help="only lines about this model")
+@setting_options(_INSTANCE_SETTINGS)
+def logs(follow: bool, lines: int, model: str | None, **flags: Any) -> None:
+    """Show the logs of a server, also of one that has exited.
+
+    They are the log of the API and that of Triton.
+
+    \b
+    Examples:
+      trident logs -f
+      trident logs --model whisper-base -n 20
+    """
+    from trident.cli.log_files import LogFiles
+
+    settings = load_command_settings(flags)
+    files = LogFiles([settings.run_folder / name for name in ("triton.log", "frontend.log")], model)
+    if not files.exist():
+        fail(f"There are no logs of a server on port {settings.port} in {settings.run_folder}")
+    for line in files.last(lines):
+        click.echo(line)
+    for line in files.new() if follow else ():
+        click.echo(line)
 
 
 def _models(instance: Instance) -> list[dict[str, Any]]:

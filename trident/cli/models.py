@@ -1,273 +1,265 @@
-"""The `trident export`, `list` and `show` commands for the models in the catalog and in the model repository."""
+"""The `trident list`, `show` and `search` commands for the models in the catalog and in the model repository."""
 
-import contextlib
-import errno
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
-from trident.cli.tune import tuned_engine
+from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.repository import RepositoryModel, repository_models
 
 if TYPE_CHECKING:
-    from export.engines import LlamaOptions
-    from export.resolve import Candidate, Choices
-    from export.sources.reference import Kind
+    from export.catalog import Entry
 
-_EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
-
-
-@click.command(cls=GroupedCommand)
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--all", "every", is_flag=True, help="export every model that the package index provides")
-@click.option(
-    "--weights",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="folder with the weights to convert; requires exactly one MODEL",
-)
-@click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
-@click.option("--tune", is_flag=True, help="measure both engines of GGUF chat models, and use the faster one")
-@click.option("--dry-run", is_flag=True, help="show what would be downloaded and how it would be served")
-@click.option("--rollback", is_flag=True, help="restore the previous version of each MODEL in the model repository")
-@click.option("--names-to", type=click.Path(path_type=Path), hidden=True)
-@model_options
-@setting_options(_EXPORT_SETTINGS)
-def export(
-    names: tuple[str, ...],
-    every: bool,
-    weights: Path | None,
-    requantize: bool,
-    tune: bool,
-    dry_run: bool,
-    rollback: bool,
-    names_to: Path | None,
-    mmproj: Path | None,
-    lora: tuple[Path, ...],
-    trust_remote_code: bool,
-    force: bool,
-    **flags: Any,
-) -> None:
-    """Download and convert models, and add them to the model repository.
-
-    MODEL is the name of a catalog entry, a repository on the Hugging Face hub or ModelScope (USER/REPO, hf:USER/REPO,
-    ms:USER/REPO, with @REVISION, and :Q4_K_M for a GGUF file), the URL or path of a GGUF file, or a folder (./FOLDER).
-    Without MODEL, exports the starter set.
-    """
-    from export.catalog import load_catalog, starter_names
-    from export.engines import LlamaOptions
-    from export.resolve import Choices
-    from export.sources.reference import catalog_name
-
-    catalog, settings = load_catalog(), load_command_settings(flags)
-    if rollback:
-        _roll_back(names, settings)
-        return
-    named = catalog_name(names[0]) if len(names) == 1 else None
-    if weights and (named is None or every):
-        raise click.UsageError("--weights requires exactly one MODEL of the catalog")
-    if weights and catalog[str(named)].packages:
-        raise click.UsageError(f"--weights does not apply to '{names[0]}', which is downloaded from the package index")
-    if weights and not weights.is_dir():
-        raise click.UsageError(f"--weights: '{weights}' is not a folder")
-    if (mmproj or lora) and (len(names) != 1 or every):
-        raise click.UsageError(f"{'--mmproj' if mmproj else '--lora'} requires exactly one MODEL")
-    if every:
-        names = (*names, *(name for name in catalog if catalog[name].packages and name not in names))
-    options = LlamaOptions(requantize, mmproj, lora)
-    if tune and (options.flag or settings.engine != "auto"):
-        raise click.UsageError(f"--tune chooses the engine, and cannot be combined with {options.flag or '--engine'}")
-    choices = Choices(
-        settings.cache,
-        settings.engine,
-        settings.precision,
-        cast("Kind", settings.hub),
-        requantize,
-        mmproj,
-        trust_remote_code,
-        force,
-        weights,
-    )
-    with _failures_reported():
-        if dry_run:
-            for name in names or starter_names():
-                _show_plan(name, choices, settings)
-            return
-        exported = _export(names or starter_names(), choices, settings, options, tune=tune)
-    if names_to:
-        names_to.write_text(json.dumps(exported), encoding="utf-8")
-
-
-def _export(
-    names: Sequence[str],
-    choices: "Choices",
-    settings: Settings,
-    options: "LlamaOptions",
-    *,
-    tune: bool,
-) -> list[str]:
-    """Export models and return their names in the model repository. Raises ExportError."""
-    from export.own_models import require_free_name
-    from export.repository import export_lock, export_model
-
-    exported = []
-    with export_lock(settings.cache, settings.model_repository):
-        candidates = [_resolve(name, choices, settings) for name in names]
-        for candidate in candidates:
-            require_free_name(candidate.entry, settings.model_repository)
-        for candidate in candidates:
-            entry, given = candidate.entry, options
-            require_free_name(entry, settings.model_repository)  # an earlier candidate may have the same name
-            source, projector = candidate.fetch()
-            if projector and settings.engine != "openvino":
-                given = options._replace(projector=options.projector or projector)
-            if entry.converter == "llamacpp-encoder":
-                given = options._replace(projector=None)
-            engine = tuned_engine(entry, source, settings) if tune else settings.engine
-            export_model(entry, settings.cache, settings.model_repository, source, engine, given, force=choices.force)
-            exported.append(entry.name)
-    return exported
-
-
-def _resolve(name: str, choices: "Choices", settings: Settings) -> "Candidate":
-    """Return the model that a name stands for. For a catalog model, the folder of its previous export may be used.
-
-    What was downloaded is looked for on the hub first, which may have to complete it, and whose revision may differ.
-    """
-    from export.repository import previous_weights
-    from export.resolve import resolve
-    from export.sources.listing import Unreachable
-    from export.sources.reference import catalog_name
-
-    known = catalog_name(name)
-    folder = previous_weights(known, settings.model_repository) if known and not choices.weights else None
-    if folder is None:
-        return resolve(name, choices)
-    with_folder = choices._replace(weights=folder)
-    if not ("snapshots" in folder.parts or folder.is_relative_to(choices.cache / "hub")):
-        return resolve(name, with_folder)
-    try:
-        return resolve(name, choices)
-    except Unreachable:
-        return resolve(name, with_folder)
-
-
-def _show_plan(name: str, choices: "Choices", settings: Settings) -> None:
-    from export.resolve import plan, resolve
-
-    for key, value in plan(resolve(name, choices), settings.engine, settings.model_repository).items():
-        click.echo(f"{key:14} {value}")
-    click.echo()
-
-
-def _roll_back(names: Sequence[str], settings: Settings) -> None:
-    from export.repository import export_lock, roll_back
-
-    if not names:
-        raise click.UsageError("--rollback requires a MODEL")
-    with _failures_reported(), export_lock(settings.cache, settings.model_repository):
-        for name in names:
-            roll_back(name, settings.model_repository)
-
-
-@contextlib.contextmanager
-def _failures_reported() -> Iterator[None]:
-    """Exit with a message if an export fails for a known reason, or is interrupted."""
-    from export.fetch import ExportError
-    from export.resolve import UnknownModel
-
-    try:
-        yield
-    except UnknownModel as error:
-        raise click.UsageError(str(error)) from error
-    except ExportError as error:
-        fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            raise
-        fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space")
-    except KeyboardInterrupt:
-        fail("Interrupted; finished downloads and conversions are kept")
+# AHA's types of models.
+_TYPES = {
+    "chat": "llm",
+    "ocr": "ocr",
+    "transcription": "asr",
+    "speech": "tts",
+    "background_removal": "image",
+    "image_generation": "image",
+    "embedding": "embedding",
+    "rerank": "reranker",
+}
+_MAX_FOUND = 20
+_TEMPLATE_LINES = 12
 
 
 @click.command("list", cls=GroupedCommand)
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("-j", "--json", "as_json", is_flag=True, help="print JSON")
+@click.option("-w", "--wide", is_flag=True, help="show the size and age of the models on this machine, as Ollama does")
 @setting_options(["model_repository"])
-def list_models(as_json: bool, **flags: Any) -> None:
-    """List the models in the catalog and in the model repository."""
-    rows = _listed(load_command_settings(flags).model_repository)
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
+def list_models(as_json: bool, wide: bool, **flags: Any) -> None:
+    """List the models of the catalog and those on this machine.
+
+    A check mark means that the model is on this machine.
+    `trident run`, `serve` and `pull` accept the name and every ID of a model; see also `trident search`.
+    """
+    repository = load_command_settings(flags).model_repository
+    if wide:
+        rows = [_wide_row(model) for model in repository_models(repository)]
+        click.echo(json.dumps(rows, indent=1) if as_json else _wide_table(rows))
         return
-    for row in rows:
-        star, state = "*" if row["starter"] else " ", "exported" if row["exported"] else "-"
-        size = f"{row['size'] / 1e6:7.0f} MB" if row["size"] else " " * 10
-        click.echo(f"{star} {row['name']:24} {row['task']:18} {size}  {state:9} {row['description']}")
-    click.echo("* starter set")
+    listed = _listed(repository)
+    if as_json:
+        click.echo(json.dumps(listed, indent=1))
+        return
+    click.echo("Available models:\n")
+    click.echo(f"{'Model ID':<40} {'Owner':<20} {'type':<10} {'Download':<10}".rstrip())
+    click.echo("-" * 83)
+    for row in listed:
+        mark = "✔" if row["downloaded"] else ""
+        click.echo(f"{row['model_id']:<40} {row['owner']:<20} {row['type']:<10} {mark:<10}".rstrip())
 
 
 def _listed(repository: Path) -> list[dict[str, Any]]:
     from export.catalog import load_catalog
-    from export.repository import is_exported
 
-    catalog = load_catalog()
-    rows = [
-        {name: getattr(entry, name) for name in ("name", "id", "task", "size", "license", "description", "starter")}
-        | {"exported": is_exported(entry.name, repository)}
-        for entry in catalog.values()
-    ]
-    folders = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-    own = {
-        "task": "-",
-        "size": 0,
+    catalog, on_disk = load_catalog(), {model.name: model for model in repository_models(repository)}
+    rows = [_row(entry) | {"downloaded": entry.name in on_disk} for entry in catalog.values()]
+    rows += [_own_row(model) for name, model in on_disk.items() if name not in catalog]
+    return [row | {"exported": row["downloaded"]} for row in rows]
+
+
+def _row(entry: "Entry") -> dict[str, Any]:
+    """Return AHA's keys of a model of the catalog, and our own."""
+    model_id = entry.modelscope or entry.id
+    shared = ("name", "id", "task", "size", "license", "description", "starter")
+    return {
+        "model_id": model_id,
+        "owner": model_id.partition("/")[0] if "/" in model_id else entry.owned_by,
+        "type": _type(entry.task, {**entry.parameters, "capabilities": " ".join(entry.capabilities)}),
+    } | {key: getattr(entry, key) for key in shared}
+
+
+def _own_row(model: RepositoryModel) -> dict[str, Any]:
+    task = model.parameters.get("task", "-")
+    return {
+        "model_id": model.id,
+        "owner": model.parameters.get("owned_by", "-"),
+        "type": _type(task, model.parameters),
+        "name": model.name,
+        "id": model.id,
+        "task": task,
+        "size": model.size(),
         "license": "",
         "description": "not in the catalog",
         "starter": False,
-        "exported": True,
+        "downloaded": True,
     }
-    return rows + [{"name": name, "id": name} | own for name in folders if name not in catalog]
+
+
+def _type(task: str, parameters: dict[str, str]) -> str:
+    """Return AHA's type of a model. Chat models that read documents have a default prompt."""
+    if task == "chat" and "default_prompt" in parameters:
+        return "ocr"
+    if task == "chat" and "vision" in parameters.get("capabilities", ""):
+        return "vlm"
+    return _TYPES.get(task, "-")
+
+
+def _wide_row(model: RepositoryModel) -> dict[str, Any]:
+    return {
+        "name": model.id,
+        "id": model.fingerprint[:12] or "-",
+        "size": model.size(),
+        "modified": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(model.modified)),
+        "age": _age(time.time() - model.modified),
+    }
+
+
+def _wide_table(rows: list[dict[str, Any]]) -> str:
+    from trident.cli.api import table
+
+    return table(
+        [(row["name"], row["id"], size_text(row["size"]), row["age"]) for row in rows], "NAME", "ID", "SIZE", "MODIFIED"
+    )
+
+
+def size_text(size: int) -> str:
+    """Return a size for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds // length)) > 0:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "a moment ago"
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("query", default="")
+@click.option("--task", metavar="TASK", help="only models for this task, such as chat or transcription")
+@click.option("-n", "--limit", type=click.IntRange(1, 100), default=_MAX_FOUND, metavar="N", help="results per source")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def search(query: str, task: str | None, limit: int, as_json: bool) -> None:
+    """Search models in the catalog and on the Hugging Face hub.
+
+    \b
+    Examples:
+      trident search qwen3
+      trident search --task transcription
+    """
+    found = list(_search_catalog(query.lower(), task))[:limit]
+    note = ""
+    if query and not task:
+        hub, note = _search_hub(query, limit)
+        known = {row["id"].lower() for row in found}
+        found += [row for row in hub if row["id"].lower() not in known]
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=1))
+    for row in [] if as_json else found:
+        size = size_text(row["size"]) if row["size"] else ""
+        click.echo(f"{row['name']:32} {row['task']:18} {size:>8}  {row['description']}".rstrip())
+    if note:
+        click.echo(note, err=True)
+    if not found:
+        fail(f"No model found for '{query}'" if query else "No model found")
+
+
+def _search_catalog(query: str, task: str | None) -> Iterator[dict[str, Any]]:
+    from export.catalog import load_catalog
+
+    for entry in load_catalog().values():
+        texts = (entry.name, *entry.ids, entry.description, entry.task, entry.owned_by)
+        wanted = task is None or entry.task == task.replace("-", "_")
+        if wanted and all(any(word in text.lower() for text in texts) for word in query.split()):
+            row = {key: getattr(entry, key) for key in ("name", "id", "task", "size", "license", "description")}
+            yield row | {"source": "catalog"}
+
+
+def _search_hub(query: str, limit: int) -> tuple[list[dict[str, Any]], str]:
+    """Return models on the Hugging Face hub, and a note if it cannot be searched."""
+    from urllib.parse import urlencode
+
+    from huggingface_hub import constants
+
+    from export.fetch import ExportError
+    from export.sources.download import read_url
+
+    if constants.HF_HUB_OFFLINE:
+        return [], "HF_HUB_OFFLINE is set: only the catalog was searched"
+    # The library's own search retries for 30 seconds where there is no network.
+    fields = {"search": query, "sort": "downloads", "direction": -1, "limit": limit}
+    try:
+        found = json.loads(read_url("search", f"{constants.ENDPOINT}/api/models?{urlencode(fields)}", {}))
+        return [_hub_row(model) for model in found], ""
+    except (ExportError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).removeprefix("search: ").partition(" (")[0]
+        return [], f"The Hugging Face hub was not searched: {reason}"
+
+
+def _hub_row(model: dict[str, Any]) -> dict[str, Any]:
+    description = f"{model.get('downloads', 0):,} downloads" + (", GGUF" if "gguf" in model.get("tags", ()) else "")
+    return {
+        "name": model["id"],
+        "id": model["id"],
+        "task": model.get("pipeline_tag", ""),
+        "size": 0,
+        "license": "",
+        "description": description,
+        "source": "huggingface",
+    }
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("name", metavar="MODEL")
+@click.option("--template", is_flag=True, help="print only the chat template")
+@click.option("--license", "only_license", is_flag=True, help="print only the license")
+@click.option("--parameters", is_flag=True, help="print only the configuration's parameters")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
 @setting_options(["models", "kv_cache_gb", "context_length", "max_num_seqs", "model_repository"])
-def show(name: str, **flags: Any) -> None:
-    """Show a model's catalog entry and its configuration."""
-    from export.catalog import load_catalog
-    from export.triton_config import read_model_parameters
+def show(name: str, template: bool, only_license: bool, parameters: bool, as_json: bool, **flags: Any) -> None:
+    """Show what is known about a model.
+
+    That is its task, architecture, size, context, quantization, license, engine and template. MODEL is its name or one
+    of its IDs. Facts that are read from an exported model are missing until it is exported.
+
+    \b
+    Examples:
+      trident show qwen2.5-coder-0.5b
+      trident show qwen2.5-coder-0.5b --template
+    """
+    from trident.cli.model_facts import ModelFacts
 
     settings = load_command_settings(flags)
-    repository = settings.model_repository
-    entry, config = load_catalog().get(name), repository / name / "config.pbtxt"
-    if entry is None and not config.exists():
-        fail(f"Unknown model '{name}'; `trident list` shows the available models")
-    if entry is not None:
-        for field in ("id", "task", "description", "license", "owned_by", "created"):
-            click.echo(f"{field:12} {getattr(entry, field)}")
-        click.echo(f"{'size':12} {entry.size / 1e6:.0f} MB")
-        known = {
-            "weights": entry.weights,
-            "revision": entry.revision,
-            "other IDs": ", ".join(entry.ids[1:]),
-            "architecture": entry.architecture,
-            "engines": ", ".join(entry.engines),
-        }
-        for field, text in known.items():
-            if text:
-                click.echo(f"{field:12} {text}")
-    if not config.exists():
-        weights = " --weights FOLDER" if entry and entry.weights and not entry.hub else ""
-        click.echo(f"not exported; to export it, run: trident export {name}{weights}")
+    facts = ModelFacts(name, settings)
+    if template:
+        click.echo(facts.template() or fail(f"{name} has no chat template on this machine"))
+    elif only_license:
+        click.echo(facts.known().get("license") or fail(f"The license of {name} is unknown"))
+    elif parameters:
+        click.echo("\n".join(f"{key:24} {value}" for key, value in facts.parameters.items()))
+    elif as_json:
+        described = facts.known() | {"configuration": facts.parameters, "template": facts.template()}
+        click.echo(json.dumps(described, ensure_ascii=False, indent=1))
+    else:
+        _show_facts(facts, settings)
+
+
+def _show_facts(facts: Any, settings: Settings) -> None:
+    for key, value in facts.known().items():
+        click.echo(f"{key:14} {', '.join(value) if isinstance(value, list) else value}")
+    if not facts.config:
+        click.echo(f"not exported; to export it, run: trident export {facts.name}{facts.weights_hint()}")
         return
-    click.echo(f"\n{config}")
-    for key, value in sorted(read_model_parameters(config).items()):
+    if text := facts.template():
+        lines = text.splitlines()
+        click.echo("\ntemplate")
+        click.echo("\n".join(f"  {line[:100]}" for line in lines[:_TEMPLATE_LINES]))
+        if len(lines) > _TEMPLATE_LINES:
+            click.echo(f"  … {len(lines) - _TEMPLATE_LINES} more lines (--template shows all)")
+    click.echo(f"\n{facts.config}")
+    for key, value in facts.parameters.items():
         shown = value if len(value) <= 80 else f"{value[:77]}..."
         click.echo(f"  {key:24} {shown!r}" if "\n" in shown else f"  {key:24} {shown}")
-    _show_memory(name, settings)
+    _show_memory(facts.name, settings)
 
 
 def _show_memory(name: str, settings: Settings) -> None:

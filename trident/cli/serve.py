@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -35,33 +36,55 @@ def serve(
     the Hugging Face hub or ModelScope (USER/REPO, hf:USER/REPO:Q4_K_M, ms:USER/REPO), the URL or path of a GGUF file,
     or a folder (./FOLDER). The first model of each task is the default for that task. Each option can also be set by an
     environment variable (TRIDENT_PORT) or by a key in trident.toml (port).
+
+    \b
+    Examples:
+      trident serve
+      trident serve qwen3-0.6b whisper-base --port 8080
+      trident serve ./model.gguf --host 0.0.0.0
     """
-    # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
-    settings = load_command_settings(flags | ({"models": list(names)} if names else {}))
     options = ["--mmproj", str(mmproj)] if mmproj else []
     options += [argument for adapter in lora for argument in ("--lora", str(adapter))]
+    serve_models(list(names), options, flags, ["--trust-remote-code"] * trust_remote_code + ["--force"] * force)
+
+
+def serve_models(
+    names: list[str], options: list[str], flags: dict[str, Any], more: Sequence[str] = (), alias: str | None = None
+) -> NoReturn:
+    """Export models if needed, and run the launcher until it is stopped. Does not return.
+
+    `options` are options of the export about the files of one model, and `more` are further ones. `alias` is another
+    name of the only model.
+    """
+    # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
+    settings = load_command_settings(flags | ({"models": names} if names else {}))
     if not settings.starts_triton and options:
         raise click.UsageError(f"{options[0]} does not apply to a Triton that runs elsewhere (--triton)")
     models = list(settings.models)
     if settings.starts_triton:
-        options += [
-            flag for flag, given in {"--trust-remote-code": trust_remote_code, "--force": force}.items() if given
-        ]
-        models = _export(settings, options)
+        models = export_for_serving(settings, list(settings.models), [*options, *more])
     flags["models"] = models
+    if alias:
+        flags["aliases"] = json.dumps(settings.aliases | {alias: models[0]})
     from trident.launch.supervisor import run
 
     sys.exit(run(load_command_settings(flags), lambda: load_command_settings(flags)))
 
 
-def _export(settings: Settings, options: list[str]) -> list[str]:
-    """Export the models to serve that are missing or out of date, and return their names in the model repository."""
+def export_for_serving(
+    settings: Settings, names: Sequence[str], options: Sequence[str], *, quiet: bool = False
+) -> list[str]:
+    """Export the models to serve that are missing or out of date, and return their names in the model repository.
+
+    `names` are those that a user may give; without any, they are the starter set. `options` are options of `trident
+    export`. If `quiet`, standard output is not used, and models that are up to date are not mentioned.
+    """
     from export.catalog import starter_names
     from export.fetch import ExportError
     from export.local_names import recorded_origin, require_weights
     from export.sources.reference import parse_reference
 
-    given = list(settings.models or starter_names())
+    given = list(names or starter_names())
     try:
         # What to export for each model, if anything.
         sources = [
@@ -70,9 +93,9 @@ def _export(settings: Settings, options: list[str]) -> list[str]:
     except ExportError as error:
         fail(str(error))
     wanted = [source for source in sources if source]
-    if options and options[0] in ("--mmproj", "--lora") and (len(given) != 1 or not wanted):
+    if options and options[0] in ("--mmproj", "--lora", "--weights") and (len(given) != 1 or not wanted):
         raise click.UsageError(f"{options[0]} requires exactly one MODEL, whose file exists")
-    exported = iter(_run_export(settings, [*wanted, *options]) if wanted else [])
+    exported = iter(_run_export(settings, [*wanted, *options], quiet) if wanted else [])
     models = [next(exported) if source else name for name, source in zip(given, sources, strict=True)]
     try:
         for name in models:
@@ -82,12 +105,18 @@ def _export(settings: Settings, options: list[str]) -> list[str]:
     return models
 
 
-def _run_export(settings: Settings, arguments: list[str]) -> list[str]:
+def _run_export(settings: Settings, arguments: list[str], quiet: bool) -> list[str]:
     """Run `trident export` in a process of its own, so that the launcher does not keep its imports and memory."""
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "names.json"
         command = [sys.executable, "-m", "trident", "export", *arguments, "--names-to", str(names)]
-        if code := subprocess.run(command, env=os.environ | settings.as_environment(), check=False).returncode:
-            sys.exit(code)
+        environment = os.environ | settings.as_environment()
+        stdout = subprocess.PIPE if quiet else None
+        with subprocess.Popen(command, env=environment, stdout=stdout, encoding="utf-8") as process:
+            for line in process.stdout or ():
+                if not line.rstrip().endswith((": up to date", ": ready")):
+                    click.echo(line, nl=False, err=True)
+        if process.returncode:
+            sys.exit(process.returncode)
         exported: list[str] = json.loads(names.read_text(encoding="utf-8"))
         return exported

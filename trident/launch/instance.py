@@ -15,23 +15,25 @@ _LOCK_SECONDS = 1.0
 
 
 class Instance:
-    """An instance's run folder, named after the port. It contains the lock file, the PID file and the API's URL."""
+    """An instance's run folder, named after the port. It has files for the lock, the PID, the URL and the address."""
 
     def __init__(self, run_folder: Path):
         self._folder = run_folder
         self.port = int(run_folder.name)
         self._url_file, self._pid_file = run_folder / "url", run_folder / "trident.pid"
-        self._key_file = run_folder / "local_key"
+        self._key_file, self._address_file = run_folder / "local_key", run_folder / "address"
 
     @contextmanager
-    def acquire(self, url: str) -> Iterator[None]:
+    def acquire(self, url: str, address: str = "127.0.0.1") -> Iterator[None]:
         """Lock the run folder while the block runs. Raise LaunchError if another launcher has locked the folder."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)
             self._pid_file.unlink(missing_ok=True)  # left by a launcher that was killed
-            (self._folder / "keys_in_use").unlink(missing_ok=True)
+            for name in ("keys_in_use", "temporary", "stopping"):
+                (self._folder / name).unlink(missing_ok=True)
             self._url_file.write_text(url, encoding="utf-8")
+            self._address_file.write_text(address, encoding="utf-8")
             try:
                 yield
             finally:
@@ -90,6 +92,31 @@ class Instance:
     def url(self) -> str:
         """Return the URL of the API on this machine, without /v1."""
         return self._url_file.read_text(encoding="utf-8")
+
+    def models(self) -> list[str]:
+        """Return the names of the models in the repository that the instance's Triton loads, if it has one."""
+        folder = self._folder / "triton" / "models"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def is_temporary(self) -> bool:
+        """Return whether the instance runs only for one command."""
+        return (self._folder / "temporary").exists()
+
+    def is_stopping(self) -> bool:
+        """Return whether the instance has been told to stop."""
+        return (self._folder / "stopping").exists()
+
+    def mark_stopping(self) -> None:
+        """Record that the instance stops."""
+        (self._folder / "stopping").touch()
+
+    def mark_temporary(self) -> None:
+        """Record that the instance runs only for one command."""
+        (self._folder / "temporary").touch()
+
+    def address(self) -> str:
+        """Return the address that the API listens on."""
+        return self._address_file.read_text(encoding="utf-8")
 
 
 def running_instances(cache: Path) -> Iterator[Instance]:

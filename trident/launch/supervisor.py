@@ -49,6 +49,8 @@ class Supervisor:
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]):
         self._settings, self._load = settings, load
+        self.is_temporary = False
+        """Whether a command runs Trident only for itself, and sends the first requests."""
         # Not a threading.Event: a signal handler could deadlock on the Event's lock. SimpleQueue.put is reentrant.
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._triton: TritonServer | None = None
@@ -70,7 +72,7 @@ class Supervisor:
         Raise LaunchError if the startup fails, or if the frontend exits with an error.
         """
         instance = Instance(self._settings.run_folder)
-        with instance.acquire(self._url):
+        with instance.acquire(self._url, self._settings.host):
             check_frontend(self._settings)
             if self._settings.starts_triton:
                 check_embedded(self._settings)
@@ -78,10 +80,12 @@ class Supervisor:
             if version := check_gateway(self._settings):
                 _say(f"Version {version} of the configuration applies (see docs/gateway.md), not that of the settings")
             instance.write_key()
+            if self.is_temporary:
+                instance.mark_temporary()
             self._headers = instance.headers()
             self._settings_file = SettingsFile(self._settings, self._load)
             instance.write_pid()
-            self._run()
+            self._run(instance)
 
     def _stop_requested(self, seconds: float) -> bool:
         """Wait up to `seconds` for a stop request. Return whether a stop has been requested."""
@@ -92,7 +96,7 @@ class Supervisor:
         self._stop.put(None)
         return True
 
-    def _run(self) -> None:
+    def _run(self, instance: Instance) -> None:
         try:
             self._start()
             self._greet()
@@ -100,12 +104,13 @@ class Supervisor:
         except _Stopped:
             _say("Stopping")
         finally:
+            instance.mark_stopping()
             self._stop_all()
             self._remove_files()
 
     def _start(self) -> None:
         started = time.monotonic()
-        if STARTER in self._settings.models and not os.environ.get("HF_HUB_OFFLINE"):
+        if STARTER in self._settings.models and not self.is_temporary and not os.environ.get("HF_HUB_OFFLINE"):
             self._suggestion = Suggestion()
         if self._triton:
             _say(f"Starting Triton with {', '.join(self._settings.models)} (log: {self._triton.log})")
@@ -119,7 +124,8 @@ class Supervisor:
         self._web_log = ChildLog(self._settings.run_folder / "frontend.log", echo=True)
         self._web_log.follow(self._web.stdout)
         self._wait(self._healthy, _WEB_SECONDS, "The frontend")
-        self._send_first_requests()
+        if not self.is_temporary:
+            self._send_first_requests()
 
     def _remove_files(self) -> None:
         shutil.rmtree(self._settings.image_folder, ignore_errors=True)
@@ -249,13 +255,18 @@ class Supervisor:
                 self._web.kill()
                 self._web.wait()
         if self._triton:
-            self._triton.stop()
+            # A temporary instance has no requests left that could be cut off.
+            self._triton.stop(timeout=0) if self.is_temporary else self._triton.stop()
         _say("Stopped")
 
 
-def run(settings: Settings, load: Callable[[], Settings]) -> int:
-    """Run Trident until it is stopped or fails, and return the exit code. `load` reads the settings again."""
+def run(settings: Settings, load: Callable[[], Settings], *, is_temporary: bool = False) -> int:
+    """Run Trident until it is stopped or fails, and return the exit code. `load` reads the settings again.
+
+    `is_temporary`: see Supervisor.
+    """
     supervisor = Supervisor(settings, load)
+    supervisor.is_temporary = is_temporary
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: supervisor.request_stop())
     try:
