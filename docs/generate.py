@@ -7,6 +7,7 @@ only lists them, and exits with status 1 if there are any. A generated table sta
 
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -14,6 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
+
+import click
 
 from contract.paths import CHECKOUT
 from contract.tensors import TENSORS
@@ -23,6 +26,9 @@ from frontend.aliases import DEFAULT_ALIASES
 from frontend.app import create_app
 from frontend.endpoints.openapi.document import generate as generate_openapi
 from frontend.settings import GROUPS, Settings
+from trident.cli import SECTIONS
+from trident.cli import main as main_command
+from trident.cli.options import SettingOption
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -300,7 +306,63 @@ def operation_table(_: str) -> str:
     return _table("request | what it does", rows)
 
 
+# The reference of the command line.
+
+
+def command_reference(_: str) -> str:
+    """Return a section for each command of `trident`, from its help."""
+    sections = []
+    for title, commands in SECTIONS.items():
+        sections.append(f"## {title}")
+        for command in commands:
+            sections += _command_sections(command, click.Context(main_command, info_name="trident"))
+    return "\n\n".join(sections)
+
+
+def _command_sections(command: click.Command, parent: click.Context) -> Iterator[str]:
+    context = click.Context(command, info_name=command.name, parent=parent)
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    parts = [f"### {context.command_path}", _help_text(command.help or ""), f"```text\n{usage}\n```"]
+    if rows := list(_option_rows(command, context)):
+        parts.append(_table("option | meaning", rows))
+    if any(_is_setting(each) for each in command.params):
+        names = [f"`{option.opts[0]}`" for option in command.params if _is_setting(option)]
+        all_of_them = len(names) == len(dataclasses.fields(Settings))
+        link = "[settings](configuration.md#settings)"
+        parts.append(
+            f"All {link} are options, too." if all_of_them else f"These {link} are options: {', '.join(names)}."
+        )
+    yield "\n\n".join(parts)
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            yield from _command_sections(child, context)
+
+
+def _help_text(text: str) -> str:
+    """Return a help text as Markdown: a paragraph that click must not wrap becomes a block of code."""
+    parts = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if not paragraph.startswith("\b"):
+            parts.append(" ".join(paragraph.split()))
+            continue
+        title, *lines = paragraph.removeprefix("\b").strip("\n").splitlines()
+        parts.append(f"{title}\n\n```bash\n" + "\n".join(line.strip() for line in lines) + "\n```")
+    return "\n\n".join(parts)
+
+
+def _option_rows(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    for option in command.get_params(context):
+        if isinstance(option, click.Option) and not (option.hidden or _is_setting(option) or "--help" in option.opts):
+            names, meaning = option.get_help_record(context) or ("", "")
+            yield f"`{names}`".replace("|", "\\|"), meaning.replace("|", "\\|")
+
+
+def _is_setting(option: click.Parameter) -> bool:
+    return isinstance(option, SettingOption)
+
+
 TABLES = {
+    "commands": command_reference,
     "operations": operation_table,
     "aliases": alias_table,
     "catalog": catalog_table,

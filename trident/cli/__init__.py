@@ -16,6 +16,7 @@ from trident.cli.keys import keys
 from trident.cli.media import cutout, image, speak, transcribe
 from trident.cli.model_instances import instances
 from trident.cli.models import list_models, search, show
+from trident.cli.progress import prepare_plain_progress
 from trident.cli.run import run
 from trident.cli.serve import serve
 from trident.cli.vectors import embed, rerank
@@ -31,6 +32,7 @@ class Trident(click.Group):
 
     def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Run the command, and exit with its exit code."""
+        prepare_plain_progress()
         if not options.pop("standalone_mode", True):
             return super().main(args, **options, standalone_mode=False)
         try:

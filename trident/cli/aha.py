@@ -94,10 +94,9 @@ def _shared(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _is_exported(model: str, settings: Any) -> bool:
     from export.sources.reference import catalog_name
-    from trident.cli.repository import repository_models
+    from trident.cli.repository import repository_name
 
-    name = catalog_name(model) or model
-    return any(name in (each.name, each.id) for each in repository_models(settings.model_repository))
+    return repository_name(catalog_name(model) or model, settings.model_repository) is not None
 
 
 def _serve(model: str, name: str, options: list[str], flags: dict[str, Any]) -> None:

@@ -286,10 +286,12 @@ class StoredModel:
 def _repository_name(given: str, settings: Settings) -> str:
     """Return the name in the repository of a model that is not in the catalog, found by its name or its ID."""
     from export.sources.reference import model_name
-    from trident.cli.repository import repository_models
+    from trident.cli.repository import repository_models, repository_name
 
+    if name := repository_name(given, settings.model_repository):
+        return name
     for model in repository_models(settings.model_repository):
-        if given.lower() in (model.name.lower(), model.id.lower(), model.origin.lower()):
+        if given.lower() == model.origin.lower():
             return model.name
     return model_name(given.rpartition("/")[2] or given)
 

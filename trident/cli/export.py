@@ -53,6 +53,12 @@ def export(
     MODEL is the name of a catalog entry, a repository on the Hugging Face hub or ModelScope (USER/REPO, hf:USER/REPO,
     ms:USER/REPO, with @REVISION, and :Q4_K_M for a GGUF file), the URL or path of a GGUF file, or a folder (./FOLDER).
     Without MODEL, exports the starter set.
+
+    \b
+    Examples:
+      trident export qwen3-0.6b --precision int4
+      trident export ./model.gguf --dry-run
+      trident export qwen3-0.6b --rollback
     """
     from export.catalog import load_catalog, starter_names
     from export.engines import LlamaOptions

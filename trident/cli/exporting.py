@@ -12,6 +12,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.options import fail
+from trident.cli.progress import plain_progress
 from trident.cli.tune import tuned_engine
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ def exclusive_export(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def export_failures_reported() -> Iterator[None]:
-    """Exit with a message if an export fails for a known reason, or is interrupted."""
+    """Show the progress of exports. Exit with a message if one fails for a known reason, or is interrupted."""
+    with plain_progress(), _failures_reported():
+        yield
+
+
+@contextlib.contextmanager
+def _failures_reported() -> Iterator[None]:
     from export.fetch import ExportError
     from export.resolve import UnknownModel
 

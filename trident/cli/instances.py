@@ -74,6 +74,10 @@ def status(as_json: bool, **flags: Any) -> None:
     """Show whether a server and its models are healthy.
 
     Exits with code 1 unless the server and all its models are healthy.
+
+    \b
+    Example:
+      trident status --port 8080
     """
     settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
@@ -106,6 +110,10 @@ def reload(model: str, **flags: Any) -> None:
     For example, after a new export.
 
     MODEL is the ID or name of a model. With several Tritons, the model is loaded at one after another.
+
+    \b
+    Example:
+      trident reload qwen3-0.6b
     """
     body = _change_model(Instance(load_command_settings(flags).run_folder), "reload", model)
     click.echo(f"{body['data']['model']} is loaded again at {len(body['data']['instances'])} Triton(s)")
@@ -120,6 +128,11 @@ def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
     """List the running servers that use this cache.
 
     A service ID is PID@PORT. The status is Running, Stopping or Unknown.
+
+    \b
+    Examples:
+      trident ps
+      trident ps --wide
     """
     services = [_service(instance) for instance in running_instances(load_command_settings(flags).cache)]
     found = [service for service in services if service]
@@ -136,7 +149,7 @@ def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
         columns = ("Service ID", "PID", "Model", "Port", "Address", "Status")
         click.echo(_PS_ROW.format(*columns).rstrip() + "\n" + "-" * 85)
         for service in found:
-            models = ",".join(model["id"] for model in service["models"]) or "N/A"
+            models = _names(service["models"])
             fields = (service["service_id"], service["pid"], models, service["port"], service["address"])
             click.echo(_PS_ROW.format(*fields, service["status"]).rstrip())
 
@@ -152,6 +165,12 @@ def _change_model(instance: Instance, change: str, model: str) -> dict[str, Any]
         message = error.get("message") if isinstance(error, dict) else None
         fail(body.get("message") or message or "The frontend does not respond")
     return body
+
+
+def _names(models: list[dict[str, Any]]) -> str:
+    """Return the first model, and how many others there are, as one word."""
+    others = f"+{len(models) - 1}" if len(models) > 1 else ""
+    return models[0]["id"] + others if models else "N/A"
 
 
 _PS_ROW = "{:<20} {:<10} {:<20} {:<10} {:<15} {:<10}"

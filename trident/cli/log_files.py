@@ -9,7 +9,7 @@ _POLL_SECONDS = 0.2
 
 
 class LogFiles:
-    """The lines of several log files, or only those that name a model."""
+    """The lines of several log files, or only the lines that name a model."""
 
     def __init__(self, paths: Sequence[Path], model: str | None):
         self._paths, self._words = paths, _names(model) if model else []

@@ -48,7 +48,7 @@ class ModelFacts:
         self._header = _gguf_header(self._version)
 
     def known(self) -> dict[str, Any]:
-        """Return the facts to show, without those that are unknown."""
+        """Return the known facts to show."""
         entry, parameters, header = self._entry, self.parameters, self._header
         task = parameters.get("task") or (entry.task if entry else "")
         facts: dict[str, Any] = {"id": parameters.get("id") or (entry.id if entry else self.name), "task": task}

@@ -39,6 +39,11 @@ def list_models(as_json: bool, wide: bool, **flags: Any) -> None:
 
     A check mark means that the model is on this machine.
     `trident run`, `serve` and `pull` accept the name and every ID of a model; see also `trident search`.
+
+    \b
+    Examples:
+      trident list
+      trident list --wide
     """
     repository = load_command_settings(flags).model_repository
     if wide:

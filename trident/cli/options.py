@@ -37,8 +37,8 @@ class GroupedCommand(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(context):
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)):
-                rows.setdefault(getattr(parameter, "group", "other"), []).append(record)
-        for group in (*GROUPS, "other"):
+                rows.setdefault(getattr(parameter, "group", "options"), []).append(record)
+        for group in ("options", *GROUPS):
             if group in rows:
                 with formatter.section(group.capitalize()):
                     formatter.write_dl(rows[group])

@@ -57,6 +57,13 @@ def repository_models(repository: Path) -> list[RepositoryModel]:
     ]
 
 
+def repository_name(given: str, repository: Path) -> str | None:
+    """Return the name in the repository of a model that is named by that name or by its ID, if it is there."""
+    models = repository_models(repository)
+    exact = next((model.name for model in models if model.name == given), None)
+    return exact or next((model.name for model in models if given.lower() in (model.id.lower(), model.name)), None)
+
+
 def _parameters(config: Path) -> dict[str, str]:
     """Return the texts among the parameters of a config.pbtxt that the export wrote."""
     return dict(_PARAMETER.findall(config.read_text(encoding="utf-8")))

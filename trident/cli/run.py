@@ -10,13 +10,13 @@ import click
 from trident.cli.attachments import content_part, read_file, split_prompt
 from trident.cli.client import failures_reported
 from trident.cli.model_files import ModelFiles, model_file_options
-from trident.cli.options import fail, load_command_settings, model_options
+from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options
 from trident.cli.session import CHAT_TASKS, session, session_options
 
 _EFFORTS = ("low", "medium", "high")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("model", required=False)
 @click.argument("prompt", nargs=-1)
 @click.option("-m", "--model", "named", metavar="MODEL", help="model for one request, of any task, with -i")

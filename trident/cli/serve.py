@@ -76,7 +76,7 @@ def export_for_serving(
 ) -> list[str]:
     """Export the models to serve that are missing or out of date, and return their names in the model repository.
 
-    `names` are those that a user may give; without any, they are the starter set. `options` are options of `trident
+    `names` are what users call models; without any, the starter set is served. `options` are options of `trident
     export`. If `quiet`, standard output is not used, and models that are up to date are not mentioned.
     """
     from export.catalog import starter_names

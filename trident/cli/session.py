@@ -125,7 +125,7 @@ def started_server(settings: Settings, name: str, options: list[str], headers: M
     from trident.launch.preflight import LaunchError
     from trident.launch.temporary import temporary_instance
 
-    models = export_for_serving(settings, [name], options, quiet=True)
+    models = export_for_serving(settings, [_known(name, settings)], options, quiet=True)
     status = Status(f"Starting {name}")
     try:
         with temporary_instance(settings, models, status.update) as instance:
@@ -141,22 +141,46 @@ class Status:
 
     def __init__(self, text: str):
         self._text, self._started = text, time.monotonic()
-        self._is_shown = False
+        self._shown: int | None = None
 
     def update(self) -> None:
         """Show how long the command has waited."""
+        seconds = int(time.monotonic() - self._started)
+        if seconds == self._shown:
+            return
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{self._text} … {time.monotonic() - self._started:.0f} s")
+            sys.stderr.write(f"\r{self._text} … {seconds} s")
             sys.stderr.flush()
-        elif not self._is_shown:
+        elif self._shown is None:
             click.echo(self._text, err=True)
-        self._is_shown = True
+        self._shown = seconds
 
     def clear(self) -> None:
         """Remove the line from the terminal."""
-        if self._is_shown and sys.stderr.isatty():
+        if self._shown is not None and sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def _known(name: str, settings: Settings) -> str:
+    """Return a name that can be exported or served. Raise UsageError with similar names if there is no such model."""
+    import difflib
+
+    from export.catalog import load_catalog
+    from export.fetch import ExportError
+    from export.sources.reference import parse_reference
+    from trident.cli.repository import repository_models, repository_name
+
+    try:
+        is_reference = parse_reference(name) is not None
+    except ExportError as error:
+        raise click.UsageError(str(error)) from None
+    if found := repository_name(name, settings.model_repository) if not is_reference else name:
+        return found
+    names = {*load_catalog(), *(model.name for model in repository_models(settings.model_repository))}
+    similar = difflib.get_close_matches(name.lower(), sorted(names), 3, 0.5)
+    hint = f"Did you mean {' or '.join(similar)}?" if similar else "See `trident list` and `trident search`"
+    raise click.UsageError(f"Unknown model '{name}'. {hint}")
 
 
 def _key_headers(key: str | None) -> dict[str, str]:
