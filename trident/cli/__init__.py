@@ -72,7 +72,7 @@ def completion(context: click.Context, shell: str) -> None:
     """Print a shell completion script.
 
     \b
-    To enable it:
+    Example:
       eval "$(trident completion bash)"
     """
     from click.shell_completion import get_completion_class

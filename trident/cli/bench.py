@@ -20,7 +20,12 @@ _PERCENTILES = (50, 90, 99)
 
 @click.group()
 def bench() -> None:
-    """Measure the speed of a running server."""
+    """Measure the speed of a running server.
+
+    \b
+    Example:
+      trident bench serve --concurrency 16
+    """
 
 
 @bench.command("serve", cls=GroupedCommand)

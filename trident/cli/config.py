@@ -13,14 +13,26 @@ _PATH = "/api/config/version"
 
 @click.group()
 def config() -> None:
-    """Show the configuration that can be changed while Trident runs, and return to earlier versions."""
+    """Show the configuration that can be changed while Trident runs, and return to earlier versions.
+
+    \b
+    Examples:
+      trident config versions
+      trident config rollback
+    """
 
 
 @config.command("show")
 @click.argument("version", type=int, required=False)
 @api_options
 def show_configuration(version: int | None, as_json: bool, **flags: Any) -> None:
-    """Print the configuration, or that of an earlier VERSION (0: that of the settings), as JSON."""
+    """Print the configuration, or that of an earlier VERSION (0: that of the settings), as JSON.
+
+    \b
+    Examples:
+      trident config show
+      trident config show 3
+    """
     api = require_api(flags)
     data = api.get("/api/config/type" if version is None else f"{_PATH}/{version}")
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
@@ -29,7 +41,12 @@ def show_configuration(version: int | None, as_json: bool, **flags: Any) -> None
 @config.command()
 @api_options
 def versions(as_json: bool, **flags: Any) -> None:
-    """List the versions."""
+    """List the versions.
+
+    \b
+    Example:
+      trident config versions
+    """
     data = require_api(flags).get(f"{_PATH}/info")
     rows = [
         (f"{row['version']}{' *' if row['current'] else ''}", row["createdAt"], row["actor"], row["comment"])
@@ -44,7 +61,12 @@ def versions(as_json: bool, **flags: Any) -> None:
 @click.argument("second", type=int)
 @api_options
 def compare(first: int, second: int, as_json: bool, **flags: Any) -> None:
-    """Show what differs between the versions FIRST and SECOND."""
+    """Show what differs between the versions FIRST and SECOND.
+
+    \b
+    Example:
+      trident config compare 3 4
+    """
     data = require_api(flags).get(f"{_PATH}/compare/{first}/{second}")
     rows = [(each["path"], json.dumps(each["old"]), json.dumps(each["new"])) for each in data["changes"]]
     show(data, as_json, table(rows, "FIELD", "OLD", "NEW") if rows else "The versions are equal")
@@ -54,7 +76,12 @@ def compare(first: int, second: int, as_json: bool, **flags: Any) -> None:
 @click.argument("version", type=int)
 @api_options
 def apply(version: int, as_json: bool, **flags: Any) -> None:
-    """Make a new version with the content of VERSION (0: that of the settings)."""
+    """Make a new version with the content of VERSION (0: that of the settings).
+
+    \b
+    Example:
+      trident config apply 3
+    """
     _apply("apply", version, as_json, flags)
 
 
@@ -62,7 +89,13 @@ def apply(version: int, as_json: bool, **flags: Any) -> None:
 @click.argument("version", type=int, required=False)
 @api_options
 def rollback(version: int | None, as_json: bool, **flags: Any) -> None:
-    """Return to VERSION, or to the version before the current one."""
+    """Return to VERSION, or to the version before the current one.
+
+    \b
+    Examples:
+      trident config rollback
+      trident config rollback 3
+    """
     _apply("rollback", version, as_json, flags)
 
 

@@ -19,6 +19,11 @@ def keys() -> None:
     """Manage API keys.
 
     As soon as there is a key, requests to the API need one. User keys are for inference, admin keys for management.
+
+    \b
+    Examples:
+      trident keys create --id alice
+      trident keys list
     """
 
 
@@ -57,7 +62,9 @@ def create(
 ) -> None:
     """Create a key, and print it. It is not shown again.
 
-    Example: trident keys create --id alice --model qwen2.5-coder-0.5b --requests-per-minute 60
+    \b
+    Example:
+      trident keys create --id alice --model qwen2.5-coder-0.5b --requests-per-minute 60
     """
     if admin and readonly:
         raise click.UsageError("--admin and --readonly exclude each other")
@@ -92,7 +99,12 @@ def create(
 @keys.command("list")
 @api_options
 def list_keys(as_json: bool, **flags: Any) -> None:
-    """List the keys."""
+    """List the keys.
+
+    \b
+    Example:
+      trident keys list
+    """
     data = require_api(flags).get(_PATH)
     rows = [
         (key["keyId"], key["role"], _status(key), key["suffix"], key["expiresAt"] or "-", key["description"])
@@ -105,7 +117,12 @@ def list_keys(as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def show_key(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Show a key, and what it has used of its limits."""
+    """Show a key, and what it has used of its limits.
+
+    \b
+    Example:
+      trident keys show alice
+    """
     api = require_api(flags)
     data = api.get(_path(identifier)) | {"quota": api.get(f"{_path(identifier)}/quota")["limits"]}
     lines = [f"{name}: {value}" for name, value in data.items() if value not in (None, [], "", {})]
@@ -117,7 +134,12 @@ def show_key(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.option("--overlap", type=float, default=0, metavar="SECONDS", help="time for which the old value stays valid")
 @api_options
 def rotate(identifier: str, overlap: float, as_json: bool, **flags: Any) -> None:
-    """Give a key a new value, and print it."""
+    """Give a key a new value, and print it.
+
+    \b
+    Example:
+      trident keys rotate alice --overlap 3600
+    """
     body = {"overlapSeconds": overlap}
     data = require_api(flags).request("POST", f"{_path(identifier)}/rotate", body)["data"]
     show(data, as_json, data["keyValue"])
@@ -127,7 +149,12 @@ def rotate(identifier: str, overlap: float, as_json: bool, **flags: Any) -> None
 @click.argument("identifier", metavar="ID")
 @api_options
 def enable(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Make a disabled key valid again."""
+    """Make a disabled key valid again.
+
+    \b
+    Example:
+      trident keys enable alice
+    """
     _act("PATCH", identifier, "/enable", as_json, flags)
 
 
@@ -135,7 +162,12 @@ def enable(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def disable(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Make a key invalid, within a second."""
+    """Make a key invalid, within a second.
+
+    \b
+    Example:
+      trident keys disable alice
+    """
     _act("PATCH", identifier, "/disable", as_json, flags)
 
 
@@ -143,14 +175,24 @@ def disable(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def delete(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Delete a key."""
+    """Delete a key.
+
+    \b
+    Example:
+      trident keys delete alice
+    """
     _act("DELETE", identifier, "", as_json, flags)
 
 
 @keys.command("export")
 @api_options
 def export_keys(as_json: bool, **flags: Any) -> None:
-    """Print all keys without their values, as JSON."""
+    """Print all keys without their values, as JSON.
+
+    \b
+    Example:
+      trident keys export > keys.json
+    """
     click.echo(json.dumps(require_api(flags).get(f"{_PATH}/export"), indent=2, ensure_ascii=False))
 
 
@@ -159,7 +201,12 @@ def export_keys(as_json: bool, **flags: Any) -> None:
 @click.option("--replace", is_flag=True, help="delete all other keys, except admin keys")
 @api_options
 def import_keys(file: Path, replace: bool, as_json: bool, **flags: Any) -> None:
-    """Import exported keys from FILE (- for standard input), and print the values of new ones."""
+    """Import exported keys from FILE (- for standard input), and print the values of new ones.
+
+    \b
+    Example:
+      trident keys import keys.json
+    """
     try:
         content = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -13,13 +13,24 @@ _PATH = "/api/config/instance"
 
 @click.group()
 def instances() -> None:
-    """Manage the instances that get requests. An instance is one model at one Triton; its ID is NAME@URL."""
+    """Manage the instances that get requests. An instance is one model at one Triton; its ID is NAME@URL.
+
+    \b
+    Examples:
+      trident instances list
+      trident instances drain smollm2-135m@http://10.0.0.2:8000
+    """
 
 
 @instances.command("list")
 @api_options
 def list_instances(as_json: bool, **flags: Any) -> None:
-    """List the instances and their state."""
+    """List the instances and their state.
+
+    \b
+    Example:
+      trident instances list
+    """
     response = require_api(flags).request("GET", "/api/monitoring/instances")
     found = [each | {"service": name} for name, row in response["services"].items() for each in row["instances"]]
     rows = [
@@ -55,7 +66,12 @@ def add(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Add an instance of a SERVICE, such as: trident instances add chat smollm2-135m@http://10.0.0.2:8000"""
+    """Add an instance of a SERVICE.
+
+    \b
+    Example:
+      trident instances add chat smollm2-135m@http://10.0.0.2:8000
+    """
     name, _, base_url = identifier.rpartition("@")
     body = {"name": name, "baseUrl": base_url, "weight": weight, "grpcPort": grpc_port, "metricsPort": metrics_port}
     given = {key: value for key, value in body.items() if value is not None}
@@ -70,7 +86,12 @@ def add(
 @click.option("--enable/--disable", "enabled", default=None, help="whether it gets requests")
 @api_options
 def update(identifier: str, weight: float | None, enabled: bool | None, as_json: bool, **flags: Any) -> None:
-    """Change an instance."""
+    """Change an instance.
+
+    \b
+    Example:
+      trident instances update smollm2-135m@http://10.0.0.2:8000 --weight 2
+    """
     changes = {key: value for key, value in {"weight": weight, "enabled": enabled}.items() if value is not None}
     if not changes:
         raise click.UsageError("Give --weight, --enable or --disable")
@@ -84,7 +105,12 @@ def update(identifier: str, weight: float | None, enabled: bool | None, as_json:
 @click.argument("identifier", metavar="ID")
 @api_options
 def remove(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Remove an instance. Its requests in progress may finish."""
+    """Remove an instance. Its requests in progress may finish.
+
+    \b
+    Example:
+      trident instances remove smollm2-135m@http://10.0.0.2:8000
+    """
     name, _, base_url = identifier.rpartition("@")
     api = require_api(flags)
     query = f"modelName={quote(name, safe='')}&baseUrl={quote(base_url, safe='')}"
@@ -96,7 +122,12 @@ def remove(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def drain(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Send no more requests to an instance, until it is resumed or Trident is started again."""
+    """Send no more requests to an instance, until it is resumed or Trident is started again.
+
+    \b
+    Example:
+      trident instances drain smollm2-135m@http://10.0.0.2:8000
+    """
     _command("drain", identifier, as_json, flags)
 
 
@@ -104,7 +135,12 @@ def drain(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def resume(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Send requests to a drained instance again."""
+    """Send requests to a drained instance again.
+
+    \b
+    Example:
+      trident instances resume smollm2-135m@http://10.0.0.2:8000
+    """
     _command("resume", identifier, as_json, flags)
 
 
@@ -112,7 +148,12 @@ def resume(identifier: str, as_json: bool, **flags: Any) -> None:
 @click.argument("identifier", metavar="ID")
 @api_options
 def reset_breaker(identifier: str, as_json: bool, **flags: Any) -> None:
-    """Close the circuit breaker of an instance."""
+    """Close the circuit breaker of an instance.
+
+    \b
+    Example:
+      trident instances reset-breaker smollm2-135m@http://10.0.0.2:8000
+    """
     path = f"/api/monitoring/circuit-breaker/force-close?instanceId={quote(identifier, safe='')}"
     response: Any = require_api(flags).request("POST", path)
     show(response, as_json, f"The circuit breaker of {identifier} is closed")
