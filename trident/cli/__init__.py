@@ -1,5 +1,6 @@
 """The `trident` command and its subcommands."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,8 @@ class Trident(click.Group):
     def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Run the command, and exit with its exit code."""
         prepare_plain_progress()
+        if os.environ.get("NO_COLOR"):
+            options.setdefault("color", False)
         if not options.pop("standalone_mode", True):
             return super().main(args, **options, standalone_mode=False)
         try:
@@ -94,3 +97,4 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
 
 for command in [each for commands in SECTIONS.values() for each in commands]:
     main.add_command(command)
+main.add_command(list_models, "ls")  # as Ollama calls it

@@ -1,13 +1,15 @@
 """AHA's `trident cli` and `serv`, which serve one model (see docs/compatibility.md)."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trident.cli.exporting import export_failures_reported
+from frontend.settings import Settings
 from trident.cli.model_files import ModelFiles, model_file_options
 from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
 from trident.cli.serve import serve_models
@@ -55,18 +57,30 @@ def cli(model: str, save_dir: Path | None, download_retries: int, **flags: Any) 
       trident cli -m qwen3.5-gguf --gguf-path model.gguf --mmproj-path mmproj.gguf
     """
     files = ModelFiles.from_flags(flags)
-    name, options = files.apply(model)
-    if not files.given:
-        from trident.cli.downloads import download_model, save_files
+    if save_dir and files.given:
+        raise click.UsageError("--save-dir does not apply to a model whose files are given")
+    settings = load_command_settings(_shared(flags))
+    if save_dir:
+        from trident.cli.downloads import is_saved, saved_folder
 
-        settings = load_command_settings(_shared(flags))
-        with export_failures_reported():
-            if save_dir:
-                folder = save_files(model, save_dir, settings, download_retries)
-                name, options = ModelFiles(weight_path=folder).apply(model)
-            elif not _is_exported(model, settings):
-                download_model(model, settings, download_retries)
+        folder = saved_folder(model, save_dir)
+        if not is_saved(folder):
+            _download(model, settings, download_retries, ["--save-dir", str(save_dir)])
+        files = ModelFiles(weight_path=folder)
+    elif not (files.given or _is_exported(model, settings)):
+        _download(model, settings, download_retries, [])
+    name, options = files.apply(model)
     _serve(model, name, options, flags)
+
+
+def _download(model: str, settings: Settings, retries: int, options: list[str]) -> None:
+    """Run `trident download` in a process of its own, so that the launcher does not keep its imports and memory."""
+    from trident.launch.children import end_with_parent
+
+    command = [sys.executable, "-m", "trident", "download", "-m", model, "--download-retries", str(retries), *options]
+    environment = os.environ | settings.as_environment()
+    if code := subprocess.run(command, env=environment, preexec_fn=end_with_parent, check=False).returncode:
+        sys.exit(code) if code > 0 else fail(f"The download was killed by signal {-code}")
 
 
 @click.command(cls=GroupedCommand)
@@ -92,11 +106,10 @@ def _shared(flags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not False}
 
 
-def _is_exported(model: str, settings: Any) -> bool:
-    from export.sources.reference import catalog_name
-    from trident.cli.repository import repository_name
+def _is_exported(model: str, settings: Settings) -> bool:
+    from trident.cli.repository import exported_name
 
-    return repository_name(catalog_name(model) or model, settings.model_repository) is not None
+    return exported_name(model, settings.model_repository) is not None
 
 
 def _serve(model: str, name: str, options: list[str], flags: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trident.cli.client import error_message, send
+from trident.cli.client import error_message, is_this_machine, key_headers, require_url, send
 from trident.cli.options import fail, load_command_settings, setting_options
 from trident.launch.instance import Instance
 
@@ -44,13 +44,9 @@ def running_api(flags: dict[str, Any]) -> Api | None:
     `--url` names one on another machine, and `--key` or TRIDENT_API_KEY its admin key.
     """
     url, key = flags.pop("url"), flags.pop("key")
-    if key and not (key.isascii() and key.isprintable()):
-        raise click.UsageError("The key has characters that no key has")
-    if url and not url.startswith(("http://", "https://")):
-        raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = key_headers(key)
     if url:
-        return Api(url, headers)
+        return Api(require_url(url), headers, is_local=is_this_machine(url))
     instance = Instance(load_command_settings(flags).run_folder)
     return Api(instance.url(), headers or instance.headers(), is_local=True) if instance.is_running() else None
 

@@ -35,9 +35,9 @@ def bench() -> None:
 @click.option("-n", "--num-requests", type=click.IntRange(1), metavar="N", help="requests (default: 8 × concurrency)")
 @click.option("--input-tokens", type=click.IntRange(1), default=128, metavar="N", help="prompt length (default: 128)")
 @click.option("--output-tokens", type=click.IntRange(1), default=64, metavar="N", help="response length (default: 64)")
-@click.option("--warmup", type=click.IntRange(0), metavar="N", help="first requests, not measured (default: 8)")
+@click.option("--warmup", type=click.IntRange(0), metavar="N", help="warm-up requests (default: the concurrency)")
 @click.option("--seed", type=int, default=0, metavar="N", help="seed of the prompts and the times (default: 0)")
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", help="format")
+@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), help="format (default: table)")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="draw the latencies into an image file")
 @session_options
@@ -50,7 +50,7 @@ def bench_serve(
     output_tokens: int,
     warmup: int | None,
     seed: int,
-    format_: str,
+    format_: str | None,
     as_json: bool,
     plot: Path | None,
     **flags: Any,
@@ -70,6 +70,8 @@ def bench_serve(
 
     if concurrency and rate:
         raise click.UsageError("Use only one of --concurrency and --rate")
+    if as_json and format_:
+        raise click.UsageError("Use only one of --format and --json")
     if plot:
         _require_matplotlib()
     parallel = concurrency or 8
@@ -84,7 +86,7 @@ def bench_serve(
             seed=seed,
         )
         report = run_load(opened, load)
-    _print(report, "json" if as_json else format_)
+    _print(report, "json" if as_json else format_ or "table")
     if plot:
         _draw(report, plot)
     if report.errors:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from trident.cli.attachments import read_file
 from trident.cli.options import fail
 
@@ -51,15 +53,10 @@ class Server:
             raise
         return found
 
-    def post(self, path: str, body: Mapping[str, Any], accept: str = "application/json") -> bytes:
-        """Return the content of the response to a JSON request."""
-        with self._opened("POST", path, _encode(body), _JSON | {"Accept": accept}) as response:
-            content: bytes = response.read()
-        return content
-
-    def post_json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the response to a JSON request."""
-        found: dict[str, Any] = json.loads(self.post(path, body))
+        with self._opened("POST", path, _encode(body), _JSON | {"Accept": "application/json"}) as response:
+            found: dict[str, Any] = json.loads(response.read())
         return found
 
     def chunks(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
@@ -80,8 +77,8 @@ class Server:
                     is_complete = True
                     continue  # read to the end, so that the connection closes in good order
                 event = json.loads(data)
-                if event.get("error"):
-                    raise ServerError(500, str(event["error"].get("message")))
+                if error := event.get("error"):
+                    raise ServerError(500, str(error.get("message") if isinstance(error, dict) else error))
                 yield event
         if not is_complete:
             raise ServerError(0, f"{self.url} ended the response early")
@@ -93,7 +90,8 @@ class Server:
         for field, value in fields.items():
             parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n')
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        quoted = file.name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+        name_text = file.name.encode(errors="replace").decode()
+        quoted = name_text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
         parts.append(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{quoted}"\r\n'
             f"Content-Type: {kind}\r\n\r\n"
@@ -134,6 +132,32 @@ _JSON = {"Content-Type": "application/json"}
 
 def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body).encode()
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the header with an API key, if there is one. Raise UsageError if it cannot be a key."""
+    if key and not (key.isascii() and key.isprintable()):
+        raise click.UsageError("The API key contains invalid characters")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def require_url(url: str) -> str:
+    """Return the URL of a server without the path of the API. Raise UsageError if it is malformed."""
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def is_this_machine(url: str) -> bool:
+    """Return whether a URL names this machine, so that no proxy may get the request."""
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def open_url(

@@ -76,7 +76,7 @@ class _Answer:
     def add(self, chunk: dict[str, Any]) -> None:
         """Print what a chunk adds."""
         self._usage = chunk.get("usage") or self._usage
-        for choice in chunk["choices"]:
+        for choice in chunk.get("choices", ()):
             delta = choice["delta"]
             if reasoning := delta.get("reasoning_content"):
                 self._first = self._first or time.monotonic()
@@ -114,15 +114,15 @@ class _Answer:
             return
         if not self._is_reasoning:
             self._is_reasoning = True
-            self._write(click.style("Thinking …\n", dim=True, reset=False))
-        self._write(text)
+            self._write(click.style("Thinking …\n", dim=True, reset=False), is_reasoning=True)
+        self._write(text, is_reasoning=True)
 
     def _end_reasoning(self) -> None:
         if self._is_reasoning:
             self._is_reasoning = False
-            self._write("\n" + click.style("", reset=True) + "… done thinking.\n\n")
+            self._write("\n" + click.style("", reset=True) + "… done thinking.\n\n", is_reasoning=True)
 
-    def _write(self, text: str) -> None:
-        self._is_open = not text.endswith("\n")
-        click.echo(text, nl=False, color=None)
-        sys.stdout.flush()
+    def _write(self, text: str, *, is_reasoning: bool = False) -> None:
+        """Print a text at once. In a pipe, the reasoning goes to standard error."""
+        self._is_open = not is_reasoning and not text.endswith("\n")
+        click.echo(text, nl=False, err=is_reasoning and not sys.stdout.isatty())

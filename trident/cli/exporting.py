@@ -71,7 +71,7 @@ def _failures_reported() -> Iterator[None]:
     except ExportError as error:
         fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise
         fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space")
     except KeyboardInterrupt:
@@ -131,19 +131,15 @@ def _only_file(folder: Path) -> Path:
 def retried(attempt: Callable[[], T], retries: int) -> T:
     """Return the result of a download that may fail. With several attempts, they are announced as AHA does.
 
-    Raises the last attempt's ExportError, or at once an error that another attempt cannot change.
+    Raises the last attempt's ExportError, and at once an error that another attempt cannot change.
     """
-    from export.fetch import ExportError
-    from export.resolve import UnknownModel
-    from export.sources.download import Forbidden
+    from export.fetch import DownloadFailed
 
     for number in range(1, retries + 1):
         click.echo(f"Attempting to download model (attempt {number}/{retries})")
         try:
             return attempt()
-        except (UnknownModel, Forbidden):
-            raise
-        except ExportError as error:
+        except DownloadFailed as error:
             if number == retries:
                 raise
             click.echo(f"{error}\nRetrying in {_RETRY_SECONDS:.0f} seconds", err=True)

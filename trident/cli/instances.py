@@ -13,6 +13,7 @@ import click
 from trident.cli.api import table
 from trident.cli.client import send
 from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.repository import RepositoryModel, repository_models, size_text
 from trident.launch.instance import Instance, running_instances
 
 _STOP_SECONDS = 20
@@ -34,7 +35,7 @@ def stop(model: str | None, **flags: Any) -> None:
     Examples:
       trident stop
       trident stop --port 8080
-      trident stop qwen3-0.6b      (requests in progress finish; `trident reload` loads it again)
+      trident stop qwen3-0.6b      # requests in progress finish
     """
     settings = load_command_settings(flags)
     instance = Instance(settings.run_folder)
@@ -123,7 +124,7 @@ def reload(model: str, **flags: Any) -> None:
 @click.option("-c", "--compact", is_flag=True, help="print only the service IDs")
 @click.option("-w", "--wide", is_flag=True, help="list the loaded models, with Ollama's columns")
 @click.option("-j", "--json", "as_json", is_flag=True, help="print JSON")
-@setting_options(["cache"])
+@setting_options(["cache", "model_repository"])
 def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
     """List the running servers that use this cache.
 
@@ -139,7 +140,8 @@ def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     elif wide:
-        rows = [_wide_row(service, model) for service in found for model in service["models"]]
+        known = {each.id: each for each in repository_models(load_command_settings(flags).model_repository)}
+        rows = [_wide_row(service, model, known) for service in found for model in service["models"]]
         click.echo(table(rows, "NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"))
     elif not found:
         click.echo("No Trident services found running.", err=compact)
@@ -181,7 +183,7 @@ def _service(instance: Instance) -> dict[str, Any] | None:
     import psutil
 
     try:
-        process, address = psutil.Process(instance.pid()), instance.address()
+        process, address, url = psutil.Process(instance.pid()), instance.address(), instance.url()
         started, memory = process.create_time(), 0
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -195,7 +197,7 @@ def _service(instance: Instance) -> dict[str, Any] | None:
         "pid": process.pid,
         "port": instance.port,
         "address": address,
-        "url": instance.url(),
+        "url": url,
         "status": "Stopping" if is_stopping else "Running" if models else "Unknown",
         "models": models,
         "memory_bytes": memory,
@@ -203,13 +205,9 @@ def _service(instance: Instance) -> dict[str, Any] | None:
     }
 
 
-def _wide_row(service: dict[str, Any], model: dict[str, Any]) -> tuple[str, ...]:
+def _wide_row(service: dict[str, Any], model: dict[str, Any], known: Mapping[str, RepositoryModel]) -> tuple[str, ...]:
     """Return Ollama's columns for a model: its size on disk, and when it is unloaded."""
-    from trident.cli.models import size_text
-    from trident.cli.repository import repository_models
-
-    settings = load_command_settings({})
-    found = next((each for each in repository_models(settings.model_repository) if each.id == model["id"]), None)
+    found = known.get(model["id"])
     device = found.parameters.get("device", "CPU") if found else "-"
     context = found.parameters.get("context_length", "-") if found else "-"
     until = "Stopping..." if service["status"] == "Stopping" else "Forever" if model["state"] == "READY" else "-"
@@ -218,7 +216,7 @@ def _wide_row(service: dict[str, Any], model: dict[str, Any]) -> tuple[str, ...]
 
 
 @click.command(cls=GroupedCommand)
-@click.option("-f", "--follow", is_flag=True, help="go on with new lines until Ctrl-C")
+@click.option("-f", "--follow", is_flag=True, help="keep printing new lines")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, metavar="N", help="last lines (default: 100)")
 @click.option("--model", metavar="MODEL", help="only lines about this model")
 @setting_options(_INSTANCE_SETTINGS)

@@ -1,6 +1,7 @@
 """A load of streamed chat requests with random prompts, and the measurement of their latencies."""
 
 import itertools
+import queue
 import random
 import statistics
 import sys
@@ -8,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,7 +156,8 @@ def _words_for(session: Session, tokens: int, chance: random.Random) -> int:
 
 def _count_tokens(session: Session, prompt: str) -> int:
     response = requests.chat(session, [{"role": "user", "content": prompt}], max_tokens=1)
-    return int(response["usage"]["prompt_tokens"])
+    usage = response.get("usage") or {}
+    return int(usage.get("prompt_tokens") or len(prompt.split()))
 
 
 def _prompt(words: int, chance: random.Random) -> str:
@@ -177,25 +178,34 @@ def _delays(load: Load, chance: random.Random) -> list[float] | None:
 def _send_all(
     session: Session, load: Load, prompts: Sequence[str], report: Report, times: Sequence[float] | None
 ) -> None:
-    started, done = time.perf_counter(), 0
-    with ThreadPoolExecutor(load.concurrency or min(_MAX_OPEN, max(1, len(prompts)))) as pool:
-        pending = []
-        for index, prompt in enumerate(prompts):
+    """Send the prompts, and return when all have been answered.
+
+    The threads are daemons, so that Ctrl-C does not wait for the responses in progress.
+    """
+    started, waiting, done = time.perf_counter(), iter(list(enumerate(prompts))), queue.SimpleQueue[None]()
+    lock = threading.Lock()
+
+    def run() -> None:
+        while True:
+            with lock:
+                index, prompt = next(waiting, (0, None))
+            if prompt is None:
+                return
             if times:
                 time.sleep(max(0.0, started + times[index] - time.perf_counter()))
-            pending.append(pool.submit(_send, session, load, prompt, report))
-        try:
-            for future in pending:
-                future.result()
-                done += 1
-                _show_progress(done, len(prompts))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            _send(session, load, prompt, report)
+            done.put(None)
+
+    # With a rate, each request has a thread, so that none waits for another one.
+    for _ in range(min(load.concurrency or _MAX_OPEN, len(prompts))):
+        threading.Thread(target=run, name="load", daemon=True).start()
+    for number in range(len(prompts)):
+        done.get()
+        _show_progress(number + 1, len(prompts))
 
 
 def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"\r{done} of {total} requests" if done < total else "\r\x1b[K", nl=False, err=True)
 
 
@@ -205,7 +215,7 @@ def _send(session: Session, load: Load, prompt: str, report: Report) -> None:
     try:
         for chunk in requests.stream_chat(session, messages, max_tokens=load.output_tokens, ignore_eos=True):
             usage = chunk.get("usage") or usage
-            if any(_has_output(choice["delta"]) for choice in chunk["choices"]):
+            if any(_has_output(choice["delta"]) for choice in chunk.get("choices", ())):
                 arrivals.append(time.perf_counter())
         if not arrivals:
             raise ServerError(0, "The response is empty")

@@ -1,5 +1,6 @@
 """Reads the log files of a server, which are rotated while it runs."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -36,44 +37,42 @@ class LogFiles:
             time.sleep(_POLL_SECONDS)
 
     def _read(self, path: Path) -> Iterator[str]:
-        """Yield the complete lines that were added to a file since the last call."""
+        """Yield the lines that were added to a file since the last call."""
         known, position = self._positions.get(path, (None, 0))
-        if known is not None and _inode(path) != known:  # a new file has followed a full one
-            full = path.with_name(f"{path.name}.1")
-            if _inode(full) == known:
-                for _, line in _lines(full, position):
-                    yield from self._wanted(line)
-            position = 0
-        for end, line in _lines(path, position):
-            self._positions[path] = _inode(path), end
-            yield from self._wanted(line)
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            inode = os.fstat(file.fileno()).st_ino
+            if known not in (None, inode):  # a new file has followed a full one
+                self._positions[path] = inode, 0
+                yield from self._rest_of(path.with_name(f"{path.name}.1"), known, position)
+                position = 0
+            file.seek(position)
+            for line in file:
+                if not line.endswith(b"\n") and known is not None:
+                    break  # it is still being written
+                position += len(line)
+                self._positions[path] = inode, position
+                yield from self._wanted(line)
+            self._positions[path] = inode, position
+
+    def _rest_of(self, path: Path, inode: int | None, position: int) -> Iterator[str]:
+        """Yield the lines at the end of a full file, if it is the one that was read."""
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_ino == inode:
+                    file.seek(position)
+                    for line in file:
+                        yield from self._wanted(line)
+        except FileNotFoundError:
+            return
 
     def _wanted(self, line: bytes) -> Iterator[str]:
         text = line.decode(errors="replace").rstrip("\n")
         if not self._words or any(word in text.lower() for word in self._words):
             yield text
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _lines(path: Path, position: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the complete lines from a position on, each with the position after it."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            position += len(line)
-            yield position, line
 
 
 def _names(model: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from trident.cli import requests
-from trident.cli.attachments import media_kind
+from trident.cli.attachments import media_kind, read_stdin, save_file
 from trident.cli.client import ServerError, failures_reported
 from trident.cli.options import GroupedCommand, fail
 from trident.cli.session import session, session_options
@@ -39,9 +39,9 @@ def transcribe(
 ) -> None:
     """Print the words spoken in audio files.
 
-    A FOLDER stands for all audio files in it.
+    A FOLDER selects all audio files in it.
 
-    A file that cannot be transcribed is reported, and the others go on; the exit code is then 1.
+    A file that cannot be transcribed is reported and skipped; the exit code is then 1.
 
     \b
     Examples:
@@ -49,6 +49,8 @@ def transcribe(
       trident transcribe talk.wav --format srt > talk.srt
       trident transcribe recordings/ -o transcripts/
     """
+    if as_json and output:
+        raise click.UsageError("Use only one of --json and --output")
     files = list(_media_files(paths, "audio"))
     _require_distinct(files if output else [])
     fields = {key: value for key, value in {"language": language, "prompt": prompt}.items() if value}
@@ -57,17 +59,17 @@ def transcribe(
         for file in _counted(files):
             try:
                 text = requests.transcribe(opened, file, format_, **fields)
-            except ServerError as error:
+            except (ServerError, click.ClickException) as error:
                 failed += 1
                 _report(file, error)
                 continue
             if output:
-                click.echo(_save(output / f"{file.stem}{_SUFFIXES[format_]}", text.rstrip("\n").encode() + b"\n"))
+                _print(save_file(output / f"{file.stem}{_SUFFIXES[format_]}", text.rstrip("\n").encode() + b"\n"))
             elif as_json:
-                click.echo(json.dumps({"file": str(file), "text": text.strip()}, ensure_ascii=False))
+                _print(json.dumps({"file": click.format_filename(file), "text": text.strip()}, ensure_ascii=False))
             else:
-                heading = f"{file}:\n" if len(files) > 1 and format_ == "text" else ""
-                click.echo(heading + text.strip("\n"))
+                heading = f"{click.format_filename(file)}:\n" if len(files) > 1 and format_ == "text" else ""
+                _print(heading + text.strip("\n"))
     if failed:
         fail(f"{failed} of {len(files)} files could not be transcribed")
 
@@ -93,14 +95,14 @@ def speak(
 ) -> None:
     """Speak TEXT, or standard input, into an audio file.
 
-    Its ending decides the format: mp3, opus, aac, flac, wav, pcm.
+    The extension of the file selects the format: mp3, opus, aac, flac, wav, pcm.
 
     \b
     Examples:
       trident speak "Good morning." -o morning.mp3
       trident speak -o - < story.txt | aplay
     """
-    spoken = text if text is not None else "" if sys.stdin.isatty() else sys.stdin.read()
+    spoken = text if text is not None else read_stdin()
     if not spoken.strip():
         raise click.UsageError("Missing argument 'TEXT'")
     kind = "wav" if output == "-" else Path(output).suffix[1:].lower()
@@ -121,7 +123,7 @@ def speak(
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
         else:
-            click.echo(_save(Path(output), b"".join(audio)))
+            click.echo(save_file(Path(output), b"".join(audio)))
 
 
 @click.command(cls=GroupedCommand)
@@ -134,9 +136,9 @@ def speak(
 def cutout(paths: tuple[Path, ...], output: Path, model: str | None, format_: str, refine: bool, **flags: Any) -> None:
     """Remove the background of pictures.
 
-    A FOLDER stands for all pictures in it.
+    A FOLDER selects all pictures in it.
 
-    A file that cannot be processed is reported, and the others go on; the exit code is then 1.
+    A file that cannot be processed is reported and skipped; the exit code is then 1.
 
     \b
     Example:
@@ -144,16 +146,18 @@ def cutout(paths: tuple[Path, ...], output: Path, model: str | None, format_: st
     """
     files = list(_media_files(paths, "image"))
     _require_distinct(files)
+    if same := next((file for file in files if file.resolve() == (output / f"{file.stem}.{format_}").resolve()), None):
+        raise click.UsageError(f"'{same}' would be overwritten; choose another folder with --output")
     failed = 0
     with failures_reported(), session(flags, model, "background_removal") as opened:
         for file in _counted(files):
             try:
                 content = requests.remove_background(opened, file, format_, refine)
-            except ServerError as error:
+            except (ServerError, click.ClickException) as error:
                 failed += 1
                 _report(file, error)
                 continue
-            click.echo(_save(output / f"{file.stem}.{format_}", content))
+            _print(save_file(output / f"{file.stem}.{format_}", content))
     if failed:
         fail(f"{failed} of {len(files)} files could not be processed")
 
@@ -193,7 +197,7 @@ def image(
         images = requests.make_images(opened, prompt, n=number, output_format=kind, **fields)
     for index, content in enumerate(images):
         name = f"{output.stem}_{index}{output.suffix}" if len(images) > 1 else output.name
-        click.echo(_save(output.with_name(name), content))
+        click.echo(save_file(output.with_name(name), content))
 
 
 def _media_files(paths: Iterable[Path], kind: str) -> Iterator[Path]:
@@ -220,34 +224,32 @@ def _require_distinct(files: list[Path]) -> None:
 
 def _counted(files: list[Path]) -> Iterator[Path]:
     """Yield the files and, if there are several, show the progress on standard error."""
-    if len(files) == 1:
-        yield from files
-        return
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        with tqdm(files, unit="file", leave=False) as bar:
-            for file in bar:
-                bar.set_description(file.name)
-                yield file
-        return
     for number, file in enumerate(files, 1):
-        click.echo(f"{number}/{len(files)} {file}", err=True)
+        if len(files) > 1:
+            text = f"{number}/{len(files)} {click.format_filename(file)}"
+            click.echo(f"\r\x1b[K{text}" if _has_terminal() else text, nl=not _has_terminal(), err=True)
         yield file
+        _clear_progress()
 
 
-def _report(file: Path, error: ServerError) -> None:
-    """Report a file that the server rejected. Errors that concern all files are raised again."""
-    if error.status in (0, 401, 403, 404):
+def _clear_progress() -> None:
+    if _has_terminal():
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _has_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _print(text: str, *, err: bool = False) -> None:
+    """Print a result in place of the progress."""
+    _clear_progress()
+    click.echo(text, err=err)
+
+
+def _report(file: Path, error: ServerError | click.ClickException) -> None:
+    """Report a file that cannot be read, or that the server rejects. Errors that concern all files are raised again."""
+    if isinstance(error, ServerError) and error.status in (0, 401, 403, 404):
         raise error
-    click.echo(f"{file}: {error}", err=True)
-
-
-def _save(path: Path, content: bytes) -> str:
-    """Write a file, and return its path as text. Raise ClickException if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        fail(f"{path} cannot be written: {error.strerror}")
-    return str(path)
+    _print(f"{click.format_filename(file)}: {getattr(error, 'message', error)}", err=True)

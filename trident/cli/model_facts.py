@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from contract.model_text import DEFAULT_TOOL_FORMAT
 from contract.paths import latest_version
 from frontend.settings import Settings
@@ -26,23 +28,28 @@ _ENGINES = {
 
 
 class ModelFacts:
-    """What is known about the model `given`, a name or an ID. Raise ClickException if there is no such model."""
+    """What is known about the model `given`, a name or an ID. Raise UsageError if there is no such model."""
 
     def __init__(self, given: str, settings: Settings):
+        from google.protobuf import text_format
+
         from export.catalog import load_catalog
         from export.sources.reference import catalog_name
         from export.triton_config import read_model_parameters
-        from trident.cli.repository import repository_models
+        from trident.cli.repository import exported_name, repository_models
 
         on_disk = {model.name: model for model in repository_models(settings.model_repository)}
-        by_id = next((name for name, model in on_disk.items() if model.id.lower() == given.lower()), given)
-        self.name = catalog_name(given) or (given if given in on_disk else by_id)
+        self.name = catalog_name(given) or exported_name(given, settings.model_repository) or given
         self._entry, self._model = load_catalog().get(self.name), on_disk.get(self.name)
         if self._entry is None and self._model is None:
-            fail(f"Unknown model '{given}'; `trident list` shows the available models, `trident search` finds others")
+            hint = "`trident list` shows the available models, `trident search` finds others"
+            raise click.UsageError(f"Unknown model '{given}'; {hint}")
         self.config: Path | None = self._model.folder / "config.pbtxt" if self._model else None
         """The configuration in the model repository, if the model is exported."""
-        self.parameters = dict(sorted(read_model_parameters(self.config).items())) if self.config else {}
+        try:
+            self.parameters = dict(sorted(read_model_parameters(self.config).items())) if self.config else {}
+        except text_format.ParseError as error:
+            fail(f"{self.config}, line {error}: fix the file, or delete it and export the model again")
         """The parameters in the configuration, sorted by name."""
         self._version = _version(self._model.folder) if self._model else None
         self._header = _gguf_header(self._version)

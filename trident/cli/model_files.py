@@ -52,12 +52,13 @@ class ModelFiles:
         options = ["--mmproj", str(self.mmproj_path)] if self.mmproj_path else []
         if self.gguf_path:
             return str(self.gguf_path.absolute()), options
-        folder = self.onnx_path or self.weight_path
-        if folder is None:
+        given = self.onnx_path or self.weight_path
+        if given is None:
             return model, options
-        if catalog_name(model) is None:
-            return str(folder.absolute()), options
-        return model, ["--weights", str(folder if folder.is_dir() else folder.parent), *options]
+        folder = _folder(given)
+        return (
+            (model, ["--weights", str(folder), *options]) if catalog_name(model) else (str(folder.absolute()), options)
+        )
 
     def _check(self) -> None:
         given = {"safetensors": self.weight_path, "gguf": self.gguf_path, "onnx": self.onnx_path}

@@ -10,7 +10,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
-from trident.cli.repository import RepositoryModel, repository_models
+from trident.cli.repository import RepositoryModel, repository_models, size_text
 
 if TYPE_CHECKING:
     from export.catalog import Entry
@@ -126,11 +126,6 @@ def _wide_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def size_text(size: int) -> str:
-    """Return a size for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
 def _age(seconds: float) -> str:
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if (count := int(seconds // length)) > 0:
@@ -140,11 +135,13 @@ def _age(seconds: float) -> str:
 
 @click.command(cls=GroupedCommand)
 @click.argument("query", default="")
-@click.option("--task", metavar="TASK", help="only models for this task, such as chat or transcription")
+@click.option("--task", metavar="TASK", help="only models of the catalog for this task, such as chat")
 @click.option("-n", "--limit", type=click.IntRange(1, 100), default=_MAX_FOUND, metavar="N", help="results per source")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def search(query: str, task: str | None, limit: int, as_json: bool) -> None:
     """Search models in the catalog and on the Hugging Face hub.
+
+    Without QUERY, and with --task, only the catalog is searched.
 
     \b
     Examples:
@@ -201,11 +198,13 @@ def _search_hub(query: str, limit: int) -> tuple[list[dict[str, Any]], str]:
 
 
 def _hub_row(model: dict[str, Any]) -> dict[str, Any]:
-    description = f"{model.get('downloads', 0):,} downloads" + (", GGUF" if "gguf" in model.get("tags", ()) else "")
+    description = f"{model.get('downloads') or 0:,} downloads" + (
+        ", GGUF" if "gguf" in (model.get("tags") or ()) else ""
+    )
     return {
         "name": model["id"],
         "id": model["id"],
-        "task": model.get("pipeline_tag", ""),
+        "task": model.get("pipeline_tag") or "",
         "size": 0,
         "license": "",
         "description": description,
@@ -233,6 +232,8 @@ def show(name: str, template: bool, only_license: bool, parameters: bool, as_jso
     """
     from trident.cli.model_facts import ModelFacts
 
+    if sum([template, only_license, parameters, as_json]) > 1:
+        raise click.UsageError("Use only one of --template, --license, --parameters and --json")
     settings = load_command_settings(flags)
     facts = ModelFacts(name, settings)
     if template:

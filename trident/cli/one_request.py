@@ -1,18 +1,20 @@
 """AHA's `run -m MODEL -i INPUT`: one request to a model of any task, and its output as text or files."""
 
+import http.client
 import json
 import re
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from trident.cli import requests
-from trident.cli.attachments import content_part, local_path, media_kind, read_file
+from trident.cli.attachments import content_part, is_file, local_path, media_kind, read_file, read_text, save_file
 from trident.cli.model_files import ModelFiles
 from trident.cli.options import fail
 from trident.cli.session import Session, session
@@ -31,39 +33,28 @@ def run_once(
     flags: dict[str, Any],
 ) -> None:
     """Send the inputs to a model, and print the result, or the names of the files with it. Raises ServerError."""
+    if len(outputs) > len(inputs):
+        raise click.UsageError("There are more outputs (-o) than inputs (-i)")
     name, more = files.apply(model)
     with session(flags, name, options=more + options) as opened:
+        send = _TASKS.get(opened.model.get("task", "chat"), _chat)
         click.echo(f"Time elapsed in load model is: {opened.load_seconds:.2f}s")
         started = time.monotonic()
-        result = _TASKS[opened.model["task"]](opened, list(inputs))
+        result = send(opened, list(inputs), Path(outputs[0]).suffix.lower() if outputs else "")
         click.echo(f"Time elapsed in generate is: {time.monotonic() - started:.2f}s")
     if isinstance(result, str):
-        _show(result, outputs)
-    else:
-        _write(result, outputs, _prefix(opened.model_id))
+        click.echo(f"Result: {result}")
+        result = _Files([result.encode() + b"\n"] if outputs else [], ".txt")
+    _write(result, outputs, _prefix(opened.model_id))
 
 
-def _show(text: str, outputs: Sequence[str]) -> None:
-    click.echo(f"Result: {text}")
-    for output in outputs[:1]:
-        _save(Path(output), text.encode() + b"\n")
-
-
-def _write(contents: "_Files", outputs: Sequence[str], prefix: str) -> None:
+def _write(files: "_Files", outputs: Sequence[str], prefix: str) -> None:
     """Write files to the given paths, or to PREFIX_SECONDS.SUFFIX with a number if there are several."""
     stem = f"{prefix}_{int(time.time())}"
-    for index, content in enumerate(contents.contents):
-        number = f"_{index}" if len(contents.contents) > 1 else ""
-        path = Path(outputs[index]) if index < len(outputs) else Path(f"{stem}{number}{contents.suffix}")
-        _save(path, content)
-
-
-def _save(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        fail(f"{path} cannot be written: {error.strerror}")
-    click.echo(f"Output saved to: {path}")
+    for index, content in enumerate(files.contents):
+        number = f"_{index}" if len(files.contents) > 1 else ""
+        path = Path(outputs[index]) if index < len(outputs) else Path(f"{stem}{number}{files.suffix}")
+        click.echo(f"Output saved to: {save_file(path, content)}")
 
 
 def _prefix(model_id: str) -> str:
@@ -79,17 +70,16 @@ class _Files:
         self.contents, self.suffix = contents, suffix
 
 
-def _chat(opened: Session, inputs: list[str]) -> str:
-    texts = [_text(each) for each in inputs if media_kind(each) is None and not each.startswith(_REMOTE)]
-    files = [content_part(each) for each in inputs if media_kind(each) or each.startswith(_REMOTE)]
-    content: Any = "\n\n".join(texts)
-    if files:
-        content = [*([{"type": "text", "text": content}] if content else []), *files]
+def _chat(opened: Session, inputs: list[str], _: str) -> str:
+    files = [each for each in inputs if _is_media(each) or each.startswith(_REMOTE)]
+    text = "\n\n".join(_text(each) for each in inputs if each not in files)
+    parts = [content_part(each) for each in files]
+    content = [*([{"type": "text", "text": text}] if text else []), *parts] if parts else text
     return requests.answer_text(requests.chat(opened, [{"role": "user", "content": content}]))
 
 
-def _transcribe(opened: Session, inputs: list[str]) -> str:
-    recordings = [each for each in inputs if media_kind(each) or each.startswith(_REMOTE) or _is_file(each)]
+def _transcribe(opened: Session, inputs: list[str], _: str) -> str:
+    recordings = [each for each in inputs if _is_media(each) or each.startswith(_REMOTE) or is_file(each)]
     if len(recordings) != 1:
         raise click.UsageError("Name one audio file with -i")
     prompt = " ".join(_text(each) for each in inputs if each not in recordings)
@@ -98,48 +88,51 @@ def _transcribe(opened: Session, inputs: list[str]) -> str:
         return requests.transcribe(opened, file, "text", **({"prompt": prompt} if prompt else {})).strip()
 
 
-def _speak(opened: Session, inputs: list[str]) -> _Files:
-    text, references = _text(inputs[0]), [each for each in inputs[1:] if media_kind(each) == "audio"]
+def _speak(opened: Session, inputs: list[str], suffix: str) -> _Files:
+    text, references = _text(inputs[0]), [each for each in inputs[1:] if _is_media(each)]
     words = [_text(each) for each in inputs[1:] if each not in references]
     if len(references) > 1 or len(words) > 1 or (words and not references):
         raise click.UsageError("The inputs of a speech model are: TEXT [RECORDING [WORDS OF THE RECORDING]]")
     if references:
+        _require_suffix(suffix, (".wav",))
         with TemporaryDirectory() as folder:
             file = _local(references[0], Path(folder))
             return _Files([requests.clone_voice(opened, text, file, words[0] if words else None)], ".wav")
-    return _Files([b"".join(requests.speak(opened, text, "wav"))], ".wav")
+    _require_suffix(suffix, [f".{name}" for name in requests.AUDIO_FORMATS])
+    return _Files([b"".join(requests.speak(opened, text, suffix[1:] or "wav"))], ".wav")
 
 
-def _cut_out(opened: Session, inputs: list[str]) -> _Files:
+def _cut_out(opened: Session, inputs: list[str], suffix: str) -> _Files:
+    _require_suffix(suffix, (".png", ".webp"))
     with TemporaryDirectory() as folder:
-        return _Files(
-            [requests.remove_background(opened, _local(each, Path(folder))) for each in inputs],
-            ".png",
-        )
+        files = [_local(each, Path(folder)) for each in inputs]
+        return _Files([requests.remove_background(opened, file, suffix[1:] or "png") for file in files], ".png")
 
 
-def _embed(opened: Session, inputs: list[str]) -> str:
+def _embed(opened: Session, inputs: list[str], _: str) -> str:
     vectors = requests.embed(opened, [_text(each) for each in inputs])
     return json.dumps(vectors if len(vectors) > 1 else vectors[0])
 
 
-def _rerank(opened: Session, inputs: list[str]) -> str:
+def _rerank(opened: Session, inputs: list[str], _: str) -> str:
     if len(inputs) < 2:
         raise click.UsageError("The inputs of a reranker are: QUERY DOCUMENTS (separated by |||, or a file)")
     documents = []
     for each in inputs[1:]:
-        if each.startswith("file://") or _is_file(each):
-            documents += [line for line in _text(f"file://{local_path(each)}").splitlines() if line.strip()]
+        if each.startswith("file://") or is_file(each):
+            documents += [line for line in read_text(local_path(each)).splitlines() if line.strip()]
         else:
             documents += [document.strip() for document in each.split(_SEPARATOR)]
     return json.dumps(requests.rerank(opened, _text(inputs[0]), documents), ensure_ascii=False)
 
 
-def _make_images(opened: Session, inputs: list[str]) -> _Files:
-    return _Files(requests.make_images(opened, "\n\n".join(map(_text, inputs))), ".png")
+def _make_images(opened: Session, inputs: list[str], suffix: str) -> _Files:
+    _require_suffix(suffix, requests.IMAGE_FORMATS)
+    prompt, kind = "\n\n".join(map(_text, inputs)), requests.IMAGE_FORMATS.get(suffix, "png")
+    return _Files(requests.make_images(opened, prompt, output_format=kind), ".png")
 
 
-_TASKS: dict[str, Callable[[Session, list[str]], "str | _Files"]] = {
+_TASKS: dict[str, Callable[[Session, list[str], str], "str | _Files"]] = {
     "chat": _chat,
     "ocr": _chat,
     "transcription": _transcribe,
@@ -151,21 +144,20 @@ _TASKS: dict[str, Callable[[Session, list[str]], "str | _Files"]] = {
 }
 
 
+def _require_suffix(suffix: str, allowed: Collection[str]) -> None:
+    """Raise UsageError if the output file's suffix, if any, is none of these."""
+    if suffix and suffix not in allowed:
+        raise click.UsageError(f"-o: the output must end with one of {', '.join(allowed)}")
+
+
 def _text(given: str) -> str:
     """Return an input text, which file:// reads from a file."""
-    if not given.startswith("file://"):
-        return given
-    try:
-        return read_file(local_path(given)).decode().strip("\n")
-    except UnicodeDecodeError:
-        fail(f"{given} is not UTF-8 text")
+    return read_text(local_path(given)).strip("\n") if given.startswith("file://") else given
 
 
-def _is_file(given: str) -> bool:
-    try:
-        return local_path(given).is_file()
-    except OSError:  # a text that is too long for a file's name
-        return False
+def _is_media(given: str) -> bool:
+    """Return whether an input is a media file and not a text that ends with the name of one."""
+    return media_kind(given) is not None and (given.startswith("file://") or " " not in given or is_file(given))
 
 
 def _local(given: str, folder: Path) -> Path:
@@ -174,11 +166,11 @@ def _local(given: str, folder: Path) -> Path:
         path = local_path(given)
         read_file(path)
         return path
-    target = folder / (Path(given.partition("?")[0]).name or "file")
+    target = folder / f"file{len(list(folder.iterdir()))}{Path(urlsplit(given).path).suffix}"
     try:
         with urllib.request.urlopen(given, timeout=_DOWNLOAD_SECONDS) as response:
             content = response.read(_MAX_DOWNLOAD_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         fail(f"{given} cannot be downloaded: {getattr(error, 'reason', error)}")
     if len(content) > _MAX_DOWNLOAD_BYTES:
         fail(f"{given} is larger than {_MAX_DOWNLOAD_BYTES / 1e6:.0f} MB")

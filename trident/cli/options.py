@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import IO, Any, NoReturn, get_origin, get_type_hints
 
 import click
 
@@ -79,6 +79,20 @@ def model_options(function: Any) -> Any:
         "--force", is_flag=True, help="export a model even if it loses more quality than the limit, or was rolled back"
     )
     return projector(adapters(trust(force(function))))
+
+
+def export_options(
+    mmproj: Path | None, lora: Iterable[Path], trust_remote_code: bool = False, force: bool = False
+) -> list[str]:
+    """Return the values of `model_options` as arguments of `trident export`."""
+    files = [*([("--mmproj", mmproj)] if mmproj else []), *(("--lora", adapter) for adapter in lora)]
+    arguments = [word for flag, path in files for word in (flag, str(path))]
+    return arguments + ["--trust-remote-code"] * trust_remote_code + ["--force"] * force
+
+
+def is_terminal(stream: IO[Any] | None) -> bool:
+    """Return whether a stream is a terminal. A closed one is None."""
+    return stream is not None and stream.isatty()
 
 
 def load_command_settings(flags: Mapping[str, Any]) -> Settings:

@@ -13,14 +13,14 @@ _FORMAT = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}, {rate_fmt}, {remai
 
 def prepare_plain_progress() -> None:
     """Choose the text of plain lines. Must be called before the module tqdm is imported, which then reads it."""
-    if not sys.stderr.isatty():
+    if sys.stderr is not None and not sys.stderr.isatty():
         os.environ.setdefault("TQDM_BAR_FORMAT", _FORMAT)
 
 
 @contextlib.contextmanager
 def plain_progress() -> Iterator[None]:
     """Turn progress bars into a line every few seconds while the block runs, unless standard error is a terminal."""
-    if sys.stderr.isatty():
+    if sys.stderr is None or sys.stderr.isatty():
         yield
         return
     original = sys.stderr
@@ -36,14 +36,16 @@ class PlainLines:
 
     def __init__(self, stream: TextIO):
         self._stream, self._progress, self._written_at = stream, "", 0.0
+        self._is_progress = False
 
     def write(self, text: str) -> int:
         """Write a text, or keep progress until it is time for a line."""
-        if text.startswith("\r"):
-            self._progress = text.strip("\r\x1b[K \n") or self._progress
+        is_end, self._is_progress = text == "\n" and self._is_progress, text.startswith("\r")
+        if self._is_progress:
+            self._progress = text.replace("\x1b[K", "").strip() or self._progress
             if time.monotonic() - self._written_at >= _SECONDS:
                 self._write_progress()
-        elif text == "\n" and self._progress:
+        elif is_end:
             self._write_progress()
         else:
             self._write_progress()

@@ -1,6 +1,7 @@
 """The conversation of `trident run MODEL` in a terminal, with Ollama's commands."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +9,18 @@ from typing import Any
 
 import click
 
-from trident.cli.attachments import content_part, split_prompt
+from trident.cli.attachments import local_path, prompt_content
 from trident.cli.client import ServerError
 from trident.cli.conversation import Conversation
 from trident.cli.session import CHAT_TASKS
 
 _HELP = """Commands:
-  /set parameter NAME VALUE   set a sampling parameter, such as temperature, seed, max_tokens
+  /set parameter NAME VALUE   set a sampling parameter, such as temperature, seed, max_tokens; no VALUE unsets it
   /set system TEXT            set the system message
   /set format json|FILE       respond in JSON, or by the JSON schema in a file; /set noformat ends it
   /set think [low|medium|high]  let a reasoning model reason; /set nothink turns it off
   /set verbose                show timings; /set quiet hides them
-  /set nohistory              forget each answer; /set history remembers them again
+  /set nohistory              do not keep messages; /set history keeps them again
   /show                       show the model, the settings and the number of messages
   /load FILE|MODEL            go on with a saved conversation, or with another model of the server
   /save FILE                  save the conversation
@@ -118,28 +119,24 @@ class Repl:
 
     def _handle(self, text: str) -> None:
         word, _, rest = text.strip().partition(" ")
-        if word in self._commands and "\n" not in text:
-            try:
-                self._commands[word](rest.strip())
-            except (click.ClickException, ServerError) as error:
-                click.echo(f"{getattr(error, 'message', error)}", err=True)
-            return
-        if re.fullmatch(r"/[a-z?]+", word) and not Path(word).exists():
+        is_command = word in self._commands and "\n" not in text
+        if not is_command and re.fullmatch(r"/[a-z?]+", word) and not Path(word).exists():
             click.echo(f"Unknown command '{word}'; /? lists the commands", err=True)
             return
         try:
-            self._ask(text)
-        except (click.ClickException, ServerError) as error:
+            if is_command:
+                self._commands[word](rest.strip())
+            else:
+                self._ask(text)
+        except (click.ClickException, ServerError, OSError) as error:
             click.echo(f"{getattr(error, 'message', error)}", err=True)
         except KeyboardInterrupt:
             click.echo()
 
     def _ask(self, text: str) -> None:
-        rest, paths = split_prompt(text)
+        content, paths = prompt_content(text, self._conversation.session.media)
         for path in paths:
             click.echo(f"Added '{path}'", err=True)
-        parts = [content_part(path) for path in paths]
-        content = [*([{"type": "text", "text": rest}] if rest else []), *parts] if parts else text
         self._conversation.ask(content)
         click.echo()
 
@@ -169,17 +166,24 @@ class Repl:
 
     def _set_parameter(self, text: str) -> None:
         name, _, value = text.partition(" ")
-        name = _OLLAMA_NAMES.get(name, name)
+        name, value = _OLLAMA_NAMES.get(name, name), value.strip()
         if name not in _PARAMETERS:
             raise click.ClickException(f"Unknown parameter '{name}'. The parameters are: {', '.join(_PARAMETERS)}")
+        if not value:
+            self._conversation.fields.pop(name, None)
+            return
         try:
-            self._conversation.fields[name] = _PARAMETERS[name](value.strip())
+            parsed = _PARAMETERS[name](value)
+            if isinstance(parsed, float) and not math.isfinite(parsed):
+                raise ValueError
         except ValueError:
             raise click.ClickException(f"'{value}' is not a valid value of {name}") from None
+        self._conversation.fields[name] = parsed
 
     def _show(self, _: str) -> None:
         conversation, model = self._conversation, self._conversation.session.model
-        click.echo(f"model     {model['id']} ({', '.join([model['task'], *model['capabilities']])})")
+        capabilities = [model.get("task", "chat"), *model.get("capabilities", ())]
+        click.echo(f"model     {model['id']} ({', '.join(capabilities)})")
         click.echo(f"server    {conversation.session.server.url}")
         click.echo(f"system    {conversation.system or '-'}")
         for name, value in conversation.fields.items():
@@ -204,7 +208,7 @@ class Repl:
     def _load(self, name: str) -> None:
         path, conversation = self._path(name), self._conversation
         if not path.exists() and (model := conversation.session.server.find(name)):
-            if model["task"] not in CHAT_TASKS:
+            if model.get("task", "chat") not in CHAT_TASKS:
                 raise click.ClickException(f"{model['id']} is not a chat model")
             conversation.session.model = model
             click.echo(f"Switched to {model['id']}")
@@ -221,8 +225,8 @@ class Repl:
 
     def _path(self, name: str) -> Path:
         if not name:
-            raise click.ClickException("Name a file: /save FILE")
-        return Path(name).expanduser()
+            raise click.ClickException("Name a file")
+        return local_path(name)
 
     def _clear(self, _: str) -> None:
         self._conversation.messages.clear()

@@ -16,7 +16,7 @@ IMAGE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"
 def chat(session: Session, messages: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     """Return the whole response to a conversation."""
     body = {"model": session.model_id, "messages": list(messages), **fields}
-    return session.server.post_json("/v1/chat/completions", body)
+    return session.server.post("/v1/chat/completions", body)
 
 
 def stream_chat(session: Session, messages: Sequence[dict[str, Any]], **fields: Any) -> Iterator[dict[str, Any]]:
@@ -30,7 +30,7 @@ def embed(session: Session, texts: Sequence[str], dimensions: int | None = None)
     body: dict[str, Any] = {"model": session.model_id, "input": list(texts)}
     if dimensions:
         body["dimensions"] = dimensions
-    return [row["embedding"] for row in session.server.post_json("/v1/embeddings", body)["data"]]
+    return [row["embedding"] for row in session.server.post("/v1/embeddings", body)["data"]]
 
 
 def rerank(session: Session, query: str, documents: Sequence[str], top_n: int | None = None) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def rerank(session: Session, query: str, documents: Sequence[str], top_n: int | 
     body: dict[str, Any] = {"model": session.model_id, "query": query, "documents": list(documents)}
     if top_n:
         body["top_n"] = top_n
-    found = session.server.post_json("/v1/rerank", body | {"return_documents": True})["results"]
+    found = session.server.post("/v1/rerank", body | {"return_documents": True})["results"]
     keys = ("index", "relevance_score", "document")
     return [{key: result[key] for key in keys} for result in found]
 
@@ -62,7 +62,7 @@ def clone_voice(session: Session, text: str, reference: Path, reference_text: st
     body: dict[str, Any] = {"model": session.model_id, "messages": [{"role": "user", "content": content}]}
     if reference_text:
         body["reference_text"] = reference_text
-    (part,) = session.server.post_json("/v1/audio/speech", body)["choices"][0]["message"]["content"]
+    (part,) = session.server.post("/v1/audio/speech", body)["choices"][0]["message"]["content"]
     return base64.b64decode(part["audio_url"]["url"].partition(",")[2])
 
 
@@ -75,7 +75,7 @@ def remove_background(session: Session, file: Path, output_format: str = "png", 
 def make_images(session: Session, prompt: str, **fields: Any) -> list[bytes]:
     """Return generated images."""
     body = {"model": session.model_id, "prompt": prompt, "response_format": "b64_json", **fields}
-    found = session.server.post_json("/v1/images/generations", body)["data"]
+    found = session.server.post("/v1/images/generations", body)["data"]
     return [base64.b64decode(image["b64_json"]) for image in found]
 
 

@@ -7,16 +7,41 @@ from typing import Any
 
 import click
 
-from trident.cli.attachments import content_part, read_file, split_prompt
+from trident.cli.attachments import is_file, local_path, prompt_content, read_stdin, read_text
 from trident.cli.client import failures_reported
 from trident.cli.model_files import ModelFiles, model_file_options
-from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options
+from trident.cli.options import GroupedCommand, export_options, is_terminal, load_command_settings, model_options
 from trident.cli.session import CHAT_TASKS, session, session_options
 
-_EFFORTS = ("low", "medium", "high")
+_THINK = ("true", "false", "low", "medium", "high")
+# What does not apply to one request with -m.
+_CHAT_OPTIONS = (
+    "system",
+    "format_",
+    "think",
+    "hidethinking",
+    "temperature",
+    "seed",
+    "max_tokens",
+    "verbose",
+    "as_json",
+)
 
 
-@click.command(cls=GroupedCommand)
+class RunCommand(GroupedCommand):
+    """A command whose option `--think` may stand before a prompt, as Ollama's does."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. `--think` takes the next word only if it is a value of it."""
+        following = [*args, ""][1:]
+        given = [
+            "--think=true" if word == "--think" and after not in _THINK else word
+            for word, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(context, given)
+
+
+@click.command(cls=RunCommand)
 @click.argument("model", required=False)
 @click.argument("prompt", nargs=-1)
 @click.option("-m", "--model", "named", metavar="MODEL", help="model for one request, of any task, with -i")
@@ -26,9 +51,7 @@ _EFFORTS = ("low", "medium", "high")
 @click.option("--format", "format_", metavar="json|FILE", help="respond in JSON, or by the JSON schema in a file")
 @click.option(
     "--think",
-    is_flag=False,
-    flag_value="true",
-    metavar="[true|false|low|medium|high]",
+    type=click.Choice(_THINK),
     help="whether, and how much, a reasoning model reasons (--think alone: true)",
 )
 @click.option("--hidethinking", is_flag=True, help="do not show the reasoning")
@@ -37,6 +60,7 @@ _EFFORTS = ("low", "medium", "high")
 @click.option("--max-tokens", type=int, metavar="N", help="maximum tokens of a response")
 @click.option("--verbose", is_flag=True, help="show the times and the numbers of tokens after a response")
 @click.option("--json", "as_json", is_flag=True, help="print the whole response as JSON")
+@click.option("--nowordwrap", is_flag=True, hidden=True, help="as the output always is")
 @model_file_options
 @model_options
 @session_options
@@ -55,6 +79,7 @@ def run(
     max_tokens: int | None,
     verbose: bool,
     as_json: bool,
+    nowordwrap: bool,
     mmproj: Path | None,
     lora: tuple[Path, ...],
     trust_remote_code: bool,
@@ -73,19 +98,16 @@ def run(
     \b
     Examples:
       trident run qwen2.5-coder-0.5b "Write a haiku about spring"
-      trident run qwen2.5-coder-0.5b                (a conversation; /? lists its commands)
+      trident run qwen2.5-coder-0.5b      # a conversation; /? lists its commands
       git diff | trident run qwen2.5-coder-0.5b "Write a commit message"
       trident run qwen3-vl-2b "What is in ./photo.jpg?"
       trident run -m whisper-base -i speech.wav
       trident run -m hibari -i "Good morning" -o morning.wav
     """
     files = ModelFiles.from_flags(flags)
-    options = _export_options(mmproj, lora, trust_remote_code, force)
+    options = export_options(mmproj, lora, trust_remote_code, force)
     if named:
-        if model or prompt:
-            raise click.UsageError("Name the model either as MODEL or with -m")
-        if not inputs:
-            raise click.UsageError("Missing option '-i' / '--input'")
+        _reject_with_m(bool(model or prompt), inputs)
         from trident.cli.one_request import run_once
 
         with failures_reported():
@@ -95,13 +117,16 @@ def run(
         raise click.UsageError("Missing argument 'MODEL'. See `trident list`")
     if inputs or outputs:
         raise click.UsageError(f"{'-i' if inputs else '-o'} requires -m")
+    if as_json and (verbose or hidethinking):
+        raise click.UsageError("--json prints the whole response, and excludes --verbose and --hidethinking")
     fields = _fields(format_, think, temperature=temperature, seed=seed, max_tokens=max_tokens)
-    name, more = files.apply(model)
-    piped = "" if sys.stdin.isatty() else _read_stdin()
-    text = "\n\n".join(filter(None, (" ".join(prompt), piped)))
-    is_conversation = not text and sys.stdin.isatty()
-    if not text and not is_conversation:
+    words, piped = " ".join(prompt), read_stdin().strip("\n")
+    is_conversation = not (words or piped) and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+    if is_conversation and as_json:
+        raise click.UsageError("--json requires a prompt")
+    if not (words or piped or is_conversation):
         raise click.UsageError("The prompt is empty")
+    name, more = files.apply(model)
     with failures_reported(), session(flags, name, *CHAT_TASKS, options=more + options) as opened:
         from trident.cli.conversation import Conversation
 
@@ -110,25 +135,32 @@ def run(
             from trident.cli.repl import Repl
 
             Repl(conversation, load_command_settings(flags).data / "prompt_history").run()
-        elif as_json:
-            click.echo(json.dumps(conversation.ask_whole(_content(text)), ensure_ascii=False, indent=2))
+            return
+        content = _content(words, piped, opened.media)
+        if as_json:
+            click.echo(json.dumps(conversation.ask_whole(content), ensure_ascii=False, indent=2))
         else:
-            conversation.ask(_content(text))
+            conversation.ask(content)
 
 
-def _content(text: str) -> Any:
-    """Return a prompt as the content of a message: with the files that it names, if any."""
-    rest, paths = split_prompt(text)
+def _content(words: str, piped: str, media: list[str]) -> Any:
+    """Return the content of a message: the prompt, the files that it names, and the text from a pipe."""
+    content, paths = prompt_content(words, media)
     if not paths:
-        return text
-    return [*([{"type": "text", "text": rest}] if rest else []), *map(content_part, paths)]
+        return "\n\n".join(filter(None, (words, piped)))
+    return [*content, {"type": "text", "text": piped}] if piped else content
 
 
-def _export_options(mmproj: Path | None, lora: tuple[Path, ...], trust_remote_code: bool, force: bool) -> list[str]:
-    options = ["--mmproj", str(mmproj)] if mmproj else []
-    for adapter in lora:
-        options += ["--lora", str(adapter)]
-    return options + ["--trust-remote-code"] * trust_remote_code + ["--force"] * force
+def _reject_with_m(has_arguments: bool, inputs: tuple[str, ...]) -> None:
+    """Raise UsageError if the arguments do not fit one request with `-m`."""
+    context = click.get_current_context()
+    if has_arguments:
+        raise click.UsageError("Name the model either as MODEL or with -m")
+    if not inputs:
+        raise click.UsageError("Missing option '-i' / '--input'")
+    for parameter in context.command.params:
+        if parameter.name in _CHAT_OPTIONS and context.params[parameter.name] not in (None, False):
+            raise click.UsageError(f"{parameter.opts[0]} does not apply to -m")
 
 
 def _fields(format_: str | None, think: str | None, **sampling: Any) -> dict[str, Any]:
@@ -142,10 +174,12 @@ def response_format(text: str | None) -> dict[str, Any]:
         return {}
     if text == "json":
         return {"response_format": {"type": "json_object"}}
+    if not is_file(text):
+        raise click.UsageError(f"--format: '{text}' is neither json nor a file with a JSON schema")
     try:
-        schema = json.loads(read_file(Path(text)))
+        schema = json.loads(read_text(local_path(text)))
     except ValueError as error:
-        fail(f"{text} is not JSON: {error}")
+        raise click.UsageError(f"--format: {text} is not JSON: {error}") from None
     described = {"name": "response", "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": described}}
 
@@ -156,14 +190,6 @@ def reasoning_fields(think: str | None) -> dict[str, Any]:
         return {}
     if think in ("true", "false"):
         return {"enable_thinking": think == "true"}
-    if think in _EFFORTS:
-        return {"enable_thinking": True, "reasoning_effort": think}
-    raise click.UsageError(f"--think: '{think}' is not one of true, false, {', '.join(_EFFORTS)}")
-
-
-def _read_stdin() -> str:
-    """Return the text on standard input, if any."""
-    try:
-        return sys.stdin.read().strip("\n")
-    except UnicodeDecodeError:
-        fail("Standard input is not UTF-8 text")
+    if think not in _THINK:
+        raise click.UsageError(f"'{think}' is not one of {', '.join(_THINK)}")
+    return {"enable_thinking": True, "reasoning_effort": think}

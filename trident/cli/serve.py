@@ -15,7 +15,15 @@ from typing import Any, NoReturn
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
+from trident.cli.options import (
+    GroupedCommand,
+    export_options,
+    fail,
+    load_command_settings,
+    model_options,
+    setting_options,
+)
+from trident.launch.children import end_with_parent
 
 
 @click.command(cls=GroupedCommand)
@@ -43,9 +51,8 @@ def serve(
       trident serve qwen3-0.6b whisper-base --port 8080
       trident serve ./model.gguf --host 0.0.0.0
     """
-    options = ["--mmproj", str(mmproj)] if mmproj else []
-    options += [argument for adapter in lora for argument in ("--lora", str(adapter))]
-    serve_models(list(names), options, flags, ["--trust-remote-code"] * trust_remote_code + ["--force"] * force)
+    files, others = export_options(mmproj, lora), export_options(None, (), trust_remote_code, force)
+    serve_models(list(names), files, flags, others)
 
 
 def serve_models(
@@ -56,6 +63,8 @@ def serve_models(
     `options` are options of the export about the files of one model, and `more` are further ones. `alias` is another
     name of the only model.
     """
+    if names and flags.get("models"):
+        raise click.UsageError("Name the models either as arguments or with --models")
     # A list, because a tuple's items are split at spaces and commas, which the name of a file may contain.
     settings = load_command_settings(flags | ({"models": names} if names else {}))
     if not settings.starts_triton and options:
@@ -112,10 +121,14 @@ def _run_export(settings: Settings, arguments: list[str], quiet: bool) -> list[s
         command = [sys.executable, "-m", "trident", "export", *arguments, "--names-to", str(names)]
         environment = os.environ | settings.as_environment()
         stdout = subprocess.PIPE if quiet else None
-        with subprocess.Popen(command, env=environment, stdout=stdout, encoding="utf-8") as process:
+        with subprocess.Popen(
+            command, env=environment, stdout=stdout, encoding="utf-8", preexec_fn=end_with_parent
+        ) as process:
             for line in process.stdout or ():
                 if not line.rstrip().endswith((": up to date", ": ready")):
                     click.echo(line, nl=False, err=True)
+        if process.returncode < 0:
+            fail(f"The export was killed by signal {-process.returncode}. If memory was short, close other programs")
         if process.returncode:
             sys.exit(process.returncode)
         exported: list[str] = json.loads(names.read_text(encoding="utf-8"))

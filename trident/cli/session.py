@@ -1,16 +1,19 @@
 """The server that a command sends its requests to: a running Trident, or one that runs only for this command."""
 
 import contextlib
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from frontend.settings import Settings
-from trident.cli.client import Server
+from trident.cli.client import Server, is_this_machine, key_headers, require_url
 from trident.cli.options import fail, load_command_settings, setting_options
 from trident.launch.instance import Instance, running_instances
 
@@ -29,7 +32,9 @@ TASKS = {
 CHAT_TASKS = ("chat", "ocr")
 """The tasks of the models that respond to conversations."""
 
-_MODEL_SETTINGS = ("engine", "precision", "hub", "context_length", "kv_cache_gb", "model_repository")
+# Settings that apply only when a server is started.
+_START_SETTINGS = ("engine", "precision", "hub", "context_length", "kv_cache_gb")
+_TERMINATED = 143
 
 
 @dataclass
@@ -40,13 +45,18 @@ class Session:
     model: dict[str, Any]
     load_seconds: float
     """The time that it took to find or to start the server."""
-    is_temporary: bool = False
-    """Whether the server was started for this command."""
 
     @property
     def model_id(self) -> str:
         """The model's ID in requests."""
         return str(self.model["id"])
+
+    @property
+    def media(self) -> list[str]:
+        """The kinds of media that the model accepts in a conversation."""
+        capabilities = self.model.get("capabilities", ["vision", "audio"])
+        sees = "vision" in capabilities or self.model.get("task") == "ocr"
+        return ["image"] * sees + ["audio"] * ("audio" in capabilities)
 
 
 def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,86 +64,115 @@ def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--url", envvar="TRIDENT_URL", metavar="URL", help="server to use: http://HOST:PORT"),
         click.option("--key", envvar="TRIDENT_API_KEY", metavar="KEY", help="its API key (better: TRIDENT_API_KEY)"),
-        setting_options(("port", "cache", *_MODEL_SETTINGS)),
+        setting_options(("port", "cache", *_START_SETTINGS, "model_repository")),
     ]
     for option in reversed(options):
         function = option(function)
     return function
 
 
-def server_at(flags: dict[str, Any]) -> Server | None:
-    """Return the server that a command's flags name, or the instance that runs on this machine, if any.
-
-    `--url` and `--key` are removed from the flags. Without `--port`, the instance on the default port is used, or else
-    any other. Raises UsageError if the URL or the key is malformed.
-    """
-    url, key = flags.pop("url"), flags.pop("key")
-    headers = _key_headers(key)
-    if url:
-        if not url.startswith(("http://", "https://")):
-            raise click.UsageError("--url must be http://HOST:PORT or https://HOST")
-        return Server(url.rstrip("/").removesuffix("/v1"), headers, is_local=False)
-    settings = load_command_settings(flags)
-    instance = Instance(settings.run_folder)
-    if not instance.is_running():
-        others = [] if flags.get("port") else running_instances(settings.cache)
-        instance = next((each for each in others if not each.is_temporary()), instance)
-    if not instance.is_running():
-        return None
-    return Server(instance.url(), headers or instance.headers(), is_local=True)
-
-
-def require_server(flags: dict[str, Any]) -> Server:
-    """Return the server that a command's flags name, or a running instance. Raise ClickException if there is none."""
-    server = server_at(flags)
-    if server is None:
-        fail("Trident is not running on this machine; start it with `trident serve`, or name a server with --url")
-    return server
-
-
 @contextlib.contextmanager
-def session(
-    flags: dict[str, Any], name: str | None, *tasks: str, options: list[str] | None = None
-) -> Iterator[Session]:
+def session(flags: dict[str, Any], name: str | None, *tasks: str, options: Sequence[str] = ()) -> Iterator[Session]:
     """Yield a session with the model `name`, or the default one of the first task. Its task must be one of `tasks`.
 
     If no server runs, or the one on this machine does not have the model, the model is exported, and a server for it
     runs until the block ends. `options` are options of `trident export`, with which a server is always started.
     """
     started = time.monotonic()
-    key = flags.get("key")
-    server = None if options else server_at(flags)
-    if options:
-        flags.pop("url"), flags.pop("key")
-    if server is not None:
-        if model := server.find(name or tasks[0]):
+    url, key = flags.pop("url"), flags.pop("key")
+    if url and flags.get("port") and _is_from_environment("url"):
+        url = None
+    settings = load_command_settings(flags)
+    server = _server(url, key, settings, has_port=bool(flags.get("port")))
+    if server is not None and options and url:
+        raise click.UsageError(f"{options[0]} does not apply to a server that is named by --url")
+    if server is not None and not options:
+        wanted = name and _served_name(name, settings)
+        if model := server.find(wanted or tasks[0]) if wanted or not name else None:
+            _reject_start_settings(flags, server)
             yield Session(server, _of_task(model, tasks), time.monotonic() - started)
             return
-        if not server.is_local:
+        if url:
             fail(f"{server.url} has no model '{name or tasks[0]}'")
-        _note(f"{server.url} does not serve {name or f'a model for {tasks[0]}'}; starting a server for this command")
-    name = name or _starter(tasks[0])
-    with started_server(load_command_settings(flags), name, options or [], _key_headers(key)) as own:
-        model = own.models()[0]
-        yield Session(own, _of_task(model, tasks), time.monotonic() - started, is_temporary=True)
+        known = _known(name or _starter(tasks[0]), settings)
+        click.echo(f"{server.url} does not serve {known}; starting a server for this command", err=True)
+    name = _known(name or _starter(tasks[0]), settings)
+    with _started_server(settings, name, list(options)) as own:
+        model = _chosen(own.models(), has_adapter="--lora" in options)
+        yield Session(own, _of_task(model, tasks), time.monotonic() - started)
+
+
+def _server(url: str | None, key: str | None, settings: Settings, *, has_port: bool) -> Server | None:
+    """Return the server at a URL, or the one on this machine, if any: that of `--port`, or any that is not temporary.
+
+    Raises UsageError if the URL or the key is malformed, and ClickException if no server runs on a given port.
+    """
+    headers = key_headers(key)
+    if url:
+        return Server(require_url(url), headers, is_local=is_this_machine(url))
+    instance = Instance(settings.run_folder)
+    if not instance.is_running() and has_port:
+        fail(f"Trident is not running on port {settings.port}; start it, or omit --port")
+    if not instance.is_running():
+        others = (each for each in running_instances(settings.cache) if not each.is_temporary())
+        instance = next(others, instance)
+    if not instance.is_running():
+        return None
+    # A key in the environment may be that of another server.
+    is_meant = headers and not _is_from_environment("key")
+    return Server(instance.url(), headers if is_meant else instance.headers() or headers, is_local=True)
+
+
+def _is_from_environment(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) == ParameterSource.ENVIRONMENT
+
+
+def _reject_start_settings(flags: Mapping[str, Any], server: Server) -> None:
+    """Raise UsageError if a flag is about how a model is started, and the model runs already."""
+    for name in _START_SETTINGS:
+        if flags.get(name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} does not apply: {server.url} serves the model already")
+
+
+def _served_name(name: str, settings: Settings) -> str | None:
+    """Return the name by which a server on this machine has a model, or None if it cannot have it."""
+    from trident.cli.repository import exported_name, is_path_or_url
+
+    found = exported_name(name, settings.model_repository)
+    return found or (None if is_path_or_url(name) else name)
 
 
 @contextlib.contextmanager
-def started_server(settings: Settings, name: str, options: list[str], headers: Mapping[str, str]) -> Iterator[Server]:
+def _started_server(settings: Settings, name: str, options: list[str]) -> Iterator[Server]:
     """Export a model if needed, and yield a server that has only this model and ends with the block."""
     from trident.cli.serve import export_for_serving
     from trident.launch.preflight import LaunchError
     from trident.launch.temporary import temporary_instance
 
-    models = export_for_serving(settings, [_known(name, settings)], options, quiet=True)
-    status = Status(f"Starting {name}")
-    try:
-        with temporary_instance(settings, models, status.update) as instance:
+    with _exit_on_sigterm():
+        models = export_for_serving(settings, [name], options, quiet=True)
+        status = Status(f"Starting {name}")
+        try:
+            with temporary_instance(settings, models, status.update) as instance:
+                status.clear()
+                yield Server(instance.url(), instance.headers(), is_local=True)
+        except LaunchError as error:
             status.clear()
-            yield Server(instance.url(), headers or instance.headers(), is_local=True)
-    except LaunchError as error:
-        status.clear()
-        fail(str(error))
+            fail(str(error))
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an orderly exit while the block runs, so that a started server is stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Status:
@@ -142,24 +181,53 @@ class Status:
     def __init__(self, text: str):
         self._text, self._started = text, time.monotonic()
         self._shown: int | None = None
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def update(self) -> None:
         """Show how long the command has waited."""
         seconds = int(time.monotonic() - self._started)
         if seconds == self._shown:
             return
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{self._text} … {seconds} s")
-            sys.stderr.flush()
+        if self._is_terminal:
+            click.echo(f"\r{self._text} … {seconds} s", nl=False, err=True)
         elif self._shown is None:
             click.echo(self._text, err=True)
         self._shown = seconds
 
     def clear(self) -> None:
         """Remove the line from the terminal."""
-        if self._shown is not None and sys.stderr.isatty():
+        if self._shown is not None and self._is_terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def _chosen(models: list[dict[str, Any]], *, has_adapter: bool) -> dict[str, Any]:
+    """Return the only model, or its first adapter (BASE:ADAPTER). Raise ClickException if there is none."""
+    found = [model for model in models if not has_adapter or ":" in str(model["id"])]
+    return found[0] if found else fail("The server has started without the model; see `trident logs`")
+
+
+def _of_task(model: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
+    """Return the model if it has one of these tasks. Raise UsageError with the command that fits it otherwise.
+
+    Other servers than Trident do not say which task a model has.
+    """
+    task = model.get("task")
+    if tasks and task and task not in tasks:
+        raise click.UsageError(
+            f"{model['id']} is a model for {task.replace('_', ' ')}; use: trident {TASKS.get(task, 'run')}"
+        )
+    return model
+
+
+def _starter(task: str) -> str:
+    """Return the starter model of a task. Raise UsageError if there is none."""
+    from export.catalog import load_catalog
+
+    names = [entry.name for entry in load_catalog().values() if entry.starter and entry.task == task]
+    if not names:
+        raise click.UsageError(f"Name a model for {task.replace('_', ' ')} with --model (see `trident list`)")
+    return names[0]
 
 
 def _known(name: str, settings: Settings) -> str:
@@ -169,45 +237,16 @@ def _known(name: str, settings: Settings) -> str:
     from export.catalog import load_catalog
     from export.fetch import ExportError
     from export.sources.reference import parse_reference
-    from trident.cli.repository import repository_models, repository_name
+    from trident.cli.repository import exported_name, repository_models
 
     try:
-        is_reference = parse_reference(name) is not None
+        if parse_reference(name) is not None:
+            return name
     except ExportError as error:
         raise click.UsageError(str(error)) from None
-    if found := repository_name(name, settings.model_repository) if not is_reference else name:
+    if found := exported_name(name, settings.model_repository):
         return found
     names = {*load_catalog(), *(model.name for model in repository_models(settings.model_repository))}
     similar = difflib.get_close_matches(name.lower(), sorted(names), 3, 0.5)
     hint = f"Did you mean {' or '.join(similar)}?" if similar else "See `trident list` and `trident search`"
     raise click.UsageError(f"Unknown model '{name}'. {hint}")
-
-
-def _key_headers(key: str | None) -> dict[str, str]:
-    if key and not (key.isascii() and key.isprintable()):
-        raise click.UsageError("The key has characters that no key has")
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _of_task(model: dict[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
-    """Return the model if it has one of these tasks. Raise UsageError with the command that fits it otherwise."""
-    if tasks and model["task"] not in tasks:
-        task = model["task"]
-        raise click.UsageError(
-            f"{model['id']} is a model for {task.replace('_', ' ')}; use: trident {TASKS.get(task, 'run')}"
-        )
-    return model
-
-
-def _starter(task: str) -> str:
-    """Return the starter model of a task."""
-    from export.catalog import load_catalog
-
-    names = [entry.name for entry in load_catalog().values() if entry.starter and entry.task == task]
-    if not names:
-        raise click.UsageError(f"Name a model for {task.replace('_', ' ')} with --model (see `trident list`)")
-    return names[0]
-
-
-def _note(text: str) -> None:
-    click.echo(text, err=True)

@@ -1,12 +1,12 @@
 """The `trident embed` and `rerank` commands."""
 
 import json
-import sys
 from typing import Any
 
 import click
 
 from trident.cli import requests
+from trident.cli.attachments import read_stdin
 from trident.cli.client import failures_reported
 from trident.cli.options import GroupedCommand
 from trident.cli.session import session, session_options
@@ -17,13 +17,15 @@ _BATCH = 32
 @click.command(cls=GroupedCommand)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("-m", "--model", metavar="MODEL", help="embedding model (default: the server's)")
-@click.option("--dimensions", type=int, metavar="N", help="length of the vectors, if the model supports several")
+@click.option(
+    "--dimensions", type=click.IntRange(1), metavar="N", help="length of the vectors, if the model has several"
+)
 @click.option("--json", "as_json", is_flag=True, help="print objects with the texts")
 @session_options
 def embed(texts: tuple[str, ...], model: str | None, dimensions: int | None, as_json: bool, **flags: Any) -> None:
     """Print the vector of each TEXT as one line of JSON.
 
-    Without TEXT, each line of standard input is one.
+    Without TEXT, each line of standard input that is not blank is one.
 
     \b
     Examples:
@@ -42,7 +44,7 @@ def embed(texts: tuple[str, ...], model: str | None, dimensions: int | None, as_
 @click.argument("query")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
 @click.option("-m", "--model", metavar="MODEL", help="rerank model (default: the server's)")
-@click.option("-n", "--top", type=int, metavar="N", help="print only the best N documents")
+@click.option("-n", "--top", type=click.IntRange(1), metavar="N", help="print only the best N documents")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @session_options
 def rerank(
@@ -50,7 +52,7 @@ def rerank(
 ) -> None:
     """Sort DOCUMENTS by how well they fit QUERY, with scores from 0 to 1.
 
-    Without DOCUMENTS, each line of standard input is one.
+    Without DOCUMENTS, each line of standard input that is not blank is one.
 
     \b
     Examples:
@@ -69,7 +71,7 @@ def rerank(
 
 def _lines(what: str) -> list[str]:
     """Return the lines of standard input that are not blank. Raise UsageError if there are none."""
-    lines = [] if sys.stdin.isatty() else [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    lines = [line for line in read_stdin().splitlines() if line.strip()]
     if not lines:
         raise click.UsageError(f"Missing argument '{what}'")
     return lines

@@ -45,11 +45,16 @@ def _prepare_child() -> None:
     The generation engine's process later returns to the normal policy, because each of its steps takes as long as the
     slowest of its threads.
     """
-    if hasattr(_LIBC, "prctl"):
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     if hasattr(os, "SCHED_BATCH"):
         with contextlib.suppress(OSError):  # not permitted on every system
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def end_with_parent() -> None:
+    """Make the kernel send SIGTERM to this process, a child between fork and exec, when its parent dies."""
+    if hasattr(_LIBC, "prctl"):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class ChildLog:

@@ -1,5 +1,6 @@
 """Starts, monitors and stops Triton and the frontend, and restarts Triton when it fails."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -104,7 +105,8 @@ class Supervisor:
         except _Stopped:
             _say("Stopping")
         finally:
-            instance.mark_stopping()
+            with contextlib.suppress(OSError):
+                instance.mark_stopping()
             self._stop_all()
             self._remove_files()
 

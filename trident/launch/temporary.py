@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from contract.paths import CHECKOUT
 from frontend.settings import Settings, load_settings
@@ -27,26 +28,19 @@ _LOG_CHARACTERS = 2000
 def temporary_instance(settings: Settings, models: Sequence[str], wait: Callable[[], None]) -> Iterator[Instance]:
     """Run an instance with these exported models, on free ports of this machine, until the block ends.
 
-    The other settings apply as far as they are about models. `wait` is called again and again while it starts. The
-    instance ends with this process, also if this process is killed. Raises LaunchError if it does not start.
+    The settings apply, except for addresses, keys, limits and the gateway. `wait` is called again and again while it
+    starts. The instance ends with this process, also if this process is killed. Raises LaunchError if it does not
+    start.
     """
-    port, http, grpc, metrics = _free_ports(4)
+    ports = _free_ports(4)
     with tempfile.TemporaryDirectory(prefix="trident-") as folder:
-        own = replace(
-            Settings(cache=settings.cache, model_repository=settings.model_repository),
-            port=port,
-            triton_http_port=http,
-            triton_grpc_port=grpc,
-            triton_metrics_port=metrics,
-            models=tuple(models),
-            data=Path(folder),
-            drain_seconds=0,
-            **{name: getattr(settings, name) for name in _KEPT},
-        )
+        own = replace(settings, **_overrides(ports, tuple(models), Path(folder)))
         instance, log = Instance(own.run_folder), Path(folder) / "log"
         command = [sys.executable, "-m", "trident.launch.temporary"]
         with log.open("w", encoding="utf-8") as output:
-            process = start_child(command, _environment(own), cwd=CHECKOUT, stdout=output, stderr=output)
+            process = start_child(
+                command, os.environ | own.as_environment(), cwd=CHECKOUT, stdout=output, stderr=output
+            )
         try:
             _wait_until_ready(process, instance, log, wait)
             yield instance
@@ -54,11 +48,23 @@ def temporary_instance(settings: Settings, models: Sequence[str], wait: Callable
             _stop(process)
 
 
-_KEPT = ("engine", "kv_cache_gb", "context_length", "max_num_seqs", "max_memory_gb", "max_upload_bytes", "aliases")
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return os.environ | settings.as_environment()
+def _overrides(ports: Sequence[int], models: tuple[str, ...], data: Path) -> dict[str, Any]:
+    """Return the settings that differ from the user's: nothing that is shared with other servers."""
+    names = ("port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
+    unset = ("public_url", "triton", "admin_key_file", "database_url", "pepper_file", "redis_url", "otlp_endpoint")
+    return {
+        **dict(zip(names, ports, strict=True)),
+        **dict.fromkeys(unset),
+        "host": "127.0.0.1",
+        "workers": 1,
+        "instances": (),
+        "rate_limits": {},
+        "models": models,
+        "models_on_demand": False,
+        "data": data,
+        "drain_seconds": 0,
+        "shutdown_delay": 0.0,
+    }
 
 
 def _wait_until_ready(

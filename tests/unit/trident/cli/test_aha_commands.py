@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from export.catalog import load_catalog
-from export.fetch import ExportError
+from export.fetch import DownloadFailed
 from frontend.settings import Settings
 from trident.cli import aha, exporting, main, one_request
 from trident.launch.instance import Instance
@@ -23,7 +23,7 @@ SERVED = {
     "cli -m Qwen/Qwen3-0.6B -a 0.0.0.0 -p 8080": ("Qwen/Qwen3-0.6B", [], {"host": "0.0.0.0", "port": "8080"}),
     "cli -m Qwen/Qwen3-VL-2B-Instruct -p 8080 --save-dir models": (
         "Qwen/Qwen3-VL-2B-Instruct",
-        ["--weights", "models/saved"],
+        ["--weights", "models/Qwen/Qwen3-VL-2B-Instruct"],
         {"port": "8080"},
     ),
     "cli -m Qwen/Qwen3-VL-2B-Instruct --weight-path model": (
@@ -88,9 +88,9 @@ OTHERS = [
 ]
 DOWNLOADS = {
     "download -m Qwen/Qwen3-VL-2B-Instruct": (None, 3),
-    "download -m Qwen/Qwen3-VL-2B-Instruct -s models": ("models", 3),
+    "download -m Qwen/Qwen3-VL-2B-Instruct -s models": ("models", 3, "models/Qwen/Qwen3-VL-2B-Instruct"),
     "download -m Qwen/Qwen3-VL-2B-Instruct --download-retries 5": (None, 5),
-    "download -m OpenBMB/MiniCPM4-0.5B -s models": ("models", 3),
+    "download -m OpenBMB/MiniCPM4-0.5B -s models": ("models", 3, "models/OpenBMB/MiniCPM4-0.5B"),
 }
 
 
@@ -123,15 +123,10 @@ def test_documented_servers(line, monkeypatch, tmp_path):
 
     monkeypatch.setattr(aha, "serve_models", serve)
     monkeypatch.setattr(aha, "_is_exported", lambda *_: True)
-    monkeypatch.setattr("trident.cli.downloads.save_files", lambda model, folder, *_: saved(folder))
+    monkeypatch.setattr(aha, "_download", lambda model, *_: (tmp_path / "models" / model).mkdir(parents=True))
     run(line)
     model, options, settings = SERVED[line]
     assert served == [(model.replace("{here}", str(tmp_path)), options, settings)]
-
-
-def saved(folder):
-    (folder / "saved").mkdir()
-    return folder / "saved"
 
 
 @pytest.mark.parametrize("line", RUN)
@@ -159,9 +154,11 @@ def test_other_documented_commands(line):
 @pytest.mark.parametrize("line", DOWNLOADS)
 def test_documented_downloads(line, monkeypatch):
     calls = []
-    monkeypatch.setattr("trident.cli.downloads.download_model", lambda _, __, retries: calls.append((None, retries)))
+    monkeypatch.setattr("trident.cli.downloads.retried", lambda _, retries: calls.append((None, retries)) or (0, 0))
+    monkeypatch.setattr("trident.cli.downloads.export_candidate", lambda *_: "")
     monkeypatch.setattr(
-        "trident.cli.downloads.save_files", lambda _, folder, __, retries: calls.append((str(folder), retries))
+        "trident.cli.downloads._save_files",
+        lambda _, target, folder, __, retries: calls.append((str(folder), retries, str(target))),
     )
     run(line)
     assert calls == [DOWNLOADS[line]]
@@ -222,7 +219,7 @@ def test_serv_does_not_download():
 
 def test_download_reports_each_attempt(monkeypatch):
     def fail(*_):
-        raise ExportError("the index is unreachable")
+        raise DownloadFailed("the index is unreachable")
 
     monkeypatch.setattr("trident.cli.downloads._fetch", fail)
     monkeypatch.setattr(exporting, "_RETRY_SECONDS", 0.0)
@@ -234,7 +231,7 @@ def test_download_reports_each_attempt(monkeypatch):
 
 def test_attempt_after_a_failure_succeeds(capsys, monkeypatch):
     monkeypatch.setattr(exporting, "_RETRY_SECONDS", 0.0)
-    outcomes = iter([ExportError("broken"), "done"])
+    outcomes = iter([DownloadFailed("broken"), "done"])
 
     def attempt():
         outcome = next(outcomes)
@@ -287,15 +284,52 @@ class TestDelete:
 
     @pytest.mark.parametrize("is_hub", [True, False])
     def test_files_of_a_hub_are_deleted_and_the_users_own_are_kept(self, tmp_path, is_hub):
-        weights = tmp_path / ("hub/models--a--b/snapshots/1" if is_hub else "own/models--a--b/1")
-        weights.mkdir(parents=True)
+        repository = tmp_path / "models--a--b"
+        weights = repository / ("snapshots" if is_hub else "mine") / "1"
+        for folder in (weights, repository / "blobs", repository / "snapshots" / "2"):
+            folder.mkdir(parents=True)
+        for number in "12":
+            (repository / "blobs" / number).touch()
+        (weights / "model.bin").symlink_to(repository / "blobs" / "1")
         make_model(tmp_path, weights=str(weights))
         run(f"delete -m {MODEL} -y")
         assert weights.exists() != is_hub
+        assert sorted(path.name for path in (repository / "blobs").iterdir()) == (["2"] if is_hub else ["1", "2"])
+        assert (repository / "snapshots" / "2").exists()
+
+    def test_download_that_another_model_uses_is_kept(self, tmp_path):
+        weights = tmp_path / "models--a--b" / "snapshots" / "1"
+        weights.mkdir(parents=True)
+        for name in (MODEL, "other"):
+            make_model(tmp_path, weights=str(weights), name=name)
+        run(f"rm {MODEL}")
+        assert weights.exists()
+        run("rm other")
+        assert not weights.exists()
+
+    @pytest.mark.parametrize("given", ["documents", "somebody/documents", "''"])
+    def test_folder_that_no_export_made_is_not_deleted(self, tmp_path, given):
+        folder = tmp_path / "repository" / "documents"
+        folder.mkdir(parents=True)
+        (folder / "letter.txt").touch()
+        run(f"rm {given}", code=2)
+        (folder / "config.pbtxt").touch()
+        assert run(f"rm {given}", code=1 if given == "documents" else 2)
+        assert (folder / "letter.txt").exists()
+
+    def test_model_of_another_owner_is_not_deleted(self, tmp_path):
+        folder = make_model(tmp_path)
+        run(f"rm somebody/{MODEL}", code=2)
+        assert folder.exists()
+
+    def test_own_model_is_deleted_by_the_name_of_its_origin(self, tmp_path):
+        folder = make_model(tmp_path, name="my-model", origin="hf:user/repo@abc123:Q4_K_M")
+        run("rm hf:user/repo:Q4_K_M")
+        assert not folder.exists()
 
     def test_rm_deletes_several_and_names_what_is_missing(self, tmp_path):
         folder = make_model(tmp_path)
-        assert "The model 'whisper-base' is not on this machine" in run(f"rm {MODEL} whisper-base", code=1)
+        assert "The model 'whisper-base' is not on this machine" in run(f"rm {MODEL} whisper-base", code=2)
         assert folder.exists()
         assert run(f"rm {MODEL}") == f"deleted '{MODEL}'\n"
         assert not folder.exists()
@@ -311,13 +345,14 @@ class TestDelete:
         assert folder.exists()
 
 
-def make_model(folder, weights=None):
+def make_model(folder, weights=None, name=MODEL, origin=None):
     """Put an exported model without weights into the model repository, and return its folder."""
-    model = folder / "repository" / MODEL
+    model = folder / "repository" / name
     (model / "1").mkdir(parents=True)
-    config = f'parameters {{ key: "id" value {{ string_value: "{load_catalog()[MODEL].id}" }} }}'
+    identifier = load_catalog()[MODEL].id if name == MODEL else name
+    config = f'parameters {{ key: "id" value {{ string_value: "{identifier}" }} }}'
     (model / "config.pbtxt").write_text(config, encoding="utf-8")
-    record = {"weights": weights, "parameters": {"fingerprint": "0123456789abcdef"}}
+    record = {"weights": weights, "origin": origin, "parameters": {"fingerprint": "0123456789abcdef"}}
     (model / "export.json").write_text(json.dumps(record), encoding="utf-8")
     return model
 
@@ -333,6 +368,8 @@ def make_model(folder, weights=None):
         ("cli -m x --onnx-path onnx --config-path model", "--config-path: put the files beside the ONNX file, in onnx"),
         ("cli -m x --config-path model", "--config-path requires --gguf-path or --onnx-path"),
         ("cli", "Missing option '-m' / '--model'"),
+        ("cli -m x --save-dir models --weight-path model", "--save-dir does not apply"),
+        ("download -m ./model -s models", "is not a model of the catalog or of a hub"),
         ("cli -m x -p 99999", "--port: 99999 exceeds the maximum of 65535"),
         ("download", "Missing option '-m' / '--model'"),
         ("delete", "Missing option '-m' / '--model'"),

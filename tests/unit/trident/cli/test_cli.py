@@ -67,7 +67,7 @@ def test_show_describes_models_of_the_catalog_and_the_repository_and_rejects_unk
     config = 'name: "mine" parameters { key: "task" value { string_value: "chat" } }'
     (tmp_path / "repository" / "mine" / "config.pbtxt").write_text(config, encoding="utf-8")
     assert "task                     chat" in run("show", "mine")
-    assert "Unknown model 'nothing'" in run("show", "nothing", code=1)
+    assert "Unknown model 'nothing'" in run("show", "nothing", code=2)
 
 
 def test_export_rejects_an_unknown_model():

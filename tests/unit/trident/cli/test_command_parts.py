@@ -1,8 +1,10 @@
-"""The parts of the commands: attachments, logs, progress, percentiles, facts about models, and the choice of a server."""
+"""The parts of the commands, such as attachments, logs, facts about models, and the choice of a server."""
 
 import io
+import itertools
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from frontend.settings import Settings
 from tests.support.fake_api import running_fake_api
 from trident.cli import main, progress
-from trident.cli.attachments import content_part, media_kind, split_prompt
+from trident.cli.attachments import content_part, media_kind, prompt_content
 from trident.cli.load import percentile
 from trident.cli.log_files import LogFiles
 from trident.launch.instance import Instance
@@ -35,21 +37,35 @@ def test_kind_of_a_file(name, kind):
 @pytest.mark.parametrize(
     ("prompt", "text", "names"),
     [
-        ("What is in {}/a.png?", None, []),
-        ("What is in {}/a.png ?", "What is in  ?", ["a.png"]),
+        ("What is in {}/a.png?", "What is in?", ["a.png"]),
+        ("Look at {}/a.png, and {}/a.png.", "Look at, and.", ["a.png", "a.png"]),
         ("'{}/b c.png' compare \"{}/a.png\"", "compare", ["b c.png", "a.png"]),
+        ("'compare {}/a.png'", "'compare '", ["a.png"]),
         (r"{}/b\ c.png describe", "describe", ["b c.png"]),
+        ("What's in {}/a.png and what's new", "What's in  and what's new", ["a.png"]),
         ("{}/missing.png", None, []),
         ("{}/notes.txt", None, []),
+        ("~nobody/a.png " + "x" * 5000, None, []),
     ],
 )
 def test_paths_in_a_prompt(tmp_path, prompt, text, names):
     for name in ("a.png", "b c.png", "notes.txt"):
         (tmp_path / name).touch()
     given = prompt.replace("{}", str(tmp_path))
-    rest, paths = split_prompt(given)
-    assert rest == (given if text is None else text)
+    content, paths = prompt_content(given, ["image"])
     assert paths == [str(tmp_path / name) for name in names]
+    if text is None:
+        assert content == given
+    else:
+        assert content[0]["text"] == text
+        assert [part["type"] for part in content[1:]] == ["image_url"] * len(names)
+
+
+def test_file_that_the_model_does_not_accept_stays_in_the_prompt(tmp_path, capsys):
+    (tmp_path / "a.wav").touch()
+    prompt = f"rename {tmp_path}/a.wav"
+    assert prompt_content(prompt, ["image"]) == (prompt, [])
+    assert f"{tmp_path}/a.wav is not attached: the model does not accept audio" in capsys.readouterr().err
 
 
 def test_audio_file_becomes_an_input_audio_part(tmp_path):
@@ -110,17 +126,17 @@ class TestLogs:
 def test_progress_in_a_pipe_is_plain_lines(monkeypatch):
     output = io.StringIO()
     monkeypatch.setattr(sys, "stderr", output)
-    times = iter(range(100))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 10.0 + next(times))
+    times = itertools.count(10.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(times)))
     progress.prepare_plain_progress()
     with progress.plain_progress():
         for percent in range(0, 101, 5):
-            sys.stderr.write(f"\rmodel: downloading: {percent}%")
+            sys.stderr.write(f"\rKimi: downloading: {percent}%\x1b[K")
         sys.stderr.write("\n")
         sys.stderr.write("converting\n")
     lines = output.getvalue().splitlines()
-    assert lines[0] == "model: downloading: 0%"
-    assert lines[-2:] == ["model: downloading: 100%", "converting"]
+    assert lines[0] == "Kimi: downloading: 0%"
+    assert lines[-2:] == ["Kimi: downloading: 100%", "converting"]
     assert 2 < len(lines) < 12
     assert "\r" not in output.getvalue()
 

@@ -54,20 +54,34 @@ class TestRun:
         assert api.last("/v1/chat/completions").json()["response_format"] == {"type": "json_object"}
 
     def test_think_without_a_value_turns_reasoning_on(self, api):
-        run("run", "talker", "--think", "--", "hi")
-        assert api.last("/v1/chat/completions").json()["enable_thinking"] is True
+        for arguments in (["talker", "--think", "why?"], ["--think", "talker", "why?"], ["talker", "why?", "--think"]):
+            run("run", *arguments)
+            body = api.last("/v1/chat/completions").json()
+            assert (body["enable_thinking"], body["messages"][0]["content"]) == (True, "why?")
+        run("run", "talker", "hi", "--think=false")
+        assert api.last("/v1/chat/completions").json()["enable_thinking"] is False
 
     def test_reasoning_is_shown_or_hidden(self, api):
         api.responses["/v1/chat/completions"] = lambda _: chunks({"reasoning_content": "hmm"}, {"content": "yes"})
-        assert run("run", "talker", "hi").stdout == "Thinking …\nhmm\n… done thinking.\n\nyes\n"
-        assert run("run", "talker", "hi", "--hidethinking").stdout == "yes\n"
+        result = run("run", "talker", "hi")
+        assert (result.stdout, result.stderr) == ("yes\n", "Thinking …\nhmm\n… done thinking.\n\n")
+        result = run("run", "talker", "hi", "--hidethinking")
+        assert (result.stdout, result.stderr) == ("yes\n", "")
 
     def test_files_in_the_prompt_are_attached(self, api, tmp_path):
         (tmp_path / "my photo.png").write_bytes(PNG)
-        run("run", "talker", "What is in './my photo.png' and in missing.png?")
-        text, image = api.last("/v1/chat/completions").json()["messages"][0]["content"]
+        run("run", "talker", "What is in './my photo.png' and in missing.png?", stdin="and in my\\ photo.png")
+        text, image, piped = api.last("/v1/chat/completions").json()["messages"][0]["content"]
         assert text == {"type": "text", "text": "What is in  and in missing.png?"}
+        assert piped == {"type": "text", "text": "and in my\\ photo.png"}
         assert image["image_url"]["url"].startswith("data:image/png;base64,")
+
+    def test_no_color_turns_colors_off(self, api, monkeypatch):
+        api.responses["/v1/chat/completions"] = lambda _: chunks({"reasoning_content": "hmm"}, {"content": "yes"})
+        runner = CliRunner()
+        assert "\x1b[2m" in runner.invoke(main, ["run", "talker", "hi"], color=True).stderr
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert "\x1b" not in runner.invoke(main, ["run", "talker", "hi"]).stderr
 
     def test_whole_response_as_json(self, api):
         found = json.loads(run("run", "talker", "hi", "--json").stdout)
@@ -95,7 +109,10 @@ class TestRun:
             (["talker", "hi", "-o", "x"], "-o requires -m"),
             (["talker", "hi", "-m", "x"], "Name the model either as MODEL or with -m"),
             (["-m", "x"], "Missing option '-i'"),
-            (["talker", "hi", "--think", "never"], "--think: 'never' is not one of true, false, low, medium, high"),
+            (["talker", "hi", "--think=never"], "'never' is not one of 'true', 'false', 'low', 'medium', 'high'"),
+            (["talker", "hi", "--format", "no.json"], "--format: 'no.json' is neither json nor a file"),
+            (["-m", "x", "-i", "y", "--seed", "1"], "--seed does not apply to -m"),
+            (["talker", "hi", "--json", "--verbose"], "excludes --verbose"),
         ],
     )
     def test_wrong_arguments(self, api, arguments, message):
@@ -271,6 +288,7 @@ class TestMedia:
             (["transcribe", "missing.wav"], "'missing.wav' does not exist"),
             (["transcribe", "empty"], "'empty' has no audio files"),
             (["cutout", "a/x.png", "b/x.jpg", "-o", "out"], "would both be written as 'x'"),
+            (["cutout", "a/x.png", "-o", "a"], "'a/x.png' would be overwritten"),
             (["speak", "hi", "-o", "speech.txt"], "must end with one of mp3, opus"),
             (["speak", " ", "-o", "speech.mp3"], "Missing argument 'TEXT'"),
             (["speak", "hi", "-o", "a.mp3", "--reference", "v.wav"], "--reference writes a WAV file"),
