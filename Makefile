@@ -149,7 +149,7 @@ docs: .venv/dev.stamp ## update the generated tables in the documentation
 format: .venv/dev.stamp ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup, gguf, gateway or control
+bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BENCH=chat, encoders, transcription, speech, background, ocr, diffusion, structured, grammars, schema_prompt, fixed_scales, latency, lookup, gguf, gateway, control or cli
 	@$(if $(filter encoders transcription,$(BENCH)),$(MAKE) --silent .venv-rivals/ready,true)
 	@$(if $(filter gateway,$(BENCH)),$(MAKE) --silent .venv-litellm/ready,true)
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL) $(if $(filter encoders,$(BENCH)),all-minilm-l6-v2 all-minilm-l6-v2-int8) \

@@ -70,6 +70,21 @@ def test_readme_command_returns_the_documented_response(stack, folder, document)
     assert set(output) == set(shown)
 
 
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md"])
+def test_readme_run_command_prints_the_documented_text(stack, folder, document):
+    text = (CHECKOUT / document).read_text(encoding="utf-8")
+    ((command, shown),) = re.findall(r"```bash\n\.venv/bin/trident (run .*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert run_bash(f"{sys.executable} -m trident {command.strip()} --port {stack.port}", folder, stack) == shown
+
+
+def test_command_line_examples_work(stack, folder, monkeypatch):
+    monkeypatch.setenv("TRIDENT_PORT", str(stack.port))
+    (script,) = (block for block in blocks("docs/cli.md", "bash") if block.startswith("trident run qwen"))
+    output = run_bash(script.replace("trident ", f"{sys.executable} -m trident "), folder, stack)
+    assert "Tokyo" in output
+    assert "own machine" in output.splitlines()[-1]
+
+
 @pytest.mark.parametrize("document", ["docs/quickstart.md", "docs/quickstart.zh-CN.md"])
 def test_quickstart_commands_work(stack, folder, document):
     """The commands run in order, because some read files that earlier commands write."""

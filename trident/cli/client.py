@@ -3,7 +3,6 @@
 import contextlib
 import json
 import mimetypes
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,8 @@ class Server:
 
     def upload(self, path: str, fields: Mapping[str, str], name: str, file: Path) -> bytes:
         """Return the response to a form with one file in the field `name`."""
+        import secrets
+
         boundary = secrets.token_hex(16)
         parts = []
         for field, value in fields.items():

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +119,8 @@ def is_saved(target: Path) -> bool:
 
 def _save_files(model: str, target: Path, save_dir: Path, settings: Settings, retries: int) -> None:
     """Put a model's files, as its publisher wrote them, into `target`. What hubs send is kept in `save_dir`, too."""
+    import tempfile
+
     if is_saved(target):
         click.echo(f"The model is in {target} already")
         return

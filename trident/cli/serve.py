@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,6 @@ from trident.cli.options import (
     model_options,
     setting_options,
 )
-from trident.launch.children import end_with_parent
 
 
 @click.command(cls=GroupedCommand)
@@ -116,6 +114,10 @@ def export_for_serving(
 
 def _run_export(settings: Settings, arguments: list[str], quiet: bool) -> list[str]:
     """Run `trident export` in a process of its own, so that the launcher does not keep its imports and memory."""
+    import tempfile
+
+    from trident.launch.children import end_with_parent
+
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "names.json"
         command = [sys.executable, "-m", "trident", "export", *arguments, "--names-to", str(names)]
