@@ -79,7 +79,7 @@ def test_readme_run_command_prints_the_documented_text(stack, folder, document):
 
 def test_command_line_examples_work(stack, folder, monkeypatch):
     monkeypatch.setenv("TRIDENT_PORT", str(stack.port))
-    (script,) = (block for block in blocks("docs/cli.md", "bash") if block.startswith("trident run qwen"))
+    script = next(block for block in blocks("docs/cli.md", "bash") if block.startswith("trident run qwen"))
     output = run_bash(script.replace("trident ", f"{sys.executable} -m trident "), folder, stack)
     assert "Tokyo" in output
     assert "own machine" in output.splitlines()[-1]
