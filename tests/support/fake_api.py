@@ -148,7 +148,7 @@ def running_fake_api() -> Iterator[FakeApi]:
             )
             api.requests.append(request)
             path = "/v1/models" if self.path.startswith("/v1/models") else self.path
-            response = api.responses.get(path, lambda _: (404, b'{"error": {"message": "unknown path"}}'))(request)
+            response = api.responses.get(path.partition("?")[0], _unknown)(request)
             self.close_connection = True
             if isinstance(response, tuple):
                 status, body = response
@@ -180,6 +180,10 @@ def running_fake_api() -> Iterator[FakeApi]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _unknown(_: Request) -> tuple[int, bytes]:
+    return 404, b'{"error": {"message": "unknown path"}}'
 
 
 def _file_name(request: Request) -> str:

@@ -11,7 +11,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.model_files import ModelFiles, model_file_options
-from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, fail, load_command_settings, model_option, setting_options
 from trident.cli.serve import serve_models
 
 _SETTINGS = (
@@ -31,7 +31,7 @@ _SETTINGS = (
 def _server_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that both commands have."""
     options = [
-        click.option("-m", "--model", required=True, metavar="MODEL", help="model to serve"),
+        model_option("model to serve", required=True),
         click.option("-a", "--address", "host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)"),
         click.option("-p", "--port", metavar="PORT", help="port to listen on (default: 10100)"),
         click.option("--allow-remote-shutdown", is_flag=True, help="accept POST /shutdown from any address"),

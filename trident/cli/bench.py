@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trident.cli.client import failures_reported
-from trident.cli.options import GroupedCommand, fail
+from trident.cli.options import GroupedCommand, fail, model_option
 from trident.cli.session import session, session_options
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def bench() -> None:
 
 
 @bench.command("serve", cls=GroupedCommand)
-@click.option("-m", "--model", metavar="MODEL", help="chat model (default: the server's)")
+@model_option("chat model (default: the server's)")
 @click.option("-c", "--concurrency", type=click.IntRange(1, 1024), metavar="N", help="requests at once (default: 8)")
 @click.option("--rate", type=click.FloatRange(0.01), metavar="N", help="requests per second instead, at random times")
 @click.option("-n", "--num-requests", type=click.IntRange(1), metavar="N", help="requests (default: 8 × concurrency)")

@@ -19,7 +19,15 @@ from trident.cli.exporting import (
     resolve_name,
     retried,
 )
-from trident.cli.options import GroupedCommand, fail, load_command_settings, model_options, setting_options
+from trident.cli.options import (
+    GroupedCommand,
+    complete_model,
+    fail,
+    load_command_settings,
+    model_option,
+    model_options,
+    setting_options,
+)
 from trident.cli.repository import RepositoryModel, repository_models
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ _SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
 @model_options
 @setting_options(_SETTINGS)
 def pull(
@@ -61,7 +69,7 @@ def pull(
 
 
 @click.command(cls=GroupedCommand)
-@click.option("-m", "--model", required=True, metavar="MODEL", help="model to download")
+@model_option("model to download", required=True)
 @click.option(
     "-s",
     "--save-dir",
@@ -184,7 +192,7 @@ def _link(sources: Iterable[Path], target: Path) -> None:
 
 
 @click.command(cls=GroupedCommand)
-@click.option("-m", "--model", required=True, metavar="MODEL", help="model to delete")
+@model_option("model to delete", required=True)
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @setting_options(("model_repository", "cache"))
 def delete(model: str, yes: bool, **flags: Any) -> None:
@@ -208,7 +216,7 @@ def delete(model: str, yes: bool, **flags: Any) -> None:
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
 @setting_options(("model_repository", "cache"))
 def rm(models: tuple[str, ...], **flags: Any) -> None:
     """Delete models from this machine.

@@ -9,7 +9,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.exporting import choices_of, exclusive_export, export_failures_reported, export_models
-from trident.cli.options import GroupedCommand, load_command_settings, model_options, setting_options
+from trident.cli.options import GroupedCommand, complete_model, load_command_settings, model_options, setting_options
 
 if TYPE_CHECKING:
     from export.resolve import Choices
@@ -18,7 +18,7 @@ _EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @click.option("--all", "every", is_flag=True, help="export every model that the package index provides")
 @click.option(
     "--weights",

@@ -12,7 +12,7 @@ import click
 
 from trident.cli.api import table
 from trident.cli.client import send
-from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, complete_model, fail, load_command_settings, setting_options
 from trident.cli.repository import RepositoryModel, repository_models, size_text
 from trident.launch.instance import Instance, running_instances
 
@@ -24,7 +24,7 @@ _INSTANCE_SETTINGS = ("port", "cache")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @setting_options(_INSTANCE_SETTINGS)
 def stop(model: str | None, **flags: Any) -> None:
     """Stop the server on a port, or unload only MODEL.
@@ -103,7 +103,7 @@ def status(as_json: bool, **flags: Any) -> None:
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @setting_options(_INSTANCE_SETTINGS)
 def reload(model: str, **flags: Any) -> None:
     """Load a model again while the server runs.

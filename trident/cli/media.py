@@ -11,7 +11,7 @@ import click
 from trident.cli import requests
 from trident.cli.attachments import media_kind, read_stdin, save_file
 from trident.cli.client import ServerError, failures_reported
-from trident.cli.options import GroupedCommand, fail
+from trident.cli.options import GroupedCommand, fail, model_option
 from trident.cli.session import session, session_options
 
 _FILE = click.Path(path_type=Path)
@@ -20,7 +20,7 @@ _SUFFIXES = {"text": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".
 
 @click.command(cls=GroupedCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", type=_FILE)
-@click.option("-m", "--model", metavar="MODEL", help="transcription model (default: the server's)")
+@model_option("transcription model (default: the server's)")
 @click.option("--format", "format_", type=click.Choice(list(_SUFFIXES)), default="text", help="format (default: text)")
 @click.option("--language", metavar="LANGUAGE", help="language of the speech, such as de or German")
 @click.option("--prompt", metavar="TEXT", help="words that may occur, for their spelling")
@@ -77,7 +77,7 @@ def transcribe(
 @click.command(cls=GroupedCommand)
 @click.argument("text", required=False)
 @click.option("-o", "--output", metavar="FILE", required=True, help="audio file to write, or - for standard output")
-@click.option("-m", "--model", metavar="MODEL", help="speech model (default: the server's)")
+@model_option("speech model (default: the server's)")
 @click.option("--voice", metavar="NAME", help="voice of the model")
 @click.option("--speed", type=float, metavar="N", help="multiple of the normal speed, from 0.25 to 4")
 @click.option("--reference", type=_FILE, metavar="FILE", help="recording of a voice to clone, with consent")
@@ -129,7 +129,7 @@ def speak(
 @click.command(cls=GroupedCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", type=_FILE)
 @click.option("-o", "--output", type=_FILE, metavar="FOLDER", required=True, help="folder for the new pictures")
-@click.option("-m", "--model", metavar="MODEL", help="background removal model (default: the server's)")
+@model_option("background removal model (default: the server's)")
 @click.option("--format", "format_", type=click.Choice(["png", "webp"]), default="png", help="format (default: png)")
 @click.option("--refine", is_flag=True, help="align the edge of the foreground with the edges in the picture")
 @session_options
@@ -165,7 +165,7 @@ def cutout(paths: tuple[Path, ...], output: Path, model: str | None, format_: st
 @click.command(cls=GroupedCommand)
 @click.argument("prompt")
 @click.option("-o", "--output", type=_FILE, metavar="FILE", required=True, help="image file: .png, .jpg or .webp")
-@click.option("-m", "--model", metavar="MODEL", help="image generation model (default: the server's)")
+@model_option("image generation model (default: the server's)")
 @click.option("-n", "number", type=click.IntRange(1, 10), default=1, metavar="N", help="number of images (default: 1)")
 @click.option("--size", metavar="WIDTHxHEIGHT", help="size in pixels")
 @click.option("--steps", type=int, metavar="N", help="number of steps")

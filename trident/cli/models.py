@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from frontend.settings import Settings
-from trident.cli.options import GroupedCommand, fail, load_command_settings, setting_options
+from trident.cli.options import GroupedCommand, complete_model, fail, load_command_settings, setting_options
 from trident.cli.repository import RepositoryModel, repository_models, size_text
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _hub_row(model: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("name", metavar="MODEL")
+@click.argument("name", metavar="MODEL", shell_complete=complete_model)
 @click.option("--template", is_flag=True, help="print only the chat template")
 @click.option("--license", "only_license", is_flag=True, help="print only the license")
 @click.option("--parameters", is_flag=True, help="print only the configuration's parameters")

@@ -56,6 +56,21 @@ def setting_options(names: Iterable[str] = tuple(_FIELDS)) -> Callable[[Any], An
     return decorate
 
 
+def complete_model(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the models that a word in a shell may become: names of the catalog and of the model repository."""
+    from export.catalog import load_catalog
+    from trident.cli.repository import repository_models
+
+    models = repository_models(load_command_settings({}).model_repository)
+    names = {*load_catalog(), *(model.name for model in models)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def model_option(help: str, *names: str, **more: Any) -> Callable[[Any], Any]:
+    """Return the option `-m`, which names a model."""
+    return click.option("-m", "--model", *names, metavar="MODEL", shell_complete=complete_model, help=help, **more)
+
+
 def model_options(function: Any) -> Any:
     """Add the options of the commands that export a model to a command."""
     path = click.Path(path_type=Path)

@@ -10,7 +10,15 @@ import click
 from trident.cli.attachments import is_file, local_path, prompt_content, read_stdin, read_text
 from trident.cli.client import failures_reported
 from trident.cli.model_files import ModelFiles, model_file_options
-from trident.cli.options import GroupedCommand, export_options, is_terminal, load_command_settings, model_options
+from trident.cli.options import (
+    GroupedCommand,
+    complete_model,
+    export_options,
+    is_terminal,
+    load_command_settings,
+    model_option,
+    model_options,
+)
 from trident.cli.session import CHAT_TASKS, session, session_options
 
 _THINK = ("true", "false", "low", "medium", "high")
@@ -42,9 +50,9 @@ class RunCommand(GroupedCommand):
 
 
 @click.command(cls=RunCommand)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.argument("prompt", nargs=-1)
-@click.option("-m", "--model", "named", metavar="MODEL", help="model for one request, of any task, with -i")
+@model_option("model for one request, of any task, with -i", "named")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="TEXT|FILE|URL", help="input for -m; repeatable")
 @click.option("-o", "--output", "outputs", multiple=True, metavar="FILE", help="file for the output of -m; repeatable")
 @click.option("--system", metavar="TEXT", help="system message")

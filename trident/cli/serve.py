@@ -16,6 +16,7 @@ import click
 from frontend.settings import Settings
 from trident.cli.options import (
     GroupedCommand,
+    complete_model,
     export_options,
     fail,
     load_command_settings,
@@ -25,7 +26,7 @@ from trident.cli.options import (
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @model_options
 @setting_options()
 def serve(

@@ -8,7 +8,7 @@ import click
 from trident.cli import requests
 from trident.cli.attachments import read_stdin
 from trident.cli.client import failures_reported
-from trident.cli.options import GroupedCommand
+from trident.cli.options import GroupedCommand, model_option
 from trident.cli.session import session, session_options
 
 _BATCH = 32
@@ -16,7 +16,7 @@ _BATCH = 32
 
 @click.command(cls=GroupedCommand)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("-m", "--model", metavar="MODEL", help="embedding model (default: the server's)")
+@model_option("embedding model (default: the server's)")
 @click.option(
     "--dimensions", type=click.IntRange(1), metavar="N", help="length of the vectors, if the model has several"
 )
@@ -43,7 +43,7 @@ def embed(texts: tuple[str, ...], model: str | None, dimensions: int | None, as_
 @click.command(cls=GroupedCommand)
 @click.argument("query")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
-@click.option("-m", "--model", metavar="MODEL", help="rerank model (default: the server's)")
+@model_option("rerank model (default: the server's)")
 @click.option("-n", "--top", type=click.IntRange(1), metavar="N", help="print only the best N documents")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @session_options

@@ -1,6 +1,7 @@
 """The `trident` command: its help, and its subcommands for models and instances."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -47,6 +48,21 @@ def test_help_does_not_import_slow_modules():
 def test_version_and_completion_script_are_printed():
     assert run("--version").startswith("trident, version ")
     assert "_TRIDENT_COMPLETE" in run("completion", "bash")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("trident transc", "transcribe"),
+        ("trident run qwen2.5-c", "qwen2.5-coder-0.5b"),
+        ("trident serve --mod", "--models"),
+    ],
+)
+def test_words_are_completed(words, found):
+    environment = {"_TRIDENT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = [sys.executable, "-c", "from trident.cli import main; main(prog_name='trident')"]
+    output = subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8", check=True)
+    assert f"plain,{found}" in output.stdout.splitlines()
 
 
 def test_list_shows_models_of_the_catalog_and_other_models_of_the_repository(tmp_path):

@@ -268,6 +268,30 @@ class TestSearch:
         assert "whisper-base" in result.stdout
         assert "smollm2" not in result.stdout
 
+    def test_hub(self, monkeypatch):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        rows = [{"id": "user/Qwen3-GGUF", "downloads": 1234, "tags": ["gguf"], "pipeline_tag": "text-generation"}]
+        rows += [{"id": "Qwen/Qwen3-0.6B", "downloads": 9, "pipeline_tag": None}]
+        with running_fake_api() as hub:
+            hub.responses["/api/models"] = lambda _: (200, json.dumps(rows).encode())
+            monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+            result = CliRunner().invoke(main, ["search", "qwen3-0.6b"])
+        assert "search=qwen3-0.6b" in hub.requests[-1].path
+        lines = result.stdout.splitlines()
+        assert lines[-1].split() == ["user/Qwen3-GGUF", "text-generation", "1,234", "downloads,", "GGUF"]
+        assert sum("Qwen3-0.6B" in line or "qwen3-0.6b" in line for line in lines) == 1  # it is in the catalog
+
+    def test_hub_that_cannot_be_reached(self, monkeypatch):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        result = CliRunner().invoke(main, ["search", "qwen3-0.6b"])
+        assert (result.exit_code, "qwen3-0.6b" in result.stdout) == (0, True)
+        assert "The Hugging Face hub was not searched: 127.0.0.1 cannot be reached" in result.stderr
+
     def test_nothing_found(self):
         result = CliRunner().invoke(main, ["search", "no-such-thing"])
         assert (result.exit_code, "No model found for 'no-such-thing'" in result.stderr) == (1, True)
