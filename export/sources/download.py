@@ -11,7 +11,7 @@ from typing import NoReturn
 import urllib3
 from tqdm import tqdm
 
-from export.fetch import ExportError
+from export.fetch import DownloadFailed, ExportError
 from export.sources.listing import Unreachable
 
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
@@ -91,7 +91,7 @@ def _resume(
             continue
         if size is None or part.stat().st_size == size:
             return
-    raise ExportError(
+    raise DownloadFailed(
         f"{name}: the download of {part.stem} ended after {part.stat().st_size:,} of {size:,} bytes. Try again; what "
         "was downloaded is kept"
     )

@@ -123,6 +123,6 @@ def require_sha256(name: str, path: Path, sha256: str | None, cache: Path, disca
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             discard()
-            raise ExportError(f"{name}: the downloaded file {path.name} does not match its sha256. Try again")
+            raise DownloadFailed(f"{name}: the downloaded file {path.name} does not match its sha256. Try again")
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(state, encoding="utf-8")

@@ -17,7 +17,7 @@ import pytest
 from export.catalog import load_catalog
 from frontend.settings import Settings
 from tests.support.images import load_photograph
-from tests.support.live import MODEL, STARTERS, wait_until
+from tests.support.live import MODEL, STARTERS, metric, wait_until
 from tests.support.pages import ENGLISH, render_page
 from tests.support.recordings import AUDIOEVAL, package_files
 from trident.launch.instance import running_instances
@@ -123,13 +123,14 @@ class TestPipes:
         assert found["input_tokens_mean"] == pytest.approx(60, rel=0.1)
 
     def test_log_is_followed(self, server, folder):
-        with subprocess.Popen([*TRIDENT, "logs", "-f", "-n", "0"], stdout=subprocess.PIPE, encoding="utf-8") as process:
-            time.sleep(1)
+        with terminal("logs -f -n 1") as child:
+            child.expect_exact("==> frontend.log <==")
             run("embed followed")
-            line = next(line for line in process.stdout if '"path":"/v1/embeddings"' in line)
-            assert load_catalog()[EMBEDDING].id in line
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            child.expect(r'"path":"/v1/embeddings".*' + load_catalog()[EMBEDDING].id)
+            child.sendintr()
+            child.expect(pexpect.EOF)
+            child.close()
+            assert child.exitstatus == 130
 
 
 class TestAhaRun:
@@ -207,21 +208,23 @@ class TestTerminal:
                 child.expect(pexpect.EOF)
 
     def test_ctrl_c_stops_the_response_and_not_the_conversation(self, server, folder):
-        """The engine stops as well, so that the next prompt is answered at once."""
-        with terminal(f"run {MODEL} --max-tokens 4000") as child:
+        """The engine stops as well: without an end, the response would be as long as the context."""
+        with terminal(f"run {MODEL}") as child:
             child.expect_exact(">>> ")
-            child.sendline("Write the numbers from one to a thousand in words, each on a line")
-            child.expect(r"\w+\W+\w+\W+\w+")
+            child.sendline("/set parameter max_tokens 8000")
+            child.expect_exact(">>> ")
+            child.sendline("Print all numbers from 1 to 2000, each on a line")
+            child.expect_exact("each on a line")
+            child.expect(r"\d[\s\S]{40}")
             child.sendintr()
             child.expect_exact(">>> ")
-            child.sendline("/set parameter max_tokens 4")
-            child.expect_exact(">>> ")
-            child.sendline("Hi")
-            child.expect_exact(">>> ", timeout=20)
+            wait_until(lambda: metric(server, "running") == 0, 10, "the engine to stop")
+            child.sendline("/show")
+            child.expect_exact("messages  2")
 
     def test_ctrl_c_during_one_prompt_exits_with_130(self, server, folder):
         with terminal(f'run {MODEL} --max-tokens 4000 "Count to a thousand, one number per line"') as child:
-            child.expect(r"\w+\W+\w+\W+\w+")
+            child.expect(r"\d\D+\d")
             child.sendintr()
             child.expect(pexpect.EOF)
             child.close()
@@ -236,7 +239,7 @@ class TestTerminal:
             child.sendline("/bye")
             child.expect(pexpect.EOF)
 
-    def test_picture_for_a_model_that_sees_nothing_stays_text(self, server, folder):
+    def test_image_for_a_model_without_vision_stays_text(self, server, folder):
         result = run(f'run {MODEL} --max-tokens 4 "Describe ./photo.jpg"')
         assert "photo.jpg is not attached: the model does not accept images" in result.stderr
 
@@ -248,6 +251,7 @@ class TestTerminal:
             child.expect_exact("Are you sure you want to delete this model? (y/N): ")
             child.sendline("n")
             child.expect_exact("Deletion cancelled.")
+        assert (folder / "cache" / "converted" / MODEL).exists()
 
     def test_progress_of_a_download_on_a_terminal_and_in_a_pipe(self, folder):
         for is_terminal in (True, False):
@@ -294,7 +298,7 @@ class TestTemporaryServer:
         assert "Output saved to: vector.json" in result.stdout
         assert len(json.loads((folder / "vector.json").read_text(encoding="utf-8"))) == 384
 
-    @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_no_process_survives_a_command_that_is_killed(self, cache, signum):
         process = subprocess.Popen([*TRIDENT, "run", MODEL, "Count to a million"], stdout=subprocess.PIPE, text=True)
         process.stdout.read(1)
@@ -302,7 +306,7 @@ class TestTemporaryServer:
         processes = [psutil.Process(instance.pid()), *psutil.Process(instance.pid()).children(recursive=True)]
         assert len(processes) > 3
         process.send_signal(signum)
-        assert process.wait(20) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[signum]
+        assert process.wait(20) == (-9 if signum == signal.SIGKILL else 128 + signum)
         wait_until(lambda: not any(each.is_running() for each in processes), 20, "the processes to exit")
         wait_until(lambda: list((cache / "run").iterdir()) == [], 20, "the run folder to be removed")
 

@@ -1,5 +1,6 @@
 """The `trident` command and its subcommands."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _INTERRUPTED = 130
 
 
 class Trident(click.Group):
-    """The command, whose `--help` lists the subcommands by what they are for.
+    """The command, whose `--help` lists the subcommands in sections.
 
     Exit codes: 0 for success, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C.
     """
@@ -34,6 +35,8 @@ class Trident(click.Group):
     def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Run the command, and exit with its exit code."""
         prepare_plain_progress()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # for terminals without all characters
         if os.environ.get("NO_COLOR"):
             options.setdefault("color", False)
         if not options.pop("standalone_mode", True):
@@ -46,6 +49,9 @@ class Trident(click.Group):
         except click.Abort:
             click.echo("Interrupted", err=True)
             sys.exit(_INTERRUPTED)
+        except (OSError, UnicodeError) as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -93,7 +99,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "AHA's commands": (cli, serv, download, delete),
     "Other": (completion,),
 }
-"""The subcommands by what they are for."""
+"""The subcommands by section."""
 
 for command in [each for commands in SECTIONS.values() for each in commands]:
     main.add_command(command)

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from trident.cli.client import error_message, is_this_machine, key_headers, require_url, send
-from trident.cli.options import fail, load_command_settings, setting_options
-from trident.launch.instance import Instance
+from trident.cli.client import error_message, send
+from trident.cli.options import fail
+from trident.cli.target import find_target, not_running, target_options
 
 _SECONDS = 60
 
@@ -39,40 +39,21 @@ class Api:
 
 
 def running_api(flags: dict[str, Any]) -> Api | None:
-    """Return the API of the instance that a command's flags name, or None if none is running on this machine.
-
-    `--url` names one on another machine, and `--key` or TRIDENT_API_KEY its admin key.
-    """
-    url, key = flags.pop("url"), flags.pop("key")
-    headers = key_headers(key)
-    if url:
-        return Api(require_url(url), headers, is_local=is_this_machine(url))
-    instance = Instance(load_command_settings(flags).run_folder)
-    return Api(instance.url(), headers or instance.headers(), is_local=True) if instance.is_running() else None
+    """Return the API of the server that a command's flags name, or None if none runs (see `find_target`)."""
+    target = find_target(flags)
+    return target and Api(target.url, target.headers, target.is_local)
 
 
 def require_api(flags: dict[str, Any]) -> Api:
-    """Return the API of the instance that a command's flags name. Raise ClickException if none is running."""
-    port = flags.get("port")
-    api = running_api(flags)
-    if api is None:
-        fail(f"Trident is not running on port {port or load_command_settings(flags).port}; start it, or use --url")
-    return api
+    """Return the API of the server that a command's flags name. Raise ClickException if none runs."""
+    return running_api(flags) or fail(not_running(flags))
 
 
 def api_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that name an instance to a command, and `--json`."""
-    options = [
-        click.option(
-            "--url", envvar="TRIDENT_URL", metavar="URL", help="instance on another machine: http://HOST:PORT"
-        ),
-        click.option("--key", envvar="TRIDENT_API_KEY", metavar="KEY", help="its admin key (better: TRIDENT_API_KEY)"),
-        click.option("--json", "as_json", is_flag=True, help="print JSON"),
-        setting_options(("port", "cache")),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    with_json = click.option("--json", "as_json", is_flag=True, help="print JSON")(function)
+    decorated: Callable[..., Any] = target_options("its admin key")(with_json)
+    return decorated
 
 
 def show(data: Any, as_json: bool, text: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trident.cli.load import Report
 
 _PERCENTILES = (50, 90, 99)
+_PLOTS = (".png", ".svg", ".pdf", ".jpg")
 
 
 @click.group()
@@ -58,7 +59,7 @@ def bench_serve(
     """Send streamed chat requests with random prompts, and print the throughput and the latencies.
 
     The time to first token (TTFT) is counted from sending a request, the time between tokens (ITL) from one part of
-    the response to the next. Exits with code 1 if a request failed.
+    the response to the next. Exits with code 1 if a request failed. No server is started.
 
     \b
     Examples:
@@ -73,9 +74,9 @@ def bench_serve(
     if as_json and format_:
         raise click.UsageError("Use only one of --format and --json")
     if plot:
-        _require_matplotlib()
+        _require_plot(plot)
     parallel = concurrency or 8
-    with failures_reported(), session(flags, model, "chat") as opened:
+    with failures_reported(), session(flags, model, "chat", starts=False) as opened:
         load = Load(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
@@ -111,11 +112,16 @@ def _print(report: "Report", format_: str) -> None:
             click.echo(f"{'error':28} {count} × {message}")
 
 
-def _require_matplotlib() -> None:
+def _require_plot(path: Path) -> None:
+    """Raise ClickException if no plot can be drawn, or UsageError if it cannot be written to this file."""
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
         fail("--plot needs matplotlib, which is not installed; run: make .venv/plot.stamp")
+    if path.suffix.lower() not in _PLOTS:
+        raise click.UsageError(f"--plot: '{path}' must end with one of {', '.join(_PLOTS)}")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--plot: '{path.parent}' is not a folder")
 
 
 def _draw(report: "Report", path: Path) -> None:

@@ -43,13 +43,15 @@ class Server:
         """Return the model with this ID, name, task or alias, or None if the server does not have it."""
         from urllib.parse import quote
 
+        path = f"/v1/models/{quote(name.encode(errors='replace'))}"
         try:
-            with self._opened("GET", f"/v1/models/{quote(name)}", seconds=_LIST_SECONDS) as response:
+            with self._opened("GET", path, seconds=_LIST_SECONDS) as response:
                 found: dict[str, Any] = json.loads(response.read())
         except ServerError as error:
-            if error.status == 404:
-                return None
-            raise
+            if error.status not in (404, 405):
+                raise
+            # Some servers have only the list.
+            return next((model for model in self.models() if model["id"] == name), None)
         return found
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

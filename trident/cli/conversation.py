@@ -65,7 +65,7 @@ class Conversation:
 
 
 class _Answer:
-    """Prints the chunks of a response. The reasoning is dimmed on a terminal."""
+    """The printed response. Its reasoning is dimmed on a terminal."""
 
     def __init__(self, hides_reasoning: bool):
         self.text = ""
@@ -77,7 +77,7 @@ class _Answer:
         """Print what a chunk adds."""
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices", ()):
-            delta = choice["delta"]
+            delta = choice.get("delta") or {}
             if reasoning := delta.get("reasoning_content"):
                 self._first = self._first or time.monotonic()
                 self._show_reasoning(reasoning)

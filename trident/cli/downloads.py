@@ -1,6 +1,7 @@
 """The `trident pull` and `rm` commands, and AHA's `download` and `delete`."""
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -116,7 +117,7 @@ def saved_folder(model: str, save_dir: Path) -> Path:
     if reference is None or reference.kind not in ("catalog", "huggingface", "modelscope"):
         raise click.UsageError(f"--save-dir: '{model}' is not a model of the catalog or of a hub")
     if reference.kind != "catalog":
-        return save_dir / reference.location
+        return save_dir / "-".join(filter(None, (reference.location, reference.revision, reference.quantization)))
     return save_dir / (model if "/" in model else load_catalog()[reference.location].id)
 
 
@@ -126,7 +127,7 @@ def is_saved(target: Path) -> bool:
 
 
 def _save_files(model: str, target: Path, save_dir: Path, settings: Settings, retries: int) -> None:
-    """Put a model's files, as its publisher wrote them, into `target`. What hubs send is kept in `save_dir`, too."""
+    """Put a model's files, as its publisher wrote them, into `target`. Downloads from hubs stay in `save_dir`, too."""
     import tempfile
 
     if is_saved(target):
@@ -211,7 +212,9 @@ def delete(model: str, yes: bool, **flags: Any) -> None:
     if not yes and not _confirmed():
         click.echo("Deletion cancelled.")
         return
-    stored.delete()
+    with export_failures_reported(), exclusive_export(settings):
+        stored.require_unused()
+        stored.delete()
     click.echo(f"Model deleted successfully: {stored.location}")
 
 
@@ -233,9 +236,12 @@ def rm(models: tuple[str, ...], **flags: Any) -> None:
     for each in stored:
         if not each.paths:
             raise click.UsageError(f"The model '{each.given}' is not on this machine; see `trident list --wide`")
-    for each in stored:
-        each.delete()
-        click.echo(f"deleted '{each.given}'")
+    with export_failures_reported(), exclusive_export(settings):
+        for each in stored:
+            each.require_unused()
+        for each in stored:
+            each.delete()
+            click.echo(f"deleted '{each.given}'")
 
 
 def _confirmed() -> bool:
@@ -243,13 +249,13 @@ def _confirmed() -> bool:
     click.echo("Are you sure you want to delete this model? (y/N): ", nl=False)
     try:
         return input().strip().lower() in ("y", "yes")
-    except EOFError:
+    except (EOFError, RuntimeError):  # standard input has ended, or is closed
         click.echo()
         return False
 
 
 class StoredModel:
-    """What this machine has of a model: its folder in the repository, its conversion and its downloads.
+    """A model on this machine: its folder in the repository, its conversion and its downloads.
 
     Only what Trident made is ever deleted. Raise ClickException if the folder was not made by an export.
     """
@@ -285,16 +291,14 @@ class StoredModel:
         return sum(seen.values())
 
     def delete(self) -> None:
-        """Delete all files. Raise ClickException if a server uses the model, or if files cannot be deleted."""
-        with export_failures_reported(), exclusive_export(self._settings):
-            self._require_unused()
-            for path in self.paths:
-                try:
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-                except FileNotFoundError:
-                    continue  # another command was faster
-                except OSError as error:
-                    fail(f"{path} cannot be deleted: {error.strerror}")
+        """Delete all files. Raise ClickException if files cannot be deleted."""
+        for path in self.paths:
+            try:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            except FileNotFoundError:
+                continue  # another command has deleted it
+            except OSError as error:
+                fail(f"{path} cannot be deleted: {error.strerror}")
 
     def _candidates(self) -> Iterator[Path]:
         yield self.location
@@ -305,10 +309,13 @@ class StoredModel:
         weights = [Path(self._record["weights"])] if self._record.get("weights") else []
         weights += [path.readlink() for path in self.location.glob("[0-9]*/*.gguf") if path.is_symlink()]
         used = {path for each in others for path in _weights_of(each)}
+        origin = re.sub(r"^(hf|ms):|[@:].*", "", str(self._record.get("origin") or ""))
+        hub = origin or (self._entry.hub if self._entry else None) or ""
         for path in weights:
-            yield from _downloads(path, used, self._settings.cache)
+            yield from _downloads(path, hub, used, self._settings.cache)
 
-    def _require_unused(self) -> None:
+    def require_unused(self) -> None:
+        """Raise ClickException if a server uses the model."""
         from trident.launch.instance import running_instances
 
         for instance in running_instances(self._settings.cache):
@@ -332,20 +339,23 @@ def _wheels(entry: "Entry", others: Iterable[str], downloads: Path) -> Iterator[
         yield downloads / f"{sha256}.whl"
 
 
-def _downloads(weights: Path, used: Collection[Path], cache: Path) -> Iterator[Path]:
+def _downloads(weights: Path, hub: str, used: Collection[Path], cache: Path) -> Iterator[Path]:
     """Yield the downloaded files that weights consist of, unless other models are made from some of them.
 
-    In the cache of the Hugging Face hub, these are the links in a snapshot and what they point to. A user's own files
-    are not downloads.
+    `hub` is the repository on a hub that Trident has downloaded them from. A user's own files are not downloads. In the
+    cache of the Hugging Face hub, a snapshot links to files that other snapshots may share.
     """
-    is_own = weights.is_relative_to(cache / "hub")
-    is_hub = any(parent.name == "snapshots" and parent.parent.name.startswith("models--") for parent in weights.parents)
-    if not (is_own or is_hub) or any(path.is_relative_to(weights) or weights.is_relative_to(path) for path in used):
+    snapshots = next((each for each in weights.parents if each.name == "snapshots"), None)
+    is_hub = snapshots is not None and snapshots.parent.name.lower() == f"models--{hub.replace('/', '--')}".lower()
+    if not (is_hub or weights.is_relative_to(cache / "hub")):
         return
-    for file in [weights] if weights.is_file() else [path for path in weights.rglob("*") if path.is_file()]:
-        if file.is_symlink() and file.resolve().parent.name == "blobs":
-            yield file.resolve()
-        yield file
+    if any(path.is_relative_to(weights) or weights.is_relative_to(path) for path in used):
+        return
+    files = [weights] if weights.is_file() else [path for path in weights.rglob("*") if path.is_file()]
+    if snapshots and is_hub:
+        others = {path.resolve() for path in snapshots.rglob("*") if path.is_symlink() and path not in files}
+        yield from {file.resolve() for file in files if file.is_symlink()} - others
+    yield from files
     if weights.is_dir():
         yield weights
 

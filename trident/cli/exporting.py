@@ -1,7 +1,8 @@
-"""What the commands that download and convert models share: the lock, the retries and the report of failures."""
+"""Exports in commands: the lock, the retries and the report of failures."""
 
 import contextlib
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +72,9 @@ def _failures_reported() -> Iterator[None]:
     except ExportError as error:
         fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-            raise
-        fail(f"{error}. Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space")
+        is_folder = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENOENT)
+        hint = ". Set TRIDENT_CACHE or TRIDENT_MODEL_REPOSITORY to a writable folder with free space"
+        fail(f"{error}{hint if is_folder else ''}")
     except KeyboardInterrupt:
         click.echo("\nInterrupted; finished downloads and conversions are kept", err=True)
         sys.exit(130)
@@ -140,7 +141,7 @@ def retried(attempt: Callable[[], T], retries: int) -> T:
         try:
             return attempt()
         except DownloadFailed as error:
-            if number == retries:
+            if number == retries or os.environ.get("HF_HUB_OFFLINE"):
                 raise
             click.echo(f"{error}\nRetrying in {_RETRY_SECONDS:.0f} seconds", err=True)
             time.sleep(_RETRY_SECONDS)

@@ -9,27 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from trident.cli.api import table
 from trident.cli.client import send
 from trident.cli.options import GroupedCommand, complete_model, fail, load_command_settings, setting_options
 from trident.cli.repository import RepositoryModel, repository_models, size_text
+from trident.cli.target import Target, find_instance, require_target, target_options
 from trident.launch.instance import Instance, running_instances
 
 _STOP_SECONDS = 20
 _HTTP_SECONDS = 10
 _RELOAD_SECONDS = 1_000
 
-_INSTANCE_SETTINGS = ("port", "cache")
-
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", required=False, shell_complete=complete_model)
-@setting_options(_INSTANCE_SETTINGS)
+@target_options("its admin key")
 def stop(model: str | None, **flags: Any) -> None:
     """Stop the server on a port, or unload only MODEL.
 
-    Returns when the server has exited.
+    Returns when the server has exited. Without --port, this is the server on the default port, or the only other one.
 
     \b
     Examples:
@@ -37,24 +37,41 @@ def stop(model: str | None, **flags: Any) -> None:
       trident stop --port 8080
       trident stop qwen3-0.6b      # requests in progress finish
     """
-    settings = load_command_settings(flags)
-    instance = Instance(settings.run_folder)
     if model:
-        _unload(instance, model)
+        body = _change_model(require_target(flags), "unload", model)
+        click.echo(f"{body['data']['model']} is unloaded")
         return
-    if not instance.is_running():
-        click.echo(f"Trident is not running on port {settings.port}")
+    if flags.pop("url") and click.get_current_context().get_parameter_source("url") == ParameterSource.COMMANDLINE:
+        raise click.UsageError("--url requires a MODEL: a server is stopped on its own machine")
+    flags.pop("key")
+    instance = _only_instance(flags)
+    if instance is None:
+        click.echo(f"Trident is not running on port {load_command_settings(flags).port}")
         return
+    _stop(instance)
+
+
+def _only_instance(flags: dict[str, Any]) -> Instance | None:
+    """Return the instance to stop, if any. Raise UsageError if several run and none is on the default port."""
+    instance, settings = find_instance(flags), load_command_settings(flags)
+    running = [each for each in running_instances(settings.cache) if not each.is_temporary()]
+    if instance and not flags.get("port") and instance.port != settings.port and len(running) > 1:
+        ports = ", ".join(str(each.port) for each in running)
+        raise click.UsageError(f"Several servers run, on the ports {ports}; choose one with --port")
+    return instance
+
+
+def _stop(instance: Instance) -> None:
     try:
         pid = instance.pid()
-        click.echo(f"Stopping Trident on port {settings.port} (PID {pid})")
+        click.echo(f"Stopping Trident on port {instance.port} (PID {pid})")
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
         fail(f"Process {pid} belongs to another user; only that user or root can stop it")
     except (FileNotFoundError, ProcessLookupError):
         click.echo("Trident has already exited")
         return
-    seconds = _STOP_SECONDS + settings.shutdown_delay + settings.drain_seconds
+    seconds = _STOP_SECONDS + instance.about().get("stop_seconds", 0)
     deadline = time.monotonic() + seconds
     while instance.is_running():
         if time.monotonic() > deadline:
@@ -63,14 +80,9 @@ def stop(model: str | None, **flags: Any) -> None:
     click.echo("Stopped")
 
 
-def _unload(instance: Instance, model: str) -> None:
-    body = _change_model(instance, "unload", model)
-    click.echo(f"{body['data']['model']} is unloaded")
-
-
 @click.command(cls=GroupedCommand)
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@setting_options(_INSTANCE_SETTINGS)
+@target_options("its API key")
 def status(as_json: bool, **flags: Any) -> None:
     """Show whether a server and its models are healthy.
 
@@ -80,31 +92,29 @@ def status(as_json: bool, **flags: Any) -> None:
     Example:
       trident status --port 8080
     """
-    settings = load_command_settings(flags)
-    instance = Instance(settings.run_folder)
-    if not instance.is_running():
-        fail(f"Trident is not running on port {settings.port}")
+    target = require_target(flags)
     try:
-        url, pid = instance.url(), instance.pid()
+        pid = target.instance.pid() if target.instance else None
     except FileNotFoundError:
         fail("Trident has already exited")
-    health, models = _get(f"{url}/health", {}), _models(instance)
+    health = _request(target, "/health", None, _HTTP_SECONDS)
+    models = _request(target, "/v1/models", None, _HTTP_SECONDS).get("data", [])
     is_healthy = health.get("status") == "ok"
     problem = "" if is_healthy else health.get("error", "the frontend does not respond")
     if as_json:
-        found = {"url": url, "pid": pid, "healthy": is_healthy, "problem": problem, "models": models}
+        found = {"url": target.url, "pid": pid, "healthy": is_healthy, "problem": problem, "models": models}
         click.echo(json.dumps(found, indent=1))
     else:
-        click.echo(f"Trident is running at {url} (PID {pid})")
+        click.echo(f"Trident is running at {target.url}" + (f" (PID {pid})" if pid else ""))
         for model in models:
-            click.echo(f"  {model['id']} ({model['task']}): {model['state'].lower()}")
+            click.echo(f"  {model['id']} ({model.get('task', '-')}): {model.get('state', '-').lower()}")
     if not is_healthy:
         fail(f"Unhealthy: {problem}")
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", shell_complete=complete_model)
-@setting_options(_INSTANCE_SETTINGS)
+@target_options("its admin key")
 def reload(model: str, **flags: Any) -> None:
     """Load a model again while the server runs.
 
@@ -116,7 +126,7 @@ def reload(model: str, **flags: Any) -> None:
     Example:
       trident reload qwen3-0.6b
     """
-    body = _change_model(Instance(load_command_settings(flags).run_folder), "reload", model)
+    body = _change_model(require_target(flags), "reload", model)
     click.echo(f"{body['data']['model']} is loaded again at {len(body['data']['instances'])} Triton(s)")
 
 
@@ -156,16 +166,13 @@ def ps(compact: bool, wide: bool, as_json: bool, **flags: Any) -> None:
             click.echo(_PS_ROW.format(*fields, service["status"]).rstrip())
 
 
-def _change_model(instance: Instance, change: str, model: str) -> dict[str, Any]:
+def _change_model(target: Target, change: str, model: str) -> dict[str, Any]:
     """Load a model again or unload it, and return the response. Raise ClickException if that fails."""
-    if not instance.is_running():
-        fail(f"Trident is not running on port {instance.port}")
-    url = f"{instance.url()}/api/models/{change}"
-    body = _request(url, {"model": model}, _RELOAD_SECONDS, instance.headers())
+    body = _request(target, f"/api/models/{change}", {"model": model}, _RELOAD_SECONDS)
     if not body.get("success"):
         error = body.get("error")
         message = error.get("message") if isinstance(error, dict) else None
-        fail(body.get("message") or message or "The frontend does not respond")
+        fail(body.get("message") or message or f"{target.url} does not respond")
     return body
 
 
@@ -183,7 +190,7 @@ def _service(instance: Instance) -> dict[str, Any] | None:
     import psutil
 
     try:
-        process, address, url = psutil.Process(instance.pid()), instance.address(), instance.url()
+        process, about, url = psutil.Process(instance.pid()), instance.about(), instance.url()
         started, memory = process.create_time(), 0
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -191,15 +198,17 @@ def _service(instance: Instance) -> dict[str, Any] | None:
     except (psutil.Error, FileNotFoundError):
         return None
     is_stopping = instance.is_stopping()
-    models = [] if is_stopping else _models(instance)
+    target = Target(url, instance.headers(), is_local=True)
+    models = [] if is_stopping else _request(target, "/v1/models", None, _HTTP_SECONDS).get("data", [])
     return {
         "service_id": f"{process.pid}@{instance.port}",
         "pid": process.pid,
         "port": instance.port,
-        "address": address,
+        "address": about.get("address", "-"),
         "url": url,
         "status": "Stopping" if is_stopping else "Running" if models else "Unknown",
         "models": models,
+        "on_demand": about.get("on_demand", False),
         "memory_bytes": memory,
         "uptime_seconds": int(time.time() - started),
     }
@@ -210,7 +219,8 @@ def _wide_row(service: dict[str, Any], model: dict[str, Any], known: Mapping[str
     found = known.get(model["id"])
     device = found.parameters.get("device", "CPU") if found else "-"
     context = found.parameters.get("context_length", "-") if found else "-"
-    until = "Stopping..." if service["status"] == "Stopping" else "Forever" if model["state"] == "READY" else "-"
+    # A model that is loaded on demand is unloaded some time after its last request.
+    until = "Forever" if model["state"] == "READY" and not service["on_demand"] else "-"
     size, digest = (size_text(found.size()), found.fingerprint[:12]) if found else ("-", "-")
     return model["id"], digest, size, f"100% {device}", context, until
 
@@ -219,7 +229,7 @@ def _wide_row(service: dict[str, Any], model: dict[str, Any], known: Mapping[str
 @click.option("-f", "--follow", is_flag=True, help="keep printing new lines")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, metavar="N", help="last lines (default: 100)")
 @click.option("--model", metavar="MODEL", help="only lines about this model")
-@setting_options(_INSTANCE_SETTINGS)
+@setting_options(("port", "cache"))
 def logs(follow: bool, lines: int, model: str | None, **flags: Any) -> None:
     """Show the logs of a server, also of one that has exited.
 
@@ -232,30 +242,23 @@ def logs(follow: bool, lines: int, model: str | None, **flags: Any) -> None:
     """
     from trident.cli.log_files import LogFiles
 
-    settings = load_command_settings(flags)
-    files = LogFiles([settings.run_folder / name for name in ("triton.log", "frontend.log")], model)
+    instance, settings = find_instance(flags), load_command_settings(flags)
+    folder = settings.run_folder.with_name(str(instance.port if instance else settings.port))
+    files = LogFiles([folder / name for name in ("triton.log", "frontend.log")], model)
     if not files.exist():
-        fail(f"There are no logs of a server on port {settings.port} in {settings.run_folder}")
+        fail(f"There are no logs of a server on port {folder.name} in {folder}")
     for line in files.last(lines):
         click.echo(line)
     for line in files.new() if follow else ():
         click.echo(line)
 
 
-def _models(instance: Instance) -> list[dict[str, Any]]:
-    models: list[dict[str, Any]] = _get(f"{instance.url()}/v1/models", instance.headers()).get("data", [])
-    return models
-
-
-def _get(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    return _request(url, None, _HTTP_SECONDS, headers)
-
-
-def _request(url: str, body: dict[str, Any] | None, seconds: float, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the response, also of a request that is rejected, or an empty one if the instance does not respond."""
+def _request(target: Target, path: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+    """Return the response, also of a request that is rejected, or an empty one if the server does not respond."""
+    method, url = "GET" if body is None else "POST", f"{target.url}{path}"
     try:
-        _, content = send("GET" if body is None else "POST", url, body, headers, seconds=seconds)
-        parsed: dict[str, Any] = json.loads(content)
+        _, content = send(method, url, body, target.headers, seconds=seconds, is_local=target.is_local)
+        parsed = json.loads(content)
     except (OSError, ValueError):
         return {}
-    return parsed
+    return parsed if isinstance(parsed, dict) else {}

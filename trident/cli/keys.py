@@ -1,7 +1,6 @@
 """The `trident keys` commands, which manage API keys."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from trident.cli.api import api_options, require_api, running_api, show, table
+from trident.cli.attachments import read_stdin, read_text
 from trident.cli.options import fail, load_command_settings, setting_options
 
 _PATH = "/api/auth/api-keys"
@@ -208,8 +208,8 @@ def import_keys(file: Path, replace: bool, as_json: bool, **flags: Any) -> None:
       trident keys import keys.json
     """
     try:
-        content = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_stdin() if str(file) == "-" else read_text(file))
+    except ValueError as error:
         fail(f"{file} is not valid JSON: {error}")
     records = content.get("keys") if isinstance(content, dict) else content
     if not isinstance(records, list):

@@ -16,6 +16,7 @@ import click
 
 from trident.cli import requests
 from trident.cli.client import ServerError
+from trident.cli.options import is_terminal
 from trident.cli.session import Session
 
 _MAX_OPEN = 1024
@@ -155,7 +156,10 @@ def _words_for(session: Session, tokens: int, chance: random.Random) -> int:
 
 
 def _count_tokens(session: Session, prompt: str) -> int:
-    response = requests.chat(session, [{"role": "user", "content": prompt}], max_tokens=1)
+    response = session.server.post(
+        "/v1/chat/completions",
+        {"model": session.model_id, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1},
+    )
     usage = response.get("usage") or {}
     return int(usage.get("prompt_tokens") or len(prompt.split()))
 
@@ -193,8 +197,10 @@ def _send_all(
                 return
             if times:
                 time.sleep(max(0.0, started + times[index] - time.perf_counter()))
-            _send(session, load, prompt, report)
-            done.put(None)
+            try:
+                _send(session, load, prompt, report)
+            finally:
+                done.put(None)
 
     # With a rate, each request has a thread, so that none waits for another one.
     for _ in range(min(load.concurrency or _MAX_OPEN, len(prompts))):
@@ -205,7 +211,7 @@ def _send_all(
 
 
 def _show_progress(done: int, total: int) -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         click.echo(f"\r{done} of {total} requests" if done < total else "\r\x1b[K", nl=False, err=True)
 
 
@@ -215,7 +221,7 @@ def _send(session: Session, load: Load, prompt: str, report: Report) -> None:
     try:
         for chunk in requests.stream_chat(session, messages, max_tokens=load.output_tokens, ignore_eos=True):
             usage = chunk.get("usage") or usage
-            if any(_has_output(choice["delta"]) for choice in chunk.get("choices", ())):
+            if any(_has_output(choice.get("delta") or {}) for choice in chunk.get("choices", ())):
                 arrivals.append(time.perf_counter())
         if not arrivals:
             raise ServerError(0, "The response is empty")

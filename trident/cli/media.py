@@ -11,7 +11,7 @@ import click
 from trident.cli import requests
 from trident.cli.attachments import media_kind, read_stdin, save_file
 from trident.cli.client import ServerError, failures_reported
-from trident.cli.options import GroupedCommand, fail, model_option
+from trident.cli.options import GroupedCommand, fail, is_terminal, model_option
 from trident.cli.session import session, session_options
 
 _FILE = click.Path(path_type=Path)
@@ -66,7 +66,8 @@ def transcribe(
             if output:
                 _print(save_file(output / f"{file.stem}{_SUFFIXES[format_]}", text.rstrip("\n").encode() + b"\n"))
             elif as_json:
-                _print(json.dumps({"file": click.format_filename(file), "text": text.strip()}, ensure_ascii=False))
+                found = json.loads(text) if "json" in format_ else {"text": text.strip()}
+                _print(json.dumps({"file": click.format_filename(file), **found}, ensure_ascii=False))
             else:
                 heading = f"{click.format_filename(file)}:\n" if len(files) > 1 and format_ == "text" else ""
                 _print(heading + text.strip("\n"))
@@ -128,15 +129,15 @@ def speak(
 
 @click.command(cls=GroupedCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|FOLDER...", type=_FILE)
-@click.option("-o", "--output", type=_FILE, metavar="FOLDER", required=True, help="folder for the new pictures")
+@click.option("-o", "--output", type=_FILE, metavar="FOLDER", required=True, help="folder for the new images")
 @model_option("background removal model (default: the server's)")
 @click.option("--format", "format_", type=click.Choice(["png", "webp"]), default="png", help="format (default: png)")
-@click.option("--refine", is_flag=True, help="align the edge of the foreground with the edges in the picture")
+@click.option("--refine", is_flag=True, help="align the edge of the foreground with the edges in the image")
 @session_options
 def cutout(paths: tuple[Path, ...], output: Path, model: str | None, format_: str, refine: bool, **flags: Any) -> None:
-    """Remove the background of pictures.
+    """Remove the background of images.
 
-    A FOLDER selects all pictures in it.
+    A FOLDER selects all images in it.
 
     A file that cannot be processed is reported and skipped; the exit code is then 1.
 
@@ -224,22 +225,21 @@ def _require_distinct(files: list[Path]) -> None:
 
 def _counted(files: list[Path]) -> Iterator[Path]:
     """Yield the files and, if there are several, show the progress on standard error."""
-    for number, file in enumerate(files, 1):
-        if len(files) > 1:
-            text = f"{number}/{len(files)} {click.format_filename(file)}"
-            click.echo(f"\r\x1b[K{text}" if _has_terminal() else text, nl=not _has_terminal(), err=True)
-        yield file
+    has_terminal = is_terminal(sys.stderr)
+    try:
+        for number, file in enumerate(files, 1):
+            if len(files) > 1:
+                text = f"{number}/{len(files)} {click.format_filename(file)}"
+                click.echo(f"\r\x1b[K{text}" if has_terminal else text, nl=not has_terminal, err=True)
+            yield file
+    finally:
         _clear_progress()
 
 
 def _clear_progress() -> None:
-    if _has_terminal():
+    if is_terminal(sys.stderr):
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
-
-
-def _has_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _print(text: str, *, err: bool = False) -> None:

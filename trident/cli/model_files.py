@@ -47,6 +47,7 @@ class ModelFiles:
 
         Raise UsageError if the model cannot be read from them.
         """
+        from export.catalog import load_catalog
         from export.sources.reference import catalog_name
 
         options = ["--mmproj", str(self.mmproj_path)] if self.mmproj_path else []
@@ -56,9 +57,13 @@ class ModelFiles:
         if given is None:
             return model, options
         folder = _folder(given)
-        return (
-            (model, ["--weights", str(folder), *options]) if catalog_name(model) else (str(folder.absolute()), options)
-        )
+        known = catalog_name(model)
+        if self.onnx_path and (known is None or load_catalog()[known].architecture):
+            raise click.UsageError(
+                f"--onnx-path: '{model}' cannot be read from an ONNX file; Trident makes its own from the publisher's "
+                "weights (--weight-path)"
+            )
+        return (model, ["--weights", str(folder), *options]) if known else (str(folder.absolute()), options)
 
     def _check(self) -> None:
         given = {"safetensors": self.weight_path, "gguf": self.gguf_path, "onnx": self.onnx_path}

@@ -33,14 +33,15 @@ def run_once(
     flags: dict[str, Any],
 ) -> None:
     """Send the inputs to a model, and print the result, or the names of the files with it. Raises ServerError."""
-    if len(outputs) > len(inputs):
-        raise click.UsageError("There are more outputs (-o) than inputs (-i)")
     name, more = files.apply(model)
     with session(flags, name, options=more + options) as opened:
-        send = _TASKS.get(opened.model.get("task", "chat"), _chat)
+        task = opened.model.get("task", "chat")
+        if len(outputs) > (len(inputs) if task == "background_removal" else 1):
+            raise click.UsageError("There are more outputs (-o) than results")
+        send = _TASKS.get(task, _chat)
         click.echo(f"Time elapsed in load model is: {opened.load_seconds:.2f}s")
         started = time.monotonic()
-        result = send(opened, list(inputs), Path(outputs[0]).suffix.lower() if outputs else "")
+        result = send(opened, list(inputs), [Path(output).suffix.lower() for output in outputs])
         click.echo(f"Time elapsed in generate is: {time.monotonic() - started:.2f}s")
     if isinstance(result, str):
         click.echo(f"Result: {result}")
@@ -70,7 +71,7 @@ class _Files:
         self.contents, self.suffix = contents, suffix
 
 
-def _chat(opened: Session, inputs: list[str], _: str) -> str:
+def _chat(opened: Session, inputs: list[str], _: list[str]) -> str:
     files = [each for each in inputs if _is_media(each) or each.startswith(_REMOTE)]
     text = "\n\n".join(_text(each) for each in inputs if each not in files)
     parts = [content_part(each) for each in files]
@@ -78,7 +79,7 @@ def _chat(opened: Session, inputs: list[str], _: str) -> str:
     return requests.answer_text(requests.chat(opened, [{"role": "user", "content": content}]))
 
 
-def _transcribe(opened: Session, inputs: list[str], _: str) -> str:
+def _transcribe(opened: Session, inputs: list[str], _: list[str]) -> str:
     recordings = [each for each in inputs if _is_media(each) or each.startswith(_REMOTE) or is_file(each)]
     if len(recordings) != 1:
         raise click.UsageError("Name one audio file with -i")
@@ -88,33 +89,36 @@ def _transcribe(opened: Session, inputs: list[str], _: str) -> str:
         return requests.transcribe(opened, file, "text", **({"prompt": prompt} if prompt else {})).strip()
 
 
-def _speak(opened: Session, inputs: list[str], suffix: str) -> _Files:
+def _speak(opened: Session, inputs: list[str], suffixes: list[str]) -> _Files:
     text, references = _text(inputs[0]), [each for each in inputs[1:] if _is_media(each)]
     words = [_text(each) for each in inputs[1:] if each not in references]
     if len(references) > 1 or len(words) > 1 or (words and not references):
         raise click.UsageError("The inputs of a speech model are: TEXT [RECORDING [WORDS OF THE RECORDING]]")
     if references:
-        _require_suffix(suffix, (".wav",))
+        _require_suffixes(suffixes, (".wav",))
         with TemporaryDirectory() as folder:
             file = _local(references[0], Path(folder))
             return _Files([requests.clone_voice(opened, text, file, words[0] if words else None)], ".wav")
-    _require_suffix(suffix, [f".{name}" for name in requests.AUDIO_FORMATS])
-    return _Files([b"".join(requests.speak(opened, text, suffix[1:] or "wav"))], ".wav")
+    _require_suffixes(suffixes, [f".{name}" for name in requests.AUDIO_FORMATS])
+    kind = suffixes[0][1:] if suffixes else "wav"
+    return _Files([b"".join(requests.speak(opened, text, kind))], ".wav")
 
 
-def _cut_out(opened: Session, inputs: list[str], suffix: str) -> _Files:
-    _require_suffix(suffix, (".png", ".webp"))
+def _cut_out(opened: Session, inputs: list[str], suffixes: list[str]) -> _Files:
+    _require_suffixes(suffixes, (".png", ".webp"))
+    kinds = [suffix[1:] for suffix in suffixes] + ["png"] * (len(inputs) - len(suffixes))
     with TemporaryDirectory() as folder:
         files = [_local(each, Path(folder)) for each in inputs]
-        return _Files([requests.remove_background(opened, file, suffix[1:] or "png") for file in files], ".png")
+        images = [requests.remove_background(opened, *each) for each in zip(files, kinds, strict=True)]
+        return _Files(images, ".png")
 
 
-def _embed(opened: Session, inputs: list[str], _: str) -> str:
+def _embed(opened: Session, inputs: list[str], _: list[str]) -> str:
     vectors = requests.embed(opened, [_text(each) for each in inputs])
     return json.dumps(vectors if len(vectors) > 1 else vectors[0])
 
 
-def _rerank(opened: Session, inputs: list[str], _: str) -> str:
+def _rerank(opened: Session, inputs: list[str], _: list[str]) -> str:
     if len(inputs) < 2:
         raise click.UsageError("The inputs of a reranker are: QUERY DOCUMENTS (separated by |||, or a file)")
     documents = []
@@ -126,13 +130,13 @@ def _rerank(opened: Session, inputs: list[str], _: str) -> str:
     return json.dumps(requests.rerank(opened, _text(inputs[0]), documents), ensure_ascii=False)
 
 
-def _make_images(opened: Session, inputs: list[str], suffix: str) -> _Files:
-    _require_suffix(suffix, requests.IMAGE_FORMATS)
-    prompt, kind = "\n\n".join(map(_text, inputs)), requests.IMAGE_FORMATS.get(suffix, "png")
+def _make_images(opened: Session, inputs: list[str], suffixes: list[str]) -> _Files:
+    _require_suffixes(suffixes, requests.IMAGE_FORMATS)
+    prompt, kind = "\n\n".join(map(_text, inputs)), requests.IMAGE_FORMATS[suffixes[0] if suffixes else ".png"]
     return _Files(requests.make_images(opened, prompt, output_format=kind), ".png")
 
 
-_TASKS: dict[str, Callable[[Session, list[str], str], "str | _Files"]] = {
+_TASKS: dict[str, Callable[[Session, list[str], list[str]], "str | _Files"]] = {
     "chat": _chat,
     "ocr": _chat,
     "transcription": _transcribe,
@@ -144,9 +148,9 @@ _TASKS: dict[str, Callable[[Session, list[str], str], "str | _Files"]] = {
 }
 
 
-def _require_suffix(suffix: str, allowed: Collection[str]) -> None:
-    """Raise UsageError if the output file's suffix, if any, is none of these."""
-    if suffix and suffix not in allowed:
+def _require_suffixes(suffixes: Collection[str], allowed: Collection[str]) -> None:
+    """Raise UsageError if an output file has none of these suffixes."""
+    if any(suffix not in allowed for suffix in suffixes):
         raise click.UsageError(f"-o: the output must end with one of {', '.join(allowed)}")
 
 

@@ -1,5 +1,6 @@
 """Defines command options from the settings. `--help` groups the options, and does not show Python type names."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -61,8 +62,9 @@ def complete_model(_: click.Context, __: click.Parameter, incomplete: str) -> li
     from export.catalog import load_catalog
     from trident.cli.repository import repository_models
 
-    models = repository_models(load_command_settings({}).model_repository)
-    names = {*load_catalog(), *(model.name for model in models)}
+    names = {*load_catalog(), *(id for entry in load_catalog().values() for id in entry.ids)}
+    with contextlib.suppress(click.UsageError):  # of the settings file
+        names |= {model.name for model in repository_models(load_command_settings({}).model_repository)}
     return sorted(name for name in names if name.startswith(incomplete))
 
 

@@ -24,8 +24,8 @@ _HELP = """Commands:
   /show                       show the model, the settings and the number of messages
   /load FILE|MODEL            go on with a saved conversation, or with another model of the server
   /save FILE                  save the conversation
-  /clear                      start again without the messages so far
-  /bye                        leave, as Ctrl-D does
+  /clear                      delete the messages
+  /bye                        leave; also Ctrl-D
   /?                          show this list
 Text of several lines: start with \"\"\" and end with \"\"\".
 Name an image or audio file in the prompt, or drop it on the terminal, to attach it. Ctrl-C stops a response."""
@@ -47,7 +47,7 @@ _ENDS = ("/bye", "/exit", "/quit")
 
 
 class Repl:
-    """Reads prompts and commands until the user leaves."""
+    """The loop that reads prompts and commands until the user leaves."""
 
     def __init__(self, conversation: Conversation, history: Path):
         self._conversation, self._history = conversation, history
@@ -113,13 +113,13 @@ class Repl:
                 continue
             lines.append(line)
             text = "\n".join(lines)
-            if text.lstrip().startswith('"""') and text.count('"""') < 2:
+            if text.lstrip().startswith(('"""', '/set system """')) and text.count('"""') < 2:
                 continue
             return re.sub(r'^\s*"""\n?(.*?)\n?"""\s*$', r"\1", text, flags=re.DOTALL)
 
     def _handle(self, text: str) -> None:
         word, _, rest = text.strip().partition(" ")
-        is_command = word in self._commands and "\n" not in text
+        is_command = word in self._commands and ("\n" not in text or text.lstrip().startswith("/set system "))
         if not is_command and re.fullmatch(r"/[a-z?]+", word) and not Path(word).exists():
             click.echo(f"Unknown command '{word}'; /? lists the commands", err=True)
             return
@@ -149,14 +149,17 @@ class Repl:
             case "parameter":
                 self._set_parameter(value)
             case "system":
-                conversation.system = value.strip('"') or None
+                conversation.system = value.strip('"').strip("\n") or None
             case "format":
+                if not value:
+                    raise click.ClickException("Name json, or a file with a JSON schema")
                 fields.update(response_format(value))
             case "noformat":
                 fields.pop("response_format", None)
             case "think" | "nothink":
+                chosen = reasoning_fields((value or "true") if name == "think" else "false")
                 fields.pop("reasoning_effort", None)
-                fields.update(reasoning_fields((value or "true") if name == "think" else "false"))
+                fields.update(chosen)
             case "verbose" | "quiet":
                 conversation.verbose = name == "verbose"
             case "history" | "nohistory":

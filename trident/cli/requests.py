@@ -1,22 +1,43 @@
 """The requests of the commands, one function for each task. All raise ServerError if the server rejects a request."""
 
 import base64
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from trident.cli.attachments import read_file
+from trident.cli.client import ServerError
 from trident.cli.session import Session
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 AUDIO_FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 IMAGE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
+def _expected(function: Callable[P, T]) -> Callable[P, T]:
+    """Raise ServerError if a response does not have the form of OpenAI's API."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*args, **options)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ServerError(0, f"The server's response is not one of OpenAI's API ({error!r})") from error
+
+    return checked
+
+
+@_expected
 def chat(session: Session, messages: Sequence[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     """Return the whole response to a conversation."""
     body = {"model": session.model_id, "messages": list(messages), **fields}
-    return session.server.post("/v1/chat/completions", body)
+    response = session.server.post("/v1/chat/completions", body)
+    answer_text(response)
+    return response
 
 
 def stream_chat(session: Session, messages: Sequence[dict[str, Any]], **fields: Any) -> Iterator[dict[str, Any]]:
@@ -25,6 +46,7 @@ def stream_chat(session: Session, messages: Sequence[dict[str, Any]], **fields: 
     yield from session.server.events("/v1/chat/completions", body | {"stream_options": {"include_usage": True}})
 
 
+@_expected
 def embed(session: Session, texts: Sequence[str], dimensions: int | None = None) -> list[list[float]]:
     """Return the vectors of texts."""
     body: dict[str, Any] = {"model": session.model_id, "input": list(texts)}
@@ -33,6 +55,7 @@ def embed(session: Session, texts: Sequence[str], dimensions: int | None = None)
     return [row["embedding"] for row in session.server.post("/v1/embeddings", body)["data"]]
 
 
+@_expected
 def rerank(session: Session, query: str, documents: Sequence[str], top_n: int | None = None) -> list[dict[str, Any]]:
     """Return the documents with their index and `relevance_score`, the best one first."""
     body: dict[str, Any] = {"model": session.model_id, "query": query, "documents": list(documents)}
@@ -43,6 +66,7 @@ def rerank(session: Session, query: str, documents: Sequence[str], top_n: int | 
     return [{key: result[key] for key in keys} for result in found]
 
 
+@_expected
 def transcribe(session: Session, file: Path, response_format: str, **fields: str) -> str:
     """Return the transcript of an audio file in one of OpenAI's formats."""
     form = {"model": session.model_id, "response_format": response_format, **fields}
@@ -55,6 +79,7 @@ def speak(session: Session, text: str, response_format: str, **fields: Any) -> I
     yield from session.server.chunks("/v1/audio/speech", body)
 
 
+@_expected
 def clone_voice(session: Session, text: str, reference: Path, reference_text: str | None = None) -> bytes:
     """Return a WAV file with a text in the voice of a recording, whose words some models need."""
     sound = {"data": base64.b64encode(read_file(reference)).decode(), "format": reference.suffix[1:].lower() or "wav"}
@@ -72,6 +97,7 @@ def remove_background(session: Session, file: Path, output_format: str = "png", 
     return session.server.upload("/v1/images/remove_background", form, "image", file)
 
 
+@_expected
 def make_images(session: Session, prompt: str, **fields: Any) -> list[bytes]:
     """Return generated images."""
     body = {"model": session.model_id, "prompt": prompt, "response_format": "b64_json", **fields}
@@ -79,6 +105,7 @@ def make_images(session: Session, prompt: str, **fields: Any) -> list[bytes]:
     return [base64.b64decode(image["b64_json"]) for image in found]
 
 
+@_expected
 def answer_text(response: dict[str, Any]) -> str:
     """Return the text of a chat response. Tool calls are returned as JSON."""
     message = response["choices"][0]["message"]

@@ -37,16 +37,13 @@ _CHAT_OPTIONS = (
 
 
 class RunCommand(GroupedCommand):
-    """A command whose option `--think` may stand before a prompt, as Ollama's does."""
+    """A command whose option `--think` has a value only after an equals sign, as Ollama's does."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. `--think` takes the next word only if it is a value of it."""
-        following = [*args, ""][1:]
-        given = [
-            "--think=true" if word == "--think" and after not in _THINK else word
-            for word, after in zip(args, following, strict=True)
-        ]
-        return super().parse_args(context, given)
+        """Parse the arguments."""
+        end = args.index("--") if "--" in args else len(args)
+        options = ["--think=true" if word == "--think" else word for word in args[:end]]
+        return super().parse_args(context, options + args[end:])
 
 
 @click.command(cls=RunCommand)
@@ -60,7 +57,7 @@ class RunCommand(GroupedCommand):
 @click.option(
     "--think",
     type=click.Choice(_THINK),
-    help="whether, and how much, a reasoning model reasons (--think alone: true)",
+    help="whether, and how much, a reasoning model reasons; --think is --think=true",
 )
 @click.option("--hidethinking", is_flag=True, help="do not show the reasoning")
 @click.option("--temperature", type=float, metavar="N", help="sampling temperature")
@@ -68,7 +65,7 @@ class RunCommand(GroupedCommand):
 @click.option("--max-tokens", type=int, metavar="N", help="maximum tokens of a response")
 @click.option("--verbose", is_flag=True, help="show the times and the numbers of tokens after a response")
 @click.option("--json", "as_json", is_flag=True, help="print the whole response as JSON")
-@click.option("--nowordwrap", is_flag=True, hidden=True, help="as the output always is")
+@click.option("--nowordwrap", is_flag=True, hidden=True, help="no effect: lines are never wrapped")
 @model_file_options
 @model_options
 @session_options
@@ -167,7 +164,8 @@ def _reject_with_m(has_arguments: bool, inputs: tuple[str, ...]) -> None:
     if not inputs:
         raise click.UsageError("Missing option '-i' / '--input'")
     for parameter in context.command.params:
-        if parameter.name in _CHAT_OPTIONS and context.params[parameter.name] not in (None, False):
+        value = context.params[str(parameter.name)]
+        if parameter.name in _CHAT_OPTIONS and value is not None and value is not False:
             raise click.UsageError(f"{parameter.opts[0]} does not apply to -m")
 
 

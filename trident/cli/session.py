@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from frontend.settings import Settings
-from trident.cli.client import Server, is_this_machine, key_headers, require_url
-from trident.cli.options import fail, load_command_settings, setting_options
-from trident.launch.instance import Instance, running_instances
+from trident.cli.client import Server
+from trident.cli.options import fail, is_terminal, load_command_settings, setting_options
+from trident.cli.target import find_target, not_running, target_options
 
 TASKS = {
     "chat": "run",
@@ -34,7 +33,6 @@ CHAT_TASKS = ("chat", "ocr")
 
 # Settings that apply only when a server is started.
 _START_SETTINGS = ("engine", "precision", "hub", "context_length", "kv_cache_gb")
-_TERMINATED = 143
 
 
 @dataclass
@@ -61,70 +59,56 @@ class Session:
 
 def session_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose the server to a command."""
-    options = [
-        click.option("--url", envvar="TRIDENT_URL", metavar="URL", help="server to use: http://HOST:PORT"),
-        click.option("--key", envvar="TRIDENT_API_KEY", metavar="KEY", help="its API key (better: TRIDENT_API_KEY)"),
-        setting_options(("port", "cache", *_START_SETTINGS, "model_repository")),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    with_settings = setting_options((*_START_SETTINGS, "model_repository"))(function)
+    decorated: Callable[..., Any] = target_options("its API key")(with_settings)
+    return decorated
 
 
 @contextlib.contextmanager
-def session(flags: dict[str, Any], name: str | None, *tasks: str, options: Sequence[str] = ()) -> Iterator[Session]:
+def session(
+    flags: dict[str, Any], name: str | None, *tasks: str, options: Sequence[str] = (), starts: bool = True
+) -> Iterator[Session]:
     """Yield a session with the model `name`, or the default one of the first task. Its task must be one of `tasks`.
 
     If no server runs, or the one on this machine does not have the model, the model is exported, and a server for it
-    runs until the block ends. `options` are options of `trident export`, with which a server is always started.
+    runs until the block ends. `options` are options of `trident export`, with which a server is always started. If not
+    `starts`, none is started.
     """
     started = time.monotonic()
-    url, key = flags.pop("url"), flags.pop("key")
-    if url and flags.get("port") and _is_from_environment("url"):
-        url = None
-    settings = load_command_settings(flags)
-    server = _server(url, key, settings, has_port=bool(flags.get("port")))
-    if server is not None and options and url:
-        raise click.UsageError(f"{options[0]} does not apply to a server that is named by --url")
-    if server is not None and not options:
-        wanted = name and _served_name(name, settings)
-        if model := server.find(wanted or tasks[0]) if wanted or not name else None:
+    target, settings = find_target(flags), load_command_settings(flags)
+    if target is None and flags.get("port"):
+        fail(not_running(flags))
+    if target is not None and target.instance is None and options:
+        raise click.UsageError(f"{options[0]} does not apply to a server that is named by its URL")
+    if target is not None and not options:
+        server = Server(target.url, target.headers, target.is_local)
+        is_named = target.instance is None
+        if model := _find(server, name if is_named else _served_name(name, settings), tasks, is_named=is_named):
             _reject_start_settings(flags, server)
             yield Session(server, _of_task(model, tasks), time.monotonic() - started)
             return
-        if url:
+        if is_named or not starts:
             fail(f"{server.url} has no model '{name or tasks[0]}'")
-        known = _known(name or _starter(tasks[0]), settings)
-        click.echo(f"{server.url} does not serve {known}; starting a server for this command", err=True)
+        click.echo(f"{server.url} does not serve {name or tasks[0]}; starting a server for this command", err=True)
+    elif not starts:
+        fail(not_running(flags))
     name = _known(name or _starter(tasks[0]), settings)
     with _started_server(settings, name, list(options)) as own:
         model = _chosen(own.models(), has_adapter="--lora" in options)
         yield Session(own, _of_task(model, tasks), time.monotonic() - started)
 
 
-def _server(url: str | None, key: str | None, settings: Settings, *, has_port: bool) -> Server | None:
-    """Return the server at a URL, or the one on this machine, if any: that of `--port`, or any that is not temporary.
+def _find(server: Server, name: str | None, tasks: tuple[str, ...], *, is_named: bool) -> dict[str, Any] | None:
+    """Return the model of this name, or the default one of the first task. An empty name stands for no model.
 
-    Raises UsageError if the URL or the key is malformed, and ClickException if no server runs on a given port.
+    Other servers than Trident do not say which task a model has. If they have only one, it is the default.
     """
-    headers = key_headers(key)
-    if url:
-        return Server(require_url(url), headers, is_local=is_this_machine(url))
-    instance = Instance(settings.run_folder)
-    if not instance.is_running() and has_port:
-        fail(f"Trident is not running on port {settings.port}; start it, or omit --port")
-    if not instance.is_running():
-        others = (each for each in running_instances(settings.cache) if not each.is_temporary())
-        instance = next(others, instance)
-    if not instance.is_running():
-        return None
-    # A key in the environment may be that of another server.
-    is_meant = headers and not _is_from_environment("key")
-    return Server(instance.url(), headers if is_meant else instance.headers() or headers, is_local=True)
-
-
-def _is_from_environment(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) == ParameterSource.ENVIRONMENT
+    if name is not None:
+        return server.find(name) if name else None
+    if found := server.find(tasks[0]):
+        return found
+    models = server.models() if is_named else []
+    return models[0] if len(models) == 1 and "task" not in models[0] else None
 
 
 def _reject_start_settings(flags: Mapping[str, Any], server: Server) -> None:
@@ -135,12 +119,14 @@ def _reject_start_settings(flags: Mapping[str, Any], server: Server) -> None:
             raise click.UsageError(f"{flag} does not apply: {server.url} serves the model already")
 
 
-def _served_name(name: str, settings: Settings) -> str | None:
-    """Return the name by which a server on this machine has a model, or None if it cannot have it."""
+def _served_name(name: str | None, settings: Settings) -> str | None:
+    """Return the name by which a server on this machine has a model, or an empty text if it cannot have it."""
     from trident.cli.repository import exported_name, is_path_or_url
 
+    if name is None:
+        return None
     found = exported_name(name, settings.model_repository)
-    return found or (None if is_path_or_url(name) else name)
+    return found or ("" if is_path_or_url(name) else name)
 
 
 @contextlib.contextmanager
@@ -150,7 +136,7 @@ def _started_server(settings: Settings, name: str, options: list[str]) -> Iterat
     from trident.launch.preflight import LaunchError
     from trident.launch.temporary import temporary_instance
 
-    with _exit_on_sigterm():
+    with _exit_on_signals():
         models = export_for_serving(settings, [name], options, quiet=True)
         status = Status(f"Starting {name}")
         try:
@@ -163,16 +149,18 @@ def _started_server(settings: Settings, name: str, options: list[str]) -> Iterat
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an orderly exit while the block runs, so that a started server is stopped."""
+def _exit_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an orderly exit while the block runs, so that a started server is stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(each, lambda signum, _: sys.exit(128 + signum)) for each in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
 
 
 class Status:
@@ -181,7 +169,7 @@ class Status:
     def __init__(self, text: str):
         self._text, self._started = text, time.monotonic()
         self._shown: int | None = None
-        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._is_terminal = is_terminal(sys.stderr)
 
     def update(self) -> None:
         """Show how long the command has waited."""

@@ -1,13 +1,15 @@
 """The instances of Trident on this machine. Each instance locks its run folder, the folder `run/PORT` in the cache."""
 
 import fcntl
+import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 from trident.launch.preflight import LaunchError
 
@@ -21,11 +23,14 @@ class Instance:
         self._folder = run_folder
         self.port = int(run_folder.name)
         self._url_file, self._pid_file = run_folder / "url", run_folder / "trident.pid"
-        self._key_file, self._address_file = run_folder / "local_key", run_folder / "address"
+        self._key_file, self._about_file = run_folder / "local_key", run_folder / "about.json"
 
     @contextmanager
-    def acquire(self, url: str, address: str = "127.0.0.1") -> Iterator[None]:
-        """Lock the run folder while the block runs. Raise LaunchError if another launcher has locked the folder."""
+    def acquire(self, url: str, about: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+        """Lock the run folder while the block runs. Raise LaunchError if another launcher has locked the folder.
+
+        `about` has the settings that commands need to know: see `about`.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w", encoding="utf-8") as lock:
             self._lock(lock)
@@ -33,7 +38,7 @@ class Instance:
             for name in ("keys_in_use", "temporary", "stopping"):
                 (self._folder / name).unlink(missing_ok=True)
             self._url_file.write_text(url, encoding="utf-8")
-            self._address_file.write_text(address, encoding="utf-8")
+            self._about_file.write_text(json.dumps(dict(about)), encoding="utf-8")
             try:
                 yield
             finally:
@@ -77,6 +82,8 @@ class Instance:
             return False
         except BlockingIOError:
             return self._pid_file.exists()
+        except PermissionError:
+            return False  # another user's
         return False
 
     def write_pid(self) -> None:
@@ -114,9 +121,17 @@ class Instance:
         """Record that the instance runs only for one command."""
         (self._folder / "temporary").touch()
 
-    def address(self) -> str:
-        """Return the address that the API listens on."""
-        return self._address_file.read_text(encoding="utf-8")
+    def about(self) -> dict[str, Any]:
+        """Return what commands need to know, as far as it is known.
+
+        The keys are `address` (that the API listens on), `stop_seconds` (the time for requests in progress when the
+        instance stops) and `on_demand` (whether models are loaded and unloaded on demand).
+        """
+        try:
+            about: dict[str, Any] = json.loads(self._about_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return about
 
 
 def running_instances(cache: Path) -> Iterator[Instance]:

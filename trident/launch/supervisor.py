@@ -34,6 +34,10 @@ _MAX_PAUSE_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 
 
+# No proxy may get the requests to this machine, which have a key.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 class _Stopped(Exception):
     """A stop was requested by a signal or by POST /shutdown."""
 
@@ -73,7 +77,7 @@ class Supervisor:
         Raise LaunchError if the startup fails, or if the frontend exits with an error.
         """
         instance = Instance(self._settings.run_folder)
-        with instance.acquire(self._url, self._settings.host):
+        with instance.acquire(self._url, self._about()):
             check_frontend(self._settings)
             if self._settings.starts_triton:
                 check_embedded(self._settings)
@@ -86,7 +90,19 @@ class Supervisor:
             self._headers = instance.headers()
             self._settings_file = SettingsFile(self._settings, self._load)
             instance.write_pid()
-            self._run(instance)
+            try:
+                self._run(instance)
+            finally:
+                if self.is_temporary:
+                    shutil.rmtree(self._settings.run_folder, ignore_errors=True)
+
+    def _about(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "address": settings.host,
+            "stop_seconds": settings.shutdown_delay + settings.drain_seconds,
+            "on_demand": settings.models_on_demand,
+        }
 
     def _stop_requested(self, seconds: float) -> bool:
         """Wait up to `seconds` for a stop request. Return whether a stop has been requested."""
@@ -172,7 +188,7 @@ class Supervisor:
             headers = {"Content-Type": "application/json"} | self._headers
             try:
                 post = urllib.request.Request(f"{self._url}{path}", orjson.dumps(body), headers)
-                with urllib.request.urlopen(post, timeout=_WEB_SECONDS) as response:
+                with _OPENER.open(post, timeout=_WEB_SECONDS) as response:
                     response.read()
             except (OSError, http.client.HTTPException) as error:
                 raise LaunchError(f"{model['id']} loaded, but its first request failed: {error}") from error
@@ -182,7 +198,7 @@ class Supervisor:
         """Return the loaded models. Raise LaunchError if the frontend does not list them."""
         try:
             get = urllib.request.Request(f"{self._url}/v1/models", headers=self._headers)
-            with urllib.request.urlopen(get, timeout=_WEB_SECONDS) as response:
+            with _OPENER.open(get, timeout=_WEB_SECONDS) as response:
                 models: list[dict[str, Any]] = orjson.loads(response.read())["data"]
         except OSError as error:
             raise LaunchError(f"The frontend does not list its models: {error}") from error
@@ -286,7 +302,7 @@ def _say(text: str) -> None:
 def _status(url: str) -> int:
     """Return the HTTP status of a URL, or 0 if nothing responds."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with _OPENER.open(url, timeout=5) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

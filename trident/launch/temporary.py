@@ -1,5 +1,6 @@
 """A Trident that a command starts for its own requests and stops afterwards: `python -m trident.launch.temporary`."""
 
+import math
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from contract.paths import CHECKOUT
 from frontend.settings import Settings, load_settings
@@ -32,9 +35,9 @@ def temporary_instance(settings: Settings, models: Sequence[str], wait: Callable
     starts. The instance ends with this process, also if this process is killed. Raises LaunchError if it does not
     start.
     """
-    ports = _free_ports(4)
-    with tempfile.TemporaryDirectory(prefix="trident-") as folder:
-        own = replace(settings, **_overrides(ports, tuple(models), Path(folder)))
+    ports, limit = _free_ports(4), settings.max_memory_gb or math.inf
+    with tempfile.TemporaryDirectory(prefix="trident-", ignore_cleanup_errors=True) as folder:
+        own = replace(settings, **_overrides(ports, tuple(models), Path(folder), limit))
         instance, log = Instance(own.run_folder), Path(folder) / "log"
         command = [sys.executable, "-m", "trident.launch.temporary"]
         with log.open("w", encoding="utf-8") as output:
@@ -48,8 +51,8 @@ def temporary_instance(settings: Settings, models: Sequence[str], wait: Callable
             _stop(process)
 
 
-def _overrides(ports: Sequence[int], models: tuple[str, ...], data: Path) -> dict[str, Any]:
-    """Return the settings that differ from the user's: nothing that is shared with other servers."""
+def _overrides(ports: Sequence[int], models: tuple[str, ...], data: Path, limit: float) -> dict[str, Any]:
+    """Return the settings that differ from the user's: nothing is shared with other servers, nor their memory."""
     names = ("port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
     unset = ("public_url", "triton", "admin_key_file", "database_url", "pepper_file", "redis_url", "otlp_endpoint")
     return {
@@ -62,6 +65,7 @@ def _overrides(ports: Sequence[int], models: tuple[str, ...], data: Path) -> dic
         "models": models,
         "models_on_demand": False,
         "data": data,
+        "max_memory_gb": min(limit, psutil.virtual_memory().available / 1e9),
         "drain_seconds": 0,
         "shutdown_delay": 0.0,
     }
@@ -104,7 +108,7 @@ def _main() -> None:
 
     settings = load_settings()
     code = run(settings, load_settings, is_temporary=True)
-    shutil.rmtree(settings.run_folder, ignore_errors=True)
+    shutil.rmtree(settings.data, ignore_errors=True)  # the command may have been killed
     sys.exit(code)
 
 

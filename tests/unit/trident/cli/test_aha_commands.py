@@ -36,8 +36,8 @@ SERVED = {
         ["--mmproj", "mmproj-xxx.gguf"],
         {"aliases": {"qwen3.5-gguf": "served"}},
     ),
-    "cli -m qwen3-embedding-0.6b --artifact-format onnx --onnx-path onnx --tokenizer-dir onnx": (
-        "qwen3-embedding-0.6b",
+    "cli -m AI-ModelScope/RMBG-2.0 --artifact-format onnx --onnx-path onnx --tokenizer-dir onnx": (
+        "AI-ModelScope/RMBG-2.0",
         ["--weights", "onnx"],
         {},
     ),
@@ -69,7 +69,6 @@ RUN = {
     "run -m qwen3.5-gguf -i 提取图片中的文本 -i https://host/file --gguf-path xxx.gguf --mmproj-path mmproj-xxx.gguf": (
         "{here}/xxx.gguf"
     ),
-    'run -m qwen3.5-0.8b -i "hello" --artifact-format onnx --onnx-path onnx --tokenizer-dir onnx': "qwen3.5-0.8b",
 }
 OTHERS = [
     "ps",
@@ -137,13 +136,15 @@ def test_documented_requests(line, monkeypatch, tmp_path):
         pass
 
     def session(flags, name, *tasks, options):
-        opened.append(name)
+        opened.append((name, options))
         raise Opened
 
     monkeypatch.setattr(one_request, "session", session)
     result = CliRunner().invoke(main, shlex.split(line))
     assert isinstance(result.exception, Opened), result.output
-    assert opened == [RUN[line].replace("{here}", str(tmp_path))]
+    options = ["--weights", "model"] if "--weight-path" in line else []
+    options += ["--mmproj", "mmproj-xxx.gguf"] if "--mmproj-path" in line else []
+    assert opened == [(RUN[line].replace("{here}", str(tmp_path)), options)]
 
 
 @pytest.mark.parametrize("line", OTHERS)
@@ -198,7 +199,7 @@ def test_list_wide_has_ollamas_columns(tmp_path):
 
 def test_ps_has_ahas_columns(tmp_path):
     instance = Instance(Settings(port=5998, cache=tmp_path / "cache").run_folder)
-    with instance.acquire("http://127.0.0.1:9", "0.0.0.0"):
+    with instance.acquire("http://127.0.0.1:9", {"address": "0.0.0.0", "on_demand": False}):
         instance.write_pid()
         pid = os.getpid()
         header, rule, row = run("ps").splitlines()
@@ -221,6 +222,7 @@ def test_download_reports_each_attempt(monkeypatch):
     def fail(*_):
         raise DownloadFailed("the index is unreachable")
 
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("trident.cli.downloads._fetch", fail)
     monkeypatch.setattr(exporting, "_RETRY_SECONDS", 0.0)
     lines = run("download -m Qwen/Qwen3-0.6B", code=1).splitlines()
@@ -230,6 +232,7 @@ def test_download_reports_each_attempt(monkeypatch):
 
 
 def test_attempt_after_a_failure_succeeds(capsys, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(exporting, "_RETRY_SECONDS", 0.0)
     outcomes = iter([DownloadFailed("broken"), "done"])
 
@@ -288,21 +291,32 @@ class TestDelete:
         weights = repository / ("snapshots" if is_hub else "mine") / "1"
         for folder in (weights, repository / "blobs", repository / "snapshots" / "2"):
             folder.mkdir(parents=True)
-        for number in "12":
-            (repository / "blobs" / number).touch()
-        (weights / "model.bin").symlink_to(repository / "blobs" / "1")
-        make_model(tmp_path, weights=str(weights))
-        run(f"delete -m {MODEL} -y")
+        for name in ("own", "shared", "other"):
+            (repository / "blobs" / name).touch()
+        for folder, names in ((weights, ("own", "shared")), (repository / "snapshots" / "2", ("shared", "other"))):
+            for name in names:
+                (folder / name).symlink_to(repository / "blobs" / name)
+        make_model(tmp_path, weights=str(weights), name="mine", origin="hf:a/b@1")
+        run("delete -m mine -y")
         assert weights.exists() != is_hub
-        assert sorted(path.name for path in (repository / "blobs").iterdir()) == (["2"] if is_hub else ["1", "2"])
-        assert (repository / "snapshots" / "2").exists()
+        blobs = {path.name for path in (repository / "blobs").iterdir()}
+        assert blobs == ({"shared", "other"} if is_hub else {"own", "shared", "other"})
+        assert (repository / "snapshots" / "2" / "shared").exists()
+
+    def test_folder_that_the_user_named_is_kept(self, tmp_path):
+        """A snapshot in the hub's cache that Trident has not downloaded: it was named with --weights."""
+        weights = tmp_path / "models--a--b" / "snapshots" / "1"
+        weights.mkdir(parents=True)
+        make_model(tmp_path, weights=str(weights))
+        run(f"rm {MODEL}")
+        assert weights.exists()
 
     def test_download_that_another_model_uses_is_kept(self, tmp_path):
         weights = tmp_path / "models--a--b" / "snapshots" / "1"
         weights.mkdir(parents=True)
-        for name in (MODEL, "other"):
-            make_model(tmp_path, weights=str(weights), name=name)
-        run(f"rm {MODEL}")
+        for name in ("one", "other"):
+            make_model(tmp_path, weights=str(weights), name=name, origin="hf:a/b@1")
+        run("rm one")
         assert weights.exists()
         run("rm other")
         assert not weights.exists()
@@ -341,8 +355,11 @@ class TestDelete:
         instance = Instance(settings.run_folder)
         with instance.acquire("http://127.0.0.1:9"):
             instance.write_pid()
-            assert "is served on port 5996; first run: trident stop --port 5996" in run(f"rm {MODEL}", code=1)
+            make_model(tmp_path, name="other")
+            text = run(f"rm other {MODEL}", code=1)
+            assert "is served on port 5996; first run: trident stop --port 5996" in text
         assert folder.exists()
+        assert (tmp_path / "repository" / "other").exists()
 
 
 def make_model(folder, weights=None, name=MODEL, origin=None):
@@ -366,6 +383,8 @@ def make_model(folder, weights=None, name=MODEL, origin=None):
         ("cli -m x --mmproj-path mmproj-xxx.gguf", "--mmproj-path requires --gguf-path"),
         ("cli -m x --artifact-format onnx --gguf-path xxx.gguf", "--artifact-format onnx requires --onnx-path"),
         ("cli -m x --onnx-path onnx --config-path model", "--config-path: put the files beside the ONNX file, in onnx"),
+        ("cli -m qwen3-embedding-0.6b --onnx-path onnx", "'qwen3-embedding-0.6b' cannot be read from an ONNX file"),
+        ("run -m qwen3.5-0.8b -i hello --onnx-path onnx", "'qwen3.5-0.8b' cannot be read from an ONNX file"),
         ("cli -m x --config-path model", "--config-path requires --gguf-path or --onnx-path"),
         ("cli", "Missing option '-m' / '--model'"),
         ("cli -m x --save-dir models --weight-path model", "--save-dir does not apply"),

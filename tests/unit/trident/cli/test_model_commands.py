@@ -41,7 +41,7 @@ class TestRun:
 
     def test_options_become_fields_of_the_request(self, api, tmp_path):
         (tmp_path / "schema.json").write_text('{"type": "object"}', encoding="utf-8")
-        options = ["--system", "Be kind", "--format", "schema.json", "--think", "high", "--temperature", "0"]
+        options = ["--system", "Be kind", "--format", "schema.json", "--think=high", "--temperature", "0"]
         run("run", "talker", "hi", *options, "--seed", "7", "--max-tokens", "9")
         body = api.last("/v1/chat/completions").json()
         assert body["messages"][0] == {"role": "system", "content": "Be kind"}
@@ -54,7 +54,11 @@ class TestRun:
         assert api.last("/v1/chat/completions").json()["response_format"] == {"type": "json_object"}
 
     def test_think_without_a_value_turns_reasoning_on(self, api):
-        for arguments in (["talker", "--think", "why?"], ["--think", "talker", "why?"], ["talker", "why?", "--think"]):
+        for arguments in (
+            ["talker", "--think", "why?"],
+            ["--think", "talker", "why?"],
+            ["talker", "--think=high", "why?"],
+        ):
             run("run", *arguments)
             body = api.last("/v1/chat/completions").json()
             assert (body["enable_thinking"], body["messages"][0]["content"]) == (True, "why?")
@@ -81,7 +85,7 @@ class TestRun:
         runner = CliRunner()
         assert "\x1b[2m" in runner.invoke(main, ["run", "talker", "hi"], color=True).stderr
         monkeypatch.setenv("NO_COLOR", "1")
-        assert "\x1b" not in runner.invoke(main, ["run", "talker", "hi"]).stderr
+        assert "\x1b" not in runner.invoke(main, ["run", "talker", "hi"], color=True).stderr
 
     def test_whole_response_as_json(self, api):
         found = json.loads(run("run", "talker", "hi", "--json").stdout)
@@ -111,12 +115,38 @@ class TestRun:
             (["-m", "x"], "Missing option '-i'"),
             (["talker", "hi", "--think=never"], "'never' is not one of 'true', 'false', 'low', 'medium', 'high'"),
             (["talker", "hi", "--format", "no.json"], "--format: 'no.json' is neither json nor a file"),
-            (["-m", "x", "-i", "y", "--seed", "1"], "--seed does not apply to -m"),
+            (["-m", "x", "-i", "y", "--seed", "0"], "--seed does not apply to -m"),
             (["talker", "hi", "--json", "--verbose"], "excludes --verbose"),
         ],
     )
     def test_wrong_arguments(self, api, arguments, message):
         assert message in run("run", *arguments, code=2, stdin="").stderr
+
+    @pytest.mark.parametrize(
+        ("line", "path"),
+        [
+            (["run", "talker", "hi", "--json"], "/v1/chat/completions"),
+            (["run", "-m", "talker", "-i", "hi"], "/v1/chat/completions"),
+            (["embed", "hi"], "/v1/embeddings"),
+            (["rerank", "a", "b"], "/v1/rerank"),
+            (["image", "cat", "-o", "cat.png"], "/v1/images/generations"),
+        ],
+    )
+    @pytest.mark.parametrize("body", [b"{}", b"not JSON", b'{"choices": []}', b'{"data": 5, "results": [7]}'])
+    def test_response_that_is_not_openais_is_an_error(self, api, line, path, body):
+        api.responses[path] = lambda _: (200, body)
+        result = run(*line, code=1)
+        assert result.stderr.startswith("Error: ")
+
+    def test_servers_without_tasks_and_single_models_are_used(self, api):
+        """As other servers with OpenAI's API."""
+        rows = [{"id": "own/model", "object": "model"}]
+        api.responses["/v1/models"] = lambda request: (
+            (200, json.dumps({"data": rows}).encode()) if request.path == "/v1/models" else (404, b"")
+        )
+        assert run("run", "own/model", "hi").stdout == "Hello there\n"
+        assert run("embed", "four").stdout == "[4.0, 0.5]\n"
+        assert api.last("/v1/embeddings").json()["model"] == "own/model"
 
     def test_error_of_the_server_is_shown(self, api):
         api.responses["/v1/chat/completions"] = lambda _: (400, b'{"error": {"message": "Too long"}}')
@@ -212,6 +242,9 @@ class TestAhaRun:
         (first,) = self.results("cutter", "-i", "a.png")
         assert first.startswith("Output saved to: cutter_")
         assert first.endswith(".png")
+        self.results("cutter", "-i", "a.png", "-i", "b.png", "-o", "x.png", "-o", "y.webp")
+        kinds = [r.form()["output_format"] for r in api.requests if r.path == "/v1/images/remove_background"]
+        assert kinds[-2:] == ["png", "webp"]
         two = self.results("cutter", "-i", "a.png", "-i", "b.png")
         assert [line[-6:] for line in two] == ["_0.png", "_1.png"]
 
@@ -233,6 +266,8 @@ class TestAhaRun:
         ("arguments", "message"),
         [
             (["listener", "-i", "only a prompt"], "Name one audio file with -i"),
+            (["talker", "-i", "a", "-i", "b", "-o", "x", "-o", "y"], "There are more outputs (-o) than results"),
+            (["speaker", "-i", "a", "-o", "x.png"], "-o: the output must end with one of .mp3"),
             (["ranker", "-i", "only a query"], "The inputs of a reranker are"),
             (["speaker", "-i", "text", "-i", "words"], "The inputs of a speech model are"),
         ],
@@ -269,6 +304,10 @@ class TestMedia:
         assert api.last("/v1/audio/transcriptions").form()["language"] == "de"
         assert run("transcribe", "calls", "--format", "srt", "-o", "out").stdout == "out/a.srt\nout/b.srt\n"
         assert (tmp_path / "out" / "a.srt").read_text(encoding="utf-8") == "words of a.wav\n"
+        api.responses["/v1/audio/transcriptions"] = lambda _: (200, b'{"text": "words", "language": "en"}')
+        line = run("transcribe", "c.flac", "--format", "verbose_json", "--json").stdout
+        assert json.loads(line) == {"file": "c.flac", "text": "words", "language": "en"}
+        api.responses["/v1/audio/transcriptions"] = lambda _: (200, b"words of b.mp3")
         rows = [json.loads(line) for line in run("transcribe", "calls", "--json").stdout.splitlines()]
         assert rows[1] == {"file": "calls/b.mp3", "text": "words of b.mp3"}
 
@@ -383,6 +422,26 @@ class TestBench:
         result = run("bench", "serve", "--num-requests", "5", "--warmup", "0", "--json", code=1)
         assert json.loads(result.stdout)["errors"] == {"Too many requests": 5}
         assert "5 of 5 requests failed" in result.stderr
+
+    def test_unexpected_responses_are_errors_and_no_hang(self, api):
+        def odd(request):
+            if not request.json().get("stream"):
+                return 200, b'{"usage": {"prompt_tokens": 9}}'
+            return iter([event({"choices": [{"index": 0, "text": "x"}]}), b"data: [DONE]\n\n"])
+
+        api.responses["/v1/chat/completions"] = odd
+        result = run("bench", "serve", "--num-requests", "2", "--warmup", "0", "--json", code=1)
+        assert json.loads(result.stdout)["errors"] == {"The response is empty": 2}
+
+    def test_no_server_is_started(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("TRIDENT_URL", raising=False)
+        monkeypatch.setenv("TRIDENT_CACHE", str(tmp_path))
+        assert "Trident is not running" in run("bench", "serve", code=1).stderr
+
+    @pytest.mark.parametrize("name", ["plot.abc", "missing/plot.png"])
+    def test_plot_that_cannot_be_written_is_an_error_before_the_load(self, api, name):
+        assert "--plot: '" in run("bench", "serve", "--plot", name, code=2).stderr
+        assert not api.requests
 
     def test_plot(self, api, tmp_path):
         run("bench", "serve", "--num-requests", "4", "--rate", "200", "--plot", "plot.png")
