@@ -76,6 +76,12 @@ def terminal(line, **environment):
         child.close(force=True)
 
 
+def long_response(folder):
+    """Write the schema of a response of a thousand numbers."""
+    schema = {"type": "array", "minItems": 1000, "items": {"type": "integer", "minimum": 100, "maximum": 99_999}}
+    (folder / "long.json").write_text(json.dumps(schema), encoding="utf-8")
+
+
 class TestPipes:
     def test_run(self, server, folder):
         result = run(f'run {MODEL} --temperature 0 --max-tokens 20 "{PROMPT}"')
@@ -209,13 +215,13 @@ class TestTerminal:
 
     def test_ctrl_c_stops_the_response_and_not_the_conversation(self, server, folder):
         """The engine stops as well: without an end, the response would be as long as the context."""
+        long_response(folder)
         with terminal(f"run {MODEL}") as child:
             child.expect_exact(">>> ")
-            child.sendline("/set parameter max_tokens 8000")
+            child.sendline("/set format long.json")
             child.expect_exact(">>> ")
-            child.sendline("Print all numbers from 1 to 2000, each on a line")
-            child.expect_exact("each on a line")
-            child.expect(r"\d[\s\S]{40}")
+            child.sendline("Numbers")
+            child.expect(r"\d\D+\d")
             child.sendintr()
             child.expect_exact(">>> ")
             wait_until(lambda: metric(server, "running") == 0, 10, "the engine to stop")
@@ -223,7 +229,8 @@ class TestTerminal:
             child.expect_exact("messages  2")
 
     def test_ctrl_c_during_one_prompt_exits_with_130(self, server, folder):
-        with terminal(f'run {MODEL} --max-tokens 4000 "Count to a thousand, one number per line"') as child:
+        long_response(folder)
+        with terminal(f"run {MODEL} --format long.json Numbers") as child:
             child.expect(r"\d\D+\d")
             child.sendintr()
             child.expect(pexpect.EOF)
