@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from contract.paths import CHECKOUT
+from export.memory import memory_limit
 from frontend.settings import Settings, load_settings
 from trident.launch.children import start_child
 from trident.launch.instance import Instance
@@ -65,7 +66,7 @@ def _overrides(ports: Sequence[int], models: tuple[str, ...], data: Path, limit:
         "models": models,
         "models_on_demand": False,
         "data": data,
-        "max_memory_gb": min(limit, psutil.virtual_memory().available / 1e9),
+        "max_memory_gb": min(limit, min(memory_limit(), psutil.virtual_memory().available) / 1e9),
         "drain_seconds": 0,
         "shutdown_delay": 0.0,
     }
