@@ -22,7 +22,7 @@ install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1
 	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help install serve stop export test test-all test-fast lint format docs bench lock clean
+.PHONY: help install serve stop export test test-all test-deploy images test-fast lint format docs bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +135,14 @@ test-all: lint ## like test, but run all heavy suites
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
+test-deploy: lint ## build and run the images in a real Docker engine (needs root, Debian's docker.io and mmdebstrap)
+	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
+	@$(BIN)/python -m pytest tests/heavy/test_containers.py -s $(ARGS)
+
+images: ## build the container images trident (all in one) and trident-frontend
+	@docker build -f docker/all-in-one.Dockerfile -t trident .
+	@docker build -f docker/frontend.Dockerfile -t trident-frontend .
+
 test-fast: .venv/dev.stamp ## run the tests that need no Triton (a few minutes)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
 
@@ -158,7 +166,7 @@ bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BE
 
 # The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
-	@cd requirements && for name in build serve dev bench gateway plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
+	@cd requirements && for name in build serve dev bench gateway frontend plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
 		case $$name in triton|pip|swagger|voxcpm|asr) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice|gguf) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
@@ -167,6 +175,7 @@ lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev --extra postgres --extra tracing -c serve.lock";; \
 			gateway) source=../pyproject.toml; flags="--extra backends --extra export --extra postgres --extra tracing -c serve.lock";; \
+			frontend) source=../pyproject.toml; flags="--extra postgres --extra tracing -c serve.lock";; \
 			plot) source=../pyproject.toml; flags="--extra backends --extra export --extra plot -c serve.lock";; \
 			bench) source=../pyproject.toml; flags="--extra backends --extra export --extra bench -c serve.lock";; esac; \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
