@@ -1,13 +1,12 @@
 """Requests of commands to the management API of a running instance."""
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from trident.cli.client import error_message, send
+from trident.cli.client import error_message, key_hint, send
 from trident.cli.options import fail
 from trident.cli.target import find_target, not_running, target_options
 
@@ -31,7 +30,7 @@ class Api:
                 method, f"{self._url}{path}", body, self._headers, seconds=_SECONDS, is_local=self._is_local
             )
             if status >= 300:
-                fail(error_message(content, status) + _hint(status))
+                fail(error_message(content, status) + key_hint(status, "an admin key"))
             found: dict[str, Any] = json.loads(content)
         except (OSError, ValueError) as error:
             fail(f"{self._url} does not respond: {getattr(error, 'reason', error)}")
@@ -68,8 +67,3 @@ def table(rows: list[tuple[Any, ...]], *header: str) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def _hint(status: int) -> str:
-    is_denied = status in (401, 403) and not os.environ.get("TRIDENT_API_KEY")
-    return "; set TRIDENT_API_KEY to an admin key" if is_denied else ""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import mimetypes
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -218,15 +219,16 @@ def error_message(content: bytes, status: int) -> str:
 @contextlib.contextmanager
 def failures_reported() -> Iterator[None]:
     """Exit with the server's message if a request fails."""
-    import os
-
     try:
         yield
     except ServerError as error:
-        hint = ""
-        if error.status in (401, 403) and not os.environ.get("TRIDENT_API_KEY"):
-            hint = "; set TRIDENT_API_KEY to an API key"
-        fail(f"{error}{hint}")
+        fail(f"{error}{key_hint(error.status, 'an API key')}")
+
+
+def key_hint(status: int, kind: str) -> str:
+    """Return how to send a key of this kind, if a request was denied and the environment has none."""
+    is_denied = status in (401, 403) and not os.environ.get("TRIDENT_API_KEY")
+    return f"; set TRIDENT_API_KEY to {kind}" if is_denied else ""
 
 
 def _no_redirect() -> Any:

@@ -47,9 +47,10 @@ class ModelFacts:
         self.config: Path | None = self._model.folder / "config.pbtxt" if self._model else None
         """The configuration in the model repository, if the model is exported."""
         try:
-            self.parameters = dict(sorted(read_model_parameters(self.config).items())) if self.config else {}
+            parameters = read_model_parameters(self.config) if self.config else {}
         except text_format.ParseError as error:
             fail(f"{self.config}, line {error}: fix the file, or delete it and export the model again")
+        self.parameters = dict(sorted(parameters.items()))
         """The parameters in the configuration, sorted by name."""
         self._version = _version(self._model.folder) if self._model else None
         self._header = _gguf_header(self._version)
