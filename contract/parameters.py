@@ -58,6 +58,9 @@ class EncoderParameters:
     query_prompt: str = ""
     document_prompt: str = ""
     template: str | None = None
+    network: dict[str, Any] | None = None
+    """The model of Triton that computes the network, if the backend does not: `model`, its name; `inputs` and `output`,
+    the names of its tensors; `max_rows`, its largest batch, if limited."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class SegmentationParameters:
     sigmoid: bool
     max_pixels: int
     queue_size: int
+    network: dict[str, Any] | None = None
+    """See EncoderParameters."""
 
 
 @dataclass(frozen=True)

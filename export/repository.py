@@ -31,7 +31,7 @@ from export.triton_config import merge_edits, render_config
 
 _RECORD = "export.json"
 
-# The temporary folders of exports: see `_replacing`.
+# The temporary folders of exports: see `replacing`.
 _LEFTOVER = re.compile(r"\.(?:export-([a-z0-9][a-z0-9._-]*)|fetch)-[a-z0-9_]{8}")
 
 
@@ -193,7 +193,7 @@ def _convert(entry: Entry, cache: Path, weights: Path | None, inputs: dict[str, 
     for path in (folder.parent, downloads):
         path.mkdir(parents=True, exist_ok=True)
     _require_space(entry, cache, weights)
-    with _replacing(folder) as new:
+    with replacing(folder) as new:
         version = new / "1"
         version.mkdir()
         source = weights or _fetch(entry, downloads, new / "source")
@@ -227,17 +227,17 @@ def _install(target: Path, versions: Mapping[int, Path], record: dict[str, Any],
             config_text = merge_edits(before, current.read_text(encoding="utf-8"), config)
         except text_format.ParseError as error:
             raise ExportError(f"{current}, line {error}: fix the file, or delete it to generate a new one") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(target) as new:
+    with replacing(target) as new:
         for number, version in versions.items():
-            _link_tree(version, new / str(number))
+            link_tree(version, new / str(number))
         (new / "config.pbtxt").write_text(config_text, encoding="utf-8")
         _write_record(new, record | {"config": config})
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `target` if the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".export-{target.name}-") as folder:
         new = Path(folder) / target.name
         new.mkdir()
@@ -253,7 +253,7 @@ def _replacing(target: Path) -> Iterator[Path]:
             raise
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path) -> None:
     """Create `target` with the folders of `source` and hard links to its files. Copy files that cannot be linked."""
     for path in [source, *sorted(source.rglob("*"))]:
         destination = target / path.relative_to(source)

@@ -14,6 +14,7 @@ from export.catalog import Entry, load_catalog
 from export.engines import with_engine
 from export.fetch import ExportError
 from export.gguf_header import GGUFHeader, IncompleteGGUF, InvalidGGUF, parse_header, require_header
+from export.local_names import free_name
 from export.model_info import ModelInfo, read_info
 from export.own_models import BYTES_PER_WEIGHT, CACHE_BYTES, Facts, folder_entry, gguf_entry, memory_text
 from export.repository import read_record
@@ -72,6 +73,23 @@ class Choices(NamedTuple):
     """For a model of the catalog: a folder on this machine to convert instead of what a hub has."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """A model as its publisher has it, on a hub or in a folder on this machine."""
+
+    name: str
+    """The name that it gets in a model repository."""
+    id: str
+    owner: str
+    created: int
+    """In seconds since 1970."""
+    files: ModelFiles
+    folder: Path | None = None
+    """The folder, if it is on this machine."""
+    revision: str = ""
+    """The commit on the Hugging Face hub."""
+
+
 class UnknownModel(ExportError):
     """A name stands for no model."""
 
@@ -93,6 +111,32 @@ def resolve(text: str, choices: Choices) -> Candidate:
     if reference.kind == "url":
         return _url(reference, choices)
     return _repository(reference, choices)
+
+
+def resolve_published(text: str, choices: Choices) -> Published:
+    """Return the publisher's files of a chat model, whatever the engines here can run. Raises ExportError."""
+    reference = parse_reference(text, choices.hub)
+    if reference is None:
+        raise UnknownModel(f"Unknown model '{text}': name a repository on the hub (USER/REPO), or a folder (./FOLDER)")
+    if reference.kind == "folder":
+        folder = Path(reference.location).resolve()
+        id, created = _folder_id(folder), folder.stat().st_mtime if folder.exists() else 0
+        return Published(free_name(id.rpartition("/")[2], "own"), id, "user", int(created), FolderFiles(folder), folder)
+    entry = load_catalog().get(reference.location) if reference.kind == "catalog" else None
+    if entry and entry.hub and entry.task == "chat":
+        hub, listing = _catalog_listing(entry, choices)
+        name, owner = entry.name, entry.owned_by
+    elif reference.kind in ("huggingface", "modelscope") and not reference.quantization:
+        hub, listing = _find(reference, choices)
+        name, owner = free_name(listing.id.rpartition("/")[2], "own"), listing.id.partition("/")[0]
+    else:
+        raise ExportError(f"{text}: vLLM needs a chat model in the publisher's format, from a hub or in a folder")
+    created = datetime.datetime.fromisoformat(listing.created).replace(tzinfo=datetime.UTC).timestamp()
+    files = HubFiles(hub, listing)
+    # vLLM downloads from the Hugging Face hub.
+    if _kind(hub) == "modelscope":
+        return Published(name, hugging_face_id(listing.id), owner, int(created), files)
+    return Published(name, listing.id, owner, int(created), files, revision=listing.revision)
 
 
 def plan(candidate: Candidate, engine: str, repository: Path) -> dict[str, str]:

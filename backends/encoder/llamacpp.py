@@ -110,6 +110,10 @@ class LlamaNetwork:
             return _scores(result)
         return normalize(result) if self._normalize else result
 
+    def warm_up(self) -> None:
+        """See `Network`."""
+        self.run([Tokens([1] * 16, [0] * 16)])
+
     def _batches(self, rows: Sequence[Tokens]) -> Iterator[list[Tokens]]:
         """Yield batches of at most `max_batch_tokens` tokens. A longer row is a batch of its own."""
         batch: list[Tokens] = []

@@ -20,7 +20,7 @@ from backends.common.triton import (
 )
 from backends.encoder.network import Network, OnnxNetwork
 from backends.encoder.request import EncodeRequest, tokenize
-from backends.encoder.tokens import Text, TextTokenizer, Tokenizer, Tokens
+from backends.encoder.tokens import Text, TextTokenizer, Tokenizer
 from contract.parameters import EncoderParameters
 from contract.tensors import TENSORS
 
@@ -40,7 +40,7 @@ class TritonPythonModel:
         self._tensors, self._output = TENSORS[parameters.task], _OUTPUT[parameters.task]
         self._prompts = {"query": parameters.query_prompt, "document": parameters.document_prompt}
         self._tokenizer, self._network = _open(folder, parameters)
-        self._network.run([Tokens([1] * 16, [0] * 16)])  # warm up: the first run is slow
+        self._network.warm_up()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         items = [self._read(request) for request in requests]

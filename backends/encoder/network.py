@@ -1,4 +1,4 @@
-"""Runs an ONNX encoder on onnxruntime: batches rows of tokens with little padding, and pools the output of each row."""
+"""Runs an ONNX encoder: batches rows of tokens with little padding, and pools the output of each row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.common.onnx_session import open_session
+from backends.common.network import open_network
 from backends.encoder.tokens import Tokens
 from contract.parameters import EncoderParameters
 
@@ -54,16 +54,18 @@ def normalize(rows: Array) -> Array:
 _RUN_TOKENS = 24
 
 
-def plan(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def plan(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> Iterator[list[int]]:
     """Yield batches of row indices, from the longest row to the shortest.
 
-    A batch has at most `budget` tokens, including padding. A row that is longer than the budget is a batch of its own.
+    A batch has at most `max_rows` rows, and at most `budget` tokens, including padding. A row that is longer than the
+    budget is a batch of its own.
     """
     batch: list[int] = []
     padding = longest = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         padding += longest - lengths[row] if batch else 0
-        if batch and ((len(batch) + 1) * longest > budget or padding > _RUN_TOKENS):
+        is_full = (len(batch) + 1) * longest > budget or len(batch) == max_rows
+        if batch and (is_full or padding > _RUN_TOKENS):
             yield batch
             batch, padding = [], 0
         if not batch:
@@ -79,9 +81,12 @@ class Network(Protocol):
     def run(self, rows: Sequence[Tokens]) -> Array:
         """Return one vector per row, as an array [rows, width], in the order of `rows`."""
 
+    def warm_up(self) -> None:
+        """Run the network before the first request, because a first run is slow."""
+
 
 class OnnxNetwork:
-    """Runs a model's ONNX session, and pools its output into one vector per row.
+    """Runs a model's ONNX network, and pools its output into one vector per row.
 
     An optional score.npy next to the model holds the difference between the output embeddings of two words, such as yes
     and no. The product of this array and a language model's hidden state is the difference between the logits of the
@@ -89,9 +94,8 @@ class OnnxNetwork:
     """
 
     def __init__(self, folder: Path, parameters: EncoderParameters):
-        self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
-        self._inputs = {tensor.name for tensor in self._session.get_inputs()}
-        self._output = [self._session.get_outputs()[0].name]
+        path = folder / "model.onnx"
+        self._network = open_network(path, parameters.device, parameters.threads, parameters.network)
         self._pool = POOLINGS[parameters.pooling]
         self._normalize = parameters.normalize
         self._budget = parameters.max_batch_tokens
@@ -102,7 +106,7 @@ class OnnxNetwork:
         """Return one vector per row, as an array [rows, width], in the order of `rows`."""
         lengths = [len(row.ids) for row in rows]
         result: Array | None = None
-        for batch in plan(lengths, self._budget):
+        for batch in plan(lengths, self._budget, self._network.max_rows):
             pooled = self._run_batch([rows[i] for i in batch])
             if result is None:
                 result = np.empty((len(rows), pooled.shape[1]), np.float32)
@@ -110,7 +114,17 @@ class OnnxNetwork:
         assert result is not None  # noqa: S101
         return normalize(result) if self._normalize else result
 
+    def warm_up(self) -> None:
+        """See `Network`."""
+        self._network.warm_up(self._feeds([Tokens([1] * 16, [0] * 16)])[0])
+
     def _run_batch(self, rows: Sequence[Tokens]) -> Array:
+        feeds, lengths = self._feeds(rows)
+        pooled = self._pool(self._network.run(feeds).astype(np.float32, copy=False), lengths)
+        return pooled if self._score is None else pooled @ self._score[:, None]
+
+    def _feeds(self, rows: Sequence[Tokens]) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
+        """Return the network's inputs for rows, and the lengths of the rows."""
         lengths = np.array([len(row.ids) for row in rows])
         shape = (len(rows), int(lengths.max()))
         ids, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -124,6 +138,4 @@ class OnnxNetwork:
             "token_type_ids": types,
             "position_ids": np.broadcast_to(positions, shape).astype(np.int64),
         }
-        (output,) = self._session.run(self._output, {name: feeds[name] for name in self._inputs})
-        pooled = self._pool(output.astype(np.float32, copy=False), lengths)
-        return pooled if self._score is None else pooled @ self._score[:, None]
+        return {name: feeds[name] for name in self._network.inputs}, lengths

@@ -1,4 +1,4 @@
-"""Runs the segmentation network on onnxruntime, and combines waiting images into batches."""
+"""Runs the segmentation network, and combines waiting images into batches."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.common.errors import EngineDown
-from backends.common.onnx_session import open_session
+from backends.common.network import open_network
 from contract.parameters import SegmentationParameters
 
 Mask = NDArray[np.float32]
@@ -20,17 +20,15 @@ class Network:
     """Finds the foreground of images. `submit` may be called from any thread."""
 
     def __init__(self, folder: Path, parameters: SegmentationParameters):
-        self._session = open_session(folder / "model.onnx", parameters.device, parameters.threads)
-        # The session's own description of its inputs would keep the session in memory after it is opened again.
-        first = self._session.get_inputs()[0]
-        self._input, fixed = str(first.name), first.shape[0]
-        self._output = self._session.get_outputs()[0].name
+        path = folder / "model.onnx"
+        self._network = open_network(path, parameters.device, parameters.threads, parameters.network)
+        self._input = next(iter(self._network.inputs))
         self._size = parameters.size
         self._mean, self._std = (
             np.array(values, np.float32).reshape(3, 1, 1) for values in (parameters.mean, parameters.std)
         )
         self._sigmoid = parameters.sigmoid
-        self._maximum = fixed if isinstance(fixed, int) else parameters.batch_size
+        self._maximum = self._network.max_rows or parameters.batch_size
         self._waiting: queue.SimpleQueue[tuple[Mask, Future[Mask]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -68,7 +66,7 @@ class Network:
         if not batch:
             return
         try:
-            (output,) = self._session.run([self._output], {self._input: np.stack([pixels for pixels, _ in batch])})
+            output = self._network.run({self._input: np.stack([pixels for pixels, _ in batch])})
             masks = [self._stretch(mask) for mask in output[:, 0]]
         except BaseException as error:  # this thread must not die
             for _, future in batch:

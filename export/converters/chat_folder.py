@@ -42,7 +42,7 @@ def convert_to_openvino(source: Path, version: Path, options: Mapping[str, str])
             _OPENVINO, "export.isolated.openvino_chat", str(read), str(version), precision, *_trust(options)
         )
         reference = _reference(_OPENVINO, read, options)
-        template, generation = _chat_template(read), read_json_file(read / "generation_config.json")
+        template, generation = chat_template(read), read_json_file(read / "generation_config.json")
     if precision != "int4":
         from export.converters import openvino_weights  # openvino is slow to import
 
@@ -121,7 +121,7 @@ def _quantized(file: Path) -> Path:
     return target
 
 
-def _chat_template(folder: Path) -> str:
+def chat_template(folder: Path) -> str:
     """Return the folder's chat template, or a plain one if it has none."""
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")

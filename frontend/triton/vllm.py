@@ -3,6 +3,7 @@
 The tensors are those of src/model.py and src/utils/request.py in Triton's vllm_backend, releases 24.12 and later.
 """
 
+import base64
 import functools
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -30,11 +31,12 @@ _NATIVE_ONLY = ("stream", "echo", "chat_template_kwargs", "visible_tokens", "log
 
 
 class _Prompt(NamedTuple):
-    """A text prompt from the request field `param`. `preface` is text to put before the model's output."""
+    """A text prompt from the request field `param`, and its images. `preface` is text to put before the output."""
 
     text: str
     param: str
     preface: str = ""
+    images: Sequence[bytes] = ()
 
 
 class VllmChatModel:
@@ -45,13 +47,13 @@ class VllmChatModel:
     is missing or the files cannot be read.
     """
 
-    accepts: Collection[str] = ()
     honors_structured_output = False
 
     def __init__(self, model: Model, repository: Path):
         if "tokenizer" not in model.parameters:
             raise EngineFailure(f"The configuration of '{model.name}' lacks the parameter 'tokenizer'")
         self._model = model
+        self.accepts: Collection[str] = ["image"] if model.serves("vision") and "image" in model.inputs else []
         self._tokenizer = _open_tokenizer(repository / model.name / model.parameters["tokenizer"])
 
     def conversation(
@@ -61,7 +63,8 @@ class VllmChatModel:
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Any:
-        return _Prompt(self._tokenizer.render(messages, tools, template_kwargs), "messages")
+        text = self._tokenizer.render(messages, tools, template_kwargs)
+        return _Prompt(text, "messages", images=files.get("image", ()))
 
     def prompt(self, prompt: str | Sequence[int], echo: bool) -> Any:
         if not isinstance(prompt, str):
@@ -71,7 +74,8 @@ class VllmChatModel:
     def inputs(self, prompt: Any, sampling: SamplingParameters) -> Mapping[str, Value]:
         """Return the input tensors of a request. Raises APIError.
 
-        Rejects empty prompts and too long prompts with a 400, because vLLM would answer them with a 500.
+        Rejects empty prompts and too long prompts with a 400, because vLLM would answer them with a 500. The tokens of
+        images are not counted.
         """
         tokens, limit = self._tokenizer.count(prompt.text), self._model.int_parameter("context_length")
         if not tokens:
@@ -83,7 +87,10 @@ class VllmChatModel:
                 param=prompt.param,
                 code="context_length_exceeded",
             )
-        return vllm_inputs(self._model, prompt.text, sampling, limit - tokens)
+        inputs = vllm_inputs(self._model, prompt.text, sampling, limit - tokens)
+        if prompt.images:
+            inputs["image"] = [base64.b64encode(image) for image in prompt.images]
+        return inputs
 
     def responses(self, call: RoutedCall, prompt: Any) -> "VllmCall":
         return VllmCall(call, prompt.preface)

@@ -9,6 +9,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.exporting import choices_of, exclusive_export, export_failures_reported, export_models
+from trident.cli.gpu_targets import export_for_target
 from trident.cli.options import GroupedCommand, complete_model, load_command_settings, model_options, setting_options
 
 if TYPE_CHECKING:
@@ -28,6 +29,22 @@ _EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
 )
 @click.option("--requantize", is_flag=True, help="convert the weights of GGUF files to Q8_0 for llama.cpp")
 @click.option("--tune", is_flag=True, help="measure both engines of GGUF chat models, and use the faster one")
+@click.option(
+    "--target",
+    type=click.Choice(["onnxruntime-gpu", "tensorrt", "vllm"]),
+    help="write models for Triton on a GPU host instead, to --output",
+)
+@click.option(
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="with --target: the model repository for the GPU host",
+)
+@click.option(
+    "--accelerator",
+    type=click.Choice(["cuda", "tensorrt"]),
+    help="with --target onnxruntime-gpu: what runs the network (default: cuda)",
+)
 @click.option("--dry-run", is_flag=True, help="show what would be downloaded and how it would be served")
 @click.option("--rollback", is_flag=True, help="restore the previous version of each MODEL in the model repository")
 @click.option("--names-to", type=click.Path(path_type=Path), hidden=True)
@@ -39,6 +56,9 @@ def export(
     weights: Path | None,
     requantize: bool,
     tune: bool,
+    target: str | None,
+    output: Path | None,
+    accelerator: str | None,
     dry_run: bool,
     rollback: bool,
     names_to: Path | None,
@@ -59,6 +79,7 @@ def export(
       trident export qwen3-0.6b --precision int4
       trident export ./model.gguf --dry-run
       trident export qwen3-0.6b --rollback
+      trident export qwen3-0.6b --target vllm --output ./gpu
     """
     from export.catalog import load_catalog, starter_names
     from export.engines import LlamaOptions
@@ -83,6 +104,16 @@ def export(
     choices = choices_of(settings)._replace(
         requantize=requantize, projector=mmproj, trust_remote_code=trust_remote_code, force=force, weights=weights
     )
+    if target:
+        if output is None or not names or tune or options.flag:
+            raise click.UsageError("--target requires MODEL and --output, and goes with neither --tune nor files")
+        with export_failures_reported():
+            export_for_target(
+                names, target, output.absolute(), accelerator or "cuda", choices, settings, dry_run=dry_run
+            )
+        return
+    if output or accelerator:
+        raise click.UsageError(f"{'--output' if output else '--accelerator'} requires --target")
     with export_failures_reported():
         if dry_run:
             for name in names or starter_names():

@@ -209,6 +209,12 @@ def _weights(model: Path) -> int:
     return sum(path.stat().st_size for path in files if path.is_file() and path.suffix != ".so")
 
 
+def networks_of(settings: Settings, names: Sequence[str]) -> list[str]:
+    """Return the models of the repository that compute the networks of these models (see EncoderParameters)."""
+    descriptions = [_parameters(settings.model_repository / name).get("network") for name in names]
+    return [json.loads(description)["model"] for description in descriptions if description]
+
+
 def write_repository(settings: Settings, plans: Sequence[MemoryPlan]) -> None:
     """Write the model repository that Triton loads, and the memory that each model needs."""
     target = settings.served_repository
@@ -216,7 +222,8 @@ def write_repository(settings: Settings, plans: Sequence[MemoryPlan]) -> None:
     target.mkdir(parents=True)
     changed = {name: values for plan in plans for name, values in plan.parameters.items()}
     sizes = {footprint.name: footprint.total for plan in plans for footprint in plan.footprints}
-    content = {"limit": _limit(settings) - _BASE, "models": sizes, "changed": changed}
+    networks = networks_of(settings, settings.models)
+    content = {"limit": _limit(settings) - _BASE, "models": sizes, "changed": changed, "networks": networks}
     settings.footprints_file.write_text(json.dumps(content), encoding="utf-8")
     for plan in plans:
         _write_models(settings, plan, target)
@@ -239,7 +246,7 @@ def main() -> None:
     """Write the repository, or exit with a message if the models do not fit."""
     settings = load_settings()
     try:
-        plans = [make_plan(settings, settings.models)]
+        plans = [make_plan(settings, [*settings.models, *networks_of(settings, settings.models)])]
     except LaunchError as error:
         sys.exit(str(error))
     if settings.models_on_demand:
@@ -254,11 +261,16 @@ def _plans_of_others(settings: Settings, reserved: int) -> list[MemoryPlan]:
     """
     plans = []
     for path in sorted(settings.model_repository.glob("*/config.pbtxt")):
-        if path.parent.name not in settings.models:
+        name = path.parent.name
+        if name not in settings.models:
             try:
-                plans.append(make_plan(settings, [path.parent.name], reserved))
+                parameters = _parameters(path.parent)
+                if "network" in parameters:
+                    raise LaunchError("its network is a model of its own")
+                if "task" in parameters:
+                    plans.append(make_plan(settings, [name], reserved))
             except (LaunchError, ValueError) as error:
-                print(f"{path.parent.name} cannot be loaded on demand: {error}", flush=True)
+                print(f"{name} cannot be loaded on demand: {error}", flush=True)
     return plans
 
 

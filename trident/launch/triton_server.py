@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import secrets
@@ -248,7 +249,7 @@ class TritonServer:
             f"--model-repository={settings.served_repository}",
             f"--backend-directory={self._folder / 'backends'}",
             "--model-control-mode=explicit",
-            *[f"--load-model={name}" for name in settings.models],
+            *[f"--load-model={name}" for name in (*self._networks(), *settings.models)],
             *[f"--{name}-address=127.0.0.1" for name in ports],
             *[f"--{name}-port={port}" for name, port in ports.items()],
             f"--http-restricted-api={_CLOSED_APIS}:trident-key={secrets.token_hex(16)}",
@@ -259,6 +260,12 @@ class TritonServer:
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             *_trace_options(settings.otlp_endpoint),
         ]
+
+    def _networks(self) -> list[str]:
+        """Return the models that compute the networks of other models. `_fit_models` has listed them."""
+        content = json.loads(self._settings.footprints_file.read_text(encoding="utf-8"))
+        networks: list[str] = content["networks"]
+        return networks
 
     @property
     def _shared_memory_prefix(self) -> str:

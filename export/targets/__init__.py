@@ -1,0 +1,16 @@
+"""Model repositories for GPU hosts, made from exported models and from what publishers have.
+
+A repository for one target has, for each model:
+
+- `onnxruntime-gpu`, `tensorrt`: the model itself on Trident's backend, which reads and writes text or images, and its
+  network as another model (NAME-network) on Triton's own onnxruntime or TensorRT backend, which the first one calls;
+- `vllm`: a chat model on Triton's own vLLM backend.
+"""
+
+TARGETS = ("onnxruntime-gpu", "tensorrt", "vllm")
+
+TRITON_VERSION = "26.08"
+"""The release of NVIDIA's images that the commands name. docker/triton.Dockerfile is built on the same one."""
+
+MOUNT = "/models/repository"
+"""Where the container of Triton has the repository."""
