@@ -101,7 +101,7 @@ def _config(model: Published, tokenizer: Path, config: dict[str, Any], context: 
         "id": model.id,
         "owned_by": model.owner,
         "created": str(model.created),
-        "capabilities": json.dumps(["vision"] if config.get("vision_config") else []),
+        "capabilities": json.dumps(["vision"] if "vision_config" in config else []),
         "context_length": str(context),
         "tokenizer": "tokenizer",
         **infer_formats(chat_template(tokenizer)),

@@ -6,20 +6,31 @@ It behaves like the vLLM backend in these respects:
 - `finish_reason` is "None" in every response except the last.
 - Token counts are UINT32: a scalar for the input, an array for the output.
 - `max_tokens` defaults to 16.
+- Images come in base64, in the order of their places in the prompt; here, a place is the word <image>.
 - A failed request receives a Triton error.
 """
 
+import base64
+import io
 import json
 import threading
 import time
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from PIL import Image
 
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _SECONDS = 0.02
 _SUPPORTED = {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"}
 _SUPPORTED |= {"max_tokens", "seed", "stop", "ignore_eos"}
+
+
+def _images(tensor):
+    """Return a word for each image, which tells its size."""
+    files = tensor.as_numpy().reshape(-1) if tensor is not None else []
+    opened = [Image.open(io.BytesIO(base64.b64decode(content))) for content in files]
+    return [f"<image:{image.width}x{image.height}>" for image in opened]
 
 
 class TritonPythonModel:
@@ -36,6 +47,7 @@ class TritonPythonModel:
                 name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()[0]
                 for name in ("text_input", "stream", "exclude_input_in_output", "sampling_parameters")
             }
+            inputs["images"] = _images(pb_utils.get_input_tensor_by_name(request, "image"))
             threading.Thread(target=self._respond, args=(inputs, request.get_response_sender())).start()
 
     def finalize(self):
@@ -60,6 +72,8 @@ class TritonPythonModel:
         if "<fail>" in prompt:
             raise RuntimeError("the prompt requested a failure")
         words = prompt.split()
+        images = iter(inputs["images"])
+        words = [next(images) if word == "<image>" else word for word in words]
         output = [f"{word} " for word in reversed(words)]
         output = output * 1000 if parameters.get("ignore_eos") else output
         maximum, stops = parameters.get("max_tokens", 16), parameters.get("stop", [])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from export.converters.chat_folder import _chat_template, _write_end_tokens
+from export.converters.chat_folder import _write_end_tokens, chat_template
 from export.converters.llamacpp import write_template
 from export.converters.readable_folder import readable_folder
 from export.fetch import ExportError
@@ -62,11 +62,11 @@ def test_chat_template_is_found(tmp_path, files, expected):
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    assert _chat_template(tmp_path) == expected
+    assert chat_template(tmp_path) == expected
 
 
 def test_model_without_a_template_gets_a_plain_one(tmp_path):
-    assert "message.role" in _chat_template(tmp_path)
+    assert "message.role" in chat_template(tmp_path)
 
 
 @pytest.mark.parametrize(
