@@ -166,11 +166,11 @@ bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BE
 
 # The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
-	@cd requirements && for name in build serve dev bench gateway frontend plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
+	@cd requirements && for name in build serve dev bench gateway frontend sbom plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
 		case $$name in triton|pip|swagger|voxcpm|asr) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice|gguf) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
-			litellm) source=$$name.in; flags=;; \
+			litellm|sbom) source=$$name.in; flags=;; \
 			kokoro|espeak) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev --extra postgres --extra tracing -c serve.lock";; \

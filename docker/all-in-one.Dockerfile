@@ -11,10 +11,14 @@ WORKDIR /app
 COPY Makefile README.md pyproject.toml hatch_build.py ./
 COPY requirements requirements
 # Kokoro is one of the starter models. Its dictionaries would otherwise be installed at its first export.
+# hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip make .venv/kokoro.stamp PYTHON=python3 \
     && find .venv -type d -name tests -prune -exec rm -r {} + \
     && find .venv -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded {} + \
-    && touch .venv/*.stamp
+    && touch .venv/*.stamp \
+    && python3 -m venv /sbom \
+    && /sbom/bin/pip install --quiet --require-hashes -r requirements/sbom.lock \
+    && /sbom/bin/cyclonedx-py environment .venv/bin/python --gather-license-texts --of JSON -o sbom.cdx.json
 COPY . .
 RUN .venv/bin/python -m compileall -q -j 0 contract frontend export trident
 

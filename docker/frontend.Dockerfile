@@ -8,7 +8,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY requirements/pip.lock requirements/build.lock requirements/frontend.lock requirements/swagger.lock requirements/
+COPY requirements/pip.lock requirements/build.lock requirements/frontend.lock requirements/swagger.lock \
+    requirements/sbom.lock requirements/
 COPY README.md pyproject.toml hatch_build.py ./
 # hadolint ignore=DL3042
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -22,7 +23,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && find .venv -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded {} + \
     && rm -r .venv/lib/python3*/site-packages/hf_xet* \
     && rm -r .venv/bin/pip* .venv/lib/python3*/site-packages/pip .venv/lib/python3*/site-packages/pip-* \
-    && rm -rf .venv/lib/python3*/site-packages/setuptools* .venv/lib/python3*/site-packages/_distutils_hack
+    && rm -rf .venv/lib/python3*/site-packages/setuptools* \
+        .venv/lib/python3*/site-packages/_distutils_hack .venv/lib/python3*/site-packages/distutils-precedence.pth \
+    && python3 -m venv /sbom \
+    && /sbom/bin/pip install --quiet --require-hashes -r requirements/sbom.lock \
+    && /sbom/bin/cyclonedx-py environment .venv/bin/python --gather-license-texts --of JSON -o sbom.cdx.json
 COPY LICENSE NOTICE ./
 COPY contract contract
 COPY frontend frontend

@@ -118,6 +118,13 @@ class Settings:
         "models at running Tritons: NAME@URL, URL, or entries as in docs/gateway.md",
         "JSON",
     )
+    discover: str | None = _option(
+        None,
+        "traffic",
+        "DNS name whose addresses are running Tritons, with their HTTP port; followed while Trident runs",
+        "HOST:PORT",
+        pattern=r"[A-Za-z0-9._-]+:\d+",
+    )
     load_balance: dict[str, str] = _option(
         dict,
         "traffic",
@@ -352,8 +359,9 @@ class Settings:
             )
 
     def _check_traffic(self) -> None:
-        if self.instances and self.triton:
-            raise SettingsError("--triton and --instances exclude each other")
+        given = {"--triton": self.triton, "--instances": self.instances, "--discover": self.discover}
+        if len(flags := [flag for flag, value in given.items() if value]) > 1:
+            raise SettingsError(f"{flags[0]} and {flags[1]} exclude each other")
         try:
             require_distinct(self.instances)
         except ValueError as error:
@@ -372,11 +380,16 @@ class Settings:
     @property
     def starts_triton(self) -> bool:
         """Whether Trident starts a Triton of its own."""
-        return self.triton is None and not self.instances
+        return self.triton is None and not self.instances and not self.discover
 
     @property
     def all_instances(self) -> tuple[InstanceConfig, ...]:
-        """The configured instances, or else all models at the one Triton that Trident starts or `triton` names."""
+        """The configured instances, or else all models at the one Triton that Trident starts or `triton` names.
+
+        None with `discover`: the launcher finds them.
+        """
+        if self.discover:
+            return ()
         host, _, grpc_port = self.triton_address.rpartition(":")
         ports = (self.triton_http_port, int(grpc_port), self.triton_metrics_port)
         return self.instances or (InstanceConfig(TritonAddress(host.strip("[]"), *ports)),)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from frontend.gateway.service_names import service_name
 from frontend.instance_config import InstanceConfig, parse_base_url
 from frontend.settings import SERVICES, STRATEGIES, Settings
+from frontend.triton.instances_file import current_instances
 
 MASK = "***"
 """What the API shows instead of secrets, which are not stored."""
@@ -417,7 +418,7 @@ def configuration_of(settings: Settings, instances: Sequence[InstanceConfig] | N
             content[field] = normalized(limits.pop(name), field if field == "modelRateLimits" else "rateLimit")
     if limits:
         raise ValueError(f"rate_limits: unknown key '{next(iter(limits))}'")
-    if not settings.starts_triton:
+    if not settings.starts_triton and not settings.discover:
         current = settings.all_instances if instances is None else instances
         content["instances"] = [instance_of(each).as_dict() for each in current]
     return read_configuration(content)
@@ -437,8 +438,14 @@ def instance_of(config: InstanceConfig) -> Instance:
 
 
 def effective_instances(settings: Settings, configuration: Configuration) -> list[InstanceConfig]:
-    """Return all instances: those of the configuration, and the models of the Triton that Trident starts."""
+    """Return all instances: those of the configuration, and the models of Tritons that it does not name.
+
+    These are the Triton that Trident starts, or those that it has discovered.
+    """
     found = [each.config() for each in configuration.instances]
+    if settings.discover:
+        known = {each.id for each in found}
+        return [*found, *(each for each in current_instances(settings) if each.id not in known)]
     if not settings.starts_triton:
         return found
     own = settings.all_instances[0]

@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 _CHECK_SECONDS = 0.5
 
 
-def write_instances(settings: Settings) -> None:
-    """Make the frontend's processes use the instances of these settings."""
+def write_instances(settings: Settings, instances: Sequence[InstanceConfig]) -> None:
+    """Make the frontend's processes use these instances."""
     new = settings.instances_file.with_suffix(".new")
-    new.write_text(json.dumps([each.as_dict() for each in settings.instances]), encoding="utf-8")
+    new.write_text(json.dumps([each.as_dict() for each in instances]), encoding="utf-8")
     new.replace(settings.instances_file)
 
 

@@ -109,7 +109,9 @@ class Router:
         self.limit: Callable[[str, str, str], APIError | None] = lambda service, instance, lease: None
         """Charges the limits of an instance for a request with a lease, or returns why it must not be sent there."""
         self.follows_file = True
-        """Whether changes of the settings file apply: the store has no version of the configuration."""
+        """Whether changes of the file with the instances apply."""
+        self.fixed: Sequence[InstanceConfig] = ()
+        """The instances that are used besides those of the file."""
         self.set_strategies(settings.load_balance)
 
     def set_strategies(self, strategies: Mapping[str, str]) -> None:
@@ -152,7 +154,12 @@ class Router:
         for upstream in self._registry.upstreams:
             if not upstream.is_watched:
                 upstream.watch(self.notify)
-        follow_instances(self._settings, lambda instances: self.configure(instances) if self.follows_file else None)
+        follow_instances(self._settings, self._follow_file)
+
+    def _follow_file(self, instances: Sequence[InstanceConfig]) -> None:
+        if self.follows_file:
+            known = {each.id for each in self.fixed}
+            self.configure([*self.fixed, *(each for each in instances if each.id not in known)])
 
     def configure(self, instances: Sequence[InstanceConfig]) -> None:
         """Add, change and remove instances while requests go on."""

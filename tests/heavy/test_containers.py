@@ -1,7 +1,6 @@
 """The images in docker/: what they contain, and what they do in a real Docker engine."""
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -11,49 +10,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from contract.paths import default_cache, default_model_repository
-from tests.support.docker_engine import BASE, missing_reason, running_docker
+from tests.heavy.conftest import CONTAINER_MODELS, USER
+from tests.support.docker_engine import BASE, TRITON_BASE
 from tests.support.live import MODEL, user, wait_until
 from tests.support.stack import free_ports
 
-pytestmark = pytest.mark.skipif(bool(reason := missing_reason()), reason=reason or "an engine runs")
-
-MODELS = (MODEL, "bge-small-en-v1.5", "hibari")
-USER = 10001
 LOCKED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 LOCKED += ["--shm-size", "256m"]
-
-
-@pytest.fixture(scope="module")
-def docker():
-    with running_docker() as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def all_in_one(docker):
-    return docker.build("all-in-one")
-
-
-@pytest.fixture(scope="module")
-def frontend(docker):
-    return docker.build("frontend")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A volume with converted models, which the user of the images may write."""
-    folder = tmp_path_factory.mktemp("models")
-    for name in MODELS:
-        shutil.copytree(default_model_repository() / name, folder / "repository" / name, copy_function=os.link)
-        shutil.copytree(default_cache() / "converted" / name, folder / "cache/converted" / name, copy_function=os.link)
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            os.chown(path, USER, USER)
-    for parent in folder.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    return folder
 
 
 @contextmanager
@@ -84,27 +47,28 @@ def wait_until_healthy(docker, name, url):
         raise AssertionError(docker("logs", name, check=False)) from None
 
 
-def test_sizes(docker, all_in_one, frontend):
+def test_sizes(docker, all_in_one, frontend_image):
     """Over the base: both have Python from Debian in them."""
     base = docker.size(BASE)
-    sizes = {"frontend": docker.size(frontend) - base, "all-in-one": docker.size(all_in_one) - base}
+    sizes = {"frontend": docker.size(frontend_image) - base, "all-in-one": docker.size(all_in_one) - base}
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["frontend"] < 320e6
     assert sizes["all-in-one"] < 1.8e9
 
 
-def test_frontend_has_no_build_tools_and_runs_as_another_user(docker, frontend):
-    run = ["run", "--rm", *LOCKED, "--entrypoint", "sh", frontend, "-c"]
+def test_frontend_has_no_build_tools_and_runs_as_another_user(docker, frontend_image):
+    run = ["run", "--rm", *LOCKED, "--entrypoint", "sh", frontend_image, "-c"]
     assert docker(*run, "id -u; which gcc cc make pip pip3; true").split() == [str(USER)]
     assert "Read-only file system" in docker(*run, "touch /app/x /etc/x 2>&1; true")
-    assert "trident, version" in docker("run", "--rm", *LOCKED, frontend, "--version")
+    printed = docker("run", "--rm", *LOCKED, frontend_image, "--version", check=False)
+    assert printed.startswith("trident, version")  # and no warning before it
 
 
 @pytest.fixture(scope="module")
 def container(docker, all_in_one, models):
     """The name and the URL of a container with the models."""
     started = time.monotonic()
-    with running(docker, all_in_one, models, "serve", *MODELS, "--host", "0.0.0.0") as (name, url):
+    with running(docker, all_in_one, models, "serve", *CONTAINER_MODELS, "--host", "0.0.0.0") as (name, url):
         wait_until_healthy(docker, name, url)
         print(f"healthy after {time.monotonic() - started:.1f} s")
         yield name, url
@@ -156,13 +120,13 @@ def test_too_little_memory_is_a_message(docker, all_in_one, models):
         assert "The models need more memory than this machine has" in docker("logs", name, check=False)
 
 
-def test_frontend_for_a_triton_that_runs_elsewhere(docker, all_in_one, frontend, models):
+def test_frontend_for_a_triton_that_runs_elsewhere(docker, all_in_one, frontend_image, models):
     """Both containers share a network namespace, because the Triton of the all-in-one image listens on the loopback."""
     with running(docker, all_in_one, models, "serve", MODEL, "--host", "0.0.0.0") as (name, url):
         wait_until_healthy(docker, name, url)
         options = ["--name", f"{name}-frontend", "--network", f"container:{name}", *LOCKED]
         serve = ["serve", "--triton", "127.0.0.1:10102", "--port", "10110"]
-        docker("run", "-d", *options, frontend, *serve)
+        docker("run", "-d", *options, frontend_image, *serve)
         try:
             ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:10110/v1/models').read().decode())"
             command = ["exec", f"{name}-frontend", "python", "-c", ask]
@@ -172,6 +136,28 @@ def test_frontend_for_a_triton_that_runs_elsewhere(docker, all_in_one, frontend,
             assert code.strip() == "0"
         finally:
             docker("rm", "-f", f"{name}-frontend", check=False)
+
+
+def test_images_list_their_packages_and_licenses(docker, all_in_one, frontend_image, triton_image):
+    files = {all_in_one: "/app", frontend_image: "/app", triton_image: "/opt/trident"}
+    for image, folder in files.items():
+        listed = json.loads(docker("run", "--rm", "--entrypoint", "cat", image, f"{folder}/sbom.cdx.json"))
+        names = {part["name"] for part in listed["components"]}
+        assert {"grpcio", "tokenizers"} <= names
+        assert ("openvino" in names) == (image != frontend_image)
+        licensed = [part for part in listed["components"] if part.get("licenses")]
+        assert len(licensed) > 0.95 * len(listed["components"])
+        assert "Apache License" in docker("run", "--rm", "--entrypoint", "cat", image, f"{folder}/LICENSE")
+
+
+def test_triton_image_leaves_the_backends_of_its_base_alone(docker, triton_image):
+    run = ["run", "--rm", *LOCKED, "--entrypoint", "sh", triton_image, "-c"]
+    backends = docker(*run, "ls /opt/tritonserver/backends").split()
+    assert {"encoder", "generation", "python", "speech"} <= set(backends)
+    assert "onnxruntime" not in backends
+    assert docker(*run, "id -u; which gcc cc make pip; true").split() == [str(USER)]
+    assert docker(*run, "python3 -c 'import numpy; print(numpy.__version__)'").startswith("1.")
+    print(f"triton: {(docker.size(triton_image) - docker.size(TRITON_BASE)) / 1e6:.0f} MB over its base")
 
 
 def test_dockerfiles_have_no_findings(tmp_path):

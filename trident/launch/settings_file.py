@@ -33,7 +33,7 @@ class SettingsFile:
             return f"{self._path} has changed, but version {version} of the configuration applies"
         if not new.instances or not self._settings.instances:
             return f"{self._path} has changed: restart Trident to use another Triton"
-        write_instances(new)
+        write_instances(new, new.instances)
         self._settings = new
         return f"The instances are now {', '.join(each.id for each in new.instances)}"
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import math
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ from contract.paths import CHECKOUT
 from frontend.settings import Settings
 from trident.launch.better_model import STARTER, Suggestion
 from trident.launch.children import ChildLog, start_child
+from trident.launch.discovery import Discovery
 from trident.launch.examples import brief_example, example
 from trident.launch.instance import Instance
 from trident.launch.preflight import LaunchError, check_embedded, check_frontend, check_gateway
@@ -89,6 +91,8 @@ class Supervisor:
                 instance.mark_temporary()
             self._headers = instance.headers()
             self._settings_file = SettingsFile(self._settings, self._load)
+            if self._settings.discover:
+                Discovery(self._settings).start()
             instance.write_pid()
             try:
                 self._run(instance)
@@ -141,7 +145,10 @@ class Supervisor:
         self._web = start_child(command, environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._web_log = ChildLog(self._settings.run_folder / "frontend.log", echo=True)
         self._web_log.follow(self._web.stdout)
-        self._wait(self._healthy, _WEB_SECONDS, "The frontend")
+        self._wait(self._responds, _WEB_SECONDS, "The frontend")
+        if not self._settings.starts_triton and not self._healthy():
+            _say("Waiting for Triton")
+            self._wait(self._healthy, math.inf, "Triton")
         if not self.is_temporary:
             self._send_first_requests()
 
@@ -155,6 +162,10 @@ class Supervisor:
         url = f"http://127.0.0.1:{self._settings.triton_http_port}/v2/health/ready"
         self._wait(lambda: _status(url) == 200, _LOAD_SECONDS, "Triton")
         self._triton.mark_ready()
+
+    def _responds(self) -> bool:
+        """Return whether the frontend is healthy or, with a Triton elsewhere, which may not run yet, responds."""
+        return self._healthy() or (not self._settings.starts_triton and _status(f"{self._url}/health") != 0)
 
     def _healthy(self) -> bool:
         return _status(f"{self._url}/health") == 200

@@ -1,6 +1,5 @@
 """/api/config and its relatives: services, instances, versions, limits, aliases; JAiRouter's examples and faults."""
 
-import dataclasses
 import io
 import threading
 import time
@@ -88,7 +87,7 @@ class TestServices:
         services = client.application.extensions["trident"]
         changed = [parse_instance({"name": "tiny-chat", "base_url": f"http://10.1.1.{end}:8000"}) for end in (1, 2)]
         services.settings.run_folder.mkdir(parents=True, exist_ok=True)
-        write_instances(dataclasses.replace(services.settings, instances=tuple(changed)))
+        write_instances(services.settings, changed)
         services.router.configure(changed)
         client.put("/api/loadbalancer/config/chat", json={"type": "random"})
         assert len(data_of(client.get(f"{INSTANCE}/type/chat"))) == 2
