@@ -30,7 +30,8 @@ data=/var/lib/postgresql/data
 chown postgres "$data"
 if [ ! -e "$data/PG_VERSION" ]; then
     echo "$POSTGRES_PASSWORD" > /tmp/password
-    su postgres -c "PATH=$PATH initdb -D $data -U $POSTGRES_USER --pwfile /tmp/password -A scram-sha-256" > /dev/null
+    options="-E UTF8 --locale C.UTF-8 -U $POSTGRES_USER --pwfile /tmp/password -A scram-sha-256"
+    su postgres -c "PATH=$PATH initdb -D $data $options" > /dev/null
     echo "host all all all scram-sha-256" >> "$data/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_USER" | su postgres -c "PATH=$PATH postgres --single -D $data postgres" > /dev/null
 fi

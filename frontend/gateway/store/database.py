@@ -201,6 +201,7 @@ def _create_engine(url: URL) -> Engine:
     url = url.set(drivername="postgresql+psycopg")
     timeout = f"-c statement_timeout={_BUSY_SECONDS * 1000} -c lock_timeout={_BUSY_SECONDS * 1000}"
     arguments = {"connect_timeout": _CONNECT_SECONDS, "options": timeout, "tcp_user_timeout": _BUSY_SECONDS * 1000}
+    arguments["client_encoding"] = "utf8"  # otherwise, a database in SQL_ASCII returns bytes instead of texts
     return sa.create_engine(
         url,
         hide_parameters=True,

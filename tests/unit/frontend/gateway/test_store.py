@@ -200,6 +200,14 @@ class TestSQLite:
 
 
 class TestPostgres:
+    def test_database_without_an_encoding(self, postgres):
+        engine = sa.create_engine(postgres.url.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"))
+        store = Store(postgres.url.rpartition("/")[0] + "/ascii")
+        assert store.revision() == 0
+        store.close()
+
     def test_lost_and_found(self, postgres):
         store = Store(postgres.url)
         before = store.write(lambda connection, revision: revision)
