@@ -21,6 +21,7 @@ from trident.cli.models import list_models, search, show
 from trident.cli.progress import prepare_plain_progress
 from trident.cli.run import run
 from trident.cli.serve import serve
+from trident.cli.size import size
 from trident.cli.vectors import embed, rerank
 
 _INTERRUPTED = 130
@@ -93,7 +94,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Use models": (run, transcribe, speak, cutout, image, embed, rerank),
-    "Serve models": (serve, ps, status, logs, stop, reload, bench),
+    "Serve models": (serve, ps, status, logs, stop, reload, bench, size),
     "Manage models": (list_models, search, show, pull, rm, export),
     "Manage the gateway": (keys, config, instances),
     "AHA's commands": (cli, serv, download, delete),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import mimetypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,12 @@ def bench() -> None:
 @click.option("--output-tokens", type=click.IntRange(1), default=64, metavar="N", help="response length (default: 64)")
 @click.option("--warmup", type=click.IntRange(0), metavar="N", help="warm-up requests (default: the concurrency)")
 @click.option("--seed", type=int, default=0, metavar="N", help="seed of the prompts and the times (default: 0)")
+@click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="send this instead: audio to transcribe, or a picture to cut out",
+)
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), help="format (default: table)")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="draw the latencies into an image file")
@@ -51,6 +58,7 @@ def bench_serve(
     output_tokens: int,
     warmup: int | None,
     seed: int,
+    file: Path | None,
     format_: str | None,
     as_json: bool,
     plot: Path | None,
@@ -66,6 +74,7 @@ def bench_serve(
       trident bench serve --concurrency 16 --output-tokens 128
       trident bench serve --rate 2 --num-requests 100 --format csv > results.csv
       trident bench serve --url http://gpu-host:10100 --plot latencies.png
+      trident bench serve --file speech.wav
     """
     from trident.cli.load import Load, run_load
 
@@ -73,10 +82,12 @@ def bench_serve(
         raise click.UsageError("Use only one of --concurrency and --rate")
     if as_json and format_:
         raise click.UsageError("Use only one of --format and --json")
+    if plot and file:
+        raise click.UsageError("--plot draws the tokens of chats; use it without --file")
     if plot:
         _require_plot(plot)
     parallel = concurrency or 8
-    with failures_reported(), session(flags, model, "chat", starts=False) as opened:
+    with failures_reported(), session(flags, model, _task(file), starts=False) as opened:
         load = Load(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
@@ -85,6 +96,7 @@ def bench_serve(
             rate=rate,
             warmup=parallel if warmup is None else warmup,
             seed=seed,
+            file=file,
         )
         report = run_load(opened, load)
     _print(report, "json" if as_json else format_ or "table")
@@ -92,6 +104,15 @@ def bench_serve(
         _draw(report, plot)
     if report.errors:
         fail(f"{sum(report.errors.values())} of {load.num_requests} requests failed")
+
+
+def _task(file: Path | None) -> str:
+    """Return the task of the models to which a file is sent. Raises UsageError if there is none."""
+    kind = (mimetypes.guess_type(file)[0] or "").partition("/")[0] if file else ""
+    tasks = {"": "chat", "audio": "transcription", "image": "background_removal"}
+    if kind not in tasks or (file and not kind):
+        raise click.UsageError(f"--file: '{file}' is neither audio nor a picture, by its name")
+    return tasks[kind]
 
 
 def _print(report: "Report", format_: str) -> None:

@@ -1,4 +1,4 @@
-"""A load of streamed chat requests with random prompts, and the measurement of their latencies."""
+"""A load of streamed chat requests with random prompts, or of one file, and the measurement of the latencies."""
 
 import itertools
 import queue
@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,6 +66,8 @@ class Load:
     rate: float | None
     warmup: int
     seed: int
+    file: Path | None = None
+    """What is sent instead of prompts: audio to transcribe, or a picture whose background is removed."""
 
 
 @dataclass
@@ -93,7 +96,8 @@ class Report:
         with self._lock:
             self.prompt_tokens += usage.get("prompt_tokens", 0)
             self.output_tokens += usage.get("completion_tokens", 0)
-            self.first_tokens.append(arrivals[0] - started)
+            if not self.load.file:
+                self.first_tokens.append(arrivals[0] - started)
             self.gaps += [later - earlier for earlier, later in itertools.pairwise(arrivals)]
             self.durations.append(arrivals[-1] - started)
 
@@ -137,7 +141,7 @@ def run_load(session: Session, load: Load) -> Report:
     Raises ServerError if the requests with which the length of the prompts is found fail.
     """
     chance = random.Random(load.seed)  # noqa: S311
-    words = _words_for(session, load.input_tokens, chance)
+    words = 1 if load.file else _words_for(session, load.input_tokens, chance)
     _send_all(session, load, [_prompt(words, chance) for _ in range(load.warmup)], Report(session.model_id, load), None)
     report = Report(session.model_id, load)
     prompts = [_prompt(words, chance) for _ in range(load.num_requests)]
@@ -219,6 +223,11 @@ def _send(session: Session, load: Load, prompt: str, report: Report) -> None:
     messages = [{"role": "user", "content": prompt}]
     started, arrivals, usage = time.perf_counter(), list[float](), dict[str, Any]()
     try:
+        if load.file:
+            _send_file(session, load.file)
+            arrivals.append(time.perf_counter())
+            report.add(started, arrivals, usage)
+            return
         for chunk in requests.stream_chat(session, messages, max_tokens=load.output_tokens, ignore_eos=True):
             usage = chunk.get("usage") or usage
             if any(_has_output(choice.get("delta") or {}) for choice in chunk.get("choices", ())):
@@ -229,6 +238,13 @@ def _send(session: Session, load: Load, prompt: str, report: Report) -> None:
         report.add_error(str(error))
     else:
         report.add(started, arrivals, usage)
+
+
+def _send_file(session: Session, file: Path) -> None:
+    if session.model["task"] == "transcription":
+        requests.transcribe(session, file, "text")
+    else:
+        requests.remove_background(session, file)
 
 
 def _has_output(delta: dict[str, Any]) -> bool:

@@ -433,6 +433,19 @@ class TestBench:
         result = run("bench", "serve", "--num-requests", "2", "--warmup", "0", "--json", code=1)
         assert json.loads(result.stdout)["errors"] == {"The response is empty": 2}
 
+    def test_file_is_sent_to_the_models_of_its_task(self, api, tmp_path):
+        (tmp_path / "clip.wav").write_bytes(b"RIFF")
+        (tmp_path / "cat.png").write_bytes(b"PNG")
+        load = ["bench", "serve", "--num-requests", "3", "--concurrency", "1", "--warmup", "0", "--json"]
+        found = json.loads(run(*load, "--file", "clip.wav").stdout)
+        assert (found["requests"], found["ttft_p50_ms"]) == (3, None)
+        assert found["latency_p50_ms"] > 0
+        assert api.last("/v1/audio/transcriptions").form()["response_format"] == "text"
+        run(*load, "--file", "cat.png")
+        assert api.last("/v1/images/remove_background")
+        (tmp_path / "notes.xyz").write_bytes(b"")
+        assert "neither audio nor a picture" in run(*load, "--file", "notes.xyz", code=2).stderr
+
     def test_no_server_is_started(self, monkeypatch, tmp_path):
         monkeypatch.delenv("TRIDENT_URL", raising=False)
         monkeypatch.setenv("TRIDENT_CACHE", str(tmp_path))
