@@ -7,6 +7,7 @@ MODELS ?= qwen2.5-coder-0.5b bge-small-en-v1.5 ms-marco-minilm-l-12-v2 whisper-b
 TEST_MODEL = smollm2-135m
 ARGS ?=
 BENCH ?= chat
+PROFILE ?= cpu
 # The first suitable Python on PATH. The loop runs each candidate to check its version, because pyenv creates a command
 # such as python3.12 on PATH that fails if pyenv has not activated that version.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
@@ -22,7 +23,7 @@ install = $(call pip,$(or $(3),$(BIN)),--require-hashes $(2) -r requirements/$(1
 	/^Installing/ {printf "\r  unpacking, up to a minute        "; fflush()} END {if (n) print ""}' || $(failed)
 site_packages = $$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: help install serve stop export test test-all test-deploy images test-fast lint format docs bench lock clean
+.PHONY: help install serve stop export test test-all test-deploy images up test-fast lint format docs bench perf lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,10 +97,11 @@ install: .venv/serve.stamp ## create .venv with everything needed to serve
 	@echo "$(call site_packages,.venv-torch)" > "$(call site_packages,.venv-$*)/torch.pth"
 	@touch $@
 
-# LiteLLM's proxy, a rival in a benchmark.
-.venv-litellm/ready: requirements/litellm.lock | .venv/bin/python
-	@rm -rf .venv-litellm && $(BIN)/python -m venv .venv-litellm
-	@$(call install,litellm,--no-deps,.venv-litellm/bin)
+# Tools of benchmarks: LiteLLM's proxy, NVIDIA's perf_analyzer, and AIPerf (1.2 GB).
+.venv-litellm/ready .venv-perf/ready .venv-aiperf/ready: .venv-%/ready: requirements/%.lock | .venv/bin/python
+	@echo "trident: creating .venv-$*"
+	@rm -rf .venv-$* && $(BIN)/python -m venv .venv-$*
+	@$(call install,$*,--no-deps,.venv-$*/bin)
 	@touch $@
 
 # The packages with the code of speech recognizers are installed without their dependencies, which conversions do not need.
@@ -137,11 +139,12 @@ test-all: lint ## like test, but run all heavy suites
 
 test-deploy: lint ## build and run the images in a real Docker engine (needs root, Debian's docker.io and mmdebstrap)
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
-	@$(BIN)/python -m pytest tests/heavy/test_containers.py -s $(ARGS)
+	@$(BIN)/python -m pytest tests/heavy/test_containers.py tests/heavy/test_compose.py tests/heavy/test_helm.py -s $(ARGS)
 
-images: ## build the container images trident (all in one) and trident-frontend
+images: ## build the container images trident (all in one), trident-frontend and trident-triton
 	@docker build -f docker/all-in-one.Dockerfile -t trident .
 	@docker build -f docker/frontend.Dockerfile -t trident-frontend .
+	@docker build -f docker/triton.Dockerfile -t trident-triton .
 
 test-fast: .venv/dev.stamp ## run the tests that need no Triton (a few minutes)
 	@$(BIN)/python -m pytest tests/unit tests/contract $(COVERAGE) $(ARGS)
@@ -164,13 +167,21 @@ bench: .venv/bench.stamp ## measure the speed ratios that the project claims; BE
 		$(if $(filter transcription,$(BENCH)),whisper-base-openvino)
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
 
+perf: .venv/bench.stamp .venv-perf/ready .venv-aiperf/ready ## measure each model and endpoint with perf_analyzer and AIPerf, into docs/benchmarks
+	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
+	@$(BIN)/python -m bench.perf $(ARGS)
+
+up: ## build and start the containers of compose.yaml; PROFILE=cpu, gpu, gateway or monitoring
+	@docker compose --profile $(PROFILE) up --build --detach --wait
+	@echo "Trident serves OpenAI's API at http://127.0.0.1:$${PORT:-10100}/v1; stop: docker compose --profile $(PROFILE) down"
+
 # The lock files of the environments that share .venv-torch omit the packages in torch.lock.
 lock: .venv/dev.stamp ## update the lock files to the newest compatible versions
-	@cd requirements && for name in build serve dev bench gateway frontend sbom plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
+	@cd requirements && for name in build serve dev bench gateway frontend sbom perf aiperf plot triton pip swagger torch onnx openvino rivals kokoro espeak voice voxcpm asr gguf litellm; do leave=nothing; keep=.; \
 		case $$name in triton|pip|swagger|voxcpm|asr) source=$$name.in; flags=--no-deps;; build) source=$$name.in; flags=;; \
 			torch) source=torch.in; flags=; keep='torch==|torchvision==|triton==|cuda-|nvidia-';; \
 			onnx|openvino|rivals|voice|gguf) source="torch.in $$name.in"; flags=; leave='torch==|torchvision==|triton==|cuda-|nvidia-';; \
-			litellm|sbom) source=$$name.in; flags=;; \
+			litellm|sbom|perf|aiperf) source=$$name.in; flags=;; \
 			kokoro|espeak) source=$$name.in; flags="-c serve.lock";; \
 			serve) source=../pyproject.toml; flags="--extra backends --extra export";; \
 			dev) source=../pyproject.toml; flags="--extra backends --extra export --extra dev --extra postgres --extra tracing -c serve.lock";; \

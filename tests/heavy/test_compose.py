@@ -22,7 +22,7 @@ OVERRIDE = """
 services:
   gateway:
     environment:
-      TRIDENT_RATE_LIMITS: '{{"global": {{"requests_per_minute": 1000}}}}'
+      TRIDENT_RATE_LIMITS: '{{"global": {{"requests_per_day": 100000}}}}'
 volumes:
   models:
     driver_opts: {{type: none, o: bind, device: {models}}}
