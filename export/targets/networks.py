@@ -239,7 +239,7 @@ def _half_precision(network: _Network) -> bytes:
 
 
 def _example(network: _Network) -> dict[str, NDArray[Any]]:
-    """Return a batch of one row of tokens or one image, which tells whether two networks compute the same.
+    """Return a batch of one row of tokens or one image, with which two networks are compared.
 
     The image has a bright disc, because networks find nothing in noise.
     """

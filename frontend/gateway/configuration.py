@@ -440,7 +440,7 @@ def instance_of(config: InstanceConfig) -> Instance:
 def effective_instances(settings: Settings, configuration: Configuration) -> list[InstanceConfig]:
     """Return all instances: those of the configuration, and the models of Tritons that it does not name.
 
-    These are the Triton that Trident starts, or those that it has discovered.
+    These are the Triton that Trident starts, or the ones that it has discovered.
     """
     found = [each.config() for each in configuration.instances]
     if settings.discover:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +159,17 @@ def test_triton_image_leaves_the_backends_of_its_base_alone(docker, triton_image
     assert docker(*run, "id -u; which gcc cc make pip; true").split() == [str(USER)]
     assert docker(*run, "python3 -c 'import numpy; print(numpy.__version__)'").startswith("1.")
     print(f"triton: {(docker.size(triton_image) - docker.size(TRITON_BASE)) / 1e6:.0f} MB over its base")
+
+
+def test_frontend_has_packages_for_arm():
+    """All packages of the image have binaries for ARM; otherwise, pip fails and names the package."""
+    lock = Path(__file__).parents[2] / "requirements" / "frontend.lock"
+    platforms = [f"--platform=manylinux{version}_aarch64" for version in ("2014", "_2_17", "_2_26", "_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--target", "unused"]
+    command += [*platforms, "--only-binary=:all:", "--python-version=3.11", "--no-deps", "--require-hashes", "-r", lock]
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    assert "tritonclient" in result.stdout
 
 
 def test_dockerfiles_have_no_findings(tmp_path):

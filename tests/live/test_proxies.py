@@ -25,14 +25,8 @@ def proxy(stack, tmp_path_factory):
     flags = ["--public-url", f"https://{HOST}", "--trusted-proxies", "127.0.0.1"]
     folder, (port,) = tmp_path_factory.mktemp("nginx"), free_ports(1)
     key = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={HOST}"]
-    key += [
-        "-addext",
-        f"subjectAltName=DNS:{HOST}",
-        "-keyout",
-        folder / "privkey.pem",
-        "-out",
-        folder / "fullchain.pem",
-    ]
+    certificate = folder / "fullchain.pem"
+    key += ["-addext", f"subjectAltName=DNS:{HOST}", "-keyout", folder / "privkey.pem", "-out", certificate]
     subprocess.run(key, check=True, capture_output=True)
     with running_stack([MODEL], *flags, triton_of=stack) as settings:
         site = (EXAMPLES / "nginx.conf").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ class Load:
     warmup: int
     seed: int
     file: Path | None = None
-    """What is sent instead of prompts: audio to transcribe, or a picture whose background is removed."""
+    """The file to send instead of prompts: audio to transcribe, or a picture whose background is removed."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Repositories for GPU hosts: configurations, networks, commands, and what is refused."""
+"""Repositories for GPU hosts: configurations, networks, commands, and models without a target."""
 
 import json
 import os
