@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from export.catalog import load_catalog
 from tests.support.live import MODEL, url, user, wait_until
 from tests.support.promtool import check_metrics
 from tests.support.recordings import AUDIOEVAL, package_files
-from tests.support.stack import make_repository, running_stack
+from tests.support.stack import free_ports, make_repository, running_stack
 from tests.support.traffic import BROKEN_OFF, OK, chat, embed, running_traffic, speak, transcribe
 from tests.support.tritons import Triton, instance_counts, is_up, running_gateway, running_tritons
 
@@ -267,3 +269,27 @@ def test_prefix_affinity_raises_the_cached_share_and_balances_the_load(tritons):
     random_share, _ = cached_share(tritons, "random")
     assert share > random_share + 0.1
     assert most <= 1.5 * least
+
+
+def test_a_frontend_waits_for_a_triton_that_starts_later():
+    triton, (port,) = Triton([EMBEDDING]), free_ports(1)
+
+    def status():
+        try:
+            return requests.get(f"http://127.0.0.1:{port}/health", timeout=10).status_code
+        except requests.ConnectionError:
+            return 0
+
+    command = [sys.executable, "-m", "trident", "serve", "--port", str(port)]
+    command += ["--instances", json.dumps([triton.entry()])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            wait_until(lambda: status() == 503, 30, "the frontend")
+            assert any("Waiting for Triton" in line for line in process.stdout)
+            triton.start()
+            assert any("serves OpenAI's API" in line for line in process.stdout)
+            assert embed(f"http://127.0.0.1:{port}", EMBEDDING)() == OK
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+            triton.stop()

@@ -32,6 +32,8 @@ from trident.launch.triton_server import ModelDied, TritonServer
 _CHECK_SECONDS = 0.25
 _LOAD_SECONDS = 300.0
 _WEB_SECONDS = 30.0
+# Each check of a Triton that does not run yet writes a line to the log.
+_POLL_SECONDS = 2.0
 _MAX_PAUSE_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 
@@ -148,7 +150,7 @@ class Supervisor:
         self._wait(self._responds, _WEB_SECONDS, "The frontend")
         if not self._settings.starts_triton and not self._healthy():
             _say("Waiting for Triton")
-            self._wait(self._healthy, math.inf, "Triton")
+            self._wait(self._healthy, math.inf, "Triton", pause=_POLL_SECONDS)
         if not self.is_temporary:
             self._send_first_requests()
 
@@ -170,8 +172,8 @@ class Supervisor:
     def _healthy(self) -> bool:
         return _status(f"{self._url}/health") == 200
 
-    def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait until `ready()` returns true.
+    def _wait(self, ready: Callable[[], bool], seconds: float, what: str, pause: float = 0.1) -> None:
+        """Wait until `ready()` returns true. It is called after each `pause`.
 
         Raise LaunchError if a process fails or `seconds` pass before that. Raise _Stopped if a stop is requested.
         """
@@ -183,7 +185,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 tail = f"\n{self._triton.last_errors()}" if self._triton else ""
                 raise LaunchError(f"{what} was not ready after {seconds:.0f} s.{tail}")
-            if self._stop_requested(0.1):
+            if self._stop_requested(pause):
                 raise _Stopped
 
     def _send_first_requests(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from export.catalog import load_catalog
@@ -18,6 +19,7 @@ from export.targets.networks import tensorrt_commands, write_for_onnxruntime, wr
 from export.targets.vllm import write_for_vllm
 from export.triton_config import parse_config, render_config
 from tests.support.hub import COMMIT, Hub, running_hub
+from trident.cli import main
 
 WIDTH = 8
 
@@ -203,3 +205,35 @@ def test_vllm_needs_a_chat_model_in_its_publishers_format(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ExportError, match=r"config\.json is missing"):
         write_for_vllm(resolve_published(str(tmp_path / "empty"), choices), tmp_path / "gpu")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, ["export", *arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bge-small-en-v1.5", "--target", "vllm"], "--target requires MODEL and --output"),
+        (["--target", "vllm", "--output", "gpu"], "--target requires MODEL and --output"),
+        (["bge-small-en-v1.5", "--target", "vllm", "--output", "gpu", "--tune"], "neither --tune nor files"),
+        (["bge-small-en-v1.5", "--output", "gpu"], "--output requires --target"),
+        (["bge-small-en-v1.5", "--accelerator", "cuda"], "--accelerator requires --target"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, message):
+    assert message in run(*arguments, code=2)
+
+
+def test_dry_run_shows_the_commands_and_writes_nothing(encoder, tmp_path):
+    arguments = ["bge-small-en-v1.5", "--dry-run", "--output", str(tmp_path / "gpu")]
+    arguments += ["--model-repository", str(encoder.parent)]
+    output = run(*arguments, "--target", "tensorrt")
+    assert "trtexec --onnx=/models/repository/bge-small-en-v1.5-network/1/model.onnx" in output
+    assert f"-v {tmp_path}/gpu:/models/repository trident-triton" in output
+    assert "trident-triton" in run(*arguments, "--target", "onnxruntime-gpu")
+    assert not (tmp_path / "gpu").exists()
+    (encoder / "config.pbtxt").unlink()
+    assert "trident export bge-small-en-v1.5" in run(*arguments, "--target", "tensorrt", code=1)
