@@ -15,6 +15,9 @@ COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/pip make .venv/kokoro.stamp PYTHON=python3 \
     && find .venv -type d -name tests -prune -exec rm -r {} + \
     && find .venv -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded {} + \
+    && rm -r .venv/lib/python3*/site-packages/onnx/backend/test .venv/lib/python3*/site-packages/hf_xet* \
+    && rm .venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_[gn]pu_plugin.so \
+        .venv/lib/python3*/site-packages/openvino/libs/cache.json \
     && touch .venv/*.stamp \
     && python3 -m venv /sbom \
     && /sbom/bin/pip install --quiet --require-hashes -r requirements/sbom.lock \

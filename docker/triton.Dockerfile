@@ -21,6 +21,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && .venv/bin/pip install --quiet --require-hashes -r requirements/kokoro.lock \
     && find .venv -type d -name tests -prune -exec rm -r {} + \
     && find .venv -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded {} + \
+    && rm -r .venv/lib/python3*/site-packages/onnx/backend/test .venv/lib/python3*/site-packages/hf_xet* \
+    && rm .venv/lib/python3*/site-packages/openvino/libs/libopenvino_intel_[gn]pu_plugin.so \
+        .venv/lib/python3*/site-packages/openvino/libs/cache.json \
     && rm -r .venv/bin/pip* .venv/lib/python3*/site-packages/pip .venv/lib/python3*/site-packages/pip-* \
     && python3 -m venv /sbom \
     && /sbom/bin/pip install --quiet --require-hashes -r requirements/sbom.lock \
@@ -32,7 +35,8 @@ RUN rm -r backends/onnxruntime && .venv/bin/python -m compileall -q -j 0 contrac
 
 FROM ${BASE}
 USER 0
-RUN useradd --uid 10001 --no-create-home trident
+RUN useradd --uid 10001 --no-create-home trident \
+    && install -d -o 10001 -g 10001 /models /engines
 COPY --from=build /opt/trident/.venv /opt/trident/.venv
 COPY --from=build /opt/trident/sbom.cdx.json /opt/trident/
 COPY LICENSE NOTICE /opt/trident/
@@ -46,7 +50,8 @@ ENV PATH=/opt/trident/.venv/bin:/opt/trident/bin:/opt/tritonserver/bin:$PATH \
     TRIDENT_MODEL_REPOSITORY=/models/repository
 USER 10001
 WORKDIR /opt/tritonserver
-VOLUME ["/models"]
+# onnxruntime keeps the engines of TensorRT in /engines.
+VOLUME ["/models", "/engines"]
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=10s --start-period=15m \
     CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=9)"]

@@ -1,25 +1,35 @@
 """The folders of models in a repository for a target."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.fetch import ExportError
-from export.triton_config import parse_config
 
-_MARK = "target"
+_RECORD = "target.json"
+# Part of each record: folders are written again if the code writes other ones.
+_FORM = 1
+
+
+def is_current(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether a folder was written from the same things. It may have been edited, or have a plan since."""
+    try:
+        return bool(json.loads((folder / _RECORD).read_text(encoding="utf-8")) == {**record, "form": _FORM})
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def require_replaceable(folder: Path) -> None:
     """Raise ExportError if a folder exists that was not written for a target."""
-    if folder.exists() and not (
-        (folder / "config.pbtxt").exists() and _MARK in parse_config(folder / "config.pbtxt").parameters
-    ):
+    if folder.exists() and not (folder / _RECORD).exists():
         raise ExportError(f"{folder} was not written by --target; choose another --output, or delete it")
 
 
-def write_config(config: pb.ModelConfig, folder: Path, target: str) -> None:
-    """Write config.pbtxt, with a parameter that says for which target the folder was written."""
-    config.parameters[_MARK].string_value = target
+def write_config(config: pb.ModelConfig, folder: Path, record: Mapping[str, Any]) -> None:
+    """Write config.pbtxt, and what the folder was written from."""
     (folder / "config.pbtxt").write_text(str(text_format.MessageToString(config)), encoding="utf-8")
+    (folder / _RECORD).write_text(json.dumps({**record, "form": _FORM}, indent=1), encoding="utf-8")

@@ -1,6 +1,9 @@
 """Writes chat models for Triton's own vLLM backend, from what their publishers have: no weights are converted."""
 
 import json
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,10 @@ from export.converters.generation_defaults import from_generation_config
 from export.converters.readable_folder import read_json_file
 from export.converters.template_formats import infer_formats
 from export.fetch import ExportError
-from export.repository import link_tree, replacing
+from export.repository import replacing
 from export.resolve import Published
-from export.targets import MOUNT
-from export.targets.files import require_replaceable, write_config
+from export.targets import mounted
+from export.targets.files import is_current, require_replaceable, write_config
 
 # The tensors of src/model.py in Triton's vllm_backend, releases 24.12 and later: name → type and dimensions.
 _INPUTS = {
@@ -35,7 +38,7 @@ _OUTPUTS = {
 }
 # A longer context needs more memory for the KV cache than most GPUs have.
 _MAX_CONTEXT = 32_768
-_MEMORY_SHARE = 0.9
+MEMORY_SHARE = 0.9
 _TOKENIZER_FILES = (
     "config.json",
     "generation_config.json",
@@ -47,17 +50,30 @@ _TOKENIZER_FILES = (
 )
 
 
-def write_for_vllm(model: Published, repository: Path) -> None:
+def write_for_vllm(
+    model: Published, repository: Path, memory_share: float = MEMORY_SHARE, *, trust_remote_code: bool = False
+) -> bool:
     """Write a chat model: config.pbtxt, 1/model.json with the arguments of vLLM's engine, and the tokenizer.
 
-    vLLM loads the weights from the hub, or from the model's folder, if they are in one here. Raises ExportError if it
-    is not a chat model.
+    vLLM loads the weights from the hub, or from the model's folder, if they are in one here. `memory_share` is what it
+    takes of the GPU's memory. Return False if the model is up to date. Raises ExportError if it is not a chat model.
     """
     missing = [name for name in ("config.json", "tokenizer.json") if name not in model.files.sizes]
     if missing:
         raise ExportError(f"{model.id}: {missing[0]} is missing, which a chat model on vLLM needs")
     target = repository / model.name
     require_replaceable(target)
+    source = {"model": f"{mounted(repository)}/{model.name}/weights"} if model.folder else {"model": model.id}
+    source |= {"revision": model.revision} if model.revision else {}
+    record = {
+        "target": "vllm",
+        **source,
+        "memory_share": memory_share,
+        "trust_remote_code": trust_remote_code,
+        "files": dict(model.files.sizes),
+    }
+    if is_current(target, record):
+        return False
     with replacing(target) as new:
         (new / "tokenizer").mkdir()
         for name in _TOKENIZER_FILES:
@@ -65,19 +81,31 @@ def write_for_vllm(model: Published, repository: Path) -> None:
                 (new / "tokenizer" / name).write_bytes(model.files.read(name))
         config = read_json_file(new / "tokenizer" / "config.json")
         context = min(_context_length(model.id, config), _MAX_CONTEXT)
+        template = chat_template(new / "tokenizer")
+        (new / "tokenizer" / "chat_template.jinja").write_text(template, encoding="utf-8")
         if model.folder:
-            link_tree(model.folder, new / "weights")
-        source = {"model": f"{MOUNT}/{model.name}/weights"} if model.folder else {"model": model.id}
-        source |= {"revision": model.revision} if model.revision else {}
+            _link_files(model.folder, model.files.sizes, new / "weights")
         arguments: dict[str, Any] = {
             **source,
             "max_model_len": context,
-            "gpu_memory_utilization": _MEMORY_SHARE,
+            "gpu_memory_utilization": memory_share,
             "disable_log_stats": True,
-        }
+        } | ({"trust_remote_code": True} if trust_remote_code else {})
         (new / "1").mkdir()
         (new / "1" / "model.json").write_text(json.dumps(arguments, indent=1), encoding="utf-8")
-        write_config(_config(model, new / "tokenizer", config, context), new, "vllm")
+        write_config(_config(model, new / "tokenizer", config, context), new, record)
+    return True
+
+
+def _link_files(source: Path, names: Iterable[str], target: Path) -> None:
+    """Link the files of a folder, some of which may be links themselves, as in the cache of the Hugging Face hub."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        path = (source / name).resolve()
+        try:
+            os.link(path, target / name)
+        except OSError:
+            shutil.copyfile(path, target / name)
 
 
 def _context_length(id: str, config: dict[str, Any]) -> int:

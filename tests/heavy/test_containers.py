@@ -54,7 +54,7 @@ def test_sizes(docker, all_in_one, frontend_image):
     sizes = {"frontend": docker.size(frontend_image) - base, "all-in-one": docker.size(all_in_one) - base}
     print({name: f"{size / 1e6:.0f} MB" for name, size in sizes.items()})
     assert sizes["frontend"] < 320e6
-    assert sizes["all-in-one"] < 1.8e9
+    assert sizes["all-in-one"] < 1.5e9
 
 
 def test_frontend_has_no_build_tools_and_runs_as_another_user(docker, frontend_image):
@@ -119,6 +119,19 @@ def test_too_little_memory_is_a_message(docker, all_in_one, models):
     with running(docker, all_in_one, models, "serve", MODEL, options=["--memory", "300m"]) as (name, _):
         assert docker("wait", name, timeout=120).strip() == "1"
         assert "The models need more memory than this machine has" in docker("logs", name, check=False)
+
+
+def test_memory_limit_that_is_hit_costs_only_a_process(docker, all_in_one, models):
+    options = ["--memory", "4g", "--restart", "on-failure"]
+    with running(docker, all_in_one, models, "serve", MODEL, "--host", "0.0.0.0", options=options) as (name, url):
+        wait_until_healthy(docker, name, url)
+        docker("update", "--memory", "400m", "--memory-swap", "400m", name)
+        wait_until(lambda: not is_healthy(url), 60, "a process to be killed")
+        docker("update", "--memory", "4g", "--memory-swap", "4g", name)
+        wait_until(lambda: is_healthy(url), 90, "the container to be healthy again")
+        body = {"model": MODEL, "messages": user("What is the capital of Japan?"), "temperature": 0, "max_tokens": 20}
+        answer = requests.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+        assert "Tokyo" in answer["choices"][0]["message"]["content"]
 
 
 def test_frontend_for_a_triton_that_runs_elsewhere(docker, all_in_one, frontend_image, models):

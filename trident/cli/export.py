@@ -9,7 +9,7 @@ import click
 
 from frontend.settings import Settings
 from trident.cli.exporting import choices_of, exclusive_export, export_failures_reported, export_models
-from trident.cli.gpu_targets import export_for_target
+from trident.cli.gpu_targets import Target, export_for_target
 from trident.cli.options import GroupedCommand, complete_model, load_command_settings, model_options, setting_options
 
 if TYPE_CHECKING:
@@ -105,12 +105,16 @@ def export(
         requantize=requantize, projector=mmproj, trust_remote_code=trust_remote_code, force=force, weights=weights
     )
     if target:
-        if output is None or not names or tune or options.flag:
+        ignored = [f"--{name}" for name in ("engine", "precision") if target == "vllm" and flags.get(name)]
+        ignored += ["--weights"] if target == "vllm" and weights else []
+        ignored += ["--accelerator"] if accelerator and target != "onnxruntime-gpu" else []
+        if ignored:
+            raise click.UsageError(f"{ignored[0]} does not apply to --target {target}")
+        if output is None or not names or every or tune or options.flag:
             raise click.UsageError("--target requires MODEL and --output, and goes with neither --tune nor files")
         with export_failures_reported():
-            export_for_target(
-                names, target, output.absolute(), accelerator or "cuda", choices, settings, dry_run=dry_run
-            )
+            given = Target(target, output.absolute(), accelerator or "cuda", dry_run)
+            export_for_target(names, given, choices, settings)
         return
     if output or accelerator:
         raise click.UsageError(f"{'--output' if output else '--accelerator'} requires --target")

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from contract.chat_template import load_chat_template
 from export.catalog import load_catalog
 from export.fetch import ExportError
 from export.resolve import Choices, resolve_published
@@ -25,7 +26,7 @@ WIDTH = 8
 
 
 def write_network(path, quantized=False):
-    """Write a network that looks up a vector for each token."""
+    """Write a network that looks up a vector for each token. It has a second output."""
     table = numpy_helper.from_array(np.random.default_rng(0).standard_normal((1000, WIDTH)).astype(np.float32), "table")
     mask = helper.make_node("Cast", ["attention_mask"], ["float_mask"], to=TensorProto.FLOAT)
     axis = numpy_helper.from_array(np.array([2]), "axis")
@@ -42,7 +43,8 @@ def write_network(path, quantized=False):
         for name in ("input_ids", "attention_mask")
     )
     output = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch", "tokens", WIDTH])
-    graph = helper.make_graph(nodes, "network", [ids, masks], [output], [table, axis])
+    second = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["batch", "tokens", WIDTH])
+    graph = helper.make_graph(nodes, "network", [ids, masks], [output, second], [table, axis])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
@@ -59,7 +61,8 @@ def encoder(tmp_path):
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not path.endswith("target.json"))
 
 
 def test_onnxruntime_repository_has_the_model_and_its_network(encoder, tmp_path):
@@ -80,6 +83,8 @@ def test_onnxruntime_repository_has_the_model_and_its_network(encoder, tmp_path)
         "attention_mask": [-1, -1],
     }
     assert not network.optimization.ListFields()
+    (warmup,) = network.model_warmup
+    assert (warmup.batch_size, list(warmup.inputs["input_ids"].dims)) == (1, [1, 128])  # Triton skips a batch of 0
     front = parse_config(output / "bge-small-en-v1.5" / "config.pbtxt")
     assert front.backend == "encoder"
     assert json.loads(front.parameters["network"].string_value) == {
@@ -94,6 +99,7 @@ def test_tensorrt_accelerator_knows_the_shapes_that_the_backend_sends(encoder, t
     network = parse_config(tmp_path / "gpu" / "bge-small-en-v1.5-network" / "config.pbtxt")
     (accelerator,) = network.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.name == "tensorrt"
+    assert accelerator.parameters["trt_engine_cache_path"] == "/engines"  # not a folder among the models
     assert accelerator.parameters["trt_profile_min_shapes"] == "input_ids:1x1,attention_mask:1x1"
     assert accelerator.parameters["trt_profile_max_shapes"] == "input_ids:32x512,attention_mask:32x512"
     front = parse_config(tmp_path / "gpu" / "bge-small-en-v1.5" / "config.pbtxt")
@@ -111,8 +117,9 @@ def test_tensorrt_repository_has_the_network_in_float16_and_a_command_that_build
     model = onnx.load(path)
     assert {tensor.data_type for tensor in model.graph.initializer if tensor.name == "table"} == {TensorProto.FLOAT16}
     feeds = {"input_ids": np.array([[5, 6]]), "attention_mask": np.array([[1, 1]])}
-    (half,), (full,) = (
-        onnxruntime.InferenceSession(file).run(None, feeds) for file in (path, encoder / "1" / "model.onnx")
+    assert [output.name for output in model.graph.output] == ["hidden"]  # the configuration must have all of them
+    half, full = (
+        onnxruntime.InferenceSession(file).run(["hidden"], feeds)[0] for file in (path, encoder / "1" / "model.onnx")
     )
     assert half.dtype == np.float32
     assert np.allclose(half, full, atol=1e-2)
@@ -126,7 +133,50 @@ def test_int8_weights_are_refused_for_tensorrt(encoder, tmp_path):
     write_network(encoder / "1" / "model.onnx", quantized=True)
     with pytest.raises(ExportError, match="--precision f32"):
         write_for_tensorrt(encoder, tmp_path / "gpu")
+    with pytest.raises(ExportError, match="--precision f32"):
+        write_for_onnxruntime(encoder, tmp_path / "gpu", "tensorrt")
     assert not (tmp_path / "gpu").exists()
+
+
+def test_networks_with_fixed_shapes_have_no_ranges(tmp_path):
+    """TensorRT's programs refuse them for such networks."""
+    folder = tmp_path / "models" / "u2netp"
+    (folder / "1").mkdir(parents=True)
+    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, 320, 320])
+    mask = helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, 1, 320, 320])
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    node = helper.make_node("ReduceSum", ["picture", "axes"], ["mask"])
+    graph = helper.make_graph([node], "network", [picture], [mask], [axes])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "1/model.onnx"
+    )
+    (folder / "config.pbtxt").write_text(render_config(load_catalog()["u2netp"], {}), encoding="utf-8")
+    (command,) = tensorrt_commands(folder, tmp_path / "gpu")
+    assert "Shapes" not in command
+    assert write_for_onnxruntime(folder, tmp_path / "gpu", "tensorrt")
+    network = parse_config(tmp_path / "gpu" / "u2netp-network" / "config.pbtxt")
+    (accelerator,) = network.optimization.execution_accelerators.gpu_execution_accelerator
+    assert not any("profile" in key for key in accelerator.parameters)
+
+
+def test_long_texts_are_in_smaller_batches(encoder, tmp_path):
+    """Engines need memory for the largest batch, even if none is that large."""
+    config = encoder / "config.pbtxt"
+    config.write_text(config.read_text(encoding="utf-8").replace('"512"', '"8192"', 1), encoding="utf-8")
+    assert "--maxShapes=input_ids:2x8192" in tensorrt_commands(encoder, tmp_path / "gpu")[0]
+
+
+def test_a_plan_and_edits_are_kept_while_the_model_is_the_same(encoder, tmp_path):
+    output = tmp_path / "gpu"
+    assert write_for_tensorrt(encoder, output)
+    plan = output / "bge-small-en-v1.5-network" / "1" / "model.plan"
+    plan.write_bytes(b"plan")
+    assert not write_for_tensorrt(encoder, output)
+    assert plan.read_bytes() == b"plan"
+    config = encoder / "config.pbtxt"
+    config.write_text(config.read_text(encoding="utf-8").replace("cls", "mean"), encoding="utf-8")
+    assert write_for_tensorrt(encoder, output)
+    assert not plan.exists()
 
 
 def test_other_tasks_are_refused(tmp_path):
@@ -163,8 +213,14 @@ def test_vllm_model_of_a_folder(tmp_path):
     source = tmp_path / "New-Chat"
     source.mkdir()
     for name, content in CHAT.items():
-        (source / name).write_bytes(content)
-    write_for_vllm(resolve_published(str(source), Choices(tmp_path / "cache")), tmp_path / "gpu")
+        (tmp_path / f"blob-{name}").write_bytes(content)
+        (source / name).symlink_to(f"../blob-{name}")  # as in the cache of the hub
+    model = resolve_published(str(source), Choices(tmp_path / "cache"))
+    assert write_for_vllm(model, tmp_path / "gpu")
+    assert not write_for_vllm(model, tmp_path / "gpu")
+    assert write_for_vllm(model, tmp_path / "gpu", trust_remote_code=True)
+    assert json.loads((tmp_path / "gpu/new-chat/1/model.json").read_text(encoding="utf-8"))["trust_remote_code"] is True
+    assert write_for_vllm(model, tmp_path / "gpu")
     model = tmp_path / "gpu" / "new-chat"
     assert json.loads((model / "1" / "model.json").read_text(encoding="utf-8")) == {
         "model": "/models/repository/new-chat/weights",
@@ -173,6 +229,8 @@ def test_vllm_model_of_a_folder(tmp_path):
         "disable_log_stats": True,
     }
     assert (model / "weights" / "model.safetensors").read_bytes() == b"weights"
+    assert not (model / "weights" / "model.safetensors").is_symlink()
+    assert load_chat_template(model / "tokenizer").render([], [], {}) == "<think>[]"
     config = parse_config(model / "config.pbtxt")
     assert (config.backend, config.model_transaction_policy.decoupled) == ("vllm", True)
     parameters = {key: value.string_value for key, value in config.parameters.items()}
@@ -190,6 +248,7 @@ def test_vllm_model_of_a_hub_is_not_downloaded(tmp_path):
         result = subprocess.run(command, env=os.environ | given, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert "docker run --rm --gpus all" in result.stdout
+    assert "-e HF_TOKEN -v trident-huggingface:" in result.stdout
     arguments = json.loads((tmp_path / "gpu" / "new-chat" / "1" / "model.json").read_text(encoding="utf-8"))
     assert (arguments["model"], arguments["revision"]) == ("org/New-Chat", COMMIT)
     assert not any(name.endswith(".safetensors") for name, _ in hub.downloads)
@@ -220,6 +279,8 @@ def run(*arguments, code=0):
         (["--target", "vllm", "--output", "gpu"], "--target requires MODEL and --output"),
         (["bge-small-en-v1.5", "--target", "vllm", "--output", "gpu", "--tune"], "neither --tune nor files"),
         (["bge-small-en-v1.5", "--output", "gpu"], "--output requires --target"),
+        (["x/y", "--target", "vllm", "--output", "gpu", "--precision", "int8"], "--precision does not apply"),
+        (["x/y", "--target", "tensorrt", "--output", "gpu", "--accelerator", "cuda"], "--accelerator does not apply"),
         (["bge-small-en-v1.5", "--accelerator", "cuda"], "--accelerator requires --target"),
     ],
 )
