@@ -359,9 +359,10 @@ class Settings:
             )
 
     def _check_traffic(self) -> None:
-        given = {"--triton": self.triton, "--instances": self.instances, "--discover": self.discover}
-        if len(flags := [flag for flag, value in given.items() if value]) > 1:
-            raise SettingsError(f"{flags[0]} and {flags[1]} exclude each other")
+        if self.triton and (self.instances or self.discover):
+            raise SettingsError(f"--triton and {'--instances' if self.instances else '--discover'} exclude each other")
+        if self.discover and not 1 <= int(self.discover.rpartition(":")[2]) <= 65533:
+            raise SettingsError("--discover: the port must be from 1 to 65533, as Triton's other two follow it")
         try:
             require_distinct(self.instances)
         except ValueError as error:
@@ -386,10 +387,10 @@ class Settings:
     def all_instances(self) -> tuple[InstanceConfig, ...]:
         """The configured instances, or else all models at the one Triton that Trident starts or `triton` names.
 
-        None with `discover`: the launcher finds them.
+        With `discover`, the launcher finds further ones.
         """
         if self.discover:
-            return ()
+            return self.instances
         host, _, grpc_port = self.triton_address.rpartition(":")
         ports = (self.triton_http_port, int(grpc_port), self.triton_metrics_port)
         return self.instances or (InstanceConfig(TritonAddress(host.strip("[]"), *ports)),)

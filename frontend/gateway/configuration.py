@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from frontend.gateway.service_names import service_name
 from frontend.instance_config import InstanceConfig, parse_base_url
 from frontend.settings import SERVICES, STRATEGIES, Settings
-from frontend.triton.instances_file import current_instances
+from frontend.triton.instances_file import current_instances, discovered_instances
 
 MASK = "***"
 """What the API shows instead of secrets, which are not stored."""
@@ -418,7 +418,9 @@ def configuration_of(settings: Settings, instances: Sequence[InstanceConfig] | N
             content[field] = normalized(limits.pop(name), field if field == "modelRateLimits" else "rateLimit")
     if limits:
         raise ValueError(f"rate_limits: unknown key '{next(iter(limits))}'")
-    if not settings.starts_triton and not settings.discover:
+    if settings.discover:
+        content["instances"] = [instance_of(each).as_dict() for each in settings.instances]
+    elif not settings.starts_triton:
         current = settings.all_instances if instances is None else instances
         content["instances"] = [instance_of(each).as_dict() for each in current]
     return read_configuration(content)
@@ -444,8 +446,7 @@ def effective_instances(settings: Settings, configuration: Configuration) -> lis
     """
     found = [each.config() for each in configuration.instances]
     if settings.discover:
-        known = {each.id for each in found}
-        return [*found, *(each for each in current_instances(settings) if each.id not in known)]
+        return [*found, *discovered_instances(settings, current_instances(settings), found)]
     if not settings.starts_triton:
         return found
     own = settings.all_instances[0]

@@ -215,8 +215,8 @@ class Gateway:
         self._router.set_strategies(configuration.strategies())
         breakers = Breakers(configuration, self._settings)
         self._registry.set_up_instances(lambda instance: self._set_up(instance, breakers))
-        self._router.follows_file = version == 0 or bool(self._settings.discover)
-        self._router.fixed = [each.config() for each in configuration.instances] if self._settings.discover else []
+        self._router.follows_file = version == 0
+        self._router.fixed = [each.config() for each in configuration.instances]
         instances = effective_instances(self._settings, configuration)
         if (version or self.version) and instances != self._instances:
             self._instances = None

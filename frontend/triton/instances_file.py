@@ -29,6 +29,14 @@ def current_instances(settings: Settings) -> Sequence[InstanceConfig]:
     return [parse_instance(entry) for entry in entries]
 
 
+def discovered_instances(
+    settings: Settings, current: Sequence[InstanceConfig], known: Sequence[InstanceConfig]
+) -> list[InstanceConfig]:
+    """Return the current instances that the launcher has discovered, except known ones."""
+    others = {each.id for each in (*settings.instances, *known)}
+    return [each for each in current if each.id not in others]
+
+
 def follow_instances(settings: Settings, on_change: Callable[[Sequence[InstanceConfig]], None]) -> None:
     """Call `on_change` in a background thread when the instances change."""
     seen = 0  # so that a change since the start is noticed

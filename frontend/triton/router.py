@@ -30,7 +30,7 @@ from frontend.triton.affinity import affinity_key
 from frontend.triton.balancer import Balancer, Key, make_balancer, normal_strategy
 from frontend.triton.breaker import Ticket
 from frontend.triton.instance import SERVICE_OF_TASK, Instance
-from frontend.triton.instances_file import follow_instances
+from frontend.triton.instances_file import discovered_instances, follow_instances
 from frontend.triton.model import READY, Model, read_model
 from frontend.triton.registry import Registry
 from frontend.triton.routed_call import RoutedCall
@@ -111,7 +111,7 @@ class Router:
         self.follows_file = True
         """Whether changes of the file with the instances apply."""
         self.fixed: Sequence[InstanceConfig] = ()
-        """The instances that are used besides those of the file."""
+        """The instances that are used besides the discovered ones."""
         self.set_strategies(settings.load_balance)
 
     def set_strategies(self, strategies: Mapping[str, str]) -> None:
@@ -157,9 +157,10 @@ class Router:
         follow_instances(self._settings, self._follow_file)
 
     def _follow_file(self, instances: Sequence[InstanceConfig]) -> None:
-        if self.follows_file:
-            known = {each.id for each in self.fixed}
-            self.configure([*self.fixed, *(each for each in instances if each.id not in known)])
+        if self._settings.discover:
+            self.configure([*self.fixed, *discovered_instances(self._settings, instances, self.fixed)])
+        elif self.follows_file:
+            self.configure(instances)
 
     def configure(self, instances: Sequence[InstanceConfig]) -> None:
         """Add, change and remove instances while requests go on."""

@@ -74,7 +74,8 @@ def _client(port, certificate):
     )
 
     def send(method, path, body=None, headers=None, **options):
-        return pool.request(method, path, json=body, headers={"Host": HOST} | (headers or {}), timeout=30, **options)
+        options |= {"json": body} if body else {}
+        return pool.request(method, path, headers={"Host": HOST} | (headers or {}), timeout=30, **options)
 
     return send
 
@@ -84,24 +85,27 @@ def test_chat_is_encrypted_and_streamed(proxy):
     response = proxy("POST", "/v1/chat/completions", body, preload_content=False)
     arrivals = [time.monotonic() for chunk in response.stream(decode_content=True) if b"data: " in chunk]
     assert response.status == 200
-    assert len(arrivals) >= 20  # not in one piece
+    assert len(arrivals) >= 10  # not in one piece
     assert arrivals[-1] - arrivals[0] > 0.1
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/auth/api-keys", "/api", "/actuator", "/actuator/env", "/shutdown", "/v1/shutdown"]
-)
+CLOSED = ["/api/auth/api-keys", "/api", "/actuator", "/actuator/env", "/metrics", "/v1/organization/usage/completions"]
+CLOSED += [f"{prefix}/shutdown{slash}" for prefix in ("", "/v1") for slash in ("", "/")]
+
+
+@pytest.mark.parametrize("path", CLOSED)
 def test_management_is_closed(proxy, path):
     for method in ("GET", "POST"):
         response = proxy(method, path)
         assert (response.status, b"nginx" in response.data) == (404, True)
 
 
-def test_image_urls_have_the_public_address_and_large_uploads_pass(proxy):
-    response = proxy("GET", "/v1/models")
-    assert response.json()["data"]
-    large = proxy("POST", "/v1/audio/transcriptions", headers={"Content-Length": "120000000"})
-    assert large.status == 413
+def test_large_uploads_reach_trident_and_larger_ones_do_not(proxy):
+    form = {"file": ("noise.wav", b"not audio" * 10_000_000), "model": MODEL}  # 90 MB
+    response = proxy("POST", "/v1/audio/transcriptions", fields=form)
+    assert (response.status, response.json()["error"]["type"]) == (400, "invalid_request_error")
+    response = proxy("POST", "/v1/audio/transcriptions", headers={"Content-Length": "120000000"})
+    assert (response.status, b"nginx" in response.data) == (413, True)
 
 
 def test_caddyfile_is_valid():

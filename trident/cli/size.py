@@ -109,6 +109,8 @@ def size(
       trident bench serve --concurrency 16 --json > 16.json
       trident size 4.json 8.json 16.json --rate 5 --output-tokens 200 --ttft 2000
     """
+    if latency and output_tokens:
+        raise click.UsageError("--latency is about responses of the measured length; measure the length you need")
     measurements = [_read(path) for path in files]
     if len(models := {each.model for each in measurements}) > 1:
         raise click.UsageError(f"The files are about several models: {', '.join(sorted(models))}")
@@ -153,14 +155,14 @@ def _read(path: Path) -> Measurement:
 def _memory(model: str, settings: Settings) -> int | None:
     """Return what a replica with a model of this ID needs, if it is in the model repository."""
     from export.triton_config import read_model_parameters
-    from trident.launch.memory_plan import make_plan
+    from trident.launch.memory_plan import make_plan, networks_of
     from trident.launch.preflight import LaunchError
 
     for config in settings.model_repository.glob("*/config.pbtxt"):
         if read_model_parameters(config).get("id") == model:
             name = config.parent.name
             try:
-                return make_plan(replace(settings, models=(name,)), [name]).total
+                return make_plan(replace(settings, models=(name,)), [name, *networks_of(settings, [name])]).total
             except LaunchError:
                 return None
     return None

@@ -18,28 +18,40 @@ class Discovery:
         self._host, _, port = str(settings.discover).rpartition(":")
         self._port = int(port)
         self._found: list[InstanceConfig] = []
+        self._failure = ""
 
     def start(self) -> None:
         """Resolve the name, and follow its changes in a background thread."""
-        self._resolve()
+        write_instances(self._settings, self._settings.instances)
+        self.check()
         threading.Thread(target=self._follow, name="discovery", daemon=True).start()
 
     def _follow(self) -> None:
         wait = threading.Event()
         while not wait.wait(_CHECK_SECONDS):
-            self._resolve()
+            self.check()
 
-    def _resolve(self) -> None:
+    def check(self) -> None:
+        """Resolve the name, and use its addresses from now on. A failure is printed once."""
         try:
-            answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            if not self._found:
-                write_instances(self._settings, [])
-                print(f"trident: {self._host} cannot be resolved yet ({error.strerror})", flush=True)
+            found = self._resolve()
+            if found != self._found:
+                write_instances(self._settings, [*self._settings.instances, *found])
+        except (OSError, UnicodeError) as error:  # UnicodeError: the name cannot be one in DNS
+            if str(error) != self._failure:
+                self._failure = str(error)
+                print(f"trident: the Tritons of {self._host} cannot be found: {error}", flush=True)
             return
-        addresses = sorted({str(answer[4][0]) for answer in answers})
-        found = [InstanceConfig(TritonAddress(host, self._port, self._port + 1, self._port + 2)) for host in addresses]
+        self._failure = ""
         if found != self._found:
-            write_instances(self._settings, found)
             self._found = found
-            print(f"trident: {self._host} has the Tritons {', '.join(addresses)}", flush=True)
+            print(f"trident: {self._host} has the Tritons {', '.join(each.id[1:] for each in found)}", flush=True)
+
+    def _resolve(self) -> list[InstanceConfig]:
+        """Return an instance for each address. Raises OSError."""
+        answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        # Each Triton has both an IPv4 and an IPv6 address, if any has; Triton listens on the former.
+        kinds = {answer[0] for answer in answers}
+        kind = socket.AF_INET if socket.AF_INET in kinds else socket.AF_INET6
+        addresses = sorted({str(answer[4][0]) for answer in answers if answer[0] == kind})
+        return [InstanceConfig(TritonAddress(host, self._port, self._port + 1, self._port + 2)) for host in addresses]

@@ -31,7 +31,7 @@ class SettingsFile:
             return ""
         if version := self._stored_version(new):
             return f"{self._path} has changed, but version {version} of the configuration applies"
-        if not new.instances or not self._settings.instances:
+        if self._settings.discover or not new.instances or not self._settings.instances:
             return f"{self._path} has changed: restart Trident to use another Triton"
         write_instances(new, new.instances)
         self._settings = new

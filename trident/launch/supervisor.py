@@ -191,7 +191,7 @@ class Supervisor:
     def _send_first_requests(self) -> None:
         """Send an example request to each model that has one, through the frontend and Triton.
 
-        Raise LaunchError if a request fails.
+        Raise LaunchError if a request fails, unless Triton runs elsewhere, where other clients may keep it busy.
         """
         for model in self._models():
             if (request := brief_example(model)) is None:
@@ -204,7 +204,11 @@ class Supervisor:
                 with _OPENER.open(post, timeout=_WEB_SECONDS) as response:
                     response.read()
             except (OSError, http.client.HTTPException) as error:
-                raise LaunchError(f"{model['id']} loaded, but its first request failed: {error}") from error
+                message = f"{model['id']} loaded, but its first request failed: {error}"
+                if self._settings.starts_triton:
+                    raise LaunchError(message) from error
+                _say(message)
+                continue
             _say(f"{model['id']} responded in {time.monotonic() - started:.1f} s")
 
     def _models(self) -> list[dict[str, Any]]:

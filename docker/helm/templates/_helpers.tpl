@@ -97,8 +97,9 @@ affinity: {{ toYaml . | nindent 2 }}
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: 6
+  # In pod mode, all models must respond. Otherwise, one that no Triton has would take all others with it.
   readinessProbe:
-    httpGet: {path: /health, port: http}
+    httpGet: {path: {{ ternary "/health" "/actuator/health/readiness" (eq .Values.mode "pod") }}, port: http}
     periodSeconds: 5
     timeoutSeconds: 5
   resources: {{ toYaml .Values.frontend.resources | nindent 4 }}
@@ -147,6 +148,9 @@ affinity: {{ toYaml . | nindent 2 }}
     {{- range concat .Values.models.names .Values.models.exportFlags }}
     - {{ . | quote }}
     {{- end }}
+  {{- with .Values.models.env }}
+  env: {{ toYaml . | nindent 4 }}
+  {{- end }}
   resources: {{ toYaml .Values.triton.resources | nindent 4 }}
   securityContext: {{ include "trident.containerSecurity" . | nindent 4 }}
   volumeMounts:
@@ -175,11 +179,13 @@ affinity: {{ toYaml . | nindent 2 }}
     httpGet: {path: /v2/health/ready, port: triton-http}
     periodSeconds: 5
     failureThreshold: {{ div .Values.triton.startupSeconds 5 }}
+  # Triton is not ready any more if the process of a model has died, and only a new Triton starts another. A model that
+  # is loaded again may take a while.
   livenessProbe:
-    httpGet: {path: /v2/health/live, port: triton-http}
+    httpGet: {path: /v2/health/ready, port: triton-http}
     periodSeconds: 10
     timeoutSeconds: 5
-    failureThreshold: 6
+    failureThreshold: 30
   readinessProbe:
     httpGet: {path: /v2/health/ready, port: triton-http}
     periodSeconds: 5
@@ -197,12 +203,20 @@ affinity: {{ toYaml . | nindent 2 }}
   volumeMounts:
     - {name: shm, mountPath: /dev/shm}
     - {name: triton-tmp, mountPath: /tmp}
+    # Of TensorRT, which onnxruntime builds at the first start.
     {{- if ne .Values.models.source "s3" }}
+    - {name: models, mountPath: /engines, subPath: engines}
     - {name: models, mountPath: /models}
+    {{- else }}
+    - {name: engines, mountPath: /engines}
     {{- end }}
 {{- end }}
 
 {{- define "trident.tritonVolumes" -}}
+{{- if eq .Values.models.source "s3" }}
+- name: engines
+  emptyDir: {}
+{{- end }}
 - name: shm
   emptyDir: {medium: Memory, sizeLimit: {{ .Values.triton.sharedMemory }}}
 - name: triton-tmp
@@ -231,6 +245,13 @@ tolerations:
 {{- else if .Values.tolerations }}
 tolerations: {{ toYaml .Values.tolerations | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- /* Whether a volume can be used by one pod at a time, so that an update must stop the old one first. */}}
+{{- define "trident.oneAtATime" -}}
+{{- $models := .Values.models }}
+{{- $once := hasPrefix "ReadWriteOnce" $models.volume.accessMode }}
+{{- if or (and .Values.data.persistent (not .Values.secrets.stores)) (and (eq .Values.mode "pod") $once (ne $models.source "s3") (not $models.volume.ephemeral)) }}true{{ end }}
 {{- end }}
 
 {{- define "trident.grace" -}}

@@ -50,6 +50,7 @@ def test_longer_responses_need_more_replicas(measure):
         for tokens in (64, 128, 640)
     ]
     assert replicas == [3, 5, 25]
+    assert "--latency" in size(file, "--rate", "7", "--output-tokens", "640", "--latency", "2000", code=2).output
 
 
 def test_table(measure):

@@ -25,7 +25,8 @@ def dns(monkeypatch):
     def resolve(host, port, **_):
         if not addresses:
             raise socket.gaierror(-2, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        kinds = [(socket.AF_INET6 if ":" in address else socket.AF_INET, address) for address in addresses]
+        return [(kind, socket.SOCK_STREAM, 6, "", (address, port)) for kind, address in kinds]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return addresses
@@ -37,31 +38,35 @@ def found(settings):
 
 def test_addresses_are_followed(settings, dns, capsys):
     discovery = Discovery(settings)
-    discovery._resolve()
+    discovery.start()
+    discovery.check()
     assert found(settings) == []
-    assert "cannot be resolved yet" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("cannot be found") == 1
     dns += ["10.0.0.2", "10.0.0.1", "10.0.0.1"]
-    discovery._resolve()
+    discovery.check()
     assert found(settings) == ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
     assert current_instances(settings)[0].address.grpc == "10.0.0.1:8001"
     dns[:] = ["fd00::7"]
-    discovery._resolve()
+    discovery.check()
     assert found(settings) == ["http://[fd00::7]:8000"]
     assert capsys.readouterr().out.count("has the Tritons") == 2
+    dns += ["10.0.0.9"]  # of the same Triton
+    discovery.check()
+    assert found(settings) == ["http://10.0.0.9:8000"]
 
 
 def test_instances_are_kept_while_the_name_cannot_be_resolved(settings, dns):
     discovery = Discovery(settings)
     dns.append("10.0.0.1")
-    discovery._resolve()
+    discovery.check()
     dns.clear()
-    discovery._resolve()
+    discovery.check()
     assert found(settings) == ["http://10.0.0.1:8000"]
 
 
 def test_a_stored_configuration_has_no_discovered_instances_but_they_are_used(settings, dns):
     dns.append("10.0.0.1")
-    Discovery(settings)._resolve()
+    Discovery(settings).check()
     configuration = configuration_of(settings)
     assert not configuration.instances
     assert [each.id for each in effective_instances(settings, configuration)] == ["@http://10.0.0.1:8000"]
@@ -70,7 +75,26 @@ def test_a_stored_configuration_has_no_discovered_instances_but_they_are_used(se
     assert ids == ["@http://10.0.0.9:8000", "@http://10.0.0.1:8000"]
 
 
-@pytest.mark.parametrize("other", [{"triton": "a:8001"}, {"instances": ("http://a:8000",)}])
-def test_other_ways_to_name_tritons_are_excluded(other):
-    with pytest.raises(SettingsError, match=r"--discover exclude each other|and --discover"):
-        Settings(discover="tritons:8000", **other)
+def test_named_instances_are_used_too(tmp_path, dns):
+    dns.append("10.0.0.1")
+    settings = Settings(cache=tmp_path, discover="tritons:8000", instances=("http://10.0.0.7:8000",))
+    settings.instances_file.parent.mkdir(parents=True)
+    discovery = Discovery(settings)
+    discovery.start()
+    assert found(settings) == ["http://10.0.0.7:8000", "http://10.0.0.1:8000"]
+    stored = configuration_of(settings)
+    assert [each.baseUrl for each in stored.instances] == ["http://10.0.0.7:8000"]
+    assert [each.id for each in effective_instances(settings, stored)] == [
+        "@http://10.0.0.7:8000",
+        "@http://10.0.0.1:8000",
+    ]
+    # One that was removed through the management API does not return.
+    without = read_configuration(stored.model_dump() | {"instances": []})
+    assert [each.id for each in effective_instances(settings, without)] == ["@http://10.0.0.1:8000"]
+
+
+def test_wrong_settings_are_rejected():
+    with pytest.raises(SettingsError, match="--discover exclude each other"):
+        Settings(discover="tritons:8000", triton="a:8001")
+    with pytest.raises(SettingsError, match="the port must be"):
+        Settings(discover="tritons:65534")
