@@ -134,11 +134,15 @@ class PerfAnalyzer:
             command += ["--measurement-interval", str(int(seconds * 1000)), "--max-trials", "4"]
             command += ["--stability-percentage", "50", "-f", str(folder / "out.csv")]
             command += ["--profile-export-file", str(folder / "out.json")]
-            result = subprocess.run(command, env=self._environment, capture_output=True, encoding="utf-8")
-            if "Please use a larger time window" in result.stdout + result.stderr and seconds < _MAX_SECONDS:
+            result = subprocess.run(
+                command, env=self._environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+            )
+            said = result.stdout + result.stderr
+            is_too_short = "larger time window" in said or "Failed to obtain stable measurement" in said
+            if is_too_short and not (folder / "out.csv").exists() and seconds < _MAX_SECONDS:
                 return None
             if not (folder / "out.csv").exists():
-                raise RuntimeError(f"perf_analyzer failed for {target}:\n{(result.stdout + result.stderr)[-2000:]}")
+                raise RuntimeError(f"perf_analyzer failed for {target}:\n{said[-2000:]}")
             return _row(target, concurrency, folder)
 
 
@@ -146,7 +150,8 @@ def _row(target: str, concurrency: int, folder: Path) -> Row:
     """Return the measurement that perf_analyzer has written. Latencies are computed from the single requests."""
     with (folder / "out.csv").open(encoding="utf-8") as file:
         table = next(csv.DictReader(file))
-    (experiment,) = json.loads((folder / "out.json").read_text(encoding="utf-8"))["experiments"]
+    # The file also has the requests and responses, with the bytes of audio and images.
+    (experiment,) = json.loads((folder / "out.json").read_bytes().decode(errors="replace"), strict=False)["experiments"]
     done = [request for request in experiment["requests"] if request["response_timestamps"]]
     latencies = [(request["response_timestamps"][-1] - request["timestamp"]) / 1e6 for request in done]
     first = [(request["response_timestamps"][0] - request["timestamp"]) / 1e6 for request in done]
