@@ -30,7 +30,7 @@ _HINTS = list(_PHRASES.values())
 
 # Files that are not checked: lock files, JSON, the license, texts for tests and benchmarks, and this file, which lists
 # the phrases.
-_SKIPPED = re.compile(r"\.lock$|\.json$|^LICENSE$|^bench/prompts\.txt$|^tests/support/pages\.py$|^docs/wording\.py$")
+_SKIPPED = re.compile(r"\.(lock|json|png)$|^LICENSE$|^bench/prompts\.txt$|^tests/support/pages\.py$|^docs/wording\.py$")
 
 
 def main() -> None:
