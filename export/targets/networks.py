@@ -118,9 +118,9 @@ def tensorrt_commands(model: Path, repository: Path) -> list[str]:
     options = {"onnx": f"{folder}/{_FILE}", "saveEngine": f"{folder}/{_PLAN}"}
     options |= {f"{name}Shapes": shapes for name, shapes in network.ranges().items()}
     options |= {"memPoolSize": f"workspace:{_WORKSPACE_BYTES >> 20}M", "timingCacheFile": f"{mount}/.timing-cache"}
-    run = f"docker run --rm --gpus all -v {shlex.quote(str(repository))}:{mount}"
+    run = f"docker run --rm --gpus all -v {shlex.quote(f'{repository}:{mount}')}"
     image = f"nvcr.io/nvidia/tensorrt:{TRITON_VERSION}-py3"
-    flags = " ".join(f"--{name}={value}" for name, value in options.items())
+    flags = shlex.join(f"--{name}={value}" for name, value in options.items())
     return [f"{run} {image} trtexec {flags} --skipInference"]
 
 

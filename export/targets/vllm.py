@@ -70,7 +70,7 @@ def write_for_vllm(
         **source,
         "memory_share": memory_share,
         "trust_remote_code": trust_remote_code,
-        "files": dict(model.files.sizes),
+        "files": {name: [size, _changed_at(model, name)] for name, size in model.files.sizes.items()},
     }
     if is_current(target, record):
         return False
@@ -95,6 +95,11 @@ def write_for_vllm(
         (new / "1" / "model.json").write_text(json.dumps(arguments, indent=1), encoding="utf-8")
         write_config(_config(model, new / "tokenizer", config, context), new, record)
     return True
+
+
+def _changed_at(model: Published, name: str) -> int:
+    """Return when a file was changed, which its size does not show; 0 for one on a hub, whose revision shows it."""
+    return (model.folder / name).stat().st_mtime_ns if model.folder else 0
 
 
 def _link_files(source: Path, names: Iterable[str], target: Path) -> None:

@@ -129,8 +129,9 @@ def test_killed_frontend_returns(gateway):
     wait_until(gateway.answers, 60, "the frontend to return")
 
 
-def test_requests_wait_for_a_killed_triton_that_returns(gateway):
+def test_killed_triton_returns_and_requests_wait_for_it(gateway):
     gateway.kill("triton")
+    assert gateway.answers()
     wait_until(lambda: gateway.restarts("triton") == 1, 30, "Triton to be started again")
     wait_until(gateway.answers, 90, "Triton to return")
 

@@ -71,6 +71,7 @@ def _without_files(manifests):
         ("data.persistent=true,frontend.replicas=2", "secrets.stores"),
         ("data.persistent=true,autoscaling.kind=keda", "secrets.stores"),
         ("autoscaling.min=0", "/autoscaling/min"),
+        ("mode=split,models.volume.accessMode=ReadWriteOncePod", "cannot share the volume"),
     ],
 )
 def test_wrong_values_are_refused(setting, message):
@@ -79,15 +80,37 @@ def test_wrong_values_are_refused(setting, message):
     assert message in result.stderr
 
 
-def test_updates_stop_the_old_pod_first_where_a_volume_needs_it():
-    def strategy(*values):
-        manifests = render(*(argument for value in values for argument in ("--set", value)))
-        return next(each for each in manifests if each["kind"] == "Deployment")["spec"]["strategy"].get("type")
+def deployments(*values):
+    manifests = render(*(argument for value in values for argument in ("--set", value)))
+    return [each for each in manifests if each["kind"] == "Deployment"]
 
-    assert strategy() == "Recreate"
-    assert strategy("models.volume.accessMode=ReadWriteMany") is None
-    assert strategy("models.volume.accessMode=ReadWriteMany", "data.persistent=true") == "Recreate"
-    assert strategy("mode=split") is None
+
+def test_updates_stop_the_old_pod_first_where_a_volume_needs_it():
+    def strategies(*values):
+        return [each["spec"]["strategy"].get("type") for each in deployments(*values)]
+
+    assert strategies() == ["Recreate"]
+    assert strategies("models.volume.accessMode=ReadWriteMany") == [None]
+    assert strategies("models.volume.accessMode=ReadWriteMany", "data.persistent=true") == ["Recreate"]
+    assert strategies("mode=split") == ["Recreate", "Recreate"]
+    assert strategies("mode=split", "models.volume.accessMode=ReadWriteMany") == [None, None]
+
+
+def test_only_tritons_are_bound_to_nodes_with_gpus():
+    values = ["mode=split", "triton.gpus=1", "nodeSelector.gpu=yes"]
+    frontend, triton = (each["spec"]["template"]["spec"] for each in deployments(*values))
+    assert "nodeSelector" not in frontend
+    assert triton["nodeSelector"] == {"gpu": True} or triton["nodeSelector"] == {"gpu": "yes"}
+    assert triton["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_engines_are_kept_only_where_the_export_may_write():
+    def mount(*values):
+        mounts = deployments(*values)[-1]["spec"]["template"]["spec"]["containers"][-1]["volumeMounts"]
+        return next(each for each in mounts if each["mountPath"] == "/engines")["name"]
+
+    assert mount("triton.gpus=1") == "models"
+    assert mount() == mount("triton.gpus=1", "models.source=volume") == "engines"
 
 
 def test_dashboard_and_alerts_are_those_of_the_project():
@@ -165,7 +188,7 @@ def test_a_rendered_pod_runs(podman, models):
     # Podman makes a folder of it, in which no shared memory can be made; it has 64 MB in /dev/shm anyway.
     pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] != "shm"]
     pod["containers"][1]["volumeMounts"] = [
-        mount for mount in pod["containers"][1]["volumeMounts"] if mount["name"] != "shm" and "subPath" not in mount
+        mount for mount in pod["containers"][1]["volumeMounts"] if mount["name"] != "shm"
     ]
     for container in pod["containers"]:
         # Podman's checks need systemd, and the host's network has no mapped ports.

@@ -26,8 +26,11 @@ class Target(NamedTuple):
 
 def export_for_target(names: Sequence[str], target: Target, choices: "Choices", settings: Settings) -> None:
     """Write models for a target, and print what the GPU host must run. Raises ExportError."""
+    from export.fetch import ExportError
     from export.repository import export_lock
 
+    if target.output.resolve() in (settings.model_repository.resolve(), settings.cache.resolve()):
+        raise ExportError(f"{target.output} is used for exports without a target; choose another --output")
     if target.dry_run:
         _export(names, target, choices, settings)
         return
@@ -94,11 +97,14 @@ def _run_triton(repository: Path, image: str, options: str) -> str:
     from export.targets import mounted
 
     ports = "-p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002"
-    volume = f"-v {shlex.quote(str(repository))}:{mounted(repository)}"
+    mount = mounted(repository)
+    volume = f"-v {shlex.quote(f'{repository}:{mount}')}"
+    if image == "trident-triton":
+        options = f"-e {shlex.quote(f'TRIDENT_MODEL_REPOSITORY={mount}')} {options}".strip()
     command = " ".join(filter(None, ["docker run --rm --gpus all --shm-size 1g", ports, volume, options, image]))
     if image == "trident-triton":
         return command
-    return f"{command} tritonserver --model-repository={mounted(repository)}"
+    return f"{command} tritonserver {shlex.quote(f'--model-repository={mount}')}"
 
 
 def _print_commands(commands: Sequence[str], repository: Path) -> None:

@@ -150,7 +150,7 @@ class Supervisor:
         self._wait(self._responds, _WEB_SECONDS, "The frontend")
         if not self._settings.starts_triton and not self._healthy():
             _say("Waiting for Triton")
-            self._wait(self._healthy, math.inf, "Triton", pause=_POLL_SECONDS)
+            self._wait(self._healthy_after_changes, math.inf, "Triton", pause=_POLL_SECONDS)
         if not self.is_temporary:
             self._send_first_requests()
 
@@ -168,6 +168,12 @@ class Supervisor:
     def _responds(self) -> bool:
         """Return whether the frontend is healthy or, with a Triton elsewhere, which may not run yet, responds."""
         return self._healthy() or (not self._settings.starts_triton and _status(f"{self._url}/health") != 0)
+
+    def _healthy_after_changes(self) -> bool:
+        """Return whether the frontend is healthy, after applying changes of the settings file."""
+        if self._settings_file and (text := self._settings_file.check()):
+            _say(text)
+        return self._healthy()
 
     def _healthy(self) -> bool:
         return _status(f"{self._url}/health") == 200

@@ -30,7 +30,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* Of all pods: the user of the images, and where pods may run. */}}
+{{- /* Of all pods: the user of the images. */}}
 {{- define "trident.pod" -}}
 automountServiceAccountToken: false
 securityContext:
@@ -43,6 +43,10 @@ securityContext:
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- /* Where the pods with Triton may run. */}}
+{{- define "trident.nodes" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
 {{- end }}
@@ -203,17 +207,23 @@ affinity: {{ toYaml . | nindent 2 }}
   volumeMounts:
     - {name: shm, mountPath: /dev/shm}
     - {name: triton-tmp, mountPath: /tmp}
-    # Of TensorRT, which onnxruntime builds at the first start.
     {{- if ne .Values.models.source "s3" }}
-    - {name: models, mountPath: /engines, subPath: engines}
     - {name: models, mountPath: /models}
+    {{- end }}
+    # Of TensorRT, which onnxruntime builds at the first start. A volume with models that others made may be read-only.
+    {{- if include "trident.keepsEngines" . }}
+    - {name: models, mountPath: /engines, subPath: engines}
     {{- else }}
     - {name: engines, mountPath: /engines}
     {{- end }}
 {{- end }}
 
+{{- define "trident.keepsEngines" -}}
+{{- if and .Values.triton.gpus (eq .Values.models.source "export") }}true{{ end }}
+{{- end }}
+
 {{- define "trident.tritonVolumes" -}}
-{{- if eq .Values.models.source "s3" }}
+{{- if not (include "trident.keepsEngines" .) }}
 - name: engines
   emptyDir: {}
 {{- end }}
@@ -235,6 +245,7 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
 
 {{- define "trident.gpuPod" -}}
+{{- include "trident.nodes" . }}
 {{- if .Values.triton.gpus }}
 {{- with .Values.triton.runtimeClassName }}
 runtimeClassName: {{ . }}
@@ -250,8 +261,13 @@ tolerations: {{ toYaml .Values.tolerations | nindent 2 }}
 {{- /* Whether a volume can be used by one pod at a time, so that an update must stop the old one first. */}}
 {{- define "trident.oneAtATime" -}}
 {{- $models := .Values.models }}
-{{- $once := hasPrefix "ReadWriteOnce" $models.volume.accessMode }}
-{{- if or (and .Values.data.persistent (not .Values.secrets.stores)) (and (eq .Values.mode "pod") $once (ne $models.source "s3") (not $models.volume.ephemeral)) }}true{{ end }}
+{{- if or (include "trident.oneNode" .) (and .Values.data.persistent (not .Values.secrets.stores)) }}true{{ end }}
+{{- end }}
+
+{{- /* Whether the models are in a volume that only one node can use. */}}
+{{- define "trident.oneNode" -}}
+{{- $models := .Values.models }}
+{{- if and (hasPrefix "ReadWriteOnce" $models.volume.accessMode) (ne $models.source "s3") (not $models.volume.ephemeral) }}true{{ end }}
 {{- end }}
 
 {{- define "trident.grace" -}}

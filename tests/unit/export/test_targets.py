@@ -218,6 +218,9 @@ def test_vllm_model_of_a_folder(tmp_path):
     model = resolve_published(str(source), Choices(tmp_path / "cache"))
     assert write_for_vllm(model, tmp_path / "gpu")
     assert not write_for_vllm(model, tmp_path / "gpu")
+    (tmp_path / "blob-model.safetensors").write_bytes(b"WEIGHTS")
+    assert write_for_vllm(model, tmp_path / "gpu")
+    assert (tmp_path / "gpu/new-chat/weights/model.safetensors").read_bytes() == b"WEIGHTS"
     assert write_for_vllm(model, tmp_path / "gpu", trust_remote_code=True)
     assert json.loads((tmp_path / "gpu/new-chat/1/model.json").read_text(encoding="utf-8"))["trust_remote_code"] is True
     assert write_for_vllm(model, tmp_path / "gpu")
@@ -228,7 +231,6 @@ def test_vllm_model_of_a_folder(tmp_path):
         "gpu_memory_utilization": 0.9,
         "disable_log_stats": True,
     }
-    assert (model / "weights" / "model.safetensors").read_bytes() == b"weights"
     assert not (model / "weights" / "model.safetensors").is_symlink()
     assert load_chat_template(model / "tokenizer").render([], [], {}) == "<think>[]"
     config = parse_config(model / "config.pbtxt")
@@ -293,8 +295,16 @@ def test_dry_run_shows_the_commands_and_writes_nothing(encoder, tmp_path):
     arguments += ["--model-repository", str(encoder.parent)]
     output = run(*arguments, "--target", "tensorrt")
     assert "trtexec --onnx=/models/repository/bge-small-en-v1.5-network/1/model.onnx" in output
-    assert f"-v {tmp_path}/gpu:/models/repository trident-triton" in output
+    assert f"-v {tmp_path}/gpu:/models/repository -e TRIDENT_MODEL_REPOSITORY=/models/repository trident-tri" in output
     assert "trident-triton" in run(*arguments, "--target", "onnxruntime-gpu")
     assert not (tmp_path / "gpu").exists()
+    # Containers of Trident share /models.
+    arguments[3] = "/models/gpu"
+    output = run(*arguments, "--target", "tensorrt")
+    assert "-v /models/gpu:/models/gpu -e TRIDENT_MODEL_REPOSITORY=/models/gpu trident-triton" in output
+    assert "trtexec --onnx=/models/gpu/bge-small-en-v1.5-network/1/model.onnx" in output
+    arguments[3] = str(encoder.parent)
+    assert "choose another --output" in run(*arguments, "--target", "tensorrt", code=1)
     (encoder / "config.pbtxt").unlink()
+    arguments[3] = str(tmp_path / "gpu")
     assert "trident export bge-small-en-v1.5" in run(*arguments, "--target", "tensorrt", code=1)
