@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-import redis
-
 from frontend.errors import APIError
 from frontend.instance_config import TritonAddress
 from frontend.settings import Settings
@@ -82,6 +80,8 @@ class Reviver:
         if not self._redis_url:
             yield True
             return
+        import redis  # imports OpenTelemetry, if that is installed
+
         store = redis.Redis.from_url(self._redis_url, socket_timeout=1, socket_connect_timeout=1)
         key = f"{{trident}}:revival:{self._name}"
         try:

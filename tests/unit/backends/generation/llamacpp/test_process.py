@@ -318,12 +318,12 @@ class TestEmbeddings:
     def test_many_are_computed_in_parts_beside_running_answers(self, start):
         context = FakeContext()
         client = start(context, max_batch=32)
-        running = client.send([1, 2, 3], max_tokens=60)
+        running = client.send([1, 2, 3], max_tokens=200)
         assert client.connection.poll(10)
         long = [20 + i % 10 for i in range(80)]
         other = client.send([5, *range(-80, 0), 6], (embeddings(1, long),))
         results = client.results(running, other)
-        assert results[0][0][-50:] == answer_to([1, 2, 3], 60)[-50:]
+        assert results[0][0][-50:] == answer_to([1, 2, 3], 200)[-50:]
         assert results[1][:2] == (answer_to([5, *long, 6], 5), "length")
         parts = [batch for batch in context.batches if batch[0] == "embeddings"]
         assert [batch[1] for batch in parts] == [32, 32, 16]
