@@ -137,7 +137,7 @@ test-all: lint ## like test, but run all heavy suites
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest $(COVERAGE) $(ARGS)
 
-test-deploy: lint ## build and run the images in a real Docker engine (needs root, Debian's docker.io and mmdebstrap)
+test-deploy: lint ## build and run the images in a real Docker engine (needs root, Debian's docker.io, mmdebstrap and podman)
 	@$(BIN)/trident export --engine openvino $(MODELS) $(TEST_MODEL)
 	@$(BIN)/python -m pytest tests/heavy/test_containers.py tests/heavy/test_compose.py tests/heavy/test_helm.py -s $(ARGS)
 

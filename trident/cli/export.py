@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from export.targets import TARGETS
 from frontend.settings import Settings
 from trident.cli.exporting import choices_of, exclusive_export, export_failures_reported, export_models
 from trident.cli.gpu_targets import Target, export_for_target
@@ -31,7 +32,7 @@ _EXPORT_SETTINGS = ("engine", "precision", "hub", "model_repository", "cache")
 @click.option("--tune", is_flag=True, help="measure both engines of GGUF chat models, and use the faster one")
 @click.option(
     "--target",
-    type=click.Choice(["onnxruntime-gpu", "tensorrt", "vllm"]),
+    type=click.Choice(TARGETS),
     help="write models for Triton on a GPU host instead, to --output",
 )
 @click.option(

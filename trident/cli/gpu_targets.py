@@ -100,11 +100,11 @@ def _run_triton(repository: Path, image: str, options: str) -> str:
     mount = mounted(repository)
     volume = f"-v {shlex.quote(f'{repository}:{mount}')}"
     if image == "trident-triton":
-        options = f"-e {shlex.quote(f'TRIDENT_MODEL_REPOSITORY={mount}')} {options}".strip()
-    command = " ".join(filter(None, ["docker run --rm --gpus all --shm-size 1g", ports, volume, options, image]))
-    if image == "trident-triton":
-        return command
-    return f"{command} tritonserver {shlex.quote(f'--model-repository={mount}')}"
+        given, program = f"-e {shlex.quote(f'TRIDENT_MODEL_REPOSITORY={mount}')}", ""
+    else:
+        given, program = "", f"tritonserver {shlex.quote(f'--model-repository={mount}')}"
+    parts = ["docker run --rm --gpus all --shm-size 1g", ports, volume, given, options, image, program]
+    return " ".join(filter(None, parts))
 
 
 def _print_commands(commands: Sequence[str], repository: Path) -> None:
